@@ -13,6 +13,13 @@ import (
 // A nil pointer, slice or map is an attribute that was not set; an empty but
 // non-nil slice was set to nothing, which for the attributes that replace
 // (tags, platforms, cache-to, output) empties what was inherited.
+//
+// Elements of the lists held by pointer are shared between a definition and
+// those that inherit from it, as they are in docker buildx: an override that
+// changes an inherited secret or output is seen by every holder of the element,
+// and what a child adds to an inherited cache-from may land in spare room of the
+// list that its siblings hold too. Both show in what is printed, so the lists are
+// appended to and deduplicated in place, never copied.
 type definition struct {
 	name             string
 	description      string // "" is unset
@@ -26,13 +33,13 @@ type definition struct {
 	args             map[string]*string // a nil value is a null, which sets nothing
 	labels           map[string]*string // as args
 	tags             []string
-	cacheFrom        []ir.CacheEntry
+	cacheFrom        []*ir.CacheEntry
 	cacheTo          []ir.CacheEntry
 	stage            *string // the attribute "target"
-	secrets          []ir.Secret
+	secrets          []*ir.Secret
 	ssh              []ir.SSH
 	platforms        []string
-	outputs          []ir.Output
+	outputs          []*ir.Output
 	pull             *bool
 	noCache          *bool
 	network          *string
@@ -95,10 +102,10 @@ func (t *definition) merge(d *definition) {
 	t.policy = append(t.policy, d.policy...)
 	t.dependsOn = append(t.dependsOn, d.dependsOn...)
 
-	t.attest = dedupeAttests(append(t.attest, d.attest...))
-	t.secrets = dedupeSecrets(append(t.secrets, d.secrets...))
-	t.ssh = dedupeSSH(append(t.ssh, d.ssh...))
-	t.cacheFrom = dedupeCache(append(t.cacheFrom, d.cacheFrom...))
+	t.attest = dedupeAttests(append(slices.Clip(t.attest), d.attest...))
+	t.secrets = dedupeSecrets(append(slices.Clip(t.secrets), d.secrets...))
+	t.ssh = dedupeSSH(append(slices.Clip(t.ssh), d.ssh...))
+	t.cacheFrom = mergeCacheFrom(t.cacheFrom, d.cacheFrom)
 
 	setEntries(&t.args, d.args)
 	setEntries(&t.labels, d.labels)
@@ -154,7 +161,7 @@ func (t *definition) normalize() {
 	t.attest = dedupeAttests(t.attest)
 	t.secrets = dedupeSecrets(t.secrets)
 	t.ssh = dedupeSSH(t.ssh)
-	t.cacheFrom = dedupeCache(t.cacheFrom)
+	t.cacheFrom = dedupeCacheFrom(t.cacheFrom)
 	t.cacheTo = dedupeCache(t.cacheTo)
 	t.outputs = dedupeOutputs(t.outputs)
 
