@@ -1,0 +1,144 @@
+package local
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// daemonProcAttr puts a daemon into a process group of its own, out of reach of
+// the terminal's Ctrl-C, and ties its life to ours. The signal is the polite one:
+// once we are dead the daemon's connections are closed, so it ends within moments
+// and takes its containers and mounts along, which a kill would leave behind.
+func daemonProcAttr() *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+}
+
+// processStart returns when a process started, in clock ticks after boot. Together
+// with its id that names a process for good.
+func processStart(pid int) (uint64, error) {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return 0, fmt.Errorf("process %d: %w", pid, err)
+	}
+	// The second field is the program's name in parentheses and may hold anything.
+	_, rest, ok := bytes.Cut(b[max(0, bytes.LastIndexByte(b, ')')):], []byte(") "))
+	fields := bytes.Fields(rest)
+	if !ok || len(fields) < 20 {
+		return 0, fmt.Errorf("process %d: unexpected content of its stat file", pid)
+	}
+	if state := fields[0][0]; state == 'Z' || state == 'X' {
+		return 0, fmt.Errorf("process %d: %w", pid, os.ErrProcessDone)
+	}
+	start, err := strconv.ParseUint(string(fields[19]), 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("process %d: start time: %w", pid, err)
+	}
+	return start, nil
+}
+
+func processAlive(pid int, started uint64) bool {
+	if pid <= 0 {
+		return false
+	}
+	now, err := processStart(pid)
+	return err == nil && now == started
+}
+
+func terminate(pid int) error {
+	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil && !errors.Is(err, syscall.ESRCH) {
+		return err
+	}
+	return nil
+}
+
+func killGroup(pid int) error {
+	if err := syscall.Kill(-pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+		return err
+	}
+	return nil
+}
+
+// endProcess ends a process that need not be our child, first by asking, then by
+// force, and returns when it is gone. A process that started at another time is
+// left alone.
+func endProcess(ctx context.Context, pid int, started uint64, grace time.Duration) error {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("process %d: %w", pid, err)
+	}
+	defer unix.Close(fd)
+	// Checked after the descriptor is held, so that it cannot name another process.
+	if !processAlive(pid, started) {
+		return nil
+	}
+	for _, step := range []struct {
+		signal unix.Signal
+		wait   time.Duration
+	}{{unix.SIGTERM, grace}, {unix.SIGKILL, stopGrace}} {
+		if step.signal == unix.SIGTERM && ctx.Err() != nil {
+			continue
+		}
+		if err := unix.PidfdSendSignal(fd, step.signal, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+			return fmt.Errorf("process %d: %w", pid, err)
+		}
+		// A kill is waited for whatever the context says: it takes no time.
+		waitCtx := ctx
+		if step.signal == unix.SIGKILL {
+			waitCtx = context.WithoutCancel(ctx)
+		}
+		gone, err := awaitExit(waitCtx, fd, step.wait)
+		if err != nil {
+			return fmt.Errorf("process %d: %w", pid, err)
+		}
+		if gone {
+			return nil
+		}
+	}
+	return fmt.Errorf("process %d does not end", pid)
+}
+
+// awaitExit waits until the process of a descriptor is gone, the time is over or
+// ctx is done.
+func awaitExit(ctx context.Context, pidfd int, limit time.Duration) (bool, error) {
+	deadline := time.Now().Add(limit)
+	for ctx.Err() == nil {
+		left := time.Until(deadline)
+		if left <= 0 {
+			break
+		}
+		// In slices, because poll knows no context.
+		ms := min(left.Milliseconds()+1, 200)
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, int(ms))
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return false, err
+		}
+		if n > 0 {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+func diskSize(dir string) (int64, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return 0, err
+	}
+	return int64(st.Blocks) * int64(st.Bsize), nil
+}
+
+// detachedProcAttr makes a process that outlives us and our terminal.
+func detachedProcAttr() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setsid: true} }
+
+func closeOnExec(fd uintptr) { unix.CloseOnExec(int(fd)) }

@@ -1,0 +1,26 @@
+//go:build !linux
+
+package local
+
+import (
+	"context"
+	"errors"
+	"syscall"
+	"time"
+)
+
+// Nothing of this is reached: findPrograms refuses first, so no daemon ever starts
+// and no state names a process.
+
+var errUnsupported = errors.New("local nodes need Linux")
+
+func daemonProcAttr() *syscall.SysProcAttr                         { return nil }
+func processStart(int) (uint64, error)                             { return 0, nil }
+func processAlive(int, uint64) bool                                { return false }
+func terminate(int) error                                          { return errUnsupported }
+func killGroup(int) error                                          { return errUnsupported }
+func endProcess(context.Context, int, uint64, time.Duration) error { return errUnsupported }
+func diskSize(string) (int64, error)                               { return 0, errUnsupported }
+func sweep(string) error                                           { return nil }
+func detachedProcAttr() *syscall.SysProcAttr                       { return nil }
+func closeOnExec(uintptr)                                          {}
