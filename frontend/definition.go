@@ -1,0 +1,354 @@
+package frontend
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/distribution/reference"
+	"github.com/moby/buildkit/solver/pb"
+	"github.com/moby/buildkit/util/entitlements"
+	digest "github.com/opencontainers/go-digest"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/dbake/dbake/compiler/ir"
+)
+
+// rewriter turns a definition as recorded into one that means the same on every
+// node and in every session. Ops that need no change keep their bytes.
+type rewriter struct {
+	rename map[string]string // local source names
+	secret func(id string) string
+	agent  func(id string) string
+	pin    func(ctx context.Context, ref string, p *pb.Platform) (string, error)
+}
+
+// apply returns def rewritten; def itself is left alone.
+func (rw *rewriter) apply(ctx context.Context, def *pb.Definition) (*pb.Definition, error) {
+	out := &pb.Definition{
+		Def:      make([][]byte, 0, len(def.Def)),
+		Metadata: make(map[string]*pb.OpMetadata, len(def.Metadata)),
+	}
+	digests := make(map[string]string, len(def.Def))
+	emitted := make(map[string]bool, len(def.Def))
+	for _, dt := range def.Def {
+		var op pb.Op
+		if err := op.UnmarshalVT(dt); err != nil {
+			return nil, fmt.Errorf("decode LLB op: %w", err)
+		}
+		old := string(digest.FromBytes(dt))
+		changed, err := rw.op(ctx, &op)
+		if err != nil {
+			return nil, err
+		}
+		for _, in := range op.Inputs {
+			next, ok := digests[in.Digest]
+			if !ok {
+				return nil, fmt.Errorf("LLB op %s stands before its input %s", old, in.Digest)
+			}
+			if next != in.Digest {
+				in.Digest = next
+				changed = true
+			}
+		}
+		dgst := old
+		if changed {
+			// Attributes are a map: ordinary marshalling would give the op
+			// several digests.
+			if dt, err = (proto.MarshalOptions{Deterministic: true}).Marshal(&op); err != nil {
+				return nil, fmt.Errorf("encode LLB op: %w", err)
+			}
+			dgst = string(digest.FromBytes(dt))
+		}
+		digests[old] = dgst
+		if emitted[dgst] {
+			continue // two ops became one
+		}
+		emitted[dgst] = true
+		out.Def = append(out.Def, dt)
+		if md := def.Metadata[old]; md != nil {
+			md = md.CloneVT()
+			if src := op.GetSource(); src != nil && src.Attrs[pb.AttrLocalUniqueID] == "" {
+				delete(md.Caps, string(pb.CapSourceLocalUnique))
+				delete(md.Caps, string(pb.CapSourceLocalSessionID))
+			}
+			out.Metadata[dgst] = md
+		}
+	}
+	src, err := rw.source(ctx, def.Source, digests)
+	if err != nil {
+		return nil, err
+	}
+	out.Source = src
+	return out, nil
+}
+
+// source rewrites the source maps.
+func (rw *rewriter) source(ctx context.Context, src *pb.Source, digests map[string]string) (*pb.Source, error) {
+	if src == nil {
+		return nil, nil
+	}
+	out := &pb.Source{Locations: make(map[string]*pb.Locations, len(src.Locations))}
+	for old, locs := range src.Locations {
+		dgst, ok := digests[old]
+		if !ok {
+			continue
+		}
+		out.Locations[dgst] = locs.CloneVT()
+	}
+	for _, info := range src.Infos {
+		info = info.CloneVT()
+		if info.Definition != nil && info.Definition.Def != nil {
+			def, err := rw.apply(ctx, info.Definition)
+			if err != nil {
+				return nil, err
+			}
+			info.Definition = def
+		}
+		out.Infos = append(out.Infos, info)
+	}
+	return out, nil
+}
+
+// op rewrites what op itself says, its inputs apart.
+func (rw *rewriter) op(ctx context.Context, op *pb.Op) (changed bool, err error) {
+	switch o := op.Op.(type) {
+	case *pb.Op_Source:
+		return rw.sourceOp(ctx, op, o.Source)
+	case *pb.Op_Exec:
+		for _, m := range o.Exec.Mounts {
+			if s := m.SecretOpt; s != nil {
+				changed = replace(&s.ID, rw.secret(s.ID)) || changed
+			}
+			if s := m.SSHOpt; s != nil {
+				changed = replace(&s.ID, rw.agent(s.ID)) || changed
+			}
+		}
+		for _, s := range o.Exec.Secretenv {
+			changed = replace(&s.ID, rw.secret(s.ID)) || changed
+		}
+	}
+	return changed, nil
+}
+
+func (rw *rewriter) sourceOp(ctx context.Context, op *pb.Op, src *pb.SourceOp) (changed bool, err error) {
+	scheme, ref, _ := strings.Cut(src.Identifier, "://")
+	switch scheme {
+	case "local":
+		if name, ok := rw.rename[ref]; ok {
+			changed = replace(&src.Identifier, "local://"+name)
+		}
+		changed = remove(src.Attrs, pb.AttrLocalSessionID) || changed
+		changed = remove(src.Attrs, pb.AttrLocalUniqueID) || changed
+	case "oci-layout":
+		changed = remove(src.Attrs, pb.AttrOCILayoutSessionID)
+	case "docker-image":
+		pinned, err := rw.pin(ctx, ref, op.Platform)
+		if err != nil {
+			return false, err
+		}
+		changed = replace(&src.Identifier, "docker-image://"+pinned)
+	case "git":
+		for _, attr := range []string{pb.AttrAuthTokenSecret, pb.AttrAuthHeaderSecret} {
+			if id, ok := src.Attrs[attr]; ok && rw.secret(id) != id {
+				src.Attrs[attr] = rw.secret(id)
+				changed = true
+			}
+		}
+		if id, ok := src.Attrs[pb.AttrMountSSHSock]; ok && rw.agent(id) != id {
+			src.Attrs[pb.AttrMountSSHSock] = rw.agent(id)
+			changed = true
+		}
+	}
+	return changed, nil
+}
+
+func replace(s *string, v string) bool {
+	if *s == v {
+		return false
+	}
+	*s = v
+	return true
+}
+
+func remove(m map[string]string, k string) bool {
+	_, ok := m[k]
+	delete(m, k)
+	return ok
+}
+
+// pinReference returns ref with a digest, asking resolve for one if it has none.
+func pinReference(ref string, resolve func(reference.Named) (string, error)) (string, error) {
+	named, err := reference.ParseNormalizedNamed(ref)
+	if err != nil {
+		return ref, nil // not for us to judge
+	}
+	if _, ok := named.(reference.Digested); ok {
+		return ref, nil
+	}
+	return resolve(named)
+}
+
+// facts are what a definition needs from outside.
+type facts struct {
+	locals, stores, secrets, agents, entitlements map[string]bool
+}
+
+func newFacts() *facts {
+	return &facts{
+		locals:       map[string]bool{},
+		stores:       map[string]bool{},
+		secrets:      map[string]bool{},
+		agents:       map[string]bool{},
+		entitlements: map[string]bool{},
+	}
+}
+
+// add takes the needs of def into account.
+func (f *facts) add(def *pb.Definition) error {
+	for _, dt := range def.GetDef() {
+		var op pb.Op
+		if err := op.UnmarshalVT(dt); err != nil {
+			return fmt.Errorf("decode LLB op: %w", err)
+		}
+		switch o := op.Op.(type) {
+		case *pb.Op_Source:
+			f.source(o.Source)
+		case *pb.Op_Exec:
+			f.exec(o.Exec)
+		}
+	}
+	return nil
+}
+
+func (f *facts) source(src *pb.SourceOp) {
+	scheme, ref, _ := strings.Cut(src.Identifier, "://")
+	switch scheme {
+	case "local":
+		f.locals[ref] = true
+	case "oci-layout":
+		f.stores[src.Attrs[pb.AttrOCILayoutStoreID]] = true
+	case "git":
+		for _, attr := range []string{pb.AttrAuthTokenSecret, pb.AttrAuthHeaderSecret} {
+			if id := src.Attrs[attr]; id != "" {
+				f.secrets[id] = true
+			}
+		}
+		if id := src.Attrs[pb.AttrMountSSHSock]; id != "" {
+			f.agents[id] = true
+		}
+	case "http", "https":
+		if id := src.Attrs[pb.AttrHTTPAuthHeaderSecret]; id != "" {
+			f.secrets[id] = true
+		}
+	}
+}
+
+func (f *facts) exec(e *pb.ExecOp) {
+	for _, m := range e.Mounts {
+		if s := m.SecretOpt; s != nil {
+			f.secrets[s.ID] = true
+		}
+		if s := m.SSHOpt; s != nil {
+			f.agents[s.ID] = true
+		}
+	}
+	for _, s := range e.Secretenv {
+		f.secrets[s.ID] = true
+	}
+	if e.Network == pb.NetMode_HOST {
+		f.entitlements[string(entitlements.EntitlementNetworkHost)] = true
+	}
+	if e.Security == pb.SecurityMode_INSECURE {
+		f.entitlements[string(entitlements.EntitlementSecurityInsecure)] = true
+	}
+	if slices.ContainsFunc(e.CdiDevices, func(d *pb.CDIDevice) bool { return !d.Optional }) {
+		f.entitlements[string(entitlements.EntitlementDevice)] = true
+	}
+}
+
+// needs fills in what unit refers to. Links must have been taken into account by
+// [Unit.closure]; in knows the sources of the unit itself.
+func (c *compilation) needs(unit *Unit, in *inputs) error {
+	f := newFacts()
+	if err := f.add(unit.Definition); err != nil {
+		return err
+	}
+	for _, a := range unit.Attestations {
+		if err := f.add(a.Ref); err != nil {
+			return err
+		}
+	}
+	for _, name := range ir.SortedKeys(in.sources) {
+		if src := in.sources[name]; src.files == nil {
+			setDefaultLocal(unit.Locals, name, src.dir)
+		}
+	}
+	for _, id := range ir.SortedKeys(in.ociStores) {
+		setDefault(unit.OCIStores, id, in.ociStores[id])
+	}
+	for _, s := range in.unit.Target.Secrets {
+		id, s := c.ids.secret(in.unit.Target, s.ID)
+		unit.Secrets[id] = s
+	}
+	for _, s := range in.unit.Target.SSH {
+		id, s := c.ids.agent(in.unit.Target, s.ID)
+		unit.SSH[id] = s
+	}
+	for name := range f.locals {
+		if _, ok := unit.Locals[name]; !ok {
+			return errors.New("local source " + name + " is not known")
+		}
+	}
+	keep(unit.Locals, f.locals)
+	keep(unit.OCIStores, f.stores)
+	keep(unit.Secrets, f.secrets)
+	keep(unit.SSH, f.agents)
+	for id := range f.secrets {
+		if _, ok := unit.Secrets[id]; !ok {
+			unit.Secrets[id] = ir.Secret{ID: id}
+		}
+	}
+	for id := range f.agents {
+		if _, ok := unit.SSH[id]; !ok {
+			unit.SSH[id] = ir.SSH{ID: id}
+		}
+	}
+	unit.Entitlements = ir.SortedKeys(f.entitlements)
+	return nil
+}
+
+func setDefaultLocal(m map[string]Local, name, dir string) {
+	if _, ok := m[name]; !ok {
+		m[name] = Local{Dir: dir}
+	}
+}
+
+// keep removes the keys of m that are not wanted.
+func keep[V any](m map[string]V, wanted map[string]bool) {
+	for k := range m {
+		if !wanted[k] {
+			delete(m, k)
+		}
+	}
+}
+
+// platformSpec returns p, or the fallback when an op names none.
+func platformSpec(p *pb.Platform, fallback ocispecs.Platform) ocispecs.Platform {
+	if p == nil {
+		return fallback
+	}
+	return p.Spec()
+}
+
+func marshalMetadata(md map[string][]byte) (string, error) {
+	data, err := json.Marshal(md)
+	if err != nil {
+		return "", fmt.Errorf("metadata of a linked target: %w", err)
+	}
+	return string(data), nil
+}

@@ -1,0 +1,132 @@
+package frontend
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"slices"
+	"strings"
+
+	"github.com/moby/buildkit/solver/errdefs"
+	"github.com/moby/buildkit/solver/pb"
+
+	"github.com/dbake/dbake/compiler/ir"
+)
+
+// sourceError returns err as an error that points at the user's files: at the
+// line of the Dockerfile when the frontend told one, else at the attribute of the
+// target that is the reason.
+func (c *compilation) sourceError(in *inputs, err error) error {
+	var need *needsNode
+	var done *ir.SourceError
+	switch {
+	case errors.As(err, &need), errors.As(err, &done):
+		return err
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return err
+	}
+	out := &ir.SourceError{Summary: summary(err), Err: err}
+	var excerpts []string
+	for _, src := range errdefs.Sources(err) {
+		if src.Info == nil {
+			continue
+		}
+		r, excerpt := c.locate(in, src.Info, src.Ranges)
+		if out.Range.IsZero() {
+			out.Range = r
+		}
+		if excerpt != "" && !slices.Contains(excerpts, excerpt) {
+			excerpts = append(excerpts, excerpt)
+		}
+	}
+	out.Excerpt = strings.Join(excerpts, "")
+	if out.Range.IsZero() {
+		out.Range = c.blame(in, err)
+	}
+	return out
+}
+
+// summary returns the text of an error of the frontend with the file names that
+// the user knows. Parse errors repeat their line, which is left in: the line of a
+// Dockerfile that stands in a bake file is told nowhere else.
+func summary(err error) string { return strings.TrimSpace(err.Error()) }
+
+// blame returns the attribute that an error without a line is about.
+func (c *compilation) blame(in *inputs, err error) ir.Range {
+	t := in.unit.Target
+	msg := err.Error()
+	switch {
+	case strings.Contains(msg, "target stage "):
+		if t.Stage != "" {
+			return t.Origin("target")
+		}
+	case strings.Contains(msg, "failed to read dockerfile"):
+		return t.Origin("dockerfile")
+	case strings.Contains(msg, "failed to parse platform"), strings.Contains(msg, "target platform"):
+		return t.Origin("platforms")
+	case strings.Contains(msg, "invalid SOURCE_DATE_EPOCH"):
+		return t.Origin("args.SOURCE_DATE_EPOCH")
+	case strings.Contains(msg, "BUILDKIT_DOCKERFILE_CHECK"):
+		return t.Origin("args.BUILDKIT_DOCKERFILE_CHECK")
+	case strings.Contains(msg, "sbom"), strings.Contains(msg, "scanner "):
+		return t.Origin("attest")
+	case strings.Contains(msg, "Dockerfile cannot be empty"), strings.Contains(msg, "no stages to build"),
+		strings.Contains(msg, "file with no instructions"):
+		if in.inline {
+			return t.Origin("dockerfile-inline")
+		}
+		return ir.Range{Filename: in.dockerfilePath}
+	}
+	return t.Origin("")
+}
+
+// locate returns the place in the user's files of ranges in a Dockerfile, and an
+// excerpt that shows them.
+func (c *compilation) locate(in *inputs, info *pb.SourceInfo, ranges []*pb.Range) (ir.Range, string) {
+	info = info.CloneVT()
+	info.Filename = in.dockerfilePath
+	var excerpt bytes.Buffer
+	if err := (&errdefs.Source{Info: info, Ranges: ranges}).Print(&excerpt); err != nil {
+		excerpt.Reset()
+	}
+	if in.inline {
+		// The range of a heredoc or a JSON string does not map to lines.
+		if r := in.unit.Target.Origin("dockerfile-inline"); !r.IsZero() {
+			return r, excerpt.String()
+		}
+	}
+	r := ir.Range{Filename: in.dockerfilePath}
+	if len(ranges) == 0 {
+		return r, ""
+	}
+	lines := bytes.Split(info.Data, []byte("\n"))
+	offset := func(line int) int {
+		n := 0
+		for _, l := range lines[:min(max(line-1, 0), len(lines))] {
+			n += len(l) + 1
+		}
+		return n
+	}
+	first, last := ranges[0].Start, ranges[0].End
+	for _, rg := range ranges[1:] {
+		if rg.Start.GetLine() < first.GetLine() {
+			first = rg.Start
+		}
+		if rg.End.GetLine() > last.GetLine() {
+			last = rg.End
+		}
+	}
+	start, end := int(first.GetLine()), int(max(last.GetLine(), first.GetLine()))
+	r.Start = ir.Pos{Line: start, Column: int(first.GetCharacter()) + 1}
+	r.Start.Byte = offset(start) + int(first.GetCharacter())
+	r.End = ir.Pos{Line: end, Column: int(last.GetCharacter()) + 1}
+	// The parser knows lines only: the whole of the last line is meant.
+	if last.GetCharacter() == 0 && end >= 1 && end <= len(lines) {
+		line := bytes.TrimRight(lines[end-1], "\r")
+		r.End.Column = len([]rune(string(line))) + 1
+		r.End.Byte = offset(end) + len(line)
+		return r, excerpt.String()
+	}
+	r.End.Byte = offset(end) + int(last.GetCharacter())
+	return r, excerpt.String()
+}

@@ -1,0 +1,360 @@
+package frontend
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"runtime"
+	"slices"
+	"sync"
+
+	"github.com/containerd/platforms"
+	gateway "github.com/moby/buildkit/frontend/gateway/client"
+	"github.com/moby/buildkit/solver/pb"
+	"github.com/moby/buildkit/solver/result"
+	"github.com/moby/buildkit/util/apicaps"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/dbake/dbake/compiler/ir"
+)
+
+// SyntaxRemote, as [Options.Syntax], makes a node run the frontend image that a
+// Dockerfile's syntax line names, docker/dockerfile included.
+const SyntaxRemote = "remote"
+
+// Options say how to compile. Only Resolver must be set.
+type Options struct {
+	// Dir is the absolute directory against which relative paths stand; empty
+	// is the project's.
+	Dir string
+	// Resolver answers questions about images.
+	Resolver Resolver
+	// Gateway reaches a node for what cannot be compiled here; nil when there
+	// is none.
+	Gateway Gateway
+	// NodePlatform is the build platform of all units and the target platform
+	// of units that do not name one; zero is the platform of this machine.
+	NodePlatform ocispecs.Platform
+	// ProxyArgs are build args that apply to every target which does not set
+	// them: the proxy settings of the user's docker configuration.
+	ProxyArgs map[string]string
+	// DefaultProvenance is the value of the provenance attestation for targets
+	// that do not speak about it, as "mode=min,inline-only=true"; empty is no
+	// provenance.
+	DefaultProvenance string
+	// Attrs are more frontend options for every target, as "vcs:revision".
+	// They never replace one that the target determines.
+	Attrs map[string]string
+	// Syntax is empty or SyntaxRemote.
+	Syntax string
+	// LLBCaps are the capabilities that all nodes have; nil is those of the
+	// BuildKit release this package is built with.
+	LLBCaps *apicaps.CapSet
+	// Parallelism is how many units are compiled at once; 0 is one for each
+	// processor, at least four since much of the time is spent waiting for
+	// registries.
+	Parallelism int
+}
+
+// Unit is a compiled unit.
+type Unit struct {
+	ID     ir.UnitID
+	Target *ir.Target
+	// Platform is the target platform, normalized: the one the unit names, or
+	// the nodes'.
+	Platform ocispecs.Platform
+	// ExportPlatform is the platform under which the result is exported. It
+	// differs from Platform only for Windows images, which take the version
+	// from their base.
+	ExportPlatform ocispecs.Platform
+	// MultiPlatform is true when the target's result is an index although it
+	// may have one platform only: it has several, or asks for one with the
+	// build arg BUILDKIT_MULTI_PLATFORM.
+	MultiPlatform bool
+
+	// Definition is the LLB, in topological order, its last op the terminal
+	// one. A result without any content, as that of a bare FROM scratch, has no
+	// ops.
+	Definition *pb.Definition
+	// Config is the image config (exptypes.ExporterImageConfigKey); nil when a
+	// foreign frontend gave none.
+	Config []byte
+	// Metadata is what else the frontend said about the result, as the base
+	// image's config and the source date epoch; keys are those of a result with
+	// one platform, without a platform suffix.
+	Metadata map[string][]byte
+	// Attestations are the attestations that have to be built with the result,
+	// as the run of an SBOM scanner.
+	Attestations []result.Attestation[*pb.Definition]
+	// FrontendAttrs are the options with which the unit was compiled, as a
+	// build through dockerfile.v0 would have them. Among them are the
+	// attestation requests ("attest:...") that the exporting side acts on.
+	FrontendAttrs map[string]string
+
+	// Locals are the directories that the local sources in Definition and
+	// Attestations mean, by source name.
+	Locals map[string]Local
+	// OCIStores are the directories of OCI image layouts, by store id.
+	OCIStores map[string]string
+	// Secrets and SSH are the sources of the ids in Definition and
+	// Attestations. An id that no target declares has an entry with its ID only.
+	Secrets map[string]ir.Secret
+	SSH     map[string]ir.SSH
+	// Entitlements are those that the ops need, sorted: "network.host",
+	// "security.insecure", "device".
+	Entitlements []string
+	// Images are the image references that the frontend asked about, sorted;
+	// Assumed those among them whose config is a guess.
+	Images  []string
+	Assumed []string
+	// Warnings are those of the Dockerfile frontend, in order of line.
+	Warnings []Warning
+}
+
+// Local is a directory on this machine.
+type Local struct {
+	Dir string // absolute, without symbolic links
+}
+
+// Warning is a remark of the Dockerfile frontend.
+type Warning struct {
+	Range   ir.Range
+	Message string
+	Detail  string
+	URL     string
+	Level   int
+	Excerpt string // the lines concerned, ready to print
+}
+
+// UnitError is a failure to compile one unit. Units of one target that fail in
+// the same way are reported once.
+type UnitError struct {
+	Unit ir.UnitID
+	Err  error
+}
+
+// Error returns the text of the cause.
+func (e *UnitError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *UnitError) Unwrap() error { return e.Err }
+
+// Gateway reaches a node.
+type Gateway interface {
+	// Build opens a session that serves s, calls fn with the gateway client of
+	// a build on it, and returns the error of fn. It is called by several
+	// goroutines at once.
+	Build(ctx context.Context, s Session, fn func(context.Context, gateway.Client) error) error
+}
+
+// Session is what a build on a node may ask of this machine.
+type Session struct {
+	// Platform is that of the unit; a node that can run it is preferred.
+	Platform ocispecs.Platform
+	// Locals are directories by the name of their local source.
+	Locals map[string]string
+	// OCIStores are directories of OCI image layouts by store id.
+	OCIStores map[string]string
+	Secrets   []ir.Secret
+	SSH       []ir.SSH
+}
+
+// Compile compiles the units of p and returns them in the order of p.Units().
+// The error joins one [UnitError] for each unit that failed; the units that did
+// not fail, and do not link to one that did, are returned beside it.
+func Compile(ctx context.Context, p *ir.Project, o Options) ([]*Unit, error) {
+	c, err := newCompilation(p, o)
+	if err != nil {
+		return nil, err
+	}
+	return c.all(ctx, p.Units())
+}
+
+// compilation is one run over the units of a project.
+type compilation struct {
+	Options
+	project  *ir.Project
+	ids      *idTable
+	realDir  string
+	platform string // NodePlatform as text
+}
+
+func newCompilation(p *ir.Project, o Options) (*compilation, error) {
+	o.Dir = cmp.Or(o.Dir, p.Dir)
+	if o.NodePlatform.OS == "" {
+		o.NodePlatform = platforms.DefaultSpec()
+	}
+	o.NodePlatform = platforms.Normalize(o.NodePlatform)
+	if o.Parallelism <= 0 {
+		o.Parallelism = max(4, runtime.GOMAXPROCS(0))
+	}
+	if o.Resolver == nil {
+		return nil, errors.New("frontend: no image resolver")
+	}
+	realDir, err := realPath(o.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("project directory: %w", err)
+	}
+	return &compilation{
+		Options:  o,
+		project:  p,
+		ids:      newIDTable(p),
+		realDir:  realDir,
+		platform: platforms.FormatAll(o.NodePlatform),
+	}, nil
+}
+
+// outcome is the result of one unit, to be waited for by those that link to it.
+type outcome struct {
+	done chan struct{}
+	unit *Unit // nil when it failed or was left out
+	err  error // nil when it was left out because of a link
+}
+
+func (c *compilation) all(ctx context.Context, units []ir.Unit) ([]*Unit, error) {
+	outcomes := make([]*outcome, len(units))
+	byTarget := map[string][]*outcome{}
+	for i, u := range units {
+		outcomes[i] = &outcome{done: make(chan struct{})}
+		byTarget[u.Target.Name] = append(byTarget[u.Target.Name], outcomes[i])
+	}
+
+	slots := semaphore.NewWeighted(int64(c.Parallelism))
+	var wg sync.WaitGroup
+	for i, u := range units {
+		out := outcomes[i]
+		wg.Go(func() {
+			defer close(out.done)
+			// Links point at earlier units only, so that waiting before taking
+			// a slot cannot dead-lock.
+			links := map[string][]*Unit{}
+			for _, name := range u.Target.Links() {
+				parents, ok := byTarget[name]
+				if !ok {
+					out.err = &UnitError{Unit: u.ID, Err: linkError(u.Target, name)}
+					return
+				}
+				for _, parent := range parents {
+					<-parent.done
+					if parent.unit == nil {
+						return
+					}
+					links[name] = append(links[name], parent.unit)
+				}
+			}
+			if err := slots.Acquire(ctx, 1); err != nil {
+				out.err = context.Cause(ctx)
+				return
+			}
+			defer slots.Release(1)
+			unit, err := c.compile(ctx, u, links)
+			if err != nil {
+				out.err = &UnitError{Unit: u.ID, Err: err}
+				return
+			}
+			out.unit = unit
+		})
+	}
+	wg.Wait()
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+
+	var done []*Unit
+	var errs []error
+	seen := map[string]bool{}
+	for i, out := range outcomes {
+		if out.unit != nil {
+			done = append(done, out.unit)
+		}
+		if out.err == nil {
+			continue
+		}
+		if key := units[i].Target.Name + "\x00" + out.err.Error(); !seen[key] {
+			seen[key] = true
+			errs = append(errs, out.err)
+		}
+	}
+	return done, errors.Join(errs...)
+}
+
+// linkError says that a link names a target that is not in the project.
+func linkError(t *ir.Target, name string) error {
+	path := "contexts"
+	for _, k := range ir.SortedKeys(t.Contexts) {
+		if n, ok := ir.LinkTarget(t.Contexts[k]); ok && n == name {
+			path = "contexts." + k
+			break
+		}
+	}
+	return &ir.SourceError{Range: t.Origin(path), Summary: "failed to find target " + name}
+}
+
+// compile compiles one unit: here if that is possible, else with the help of a
+// node.
+func (c *compilation) compile(ctx context.Context, u ir.Unit, links map[string][]*Unit) (*Unit, error) {
+	in, err := c.prepare(u, links)
+	if err != nil {
+		return nil, err
+	}
+	unit, err := c.run(ctx, in, nil)
+	var need *needsNode
+	if !errors.As(err, &need) {
+		return unit, err
+	}
+	if c.Gateway == nil {
+		return nil, &ir.SourceError{
+			Range:   u.Target.Origin(need.attr),
+			Summary: need.Error(),
+			Detail:  "this can only be compiled with the help of a node, and none was given",
+			Err:     need,
+		}
+	}
+	err = in.withSession(func(s Session) error {
+		return c.Gateway.Build(ctx, s, func(ctx context.Context, remote gateway.Client) error {
+			var err error
+			unit, err = c.run(ctx, in, remote)
+			return err
+		})
+	})
+	if err != nil {
+		return nil, c.sourceError(in, err)
+	}
+	return unit, nil
+}
+
+// unitPlatform returns the platform of u.
+func (c *compilation) unitPlatform(u ir.Unit) (ocispecs.Platform, error) {
+	switch u.Platform {
+	case "":
+		return c.NodePlatform, nil
+	case "local":
+		return platforms.Normalize(platforms.DefaultSpec()), nil
+	}
+	p, err := platforms.Parse(u.Platform)
+	if err != nil {
+		return p, &ir.SourceError{Range: u.Target.Origin("platforms"), Summary: err.Error(), Err: err}
+	}
+	return platforms.Normalize(p), nil
+}
+
+// closure adds what the definitions of linked units refer to.
+func (u *Unit) closure(links map[string][]*Unit) {
+	for _, name := range ir.SortedKeys(links) {
+		for _, l := range links[name] {
+			maps.Copy(u.Locals, l.Locals)
+			maps.Copy(u.OCIStores, l.OCIStores)
+			maps.Copy(u.Secrets, l.Secrets)
+			maps.Copy(u.SSH, l.SSH)
+			u.Assumed = append(u.Assumed, l.Assumed...)
+			u.Images = append(u.Images, l.Images...)
+		}
+	}
+	slices.Sort(u.Assumed)
+	u.Assumed = slices.Compact(u.Assumed)
+	slices.Sort(u.Images)
+	u.Images = slices.Compact(u.Images)
+}

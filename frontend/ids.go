@@ -1,0 +1,94 @@
+package frontend
+
+import (
+	"cmp"
+	"encoding/json"
+	"slices"
+
+	digest "github.com/opencontainers/go-digest"
+
+	"github.com/dbake/dbake/compiler/ir"
+)
+
+// idTable gives secrets and SSH agents ids that mean one source throughout the
+// project. An id that all targets use for the same source stays as it is, so that
+// steps keep the digests they have elsewhere. Any other id is replaced everywhere
+// by one that names the source, in targets that do not declare it as well: they
+// must not get to see what another target declares.
+type idTable struct {
+	secrets, ssh map[string]bool // ids that mean several things
+}
+
+func newIDTable(p *ir.Project) *idTable {
+	secrets, ssh := map[string][]string{}, map[string][]string{}
+	for _, t := range p.Targets {
+		for _, s := range t.Secrets {
+			secrets[s.ID] = append(secrets[s.ID], sourceKey(s))
+		}
+		for _, s := range t.SSH {
+			ssh[sshID(s.ID)] = append(ssh[sshID(s.ID)], sourceKey(s))
+		}
+	}
+	// A target without a declaration counts only where the id is ambiguous
+	// already: it fails on the node, or does without an optional secret.
+	return &idTable{secrets: ambiguous(secrets), ssh: ambiguous(ssh)}
+}
+
+func ambiguous(sources map[string][]string) map[string]bool {
+	m := map[string]bool{}
+	for id, keys := range sources {
+		slices.Sort(keys)
+		if len(slices.Compact(keys)) > 1 {
+			m[id] = true
+		}
+	}
+	return m
+}
+
+// sshID returns the id of an agent for which none is given.
+func sshID(id string) string { return cmp.Or(id, "default") }
+
+// sourceKey returns a short text that differs for different sources.
+func sourceKey(s any) string {
+	data, err := json.Marshal(s)
+	if err != nil {
+		return "" // plain structs of strings always marshal
+	}
+	return digest.FromBytes(data).Encoded()[:12]
+}
+
+const undeclared = "undeclared"
+
+// secret returns the id in definitions for id as target t uses it, and its
+// source.
+func (it *idTable) secret(t *ir.Target, id string) (string, ir.Secret) {
+	for _, s := range t.Secrets {
+		if s.ID == id {
+			if it.secrets[id] {
+				return id + "." + sourceKey(s), s
+			}
+			return id, s
+		}
+	}
+	if it.secrets[id] {
+		return id + "." + undeclared, ir.Secret{ID: id}
+	}
+	return id, ir.Secret{ID: id}
+}
+
+// agent is secret for SSH agents.
+func (it *idTable) agent(t *ir.Target, id string) (string, ir.SSH) {
+	id = sshID(id)
+	for _, s := range t.SSH {
+		if sshID(s.ID) == id {
+			if it.ssh[id] {
+				return id + "." + sourceKey(s), s
+			}
+			return id, s
+		}
+	}
+	if it.ssh[id] {
+		return id + "." + undeclared, ir.SSH{ID: id}
+	}
+	return id, ir.SSH{ID: id}
+}

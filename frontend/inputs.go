@@ -1,0 +1,619 @@
+package frontend
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"net"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/containerd/platforms"
+	"github.com/distribution/reference"
+	"github.com/docker/go-units"
+	"github.com/moby/buildkit/exporter/containerimage/exptypes"
+	"github.com/moby/buildkit/frontend/dockerfile/dfgitutil"
+	"github.com/moby/buildkit/frontend/dockerui"
+	"github.com/moby/buildkit/solver/pb"
+	digest "github.com/opencontainers/go-digest"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/dbake/dbake/compiler/ir"
+)
+
+// source is what a local source name means: a directory, or files that exist
+// only in memory.
+type source struct {
+	dir   string
+	files map[string][]byte
+}
+
+// inputs is all that the frontend is given for one unit.
+type inputs struct {
+	unit     ir.Unit
+	platform ocispecs.Platform
+
+	attrs map[string]string         // frontend options
+	defs  map[string]*pb.Definition // frontend inputs
+	links map[string][]*Unit
+
+	// sources are what the local names in recorded definitions mean; rename
+	// maps those of them that are not stable to ones that are.
+	sources   map[string]source
+	rename    map[string]string
+	ociStores map[string]string
+
+	// dockerfileURL is set when the Dockerfile has yet to be fetched.
+	dockerfileURL string
+	// dockerfilePath is the Dockerfile as errors should call it; inline is true
+	// when it stands in the bake file.
+	dockerfilePath string
+	inline         bool
+}
+
+// recordedContext is the name that the Dockerfile frontend gives to the main
+// context, whatever directory that is.
+const recordedContext = dockerui.DefaultLocalNameContext
+
+// prepare finds out what the unit is made from and turns the attributes of its
+// target into frontend options.
+func (c *compilation) prepare(u ir.Unit, links map[string][]*Unit) (*inputs, error) {
+	in := &inputs{
+		unit:      u,
+		attrs:     map[string]string{},
+		defs:      map[string]*pb.Definition{},
+		links:     links,
+		sources:   map[string]source{},
+		rename:    map[string]string{},
+		ociStores: map[string]string{},
+	}
+	var err error
+	if in.platform, err = c.unitPlatform(u); err != nil {
+		return nil, err
+	}
+	for _, step := range []func(*inputs) error{
+		c.mainContext, c.namedContexts, c.optionAttrs, c.attestAttrs,
+	} {
+		if err := step(in); err != nil {
+			return nil, err
+		}
+	}
+	for _, k := range ir.SortedKeys(c.ProxyArgs) {
+		setDefault(in.attrs, "build-arg:"+k, c.ProxyArgs[k])
+	}
+	for _, k := range ir.SortedKeys(c.Attrs) {
+		setDefault(in.attrs, k, c.Attrs[k])
+	}
+	return in, nil
+}
+
+func setDefault(m map[string]string, k, v string) {
+	if _, ok := m[k]; !ok {
+		m[k] = v
+	}
+}
+
+// at makes an error at an attribute of the unit's target.
+func (in *inputs) at(attr string, err error, format string, args ...any) error {
+	return &ir.SourceError{Range: in.unit.Target.Origin(attr), Summary: fmt.Sprintf(format, args...), Err: err}
+}
+
+// abs returns the path that the user wrote as p.
+func (c *compilation) abs(p string) string {
+	if filepath.IsAbs(p) {
+		return filepath.Clean(p)
+	}
+	return filepath.Join(c.Dir, p)
+}
+
+// show returns the name of a path for people: relative to the project where it
+// lies inside.
+func (c *compilation) show(abs string) string {
+	if rel, err := filepath.Rel(c.Dir, abs); err == nil && filepath.IsLocal(rel) {
+		return filepath.ToSlash(rel)
+	}
+	return abs
+}
+
+// stableName returns the name of a directory's local source. It depends only on
+// where the directory lies relative to the project.
+func (c *compilation) stableName(prefix, realDir string) string {
+	rel, err := filepath.Rel(c.realDir, realDir)
+	if err != nil {
+		rel = realDir // another volume
+	}
+	rel = filepath.ToSlash(rel)
+	base := path.Base(rel)
+	if rel == "." {
+		base = "project"
+	}
+	base = strings.Map(func(r rune) rune {
+		switch {
+		case 'a' <= r && r <= 'z', 'A' <= r && r <= 'Z', '0' <= r && r <= '9', r == '-', r == '_':
+			return r
+		}
+		return '_'
+	}, base)
+	return prefix + "-" + digest.FromString(rel).Encoded()[:12] + "-" + base
+}
+
+// addDir makes dir a source and returns its name.
+func (c *compilation) addDir(in *inputs, dir string) (string, error) {
+	real, err := realPath(dir)
+	if err != nil {
+		return "", err
+	}
+	st, err := os.Stat(real)
+	if err != nil {
+		return "", err
+	}
+	if !st.IsDir() {
+		return "", &fs.PathError{Op: "open", Path: dir, Err: syscall.ENOTDIR}
+	}
+	name := c.stableName("dir", real)
+	in.sources[name] = source{dir: real}
+	return name, nil
+}
+
+// realPath returns p, absolute, without symbolic links.
+func realPath(p string) (string, error) {
+	p, err := filepath.Abs(p)
+	if err != nil {
+		return "", err
+	}
+	return filepath.EvalSymlinks(p)
+}
+
+// isURL reports whether a context or Dockerfile is an HTTP or git URL.
+func isURL(s string) bool {
+	if isHTTP(s) {
+		return true
+	}
+	_, isGit, err := dfgitutil.ParseGitRef(s)
+	return isGit && err == nil
+}
+
+func isHTTP(s string) bool {
+	return strings.HasPrefix(s, "http://") || strings.HasPrefix(s, "https://")
+}
+
+func isDir(p string) bool {
+	st, err := os.Stat(p)
+	return err == nil && st.IsDir()
+}
+
+// mainContext settles the build context and the Dockerfile.
+func (c *compilation) mainContext(in *inputs) error {
+	t := in.unit.Target
+	context := strings.TrimPrefix(t.Context, "cwd://")
+	if context == "" {
+		context = "."
+	}
+	local := isDir(c.abs(context))
+	switch {
+	case context == "-":
+		return in.at("context", nil, "context from stdin not allowed in bake")
+	case local:
+		name, err := c.addDir(in, c.abs(context))
+		if err != nil {
+			return in.at("context", err, "unable to prepare context: %v", err)
+		}
+		in.sources[recordedContext] = in.sources[name]
+		in.rename[recordedContext] = name
+	case isURL(context):
+		in.attrs["context"] = context
+	default:
+		return in.at("context", fs.ErrNotExist, "unable to prepare context: path %q not found", context)
+	}
+
+	dockerfile, cwd := strings.CutPrefix(t.Dockerfile, "cwd://")
+	if dockerfile == "" {
+		dockerfile = dockerui.DefaultDockerfileName
+	}
+	switch {
+	case t.DockerfileInline != nil:
+		in.inline = true
+		in.dockerfilePath = t.Name + " dockerfile-inline"
+		in.memoryDockerfile([]byte(*t.DockerfileInline))
+		return c.refusePolicy(in, "")
+	case dockerfile == "-":
+		return in.at("dockerfile", nil, "dockerfile from stdin not allowed in bake")
+	case isHTTP(dockerfile):
+		in.dockerfileURL = dockerfile
+		in.dockerfilePath = dockerfile
+		return c.refusePolicy(in, "")
+	case !local && !cwd && !filepath.IsAbs(dockerfile):
+		// The Dockerfile lies in the remote context.
+		in.attrs["filename"] = filepath.ToSlash(dockerfile)
+		in.dockerfilePath = dockerfile
+		return c.refusePolicy(in, "")
+	}
+
+	if cwd || filepath.IsAbs(dockerfile) {
+		dockerfile = c.abs(dockerfile)
+	} else {
+		dockerfile = filepath.Join(c.abs(context), dockerfile)
+	}
+	in.dockerfilePath = c.show(dockerfile)
+	name, err := c.addDir(in, filepath.Dir(dockerfile))
+	if err != nil {
+		return in.at("dockerfile", err, "failed to read dockerfile: open %s: %v", in.dockerfilePath, cause(err))
+	}
+	in.attrs["dockerfilekey"] = name
+	in.attrs["filename"] = actualName(in.sources[name].dir, filepath.Base(dockerfile))
+	return c.refusePolicy(in, filepath.Join(in.sources[name].dir, in.attrs["filename"]))
+}
+
+// memoryDockerfile makes data the Dockerfile.
+func (in *inputs) memoryDockerfile(data []byte) {
+	name := "inline-" + digest.FromBytes(data).Encoded()[:12]
+	in.sources[name] = source{files: map[string][]byte{dockerui.DefaultDockerfileName: data}}
+	in.attrs["dockerfilekey"] = name
+	in.attrs["filename"] = dockerui.DefaultDockerfileName
+}
+
+// actualName returns the name of the Dockerfile as it stands in dir: "Dockerfile"
+// may be written in lower case.
+func actualName(dir, name string) string {
+	if name != dockerui.DefaultDockerfileName {
+		return name
+	}
+	if _, err := os.Lstat(filepath.Join(dir, name)); errors.Is(err, fs.ErrNotExist) {
+		lower := strings.ToLower(name)
+		if _, err := os.Lstat(filepath.Join(dir, lower)); err == nil {
+			return lower
+		}
+	}
+	return name
+}
+
+// refusePolicy refuses source policies: a build that asks for one must not run
+// without it.
+func (c *compilation) refusePolicy(in *inputs, dockerfile string) error {
+	file := ""
+	for _, p := range in.unit.Target.Policy {
+		if p.Disabled {
+			return nil
+		}
+		if p.Filename != "" {
+			file = p.Filename
+		}
+	}
+	if file == "" && dockerfile != "" {
+		if _, err := os.Lstat(dockerfile + ".rego"); err == nil {
+			file = c.show(dockerfile + ".rego")
+		}
+	}
+	if file == "" {
+		return nil
+	}
+	return &ir.SourceError{
+		Range:   in.unit.Target.Origin("policy"),
+		Summary: fmt.Sprintf("source policy %s of target %s cannot be enforced", file, in.unit.Target.Name),
+		Detail:  "dbake does not evaluate Rego policies; build this target with docker buildx, or disable the policy with policy = [\"disabled=true\"]",
+	}
+}
+
+// namedContexts settles the contexts attribute.
+func (c *compilation) namedContexts(in *inputs) error {
+	t := in.unit.Target
+	for _, k := range ir.SortedKeys(t.Contexts) {
+		v := strings.TrimPrefix(t.Contexts[k], "cwd://")
+		at := "contexts." + k
+		if _, err := reference.ParseNormalizedNamed(k); err != nil {
+			return in.at(at, err, "invalid context name %s: %v", k, err)
+		}
+		// A frontend that knows no named contexts must not be asked.
+		in.attrs["frontend.caps"] = "moby.buildkit.frontend.contexts+forward"
+		if name, ok := ir.LinkTarget(v); ok {
+			if err := c.linkedContext(in, k, name); err != nil {
+				return err
+			}
+			continue
+		}
+		layout, isLayout := strings.CutPrefix(v, "oci-layout://")
+		switch {
+		case strings.HasPrefix(v, "docker-image://"), isURL(v):
+			in.attrs["context:"+k] = v
+		case isLayout:
+			ref, err := c.ociLayout(in, layout)
+			if err != nil {
+				return in.at(at, err, "oci-layout reference %q could not be resolved: %v", v, err)
+			}
+			in.attrs["context:"+k] = ref
+		default:
+			name, err := c.addDir(in, c.abs(v))
+			if err != nil {
+				return in.at(at, err, "failed to get build context %s: %s: %v", k, v, cause(err))
+			}
+			in.attrs["context:"+k] = "local:" + name
+		}
+	}
+	return nil
+}
+
+// linkedContext hands the results of target name over as context k.
+func (c *compilation) linkedContext(in *inputs, k, name string) error {
+	parents := in.links[name]
+	add := func(suffix, input string, u *Unit) error {
+		in.attrs["context:"+k+suffix] = "input:" + input
+		if _, ok := in.defs[input]; ok {
+			return nil
+		}
+		in.defs[input] = u.Definition
+		if u.Config == nil {
+			return nil
+		}
+		md, err := marshalMetadata(map[string][]byte{exptypes.ExporterImageConfigKey: u.Config})
+		if err != nil {
+			return err
+		}
+		in.attrs["input-metadata:"+input] = md
+		return nil
+	}
+	if len(parents) == 1 && !parents[0].MultiPlatform {
+		return add("", k, parents[0])
+	}
+	for _, u := range parents {
+		id := platforms.FormatAll(u.Platform)
+		if err := add("::"+id, k+"::"+id, u); err != nil {
+			return err
+		}
+		// Where no platform is asked for, the frontend looks for the one of the
+		// process it runs in, which here may be another one than the nodes'.
+		if here := platforms.FormatAll(platforms.Normalize(platforms.DefaultSpec())); id == c.platform && here != id {
+			setDefault(in.attrs, "context:"+k+"::"+here, "input:"+k+"::"+id)
+		}
+	}
+	return nil
+}
+
+// optionAttrs settles the attributes that become one option each.
+func (c *compilation) optionAttrs(in *inputs) error {
+	t := in.unit.Target
+	a := in.attrs
+	for _, k := range ir.SortedKeys(t.Args) {
+		a["build-arg:"+k] = t.Args[k]
+	}
+	for _, k := range ir.SortedKeys(t.Labels) {
+		a["label:"+k] = t.Labels[k]
+	}
+	if t.Stage != "" {
+		a["target"] = t.Stage
+	}
+	if in.unit.Platform != "" {
+		a["platform"] = platforms.FormatAll(in.platform)
+	}
+	if err := multiPlatform(in); err != nil {
+		return err
+	}
+	switch {
+	case isTrue(t.NoCache):
+		a["no-cache"] = ""
+	case len(t.NoCacheFilter) > 0:
+		a["no-cache"] = strings.Join(t.NoCacheFilter, ",")
+	}
+	if isTrue(t.Pull) {
+		a["image-resolve-mode"] = pb.AttrImageResolveModeForcePull
+	}
+	if t.Network != nil {
+		switch n := *t.Network; n {
+		case "", "default":
+		case "host", "none":
+			a["force-network-mode"] = n
+		default:
+			return in.at("network", nil, "network mode %q not supported by buildkit", n)
+		}
+	}
+	if t.ShmSize != nil && *t.ShmSize != "" {
+		n, err := units.RAMInBytes(*t.ShmSize)
+		if err != nil {
+			return in.at("shm-size", err, "invalid shm-size %q: %v", *t.ShmSize, err)
+		}
+		a["shm-size"] = strconv.FormatInt(n, 10)
+	}
+	if err := ulimitAttr(in); err != nil {
+		return err
+	}
+	if err := extraHostsAttr(in); err != nil {
+		return err
+	}
+	return resourceAttrs(in)
+}
+
+func isTrue(b *bool) bool { return b != nil && *b }
+
+// multiPlatform decides whether the target's result is an index.
+func multiPlatform(in *inputs) error {
+	t := in.unit.Target
+	several := len(t.PlatformList()) > 1
+	if v := t.Args["BUILDKIT_MULTI_PLATFORM"]; v != "" {
+		b, err := strconv.ParseBool(v)
+		if err != nil {
+			return in.at("args.BUILDKIT_MULTI_PLATFORM", err, "invalid boolean value for multi-platform: %s", v)
+		}
+		if !b && several {
+			return in.at("args.BUILDKIT_MULTI_PLATFORM", nil, "conflicting config: returning multiple target platforms is not allowed")
+		}
+		return nil // the frontend reads the arg
+	}
+	if several {
+		in.attrs["multi-platform"] = "true"
+	}
+	return nil
+}
+
+func ulimitAttr(in *inputs) error {
+	limits := map[string]string{}
+	for _, v := range in.unit.Target.Ulimits {
+		u, err := units.ParseUlimit(v)
+		if err != nil {
+			return in.at("ulimits", err, "invalid ulimit %q: %v", v, err)
+		}
+		limits[u.Name] = u.String()
+	}
+	if len(limits) > 0 {
+		// By name: the order is part of each step's digest.
+		names := ir.SortedKeys(limits)
+		for i, n := range names {
+			names[i] = limits[n]
+		}
+		in.attrs["ulimit"] = strings.Join(names, ",")
+	}
+	return nil
+}
+
+// extraHostsAttr writes the hosts in order of name: the order is part of each
+// step's digest.
+func extraHostsAttr(in *inputs) error {
+	var hosts []string
+	for _, host := range ir.SortedKeys(in.unit.Target.ExtraHosts) {
+		for ip := range strings.SplitSeq(in.unit.Target.ExtraHosts[host], ",") {
+			at := "extra-hosts." + host
+			if ip == "host-gateway" {
+				return in.at(at, nil, "unable to derive the IP value for host-gateway: it is known to the docker driver only")
+			}
+			if len(ip) > 2 && ip[0] == '[' && ip[len(ip)-1] == ']' {
+				ip = ip[1 : len(ip)-1]
+			}
+			if net.ParseIP(ip) == nil {
+				return in.at(at, nil, "invalid host %s:%s", host, ip)
+			}
+			hosts = append(hosts, host+"="+ip)
+		}
+	}
+	if len(hosts) > 0 {
+		in.attrs["add-hosts"] = strings.Join(hosts, ",")
+	}
+	return nil
+}
+
+func resourceAttrs(in *inputs) error {
+	r := in.unit.Target.Resources
+	if r == nil {
+		return nil
+	}
+	for _, m := range []struct {
+		attr, option string
+		value        *string
+	}{
+		{"memory", "memory", r.Memory},
+		{"memory-swap", "memswap", r.MemorySwap},
+	} {
+		if m.value == nil || *m.value == "" {
+			continue
+		}
+		n := int64(-1) // memory-swap -1 is "unlimited"
+		if *m.value != "-1" || m.attr == "memory" {
+			var err error
+			if n, err = units.RAMInBytes(*m.value); err != nil {
+				return in.at("resources."+m.attr, err, "invalid %s %q: %v", m.attr, *m.value, err)
+			}
+		}
+		in.attrs[m.option] = strconv.FormatInt(n, 10)
+	}
+	for option, value := range map[string]*int64{
+		"cpushares": r.CPUShares, "cpuperiod": r.CPUPeriod, "cpuquota": r.CPUQuota,
+	} {
+		if value != nil && *value != 0 {
+			in.attrs[option] = strconv.FormatInt(*value, 10)
+		}
+	}
+	for option, value := range map[string]*string{
+		"cpusetcpus": r.CpusetCPUs, "cpusetmems": r.CpusetMems,
+	} {
+		if value != nil && *value != "" {
+			in.attrs[option] = *value
+		}
+	}
+	return nil
+}
+
+// attestAttrs settles the attestations. A type that is asked for twice keeps its
+// first request.
+func (c *compilation) attestAttrs(in *inputs) error {
+	seen := map[string]bool{}
+	for _, a := range in.unit.Target.Attest {
+		if seen[a.Type] {
+			continue
+		}
+		seen[a.Type] = true
+		if a.Disabled {
+			continue
+		}
+		fields := make([]string, 0, len(a.Attrs))
+		for _, k := range ir.SortedKeys(a.Attrs) {
+			if k != "type" && k != "disabled" {
+				fields = append(fields, csvField(k+"="+a.Attrs[k]))
+			}
+		}
+		in.attrs["attest:"+a.Type] = strings.Join(fields, ",")
+	}
+	if !seen["provenance"] && c.DefaultProvenance != "" {
+		in.attrs["attest:provenance"] = c.DefaultProvenance
+	}
+	return nil
+}
+
+// csvField quotes s where the CSV reader on the other side needs it.
+func csvField(s string) string {
+	if !strings.ContainsAny(s, ",\"\n\r") && !strings.HasPrefix(s, " ") {
+		return s
+	}
+	return `"` + strings.ReplaceAll(s, `"`, `""`) + `"`
+}
+
+// cause returns the reason in a path error, whose path is that of this machine
+// rather than the one the user wrote.
+func cause(err error) error {
+	var pe *fs.PathError
+	if errors.As(err, &pe) {
+		return pe.Err
+	}
+	return err
+}
+
+// withSession calls fn with what a node may ask for while it compiles the unit.
+// Files that exist in memory only are on disk during the call.
+func (in *inputs) withSession(fn func(Session) error) error {
+	t := in.unit.Target
+	s := Session{
+		Platform:  in.platform,
+		Locals:    map[string]string{},
+		OCIStores: maps.Clone(in.ociStores),
+		Secrets:   slices.Clone(t.Secrets),
+		SSH:       slices.Clone(t.SSH),
+	}
+	for _, links := range in.links {
+		for _, u := range links {
+			for name, l := range u.Locals {
+				s.Locals[name] = l.Dir
+			}
+			maps.Copy(s.OCIStores, u.OCIStores)
+		}
+	}
+	for name, src := range in.sources {
+		if src.files == nil {
+			s.Locals[name] = src.dir
+			continue
+		}
+		dir, err := os.MkdirTemp("", "dbake-dockerfile-")
+		if err != nil {
+			return fmt.Errorf("stage Dockerfile for a node: %w", err)
+		}
+		defer os.RemoveAll(dir)
+		for file, data := range src.files {
+			if err := os.WriteFile(filepath.Join(dir, file), data, 0o600); err != nil {
+				return fmt.Errorf("stage Dockerfile for a node: %w", err)
+			}
+		}
+		s.Locals[name] = dir
+	}
+	return fn(s)
+}

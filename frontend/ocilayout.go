@@ -1,0 +1,113 @@
+package frontend
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/plugins/content/local"
+	"github.com/containerd/platforms"
+	"github.com/distribution/reference"
+	digest "github.com/opencontainers/go-digest"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/containerd/containerd/v2/core/content"
+)
+
+// ociLayout makes the image layout in "PATH[:TAG][@DIGEST]" a store of in and
+// returns the context value that names the image.
+func (c *compilation) ociLayout(in *inputs, value string) (string, error) {
+	p, dgst, hasDigest := strings.Cut(value, "@")
+	tag := "latest"
+	if i := strings.LastIndexByte(p, ':'); i > strings.LastIndexAny(p, `/\`) && i > 1 {
+		p, tag = p[:i], p[i+1:]
+	}
+	dir, err := realPath(c.abs(p))
+	if err != nil {
+		return "", err
+	}
+	if !hasDigest {
+		if dgst, err = layoutDigest(dir, tag); err != nil {
+			return "", err
+		}
+	}
+	if _, err := digest.Parse(dgst); err != nil {
+		return "", err
+	}
+	// Repository names are in lower case.
+	id := strings.ToLower(c.stableName("oci", dir))
+	in.ociStores[id] = dir
+	return fmt.Sprintf("oci-layout://%s:%s@%s", id, tag, dgst), nil
+}
+
+// layoutDigest returns the digest that the index of a layout gives to a tag.
+func layoutDigest(dir, tag string) (string, error) {
+	data, err := os.ReadFile(filepath.Join(dir, ocispecs.ImageIndexFile))
+	if err != nil {
+		return "", err
+	}
+	var index ocispecs.Index
+	if err := json.Unmarshal(data, &index); err != nil {
+		return "", fmt.Errorf("%s: %w", ocispecs.ImageIndexFile, err)
+	}
+	for _, m := range index.Manifests {
+		if name := m.Annotations[ocispecs.AnnotationRefName]; name == tag || strings.HasSuffix(name, ":"+tag) {
+			return m.Digest.String(), nil
+		}
+	}
+	// An image without a name is what is meant when it is the only one.
+	if tag == "latest" && len(index.Manifests) == 1 && index.Manifests[0].Annotations[ocispecs.AnnotationRefName] == "" {
+		return index.Manifests[0].Digest.String(), nil
+	}
+	return "", fmt.Errorf("no image with tag %q", tag)
+}
+
+// layoutConfig returns digest and config of the image that ref names by digest in
+// the layout at dir.
+func layoutConfig(ctx context.Context, dir, ref string, p ocispecs.Platform) (digest.Digest, []byte, error) {
+	if dir == "" {
+		return "", nil, fmt.Errorf("no OCI layout for %s", ref)
+	}
+	named, err := reference.ParseNormalizedNamed(ref)
+	if err != nil {
+		return "", nil, err
+	}
+	digested, ok := named.(reference.Digested)
+	if !ok {
+		return "", nil, fmt.Errorf("oci-layout reference %q has no digest", ref)
+	}
+	store, err := local.NewStore(dir)
+	if err != nil {
+		return "", nil, fmt.Errorf("open OCI layout: %w", err)
+	}
+	desc, err := describeBlob(ctx, store, digested.Digest())
+	if err != nil {
+		return "", nil, err
+	}
+	config, err := images.Config(ctx, store, desc, platforms.Only(p))
+	if err != nil {
+		return "", nil, fmt.Errorf("image %s in OCI layout: %w", digested.Digest(), err)
+	}
+	data, err := content.ReadBlob(ctx, store, config)
+	if err != nil {
+		return "", nil, fmt.Errorf("config of image %s in OCI layout: %w", digested.Digest(), err)
+	}
+	return digested.Digest(), data, nil
+}
+
+// describeBlob returns the descriptor of a manifest or index.
+func describeBlob(ctx context.Context, store content.Provider, dgst digest.Digest) (ocispecs.Descriptor, error) {
+	data, err := content.ReadBlob(ctx, store, ocispecs.Descriptor{Digest: dgst})
+	if err != nil {
+		return ocispecs.Descriptor{}, fmt.Errorf("blob %s in OCI layout: %w", dgst, err)
+	}
+	mt, err := manifestType(data)
+	if err != nil {
+		return ocispecs.Descriptor{}, err
+	}
+	return ocispecs.Descriptor{MediaType: mt, Digest: dgst, Size: int64(len(data))}, nil
+}
