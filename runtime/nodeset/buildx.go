@@ -1,0 +1,354 @@
+package nodeset
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strings"
+)
+
+// containerPrefix is what buildx puts before a node's name to name its container.
+const containerPrefix = "buildx_buildkit_"
+
+// defaultContext is the docker context that is not stored.
+const defaultContext = "default"
+
+// remedy ends the messages about builders that are no BuildKit nodes.
+const remedy = "make a builder with 'docker buildx create --driver docker-container --bootstrap', or use --nodes, for example --nodes local:1"
+
+// BuilderError says why a builder of buildx gives no nodes.
+type BuilderError struct {
+	Builder string
+	Err     error
+}
+
+func (e *BuilderError) Error() string { return fmt.Sprintf("builder %s: %v", e.Builder, e.Err) }
+
+// Unwrap returns the cause.
+func (e *BuilderError) Unwrap() error { return e.Err }
+
+// ErrDockerDriver is the cause when a builder is the docker driver: the engine's
+// own BuildKit is behind the engine's API and is not a node.
+var ErrDockerDriver = errors.New("it uses the docker driver: the BuildKit inside the docker engine cannot take dbake's builds; " + remedy)
+
+// builder is a file of instances/.
+type builder struct {
+	Name   string
+	Driver string
+	Nodes  []builderNode
+}
+
+type builderNode struct {
+	Name       string
+	Endpoint   string
+	DriverOpts map[string]string
+}
+
+// FromBuilder returns the nodes of the builder of that name in the configuration
+// of buildx that env points to. An error is a [*BuilderError].
+func FromBuilder(ctx context.Context, name string, env map[string]string) ([]Spec, error) {
+	st, err := openStore(env)
+	if err != nil {
+		return nil, &BuilderError{Builder: name, Err: err}
+	}
+	b, err := st.builder(name)
+	if err == nil && b == nil {
+		err = st.unknown(name)
+	}
+	if err != nil {
+		return nil, &BuilderError{Builder: name, Err: err}
+	}
+	return st.nodes(ctx, b)
+}
+
+// Default returns the nodes of the builder that buildx would use without a
+// --builder flag: $BUILDX_BUILDER, else the current one. ok is false when none is
+// configured, which includes the docker driver that buildx falls back to.
+func Default(ctx context.Context, env map[string]string) (specs []Spec, ok bool, err error) {
+	if name := env["BUILDX_BUILDER"]; name != "" {
+		specs, err = FromBuilder(ctx, name, env)
+		if err != nil {
+			return nil, false, fmt.Errorf("$BUILDX_BUILDER: %w", err)
+		}
+		return specs, true, nil
+	}
+	st, err := openStore(env)
+	if err != nil {
+		return nil, false, nil // no home directory, hence no configuration
+	}
+	b, err := st.current()
+	if err != nil {
+		return nil, false, fmt.Errorf("current builder of buildx: %w", err)
+	}
+	if b == nil {
+		return nil, false, nil
+	}
+	specs, err = st.nodes(ctx, b)
+	if errors.Is(err, ErrDockerDriver) {
+		return nil, false, nil
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	return specs, true, nil
+}
+
+// store reads the directory of buildx and what it needs of docker's.
+type store struct {
+	env       map[string]string
+	dockerDir string
+	dir       string
+}
+
+func openStore(env map[string]string) (*store, error) {
+	st := &store{env: env, dockerDir: env["DOCKER_CONFIG"], dir: env["BUILDX_CONFIG"]}
+	if st.dockerDir == "" {
+		home := env["HOME"]
+		if home == "" {
+			home = env["USERPROFILE"]
+		}
+		if home == "" && st.dir == "" {
+			return nil, errors.New("there is no configuration of buildx: none of $BUILDX_CONFIG, $DOCKER_CONFIG and $HOME is set")
+		}
+		st.dockerDir = filepath.Join(home, ".docker")
+	}
+	if st.dir == "" {
+		st.dir = filepath.Join(st.dockerDir, "buildx")
+	}
+	return st, nil
+}
+
+// builderNames are the names buildx accepts.
+var builderNames = regexp.MustCompile(`^[a-zA-Z][a-zA-Z0-9._-]*$`)
+
+// builder reads a stored builder; it is nil when there is none of that name.
+func (st *store) builder(name string) (*builder, error) {
+	if !builderNames.MatchString(name) {
+		return nil, nil
+	}
+	path := filepath.Join(st.dir, "instances", strings.ToLower(name))
+	var b builder
+	if found, err := readJSON(path, &b); err != nil || !found {
+		return nil, err
+	}
+	if b.Name == "" {
+		b.Name = name
+	}
+	return &b, nil
+}
+
+// readJSON decodes a file; found is false when it does not exist.
+func readJSON(path string, v any) (found bool, err error) {
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if err := json.Unmarshal(data, v); err != nil {
+		return false, fmt.Errorf("read %s: %w", path, err)
+	}
+	return true, nil
+}
+
+// unknown says why there is no stored builder of that name.
+func (st *store) unknown(name string) error {
+	if name == defaultContext || st.hasContext(name) {
+		return ErrDockerDriver
+	}
+	entries, err := os.ReadDir(filepath.Join(st.dir, "instances"))
+	if err != nil || len(entries) == 0 {
+		return fmt.Errorf("no such builder; %s has none", st.dir)
+	}
+	names := make([]string, len(entries)) // sorted by ReadDir
+	for i, e := range entries {
+		names[i] = e.Name()
+	}
+	return fmt.Errorf("no such builder; %s has %s", st.dir, strings.Join(names, ", "))
+}
+
+func (st *store) hasContext(name string) bool {
+	sum := sha256.Sum256([]byte(name))
+	_, err := os.Stat(filepath.Join(st.dockerDir, "contexts", "meta", hex.EncodeToString(sum[:]), "meta.json"))
+	return err == nil
+}
+
+// current follows buildx: the global current builder, else the current one if it
+// was chosen for this docker endpoint, else the endpoint's default.
+func (st *store) current() (*builder, error) {
+	var cur struct {
+		Key, Name string
+		Global    bool
+	}
+	if _, err := readJSON(filepath.Join(st.dir, "current"), &cur); err != nil {
+		return nil, err
+	}
+	if cur.Name != "" && cur.Global {
+		if b, err := st.builder(cur.Name); b != nil || err != nil {
+			return b, err
+		}
+	}
+	endpoint, err := st.endpoint()
+	if err != nil {
+		return nil, err
+	}
+	if cur.Name != "" && cur.Key == endpoint {
+		return st.builder(cur.Name)
+	}
+	sum := sha256.Sum256([]byte(endpoint))
+	name, err := os.ReadFile(filepath.Join(st.dir, "defaults", hex.EncodeToString(sum[:])[:20]))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return st.builder(strings.TrimSpace(string(name)))
+}
+
+// endpoint is the key under which buildx remembers a choice: the name of the
+// docker context, or the engine's address when that is the default context.
+func (st *store) endpoint() (string, error) {
+	host := st.env["DOCKER_HOST"]
+	if host == "" {
+		name := st.env["DOCKER_CONTEXT"]
+		if name == "" {
+			var cfg struct {
+				CurrentContext string `json:"currentContext"`
+			}
+			if _, err := readJSON(filepath.Join(st.dockerDir, "config.json"), &cfg); err != nil {
+				return "", err
+			}
+			name = cfg.CurrentContext
+		}
+		if name != "" && name != defaultContext {
+			return name, nil
+		}
+	}
+	tls := st.env["DOCKER_TLS_VERIFY"] != "" || st.env["DOCKER_TLS"] != ""
+	return engineAddr(host, tls), nil
+}
+
+// engineAddr completes the value of $DOCKER_HOST as docker does, since buildx
+// stores the completed form.
+func engineAddr(host string, tls bool) string {
+	host = strings.TrimSpace(host)
+	switch {
+	case host == "" && tls:
+		return "tcp://localhost:2376"
+	case host == "" && runtime.GOOS == "windows":
+		return "npipe:////./pipe/docker_engine"
+	case host == "", host == "unix://":
+		return "unix:///var/run/docker.sock"
+	}
+	scheme, rest, ok := strings.Cut(host, "://")
+	if !ok {
+		scheme, rest = "tcp", host
+	}
+	if scheme != "tcp" {
+		return host
+	}
+	u, err := url.Parse("tcp://" + rest)
+	if err != nil {
+		return host // matches no key
+	}
+	name, port := u.Hostname(), u.Port()
+	if name == "" {
+		name = "localhost"
+	}
+	if port == "" {
+		port = "2375"
+	}
+	return "tcp://" + net.JoinHostPort(name, port) + u.Path
+}
+
+// nodes translates a stored builder.
+func (st *store) nodes(ctx context.Context, b *builder) ([]Spec, error) {
+	if len(b.Nodes) == 0 {
+		return nil, &BuilderError{Builder: b.Name, Err: errors.New("it has no nodes; add one with 'docker buildx create --append --name " + b.Name + "'")}
+	}
+	var specs []Spec
+	for _, n := range b.Nodes {
+		found, err := st.node(ctx, b, n)
+		if err != nil {
+			if len(b.Nodes) > 1 && !errors.Is(err, ErrDockerDriver) {
+				err = fmt.Errorf("node %s: %w", n.Name, err)
+			}
+			return nil, &BuilderError{Builder: b.Name, Err: err}
+		}
+		specs = append(specs, found...)
+	}
+	for i := range specs {
+		specs[i].Speed = 1
+		specs[i].Source = "builder " + b.Name
+	}
+	return specs, nil
+}
+
+func (st *store) node(ctx context.Context, b *builder, n builderNode) ([]Spec, error) {
+	if b.Driver == "cloud" || strings.HasPrefix(n.Endpoint, "cloud://") {
+		return nil, errors.New("it is a builder of Docker Build Cloud, whose nodes only docker itself can reach; " + remedy)
+	}
+	switch b.Driver {
+	case "remote":
+		return remoteNode(n)
+	case "docker-container", "":
+		// buildx picks this driver when none was named at creation.
+		return []Spec{{Name: n.Name, Addr: containerAddr(n)}}, nil
+	case "kubernetes":
+		return st.pods(ctx, b, n)
+	case "docker":
+		return nil, ErrDockerDriver
+	default:
+		return nil, fmt.Errorf("dbake cannot use the driver %q; it can use remote, docker-container and kubernetes; or %s", b.Driver, remedy)
+	}
+}
+
+func remoteNode(n builderNode) ([]Spec, error) {
+	s := Spec{Name: n.Name}
+	if err := s.setAddr(n.Endpoint); err != nil {
+		return nil, fmt.Errorf("endpoint %s: %w", n.Endpoint, err)
+	}
+	if s.Local > 0 {
+		return nil, fmt.Errorf("endpoint %s is no address", n.Endpoint)
+	}
+	for _, key := range []string{"cacert", "cert", "key", "servername"} {
+		if v := n.DriverOpts[key]; v != "" {
+			s.setTLS(key, v)
+		}
+	}
+	if s.TLS == nil {
+		return []Spec{s}, nil
+	}
+	if err := s.checkTLS(); err != nil {
+		return nil, err
+	}
+	if s.TLS.CACert == "" {
+		return nil, errors.New("the builder's driver options set TLS without cacert, which the remote driver requires")
+	}
+	return []Spec{s}, nil
+}
+
+// containerAddr is the address of the container that buildx runs for a node. The
+// stored endpoint is a docker context or the address of an engine.
+func containerAddr(n builderNode) string {
+	u := url.URL{Scheme: "docker-container", Host: containerPrefix + n.Name}
+	switch {
+	case strings.Contains(n.Endpoint, "://"):
+		u.RawQuery = url.Values{"host": {n.Endpoint}}.Encode()
+	case n.Endpoint != "":
+		u.RawQuery = url.Values{"context": {n.Endpoint}}.Encode()
+	}
+	return u.String()
+}

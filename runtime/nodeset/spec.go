@@ -1,0 +1,36 @@
+package nodeset
+
+// Spec is one node of the request, or with Local set a number of them that are
+// still to be started.
+type Spec struct {
+	// Name is unique among the nodes of a command.
+	Name string `json:"name"`
+	// Addr is the address as the BuildKit client takes it; "" when Local is set.
+	Addr string `json:"addr,omitempty"`
+	// Speed is relative to a node of speed 1; always > 0.
+	Speed float64 `json:"speed"`
+	// Slots is the number of steps the node runs at once; 0 = not known, ask the
+	// node.
+	Slots int `json:"slots,omitempty"`
+	// Platforms restricts what the node is used for, normalised; empty = all
+	// that it offers.
+	Platforms []string `json:"platforms,omitempty"`
+	// TLS is set when the connection uses TLS.
+	TLS *TLS `json:"tls,omitempty"`
+	// Local > 0 asks for that many daemons on this machine. Speed, Slots and
+	// Platforms hold for each of them.
+	Local int `json:"local,omitempty"`
+	// Source says where the node was found: "--nodes" or "builder NAME".
+	Source string `json:"source,omitempty"`
+}
+
+// TLS holds the file names and the server name of a TLS connection.
+type TLS struct {
+	// CACert is the file of the authority to trust; "" = those of the system.
+	CACert string `json:"cacert,omitempty"`
+	// Cert and Key are the client's certificate; both or none are set.
+	Cert string `json:"cert,omitempty"`
+	Key  string `json:"key,omitempty"`
+	// ServerName is the name the certificate must bear; "" = the host of Addr.
+	ServerName string `json:"servername,omitempty"`
+}
