@@ -19,6 +19,7 @@ import (
 	"github.com/moby/buildkit/client/llb"
 	"github.com/moby/sys/mountinfo"
 	"github.com/stretchr/testify/require"
+	"github.com/tonistiigi/fsutil"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
@@ -91,6 +92,10 @@ func runStep(ctx context.Context, addr, command string, line chan<- struct{}) er
 		return err
 	}
 	root := llb.Scratch().File(llb.Copy(llb.Local("bin", llb.FollowPaths([]string{"busybox"})), "busybox", "/bin/"))
+	bin, err := fsutil.NewFS(filepath.Dir(busybox))
+	if err != nil {
+		return err
+	}
 	def, err := root.Run(llb.Args([]string{"/bin/busybox", "sh", "-c", command})).Marshal(ctx)
 	if err != nil {
 		return err
@@ -98,7 +103,7 @@ func runStep(ctx context.Context, addr, command string, line chan<- struct{}) er
 	eg, ctx := errgroup.WithContext(ctx)
 	status := make(chan *client.SolveStatus)
 	eg.Go(func() error {
-		_, err := bk.Solve(ctx, def, client.SolveOpt{LocalDirs: map[string]string{"bin": filepath.Dir(busybox)}}, status)
+		_, err := bk.Solve(ctx, def, client.SolveOpt{LocalMounts: map[string]fsutil.FS{"bin": bin}}, status)
 		return err
 	})
 	eg.Go(func() error {
@@ -117,19 +122,29 @@ func runStep(ctx context.Context, addr, command string, line chan<- struct{}) er
 	return eg.Wait()
 }
 
+const bundlePattern = "nodes/*/root/runc-*/executor/*/config.json"
+
 // requireNothingLeft checks that nothing on this machine has to do with a state
-// directory any more, apart from the state itself.
+// directory any more, apart from the state itself, and that the state holds
+// nothing volatile.
 func requireNothingLeft(t *testing.T, dir string) {
+	t.Helper()
+	requireNothingRunning(t, dir)
+	for _, pattern := range []string{"nodes/*/tmp/*", "nodes/*/trace.sock", bundlePattern} {
+		left, err := filepath.Glob(filepath.Join(dir, pattern))
+		require.NoError(t, err)
+		require.Empty(t, left)
+	}
+}
+
+// requireNothingRunning checks that there are no processes, mounts and containers
+// of a state directory.
+func requireNothingRunning(t *testing.T, dir string) {
 	t.Helper()
 	require.Empty(t, processesOf(t, dir), "processes")
 	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(dir))
 	require.NoError(t, err)
 	require.Empty(t, mounts, "mounts")
-	for _, pattern := range []string{"nodes/*/tmp/*", "nodes/*/trace.sock", "nodes/*/root/runc-*/executor/*/config.json"} {
-		left, err := filepath.Glob(filepath.Join(dir, pattern))
-		require.NoError(t, err)
-		require.Empty(t, left)
-	}
 	states, err := filepath.Glob("/run/runc/*/state.json")
 	require.NoError(t, err)
 	for _, s := range states {
@@ -275,28 +290,24 @@ func TestStopInAHurryDuringAStep(t *testing.T) {
 func TestCancelledStart(t *testing.T) {
 	localtest.Need(t)
 	dir := localtest.Dir(t)
-	c, err := local.Open(t.Context(), local.Options{StateDir: dir, Nodes: 2, Buildkitd: localtest.Buildkitd(t)})
+	// A daemon that says so when it starts.
+	fifo := filepath.Join(t.TempDir(), "started")
+	require.NoError(t, unix.Mkfifo(fifo, 0o600))
+	talking := filepath.Join(t.TempDir(), "buildkitd")
+	script := fmt.Sprintf("#!/bin/sh\necho started >%q\nexec %q \"$@\"\n", fifo, localtest.Buildkitd(t))
+	require.NoError(t, os.WriteFile(talking, []byte(script), 0o755))
+	c, err := local.Open(t.Context(), local.Options{StateDir: dir, Nodes: 1, Buildkitd: talking})
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
-	watched := make(chan struct{})
-	go func() {
-		defer close(watched)
-		defer cancel()
-		// The first thing a daemon makes of its root.
-		for ctx.Err() == nil {
-			if _, err := os.Stat(filepath.Join(dir, "nodes", "n2", "root", "buildkitd.lock")); err == nil {
-				return
-			}
-			time.Sleep(time.Millisecond)
-		}
-	}()
-	err = c.Start(ctx)
+	defer cancel()
+	started := make(chan error, 1)
+	go func() { started <- c.Start(ctx) }()
+	_, err = os.ReadFile(fifo)
+	require.NoError(t, err)
 	cancel()
-	<-watched
+	err = <-started
 	require.ErrorIs(t, err, context.Canceled)
 	requireNothingLeft(t, dir)
-	require.NoError(t, c.Start(t.Context()))
-	require.NoError(t, c.Stop(t.Context()))
 }
 
 func TestKilledOwnerTakesItsDaemonsAlong(t *testing.T) {
@@ -318,7 +329,7 @@ func TestKilledOwnerTakesItsDaemonsAlong(t *testing.T) {
 	for _, exit := range exits {
 		exit()
 	}
-	requireNothingLeft(t, dir)
+	requireNothingRunning(t, dir)
 
 	c, err := local.Open(t.Context(), local.Options{StateDir: dir, Nodes: 2, Buildkitd: localtest.Buildkitd(t)})
 	require.NoError(t, err)
@@ -336,7 +347,7 @@ func TestStartClearsAwayWhatAKilledDaemonLeft(t *testing.T) {
 	require.NoError(t, owner.Start())
 	_, err = bufio.NewReader(out).ReadString('\n')
 	require.NoError(t, err)
-	// Daemons that cannot clean up: their containers and mounts stay.
+	// Daemons that cannot clean up.
 	for _, pid := range nodePIDs(t, dir) {
 		exit := exitOf(t, pid)
 		require.NoError(t, unix.Kill(pid, unix.SIGKILL))
@@ -346,9 +357,10 @@ func TestStartClearsAwayWhatAKilledDaemonLeft(t *testing.T) {
 	require.NoError(t, err)
 	require.Contains(t, string(rest), "error:")
 	require.Error(t, owner.Wait())
-	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(dir))
+	requireNothingRunning(t, dir)
+	bundles, err := filepath.Glob(filepath.Join(dir, bundlePattern))
 	require.NoError(t, err)
-	require.NotEmpty(t, mounts, "the test needs something to be left")
+	require.Len(t, bundles, 2, "the test needs something to be left")
 
 	require.ErrorIs(t, local.Down(t.Context(), dir), local.ErrNotRunning)
 	requireNothingLeft(t, dir)
@@ -485,7 +497,7 @@ func TestUpReportsWhatWentWrong(t *testing.T) {
 
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
-	_, err = local.Up(ctx, local.Options{StateDir: dir, Nodes: 1, Buildkitd: fake}, []string{"/bin/sh", "-c", "read never <&3"})
+	_, err = local.Up(ctx, local.Options{StateDir: dir, Nodes: 1, Buildkitd: fake}, []string{"/bin/sh", "-c", "exec sleep 100000 # " + dir})
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	requireNothingLeft(t, dir)
 }

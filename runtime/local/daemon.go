@@ -65,13 +65,14 @@ func startDaemon(node Node, dir string, conf daemonConfig) (*daemon, error) {
 	defer logFile.Close()
 
 	// Paths travel as flags, which unlike TOML strings can hold any byte.
-	cmd := exec.Command(conf.programs.buildkitd,
+	command := daemonCommand(conf.programs.buildkitd,
 		"--config", tomlFile,
 		"--root", filepath.Join(dir, "root"),
 		"--addr", node.Addr,
 		"--otel-socket-path", traceSocket(dir),
 		"--oci-worker-binary", conf.programs.runc,
 	)
+	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Dir = dir
 	cmd.Stdout, cmd.Stderr = logFile, logFile
 	cmd.Env = daemonEnv(os.Environ(), dir)
@@ -281,7 +282,7 @@ func (d *daemon) stop(ctx context.Context) error {
 	select {
 	case <-d.exited:
 	default:
-		if err := killGroup(d.pid); err != nil {
+		if err := kill(d.pid); err != nil {
 			return fmt.Errorf("kill node %s: %w", d.node.Name, err)
 		}
 		<-d.exited

@@ -13,12 +13,28 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// daemonProcAttr puts a daemon into a process group of its own, out of reach of
-// the terminal's Ctrl-C, and ties its life to ours. The signal is the polite one:
-// once we are dead the daemon's connections are closed, so it ends within moments
-// and takes its containers and mounts along, which a kill would leave behind.
+// daemonProcAttr gives a daemon
+//   - a process group of its own, out of reach of the terminal's Ctrl-C;
+//   - a signal that ends it when this process dies, however it dies;
+//   - a process namespace, in which it is the first process: when it dies the kernel
+//     ends every step that it was running. Left to itself, a buildkitd that is told
+//     to end may be gone before its containers are;
+//   - a mount namespace, so that its mounts go with it too.
 func daemonProcAttr() *syscall.SysProcAttr {
-	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	return &syscall.SysProcAttr{
+		Setpgid:      true,
+		Pdeathsig:    syscall.SIGKILL,
+		Cloneflags:   syscall.CLONE_NEWPID,
+		Unshareflags: syscall.CLONE_NEWNS, // this way round, Go makes it private
+	}
+}
+
+// daemonCommand returns the command line that prepares the new namespaces and then
+// becomes the given program: /proc must tell about its own processes, and runc
+// keeps its records where they vanish with the containers they describe.
+func daemonCommand(program string, args ...string) []string {
+	const prepare = `mount -t proc proc /proc && mkdir -p /run/runc && mount -t tmpfs -o mode=700 tmpfs /run/runc && exec "$0" "$@"`
+	return append([]string{"/bin/sh", "-c", prepare, program}, args...)
 }
 
 // processStart returns when a process started, in clock ticks after boot. Together
@@ -59,8 +75,8 @@ func terminate(pid int) error {
 	return nil
 }
 
-func killGroup(pid int) error {
-	if err := syscall.Kill(-pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+func kill(pid int) error {
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
 		return err
 	}
 	return nil

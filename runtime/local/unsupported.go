@@ -15,10 +15,11 @@ import (
 var errUnsupported = errors.New("local nodes need Linux")
 
 func daemonProcAttr() *syscall.SysProcAttr                         { return nil }
+func daemonCommand(string, ...string) []string                     { return nil }
 func processStart(int) (uint64, error)                             { return 0, nil }
 func processAlive(int, uint64) bool                                { return false }
 func terminate(int) error                                          { return errUnsupported }
-func killGroup(int) error                                          { return errUnsupported }
+func kill(int) error                                               { return errUnsupported }
 func endProcess(context.Context, int, uint64, time.Duration) error { return errUnsupported }
 func diskSize(string) (int64, error)                               { return 0, errUnsupported }
 func sweep(string) error                                           { return nil }
