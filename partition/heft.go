@@ -1,0 +1,347 @@
+package partition
+
+import (
+	"cmp"
+	"math"
+	"slices"
+)
+
+// heft is heterogeneous earliest finish time (Topcuoglu, Hariri and Wu, 2002) over
+// targets, longest path first, with marginal costs: what a node already holds, or
+// will by then, is free, and each missing vertex is built or fetched, whichever
+// holds it sooner given the slots and links taken so far.
+func heft(r *run) *draft {
+	m := r.m
+	order := make([]int, m.nt)
+	for t := range order {
+		order[t] = t
+	}
+	length := m.pathLengths()
+	slices.SortStableFunc(order, func(a, b int) int {
+		return cmp.Compare(length[m.root[b]], length[m.root[a]])
+	})
+	return heftOrder(m, order)
+}
+
+// pathLengths returns per vertex the cost of the longest chain that ends with it.
+func (m *model) pathLengths() []float64 {
+	length := make([]float64, m.nv)
+	for v := range m.nv {
+		for _, u := range m.inputs(v) {
+			length[v] = max(length[v], length[u])
+		}
+		length[v] += m.cost[v]
+	}
+	return length
+}
+
+func heftOrder(m *model, order []int) *draft {
+	d := m.newDraft()
+	b := newBoard(m, d)
+	for _, t := range order {
+		root := int(m.root[t])
+		list := b.closure.of(root)
+		best, at := -1, math.Inf(1)
+		for _, n := range b.candidates(t, list) {
+			if end := b.try(list, n, false); best < 0 || end < at {
+				best, at = n, end
+			}
+		}
+		d.node[t] = int32(best)
+		b.try(list, best, true)
+	}
+	return d
+}
+
+// board is a schedule in the making: when each slot and link is free again, and
+// from when each node holds what.
+type board struct {
+	m        *model
+	d        *draft
+	closure  *closure
+	slotFree [][]float64
+	down, up []float64
+	held     []map[int32]float64 // per node; absent = not held
+	where    [][]int32           // per vertex: nodes that executed it, in order
+	exported []float64           // per vertex: when it is in the registry; +Inf = never
+	end      []float64           // scratch of try, per vertex
+	mode     []uint8
+	need     []bool
+	slots    []float64
+	class    []int // per node: its class
+	classes  []nodeClass
+	cheapest [][]int32 // per class: nodes by when their first slot is free, a heap
+}
+
+const (
+	modeHeld uint8 = iota
+	modeExec
+	modePull
+)
+
+func newBoard(m *model, d *draft) *board {
+	b := &board{
+		m: m, d: d, closure: newClosure(m),
+		slotFree: make([][]float64, m.nn), down: make([]float64, m.nn), up: make([]float64, m.nn),
+		held: make([]map[int32]float64, m.nn), where: make([][]int32, m.nv),
+		exported: make([]float64, m.nv), end: make([]float64, m.nv), mode: make([]uint8, m.nv), need: make([]bool, m.nv),
+	}
+	for n := range m.nn {
+		b.slotFree[n] = make([]float64, m.slots[n])
+		b.held[n] = make(map[int32]float64)
+		for _, v := range m.p.Nodes[n].Warm {
+			b.held[n][int32(v)] = 0
+			if !slices.Contains(b.where[v], int32(n)) {
+				b.where[v] = append(b.where[v], int32(n))
+			}
+		}
+	}
+	for v := range m.nv {
+		b.exported[v] = math.Inf(1)
+		if m.cached[v] {
+			b.exported[v] = 0
+			d.src[v] = int32(Registry)
+		}
+	}
+	return b
+}
+
+// candidates returns the nodes worth trying for target t. With few nodes that is
+// all of them. With many, those that hold some of what t needs, at most 12, and of
+// each class the least busy ones: an empty node is as good as the next.
+func (b *board) candidates(t int, list []int32) []int {
+	m := b.m
+	var out []int
+	if m.nn <= 64 {
+		for n := range m.nn {
+			if m.allows(t, n) {
+				out = append(out, n)
+			}
+		}
+		return out
+	}
+	add := func(n int) {
+		if m.allows(t, n) && !slices.Contains(out, n) {
+			out = append(out, n)
+		}
+	}
+	for i := len(list) - 1; i >= 0 && len(out) < 12; i-- {
+		where := b.where[list[i]]
+		for k := len(where) - 1; k >= 0 && len(out) < 12; k-- {
+			add(int(where[k]))
+		}
+	}
+	b.leastBusy(t, add)
+	slices.Sort(out)
+	return out
+}
+
+// leastBusy adds up to two nodes per speed and platforms whose next slot is free first.
+func (b *board) leastBusy(t int, add func(int)) {
+	m := b.m
+	if b.class == nil {
+		b.class = make([]int, m.nn)
+		type alike struct {
+			speed float64
+			slots int32
+			sets  string
+		}
+		index := map[alike]int{}
+		for n := range m.nn {
+			sets := make([]byte, 0, len(m.run)+len(m.allowSet))
+			for _, list := range [][][]uint64{m.run, m.allowSet} {
+				for _, set := range list {
+					if hasBit(set, n) {
+						sets = append(sets, '1')
+					} else {
+						sets = append(sets, '0')
+					}
+				}
+			}
+			k := alike{m.speed[n], m.slots[n], string(sets)}
+			c, ok := index[k]
+			if !ok {
+				c = len(b.cheapest)
+				index[k] = c
+				b.cheapest = append(b.cheapest, nil)
+			}
+			b.class[n] = c
+			b.cheapest[c] = append(b.cheapest[c], int32(n))
+		}
+	}
+	for _, heap := range b.cheapest {
+		if !m.allows(t, int(heap[0])) {
+			continue
+		}
+		add(int(heap[0]))
+		if len(heap) > 2 && b.busy(heap[2]) < b.busy(heap[1]) {
+			add(int(heap[2]))
+		} else if len(heap) > 1 {
+			add(int(heap[1]))
+		}
+	}
+}
+
+func (b *board) busy(n int32) float64 { return slices.Min(b.slotFree[n]) }
+
+// resift restores the heap of n's class after n became busier.
+func (b *board) resift(n int) {
+	if b.class == nil {
+		return
+	}
+	heap := b.cheapest[b.class[n]]
+	c := slices.Index(heap, int32(n))
+	for {
+		l := 2*c + 1
+		if l >= len(heap) {
+			return
+		}
+		if l+1 < len(heap) && b.before(heap[l+1], heap[l]) {
+			l++
+		}
+		if !b.before(heap[l], heap[c]) {
+			return
+		}
+		heap[c], heap[l] = heap[l], heap[c]
+		c = l
+	}
+}
+
+func (b *board) before(x, y int32) bool {
+	bx, by := b.busy(x), b.busy(y)
+	return bx < by || bx == by && x < y
+}
+
+// try returns when node n would hold the last vertex of list, a closure by
+// ascending id, if it were built or fetched now. With commit, it is.
+func (b *board) try(list []int32, n int, commit bool) float64 {
+	m := b.m
+	held := b.held[n]
+	b.slots = append(b.slots[:0], b.slotFree[n]...)
+	firstFree := slices.Min(b.slots)
+	root := list[len(list)-1]
+	// Forwards without contention between the missing vertices: the sooner of
+	// building and fetching.
+	for _, v := range list {
+		if at, ok := held[v]; ok {
+			b.end[v], b.mode[v] = at, modeHeld
+			continue
+		}
+		parent, ready := 0.0, firstFree
+		for i, u := range m.inputs(int(v)) {
+			if i == 0 {
+				parent = b.end[u]
+			}
+			ready = max(ready, b.end[u])
+		}
+		b.end[v], b.mode[v] = math.Inf(1), modeExec
+		if m.runs(int(v), n) {
+			b.end[v] = ready + m.exec(int(v), n)
+		}
+		if at, _ := b.available(int(v), n); !math.IsInf(at, 1) {
+			if end := max(at, parent, b.down[n]) + m.xfer[v]; end < b.end[v] {
+				b.end[v], b.mode[v] = end, modePull
+			}
+		}
+	}
+	// Backwards: what that leaves needed.
+	for _, v := range list {
+		b.need[v] = false
+	}
+	b.need[root] = true
+	for i := len(list) - 1; i >= 0; i-- {
+		v := list[i]
+		if !b.need[v] || b.mode[v] == modeHeld {
+			continue
+		}
+		for k, u := range m.inputs(int(v)) {
+			if k == 0 || b.mode[v] == modeExec {
+				b.need[u] = true
+			}
+		}
+	}
+	// Forwards again, taking slots and links.
+	down := b.down[n]
+	for _, v := range list {
+		if !b.need[v] || b.mode[v] == modeHeld {
+			continue
+		}
+		parent, ready := 0.0, 0.0
+		for i, u := range m.inputs(int(v)) {
+			if i == 0 {
+				parent = b.end[u]
+			}
+			if b.mode[v] == modeExec {
+				ready = max(ready, b.end[u])
+			}
+		}
+		if b.mode[v] == modePull {
+			at, from := b.available(int(v), n)
+			down = max(at, parent, down) + m.xfer[v]
+			b.end[v] = down
+			if commit {
+				b.fetch(int(v), n, from, at)
+			}
+			continue
+		}
+		k := 0
+		for i, free := range b.slots {
+			if free < b.slots[k] {
+				k = i
+			}
+		}
+		b.end[v] = max(ready, b.slots[k]) + m.exec(int(v), n)
+		if !m.runs(int(v), n) {
+			// Only another node can execute it; derive will find which.
+			b.end[v] = ready + m.cost[v] + 2*m.xfer[v]
+		} else {
+			b.slots[k] = b.end[v]
+			if commit {
+				b.where[v] = append(b.where[v], int32(n))
+			}
+		}
+		if commit {
+			held[v] = b.end[v]
+		}
+	}
+	if commit {
+		copy(b.slotFree[n], b.slots)
+		b.down[n] = down
+		for _, v := range list {
+			if b.need[v] && b.mode[v] == modePull {
+				held[v] = b.end[v]
+			}
+		}
+		b.resift(n)
+	}
+	return b.end[root]
+}
+
+// available returns when v could be in the registry, and from which node.
+func (b *board) available(v, n int) (at float64, from int) {
+	if !math.IsInf(b.exported[v], 1) {
+		return b.exported[v], int(b.d.src[v])
+	}
+	at, from = math.Inf(1), auto
+	for i, q := range b.where[v] {
+		if i == 8 {
+			break
+		}
+		if int(q) == n {
+			continue
+		}
+		if t := max(b.held[q][int32(v)], b.up[q]) + b.m.xfer[v]; t < at {
+			at, from = t, int(q)
+		}
+	}
+	return at, from
+}
+
+func (b *board) fetch(v, n, from int, at float64) {
+	setBit(b.m.set(b.d.fetch, v), n)
+	if math.IsInf(b.exported[v], 1) {
+		b.d.src[v] = int32(from)
+		b.exported[v] = at
+		b.up[from] = at
+	}
+}

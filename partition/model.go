@@ -1,0 +1,291 @@
+package partition
+
+import (
+	"fmt"
+	"math/bits"
+	"slices"
+)
+
+// model is a Problem in the form the algorithms read: flat arrays and bit sets.
+// A bit set over nodes takes w words; sets per vertex lie one after the other.
+type model struct {
+	p          Problem
+	nv, nn, nt int
+	w          int
+
+	cost  []float64
+	xfer  []float64 // transfer time in one direction
+	speed []float64
+	slots []int32
+
+	inOff, in     []int32 // inputs of v: in[inOff[v]:inOff[v+1]]
+	consOff, cons []int32
+
+	plat     []int32    // per vertex: index into run
+	run      [][]uint64 // nodes that may execute, by platform; run[0] = all
+	fastest  []int32    // per platform: the fastest node, most slots first among equals; -1 if none
+	allow    []int32    // per target: index into allowSet
+	allowSet [][]uint64
+
+	warm    []uint64 // nv*w
+	anyWarm []bool   // some node is warm with v
+	cached  []bool
+	root    []int32
+	ordered bool // some target has an After edge
+}
+
+func compile(p Problem) (*model, error) {
+	if err := p.Validate(); err != nil {
+		return nil, err
+	}
+	m := &model{p: p, nv: len(p.Vertices), nn: len(p.Nodes), nt: len(p.Targets)}
+	m.w = (m.nn + 63) / 64
+	m.speed = make([]float64, m.nn)
+	m.slots = make([]int32, m.nn)
+	for i, n := range p.Nodes {
+		m.speed[i], m.slots[i] = n.Speed, int32(n.Slots)
+	}
+	m.cost = make([]float64, m.nv)
+	m.xfer = make([]float64, m.nv)
+	m.cached = make([]bool, m.nv)
+	m.anyWarm = make([]bool, m.nv)
+	m.warm = make([]uint64, m.nv*m.w)
+	m.plat = make([]int32, m.nv)
+	m.compilePlatforms()
+	m.inOff = make([]int32, m.nv+1)
+	m.consOff = make([]int32, m.nv+1)
+	for i, v := range p.Vertices {
+		m.cost[i] = float64(v.Cost)
+		m.xfer[i] = float64(p.Network.Latency) + float64(v.Bytes)/p.Network.Bandwidth
+		m.inOff[i+1] = m.inOff[i] + int32(len(v.Inputs))
+		for _, u := range v.Inputs {
+			m.in = append(m.in, int32(u))
+			m.consOff[u+1]++
+		}
+	}
+	for i := range m.nv {
+		m.consOff[i+1] += m.consOff[i]
+	}
+	m.cons = make([]int32, len(m.in))
+	at := slices.Clone(m.consOff)
+	for v := range m.nv {
+		for _, u := range m.inputs(v) {
+			m.cons[at[u]] = int32(v)
+			at[u]++
+		}
+	}
+	for n, node := range p.Nodes {
+		for _, v := range node.Warm {
+			m.warm[int(v)*m.w+n>>6] |= 1 << (n & 63)
+			m.anyWarm[v] = true
+		}
+	}
+	for _, v := range p.Network.Cached {
+		m.cached[v] = true
+	}
+	m.root = make([]int32, m.nt)
+	for t := range p.Targets {
+		m.root[t] = int32(p.Targets[t].Root)
+	}
+	if err := m.checkOrder(); err != nil {
+		return nil, err
+	}
+	return m, m.restrict()
+}
+
+// restrict takes from the targets' allowed nodes those that can never hold the
+// root, and fails when none is left. Only vertices that no node may execute make
+// this necessary; everything else can be built somewhere and fetched.
+func (m *model) restrict() error {
+	var odd bool
+	for v := range m.nv {
+		odd = odd || m.fastest[m.plat[v]] < 0
+	}
+	if odd {
+		hold := make([]uint64, m.nv*m.w) // nodes that can come to hold v
+		for v := range m.nv {
+			here := m.set(hold, v)
+			run := m.run[m.plat[v]]
+			had := m.cached[v] || m.anyWarm[v]
+			for k := range here {
+				here[k] = run[k]
+				for _, u := range m.inputs(v) {
+					here[k] &= hold[int(u)*m.w+k]
+				}
+				had = had || here[k] != 0
+			}
+			for k := range here {
+				if had {
+					if in := m.inputs(v); len(in) > 0 {
+						here[k] |= hold[int(in[0])*m.w+k]
+					} else {
+						here[k] |= m.run[0][k]
+					}
+				}
+				here[k] |= m.warm[v*m.w+k]
+			}
+		}
+		for t := range m.nt {
+			set := slices.Clone(m.allowed(t))
+			for k := range set {
+				set[k] &= hold[int(m.root[t])*m.w+k]
+			}
+			m.allow[t] = int32(len(m.allowSet))
+			m.allowSet = append(m.allowSet, set)
+		}
+	}
+	for t := range m.nt {
+		if firstBit(m.allowed(t)) < 0 {
+			return fmt.Errorf("%w: %s", ErrUnplaceable, m.p.Targets[t].Name)
+		}
+	}
+	return nil
+}
+
+func (m *model) compilePlatforms() {
+	index := map[string]int32{"": 0}
+	all := make([]uint64, m.w)
+	for n := range m.nn {
+		setBit(all, n)
+	}
+	m.run = [][]uint64{all}
+	offers := func(name string) int32 {
+		i, ok := index[name]
+		if !ok {
+			i = int32(len(m.run))
+			index[name] = i
+			set := make([]uint64, m.w)
+			for n, node := range m.p.Nodes {
+				if slices.Contains(node.Platforms, name) {
+					setBit(set, n)
+				}
+			}
+			m.run = append(m.run, set)
+		}
+		return i
+	}
+	for i, v := range m.p.Vertices {
+		m.plat[i] = offers(v.Platform)
+	}
+	m.allow = make([]int32, m.nt)
+	byList := map[string]int32{}
+	for t, target := range m.p.Targets {
+		key := fmt.Sprintf("%q", target.Platforms)
+		i, ok := byList[key]
+		if !ok {
+			i = int32(len(m.allowSet))
+			byList[key] = i
+			set := slices.Clone(all)
+			for _, name := range target.Platforms {
+				if name == "" { // a platform nobody offers, unlike a vertex without one
+					clear(set)
+					continue
+				}
+				for k, word := range m.run[offers(name)] {
+					set[k] &= word
+				}
+			}
+			m.allowSet = append(m.allowSet, set)
+		}
+		m.allow[t] = i
+	}
+	m.fastest = make([]int32, len(m.run))
+	for i, set := range m.run {
+		best := -1
+		for n := range m.nn {
+			if hasBit(set, n) && (best < 0 || m.speed[n] > m.speed[best] ||
+				m.speed[n] == m.speed[best] && m.slots[n] > m.slots[best]) {
+				best = n
+			}
+		}
+		m.fastest[i] = int32(best)
+	}
+}
+
+// checkOrder rejects After edges that, together with the inputs, form a cycle.
+func (m *model) checkOrder() error {
+	next := make([][]int32, m.nv)
+	for t, target := range m.p.Targets {
+		for _, d := range target.After {
+			if m.root[d] != m.root[t] {
+				next[m.root[d]] = append(next[m.root[d]], m.root[t])
+				m.ordered = true
+			}
+		}
+	}
+	if !m.ordered {
+		return nil
+	}
+	waits := make([]int32, m.nv)
+	for v := range m.nv {
+		waits[v] += m.inOff[v+1] - m.inOff[v]
+		for _, u := range next[v] {
+			waits[u]++
+		}
+	}
+	var ready []int32
+	for v := range m.nv {
+		if waits[v] == 0 {
+			ready = append(ready, int32(v))
+		}
+	}
+	for i := 0; i < len(ready); i++ {
+		for _, list := range [][]int32{m.consumers(int(ready[i])), next[ready[i]]} {
+			for _, u := range list {
+				if waits[u]--; waits[u] == 0 {
+					ready = append(ready, u)
+				}
+			}
+		}
+	}
+	if len(ready) == m.nv {
+		return nil
+	}
+	for t := range m.nt {
+		if len(m.p.Targets[t].After) > 0 && waits[m.root[t]] > 0 {
+			return fmt.Errorf("%w: target %s is part of a cycle", ErrProblem, m.p.Targets[t].Name)
+		}
+	}
+	return fmt.Errorf("%w: cycle between targets", ErrProblem)
+}
+
+func (m *model) inputs(v int) []int32           { return m.in[m.inOff[v]:m.inOff[v+1]] }
+func (m *model) consumers(v int) []int32        { return m.cons[m.consOff[v]:m.consOff[v+1]] }
+func (m *model) runs(v, n int) bool             { return hasBit(m.run[m.plat[v]], n) }
+func (m *model) allows(t, n int) bool           { return hasBit(m.allowSet[m.allow[t]], n) }
+func (m *model) allowed(t int) []uint64         { return m.allowSet[m.allow[t]] }
+func (m *model) isWarm(v, n int) bool           { return m.warm[v*m.w+n>>6]>>(n&63)&1 != 0 }
+func (m *model) exec(v, n int) float64          { return m.cost[v] / m.speed[n] }
+func (m *model) capacity(n int) float64         { return m.speed[n] * float64(m.slots[n]) }
+func (m *model) set(s []uint64, v int) []uint64 { return s[v*m.w : (v+1)*m.w] }
+
+func setBit(s []uint64, i int)      { s[i>>6] |= 1 << (i & 63) }
+func clearBit(s []uint64, i int)    { s[i>>6] &^= 1 << (i & 63) }
+func hasBit(s []uint64, i int) bool { return s[i>>6]>>(i&63)&1 != 0 }
+
+// firstBit returns the smallest member of s, -1 if s is empty.
+func firstBit(s []uint64) int {
+	for i, word := range s {
+		if word != 0 {
+			return i<<6 + bits.TrailingZeros64(word)
+		}
+	}
+	return -1
+}
+
+// rankBit returns how many members of s are smaller than i.
+func rankBit(s []uint64, i int) int {
+	r := 0
+	for k := range i >> 6 {
+		r += bits.OnesCount64(s[k])
+	}
+	return r + bits.OnesCount64(s[i>>6]&(1<<(i&63)-1))
+}
+
+func countBits(s []uint64) int {
+	n := 0
+	for _, word := range s {
+		n += bits.OnesCount64(word)
+	}
+	return n
+}

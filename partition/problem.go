@@ -1,0 +1,202 @@
+package partition
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"time"
+)
+
+// Seconds is a span of predicted time.
+//
+// It is a float and not a time.Duration on purpose. Costs are divided by node
+// speeds, and list scheduling is decided by comparing sums of those quotients:
+// rounding them to nanoseconds would make some comparisons fall the other way
+// and end in another schedule. The arithmetic is IEEE double in one fixed order,
+// hence as reproducible as integers.
+type Seconds float64
+
+// Duration rounds s to a time.Duration, for people and logs.
+func (s Seconds) Duration() time.Duration {
+	return time.Duration(math.Round(float64(s) * float64(time.Second)))
+}
+
+// Of converts a measured duration.
+func Of(d time.Duration) Seconds { return Seconds(d.Seconds()) }
+
+// VertexID, TargetID and NodeID are indices into the slices of a Problem.
+type (
+	VertexID int
+	TargetID int
+	NodeID   int
+)
+
+// Registry is the place a Fetch names when the registry holds the vertex already.
+const Registry NodeID = -1
+
+// Vertex is one build step or stage.
+type Vertex struct {
+	Name string
+	// Cost is the execution time on a node of speed 1; >= 0.
+	Cost Seconds
+	// Bytes is the size of the vertex's own layers; >= 0.
+	Bytes int64
+	// Inputs are the vertices this one needs, each with a smaller id, none twice.
+	// Inputs[0] is the layer parent: a fetched result is usable only where its
+	// layer parent is held too.
+	Inputs []VertexID
+	// Platform restricts who may execute the vertex; "" = every node. Any node may hold it.
+	Platform string
+}
+
+// Node is one builder.
+type Node struct {
+	Name string
+	// Speed divides costs; > 0.
+	Speed float64
+	// Slots is the number of vertices that run at once, each at full speed; >= 1.
+	Slots     int
+	Platforms []string
+	// Warm lists what the node holds at time 0.
+	Warm []VertexID
+}
+
+// Network is the one registry all nodes exchange results through. Each node has
+// its own full-duplex link to it.
+type Network struct {
+	// Bandwidth of one link and direction, in bytes per second; > 0.
+	Bandwidth float64
+	// Latency is paid once per transfer and direction.
+	Latency Seconds
+	// Cached lists what the registry holds at time 0.
+	Cached []VertexID
+}
+
+// Target is one image of one platform.
+type Target struct {
+	Name string
+	Root VertexID
+	// Platforms must all be offered by the node the target is assigned to.
+	Platforms []string
+	// After lists targets whose roots must be held, each on its own node, before
+	// the task that produces this target's root may start. It is for order beyond
+	// what vertices say; an edge between targets of one root says nothing.
+	After []TargetID
+}
+
+// Problem is everything a strategy may look at. It is never modified.
+type Problem struct {
+	Vertices []Vertex // topological order
+	Nodes    []Node
+	Targets  []Target
+	Network  Network
+}
+
+// Assignment is a plan: everything that decides a schedule.
+type Assignment struct {
+	// Node is indexed by TargetID; len == len(Problem.Targets).
+	Node []NodeID
+	// Shares is indexed by NodeID; nil or len == len(Problem.Nodes).
+	Shares []Share
+}
+
+// Share is what a node does differently from building all it needs in default order.
+type Share struct {
+	// Fetch lists vertices taken from another place instead of executed, by
+	// ascending vertex. All fetches of one vertex name the same place.
+	Fetch []Fetch
+	// Build lists vertices the node holds although none of its targets needs
+	// them, so that others can fetch them; ascending.
+	Build []VertexID
+	// Order lists vertices whose tasks go first, in this order; the others follow
+	// with the longest remaining path first.
+	Order []VertexID
+}
+
+// Fetch says where a node takes a vertex from.
+type Fetch struct {
+	Vertex VertexID
+	From   NodeID // another node, or Registry
+}
+
+// Clone returns a deep copy.
+func (a Assignment) Clone() Assignment {
+	c := Assignment{Node: append([]NodeID(nil), a.Node...)}
+	if a.Shares == nil {
+		return c
+	}
+	c.Shares = make([]Share, len(a.Shares))
+	for i, s := range a.Shares {
+		c.Shares[i] = Share{
+			Fetch: append([]Fetch(nil), s.Fetch...),
+			Build: append([]VertexID(nil), s.Build...),
+			Order: append([]VertexID(nil), s.Order...),
+		}
+	}
+	return c
+}
+
+var (
+	// ErrProblem is wrapped by every error about a malformed Problem.
+	ErrProblem = errors.New("malformed problem")
+	// ErrUnplaceable is wrapped when some target can be built on no node.
+	ErrUnplaceable = errors.New("no node can build the target")
+	// ErrInfeasible is wrapped by Evaluate when an Assignment breaks a rule.
+	ErrInfeasible = errors.New("infeasible assignment")
+)
+
+// Validate reports the first thing wrong with p, nil if nothing is.
+func (p Problem) Validate() error {
+	bad := func(format string, args ...any) error {
+		return fmt.Errorf("%w: %s", ErrProblem, fmt.Sprintf(format, args...))
+	}
+	number := func(x float64) bool { return x >= 0 && !math.IsInf(x, 0) } // false for NaN
+	if len(p.Nodes) == 0 {
+		return bad("no nodes")
+	}
+	vertex := func(v VertexID) bool { return v >= 0 && int(v) < len(p.Vertices) }
+	seen := make([]int, len(p.Vertices)) // id+1 of the last vertex that named it as an input
+	for i, v := range p.Vertices {
+		if !number(float64(v.Cost)) || v.Bytes < 0 {
+			return bad("vertex %s: cost or size out of range", v.Name)
+		}
+		for _, u := range v.Inputs {
+			if u < 0 || int(u) >= i {
+				return bad("vertex %s: input %d does not come before it", v.Name, u)
+			}
+			if seen[u] == i+1 {
+				return bad("vertex %s: input %s twice", v.Name, p.Vertices[u].Name)
+			}
+			seen[u] = i + 1
+		}
+	}
+	for _, n := range p.Nodes {
+		if !number(n.Speed) || n.Speed == 0 || n.Slots < 1 {
+			return bad("node %s: speed and slots must be positive", n.Name)
+		}
+		for _, v := range n.Warm {
+			if !vertex(v) {
+				return bad("node %s: warm with unknown vertex %d", n.Name, v)
+			}
+		}
+	}
+	if !number(p.Network.Bandwidth) || p.Network.Bandwidth == 0 || !number(float64(p.Network.Latency)) {
+		return bad("network: bandwidth must be positive and latency not negative")
+	}
+	for _, v := range p.Network.Cached {
+		if !vertex(v) {
+			return bad("network: unknown vertex %d cached", v)
+		}
+	}
+	for _, t := range p.Targets {
+		if !vertex(t.Root) {
+			return bad("target %s: unknown root %d", t.Name, t.Root)
+		}
+		for _, d := range t.After {
+			if d < 0 || int(d) >= len(p.Targets) {
+				return bad("target %s: after unknown target %d", t.Name, d)
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,246 @@
+package schedfile
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+
+	"github.com/dbake/dbake/partition"
+)
+
+// Format is the value of the format key in every instance.
+const Format = "dbake-sched/1"
+
+// registry is how a result names the registry as the source of a fetch.
+const registry = "@registry"
+
+// ErrFormat is wrapped by every error about the contents of a file.
+var ErrFormat = errors.New("not a " + Format + " file")
+
+// Instance is a problem with its name and class; both are for people.
+type Instance struct {
+	Name    string
+	Class   string
+	Problem partition.Problem
+}
+
+type instanceJSON struct {
+	Format   string       `json:"format"`
+	Name     string       `json:"name"`
+	Class    string       `json:"class"`
+	Note     string       `json:"note"`
+	Nodes    []nodeJSON   `json:"nodes"`
+	Network  networkJSON  `json:"network"`
+	Vertices []vertexJSON `json:"vertices"`
+	Targets  []targetJSON `json:"targets"`
+}
+
+type nodeJSON struct {
+	Name      string   `json:"name"`
+	Speed     float64  `json:"speed"`
+	Slots     int      `json:"slots"`
+	Platforms []string `json:"platforms"`
+	Warm      []string `json:"warm"`
+}
+
+type networkJSON struct {
+	Bandwidth float64  `json:"bandwidth_bytes_per_s"`
+	Latency   float64  `json:"latency_s"`
+	Cached    []string `json:"cached,omitempty"`
+}
+
+type vertexJSON struct {
+	ID       string   `json:"id"`
+	Cost     float64  `json:"cost_s"`
+	Bytes    float64  `json:"bytes"`
+	Inputs   []string `json:"inputs"`
+	Platform string   `json:"platform,omitempty"`
+}
+
+type targetJSON struct {
+	Name      string   `json:"name"`
+	Root      string   `json:"root"`
+	Platforms []string `json:"platforms,omitempty"`
+	After     []string `json:"after,omitempty"`
+}
+
+// Read decodes one instance. Unknown keys are ignored; "after" of a target, a list
+// of targets that must be done first, is ours.
+func Read(r io.Reader) (Instance, error) {
+	var f instanceJSON
+	if err := json.NewDecoder(r).Decode(&f); err != nil {
+		return Instance{}, fmt.Errorf("%w: %w", ErrFormat, err)
+	}
+	if f.Format != Format {
+		return Instance{}, fmt.Errorf("%w: format is %q", ErrFormat, f.Format)
+	}
+	in := Instance{Name: f.Name, Class: f.Class}
+	p := &in.Problem
+	vertices := make(map[string]partition.VertexID, len(f.Vertices))
+	resolve := func(where string, ids []string) ([]partition.VertexID, error) {
+		var out []partition.VertexID
+		for _, id := range ids {
+			v, ok := vertices[id]
+			if !ok {
+				return nil, fmt.Errorf("%w: %s: unknown vertex %q", ErrFormat, where, id)
+			}
+			out = append(out, v)
+		}
+		return out, nil
+	}
+	for i, v := range f.Vertices {
+		inputs, err := resolve("vertex "+v.ID, v.Inputs)
+		if err != nil {
+			return Instance{}, err
+		}
+		if _, twice := vertices[v.ID]; twice {
+			return Instance{}, fmt.Errorf("%w: vertex %q twice", ErrFormat, v.ID)
+		}
+		if v.Bytes < 0 || v.Bytes > math.MaxInt64/2 {
+			return Instance{}, fmt.Errorf("%w: vertex %q: size out of range", ErrFormat, v.ID)
+		}
+		vertices[v.ID] = partition.VertexID(i)
+		p.Vertices = append(p.Vertices, partition.Vertex{
+			Name: v.ID, Cost: partition.Seconds(v.Cost), Bytes: int64(math.Round(v.Bytes)), Inputs: inputs, Platform: v.Platform,
+		})
+	}
+	nodes := make(map[string]bool, len(f.Nodes))
+	for _, n := range f.Nodes {
+		warm, err := resolve("node "+n.Name, n.Warm)
+		if err != nil {
+			return Instance{}, err
+		}
+		if nodes[n.Name] || len(n.Name) > 0 && n.Name[0] == '@' {
+			return Instance{}, fmt.Errorf("%w: bad or second node name %q", ErrFormat, n.Name)
+		}
+		nodes[n.Name] = true
+		p.Nodes = append(p.Nodes, partition.Node{
+			Name: n.Name, Speed: n.Speed, Slots: n.Slots, Platforms: n.Platforms, Warm: warm,
+		})
+	}
+	cached, err := resolve("network", f.Network.Cached)
+	if err != nil {
+		return Instance{}, err
+	}
+	p.Network = partition.Network{
+		Bandwidth: f.Network.Bandwidth, Latency: partition.Seconds(f.Network.Latency), Cached: cached,
+	}
+	targets := make(map[string]partition.TargetID, len(f.Targets))
+	for i, t := range f.Targets {
+		root, err := resolve("target "+t.Name, []string{t.Root})
+		if err != nil {
+			return Instance{}, err
+		}
+		if _, twice := targets[t.Name]; twice {
+			return Instance{}, fmt.Errorf("%w: target %q twice", ErrFormat, t.Name)
+		}
+		targets[t.Name] = partition.TargetID(i)
+		p.Targets = append(p.Targets, partition.Target{Name: t.Name, Root: root[0], Platforms: t.Platforms})
+	}
+	for i, t := range f.Targets {
+		for _, name := range t.After {
+			d, ok := targets[name]
+			if !ok {
+				return Instance{}, fmt.Errorf("%w: target %s: after unknown target %q", ErrFormat, t.Name, name)
+			}
+			p.Targets[i].After = append(p.Targets[i].After, d)
+		}
+	}
+	if err := p.Validate(); err != nil {
+		return Instance{}, fmt.Errorf("instance %s: %w", in.Name, err)
+	}
+	return in, nil
+}
+
+// Write encodes in; Read gives it back.
+func Write(w io.Writer, in Instance) error {
+	p := in.Problem
+	names := func(ids []partition.VertexID) []string {
+		out := []string{}
+		for _, v := range ids {
+			out = append(out, p.Vertices[v].Name)
+		}
+		return out
+	}
+	f := instanceJSON{
+		Format: Format, Name: in.Name, Class: in.Class,
+		Network: networkJSON{
+			Bandwidth: p.Network.Bandwidth, Latency: float64(p.Network.Latency), Cached: names(p.Network.Cached),
+		},
+	}
+	for _, v := range p.Vertices {
+		f.Vertices = append(f.Vertices, vertexJSON{
+			ID: v.Name, Cost: float64(v.Cost), Bytes: float64(v.Bytes), Inputs: names(v.Inputs), Platform: v.Platform,
+		})
+	}
+	for _, n := range p.Nodes {
+		f.Nodes = append(f.Nodes, nodeJSON{
+			Name: n.Name, Speed: n.Speed, Slots: n.Slots, Platforms: n.Platforms, Warm: names(n.Warm),
+		})
+	}
+	for _, t := range p.Targets {
+		target := targetJSON{Name: t.Name, Root: p.Vertices[t.Root].Name, Platforms: t.Platforms}
+		for _, d := range t.After {
+			target.After = append(target.After, p.Targets[d].Name)
+		}
+		f.Targets = append(f.Targets, target)
+	}
+	e := json.NewEncoder(w)
+	e.SetIndent("", " ")
+	if err := e.Encode(f); err != nil {
+		return fmt.Errorf("write instance %s: %w", in.Name, err)
+	}
+	return nil
+}
+
+// Result is an assignment in the words of the format, with the claims made for it.
+type Result struct {
+	Makespan   float64           `json:"makespan_s"`
+	LowerBound float64           `json:"lower_bound_s"`
+	Assignment map[string]string `json:"assignment"`
+	PerNode    []Share           `json:"per_node"`
+}
+
+// Share is what one node does differently from building all it needs in default order.
+type Share struct {
+	Node  string            `json:"node"`
+	Fetch map[string]string `json:"fetch,omitempty"`
+	Build []string          `json:"build,omitempty"`
+	Order []string          `json:"order,omitempty"`
+}
+
+// NewResult puts a plan for p into the words of the format.
+func NewResult(p partition.Problem, plan partition.Plan) Result {
+	r := Result{
+		Makespan: float64(plan.Schedule.Makespan), LowerBound: float64(plan.Bound.Max),
+		Assignment: make(map[string]string, len(p.Targets)), PerNode: []Share{},
+	}
+	for t, n := range plan.Assignment.Node {
+		r.Assignment[p.Targets[t].Name] = p.Nodes[n].Name
+	}
+	for n, s := range plan.Assignment.Shares {
+		share := Share{Node: p.Nodes[n].Name}
+		for _, f := range s.Fetch {
+			if share.Fetch == nil {
+				share.Fetch = make(map[string]string, len(s.Fetch))
+			}
+			from := registry
+			if f.From != partition.Registry {
+				from = p.Nodes[f.From].Name
+			}
+			share.Fetch[p.Vertices[f.Vertex].Name] = from
+		}
+		for _, v := range s.Build {
+			share.Build = append(share.Build, p.Vertices[v].Name)
+		}
+		for _, v := range s.Order {
+			share.Order = append(share.Order, p.Vertices[v].Name)
+		}
+		if share.Fetch != nil || share.Build != nil || share.Order != nil {
+			r.PerNode = append(r.PerNode, share)
+		}
+	}
+	return r
+}

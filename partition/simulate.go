@@ -1,0 +1,632 @@
+package partition
+
+import (
+	"fmt"
+	"math"
+	"math/bits"
+	"slices"
+)
+
+// auto leaves the choice of a vertex's source to derive.
+const auto = -2
+
+// draft is a plan as the search edits it: wishes, which derive turns into a
+// feasible plan. Whatever its values are, a draft can be scheduled, provided each
+// target is on a node that allows it.
+type draft struct {
+	node  []int32   // per target
+	fetch []uint64  // nv*w: nodes that would rather fetch the vertex than execute it
+	src   []int32   // per vertex: where its fetches come from; auto, or Registry, or a node
+	build []uint64  // nv*w: extra vertices to hold; nil = none
+	order [][]int32 // per node: vertices that go first; nil = none
+}
+
+func (m *model) newDraft() *draft {
+	d := &draft{node: make([]int32, m.nt), fetch: make([]uint64, m.nv*m.w), src: make([]int32, m.nv)}
+	for v := range d.src {
+		d.src[v] = auto
+	}
+	return d
+}
+
+func (d *draft) clone() *draft {
+	return &draft{
+		node: slices.Clone(d.node), fetch: slices.Clone(d.fetch), src: slices.Clone(d.src),
+		build: slices.Clone(d.build), order: slices.Clone(d.order),
+	}
+}
+
+func (d *draft) copyFrom(o *draft) {
+	copy(d.node, o.node)
+	copy(d.fetch, o.fetch)
+	copy(d.src, o.src)
+	d.build = append(d.build[:0], o.build...)
+	d.order = append(d.order[:0], o.order...)
+}
+
+// simulator turns plans into schedules. It reuses its memory from one plan to the
+// next, so what it returns is valid until the next call; not safe for concurrent use.
+type simulator struct {
+	m *model
+
+	// Set by derive, all nv*w but src.
+	need  []uint64 // nodes that hold the vertex at some time
+	pull  []uint64 // of those, the ones that fetch it
+	src   []int32  // the source of the fetches; auto if there are none
+	extra []int32  // vertices whose source holds them for others only, at src[v]
+	// broken is set when a needed vertex can be had from nowhere.
+	broken bool
+
+	// Tasks, in the order check.py would list them.
+	kind   []Kind
+	vert   []int32
+	where  []int32
+	dur    []float64
+	key    []float64 // smaller goes first
+	start  []float64
+	end    []float64
+	waits  []int32
+	last   []int32 // per task: the task that released it, for critical paths
+	head   []int32 // per task: first edge, -1
+	edgeTo []int32
+	edgeNx []int32
+	slot   []int32 // per vertex: index in held of its first needing node
+	held   []int32 // per vertex and needing node: the task that brings it, -1 = warm
+	export []int32 // per vertex: its export task, -1
+	free   []int32 // per resource
+	queue  [][]int32
+	freed  []int32 // per resource: the task that last released a unit
+	dirty  []int32
+	isDirt []bool
+	events []int32
+	topo   []int32
+	trace  bool
+}
+
+func newSimulator(m *model) *simulator {
+	return &simulator{
+		m:    m,
+		need: make([]uint64, m.nv*m.w), pull: make([]uint64, m.nv*m.w),
+		src: make([]int32, m.nv), slot: make([]int32, m.nv), export: make([]int32, m.nv),
+		free: make([]int32, 3*m.nn), queue: make([][]int32, 3*m.nn),
+		freed: make([]int32, 3*m.nn), isDirt: make([]bool, 3*m.nn),
+	}
+}
+
+// derive computes who needs what in which way. Consumers of a vertex have larger
+// ids, so that when the loop arrives at a vertex all that need it are known, and a
+// source that would not hold it can still be made to.
+func (s *simulator) derive(d *draft) {
+	m, w := s.m, s.m.w
+	if len(d.build) > 0 {
+		copy(s.need, d.build)
+	} else {
+		clear(s.need)
+	}
+	s.extra, s.broken = s.extra[:0], false
+	for t, n := range d.node {
+		setBit(m.set(s.need, int(m.root[t])), int(n))
+	}
+	for v := m.nv - 1; v >= 0; v-- {
+		need := s.need[v*w : v*w+w]
+		pull := s.pull[v*w : v*w+w]
+		warm := m.warm[v*w : v*w+w]
+		run := m.run[m.plat[v]]
+		wish := d.fetch[v*w : v*w+w]
+		var someone, fetches uint64
+		for k := range need {
+			cold := need[k] &^ warm[k]
+			someone |= cold
+			pull[k] = cold & (wish[k] | ^run[k])
+			fetches |= pull[k]
+		}
+		s.src[v] = auto
+		if someone == 0 {
+			continue
+		}
+		if fetches != 0 {
+			s.src[v] = s.settle(v, d.src[v], need, pull, warm, run)
+		}
+		for k := range need {
+			cold := need[k] &^ warm[k]
+			if cold == 0 {
+				continue
+			}
+			exec := cold &^ pull[k]
+			for i, u := range m.inputs(v) {
+				if i == 0 {
+					s.need[int(u)*w+k] |= cold
+				} else {
+					s.need[int(u)*w+k] |= exec
+				}
+			}
+		}
+	}
+}
+
+// settle picks the one source of v's fetches and makes it hold v.
+func (s *simulator) settle(v int, wish int32, need, pull, warm, run []uint64) int32 {
+	m := s.m
+	q := int(wish)
+	switch { // a wish that cannot be met falls through to pickSource
+	case q == int(Registry) && m.cached[v]:
+		return int32(Registry)
+	case q >= 0 && (hasBit(warm, q) || hasBit(run, q)):
+	default:
+		q = s.pickSource(v, need, pull, warm, run)
+		if q == int(Registry) {
+			return int32(Registry)
+		}
+		if q < 0 {
+			s.broken = true
+			clear(pull)
+			return auto
+		}
+	}
+	if !hasBit(warm, q) {
+		if !hasBit(need, q) {
+			setBit(need, q)
+			s.extra = append(s.extra, int32(v))
+		}
+		clearBit(pull, q)
+	}
+	return int32(q)
+}
+
+func (s *simulator) pickSource(v int, need, pull, warm, run []uint64) int {
+	m := s.m
+	if m.cached[v] {
+		return int(Registry)
+	}
+	if m.anyWarm[v] {
+		return firstBit(warm)
+	}
+	// Whoever executes it anyway, the fastest first; else whoever could.
+	best := -1
+	for _, among := range [2]bool{false, true} {
+		for k := range need {
+			set := need[k] &^ warm[k] & run[k]
+			if !among {
+				set &^= pull[k]
+			}
+			for ; set != 0; set &= set - 1 {
+				n := k<<6 + bits.TrailingZeros64(set)
+				if best < 0 || m.speed[n] > m.speed[best] {
+					best = n
+				}
+			}
+		}
+		if best >= 0 {
+			return best
+		}
+	}
+	if n := int(m.fastest[m.plat[v]]); n >= 0 {
+		return n
+	}
+	return auto
+}
+
+// deriveStrict is derive for a plan from outside, which must be feasible as it stands.
+func (s *simulator) deriveStrict(a Assignment) error {
+	m, w := s.m, s.m.w
+	name := func(n NodeID) string { return m.p.Nodes[n].Name }
+	fail := func(format string, args ...any) error {
+		return fmt.Errorf("%w: %s", ErrInfeasible, fmt.Sprintf(format, args...))
+	}
+	if len(a.Node) != m.nt {
+		return fail("%d targets assigned of %d", len(a.Node), m.nt)
+	}
+	if a.Shares != nil && len(a.Shares) != m.nn {
+		return fail("%d shares for %d nodes", len(a.Shares), m.nn)
+	}
+	clear(s.need)
+	clear(s.pull)
+	s.extra = s.extra[:0]
+	for t, n := range a.Node {
+		if n < 0 || int(n) >= m.nn {
+			return fail("target %s on unknown node %d", m.p.Targets[t].Name, n)
+		}
+		if !m.allows(t, int(n)) {
+			return fail("target %s cannot run on node %s: platform", m.p.Targets[t].Name, name(n))
+		}
+		setBit(m.set(s.need, int(m.root[t])), int(n))
+	}
+	known := func(v VertexID) bool { return v >= 0 && int(v) < m.nv }
+	from := make([]map[VertexID]NodeID, m.nn)
+	for n, share := range a.Shares {
+		for _, v := range share.Build {
+			if !known(v) {
+				return fail("node %s builds unknown vertex %d", name(NodeID(n)), v)
+			}
+			setBit(m.set(s.need, int(v)), n)
+		}
+		for _, v := range share.Order {
+			if !known(v) {
+				return fail("node %s orders unknown vertex %d", name(NodeID(n)), v)
+			}
+		}
+		from[n] = make(map[VertexID]NodeID, len(share.Fetch))
+		for _, f := range share.Fetch {
+			if !known(f.Vertex) || f.From < Registry || int(f.From) >= m.nn {
+				return fail("node %s fetches unknown vertex %d or from unknown node %d", name(NodeID(n)), f.Vertex, f.From)
+			}
+			if _, twice := from[n][f.Vertex]; twice {
+				return fail("node %s fetches %s twice", name(NodeID(n)), m.p.Vertices[f.Vertex].Name)
+			}
+			from[n][f.Vertex] = f.From
+		}
+	}
+	for v := m.nv - 1; v >= 0; v-- {
+		need, pull, warm := m.set(s.need, v), m.set(s.pull, v), m.set(m.warm, v)
+		vertex := m.p.Vertices[v].Name
+		s.src[v] = auto
+		for n := range m.nn {
+			if !hasBit(need, n) || hasBit(warm, n) {
+				continue
+			}
+			inputs := m.inputs(v)
+			if q, ok := from[n][VertexID(v)]; ok {
+				if s.src[v] != auto && s.src[v] != int32(q) {
+					return fail("vertex %s is fetched from more than one place", vertex)
+				}
+				s.src[v] = int32(q)
+				setBit(pull, n)
+				inputs = inputs[:min(1, len(inputs))]
+			} else if !m.runs(v, n) {
+				return fail("node %s must execute %s but lacks platform %s", name(NodeID(n)), vertex, m.p.Vertices[v].Platform)
+			}
+			for _, u := range inputs {
+				setBit(s.need[int(u)*w:int(u)*w+w], n)
+			}
+		}
+		switch q := int(s.src[v]); {
+		case q == auto:
+		case q == int(Registry):
+			if !m.cached[v] {
+				return fail("vertex %s is fetched from the registry, which does not hold it", vertex)
+			}
+		case hasBit(pull, q):
+			return fail("vertex %s is fetched from %s, which fetches it itself", vertex, name(NodeID(q)))
+		case !hasBit(warm, q) && !hasBit(need, q):
+			return fail("vertex %s is fetched from %s, which neither executes it nor is warm with it", vertex, name(NodeID(q)))
+		}
+	}
+	return nil
+}
+
+func (s *simulator) addTask(kind Kind, v, n int, dur float64) int32 {
+	i := int32(len(s.kind))
+	s.kind = append(s.kind, kind)
+	s.vert = append(s.vert, int32(v))
+	s.where = append(s.where, int32(n))
+	s.dur = append(s.dur, dur)
+	s.waits = append(s.waits, 0)
+	s.head = append(s.head, -1)
+	return i
+}
+
+func (s *simulator) edge(from, to int32) {
+	if from < 0 {
+		return
+	}
+	s.edgeTo = append(s.edgeTo, to)
+	s.edgeNx = append(s.edgeNx, s.head[from])
+	s.head[from] = int32(len(s.edgeTo) - 1)
+	s.waits[to]++
+}
+
+// holder returns the task that makes v held on n, -1 if it is warm there. v must
+// be needed on n.
+func (s *simulator) holder(v, n int) int32 {
+	return s.held[int(s.slot[v])+rankBit(s.need[v*s.m.w:(v+1)*s.m.w], n)]
+}
+
+// list creates the tasks of the derived plan and their edges.
+func (s *simulator) list(node []int32) {
+	m, w := s.m, s.m.w
+	s.kind, s.vert, s.where, s.dur = s.kind[:0], s.vert[:0], s.where[:0], s.dur[:0]
+	s.waits, s.head, s.held = s.waits[:0], s.head[:0], s.held[:0]
+	s.edgeTo, s.edgeNx = s.edgeTo[:0], s.edgeNx[:0]
+	for v := range m.nv {
+		need, pull, warm := s.need[v*w:v*w+w], s.pull[v*w:v*w+w], m.warm[v*w:v*w+w]
+		s.slot[v] = int32(len(s.held))
+		s.export[v] = -1
+		inputs := m.inputs(v)
+		for k := range need {
+			for set := need[k]; set != 0; set &= set - 1 {
+				bit := set & -set
+				if warm[k]&bit != 0 || pull[k]&bit != 0 {
+					s.held = append(s.held, -1)
+					continue
+				}
+				n := k<<6 + bits.TrailingZeros64(set)
+				i := s.addTask(Exec, v, n, m.cost[v]/m.speed[n])
+				s.held = append(s.held, i)
+				for _, u := range inputs {
+					s.edge(s.holder(int(u), n), i)
+				}
+			}
+		}
+		q := int(s.src[v])
+		if q == auto {
+			continue
+		}
+		x := int32(-1)
+		if q != int(Registry) {
+			x = s.addTask(Export, v, q, m.xfer[v])
+			s.export[v] = x
+			if need[q>>6]>>(q&63)&1 != 0 {
+				s.edge(s.holder(v, q), x)
+			}
+		}
+		for k := range pull {
+			for set := pull[k]; set != 0; set &= set - 1 {
+				n := k<<6 + bits.TrailingZeros64(set)
+				i := s.addTask(Pull, v, n, m.xfer[v])
+				s.held[int(s.slot[v])+rankBit(need, n)] = i
+				s.edge(x, i)
+				if len(inputs) > 0 {
+					s.edge(s.holder(int(inputs[0]), n), i)
+				}
+			}
+		}
+	}
+	if !m.ordered {
+		return
+	}
+	for t, target := range m.p.Targets {
+		i := s.holder(int(m.root[t]), int(node[t]))
+		if i < 0 {
+			continue
+		}
+		for _, d := range target.After {
+			if m.root[d] != m.root[t] {
+				s.edge(s.holder(int(m.root[d]), int(node[d])), i)
+			}
+		}
+	}
+}
+
+// firstKey is the key of the first vertex of a node's order: before every
+// -(bottom level), and still exact to one.
+const firstKey = -1e15
+
+// rank sets the priority of every task.
+func (s *simulator) rank(order [][]int32) {
+	n := len(s.kind)
+	s.key = grow(s.key, n)
+	level := s.key
+	if s.m.ordered {
+		s.levelsAnyOrder(level)
+	} else {
+		// Edges lead from smaller to larger tasks.
+		for i := n - 1; i >= 0; i-- {
+			b := 0.0
+			for e := s.head[i]; e >= 0; e = s.edgeNx[e] {
+				if l := level[s.edgeTo[e]]; l > b {
+					b = l
+				}
+			}
+			level[i] = s.dur[i] + b
+		}
+	}
+	for i := range level {
+		level[i] = -level[i]
+	}
+	w := s.m.w
+	for p, list := range order {
+		// Backwards, so that the first mention of a vertex is the one that counts.
+		for k := len(list) - 1; k >= 0; k-- {
+			v := int(list[k])
+			if hasBit(s.need[v*w:v*w+w], p) {
+				if i := s.holder(v, p); i >= 0 {
+					s.key[i] = firstKey + float64(k)
+				}
+			}
+			if x := s.export[v]; x >= 0 && int(s.where[x]) == p {
+				s.key[x] = firstKey + float64(k)
+			}
+		}
+	}
+}
+
+func (s *simulator) levelsAnyOrder(level []float64) {
+	n := len(s.kind)
+	waits := slices.Clone(s.waits)
+	s.topo = s.topo[:0]
+	for i := range n {
+		if waits[i] == 0 {
+			s.topo = append(s.topo, int32(i))
+		}
+	}
+	for k := 0; k < len(s.topo); k++ {
+		for e := s.head[s.topo[k]]; e >= 0; e = s.edgeNx[e] {
+			if to := s.edgeTo[e]; waits[to] == 1 {
+				s.topo = append(s.topo, to)
+			} else {
+				waits[to]--
+			}
+		}
+	}
+	for k := len(s.topo) - 1; k >= 0; k-- {
+		i := s.topo[k]
+		b := 0.0
+		for e := s.head[i]; e >= 0; e = s.edgeNx[e] {
+			b = max(b, level[s.edgeTo[e]])
+		}
+		level[i] = s.dur[i] + b
+	}
+}
+
+// play runs the tasks in virtual time and returns the makespan.
+//
+// Rules: while a unit of a resource is free, the ready task with the smallest key
+// takes it; time moves to the earliest end, and everything that ends there ends
+// before anything new starts.
+func (s *simulator) play() float64 {
+	m := s.m
+	n := len(s.kind)
+	s.start, s.end = grow(s.start, n), grow(s.end, n)
+	if s.trace {
+		s.last = grow(s.last, n)
+		for r := range s.freed {
+			s.freed[r] = -1
+		}
+	}
+	for p := range m.nn {
+		s.free[3*p], s.free[3*p+1], s.free[3*p+2] = m.slots[p], 1, 1
+	}
+	for r := range s.queue {
+		s.queue[r] = s.queue[r][:0]
+	}
+	s.dirty, s.events = s.dirty[:0], s.events[:0]
+	for i := range n {
+		if s.waits[i] == 0 {
+			s.ready(int32(i), -1)
+		}
+	}
+	now := 0.0
+	for {
+		for _, r := range s.dirty {
+			s.isDirt[r] = false
+			for s.free[r] > 0 && len(s.queue[r]) > 0 {
+				i := s.popQueue(r)
+				s.free[r]--
+				s.start[i] = now
+				s.end[i] = now + s.dur[i]
+				if s.trace && now > 0 && (s.last[i] < 0 || s.end[s.last[i]] < now) {
+					s.last[i] = s.freed[r]
+				}
+				s.pushEvent(i)
+			}
+		}
+		s.dirty = s.dirty[:0]
+		if len(s.events) == 0 {
+			return now
+		}
+		now = s.end[s.events[0]]
+		for len(s.events) > 0 && s.end[s.events[0]] == now {
+			i := s.popEvent()
+			r := s.where[i]*3 + int32(s.kind[i])
+			s.free[r]++
+			s.freed[r] = i
+			s.touch(r)
+			for e := s.head[i]; e >= 0; e = s.edgeNx[e] {
+				to := s.edgeTo[e]
+				if s.waits[to]--; s.waits[to] == 0 {
+					s.ready(to, i)
+				}
+			}
+		}
+	}
+}
+
+func (s *simulator) touch(r int32) {
+	if !s.isDirt[r] {
+		s.isDirt[r] = true
+		s.dirty = append(s.dirty, r)
+	}
+}
+
+func (s *simulator) ready(i, because int32) {
+	r := s.where[i]*3 + int32(s.kind[i])
+	if s.trace {
+		s.last[i] = because
+	}
+	s.touch(r)
+	q := append(s.queue[r], i)
+	c := len(q) - 1
+	for c > 0 {
+		up := (c - 1) / 2
+		if !s.goesFirst(q[c], q[up]) {
+			break
+		}
+		q[c], q[up] = q[up], q[c]
+		c = up
+	}
+	s.queue[r] = q
+}
+
+func (s *simulator) goesFirst(a, b int32) bool {
+	return s.key[a] < s.key[b] || s.key[a] == s.key[b] && a < b
+}
+
+func (s *simulator) popQueue(r int32) int32 {
+	q := s.queue[r]
+	top := q[0]
+	n := len(q) - 1
+	q[0] = q[n]
+	q = q[:n]
+	for c := 0; ; {
+		l := 2*c + 1
+		if l >= n {
+			break
+		}
+		if l+1 < n && s.goesFirst(q[l+1], q[l]) {
+			l++
+		}
+		if !s.goesFirst(q[l], q[c]) {
+			break
+		}
+		q[c], q[l] = q[l], q[c]
+		c = l
+	}
+	s.queue[r] = q
+	return top
+}
+
+func (s *simulator) pushEvent(i int32) {
+	q := append(s.events, i)
+	c := len(q) - 1
+	for c > 0 {
+		up := (c - 1) / 2
+		if s.end[q[c]] >= s.end[q[up]] {
+			break
+		}
+		q[c], q[up] = q[up], q[c]
+		c = up
+	}
+	s.events = q
+}
+
+func (s *simulator) popEvent() int32 {
+	q := s.events
+	top := q[0]
+	n := len(q) - 1
+	q[0] = q[n]
+	q = q[:n]
+	for c := 0; ; {
+		l := 2*c + 1
+		if l >= n {
+			break
+		}
+		if l+1 < n && s.end[q[l+1]] < s.end[q[l]] {
+			l++
+		}
+		if s.end[q[l]] >= s.end[q[c]] {
+			break
+		}
+		q[c], q[l] = q[l], q[c]
+		c = l
+	}
+	s.events = q
+	return top
+}
+
+// makespan schedules d. steps, how many tasks that took, is what budgets count.
+func (s *simulator) makespan(d *draft) (makespan float64, steps int) {
+	s.derive(d)
+	if s.broken {
+		return math.Inf(1), 1
+	}
+	s.list(d.node)
+	s.rank(d.order)
+	return s.play(), len(s.kind)
+}
+
+func grow[T any](s []T, n int) []T {
+	if cap(s) < n {
+		return make([]T, n, n+n/2)
+	}
+	return s[:n]
+}

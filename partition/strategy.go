@@ -1,0 +1,157 @@
+package partition
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"strings"
+)
+
+// Options are what a strategy is told beside the problem. The zero value is good.
+type Options struct {
+	// Budget is how many tasks the strategy may schedule while it searches; 0 =
+	// DefaultBudget, negative = none beyond the starting plans. Counting work, not
+	// time, makes equal input give equal plans on every machine.
+	Budget int
+	// Seed feeds the random choices.
+	Seed uint64
+	// Previous is the node of each target in an earlier plan, Registry (or any
+	// negative) where there was none; nil = no earlier plan. Among equally good
+	// plans the one that moves fewer targets wins.
+	Previous []NodeID
+}
+
+// DefaultBudget is well under a second of search on one slow core.
+const DefaultBudget = 6_000_000
+
+func (o Options) budget() int {
+	switch {
+	case o.Budget == 0:
+		return DefaultBudget
+	case o.Budget < 0:
+		return 0
+	}
+	return o.Budget
+}
+
+// Strategy makes plans. Implementations are pure: equal arguments give equal
+// plans, as long as ctx is not done before they are ready. When ctx is done, they
+// return the best plan so far with Stopped set; an error only if there is none.
+// Safe for concurrent use.
+type Strategy interface {
+	Name() string
+	Plan(ctx context.Context, p Problem, o Options) (Plan, error)
+}
+
+// Plan is an assignment with what it is predicted to lead to.
+type Plan struct {
+	Strategy   string
+	Assignment Assignment
+	Schedule   Schedule
+	Bound      Bound
+	// Proven says that no feasible plan has a smaller makespan.
+	Proven bool
+	// Steps is the number of tasks scheduled to find the plan.
+	Steps int
+	// Stopped says that ctx was done before the search was.
+	Stopped bool
+}
+
+// Gap is makespan / lower bound; 1 when both are 0.
+func (p Plan) Gap() float64 {
+	if p.Bound.Max <= 0 {
+		if p.Schedule.Makespan <= 0 {
+			return 1
+		}
+		return math.Inf(1)
+	}
+	return float64(p.Schedule.Makespan / p.Bound.Max)
+}
+
+// Strategies returns all strategies, the simplest first.
+func Strategies() []Strategy {
+	return []Strategy{
+		placement{"single", single},
+		placement{"round-robin", roundRobin},
+		placement{"random", random},
+		placement{"queue", queue},
+		placement{"lpt", lpt},
+		placement{"rendezvous", rendezvous},
+		placement{"heft", heft},
+		affinity{},
+	}
+}
+
+// DefaultStrategy is the name of the strategy to use unless told otherwise.
+const DefaultStrategy = "affinity"
+
+// Lookup returns the strategy called name; "" is DefaultStrategy.
+func Lookup(name string) (Strategy, error) {
+	if name == "" {
+		name = DefaultStrategy
+	}
+	var names []string
+	for _, s := range Strategies() {
+		if s.Name() == name {
+			return s, nil
+		}
+		names = append(names, s.Name())
+	}
+	return nil, fmt.Errorf("unknown strategy %q; known: %s", name, strings.Join(names, ", "))
+}
+
+// placement is a strategy that decides once and does not search.
+type placement struct {
+	name  string
+	place func(*run) *draft
+}
+
+func (s placement) Name() string { return s.name }
+
+func (s placement) Plan(ctx context.Context, p Problem, o Options) (Plan, error) {
+	r, err := newRun(ctx, p, o)
+	if err != nil {
+		return Plan{}, fmt.Errorf("plan with %s: %w", s.name, err)
+	}
+	return r.finish(s.name, s.place(r))
+}
+
+// run is what one call of Plan carries along.
+type run struct {
+	ctx   context.Context
+	m     *model
+	o     Options
+	sim   *simulator
+	steps int
+}
+
+func newRun(ctx context.Context, p Problem, o Options) (*run, error) {
+	m, err := compile(p)
+	if err != nil {
+		return nil, err
+	}
+	if o.Previous != nil && len(o.Previous) != m.nt {
+		return nil, fmt.Errorf("%w: previous plan has %d targets, the problem %d", ErrProblem, len(o.Previous), m.nt)
+	}
+	return &run{ctx: ctx, m: m, o: o, sim: newSimulator(m)}, nil
+}
+
+func (r *run) makespan(d *draft) float64 {
+	makespan, steps := r.sim.makespan(d)
+	r.steps += steps
+	return makespan
+}
+
+func (r *run) finish(name string, d *draft) (Plan, error) {
+	a := r.sim.assignment(d)
+	schedule, err := r.sim.evaluate(a)
+	if err != nil {
+		return Plan{}, fmt.Errorf("plan with %s: %w", name, err)
+	}
+	plan := Plan{
+		Strategy: name, Assignment: a, Schedule: schedule, Bound: r.m.bound(),
+		Steps: r.steps, Stopped: r.ctx.Err() != nil,
+	}
+	plan.Proven = float64(plan.Schedule.Makespan) <= float64(plan.Bound.Max)*(1+1e-12)
+	return plan, nil
+}
