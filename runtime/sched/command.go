@@ -1,0 +1,115 @@
+package sched
+
+import "time"
+
+// Command is something the driver must do.
+type Command interface{ command() }
+
+// Submit asks for one solve of the units on the node.
+type Submit struct {
+	Partition PartitionID
+	Node      NodeID
+	Units     []UnitID // in order of precedence
+	Why       Why
+	Attempt   int           // 1 + the most attempts that any of the units has behind it
+	Delay     time.Duration // to wait before starting; 0 unless backing off
+}
+
+// Export asks for the outputs of a unit that was just built.
+type Export struct {
+	Partition PartitionID
+	Unit      UnitID
+}
+
+// CancelPartition asks to end a submission early. PartitionEnded is still owed.
+type CancelPartition struct {
+	Partition PartitionID
+	Reason    string
+}
+
+// Abandon says that a submission went down with its node. Nothing is owed.
+type Abandon struct {
+	Partition PartitionID
+	Reason    string
+}
+
+// Finish ends the run; Step does nothing from then on.
+type Finish struct {
+	Outcomes []Outcome // indexed by UnitID
+	Moves    []Move    // in order of time
+	Reason   string    // why the run was stopped early; "" when it was not
+}
+
+func (Submit) command()          {}
+func (Export) command()          {}
+func (CancelPartition) command() {}
+func (Abandon) command()         {}
+func (Finish) command()          {}
+
+// Why tells how a submission came to its node.
+type Why int
+
+// The ways of a partition to a node.
+const (
+	Planned Why = iota // by the plan or from the pool
+	Stolen             // taken from another node's queue
+	Hedged             // stolen, and started by the former owner as well
+	Rescued            // from a lost node
+	Retried            // again on the same node
+)
+
+var whyNames = [...]string{"planned", "stolen", "hedged", "rescued", "retried"}
+
+func (w Why) String() string { return name(whyNames[:], int(w)) }
+
+// Move is one entry of the ledger: units that changed their node.
+type Move struct {
+	At    time.Duration
+	Why   Why // Stolen, Hedged or Rescued
+	Units []UnitID
+	From  NodeID
+	To    NodeID
+	// Here and There are the times, since the start of the run, at which the units
+	// were expected to be built on To and (0 when rescued) on From.
+	Here, There time.Duration
+	// Setup is the part of the work on To that From does not have to do.
+	Setup time.Duration
+}
+
+// State is what became of a unit.
+type State int
+
+// The ways a unit ends.
+const (
+	NotStarted State = iota // or stopped before it was finished: see Attempts
+	Built                   // and exported
+	Failed
+	Skipped // something it depends on failed
+)
+
+var stateNames = [...]string{"not started", "built", "failed", "skipped"}
+
+func (s State) String() string { return name(stateNames[:], int(s)) }
+
+// Outcome tells what became of a unit.
+type Outcome struct {
+	State State
+	// Node is where it was built or failed; NoNode when neither happened.
+	Node NodeID
+	// At is when it was finished or failed.
+	At time.Duration
+	// Submits counts its submissions, hedges included.
+	Submits int
+	// Because is the failed unit that a skipped one depends on, the first in order
+	// of UnitID when there are several; otherwise NoUnit.
+	Because UnitID
+	Vertex  VertexID // the failing step of a failed unit, or NoVertex
+	Reason  string   // why it was not built
+}
+
+func name(names []string, i int) string {
+	if i < 0 || i >= len(names) {
+		return "unknown"
+	}
+	return names[i]
+}

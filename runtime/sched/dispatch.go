@@ -1,0 +1,295 @@
+package sched
+
+import (
+	"container/heap"
+	"slices"
+	"time"
+)
+
+// refresh looks again at the parts whose readiness may have changed.
+func (s *Scheduler) refresh() {
+	for i := 0; i < len(s.dirty); i++ {
+		p := s.dirty[i]
+		p.dirty = false
+		l := p.lane
+		if l == nil {
+			continue
+		}
+		if len(s.pick(l.n, p.units)) == 0 {
+			l.unready(p)
+			continue
+		}
+		p.watch = 0
+		if p.heap < 0 {
+			heap.Push(&l.ready, p)
+		}
+		if l.n != nil {
+			s.wake(l.n)
+		} else {
+			s.pooled = true
+		}
+	}
+	s.dirty = s.dirty[:0]
+	if s.pooled {
+		s.pooled = false
+		for _, n := range slices.Concat(s.idle, s.fresh) {
+			s.wake(n)
+		}
+	}
+}
+
+// pick returns those of the units, which are in topological order, that may be
+// submitted to n now (n == nil: to any node), in one submission. The slice is valid
+// until the next call.
+func (s *Scheduler) pick(n *node, units []UnitID) []UnitID {
+	s.uepoch++
+	if s.uepoch == 0 { // wrapped around
+		clear(s.ustamp)
+		s.uepoch = 1
+	}
+	s.picked = s.picked[:0]
+	for _, id := range units {
+		if s.admissible(id, n) {
+			s.ustamp[id] = s.uepoch
+			s.picked = append(s.picked, id)
+		}
+	}
+	return s.picked
+}
+
+func (s *Scheduler) admissible(id UnitID, n *node) bool {
+	c := &s.cfg.Units[id]
+	for _, d := range c.After {
+		if s.units[d].out.State != Built {
+			return false
+		}
+	}
+	for _, d := range c.Links {
+		u := &s.units[d]
+		if u.out.State == Built || s.ustamp[d] == s.uepoch {
+			continue
+		}
+		if n == nil || !slices.ContainsFunc(u.runs, func(x ref) bool { return x.r.n == n }) {
+			return false
+		}
+	}
+	return true
+}
+
+// released returns the parts of n that waited for steps which n now holds, or no
+// longer runs, to the ready ones.
+func (s *Scheduler) released(n *node) {
+	for _, v := range n.sub.gone {
+		s.stopped(n, v)
+		for _, w := range n.watch[v] {
+			if w.p.watch == w.gen && w.p.lane == &n.lane {
+				w.p.watch = 0
+				heap.Push(&n.ready, w.p)
+				s.wake(n)
+			}
+		}
+		delete(n.watch, v)
+	}
+	n.sub.gone = n.sub.gone[:0]
+}
+
+func (s *Scheduler) jobsLeft() int {
+	if s.cfg.Options.Jobs == 0 {
+		return len(s.units) + 1
+	}
+	return s.cfg.Options.Jobs - s.inflight
+}
+
+func (s *Scheduler) dispatch() {
+	for len(s.hungry) > 0 && s.jobsLeft() > 0 {
+		n := heap.Pop(&s.hungry).(*node)
+		n.isHungry = false
+		s.fill(n)
+		s.released(n)
+	}
+}
+
+// width is the number of steps a node should have to choose from.
+func (s *Scheduler) width(n *node) int { return n.slots + s.cfg.Options.Ahead }
+
+// wants reports whether n should be given more to do.
+func (s *Scheduler) wants(n *node) bool {
+	if n.state != up {
+		return false
+	}
+	if w := s.cfg.Options.Window; w > 0 {
+		return n.open < w
+	}
+	// The second rule keeps units that have nothing left to build from being
+	// submitted, that is exported, all at once.
+	return n.sub.ready < s.width(n) && n.live < 8*s.width(n)
+}
+
+// fill submits to n until it wants no more or nothing is ready.
+func (s *Scheduler) fill(n *node) {
+	for s.wants(n) {
+		if s.jobsLeft() <= 0 {
+			s.wake(n)
+			return
+		}
+		p := s.next(n)
+		switch {
+		case p == nil:
+			s.rest(n)
+			return
+		case s.cfg.Options.Window > 0:
+		case p.lane.n == nil:
+			// Nothing tells whose step a pooled unit would wait for; one for each
+			// slot is enough.
+			if n.live >= s.width(n) {
+				return
+			}
+		default:
+			if wait := s.waitsFor(n, p); len(wait) > 0 {
+				s.park(n, p, wait)
+				continue
+			}
+		}
+		s.submitPart(n, p)
+	}
+}
+
+// next returns the part n should take next: its own, else one from a pool.
+func (s *Scheduler) next(n *node) *part {
+	if len(n.ready) > 0 {
+		return n.ready[0]
+	}
+	var best *part
+	for _, l := range s.pools {
+		if len(l.ready) == 0 || !s.allowsAll(l.ready[0].units, n) {
+			continue
+		}
+		if p := l.ready[0]; best == nil || p.pos < best.pos {
+			best = p
+		}
+	}
+	return best
+}
+
+// waitsFor returns the steps under way on n that p would have to wait for before it
+// could start any of its own; empty when p has a step to start now, or nothing to
+// build at all.
+func (s *Scheduler) waitsFor(n *node, p *part) []VertexID {
+	s.mark()
+	s.stack, s.list = s.stack[:0], s.list[:0]
+	for _, u := range s.pick(n, p.units) {
+		s.stack = append(s.stack, s.cfg.Units[u].Root)
+	}
+	for len(s.stack) > 0 {
+		v := s.stack[len(s.stack)-1]
+		s.stack = s.stack[:len(s.stack)-1]
+		if s.stamp[v] == s.epoch || n.held.has(v) {
+			continue
+		}
+		s.stamp[v] = s.epoch
+		if _, ok := n.sub.m[v]; ok {
+			s.list = append(s.list, v)
+			continue
+		}
+		below := len(s.stack)
+		for _, in := range n.all.follows(v, n.all.m[v].way) {
+			if !n.held.has(in) {
+				s.stack = append(s.stack, in)
+			}
+		}
+		if len(s.stack) == below {
+			return nil
+		}
+	}
+	return s.list
+}
+
+// park takes p out of the ready parts until one of the steps is done. It stays in
+// the queue and can be stolen.
+func (s *Scheduler) park(n *node, p *part, wait []VertexID) {
+	n.unready(p)
+	p.gen++
+	p.watch = p.gen
+	for _, v := range wait {
+		n.watch[v] = append(n.watch[v], watcher{p, p.gen})
+	}
+}
+
+// rest notes that n has nothing it could start.
+func (s *Scheduler) rest(n *node) {
+	if !n.isIdle {
+		n.isIdle = true
+		s.fresh = append(s.fresh, n)
+	}
+}
+
+// submitPart submits what is ready of p, as far as the limit of jobs allows.
+func (s *Scheduler) submitPart(n *node, p *part) {
+	ids := slices.Clone(s.pick(n, p.units))
+	if left := s.jobsLeft(); len(ids) > left {
+		ids = ids[:left]
+	}
+	l := p.lane
+	for _, u := range ids {
+		s.units[u].part = nil
+		if l.n == nil {
+			n.all.add(s.cfg.Units[u].Root)
+		}
+	}
+	if len(ids) == len(p.units) {
+		l.remove(p)
+	} else {
+		l.unready(p)
+		p.units = slices.DeleteFunc(p.units, func(u UnitID) bool { return slices.Contains(ids, u) })
+		s.markDirty(p)
+	}
+	s.submit(n, ids, p)
+}
+
+// submit opens a submission. The units are counted in n.all already.
+func (s *Scheduler) submit(n *node, ids []UnitID, p *part) {
+	s.lastRun++
+	r := &run{id: s.lastRun, n: n, building: len(ids), live: len(ids), pooled: p.pooled}
+	tries := 0
+	for i, id := range ids {
+		u := &s.units[id]
+		u.runs = append(u.runs, ref{r, i})
+		u.out.Submits++
+		tries = max(tries, u.tries)
+		r.units = append(r.units, member{id: id})
+		n.sub.add(s.cfg.Units[id].Root)
+		s.wakeDependents(id)
+	}
+	s.runs[r.id] = r
+	n.runs = append(n.runs, r)
+	n.open++
+	n.live += len(ids)
+	s.inflight += len(ids)
+	var delay time.Duration
+	if p.delay {
+		delay = s.backoff(tries)
+	}
+	s.touch(n)
+	s.emit(Submit{Partition: r.id, Node: n.id, Units: ids, Why: p.why, Attempt: tries + 1, Delay: delay})
+}
+
+// backoff is the delay before the attempt that follows the given number.
+func (s *Scheduler) backoff(tries int) time.Duration {
+	d := s.cfg.Options.Backoff
+	for range tries - 1 {
+		if d >= maxBackoff {
+			return maxBackoff
+		}
+		d *= 2
+	}
+	return min(d, maxBackoff)
+}
+
+// mark starts a new set of marks on vertices.
+func (s *Scheduler) mark() {
+	s.epoch++
+	if s.epoch == 0 { // wrapped around
+		clear(s.stamp)
+		s.epoch = 1
+	}
+}

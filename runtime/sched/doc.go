@@ -1,0 +1,99 @@
+// Package sched decides a run: what is submitted to which node and when, what an
+// idle node steals, what is retried, what happens when a node is lost, a unit
+// fails or the user cancels. It carries nothing out.
+//
+// A [Scheduler] is a state machine. Whoever drives it, real daemons or a simulator,
+// hands it every [Event] in the order seen and carries out the returned commands:
+//
+//	s, err := sched.New(cfg)
+//	for ev := range events {
+//		for _, cmd := range s.Step(ev) {
+//			carryOut(cmd) // ends when cmd is a Finish
+//		}
+//	}
+//
+// There is no clock (events carry the time since the start of the run), no
+// goroutine, no I/O and no randomness: the same events give the same commands. A
+// Scheduler is not safe for concurrent use; one loop owns it.
+//
+// # Protocol
+//
+// Every node starts out expected: its part of the plan waits for it. The driver
+// says [NodeUp] when it can be used and [NodeLost] when it cannot, sooner or later
+// one of both for each node.
+//
+// [Submit] asks for one solve of some units on one node and gives it a number, the
+// [PartitionID], which no other submission of the run shares. The driver then
+// reports, for that number: VertexStarted and VertexDone while steps run, UnitBuilt
+// for each unit whose root is there, UnitExported once its outputs are where they
+// belong, UnitFailed, and last of all PartitionEnded. Nothing that comes later for
+// that number is read.
+//
+// Outputs are written only when the scheduler says [Export]. It does so in the
+// answer to UnitBuilt or never: two nodes can work on the same unit (see below),
+// and only the first may publish it. A driver never waits for an Export that was
+// not in that answer.
+//
+// [CancelPartition] asks for an early end; PartitionEnded is still owed.
+// [Abandon] says that the node is gone and that nothing is owed. [Finish] is the
+// last command and tells what became of every unit.
+//
+// # Precedence
+//
+// After holds back a unit until the named units are finished, outputs included.
+// Links holds it back only where it must: a unit whose graph contains another
+// unit's result may be submitted together with it, or after it to the same node
+// (the daemon shares the steps); on another node it waits until the linked unit is
+// finished. When a unit fails, whatever names it, in either list, is skipped.
+// A stage that is to be published early for another node is a unit of its own.
+//
+// # Feeding a node
+//
+// A submission cannot be taken back cheaply, so a node gets the next partition only
+// when a slot would stand idle: while fewer submitted steps are ready or running
+// than it has slots (plus [Options.Ahead]), and only a partition that has a step to
+// start now. One that would merely wait for a step under way stays in the queue,
+// where others can steal it. [Options.Window] replaces the rule by a fixed number
+// of submissions.
+//
+// # Stealing
+//
+// A node with nothing to start looks at the queues of the nodes that will finish
+// last and takes the partition, or a part of it, that it would finish earliest,
+// counting every step it neither holds nor can fetch. It takes it only when its
+// pessimistic finish (Graham's bound: work/slots + path*(1-1/slots)) is before the
+// owner's optimistic one by a margin. Estimates are corrected by what the run
+// measures: a step measured anywhere is known everywhere, a node's steps tell its
+// speed, all steps together tell how far the estimates are off, and a step that
+// runs longer than predicted is predicted to take longer still.
+//
+// Estimates may still be wrong. So the node that was stolen from may, once it has
+// nothing else to do, start the same units itself when it would now finish them
+// before the thief: the first to build a unit exports it, the other is cancelled.
+// That bounds what a bad steal can cost.
+//
+// # Loss and failure
+//
+// Units of a lost node go where they are expected to finish earliest. Those that
+// had been submitted count an attempt; [Options.MaxAttempts] of them make the unit
+// fail with the node's error. A failure marked Retryable counts the same way. Any
+// other failure is final: without [Options.KeepGoing] nothing more is submitted and
+// what runs is cancelled; with it, everything that does not depend on the failed
+// unit is still built, the innocent members of a failed submission included.
+//
+// With KeepGoing the outcome of every unit, the blame for skipped ones included,
+// does not depend on the order of events.
+//
+// # Cost
+//
+// The needs of a node (steps to run, and load) are kept by reference counts over the graph, so that
+// moving a unit costs the steps it adds or frees; queues are heaps. What Step does is
+// logarithmic in nodes and units, apart from the loss of a node, which looks at
+// every node for each of its partitions.
+//
+// # Sources
+//
+// Graham, Bounds on multiprocessing timing anomalies (1969), theorem 1. Acar,
+// Blelloch and Blumofe, The data locality of work stealing (SPAA 2000). BuildXL's
+// ChooseWorkerCpu and Bazel's dynamic execution as documented by their projects.
+package sched

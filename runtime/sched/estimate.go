@@ -1,0 +1,251 @@
+package sched
+
+import (
+	"slices"
+	"time"
+)
+
+// learning is what the run has measured, all nodes together.
+type learning struct {
+	measured []int64   // nanoseconds at speed 1; 0 = not measured
+	begun    []running // the earliest step under way, for those not measured
+	by       []NodeID  // which node runs it; NoNode = none
+	prior    float64   // weight of "predictions are right", in nanoseconds
+	exp, got float64   // predicted and measured time of the steps done
+}
+
+func newLearning(vs []Vertex) learning {
+	l := learning{
+		measured: make([]int64, len(vs)),
+		begun:    make([]running, len(vs)),
+		by:       make([]NodeID, len(vs)),
+	}
+	var sum float64
+	for i := range vs {
+		l.by[i] = NoNode
+		sum += float64(vs[i].Cost)
+	}
+	// Two average steps weigh as much as the belief in the predictions: enough to
+	// damp the first surprise, little enough to learn within a run.
+	l.prior = float64(time.Millisecond)
+	if len(vs) > 0 {
+		l.prior = max(l.prior, 2*sum/float64(len(vs)))
+	}
+	return l
+}
+
+func (l *learning) start(v VertexID, n NodeID, at time.Duration) {
+	if l.by[v] == NoNode {
+		l.by[v], l.begun[v] = n, running{v, at}
+	}
+}
+
+func (l *learning) stop(v VertexID, n NodeID) {
+	if l.by[v] == n {
+		l.by[v] = NoNode
+	}
+}
+
+// bias is the factor by which predictions have been too low.
+func (l *learning) bias() float64 {
+	return clamp((l.prior+l.got)/(l.prior+l.exp), 1./8, 8)
+}
+
+func clamp(x, lo, hi float64) float64 { return max(lo, min(x, hi)) }
+
+// slowness is the factor by which a node takes longer than its speed says, beyond
+// the bias that all nodes share.
+func (s *Scheduler) slowness(n *node) float64 {
+	l := &s.learned
+	return clamp((l.prior+n.got)/(l.prior+n.exp)/l.bias(), 1./4, 4)
+}
+
+// learn takes in a measured step.
+func (s *Scheduler) learn(n *node, v VertexID, took time.Duration) {
+	l := &s.learned
+	if raw := s.cfg.Vertices[v].Cost; raw > 0 {
+		exp := float64(raw) / n.speed
+		n.exp += exp
+		n.got += float64(took)
+		l.exp += exp
+		l.got += float64(took)
+	}
+	cost := max(1, int64(float64(took)*n.speed/s.slowness(n)))
+	if old := l.measured[v]; old > 0 {
+		cost = (old + cost) / 2
+	}
+	l.measured[v] = cost
+}
+
+// cost is the time of a step at speed 1, in nanoseconds.
+func (s *Scheduler) cost(v VertexID) float64 {
+	l := &s.learned
+	if m := l.measured[v]; m > 0 {
+		return float64(m)
+	}
+	c := float64(s.cfg.Vertices[v].Cost) * l.bias()
+	if by := l.by[v]; by != NoNode {
+		// It has taken this long already.
+		c = max(c, overdue*float64(s.now-l.begun[v].since)*s.nodes[by].speed)
+	}
+	return c
+}
+
+// overdue times its present age is the least time a running step is expected to
+// take in all.
+const overdue = 1.25
+
+// exec is the time of a step on a node, in nanoseconds.
+func (s *Scheduler) exec(n *node, v VertexID) float64 {
+	return s.cost(v) * s.slowness(n) / n.speed
+}
+
+// transfer is the time to fetch a vertex, in nanoseconds.
+func (s *Scheduler) transfer(v VertexID) float64 {
+	t := float64(s.cfg.Network.Latency)
+	if bw := s.cfg.Network.Bandwidth; bw > 0 {
+		t += float64(s.cfg.Vertices[v].Bytes) / float64(bw) * float64(time.Second)
+	}
+	return t
+}
+
+// way tells how n would best come to hold v and what that costs, in the unit of
+// demand.load.
+func (s *Scheduler) way(n *node, v VertexID) (way uint8, work int64) {
+	if s.cached.has(v) {
+		if t := s.transfer(v); t < s.exec(n, v) || !s.cfg.executes(s.cfg.Vertices[v].Platform, n.id) {
+			return byFetch, int64(t)
+		}
+	}
+	if m := s.learned.measured[v]; m > 0 {
+		return byMeasurement, m
+	}
+	return byPrediction, int64(s.cfg.Vertices[v].Cost)
+}
+
+// execLoad is the execution time in d, in nanoseconds of one slot of its node, less
+// what the steps under way have behind them.
+func (s *Scheduler) execLoad(d *demand) float64 {
+	n := d.n
+	sum := (float64(d.load[byPrediction])*s.learned.bias() + float64(d.load[byMeasurement])) * s.slowness(n) / n.speed
+	for _, r := range n.running {
+		e, ok := d.m[r.v]
+		if !ok || e.way == byFetch {
+			continue
+		}
+		sum -= min(float64(s.now-r.since), s.exec(n, r.v)/overdue)
+	}
+	return max(0, sum)
+}
+
+// remaining is the least time until n is done with everything submitted and queued:
+// as if its slots were never idle.
+func (s *Scheduler) remaining(n *node) float64 { return s.lasting(&n.all) }
+
+func (s *Scheduler) lasting(d *demand) float64 {
+	return max(s.execLoad(d)/float64(d.n.slots), float64(d.load[byFetch]))
+}
+
+// survey is what a node would have to do for some units.
+type survey struct {
+	exec  float64 // on one slot
+	fetch float64
+	path  float64 // the longest chain
+	ok    bool    // false: it may not execute a step it cannot fetch
+}
+
+// survey follows the units down to what n holds; with fresh set, also no further
+// than what n does anyhow.
+func (s *Scheduler) survey(n *node, units []UnitID, fresh bool) survey {
+	s.mark()
+	s.stack, s.list = s.stack[:0], s.list[:0]
+	for _, u := range units {
+		s.stack = append(s.stack, s.cfg.Units[u].Root)
+	}
+	r := survey{ok: true}
+	slow := s.slowness(n) / n.speed
+	for len(s.stack) > 0 {
+		v := s.stack[len(s.stack)-1]
+		s.stack = s.stack[:len(s.stack)-1]
+		if s.stamp[v] == s.epoch || n.held.has(v) {
+			continue
+		}
+		if fresh {
+			if _, ok := n.all.m[v]; ok {
+				continue
+			}
+		}
+		s.stamp[v] = s.epoch
+		s.list = append(s.list, v)
+		t := s.cost(v) * slow
+		in := s.inputs[v]
+		may := s.cfg.executes(s.cfg.Vertices[v].Platform, n.id)
+		if x := s.transfer(v); s.cached.has(v) && (x < t || !may) {
+			t = x
+			r.fetch += x
+			in = in[:min(1, len(in))]
+		} else {
+			r.ok = r.ok && may
+			r.exec += t
+		}
+		s.path[v] = t
+		s.stack = append(s.stack, in...)
+	}
+	for _, x := range n.running {
+		if s.stamp[x.v] == s.epoch {
+			s.path[x.v] = max(0, s.path[x.v]-float64(s.now-x.since))
+		}
+	}
+	slices.Sort(s.list)
+	for _, v := range s.list {
+		longest := 0.
+		for _, in := range s.inputs[v] {
+			if s.stamp[in] == s.epoch {
+				longest = max(longest, s.path[in])
+			}
+		}
+		s.path[v] += longest
+		r.path = max(r.path, s.path[v])
+	}
+	return r
+}
+
+// latest is an upper bound on the time until n has also done what the survey found,
+// in any order of work that leaves no slot idle without need (Graham 1969).
+func (s *Scheduler) latest(n *node, r survey) float64 {
+	m := float64(n.slots)
+	return (s.execLoad(&n.all)+r.exec)/m + r.path*(1-1/m) + float64(n.all.load[byFetch]) + r.fetch
+}
+
+// bestNode returns the node expected to finish the units first, and when; nil when
+// no node that is up or expected may run all of them. Nodes that are up come
+// before those that are not, and nodes that can execute every step before others.
+func (s *Scheduler) bestNode(units []UnitID) (*node, time.Duration) {
+	var best *node
+	var bestClass int
+	var bestAt float64
+	for _, n := range s.nodes {
+		if n.state == lost || !s.allowsAll(units, n) {
+			continue
+		}
+		class := 0
+		if n.state == up {
+			class = 2
+		}
+		if best != nil && (class+1 < bestClass || class+1 == bestClass && s.remaining(n) >= bestAt) {
+			continue
+		}
+		r := s.survey(n, units, true)
+		if r.ok {
+			class++
+		}
+		at := s.latest(n, r)
+		if best == nil || class > bestClass || class == bestClass && at < bestAt {
+			best, bestClass, bestAt = n, class, at
+		}
+	}
+	if best == nil {
+		return nil, 0
+	}
+	return best, s.now + time.Duration(bestAt)
+}

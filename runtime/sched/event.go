@@ -1,0 +1,112 @@
+package sched
+
+import "time"
+
+// Event is something that happened. Its At is the time since the start of the run;
+// one that is earlier than the last event's counts as that time.
+type Event interface{ at() time.Duration }
+
+// NodeUp says that a node can be used, for the first time or again.
+type NodeUp struct {
+	At   time.Duration
+	Node NodeID
+	// Holds are vertices found on it, besides those known. A node that was lost is
+	// taken to hold nothing else.
+	Holds []VertexID
+}
+
+// NodeLost says that a node cannot be used: it was never reached or has gone.
+type NodeLost struct {
+	At   time.Duration
+	Node NodeID
+	Err  string
+	// Reconnecting promises a NodeUp or another NodeLost for the node: units that
+	// no other node can build wait for it instead of failing.
+	Reconnecting bool
+}
+
+// VertexStarted says that a step began to run. It is optional: without it, steps
+// under way count as not begun when finish times are estimated.
+type VertexStarted struct {
+	At     time.Duration
+	Node   NodeID
+	Vertex VertexID
+}
+
+// VertexDone says that a node now holds a vertex.
+type VertexDone struct {
+	At     time.Duration
+	Node   NodeID
+	Vertex VertexID
+	Took   time.Duration
+	// Cached is set when it was not executed: it was there or was fetched. Took
+	// then says nothing about the node's speed.
+	Cached bool
+}
+
+// VertexCached says that the registry now holds a vertex: every node can fetch it.
+type VertexCached struct {
+	At     time.Duration
+	Vertex VertexID
+}
+
+// UnitBuilt says that a unit's root is built; its outputs are not written yet.
+type UnitBuilt struct {
+	At        time.Duration
+	Partition PartitionID
+	Unit      UnitID
+}
+
+// UnitExported says that a unit's outputs are written: the unit is finished.
+type UnitExported struct {
+	At        time.Duration
+	Partition PartitionID
+	Unit      UnitID
+}
+
+// UnitFailed says that a unit could not be built or exported. When a submission
+// fails because of one step, the driver sends it for each unit that uses the step.
+type UnitFailed struct {
+	At        time.Duration
+	Partition PartitionID
+	Unit      UnitID
+	Vertex    VertexID // the failing step, or NoVertex
+	Err       string
+	// Retryable says that the failure came from the surroundings and that another
+	// attempt may succeed.
+	Retryable bool
+}
+
+// PartitionEnded is the last event of a submission. Units of it that are neither
+// exported nor failed are submitted again, or fail; see Err.
+type PartitionEnded struct {
+	At        time.Duration
+	Partition PartitionID
+	// Err is why it ended early; "" when all was done. When no UnitFailed told whose
+	// fault it is, Err fails the units still open (with KeepGoing, those of a larger
+	// submission are tried one by one first).
+	Err       string
+	Retryable bool // as in UnitFailed, for Err
+}
+
+// Cancel ends the run: nothing more is submitted, what runs is cancelled.
+type Cancel struct {
+	At     time.Duration
+	Reason string // "" = "canceled"
+}
+
+// Tick says that time has passed and nothing else happened. Steps that run late
+// are seen only when time passes, so a driver sends one every few seconds.
+type Tick struct{ At time.Duration }
+
+func (e NodeUp) at() time.Duration         { return e.At }
+func (e NodeLost) at() time.Duration       { return e.At }
+func (e VertexStarted) at() time.Duration  { return e.At }
+func (e VertexDone) at() time.Duration     { return e.At }
+func (e VertexCached) at() time.Duration   { return e.At }
+func (e UnitBuilt) at() time.Duration      { return e.At }
+func (e UnitExported) at() time.Duration   { return e.At }
+func (e UnitFailed) at() time.Duration     { return e.At }
+func (e PartitionEnded) at() time.Duration { return e.At }
+func (e Cancel) at() time.Duration         { return e.At }
+func (e Tick) at() time.Duration           { return e.At }

@@ -1,0 +1,148 @@
+package sched
+
+import (
+	"container/heap"
+	"slices"
+)
+
+// part is a partition, or what is left of one, that has not been submitted.
+type part struct {
+	units  []UnitID // in topological order
+	lane   *lane
+	pos    int64 // order within the lane; ties by first unit
+	slot   int   // index in lane.parts
+	heap   int   // index in lane.ready, or -1
+	why    Why
+	pooled bool // came from the pool and returns there
+	tries  int  // attempts its units have behind them
+	delay  bool // back off before it starts
+	dirty  bool // readiness must be looked at
+	// watch is the generation of its entries in node.watch: it waits there for a
+	// step under way; 0 = it does not.
+	watch  int
+	gen    int
+	orphan NodeID // the node it was lost with, or NoNode
+}
+
+// lane is a queue of parts: of one node, or of those pool partitions that the same
+// nodes may run.
+type lane struct {
+	n     *node  // nil for a pool
+	key   string // of a pool: which nodes may run its units
+	parts []*part
+	ready readyHeap
+	back  int64 // position after the last
+	front int64 // position before the first
+}
+
+func (l *lane) insert(p *part, atFront bool) {
+	if atFront {
+		l.front--
+		p.pos = l.front
+	} else {
+		p.pos = l.back
+		l.back++
+	}
+	p.lane, p.slot, p.heap, p.watch = l, len(l.parts), -1, 0
+	l.parts = append(l.parts, p)
+}
+
+func (l *lane) remove(p *part) {
+	l.unready(p)
+	last := l.parts[len(l.parts)-1]
+	l.parts[p.slot] = last
+	last.slot = p.slot
+	l.parts[len(l.parts)-1] = nil
+	l.parts = l.parts[:len(l.parts)-1]
+	p.lane = nil
+}
+
+func (l *lane) unready(p *part) {
+	if p.heap >= 0 {
+		heap.Remove(&l.ready, p.heap)
+	}
+	p.watch = 0
+}
+
+// sorted returns the parts in order.
+func (l *lane) sorted() []*part {
+	ps := slices.Clone(l.parts)
+	slices.SortFunc(ps, comparePos)
+	return ps
+}
+
+func comparePos(a, b *part) int {
+	switch {
+	case a.pos < b.pos:
+		return -1
+	case a.pos > b.pos:
+		return 1
+	}
+	return 0
+}
+
+// readyHeap holds the parts of a lane that could be submitted, first position first.
+type readyHeap []*part
+
+func (h readyHeap) Len() int           { return len(h) }
+func (h readyHeap) Less(i, j int) bool { return h[i].pos < h[j].pos }
+func (h readyHeap) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].heap, h[j].heap = i, j
+}
+func (h *readyHeap) Push(x any) {
+	p := x.(*part)
+	p.heap = len(*h)
+	*h = append(*h, p)
+}
+func (h *readyHeap) Pop() any {
+	old := *h
+	p := old[len(old)-1]
+	old[len(old)-1] = nil
+	*h = old[:len(old)-1]
+	p.heap = -1
+	return p
+}
+
+// ownerHeap holds the nodes of one class that have something queued, latest
+// predicted finish first, ties by id.
+type ownerHeap []*node
+
+func (h ownerHeap) Len() int { return len(h) }
+func (h ownerHeap) Less(i, j int) bool {
+	if h[i].ends != h[j].ends {
+		return h[i].ends > h[j].ends
+	}
+	return h[i].id < h[j].id
+}
+func (h ownerHeap) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].owner, h[j].owner = i, j
+}
+func (h *ownerHeap) Push(x any) {
+	n := x.(*node)
+	n.owner = len(*h)
+	*h = append(*h, n)
+}
+func (h *ownerHeap) Pop() any {
+	old := *h
+	n := old[len(old)-1]
+	old[len(old)-1] = nil
+	*h = old[:len(old)-1]
+	n.owner = -1
+	return n
+}
+
+// nodeHeap is a set of nodes, smallest id first.
+type nodeHeap []*node
+
+func (h nodeHeap) Len() int           { return len(h) }
+func (h nodeHeap) Less(i, j int) bool { return h[i].id < h[j].id }
+func (h nodeHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
+func (h *nodeHeap) Push(x any)        { *h = append(*h, x.(*node)) }
+func (h *nodeHeap) Pop() any {
+	old := *h
+	n := old[len(old)-1]
+	*h = old[:len(old)-1]
+	return n
+}

@@ -1,0 +1,1007 @@
+package sched
+
+import (
+	"cmp"
+	"container/heap"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Scheduler is the state of one run.
+type Scheduler struct {
+	cfg     Config
+	inputs  [][]VertexID // without duplicates
+	readers [][]VertexID
+	cached  bits
+
+	nodes []*node
+	units []unit
+	rank  []int      // topological position of each unit
+	names []string   // of units
+	deps  [][]UnitID // After and Links
+	rdeps [][]UnitID
+	pools []*lane
+	class []ownerHeap // by node.class
+
+	now      time.Duration
+	runs     map[PartitionID]*run
+	lastRun  PartitionID
+	inflight int // units submitted and not finished, duplicates counted
+	left     int // units whose fate is open
+	stopping bool
+	reason   string
+	finished bool
+	moves    []Move
+
+	learned learning
+
+	dirty   []*part
+	hungry  nodeHeap
+	idle    []*node // may hold nodes that are idle no longer
+	fresh   []*node // became idle in this step
+	touched []*node
+	pooled  bool // something in a pool became ready
+
+	stamp  []uint32 // scratch marks on vertices
+	epoch  uint32
+	ustamp []uint32 // scratch marks on units
+	uepoch uint32
+	path   []float64 // scratch, valid where stamped
+	stack  []VertexID
+	list   []VertexID
+	picked []UnitID
+
+	out []Command
+}
+
+type nodeState int
+
+const (
+	expected nodeState = iota // not heard of, or reconnecting
+	up
+	lost
+)
+
+type node struct {
+	lane
+	id    NodeID
+	name  string
+	state nodeState
+	err   string // of the loss
+	speed float64
+	slots int
+	held  bits
+	all   demand // queued and submitted
+	sub   demand // submitted
+	watch map[VertexID][]watcher
+
+	runs     []*run
+	running  []running
+	open     int // runs that still build
+	live     int // units submitted and not finished
+	exp, got float64
+
+	class int
+	owner int // index in the class's heap, or -1
+	ends  float64
+	given []gift
+
+	isHungry, isIdle, isTouched bool
+}
+
+type watcher struct {
+	p   *part
+	gen int
+}
+
+type running struct {
+	v     VertexID
+	since time.Duration
+}
+
+// gift remembers units that were stolen from a node, so that it can hedge.
+type gift struct {
+	units []UnitID
+	to    NodeID
+}
+
+type unit struct {
+	part    *part
+	runs    []ref // in which it is live
+	granted *run  // which was told to export it
+	done    bool
+	out     Outcome
+	tries   int
+	moves   int
+}
+
+type ref struct {
+	r *run
+	i int
+}
+
+type member struct {
+	id UnitID
+	st memberState
+}
+
+type memberState int
+
+const (
+	building  memberState = iota
+	exporting             // built and told to export
+	denied                // built, but another node exports it
+	retry                 // failed, may be tried again
+	settled               // finished or failed for good
+)
+
+// run is one submission.
+type run struct {
+	id       PartitionID
+	n        *node
+	units    []member
+	building int
+	live     int
+	canceled bool
+	blamed   bool // a unit of it failed by name
+	pooled   bool
+}
+
+// New returns the scheduler of a run. The error tells everything that is wrong with
+// the configuration.
+func New(cfg Config) (*Scheduler, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, fmt.Errorf("sched: %w", err)
+	}
+	if cfg.Options.MaxAttempts == 0 {
+		cfg.Options.MaxAttempts = defaultAttempts
+	}
+	s := &Scheduler{
+		cfg:    cfg,
+		cached: newBits(len(cfg.Vertices)),
+		units:  make([]unit, len(cfg.Units)),
+		runs:   map[PartitionID]*run{},
+		left:   len(cfg.Units),
+		stamp:  make([]uint32, len(cfg.Vertices)),
+		path:   make([]float64, len(cfg.Vertices)),
+		ustamp: make([]uint32, len(cfg.Units)),
+	}
+	s.cached.setAll(cfg.Network.Cached)
+	s.index()
+	if err := s.order(); err != nil {
+		return nil, fmt.Errorf("sched: %w", err)
+	}
+	s.learned = newLearning(cfg.Vertices)
+	for i := range s.units {
+		s.units[i].out = Outcome{Node: NoNode, Because: NoUnit, Vertex: NoVertex}
+	}
+	s.addNodes()
+	for i, ps := range cfg.Plan {
+		for _, p := range ps {
+			s.enqueue(&s.nodes[i].lane, p, false, &part{orphan: NoNode})
+		}
+	}
+	s.fillPools()
+	s.refresh()
+	for _, n := range s.nodes {
+		s.touch(n)
+	}
+	s.retouch()
+	return s, nil
+}
+
+// index builds the edges of the graph without duplicates, in both directions.
+func (s *Scheduler) index() {
+	s.inputs = make([][]VertexID, len(s.cfg.Vertices))
+	s.readers = make([][]VertexID, len(s.cfg.Vertices))
+	for v := range s.cfg.Vertices {
+		in := s.cfg.Vertices[v].Inputs
+		for i, u := range in {
+			if slices.Contains(in[:i], u) {
+				in = unique(in)
+				break
+			}
+		}
+		s.inputs[v] = in
+		for _, u := range in {
+			s.readers[u] = append(s.readers[u], VertexID(v))
+		}
+	}
+}
+
+// unique returns the first of each value, in order.
+func unique[T comparable](in []T) []T {
+	seen := make(map[T]bool, len(in))
+	var out []T
+	for _, x := range in {
+		if !seen[x] {
+			seen[x] = true
+			out = append(out, x)
+		}
+	}
+	return out
+}
+
+// order ranks the units topologically and fails on a cycle.
+func (s *Scheduler) order() error {
+	n := len(s.cfg.Units)
+	s.rank = make([]int, n)
+	s.deps = make([][]UnitID, n)
+	s.rdeps = make([][]UnitID, n)
+	waits := make([]int, n)
+	for i, u := range s.cfg.Units {
+		s.deps[i] = unique(slices.Concat(u.After, u.Links))
+		waits[i] = len(s.deps[i])
+		for _, d := range s.deps[i] {
+			s.rdeps[d] = append(s.rdeps[d], UnitID(i))
+		}
+	}
+	queue := make([]UnitID, 0, n)
+	for i := range waits {
+		if waits[i] == 0 {
+			queue = append(queue, UnitID(i))
+		}
+	}
+	for i := 0; i < len(queue); i++ {
+		s.rank[queue[i]] = i
+		for _, d := range s.rdeps[queue[i]] {
+			if waits[d]--; waits[d] == 0 {
+				queue = append(queue, d)
+			}
+		}
+	}
+	if len(queue) == n {
+		return nil
+	}
+	var names []string
+	for i, w := range waits {
+		if w > 0 {
+			names = append(names, s.cfg.Units[i].Name)
+		}
+	}
+	return fmt.Errorf("units wait for each other: %s", strings.Join(names, ", "))
+}
+
+func (s *Scheduler) addNodes() {
+	classes := map[string]int{}
+	for i, c := range s.cfg.Nodes {
+		n := &node{
+			id: NodeID(i), name: c.Name, speed: c.Speed, slots: c.Slots,
+			held: newBits(len(s.cfg.Vertices)), watch: map[VertexID][]watcher{}, owner: -1,
+		}
+		if n.name == "" {
+			n.name = fmt.Sprintf("node %d", i)
+		}
+		if n.speed == 0 {
+			n.speed = 1
+		}
+		if n.slots == 0 {
+			n.slots = 1
+		}
+		n.lane.n = n
+		n.held.setAll(c.Warm)
+		n.all = demand{s: s, n: n}
+		n.sub = demand{s: s, n: n, track: true}
+		n.all.reset()
+		n.sub.reset()
+		key := strings.Join(slices.Sorted(slices.Values(c.Platforms)), " ")
+		k, ok := classes[key]
+		if !ok {
+			k = len(s.class)
+			classes[key] = k
+			s.class = append(s.class, nil)
+		}
+		n.class = k
+		s.nodes = append(s.nodes, n)
+	}
+}
+
+// fillPools puts the partitions of the pool into lanes, one for each set of nodes.
+func (s *Scheduler) fillPools() {
+	byKey := map[string]*lane{}
+	for pos, p := range s.cfg.Pool {
+		groups := [][]UnitID{p}
+		if len(p) > 1 && !s.anyAllows(p) {
+			groups = singles(p)
+		}
+		for _, g := range groups {
+			key := s.allowKey(g)
+			l := byKey[key]
+			if l == nil {
+				l = &lane{key: key}
+				byKey[key] = l
+				s.pools = append(s.pools, l)
+			}
+			if len(g) == 0 {
+				continue
+			}
+			l.back = int64(pos) // positions are comparable between pools
+			s.enqueue(l, g, false, &part{orphan: NoNode, pooled: true})
+		}
+	}
+}
+
+func singles(units []UnitID) [][]UnitID {
+	out := make([][]UnitID, len(units))
+	for i, u := range units {
+		out[i] = []UnitID{u}
+	}
+	return out
+}
+
+// allowKey is equal for sets of units that the same nodes may run.
+func (s *Scheduler) allowKey(units []UnitID) string {
+	var parts []string
+	for _, u := range units {
+		c := &s.cfg.Units[u]
+		parts = append(parts, fmt.Sprint(slices.Sorted(slices.Values(c.Platforms)), slices.Sorted(slices.Values(c.Nodes))))
+	}
+	slices.Sort(parts)
+	return strings.Join(slices.Compact(parts), ";")
+}
+
+func (s *Scheduler) allowsAll(units []UnitID, n *node) bool {
+	for _, u := range units {
+		if !s.cfg.allows(u, n.id) {
+			return false
+		}
+	}
+	return true
+}
+
+func (s *Scheduler) anyAllows(units []UnitID) bool {
+	return slices.ContainsFunc(s.nodes, func(n *node) bool { return s.allowsAll(units, n) })
+}
+
+// Step takes in one event and returns what must be done because of it, in order.
+// The slice belongs to the caller. Events for submissions that have ended, and for
+// nodes, units and vertices that do not exist, change nothing.
+func (s *Scheduler) Step(ev Event) []Command {
+	if s.finished || ev == nil {
+		return nil
+	}
+	s.now = max(s.now, ev.at())
+	s.out = nil
+	switch e := ev.(type) {
+	case NodeUp:
+		s.nodeUp(e)
+	case NodeLost:
+		s.nodeLost(e)
+	case VertexStarted:
+		s.vertexStarted(e)
+	case VertexDone:
+		s.vertexDone(e)
+	case VertexCached:
+		if s.validVertex(e.Vertex) {
+			s.cached.set(e.Vertex)
+		}
+	case UnitBuilt:
+		s.unitBuilt(e)
+	case UnitExported:
+		s.unitExported(e)
+	case UnitFailed:
+		s.unitFailed(e)
+	case PartitionEnded:
+		s.partitionEnded(e)
+	case Cancel:
+		if e.Reason == "" {
+			e.Reason = "canceled"
+		}
+		s.stop(e.Reason)
+	case Tick:
+	}
+	s.settle()
+	return s.out
+}
+
+// settle brings everything that follows from an event about.
+func (s *Scheduler) settle() {
+	for !s.stopping {
+		s.refresh()
+		s.retouch()
+		s.dispatch()
+		if len(s.dirty) > 0 {
+			continue
+		}
+		s.retouch()
+		if !s.steal() {
+			break
+		}
+	}
+	if (s.left == 0 || s.stopping) && len(s.runs) == 0 {
+		s.finished = true
+		s.emit(Finish{Outcomes: s.outcomes(), Moves: slices.Clone(s.moves), Reason: s.reason})
+	}
+}
+
+func (s *Scheduler) emit(c Command) { s.out = append(s.out, c) }
+
+func (s *Scheduler) validVertex(v VertexID) bool { return v >= 0 && int(v) < len(s.cfg.Vertices) }
+
+func (s *Scheduler) node(id NodeID) *node {
+	if id < 0 || int(id) >= len(s.nodes) {
+		return nil
+	}
+	return s.nodes[id]
+}
+
+func (s *Scheduler) nodeUp(e NodeUp) {
+	n := s.node(e.Node)
+	if n == nil {
+		return
+	}
+	if n.state != up {
+		n.state, n.err = up, ""
+		s.wake(n)
+	}
+	for _, v := range e.Holds {
+		if s.validVertex(v) {
+			s.hold(n, v)
+		}
+	}
+}
+
+func (s *Scheduler) nodeLost(e NodeLost) {
+	n := s.node(e.Node)
+	if n == nil || n.state == lost {
+		return
+	}
+	n.state, n.err = lost, e.Err
+	if e.Reconnecting {
+		n.state = expected
+	}
+	if n.err == "" {
+		n.err = "node lost"
+	}
+	// First everything is taken off the node, then it is given out again: what goes
+	// where depends on what the others already have.
+	var groups []*part
+	for _, r := range slices.Clone(n.runs) {
+		s.emit(Abandon{Partition: r.id, Reason: n.err})
+		groups = append(groups, s.close(r, n.err, true, true)...)
+	}
+	queued := n.sorted()
+	for _, p := range queued {
+		n.remove(p)
+		p.orphan = n.id
+	}
+	n.parts = nil
+	n.held.clear()
+	n.all.reset()
+	n.sub.reset()
+	clear(n.watch)
+	for _, r := range n.running {
+		s.learned.stop(r.v, n.id)
+	}
+	n.running, n.given, n.exp, n.got = nil, nil, 0, 0
+	s.touch(n)
+	for _, p := range append(groups, queued...) {
+		s.place(p)
+	}
+	if n.state == lost {
+		s.checkPools()
+	}
+}
+
+func (s *Scheduler) vertexStarted(e VertexStarted) {
+	n := s.node(e.Node)
+	if n == nil || n.state != up || !s.validVertex(e.Vertex) || n.held.has(e.Vertex) {
+		return
+	}
+	if !slices.ContainsFunc(n.running, func(r running) bool { return r.v == e.Vertex }) {
+		n.running = append(n.running, running{e.Vertex, s.now})
+		s.learned.start(e.Vertex, n.id, s.now)
+		s.touch(n)
+	}
+}
+
+func (s *Scheduler) vertexDone(e VertexDone) {
+	n := s.node(e.Node)
+	if n == nil || n.state != up || !s.validVertex(e.Vertex) {
+		return
+	}
+	if !e.Cached && e.Took > 0 && !n.held.has(e.Vertex) {
+		s.learn(n, e.Vertex, e.Took)
+	}
+	s.hold(n, e.Vertex)
+	s.wake(n)
+}
+
+// hold records that n has v.
+func (s *Scheduler) hold(n *node, v VertexID) {
+	if n.held.has(v) {
+		return
+	}
+	n.held.set(v)
+	n.all.hold(v)
+	n.sub.hold(v)
+	s.stopped(n, v)
+	s.touch(n)
+}
+
+// stopped forgets that v runs on n.
+func (s *Scheduler) stopped(n *node, v VertexID) {
+	if i := slices.IndexFunc(n.running, func(r running) bool { return r.v == v }); i >= 0 {
+		n.running = slices.Delete(n.running, i, i+1)
+		s.learned.stop(v, n.id)
+	}
+}
+
+// holdAll records that n has v and everything below it.
+func (s *Scheduler) holdAll(n *node, v VertexID) {
+	todo := []VertexID{v}
+	for len(todo) > 0 {
+		v := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		if n.held.has(v) {
+			continue
+		}
+		s.hold(n, v)
+		todo = append(todo, s.inputs[v]...)
+	}
+}
+
+// find returns the submission and the place of a unit in it.
+func (s *Scheduler) find(p PartitionID, u UnitID) (*run, int) {
+	r := s.runs[p]
+	if r == nil || u < 0 || int(u) >= len(s.units) {
+		return nil, 0
+	}
+	for _, ref := range s.units[u].runs {
+		if ref.r == r {
+			return r, ref.i
+		}
+	}
+	return nil, 0
+}
+
+func (s *Scheduler) unitBuilt(e UnitBuilt) {
+	r, i := s.find(e.Partition, e.Unit)
+	if r == nil || r.units[i].st != building {
+		return
+	}
+	u := &s.units[e.Unit]
+	s.holdAll(r.n, s.cfg.Units[e.Unit].Root)
+	if s.stopping || r.canceled || u.granted != nil {
+		s.leave(r, i, denied)
+		return
+	}
+	s.built(r, i)
+	r.units[i].st = exporting
+	u.granted = r
+	s.emit(Export{Partition: r.id, Unit: e.Unit})
+}
+
+// built ends the building of a member without ending its life.
+func (s *Scheduler) built(r *run, i int) {
+	if r.units[i].st != building {
+		return
+	}
+	root := s.cfg.Units[r.units[i].id].Root
+	r.n.all.drop(root)
+	r.n.sub.drop(root)
+	if r.building--; r.building == 0 {
+		r.n.open--
+	}
+	s.wake(r.n)
+}
+
+// leave ends the life of a member in its submission.
+func (s *Scheduler) leave(r *run, i int, st memberState) {
+	s.built(r, i)
+	id := r.units[i].id
+	r.units[i].st = st
+	r.live--
+	r.n.live--
+	s.inflight--
+	u := &s.units[id]
+	u.runs = slices.DeleteFunc(u.runs, func(x ref) bool { return x.r == r })
+	if u.granted == r {
+		u.granted = nil
+	}
+	s.wake(r.n)
+}
+
+func (s *Scheduler) unitExported(e UnitExported) {
+	r, i := s.find(e.Partition, e.Unit)
+	if r == nil {
+		return
+	}
+	s.holdAll(r.n, s.cfg.Units[e.Unit].Root)
+	s.leave(r, i, settled)
+	u := &s.units[e.Unit]
+	u.out.State, u.out.Node = Built, r.n.id
+	s.conclude(e.Unit)
+}
+
+func (s *Scheduler) unitFailed(e UnitFailed) {
+	r, i := s.find(e.Partition, e.Unit)
+	if r == nil {
+		return
+	}
+	r.blamed = true
+	u := &s.units[e.Unit]
+	if e.Retryable {
+		u.tries++
+		if u.tries < s.cfg.Options.MaxAttempts {
+			s.leave(r, i, retry)
+			u.out.Reason = e.Err
+			return
+		}
+		e.Err = fmt.Sprintf("%s (%s)", e.Err, attempts(u.tries))
+	}
+	s.leave(r, i, settled)
+	u.out.Vertex = NoVertex
+	if s.validVertex(e.Vertex) {
+		u.out.Vertex = e.Vertex
+	}
+	s.fail(e.Unit, r.n.id, e.Err)
+}
+
+func attempts(n int) string {
+	if n == 1 {
+		return "1 attempt"
+	}
+	return fmt.Sprintf("%d attempts", n)
+}
+
+// fail ends a unit for good.
+func (s *Scheduler) fail(id UnitID, n NodeID, reason string) {
+	u := &s.units[id]
+	if reason == "" {
+		reason = "failed"
+	}
+	u.out.State, u.out.Node, u.out.Reason = Failed, n, reason
+	s.conclude(id)
+	if !s.cfg.Options.KeepGoing {
+		s.stop(fmt.Sprintf("%s failed", s.cfg.Units[id].Name))
+		return
+	}
+	s.skipDependents(id)
+}
+
+// skipDependents ends everything queued that needs a unit which failed. What is
+// already submitted is left to end by itself: it may share the failing step, and
+// then says so.
+func (s *Scheduler) skipDependents(id UnitID) {
+	for _, d := range s.rdeps[id] {
+		if u := &s.units[d]; !u.done && len(u.runs) == 0 {
+			s.skip(d)
+		}
+	}
+}
+
+func (s *Scheduler) skip(id UnitID) {
+	s.unqueue(id)
+	s.units[id].out.State = Skipped
+	s.conclude(id)
+	s.skipDependents(id)
+}
+
+// doomed reports whether something the unit depends on failed or was skipped.
+func (s *Scheduler) doomed(id UnitID) bool {
+	return slices.ContainsFunc(s.deps[id], func(d UnitID) bool {
+		u := &s.units[d]
+		return u.done && u.out.State != Built
+	})
+}
+
+// conclude closes a unit whose outcome is set, wherever else it is worked on.
+func (s *Scheduler) conclude(id UnitID) {
+	u := &s.units[id]
+	u.done = true
+	u.out.At = s.now
+	s.left--
+	s.unqueue(id)
+	for _, x := range slices.Clone(u.runs) {
+		s.leave(x.r, x.i, denied)
+		if x.r.live == 0 {
+			s.cancel(x.r, fmt.Sprintf("%s is finished elsewhere", s.cfg.Units[id].Name))
+		}
+	}
+	s.wakeDependents(id)
+}
+
+func (s *Scheduler) wakeDependents(id UnitID) {
+	for _, d := range s.rdeps[id] {
+		s.markDirty(s.units[d].part)
+	}
+}
+
+func (s *Scheduler) markDirty(p *part) {
+	if p != nil && !p.dirty {
+		p.dirty = true
+		s.dirty = append(s.dirty, p)
+	}
+}
+
+func (s *Scheduler) cancel(r *run, reason string) {
+	if !r.canceled {
+		r.canceled = true
+		s.emit(CancelPartition{Partition: r.id, Reason: reason})
+	}
+}
+
+func (s *Scheduler) stop(reason string) {
+	if s.stopping {
+		return
+	}
+	s.stopping, s.reason = true, reason
+	ids := make([]PartitionID, 0, len(s.runs))
+	for id := range s.runs {
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	for _, id := range ids {
+		s.cancel(s.runs[id], reason)
+	}
+}
+
+func (s *Scheduler) partitionEnded(e PartitionEnded) {
+	r := s.runs[e.Partition]
+	if r == nil {
+		return
+	}
+	n := r.n
+	for _, p := range s.close(r, e.Err, e.Retryable, false) {
+		if p.why = Retried; s.allowsAll(p.units, n) && n.state == up && !p.pooled {
+			s.enqueue(&n.lane, p.units, true, p)
+			s.wake(n)
+			continue
+		}
+		s.place(p)
+	}
+}
+
+// close ends a submission and returns what must be submitted again: at most one
+// part for each fate, so that units that belong together stay together.
+func (s *Scheduler) close(r *run, reason string, retryable, nodeLost bool) []*part {
+	delete(s.runs, r.id)
+	r.n.runs = slices.DeleteFunc(r.n.runs, func(x *run) bool { return x == r })
+	openUnits := r.live
+	var again, innocent, alone []UnitID
+	for i := range r.units {
+		id := r.units[i].id
+		st := r.units[i].st
+		if st == settled {
+			continue
+		}
+		if st == building || st == exporting {
+			s.leave(r, i, denied)
+		}
+		u := &s.units[id]
+		s.wakeDependents(id)
+		if u.done || len(u.runs) > 0 || u.part != nil || s.stopping {
+			continue
+		}
+		if s.doomed(id) {
+			s.skip(id)
+			continue
+		}
+		switch {
+		case st == retry:
+			again = append(again, id)
+		case st == denied:
+			// Its other submission has ended without a result.
+			innocent = append(innocent, id)
+		case nodeLost:
+			if u.tries++; u.tries >= s.cfg.Options.MaxAttempts {
+				s.fail(id, r.n.id, fmt.Sprintf("lost with node %s: %s (%s)", r.n.name, reason, attempts(u.tries)))
+				continue
+			}
+			again = append(again, id)
+		case r.blamed || r.canceled:
+			innocent = append(innocent, id)
+		case reason == "" || retryable:
+			why := reason
+			if why == "" {
+				why = "the submission ended without its result"
+			}
+			if u.tries++; u.tries >= s.cfg.Options.MaxAttempts {
+				s.fail(id, r.n.id, fmt.Sprintf("%s (%s)", why, attempts(u.tries)))
+				continue
+			}
+			again = append(again, id)
+		case openUnits > 1 && s.cfg.Options.KeepGoing:
+			alone = append(alone, id)
+		default:
+			s.fail(id, r.n.id, reason)
+		}
+	}
+	if s.stopping {
+		return nil
+	}
+	var ps []*part
+	group := func(units []UnitID, delay bool) {
+		// A failure in this loop may have ended units that were collected before it.
+		units = slices.DeleteFunc(units, func(u UnitID) bool { return s.units[u].done })
+		if len(units) == 0 {
+			return
+		}
+		p := &part{units: units, why: Rescued, pooled: r.pooled, delay: delay, orphan: r.n.id}
+		for _, u := range units {
+			p.tries = max(p.tries, s.units[u].tries)
+		}
+		ps = append(ps, p)
+	}
+	group(innocent, false)
+	group(again, !nodeLost)
+	for _, u := range alone {
+		group([]UnitID{u}, false)
+	}
+	return ps
+}
+
+// place gives a part without a node to the one expected to finish it first: a node
+// that is up if there is one, else one that is still expected.
+func (s *Scheduler) place(p *part) {
+	p.units = slices.DeleteFunc(p.units, func(u UnitID) bool { return s.units[u].done })
+	if len(p.units) == 0 || s.stopping {
+		return
+	}
+	if p.pooled {
+		s.toPool(p)
+		return
+	}
+	n, here := s.bestNode(p.units)
+	if n == nil {
+		if len(p.units) == 1 {
+			s.unplaceable(p.units[0])
+			return
+		}
+		for _, u := range slices.Clone(p.units) {
+			s.place(&part{units: []UnitID{u}, why: p.why, tries: p.tries, delay: p.delay, orphan: p.orphan})
+		}
+		return
+	}
+	if p.orphan != NoNode && p.orphan != n.id {
+		p.why = Rescued
+		s.moves = append(s.moves, Move{At: s.now, Why: Rescued, Units: slices.Clone(p.units), From: p.orphan, To: n.id, Here: here})
+	}
+	s.enqueue(&n.lane, p.units, true, p)
+	s.wake(n)
+}
+
+// toPool returns a part to the front of its pool.
+func (s *Scheduler) toPool(p *part) {
+	groups := [][]UnitID{p.units}
+	if len(p.units) > 1 && !s.anyAllows(p.units) {
+		groups = singles(p.units)
+	}
+	for _, g := range groups {
+		if !s.usable(g) {
+			for _, u := range slices.Clone(g) {
+				if !s.units[u].done {
+					s.unplaceable(u)
+				}
+			}
+			continue
+		}
+		key := s.allowKey(g)
+		i := slices.IndexFunc(s.pools, func(l *lane) bool { return l.key == key })
+		if i < 0 {
+			i = len(s.pools)
+			s.pools = append(s.pools, &lane{key: key})
+		}
+		q := *p
+		q.orphan = NoNode
+		s.enqueue(s.pools[i], g, true, &q)
+	}
+}
+
+// usable reports whether some node that is up or expected may run all the units.
+func (s *Scheduler) usable(units []UnitID) bool {
+	return slices.ContainsFunc(s.nodes, func(n *node) bool { return n.state != lost && s.allowsAll(units, n) })
+}
+
+// checkPools fails what no node can run any more.
+func (s *Scheduler) checkPools() {
+	for _, l := range s.pools {
+		if len(l.parts) == 0 || s.usable(l.parts[0].units) {
+			continue
+		}
+		for _, p := range l.sorted() {
+			for _, u := range slices.Clone(p.units) {
+				if !s.units[u].done {
+					s.unplaceable(u)
+				}
+			}
+		}
+	}
+}
+
+// unplaceable fails a unit because no node is left for it.
+func (s *Scheduler) unplaceable(u UnitID) {
+	reason := "no node left that may build it"
+	for _, n := range s.nodes {
+		if n.state == lost && s.cfg.allows(u, n.id) {
+			reason = fmt.Sprintf("%s; %s: %s", reason, n.name, n.err)
+			break
+		}
+	}
+	s.fail(u, NoNode, reason)
+}
+
+// enqueue puts units, as p, into a lane.
+func (s *Scheduler) enqueue(l *lane, units []UnitID, atFront bool, p *part) {
+	if len(units) == 0 {
+		return
+	}
+	p.units = slices.Clone(units)
+	slices.SortFunc(p.units, func(a, b UnitID) int { return cmp.Compare(s.rank[a], s.rank[b]) })
+	l.insert(p, atFront)
+	for _, u := range p.units {
+		s.units[u].part = p
+		if l.n != nil {
+			l.n.all.add(s.cfg.Units[u].Root)
+		}
+	}
+	s.markDirty(p)
+	if l.n != nil {
+		s.touch(l.n)
+	}
+}
+
+// unqueue takes a unit out of its part.
+func (s *Scheduler) unqueue(id UnitID) {
+	p := s.units[id].part
+	if p == nil {
+		return
+	}
+	s.units[id].part = nil
+	p.units = slices.DeleteFunc(p.units, func(u UnitID) bool { return u == id })
+	l := p.lane
+	if l == nil {
+		return
+	}
+	if l.n != nil {
+		l.n.all.drop(s.cfg.Units[id].Root)
+		s.touch(l.n)
+	}
+	if len(p.units) == 0 {
+		l.remove(p)
+		return
+	}
+	s.markDirty(p)
+}
+
+// touch asks for the node's predicted finish to be looked at again.
+func (s *Scheduler) touch(n *node) {
+	if !n.isTouched {
+		n.isTouched = true
+		s.touched = append(s.touched, n)
+	}
+}
+
+// wake asks for the node to be fed.
+func (s *Scheduler) wake(n *node) {
+	s.touch(n)
+	if !n.isHungry && n.state == up {
+		n.isHungry = true
+		heap.Push(&s.hungry, n)
+	}
+}
+
+// retouch brings the heaps of owners up to date.
+func (s *Scheduler) retouch() {
+	for _, n := range s.touched {
+		n.isTouched = false
+		s.released(n)
+		h := &s.class[n.class]
+		if len(n.parts) == 0 || n.state == lost {
+			if n.owner >= 0 {
+				heap.Remove(h, n.owner)
+			}
+			continue
+		}
+		n.ends = float64(s.now) + s.remaining(n)
+		if n.owner < 0 {
+			heap.Push(h, n)
+		} else {
+			heap.Fix(h, n.owner)
+		}
+	}
+	s.touched = s.touched[:0]
+}

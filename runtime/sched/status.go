@@ -1,0 +1,88 @@
+package sched
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// outcomes tells what became of every unit. A unit that could not be built because
+// something it depends on failed is skipped, even when it was part of the same
+// submission and failed with it: so the answer does not depend on what was
+// submitted together.
+func (s *Scheduler) outcomes() []Outcome {
+	out := make([]Outcome, len(s.units))
+	order := make([]UnitID, len(s.units))
+	for i := range s.units {
+		out[i] = s.units[i].out
+		order[s.rank[i]] = UnitID(i)
+	}
+	for _, id := range order {
+		o := &out[id]
+		if o.State == Built {
+			o.Reason = ""
+			continue
+		}
+		cause := NoUnit
+		for _, d := range s.deps[id] {
+			c := out[d].Because
+			if out[d].State == Failed {
+				c = d
+			}
+			if c != NoUnit && (cause == NoUnit || c < cause) {
+				cause = c
+			}
+		}
+		switch {
+		case cause != NoUnit:
+			o.State, o.Because, o.Node, o.Vertex = Skipped, cause, NoNode, NoVertex
+			o.Reason = fmt.Sprintf("%s failed", s.cfg.Units[cause].Name)
+		case o.State == Failed:
+		case o.Submits > 0:
+			o.Reason = "stopped while running: " + s.reason
+		default:
+			o.Reason = s.reason
+		}
+	}
+	return out
+}
+
+// Moves returns what changed its node so far, in order of time. The slice is the
+// caller's.
+func (s *Scheduler) Moves() []Move { return slices.Clone(s.moves) }
+
+// Done reports whether Finish was returned.
+func (s *Scheduler) Done() bool { return s.finished }
+
+// NodeStatus is a node as the scheduler sees it.
+type NodeStatus struct {
+	Up   bool
+	Err  string // of the last loss
+	Open int    // units submitted and not finished
+	// Queued are the units not submitted, in order.
+	Queued []UnitID
+	// Speed is the configured speed corrected by what was measured.
+	Speed float64
+	// Ends is when it is expected to be done, since the start of the run.
+	Ends time.Duration
+}
+
+// Status returns the state of all nodes, indexed by NodeID. It costs time in
+// proportion to nodes and queued units.
+func (s *Scheduler) Status() []NodeStatus {
+	out := make([]NodeStatus, len(s.nodes))
+	for i, n := range s.nodes {
+		out[i] = NodeStatus{
+			Up: n.state == up, Err: n.err, Open: n.live,
+			Speed: n.speed / s.slowness(n),
+			Ends:  s.now + time.Duration(s.remaining(n)),
+		}
+		for _, p := range n.sorted() {
+			out[i].Queued = append(out[i].Queued, p.units...)
+		}
+	}
+	return out
+}
+
+// Outcomes tells what has become of every unit so far, indexed by UnitID.
+func (s *Scheduler) Outcomes() []Outcome { return s.outcomes() }

@@ -1,0 +1,205 @@
+package sched
+
+import (
+	"slices"
+	"time"
+)
+
+const (
+	// triesPerStep bounds the nodes that were idle already and look again at what
+	// others have: with hundreds of them each event would cost too much. They take
+	// turns.
+	triesPerStep = 4
+	// ownersPerClass and partsPerOwner bound what one idle node looks at.
+	ownersPerClass = 3
+	partsPerOwner  = 16
+	// maxMoves is how often a unit may change its node by being stolen: it ends
+	// every game of taking back and forth.
+	maxMoves = 3
+	// margin is the part of the owner's remaining time that must be won: estimates
+	// are not better than that, and moving is not free.
+	margin = 0.1
+)
+
+// steal lets idle nodes take work and reports whether one did.
+func (s *Scheduler) steal() bool {
+	var try []*node
+	try = append(try, s.fresh...)
+	s.fresh = s.fresh[:0]
+	turns := min(triesPerStep, len(s.idle))
+	try = append(try, s.idle[:turns]...)
+	s.idle = append(s.idle[:0], s.idle[turns:]...)
+	moved := false
+	for _, n := range try {
+		if !s.wants(n) || len(n.ready) > 0 {
+			n.isIdle = false
+			continue
+		}
+		if s.cfg.Options.Steal && s.jobsLeft() > 0 && (s.take(n) || s.hedge(n)) {
+			n.isIdle = false
+			moved = true
+			s.wake(n)
+			continue
+		}
+		s.idle = append(s.idle, n)
+	}
+	return moved
+}
+
+// loot is something that could be stolen.
+type loot struct {
+	p           *part
+	units       []UnitID
+	owner       *node
+	here, there float64 // nanoseconds from now
+	exec        float64
+}
+
+// take moves the part, of those queued by the nodes that will finish last, that n
+// would finish first, if that is early enough, to n.
+func (s *Scheduler) take(n *node) bool {
+	var best *loot
+	for c := range s.class {
+		h := s.class[c]
+		// The first three of a heap contain its first two, and usually its third.
+		for _, owner := range h[:min(ownersPerClass, len(h))] {
+			if owner == n {
+				continue
+			}
+			for i := range min(partsPerOwner, len(owner.parts)) {
+				l := s.assess(n, owner, owner.parts[len(owner.parts)-1-i])
+				if l != nil && (best == nil || l.here < best.here) {
+					best = l
+				}
+			}
+		}
+	}
+	if best == nil {
+		return false
+	}
+	s.move(n, best)
+	return true
+}
+
+// assess returns what n should take of p, or nil: all of it, or else its last half,
+// or else its last unit.
+func (s *Scheduler) assess(n, owner *node, p *part) *loot {
+	rest := s.remaining(owner)
+	for k := len(p.units); k > 0; k /= 2 {
+		if k < len(p.units)/2 {
+			k = 1
+		}
+		units := p.units[len(p.units)-k:]
+		if !s.stealable(n, units) {
+			continue
+		}
+		r := s.survey(n, units, true)
+		if !r.ok {
+			continue
+		}
+		here := s.latest(n, r)
+		there := rest
+		if here > there*(1-margin) {
+			// The owner cannot be faster than the longest chain of the units.
+			there = max(there, s.survey(owner, units, false).path)
+		}
+		if here > there*(1-margin) || !s.relieves(owner, units) {
+			continue
+		}
+		return &loot{p: p, units: slices.Clone(units), owner: owner, here: here, there: there, exec: r.exec + r.fetch}
+	}
+	return nil
+}
+
+// stealable reports whether all the units could be submitted to n at once.
+func (s *Scheduler) stealable(n *node, units []UnitID) bool {
+	for _, u := range units {
+		if s.units[u].moves >= maxMoves || !s.cfg.allows(u, n.id) {
+			return false
+		}
+	}
+	return len(s.pick(n, units)) == len(units)
+}
+
+// relieves reports whether the owner has less to do without the units.
+func (s *Scheduler) relieves(owner *node, units []UnitID) bool {
+	return s.relief(owner, units) > 0
+}
+
+// relief is the work that the owner is spared without the units, on one slot.
+func (s *Scheduler) relief(owner *node, units []UnitID) float64 {
+	before := s.execLoad(&owner.all) + float64(owner.all.load[byFetch])
+	for _, u := range units {
+		owner.all.drop(s.cfg.Units[u].Root)
+	}
+	after := s.execLoad(&owner.all) + float64(owner.all.load[byFetch])
+	for _, u := range units {
+		owner.all.add(s.cfg.Units[u].Root)
+	}
+	return before - after
+}
+
+// move carries a steal out.
+func (s *Scheduler) move(n *node, l *loot) {
+	spared := s.relief(l.owner, l.units) * l.owner.speed / n.speed
+	for _, u := range l.units {
+		s.unqueue(u)
+		s.units[u].moves++
+	}
+	l.owner.given = append(l.owner.given, gift{units: l.units, to: n.id})
+	s.enqueue(&n.lane, l.units, false, &part{why: Stolen, pooled: l.p.pooled, tries: l.p.tries, delay: l.p.delay, orphan: NoNode})
+	s.moves = append(s.moves, Move{
+		At: s.now, Why: Stolen, Units: slices.Clone(l.units), From: l.owner.id, To: n.id,
+		Here: s.now + time.Duration(l.here), There: s.now + time.Duration(l.there),
+		Setup: time.Duration(max(0, l.exec-spared)),
+	})
+}
+
+// hedge starts units that were stolen from n on n as well, when n would now finish
+// them before the thief does.
+func (s *Scheduler) hedge(n *node) bool {
+	for i := 0; i < len(n.given); i++ {
+		g := &n.given[i]
+		thief := s.nodes[g.to]
+		g.units = slices.DeleteFunc(g.units, func(id UnitID) bool {
+			u := &s.units[id]
+			if u.done || u.granted != nil || len(u.runs) > 1 {
+				return true
+			}
+			// Queued again, or on its way somewhere else: that is not for us.
+			return len(u.runs) == 1 && u.runs[0].r.n != thief || len(u.runs) == 0 && (u.part == nil || u.part.lane != &thief.lane)
+		})
+		if len(g.units) == 0 {
+			n.given = slices.Delete(n.given, i, i+1)
+			i--
+			continue
+		}
+		if slices.ContainsFunc(g.units, func(id UnitID) bool { return len(s.units[id].runs) == 0 }) {
+			continue // still in the thief's queue: an ordinary steal
+		}
+		if len(s.pick(n, g.units)) < len(g.units) || len(g.units) > s.jobsLeft() {
+			continue
+		}
+		r := s.survey(n, g.units, true)
+		if !r.ok {
+			continue
+		}
+		here := s.latest(n, r)
+		there := max(s.survey(thief, g.units, false).path, s.lasting(&thief.sub))
+		if here > there*(1-margin) {
+			continue
+		}
+		units := g.units
+		n.given = slices.Delete(n.given, i, i+1)
+		for _, u := range units {
+			n.all.add(s.cfg.Units[u].Root)
+		}
+		s.moves = append(s.moves, Move{
+			At: s.now, Why: Hedged, Units: slices.Clone(units), From: thief.id, To: n.id,
+			Here: s.now + time.Duration(here), There: s.now + time.Duration(there),
+		})
+		s.submit(n, units, &part{why: Hedged})
+		return true
+	}
+	return false
+}
