@@ -38,6 +38,8 @@ type recorder struct {
 	assumed  map[string]bool
 	warnings []recordedWarning
 	need     *needsNode // the first thing that only a node can tell
+
+	dockerfile *recordedRef // where a remote Dockerfile was read from
 }
 
 type recordedWarning struct {
@@ -105,14 +107,30 @@ func (r *recorder) nodeOr(attr, format string, args ...any) (gateway.Client, err
 	return nil, e
 }
 
+// readDockerfile notes that the Dockerfile lies in ref.
+func (r *recorder) readDockerfile(ref *recordedRef) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.dockerfile = ref
+}
+
+// recordedSession keeps BuildKit from giving local sources a random attribute. The
+// rewriter removes it from definitions.
+const recordedSession = "dbake"
+
 // BuildOpts implements gateway.Client. The frontend writes into the options it
 // gets, so that every call returns its own.
 func (r *recorder) BuildOpts() gateway.BuildOpts {
+	session := recordedSession
+	if r.remote != nil {
+		session = r.remote.BuildOpts().SessionID
+	}
 	return gateway.BuildOpts{
-		Opts:    maps.Clone(r.attrs),
-		Workers: []gateway.WorkerInfo{{Platforms: []ocispecs.Platform{r.platform}}},
-		LLBCaps: r.llbCaps,
-		Caps:    gwpb.Caps.CapSet(gwpb.Caps.All()),
+		Opts:      maps.Clone(r.attrs),
+		SessionID: session,
+		Workers:   []gateway.WorkerInfo{{Platforms: []ocispecs.Platform{r.platform}}},
+		LLBCaps:   r.llbCaps,
+		Caps:      gwpb.Caps.CapSet(gwpb.Caps.All()),
 	}
 }
 
@@ -198,14 +216,10 @@ func (r *recorder) ResolveImageConfig(ctx context.Context, ref string, opt sourc
 		return ref, dgst, config, err
 	}
 	p := r.platform
-	mode := ""
-	if o := opt.ImageOpt; o != nil {
-		mode = o.ResolveMode
-		if o.Platform != nil {
-			p = *o.Platform
-		}
+	if o := opt.ImageOpt; o != nil && o.Platform != nil {
+		p = *o.Platform
 	}
-	pinned, img, err := r.image(ctx, ref, p, mode)
+	pinned, img, err := r.image(ctx, ref, p)
 	if err != nil {
 		return "", "", nil, err
 	}
@@ -213,19 +227,15 @@ func (r *recorder) ResolveImageConfig(ctx context.Context, ref string, opt sourc
 }
 
 // image resolves an image and returns its pinned reference.
-func (r *recorder) image(ctx context.Context, ref string, p ocispecs.Platform, mode string) (string, *Image, error) {
+func (r *recorder) image(ctx context.Context, ref string, p ocispecs.Platform) (string, *Image, error) {
 	named, err := reference.ParseNormalizedNamed(ref)
 	if err != nil {
 		return "", nil, fmt.Errorf("could not parse reference %q: %w", ref, err)
 	}
 	named = reference.TagNameOnly(named)
-	img, err := r.resolver.Resolve(ctx, ImageRequest{
-		Ref:      named,
-		Platform: platforms.Normalize(p),
-		Pull:     mode == pb.AttrImageResolveModeForcePull,
-	})
+	img, err := r.resolver.Resolve(ctx, ImageRequest{Ref: named, Platform: platforms.Normalize(p)})
 	if err != nil {
-		return "", nil, err
+		return "", nil, fmt.Errorf("failed to resolve source metadata for %s: %w", named, err)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()

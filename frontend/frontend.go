@@ -293,37 +293,57 @@ func linkError(t *ir.Target, name string) error {
 	return &ir.SourceError{Range: t.Origin(path), Summary: "failed to find target " + name}
 }
 
-// compile compiles one unit: here if that is possible, else with the help of a
-// node.
+// compile compiles one unit.
 func (c *compilation) compile(ctx context.Context, u ir.Unit, links map[string][]*Unit) (*Unit, error) {
 	in, err := c.prepare(u, links)
 	if err != nil {
 		return nil, err
 	}
-	unit, err := c.run(ctx, in, nil)
-	var need *needsNode
-	if !errors.As(err, &need) {
-		return unit, err
+	var unit *Unit
+	err = c.hereOrRemote(ctx, in, func(ctx context.Context, remote gateway.Client) error {
+		rec, res, err := c.build(ctx, in, remote, nil)
+		if err != nil {
+			return err
+		}
+		unit, err = c.unit(ctx, in, rec, res)
+		return err
+	})
+	if err != nil {
+		return nil, err
 	}
+	return unit, nil
+}
+
+// hereOrRemote calls fn without a node, and again with one if fn returns a
+// needsNode. Its errors point at the user's files.
+func (c *compilation) hereOrRemote(ctx context.Context, in *inputs, fn func(context.Context, gateway.Client) error) error {
+	// The session in which fn runs serves the Dockerfile, so that a Dockerfile
+	// given by URL takes a session of its own.
+	if err := c.fetchDockerfile(ctx, in); err != nil {
+		return c.sourceError(in, err)
+	}
+	err := fn(ctx, nil)
+	var need *needsNode
+	if errors.As(err, &need) {
+		err = c.onNode(ctx, in, need, fn)
+	}
+	if err != nil {
+		return c.sourceError(in, err)
+	}
+	return nil
+}
+
+// onNode calls fn with a node that can be asked for what the unit needs.
+func (c *compilation) onNode(ctx context.Context, in *inputs, need *needsNode, fn func(context.Context, gateway.Client) error) error {
 	if c.Gateway == nil {
-		return nil, &ir.SourceError{
-			Range:   u.Target.Origin(need.attr),
+		return &ir.SourceError{
+			Range:   in.unit.Target.Origin(need.attr),
 			Summary: need.Error(),
 			Detail:  "this can only be compiled with the help of a node, and none was given",
 			Err:     need,
 		}
 	}
-	err = in.withSession(func(s Session) error {
-		return c.Gateway.Build(ctx, s, func(ctx context.Context, remote gateway.Client) error {
-			var err error
-			unit, err = c.run(ctx, in, remote)
-			return err
-		})
-	})
-	if err != nil {
-		return nil, c.sourceError(in, err)
-	}
-	return unit, nil
+	return in.withSession(func(s Session) error { return c.Gateway.Build(ctx, s, fn) })
 }
 
 // unitPlatform returns the platform of u.

@@ -319,7 +319,7 @@ FROM alpine
 	var ue *UnitError
 	require.ErrorAs(t, err, &ue)
 	require.Equal(t, ir.UnitID("parent@linux/amd64"), ue.Unit)
-	require.Equal(t, "Dockerfile:1,1-13: missing: docker.io/library/missing:latest: not found", err.Error())
+	require.Equal(t, "Dockerfile:1,1-13: missing: failed to resolve source metadata for docker.io/library/missing:latest: docker.io/library/missing:latest: not found", err.Error())
 }
 
 func TestInline(t *testing.T) {

@@ -1,6 +1,7 @@
 package frontend
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -20,6 +21,7 @@ import (
 	"github.com/moby/buildkit/exporter/containerimage/exptypes"
 	"github.com/moby/buildkit/frontend/dockerfile/dfgitutil"
 	"github.com/moby/buildkit/frontend/dockerui"
+	gateway "github.com/moby/buildkit/frontend/gateway/client"
 	"github.com/moby/buildkit/solver/pb"
 	digest "github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
@@ -191,25 +193,25 @@ func isDir(p string) bool {
 // mainContext settles the build context and the Dockerfile.
 func (c *compilation) mainContext(in *inputs) error {
 	t := in.unit.Target
-	context := strings.TrimPrefix(t.Context, "cwd://")
-	if context == "" {
-		context = "."
+	where := strings.TrimPrefix(t.Context, "cwd://")
+	if where == "" {
+		where = "."
 	}
-	local := isDir(c.abs(context))
+	local := isDir(c.abs(where))
 	switch {
-	case context == "-":
+	case where == "-":
 		return in.at("context", nil, "context from stdin not allowed in bake")
 	case local:
-		name, err := c.addDir(in, c.abs(context))
+		name, err := c.addDir(in, c.abs(where))
 		if err != nil {
 			return in.at("context", err, "unable to prepare context: %v", err)
 		}
 		in.sources[recordedContext] = in.sources[name]
 		in.rename[recordedContext] = name
-	case isURL(context):
-		in.attrs["context"] = context
+	case isURL(where):
+		in.attrs["context"] = where
 	default:
-		return in.at("context", fs.ErrNotExist, "unable to prepare context: path %q not found", context)
+		return in.at("context", fs.ErrNotExist, "unable to prepare context: path %q not found", where)
 	}
 
 	dockerfile, cwd := strings.CutPrefix(t.Dockerfile, "cwd://")
@@ -238,7 +240,7 @@ func (c *compilation) mainContext(in *inputs) error {
 	if cwd || filepath.IsAbs(dockerfile) {
 		dockerfile = c.abs(dockerfile)
 	} else {
-		dockerfile = filepath.Join(c.abs(context), dockerfile)
+		dockerfile = filepath.Join(c.abs(where), dockerfile)
 	}
 	in.dockerfilePath = c.show(dockerfile)
 	name, err := c.addDir(in, filepath.Dir(dockerfile))
@@ -274,25 +276,47 @@ func actualName(dir, name string) string {
 }
 
 // refusePolicy refuses source policies: a build that asks for one must not run
-// without it.
+// without it. The policy may lie beside the Dockerfile, whose path on this
+// machine is dockerfile.
 func (c *compilation) refusePolicy(in *inputs, dockerfile string) error {
-	file := ""
-	for _, p := range in.unit.Target.Policy {
-		if p.Disabled {
-			return nil
-		}
-		if p.Filename != "" {
-			file = p.Filename
-		}
-	}
-	if file == "" && dockerfile != "" {
-		if _, err := os.Lstat(dockerfile + ".rego"); err == nil {
-			file = c.show(dockerfile + ".rego")
-		}
-	}
-	if file == "" {
+	if policyDisabled(in.unit.Target) {
 		return nil
 	}
+	for _, p := range in.unit.Target.Policy {
+		if p.Filename != "" {
+			return policyError(in, p.Filename)
+		}
+	}
+	if dockerfile == "" {
+		return nil
+	}
+	if _, err := os.Lstat(dockerfile + policySuffix); err == nil {
+		return policyError(in, c.show(dockerfile+policySuffix))
+	}
+	return nil
+}
+
+// refuseRemotePolicy is refusePolicy for a Dockerfile that lies in a remote
+// context.
+func (c *compilation) refuseRemotePolicy(ctx context.Context, in *inputs, rec *recorder) error {
+	if rec.dockerfile == nil || policyDisabled(in.unit.Target) {
+		return nil
+	}
+	name := in.attrs["filename"] + policySuffix
+	if _, err := rec.dockerfile.StatFile(ctx, gateway.StatRequest{Path: name}); err != nil {
+		return nil
+	}
+	return policyError(in, name)
+}
+
+// policySuffix, appended to the name of a Dockerfile, is the name of its policy.
+const policySuffix = ".rego"
+
+func policyDisabled(t *ir.Target) bool {
+	return slices.ContainsFunc(t.Policy, func(p ir.Policy) bool { return p.Disabled })
+}
+
+func policyError(in *inputs, file string) error {
 	return &ir.SourceError{
 		Range:   in.unit.Target.Origin("policy"),
 		Summary: fmt.Sprintf("source policy %s of target %s cannot be enforced", file, in.unit.Target.Name),

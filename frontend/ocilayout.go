@@ -8,14 +8,14 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/plugins/content/local"
 	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
+	"github.com/moby/buildkit/util/imageutil"
 	digest "github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
-
-	"github.com/containerd/containerd/v2/core/content"
 )
 
 // ociLayout makes the image layout in "PATH[:TAG][@DIGEST]" a store of in and
@@ -105,9 +105,9 @@ func describeBlob(ctx context.Context, store content.Provider, dgst digest.Diges
 	if err != nil {
 		return ocispecs.Descriptor{}, fmt.Errorf("blob %s in OCI layout: %w", dgst, err)
 	}
-	mt, err := manifestType(data)
+	mt, err := imageutil.DetectManifestBlobMediaType(data)
 	if err != nil {
-		return ocispecs.Descriptor{}, err
+		return ocispecs.Descriptor{}, fmt.Errorf("blob %s in OCI layout: %w", dgst, err)
 	}
 	return ocispecs.Descriptor{MediaType: mt, Digest: dgst, Size: int64(len(data))}, nil
 }

@@ -60,7 +60,11 @@ func (r *recordedRef) ReadFile(ctx context.Context, req gateway.ReadRequest) ([]
 	if err != nil {
 		return nil, err
 	}
-	return ref.ReadFile(ctx, req)
+	data, err := ref.ReadFile(ctx, req)
+	if err == nil && req.Filename == r.recorder.in.attrs["filename"] {
+		r.recorder.readDockerfile(r)
+	}
+	return data, err
 }
 
 // StatFile implements gateway.Reference.

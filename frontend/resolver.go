@@ -21,8 +21,6 @@ type Resolver interface {
 type ImageRequest struct {
 	Ref      reference.Named // with a tag, a digest, or both
 	Platform ocispecs.Platform
-	// Pull asks not to rely on what was known before the run.
-	Pull bool
 }
 
 // Image is what is known of an image.

@@ -21,23 +21,6 @@ import (
 	"github.com/dbake/dbake/compiler/ir"
 )
 
-// run compiles a unit; remote is nil or the gateway client of a node. The error
-// is a *needsNode when it takes a node.
-func (c *compilation) run(ctx context.Context, in *inputs, remote gateway.Client) (*Unit, error) {
-	if err := fetchDockerfile(ctx, in, remote); err != nil {
-		return nil, c.sourceError(in, err)
-	}
-	rec, res, err := c.build(ctx, in, remote, nil)
-	if err != nil {
-		return nil, c.sourceError(in, err)
-	}
-	unit, err := c.unit(ctx, in, rec, res)
-	if err != nil {
-		return nil, c.sourceError(in, err)
-	}
-	return unit, nil
-}
-
 // build runs the Dockerfile frontend with the options of in and more.
 func (c *compilation) build(ctx context.Context, in *inputs, remote gateway.Client, more map[string]string) (*recorder, *gateway.Result, error) {
 	rec, err := newRecorder(c, in, remote)
@@ -58,37 +41,43 @@ func (c *compilation) build(ctx context.Context, in *inputs, remote gateway.Clie
 	if rec.need != nil {
 		return nil, nil, rec.need
 	}
-	return rec, res, err
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := c.refuseRemotePolicy(ctx, in, rec); err != nil {
+		return nil, nil, err
+	}
+	return rec, res, nil
 }
 
-// fetchDockerfile fetches a Dockerfile given by URL.
-func fetchDockerfile(ctx context.Context, in *inputs, remote gateway.Client) error {
+// fetchDockerfile has a node fetch a Dockerfile given by URL.
+func (c *compilation) fetchDockerfile(ctx context.Context, in *inputs) error {
 	if in.dockerfileURL == "" {
 		return nil
 	}
-	if remote == nil {
-		return &needsNode{what: "the Dockerfile " + in.dockerfileURL + " has to be fetched", attr: "dockerfile"}
-	}
-	st := llb.HTTP(in.dockerfileURL, llb.Filename(dockerui.DefaultDockerfileName),
-		llb.WithCustomName("[internal] load remote Dockerfile"))
-	def, err := st.Marshal(ctx)
-	if err != nil {
-		return fmt.Errorf("fetch %s: %w", in.dockerfileURL, err)
-	}
-	res, err := remote.Solve(ctx, gateway.SolveRequest{Definition: def.ToPB()})
-	if err != nil {
-		return fmt.Errorf("fetch %s: %w", in.dockerfileURL, err)
-	}
-	ref, err := res.SingleRef()
-	if err != nil {
-		return fmt.Errorf("fetch %s: %w", in.dockerfileURL, err)
-	}
-	data, err := dockerui.ReadFile(ctx, ref, dockerui.DefaultDockerfileName)
-	if err != nil {
-		return fmt.Errorf("fetch %s: %w", in.dockerfileURL, err)
-	}
-	in.memoryDockerfile(data)
-	return nil
+	need := &needsNode{what: "the Dockerfile " + in.dockerfileURL + " has to be fetched", attr: "dockerfile"}
+	return c.onNode(ctx, in, need, func(ctx context.Context, remote gateway.Client) error {
+		st := llb.HTTP(in.dockerfileURL, llb.Filename(dockerui.DefaultDockerfileName),
+			llb.WithCustomName("[internal] load "+in.dockerfileURL))
+		def, err := st.Marshal(ctx)
+		if err != nil {
+			return fmt.Errorf("failed to read dockerfile: %w", err)
+		}
+		res, err := remote.Solve(ctx, gateway.SolveRequest{Definition: def.ToPB()})
+		if err != nil {
+			return fmt.Errorf("failed to read dockerfile: %w", err)
+		}
+		ref, err := res.SingleRef()
+		if err != nil {
+			return fmt.Errorf("failed to read dockerfile: %w", err)
+		}
+		data, err := dockerui.ReadFile(ctx, ref, dockerui.DefaultDockerfileName)
+		if err != nil {
+			return fmt.Errorf("failed to read dockerfile: %w", err)
+		}
+		in.memoryDockerfile(data)
+		return nil
+	})
 }
 
 // unit makes a Unit of the frontend's result.
@@ -194,7 +183,7 @@ func (c *compilation) rewriter(in *inputs, rec *recorder) *rewriter {
 		agent:  func(id string) string { id, _ = c.ids.agent(t, id); return id },
 		pin: func(ctx context.Context, ref string, p *pb.Platform) (string, error) {
 			return pinReference(ref, func(named reference.Named) (string, error) {
-				pinned, _, err := rec.image(ctx, named.String(), platformSpec(p, c.NodePlatform), in.attrs["image-resolve-mode"])
+				pinned, _, err := rec.image(ctx, named.String(), platformSpec(p, c.NodePlatform))
 				return pinned, err
 			})
 		},

@@ -1,0 +1,214 @@
+package frontend
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/distribution/reference"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/dbake/dbake/compiler/ir"
+)
+
+var arm64 = ocispecs.Platform{OS: "linux", Architecture: "arm64"}
+
+func named(t *testing.T, ref string) reference.Named {
+	t.Helper()
+	n, err := reference.ParseNormalizedNamed(ref)
+	require.NoError(t, err)
+	return reference.TagNameOnly(n)
+}
+
+func (s *stubRegistry) options(t *testing.T) RegistryOptions {
+	return RegistryOptions{
+		Mirrors:      map[string][]Endpoint{"docker.io": {{Host: s.host(), PlainHTTP: true}}},
+		DockerConfig: t.TempDir(),
+	}
+}
+
+func TestRegistryResolvesOncePerRun(t *testing.T) {
+	s := newStubRegistry(t)
+	r := NewRegistryResolver(s.options(t))
+	g, ctx := errgroup.WithContext(t.Context())
+	images := make([]*Image, 20)
+	for i := range images {
+		g.Go(func() (err error) {
+			p := amd64
+			if i%2 == 1 {
+				p = arm64
+			}
+			images[i], err = r.Resolve(ctx, ImageRequest{Ref: named(t, "alpine"), Platform: p})
+			return err
+		})
+	}
+	require.NoError(t, g.Wait())
+	for i, img := range images {
+		require.Equal(t, images[0].Digest, img.Digest, "one digest for all platforms")
+		require.Equal(t, images[i%2].Config, img.Config)
+		require.False(t, img.Assumed)
+	}
+	require.Contains(t, string(images[0].Config), `"architecture":"amd64"`)
+	require.Contains(t, string(images[1].Config), `"architecture":"arm64"`)
+	require.Contains(t, string(images[0].Config), "NAME=library/alpine:latest")
+	require.Equal(t, 1, s.count("HEAD "))
+	require.Equal(t, 1+2+2, s.count("GET "), "an index, two manifests, two configs")
+
+	// The tag moves while the run goes on.
+	s.moveTags("v2")
+	img, err := r.Resolve(t.Context(), ImageRequest{Ref: named(t, "alpine"), Platform: amd64})
+	require.NoError(t, err)
+	require.Equal(t, images[0], img)
+}
+
+func TestRegistryCache(t *testing.T) {
+	s := newStubRegistry(t)
+	o := s.options(t)
+	o.CacheDir = t.TempDir()
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	o.Now = func() time.Time { return now }
+	resolve := func(o RegistryOptions, ref string, p ocispecs.Platform) *Image {
+		t.Helper()
+		img, err := NewRegistryResolver(o).Resolve(t.Context(), ImageRequest{Ref: named(t, ref), Platform: p})
+		require.NoError(t, err)
+		return img
+	}
+	first := resolve(o, "alpine", amd64)
+	gets := s.count("GET ")
+
+	// What a digest names is never fetched again; what a tag names is asked.
+	require.Equal(t, first, resolve(o, "alpine", amd64))
+	require.Equal(t, gets, s.count("GET "))
+	require.Equal(t, 2, s.count("HEAD "))
+	require.Equal(t, first.Config, resolve(o, "alpine@"+first.Digest.String(), amd64).Config)
+	require.Equal(t, 2, s.count("HEAD "))
+
+	s.moveTags("v2")
+	aged := o
+	aged.MaxAge = time.Hour
+	now = now.Add(time.Hour)
+	require.Equal(t, first, resolve(aged, "alpine", amd64))
+	now = now.Add(time.Second)
+	second := resolve(aged, "alpine", amd64)
+	require.NotEqual(t, first.Digest, second.Digest)
+
+	// Offline: the last known answer, or an assumption.
+	s.Close()
+	offline := o
+	offline.Offline = true
+	now = now.Add(1000 * time.Hour)
+	require.Equal(t, second, resolve(offline, "alpine", amd64))
+	other := resolve(offline, "alpine", arm64)
+	require.True(t, other.Assumed)
+	require.Equal(t, second.Digest, other.Digest)
+	unknown := resolve(offline, "debian", arm64)
+	require.True(t, unknown.Assumed)
+	require.Empty(t, unknown.Digest)
+	require.Contains(t, string(unknown.Config), `"architecture":"arm64"`)
+	pinned := resolve(offline, "debian@"+first.Digest.String()[:10]+strings.Repeat("0", 61), amd64)
+	require.True(t, pinned.Assumed)
+	require.NotEmpty(t, pinned.Digest)
+}
+
+// A damaged cache is as good as none.
+func TestRegistryCacheDamaged(t *testing.T) {
+	s := newStubRegistry(t)
+	o := s.options(t)
+	o.CacheDir = t.TempDir()
+	o.MaxAge = time.Hour
+	req := ImageRequest{Ref: named(t, "alpine"), Platform: amd64}
+	first, err := NewRegistryResolver(o).Resolve(t.Context(), req)
+	require.NoError(t, err)
+	require.NoError(t, filepath.WalkDir(o.CacheDir, func(p string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		return os.WriteFile(p, []byte(`{"ref":1`), 0o644)
+	}))
+	again, err := NewRegistryResolver(o).Resolve(t.Context(), req)
+	require.NoError(t, err)
+	require.Equal(t, first, again)
+}
+
+func TestRegistryCredentials(t *testing.T) {
+	s := newStubRegistry(t)
+	s.user, s.password = "me", "canary"
+	o := s.options(t)
+	req := ImageRequest{Ref: named(t, s.host()+"/team/app:1"), Platform: amd64}
+	_, err := NewRegistryResolver(o).Resolve(t.Context(), req)
+	require.Error(t, err)
+
+	auth := base64.StdEncoding.EncodeToString([]byte("me:canary"))
+	require.NoError(t, os.WriteFile(filepath.Join(o.DockerConfig, "config.json"),
+		fmt.Appendf(nil, `{"auths":{%q:{"auth":%q}}}`, s.host(), auth), 0o600))
+	img, err := NewRegistryResolver(o).Resolve(t.Context(), req)
+	require.NoError(t, err)
+	require.Contains(t, string(img.Config), "NAME=team/app:1")
+}
+
+func TestRegistryErrors(t *testing.T) {
+	s := newStubRegistry(t)
+	r := NewRegistryResolver(RegistryOptions{
+		Mirrors:      map[string][]Endpoint{"docker.io": {{Host: s.host(), PlainHTTP: true}, {Host: "registry-1.docker.io", PlainHTTP: true, Path: "/unused"}}},
+		DockerConfig: t.TempDir(),
+	})
+	_, err := r.Resolve(t.Context(), ImageRequest{Ref: named(t, s.host()+"/missing"), Platform: amd64})
+	require.EqualError(t, err, s.host()+"/missing:latest: not found")
+	_, err = r.Resolve(t.Context(), ImageRequest{Ref: named(t, s.host()+"/app"), Platform: ocispecs.Platform{OS: "linux", Architecture: "s390x"}})
+	require.ErrorContains(t, err, "/app:latest for linux/s390x: ")
+
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err = r.Resolve(ctx, ImageRequest{Ref: named(t, s.host()+"/late"), Platform: amd64})
+	require.ErrorIs(t, err, context.Canceled)
+	_, err = r.Resolve(t.Context(), ImageRequest{Ref: named(t, s.host()+"/late"), Platform: amd64})
+	require.NoError(t, err, "a cancelled caller must not fail the next one")
+}
+
+// Tags move while a project is compiled; all units must name one digest.
+func TestCompilePinsOnce(t *testing.T) {
+	s := newStubRegistry(t)
+	p := project(t, `
+-- Dockerfile --
+FROM alpine
+COPY --from=busybox /bin/busybox /bb
+RUN --mount=from=tools:1,target=/t true
+`,
+		&ir.Target{Name: "a", Platforms: []string{"linux/amd64", "linux/arm64"}},
+		&ir.Target{Name: "b", Contexts: map[string]string{"alpine": "docker-image://debian"}},
+	)
+	units, err := Compile(t.Context(), p, Options{Resolver: NewRegistryResolver(s.options(t)), NodePlatform: amd64})
+	require.NoError(t, err)
+	require.Len(t, units, 3)
+	seen := map[string]bool{}
+	for _, u := range units {
+		for _, op := range ops(t, u.Definition) {
+			if src := op.GetSource(); src != nil {
+				require.Contains(t, src.Identifier, "@sha256:")
+				seen[src.Identifier] = true
+			}
+		}
+	}
+	require.Len(t, seen, 4)
+}
+
+func TestCompileOffline(t *testing.T) {
+	p := project(t, `
+-- Dockerfile --
+FROM alpine
+COPY --from=busybox@sha256:de68ccc327e508f44a3a150fc877a442581bb03dd53e24b418fbc425ece79d52 /x /x
+`, &ir.Target{Name: "a"}, &ir.Target{Name: "b", Contexts: map[string]string{"busybox": "target:a"}})
+	units, err := Compile(t.Context(), p, Options{Resolver: NewRegistryResolver(RegistryOptions{Offline: true})})
+	require.NoError(t, err)
+	for _, u := range units {
+		require.Contains(t, u.Assumed, "docker.io/library/alpine:latest")
+		require.Equal(t, u.Images, u.Assumed)
+	}
+}
