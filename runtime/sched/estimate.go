@@ -57,7 +57,7 @@ func clamp(x, lo, hi float64) float64 { return max(lo, min(x, hi)) }
 // the bias that all nodes share.
 func (s *Scheduler) slowness(n *node) float64 {
 	l := &s.learned
-	return clamp((l.prior+n.got)/(l.prior+n.exp)/l.bias(), 1./4, 4)
+	return clamp((l.prior+n.got)/(l.prior+n.exp), 1./4, 4)
 }
 
 // learn takes in a measured step.
@@ -65,10 +65,15 @@ func (s *Scheduler) learn(n *node, v VertexID, took time.Duration) {
 	l := &s.learned
 	if raw := s.cfg.Vertices[v].Cost; raw > 0 {
 		exp := float64(raw) / n.speed
-		n.exp += exp
-		n.got += float64(took)
 		l.exp += exp
 		l.got += float64(took)
+		if m := l.measured[v]; m > 0 {
+			n.exp += float64(m) / n.speed
+			n.got += float64(took)
+		} else {
+			n.exp += hearsay * exp * l.bias()
+			n.got += hearsay * float64(took)
+		}
 	}
 	cost := max(1, int64(float64(took)*n.speed/s.slowness(n)))
 	if old := l.measured[v]; old > 0 {
@@ -91,9 +96,15 @@ func (s *Scheduler) cost(v VertexID) float64 {
 	return c
 }
 
-// overdue times its present age is the least time a running step is expected to
-// take in all.
-const overdue = 1.25
+const (
+	// overdue times its present age is the least time a running step is expected to
+	// take in all.
+	overdue = 1.5
+	// hearsay is the weight, in what is learned about a node, of a step compared to
+	// its prediction. One that was measured on another node before weighs 1: it
+	// tells the node's speed, the others tell more of how wrong predictions are.
+	hearsay = 0.3
+)
 
 // exec is the time of a step on a node, in nanoseconds.
 func (s *Scheduler) exec(n *node, v VertexID) float64 {
@@ -151,11 +162,14 @@ type survey struct {
 	exec  float64 // on one slot
 	fetch float64
 	path  float64 // the longest chain
-	ok    bool    // false: it may not execute a step it cannot fetch
+	// unsure is the part of exec that was never measured.
+	unsure float64
+	// ok is false when the node may not execute a step that it cannot fetch.
+	ok bool
 }
 
-// survey follows the units down to what n holds; with fresh set, also no further
-// than what n does anyhow.
+// survey follows the units down to what n holds. With fresh set, steps that n does
+// anyhow count for the path only.
 func (s *Scheduler) survey(n *node, units []UnitID, fresh bool) survey {
 	s.mark()
 	s.stack, s.list = s.stack[:0], s.list[:0]
@@ -170,14 +184,19 @@ func (s *Scheduler) survey(n *node, units []UnitID, fresh bool) survey {
 		if s.stamp[v] == s.epoch || n.held.has(v) {
 			continue
 		}
-		if fresh {
-			if _, ok := n.all.m[v]; ok {
-				continue
-			}
-		}
 		s.stamp[v] = s.epoch
 		s.list = append(s.list, v)
 		t := s.cost(v) * slow
+		if fresh {
+			if e, ok := n.all.m[v]; ok {
+				if e.way == byFetch {
+					t = float64(e.work)
+				}
+				s.path[v] = t
+				s.stack = append(s.stack, n.all.follows(v, e.way)...)
+				continue
+			}
+		}
 		in := s.inputs[v]
 		may := s.cfg.executes(s.cfg.Vertices[v].Platform, n.id)
 		if x := s.transfer(v); s.cached.has(v) && (x < t || !may) {
@@ -187,6 +206,9 @@ func (s *Scheduler) survey(n *node, units []UnitID, fresh bool) survey {
 		} else {
 			r.ok = r.ok && may
 			r.exec += t
+			if s.learned.measured[v] == 0 {
+				r.unsure += t
+			}
 		}
 		s.path[v] = t
 		s.stack = append(s.stack, in...)
