@@ -1,0 +1,484 @@
+package cachepolicy
+
+import (
+	"fmt"
+	"maps"
+	"math/rand"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/dbake/dbake/compiler/ir"
+)
+
+var repo = Repo{Name: "r:5000/team/cache", Prefix: "dbake"}
+
+// build makes the units of targets that are given as NAME or NAME@P1,P2.
+func build(targets ...string) []ir.Unit {
+	p := &ir.Project{}
+	for _, t := range targets {
+		name, pl, multi := strings.Cut(t, "@")
+		tgt := &ir.Target{Name: name}
+		if multi {
+			tgt.Platforms = strings.Split(pl, ",")
+		}
+		p.Targets = append(p.Targets, tgt)
+	}
+	return p.Units()
+}
+
+// nodes reads "a=0 b=1".
+func nodes(s string) map[ir.UnitID]int {
+	m := map[ir.UnitID]int{}
+	for f := range strings.FieldsSeq(s) {
+		u, n, _ := strings.Cut(f, "=")
+		i, err := strconv.Atoi(n)
+		if err != nil {
+			panic(err) // a mistake in the test's own table
+		}
+		m[ir.UnitID(u)] = i
+	}
+	return m
+}
+
+func cluster(units ...ir.UnitID) Cluster { return Cluster{Units: units} }
+
+func registryCache(ref string, attrs ...string) ir.CacheEntry {
+	e := ir.CacheEntry{Type: "registry", Attrs: map[string]string{"ref": ref}}
+	for _, a := range attrs {
+		k, v, _ := strings.Cut(a, "=")
+		e.Attrs[k] = v
+	}
+	return e
+}
+
+func upTo(from, to int) []int {
+	var s []int
+	for i := from; i < to; i++ {
+		s = append(s, i)
+	}
+	return s
+}
+
+const tail = "image-manifest=true,mode=max,oci-mediatypes=true,ref=r:5000/team/cache:"
+
+func TestDecide(t *testing.T) {
+	api, web := Name([]ir.UnitID{"api", "web"}), Name([]ir.UnitID{"db"})
+	ab := []Cluster{cluster("web", "api"), cluster("db")}
+	for _, tc := range []struct {
+		name string
+		in   Input
+		edit func(map[string]*ir.Target)
+		want string
+	}{
+		{
+			name: "no registry and nothing asked for: nothing",
+			in:   Input{Units: build("api", "web"), Nodes: nodes("api=0 web=0")},
+		},
+		{
+			name: "one ref for a cluster, and all of them for every solve",
+			in: Input{Repo: repo, Units: build("api", "web", "db"), Clusters: ab, Nodes: nodes("api=0 web=0 db=1"), Fleet: 2,
+				Known: map[string][]string{repo.Name: {"dbake-" + api, "dbake-" + web, "latest", "other-" + web}}},
+			want: `
+import registry,ref=r:5000/team/cache:dbake-api-9697d54d [cluster] the cache of cluster api-9697d54d
+import registry,ref=r:5000/team/cache:dbake-db-52a3e7b3 [cluster] the cache of cluster db-52a3e7b3
+export registry,ignore-error=true,TAILdbake-api-9697d54d on 0 of api, web [cluster] one export for 2 units
+export registry,ignore-error=true,TAILdbake-db-52a3e7b3 on 1 of db [cluster] one export for 1 unit
+`,
+		},
+		{
+			name: "first run: the registry has nothing, and says so",
+			in: Input{Repo: repo, Units: build("api", "web"), Clusters: []Cluster{cluster("api", "web")}, Nodes: nodes("api=0 web=0"), Fleet: 2,
+				Known: map[string][]string{repo.Name: nil}},
+			want: `
+export registry,ignore-error=true,TAILdbake-api-9697d54d on 0 of api, web [cluster] one export for 2 units
+no import registry r:5000/team/cache:dbake-api-9697d54d [absent] the registry does not have it yet
+`,
+		},
+		{
+			name: "a registry that was not asked is guessed at",
+			in: Input{Repo: repo, Attrs: map[string]string{"registry.insecure": "true"}, Units: build("api", "web"), Clusters: []Cluster{cluster("api", "web")},
+				Nodes: nodes("api=0 web=0"), Fleet: 3},
+			want: `
+import registry,ref=r:5000/team/cache:dbake-api-9697d54d,registry.insecure=true [cluster] the cache of cluster api-9697d54d, if it exists: the registry's tags are not known
+import registry,ref=r:5000/team/cache:dbake-api-9697d54d-0,registry.insecure=true [cluster] the cache of cluster api-9697d54d, if it exists: the registry's tags are not known
+import registry,ref=r:5000/team/cache:dbake-api-9697d54d-1,registry.insecure=true [cluster] the cache of cluster api-9697d54d, if it exists: the registry's tags are not known
+export registry,ignore-error=true,TAILdbake-api-9697d54d,registry.insecure=true on 0 of api, web [cluster] one export for 2 units
+`,
+		},
+		{
+			// Numbers follow the units, not the nodes: 7 comes before 3.
+			name: "a cluster on several nodes has a ref for each, and reads what another number of nodes wrote",
+			in: Input{Repo: repo, Units: build("api", "web"), Clusters: []Cluster{cluster("api", "web")}, Nodes: nodes("api=7 web=3"), Fleet: 8,
+				Known: map[string][]string{repo.Name: {"dbake-" + api + "-2", "dbake-" + api, "dbake-" + api + "-0"}}},
+			want: `
+import registry,ref=r:5000/team/cache:dbake-api-9697d54d [cluster] the cache of cluster api-9697d54d
+import registry,ref=r:5000/team/cache:dbake-api-9697d54d-0 [cluster] the cache of cluster api-9697d54d
+import registry,ref=r:5000/team/cache:dbake-api-9697d54d-2 [cluster] the cache of cluster api-9697d54d
+export registry,ignore-error=true,TAILdbake-api-9697d54d-0 on 7 of api [cluster-node] the cluster is built on 2 nodes, and an export replaces its ref
+export registry,ignore-error=true,TAILdbake-api-9697d54d-1 on 3 of web [cluster-node] the cluster is built on 2 nodes, and an export replaces its ref
+`,
+		},
+		{
+			// a and c share all but a few records, b nothing.
+			name: "a cluster that no importer could read is split where least is written twice",
+			in: Input{Repo: repo, Units: build("a", "b", "c"), Clusters: []Cluster{cluster("a", "b", "c")}, Nodes: nodes("a=0 b=0 c=0"),
+				Records: map[ir.UnitID][]int{"a": upTo(0, 1500), "b": upTo(5000, 6500), "c": upTo(100, 1600)},
+				Known:   map[string][]string{repo.Name: nil}},
+			want: `
+export registry,ignore-error=true,TAILdbake-a-880553fc-0 on 0 of a, c [cluster-split] together the units on this node have more than the 2600 records that an importer reads
+export registry,ignore-error=true,TAILdbake-a-880553fc-1 on 0 of b [cluster-split] together the units on this node have more than the 2600 records that an importer reads
+no import registry r:5000/team/cache:dbake-a-880553fc [absent] the registry does not have it yet
+`,
+		},
+		{
+			name: "a unit that is too large alone",
+			in: Input{Repo: repo, Units: build("a"), Nodes: nodes("a=0"), Records: map[ir.UnitID][]int{"a": upTo(0, 11)}, Limits: Limits{Records: 10},
+				Known: map[string][]string{repo.Name: nil}},
+			want: `
+export registry,ignore-error=true,TAILdbake-a-87428fc5 on 0 of a [too-large] a alone has 11 records, more than the 10 that an importer reads
+no import registry r:5000/team/cache:dbake-a-87428fc5 [absent] the registry does not have it yet
+warning [too-large] the cache of a has about 11 records; BuildKit reads at most 10 of one ref, so builds elsewhere may start cold
+`,
+		},
+		{
+			name: "what failed keeps its cache",
+			in: Input{Repo: repo, Units: build("api", "web", "db"), Clusters: ab, Nodes: nodes("web=1"),
+				Known: map[string][]string{repo.Name: {"dbake-" + api}}},
+			want: `
+import registry,ref=r:5000/team/cache:dbake-api-9697d54d [cluster] the cache of cluster api-9697d54d
+export registry,ignore-error=true,TAILdbake-web-4ded89b3 on 1 of web [partly-built] other units of the cluster were not built, and its ref may hold theirs
+no import registry r:5000/team/cache:dbake-db-52a3e7b3 [absent] the registry does not have it yet
+no export registry r:5000/team/cache:dbake-db-52a3e7b3 [not-built] none of its units was built
+`,
+		},
+		{
+			name: "nothing new is not written again",
+			in: Input{Repo: repo, Units: build("api", "web", "db"), Clusters: ab, Nodes: nodes("api=0 web=0 db=0"),
+				Reused: map[ir.UnitID]bool{"api": true, "web": true, "db": true}, Known: map[string][]string{repo.Name: {"dbake-" + api}}},
+			want: `
+import registry,ref=r:5000/team/cache:dbake-api-9697d54d [cluster] the cache of cluster api-9697d54d
+export registry,ignore-error=true,TAILdbake-db-52a3e7b3 on 0 of db [cluster] one export for 1 unit
+no import registry r:5000/team/cache:dbake-db-52a3e7b3 [absent] the registry does not have it yet
+no export registry r:5000/team/cache:dbake-api-9697d54d [nothing-new] no step ran and the registry has it
+`,
+		},
+		{
+			name: "siblings: those of this build's targets first, up to the limit",
+			in: Input{Repo: repo, Units: build("web"), Nodes: nodes("web=0"), Limits: Limits{Siblings: 2},
+				Known: map[string][]string{repo.Name: {"dbake-web-00000000-1", "dbake-aaa-00000000", "dbake-aab-00000000", "dbake-short-123"}}},
+			want: `
+import registry,ref=r:5000/team/cache:dbake-web-00000000-1 [sibling] the cache of another set of targets, web-00000000
+import registry,ref=r:5000/team/cache:dbake-aaa-00000000 [sibling] the cache of another set of targets, aaa-00000000
+export registry,ignore-error=true,TAILdbake-web-4ded89b3 on 0 of web [cluster] one export for 1 unit
+no import registry r:5000/team/cache:dbake-web-4ded89b3 [absent] the registry does not have it yet
+no import registry r:5000/team/cache:dbake-aab-00000000 [limit] 2 refs of other sets of targets are imported already
+warning [limit] 1 cache refs in r:5000/team/cache are not read: they belong to other sets of targets, and 2 of those are read already; delete old tags with prefix dbake-
+`,
+		},
+		{
+			name: "no siblings wanted, no warning",
+			in: Input{Repo: repo, Units: build("web"), Limits: Limits{Siblings: -1},
+				Known: map[string][]string{repo.Name: {"dbake-aaa-00000000"}}},
+			want: `
+no import registry r:5000/team/cache:dbake-web-4ded89b3 [absent] the registry does not have it yet
+no import registry r:5000/team/cache:dbake-aaa-00000000 [limit] 0 refs of other sets of targets are imported already
+no export registry r:5000/team/cache:dbake-web-4ded89b3 [not-built] none of its units was built
+`,
+		},
+		{
+			name: "no-cache reads nothing and still writes",
+			in: Input{Repo: repo, NoCache: true, Units: build("web"), Nodes: nodes("web=0"),
+				Known: map[string][]string{repo.Name: {"dbake-web-4ded89b3"}}},
+			edit: func(ts map[string]*ir.Target) { ts["web"].CacheFrom = []ir.CacheEntry{registryCache("r/web:c")} },
+			want: `
+export registry,ignore-error=true,TAILdbake-web-4ded89b3 on 0 of web [cluster] one export for 1 unit
+no import registry r/web:c [no-cache] the build was asked not to use the cache
+no import registry r:5000/team/cache:dbake-web-4ded89b3 [no-cache] the build was asked not to use the cache
+`,
+		},
+		{
+			name: "the targets' own entries: the union is read, each is written with its target",
+			in:   Input{Units: build("api", "web"), Nodes: nodes("api=0 web=1")},
+			edit: func(ts map[string]*ir.Target) {
+				ts["web"].CacheFrom = []ir.CacheEntry{registryCache("r/web"), registryCache("r/base:1")}
+				ts["api"].CacheFrom = []ir.CacheEntry{registryCache("r/base:1", "x=y"), {Type: "local", Attrs: map[string]string{"src": "c"}}, {Type: "gha"}}
+				ts["web"].CacheTo = []ir.CacheEntry{registryCache("r/web", "mode=max"), {Type: "inline"}}
+				ts["api"].CacheTo = []ir.CacheEntry{registryCache("r/api:latest"), registryCache("r/api", "mode=max")}
+			},
+			want: `
+import registry,ref=r/base:1,x=y [target] cache-from of target api
+import local,src=c [target] cache-from of target api
+import gha [target] cache-from of target api
+import registry,ref=r/web [target] cache-from of target web
+export registry,ref=r/api:latest on 0 with api [target] cache-to of target api
+export registry,mode=max,ref=r/web on 1 with web [target] cache-to of target web
+export inline on 1 with web [inline] it is part of the image
+no import registry r/base:1 [duplicate] it is imported already
+no export registry r/api [duplicate] target api exports there already
+`,
+		},
+		{
+			name: "a target on several nodes writes several parts and reads them",
+			in: Input{Units: build("app@linux/amd64,linux/arm64,linux/s390x"), Nodes: nodes("app@linux/amd64=1 app@linux/arm64=0 app@linux/s390x=0"), Fleet: 2,
+				Known: map[string][]string{"r/app": {"cache", "cache-1", "cache-7"}}},
+			edit: func(ts map[string]*ir.Target) {
+				ts["app"].CacheFrom = []ir.CacheEntry{registryCache("r/app:cache"), registryCache("r/app:other"), {Type: "gha", Attrs: map[string]string{"scope": "app"}}}
+				ts["app"].CacheTo = []ir.CacheEntry{
+					registryCache("r/app:cache", "mode=max"),
+					{Type: "gha", Attrs: map[string]string{"scope": "app"}},
+					{Type: "s3", Attrs: map[string]string{"bucket": "b", "name": "x;y"}},
+					{Type: "odd", Attrs: map[string]string{"where": "w"}},
+				}
+			},
+			want: `
+import registry,ref=r/app:cache [target] cache-from of target app
+import registry,ref=r/app:cache-1 [target-part] target app was exported by several nodes
+import registry,ref=r/app:other [target] cache-from of target app
+import gha,scope=app [target] cache-from of target app
+import gha,scope=app-1 [target-part] target app was exported by several nodes
+export registry,mode=max,ref=r/app:cache on 1 with app@linux/amd64 [target-part] target app is built on 2 nodes, and an export replaces its place
+export registry,mode=max,ref=r/app:cache-1 on 0 with app@linux/arm64, app@linux/s390x [target-part] target app is built on 2 nodes, and an export replaces its place
+export gha,scope=app on 1 with app@linux/amd64 [target-part] target app is built on 2 nodes, and an export replaces its place
+export gha,scope=app-1 on 0 with app@linux/arm64, app@linux/s390x [target-part] target app is built on 2 nodes, and an export replaces its place
+export s3,bucket=b,name=x;y on 1 with app@linux/amd64 [target-part] target app is built on 2 nodes, and an export replaces its place
+export s3,bucket=b,name=x-1;y-1 on 0 with app@linux/arm64, app@linux/s390x [target-part] target app is built on 2 nodes, and an export replaces its place
+export odd,where=w on 1 with app@linux/amd64 [target-part] target app is built on 2 nodes, and an export replaces its place
+warning [target-part] target app is built on 2 nodes and exports its cache to odd; only what app@linux/amd64 builds is exported, since the rest would overwrite it
+`,
+		},
+		{
+			name: "targets that overwrite each other or a cluster",
+			in: Input{Repo: repo, Units: build("api", "web"), Clusters: []Cluster{cluster("api", "web")}, Nodes: nodes("api=0 web=1"),
+				Known: map[string][]string{repo.Name: nil}},
+			edit: func(ts map[string]*ir.Target) {
+				ts["api"].CacheTo = []ir.CacheEntry{registryCache("r/c", "mode=max"), {Type: "local", Attrs: map[string]string{"dest": "d/"}}}
+				ts["web"].CacheTo = []ir.CacheEntry{registryCache("r/c:latest"), {Type: "local", Attrs: map[string]string{"dest": "d", "mode": "max"}},
+					registryCache("r:5000/team/cache:dbake-" + api + "-1")}
+			},
+			want: `
+export registry,ignore-error=true,TAILdbake-api-9697d54d-0 on 0 of api [cluster-node] the cluster is built on 2 nodes, and an export replaces its ref
+export registry,ignore-error=true,TAILdbake-api-9697d54d-1 on 1 of web [cluster-node] the cluster is built on 2 nodes, and an export replaces its ref
+export registry,mode=max,ref=r/c on 0 with api [target] cache-to of target api
+export local,dest=d/ on 0 with api [target] cache-to of target api
+export registry,ref=r/c:latest on 1 with web [target] cache-to of target web
+export local,dest=d,mode=max on 1 with web [target] cache-to of target web
+export registry,ref=r:5000/team/cache:dbake-api-9697d54d-1 on 1 with web [target] cache-to of target web
+no import registry r:5000/team/cache:dbake-api-9697d54d [absent] the registry does not have it yet
+warning [same-place] targets api, web export their cache to one place, local d/: the last to finish overwrites the others; give each its own, or leave cache-to out and use --cache-registry
+warning [same-place] targets api, web export their cache to one place, registry r/c: the last to finish overwrites the others; give each its own, or leave cache-to out and use --cache-registry
+warning [same-place] target web exports its cache to registry r:5000/team/cache:dbake-api-9697d54d-1, which is where the cache of cluster api-9697d54d goes; use another tag
+`,
+		},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if tc.edit != nil {
+				ts := map[string]*ir.Target{}
+				for _, u := range tc.in.Units {
+					ts[u.Target.Name] = u.Target
+				}
+				tc.edit(ts)
+			}
+			p := Decide(tc.in)
+			want := strings.ReplaceAll(strings.TrimPrefix(tc.want, "\n"), "TAIL", tail)
+			require.Equal(t, want, p.String())
+		})
+	}
+}
+
+func TestWarningPointsAtTheFile(t *testing.T) {
+	units := build("a", "b")
+	at := ir.Range{Filename: "docker-bake.hcl", Start: ir.Pos{Line: 3, Column: 1}, End: ir.Pos{Line: 3, Column: 9}}
+	for _, u := range units {
+		u.Target.CacheTo = []ir.CacheEntry{registryCache("r/c")}
+	}
+	units[0].Target.Origins = map[string]ir.Range{"cache-to": at}
+	p := Decide(Input{Units: units, Nodes: nodes("a=0 b=0")})
+	require.Len(t, p.Warnings, 1)
+	require.Equal(t, at, p.Warnings[0].Range)
+}
+
+func TestRepositories(t *testing.T) {
+	units := build("a", "b@linux/amd64,linux/arm64")
+	units[0].Target.CacheTo = []ir.CacheEntry{registryCache("r/a:c")}
+	units[1].Target.CacheTo = []ir.CacheEntry{registryCache("r:5/b:c"), registryCache("r/b2"), {Type: "gha"}}
+	require.Equal(t, []string{"r/b2", "r:5/b", repo.Name}, Repositories(Input{Repo: repo, Units: units}))
+	require.Empty(t, Repositories(Input{Units: build("a")}))
+}
+
+func TestEntriesAreFresh(t *testing.T) {
+	units := build("a")
+	units[0].Target.CacheFrom = []ir.CacheEntry{{Type: "local", Attrs: map[string]string{"src": "c"}}}
+	units[0].Target.CacheTo = []ir.CacheEntry{{Type: "local", Attrs: map[string]string{"dest": "c"}}}
+	p := Decide(Input{Units: units, Nodes: nodes("a=4")})
+	p.ImportEntries()[0].Attrs["digest"] = "x"
+	p.For("a", 4)[0].Attrs["digest"] = "x"
+	require.NotContains(t, p.ImportEntries()[0].Attrs, "digest")
+	require.NotContains(t, p.For("a", 4)[0].Attrs, "digest")
+	require.NotContains(t, units[0].Target.CacheFrom[0].Attrs, "digest")
+	require.Empty(t, p.For("a", 0))
+}
+
+func TestParseRepo(t *testing.T) {
+	for _, tc := range []struct {
+		ref  string
+		want Repo
+	}{
+		{"host:5000/team/cache", Repo{"host:5000/team/cache", "dbake"}},
+		{"host/cache:main", Repo{"host/cache", "main"}},
+		{"team/cache", Repo{"team/cache", "dbake"}},
+		{"[::1]:5000/cache:x_1", Repo{"[::1]:5000/cache", "x_1"}},
+	} {
+		got, err := ParseRepo(tc.ref)
+		require.NoError(t, err, tc.ref)
+		require.Equal(t, tc.want, got)
+	}
+	for ref, want := range map[string]string{
+		"":                               "the cache registry is empty",
+		"https://host/cache":             "leave the scheme out",
+		"type=registry,ref=host/cache":   "give the repository alone",
+		"host/cache@sha256:abc":          "a digest cannot be written to",
+		"cache":                          "name a repository in the registry",
+		"host:5000":                      "name a repository in the registry",
+		"host/Cache":                     "its path is in lower case",
+		"host/cache:":                    `"" cannot start a tag`,
+		"host/cache:-a":                  `"-a" cannot start a tag`,
+		"h/c:" + strings.Repeat("a", 65): "of at most 64",
+		"host/cache dir":                 "not the name of a repository",
+	} {
+		_, err := ParseRepo(ref)
+		require.ErrorContains(t, err, want, ref)
+	}
+}
+
+func TestName(t *testing.T) {
+	require.Equal(t, Name([]ir.UnitID{"a", "b"}), Name([]ir.UnitID{"b", "a"}))
+	require.NotEqual(t, Name([]ir.UnitID{"a", "b"}), Name([]ir.UnitID{"a"}))
+	long := Name([]ir.UnitID{ir.UnitID(strings.Repeat("Ünit/", 30) + "@linux/amd64")})
+	require.Regexp(t, `^[a-z0-9_.-]{1,49}$`, long)
+	r := Repo{Name: "h/c", Prefix: strings.Repeat("p", maxPrefix)}
+	tag := r.tag(long, 1000)
+	require.LessOrEqual(t, len(tag), 128)
+	c, ok := r.cutTag(tag)
+	require.True(t, ok)
+	require.Equal(t, long, c)
+}
+
+func TestGroup(t *testing.T) {
+	// 1 and 2 are expensive, 9 is a base image that all share.
+	records := map[ir.UnitID][]int{"a": {9, 1}, "b": {9, 2}, "c": {9, 1, 2}, "d": {9}, "e": nil}
+	expensive := func(v int) bool { return v < 9 }
+	got := Group([]ir.UnitID{"e", "d", "c", "b", "a"}, records, expensive)
+	require.Equal(t, []Cluster{cluster("a", "b", "c"), cluster("d"), cluster("e")}, got)
+	// Without c, a and b have nothing dear in common; d is not touched.
+	got = Group([]ir.UnitID{"a", "b", "d"}, records, expensive)
+	require.Equal(t, []Cluster{cluster("a"), cluster("b"), cluster("d")}, got)
+}
+
+// The laws of the package comment, on random builds.
+func TestLaws(t *testing.T) {
+	const seed = 7
+	rng := rand.New(rand.NewSource(seed))
+	for range 300 {
+		in := randomInput(rng)
+		p := Decide(in)
+
+		// The order of the input does not matter.
+		q := in
+		q.Units = slices.Clone(in.Units)
+		rng.Shuffle(len(q.Units), func(i, j int) { q.Units[i], q.Units[j] = q.Units[j], q.Units[i] })
+		q.Clusters = slices.Clone(in.Clusters)
+		rng.Shuffle(len(q.Clusters), func(i, j int) { q.Clusters[i], q.Clusters[j] = q.Clusters[j], q.Clusters[i] })
+		require.Equal(t, p.String(), decided(q))
+
+		// Imports do not depend on the placement.
+		q = in
+		q.Nodes = map[ir.UnitID]int{}
+		for _, u := range in.Units {
+			q.Nodes[u.ID] = rng.Intn(3)
+		}
+		other := Decide(q)
+		require.Equal(t, p.Imports, other.Imports)
+
+		// Numbers of nodes do not show in the refs.
+		q = in
+		q.Nodes = map[ir.UnitID]int{}
+		for u, n := range in.Nodes {
+			q.Nodes[u] = 10 - n
+		}
+		other = Decide(q)
+		require.ElementsMatch(t, refs(p), refs(other))
+
+		// Each unit that was built is exported once, no ref is written twice,
+		// and no part is too large unless it is one unit.
+		seen := map[ir.UnitID]bool{}
+		places := map[string]bool{}
+		for _, e := range p.Exports {
+			require.False(t, places[e.Entry.Attrs["ref"]])
+			places[e.Entry.Attrs["ref"]] = true
+			require.True(t, e.Records <= in.Limits.Records || len(e.Units) == 1)
+			for _, u := range e.Units {
+				require.False(t, seen[u])
+				seen[u] = true
+				require.Equal(t, in.Nodes[u], e.Node)
+			}
+		}
+		require.Equal(t, slices.Sorted(maps.Keys(in.Nodes)), slices.Sorted(maps.Keys(seen)))
+
+		// What one run writes the next one reads, whatever its placement.
+		q.Known = map[string][]string{repo.Name: nil}
+		for _, ref := range refs(p) {
+			_, tag := cutRef(ref)
+			q.Known[repo.Name] = append(q.Known[repo.Name], tag)
+		}
+		q.Limits.Siblings = 1000
+		other = Decide(q)
+		read := map[string]bool{}
+		for _, im := range other.Imports {
+			require.False(t, read[im.Entry.Attrs["ref"]])
+			read[im.Entry.Attrs["ref"]] = true
+		}
+		for _, ref := range refs(p) {
+			require.True(t, read[ref], ref)
+		}
+	}
+}
+
+func decided(in Input) string {
+	p := Decide(in)
+	return p.String()
+}
+
+func refs(p Policy) []string {
+	var refs []string
+	for _, e := range p.Exports {
+		refs = append(refs, e.Entry.Attrs["ref"])
+	}
+	return refs
+}
+
+func randomInput(rng *rand.Rand) Input {
+	in := Input{Repo: repo, Fleet: 3, Nodes: map[ir.UnitID]int{}, Records: map[ir.UnitID][]int{}, Limits: Limits{Records: 20}}
+	var names []string
+	for i := range 1 + rng.Intn(8) {
+		names = append(names, fmt.Sprintf("t%d", i))
+	}
+	in.Units = build(names...)
+	var ids []ir.UnitID
+	for _, u := range in.Units {
+		ids = append(ids, u.ID)
+		if rng.Intn(5) > 0 {
+			in.Nodes[u.ID] = rng.Intn(3)
+		}
+		start := rng.Intn(30)
+		in.Records[u.ID] = upTo(start, start+rng.Intn(25))
+	}
+	in.Clusters = Group(ids, in.Records, func(v int) bool { return v%5 == 0 })
+	if rng.Intn(2) == 0 {
+		in.Known = map[string][]string{repo.Name: {"dbake-" + in.Clusters[0].Name(), "dbake-" + in.Clusters[0].Name() + "-1", "dbake-x-01234567"}}
+	}
+	return in
+}
