@@ -176,7 +176,7 @@ import registry,ref=r:5000/team/cache:dbake-aaa-00000000 [sibling] the cache of 
 export registry,ignore-error=true,TAILdbake-web-4ded89b3 on 0 of web [cluster] one export for 1 unit
 no import registry r:5000/team/cache:dbake-web-4ded89b3 [absent] the registry does not have it yet
 no import registry r:5000/team/cache:dbake-aab-00000000 [limit] 2 refs of other sets of targets are imported already
-warning [limit] 1 cache refs in r:5000/team/cache are not read: they belong to other sets of targets, and 2 of those are read already; delete old tags with prefix dbake-
+warning [limit] 1 cache ref left unread in r:5000/team/cache: of the refs that other sets of targets wrote, the first 2 are read; delete old tags with prefix dbake-
 `,
 		},
 		{

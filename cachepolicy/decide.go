@@ -191,8 +191,8 @@ func (d *decider) imports() {
 		}
 	}
 	if limited > 0 && d.limits.Siblings > 0 {
-		d.warn("limit", ir.Range{}, "%s in %s not read: they belong to other sets of targets, and %d of those are read already; delete old tags with prefix %s-",
-			limited, d.in.Repo.Name, d.limits.Siblings, d.in.Repo.Prefix)
+		d.warn("limit", ir.Range{}, "%s left unread in %s: of the refs that other sets of targets wrote, the first %d are read; delete old tags with prefix %s-",
+			count(limited, "cache ref"), d.in.Repo.Name, d.limits.Siblings, d.in.Repo.Prefix)
 	}
 }
 
