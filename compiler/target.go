@@ -53,6 +53,10 @@ type definition struct {
 	policy           []ir.Policy
 	dependsOn        []string // extension of dbake
 
+	// Set on resolved targets only.
+	linked        bool    // built for those that read it
+	remoteContext *string // directory of the remote definition that is the context
+
 	// origins holds the place of each attribute, in the form that
 	// [ir.Target.Origins] documents.
 	origins map[string]ir.Range

@@ -18,6 +18,9 @@ type Project struct {
 	// Targets are the targets to build, linked ones included, in topological
 	// order; ties keep the order of definition.
 	Targets []*Target
+	// Warnings are what a strict reading of the files objects to, in order of
+	// place; nil unless asked for.
+	Warnings []*SourceError
 }
 
 // Group is a named list of targets and groups.
@@ -68,6 +71,14 @@ type Target struct {
 	// Linked is true for a target that is built only because another one names
 	// it in its contexts.
 	Linked bool
+
+	// RemoteContext is the directory of the remote definition that is the context,
+	// "." for its root; nil when the context does not come from the definition.
+	// Context then holds the URL of it, "" if it has none.
+	RemoteContext *string
+	// RemoteContexts are the named contexts that are directories of the remote
+	// definition. Contexts holds them as written.
+	RemoteContexts map[string]string
 
 	// Origins maps the path of an attribute, as "tags", "args.FOO" or
 	// "contexts.base", to the range of the value in the user's files. The empty

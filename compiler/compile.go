@@ -1,0 +1,374 @@
+package compiler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/tonistiigi/go-csvvalue"
+
+	"github.com/dbake/dbake/compiler/ir"
+)
+
+// Options are what a command line asks of the compiler. The zero value of every
+// field but Dir and Platform is "not given".
+type Options struct {
+	// Dir is the absolute working directory, from which relative paths start.
+	Dir string
+	// Env is the whole environment the compiler may see.
+	Env map[string]string
+	// Platform is the platform of the command in the form "linux/amd64", the value
+	// of BAKE_LOCAL_PLATFORM.
+	Platform string
+	// Stdin is read for the file "-".
+	Stdin io.Reader
+	// Remote fetches definitions given as a URL; nil refuses them.
+	Remote RemoteReader
+
+	Files   []string // -f
+	Targets []string // positional: [URL [CONTEXT-URL]] TARGET...
+	Vars    []string // --var NAME=VALUE
+
+	Overrides  []string // --set
+	Push, Load bool
+	NoCache    *bool
+	Pull       *bool
+	Call       string // --call METHOD[,format=...][,ignorestatus=...]
+	SBOM       string
+	Provenance string
+	Policy     []string
+
+	// Profiles limit compose files to services of these profiles and those
+	// without any. Empty enables all of them, as docker buildx does.
+	Profiles []string
+	// Exclude names targets, groups or patterns that are not to be built, unless
+	// another target reads them.
+	Exclude []string
+	// WithDeps treats the targets that the requested ones link to or depend on as
+	// if they were requested too.
+	WithDeps bool
+	// Strict fills Project.Warnings.
+	Strict bool
+}
+
+// The environment that changes how files are read.
+const (
+	envNoLookup      = "BUILDX_BAKE_DISABLE_VARS_ENV_LOOKUP"
+	envRelativePaths = "BUILDX_BAKE_FILE_RELATIVE_PATHS"
+	envEpoch         = "SOURCE_DATE_EPOCH"
+)
+
+// Compile resolves the targets that the options ask for. Problems in the files
+// are [ir.SourceError]s, of which there may be several, joined.
+func Compile(ctx context.Context, o Options) (*ir.Project, error) {
+	req := parseRequest(o.Targets)
+	args, err := o.overrides()
+	if err != nil {
+		return nil, err
+	}
+	def, err := o.load(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+
+	names, err := def.request(req.targets)
+	if err != nil {
+		return nil, err
+	}
+	r := &resolver{config: def.config, sources: def.sources, memo: map[string]*definition{}}
+	if r.overrides, err = parseOverrides(args.set, def.config, o.environment()); err != nil {
+		return nil, err
+	}
+	s, err := r.selectTargets(names)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.link(s); err != nil {
+		return nil, err
+	}
+	if err := o.restrict(r, s, names); err != nil {
+		return nil, err
+	}
+	targets, err := s.sorted(def.config)
+	if err != nil {
+		return nil, err
+	}
+	for _, t := range targets {
+		if args.noPolicy {
+			t.policy = []ir.Policy{{Disabled: true}}
+		}
+		t.setEpoch(o.Env[envEpoch])
+		if err := t.placeContext(o.Dir, def.remote); err != nil {
+			return nil, def.sources.at(t.origins["context"], err)
+		}
+		if err := o.validate(t); err != nil {
+			return nil, def.sources.at(t.origin(""), err)
+		}
+	}
+	p := &ir.Project{Dir: o.Dir}
+	for _, name := range ir.SortedKeys(s.groups) {
+		p.Groups = append(p.Groups, *s.groups[name])
+	}
+	for _, t := range targets {
+		p.Targets = append(p.Targets, t.lower(def.remote))
+	}
+	if o.Strict {
+		p.Warnings = def.warnings(p)
+	}
+	return p, nil
+}
+
+// arguments are the options that come down to overrides.
+type arguments struct {
+	set      []string
+	noPolicy bool
+}
+
+// overrides returns the values of --set followed by those that other options
+// stand for.
+func (o *Options) overrides() (arguments, error) {
+	var a arguments
+	a.set = slices.Clone(o.Overrides)
+	method, err := callMethod(o.Call)
+	if err != nil {
+		return a, err
+	}
+	if o.Push {
+		a.set = append(a.set, "*.push=true")
+	}
+	if o.Load {
+		a.set = append(a.set, "*.load=true")
+	}
+	if method != nil {
+		a.set = append(a.set, "*.call="+*method)
+	}
+	if o.NoCache != nil {
+		a.set = append(a.set, "*.no-cache="+strconv.FormatBool(*o.NoCache))
+	}
+	if o.Pull != nil {
+		a.set = append(a.set, "*.pull="+strconv.FormatBool(*o.Pull))
+	}
+	if o.SBOM != "" {
+		a.set = append(a.set, "*.attest="+attestShorthand("sbom", o.SBOM))
+	}
+	if o.Provenance != "" {
+		a.set = append(a.set, "*.attest="+attestShorthand("provenance", o.Provenance))
+	}
+
+	policies := make([]ir.Policy, len(o.Policy))
+	for i, text := range o.Policy {
+		if policies[i], err = parsePolicy(text); err != nil {
+			return a, err
+		}
+	}
+	for i, p := range policies {
+		switch {
+		case p.Filename != "":
+			return a, errors.New("--policy does not accept filename; define policy files in the bake definition")
+		case p.Reset:
+			return a, errors.New("--policy does not accept reset; define policy composition in the bake definition")
+		case p.Disabled && (p.Strict != nil || p.LogLevel != nil || len(policies) > 1):
+			return a, errors.New("disabled policy cannot be combined with other policy flags")
+		case p.Disabled:
+			a.noPolicy = true
+			return a, nil
+		}
+		a.set = append(a.set, "*.policy+="+o.Policy[i])
+	}
+	return a, nil
+}
+
+// callMethod returns the frontend method that --call names, nil for a plain
+// build.
+func callMethod(call string) (*string, error) {
+	if call == "" {
+		return nil, nil
+	}
+	fields, err := csvvalue.Fields(call, nil)
+	if err != nil {
+		return nil, fmt.Errorf("parse --call: %w", err)
+	}
+	var name string
+	for _, f := range fields {
+		key, value, ok := strings.Cut(f, "=")
+		switch {
+		case !ok && name != "":
+			return nil, fmt.Errorf("invalid print value: %s", call)
+		case !ok:
+			name = f
+		case key == "ignorestatus":
+			if _, err := strconv.ParseBool(value); err != nil {
+				return nil, fmt.Errorf("invalid ignorestatus print value: %s: %w", value, err)
+			}
+		case key != "format":
+			return nil, fmt.Errorf("invalid print field: %s", f)
+		}
+	}
+	switch name {
+	case "build":
+		return nil, nil
+	case "check":
+		name = "lint"
+	}
+	return &name, nil
+}
+
+// environment returns what looks names up in the environment, nil if files may
+// not see it.
+func (o *Options) environment() func(string) (string, bool) {
+	if off, err := strconv.ParseBool(o.Env[envNoLookup]); err == nil && off {
+		return nil
+	}
+	return func(name string) (string, bool) {
+		v, ok := o.Env[name]
+		return v, ok
+	}
+}
+
+// variables returns the values of --var by name.
+func (o *Options) variables() (map[string]string, error) {
+	vars := make(map[string]string, len(o.Vars))
+	for _, v := range o.Vars {
+		if v == "" {
+			continue
+		}
+		name, value, ok := strings.Cut(v, "=")
+		switch {
+		case !ok:
+			return nil, fmt.Errorf("invalid variable %q, expected key=value", v)
+		case name == "":
+			return nil, fmt.Errorf("invalid variable %q, key is empty", v)
+		}
+		vars[name] = value
+	}
+	return vars, nil
+}
+
+// relativePaths reports whether local paths start from the files that hold them.
+func (o *Options) relativePaths() (bool, error) {
+	v := strings.TrimSpace(o.Env[envRelativePaths])
+	if v == "" {
+		return false, nil
+	}
+	on, err := strconv.ParseBool(v)
+	if err != nil {
+		return false, fmt.Errorf("failed to parse %s value %q: %w", envRelativePaths, v, err)
+	}
+	return on, nil
+}
+
+// loaded is a definition with everything evaluated and nothing selected.
+type loaded struct {
+	config    *config
+	evaluator *evaluator
+	files     classified
+	sources   sources
+	remote    *RemoteDefinition
+}
+
+// load reads and evaluates the definition.
+func (o *Options) load(ctx context.Context, req request) (*loaded, error) {
+	files, remote, err := o.readFiles(ctx, req.url)
+	if err != nil {
+		return nil, err
+	}
+	if len(files) == 0 {
+		return nil, errNoDefinition
+	}
+	vars, err := o.variables()
+	if err != nil {
+		return nil, err
+	}
+	relative, err := o.relativePaths()
+	if err != nil {
+		return nil, err
+	}
+
+	compose := composeOptions{Dir: o.Dir, Vars: vars}
+	env := o.environment()
+	if env != nil {
+		compose.Env = o.Env
+	}
+	lookup := func(name string) (string, bool) {
+		if v, ok := vars[name]; ok {
+			return v, true
+		}
+		if env != nil {
+			return env(name)
+		}
+		return "", false
+	}
+
+	src := sources{}
+	for _, f := range files {
+		src[f.Name] = f.Data
+	}
+	byFamily, err := classify(ctx, files, compose)
+	if err != nil {
+		return nil, src.explain(err)
+	}
+	for _, f := range byFamily.hcl {
+		src[f.Name] = f.Data
+	}
+
+	c := &config{}
+	if len(byFamily.compose) > 0 {
+		targets, groups, err := parseCompose(ctx, byFamily.compose, compose)
+		if err != nil {
+			return nil, err
+		}
+		for _, t := range targets {
+			c.addTarget(t)
+		}
+		for i := range groups {
+			c.groups = append(c.groups, &groups[i])
+		}
+	}
+	builtins := map[string]string{"BAKE_CMD_CONTEXT": req.cmdContext, "BAKE_LOCAL_PLATFORM": o.Platform}
+	e := newEvaluator(src, builtins, lookup)
+	if len(byFamily.hcl) > 0 {
+		diags := e.read(byFamily.hcl)
+		if !diags.HasErrors() {
+			diags = append(diags, e.evaluate(c)...)
+		}
+		if diags.HasErrors() {
+			return nil, src.explain(diags)
+		}
+	}
+	c.finish()
+	if relative {
+		c.rebase()
+	}
+	return &loaded{config: c, evaluator: e, files: byFamily, sources: src, remote: remote}, nil
+}
+
+// request returns the names of groups and targets that were asked for.
+func (l *loaded) request(args []string) ([]string, error) {
+	var names []string
+	for _, arg := range args {
+		matched, err := l.config.matchNames(arg)
+		if err != nil {
+			return nil, err
+		}
+		names = append(names, matched...)
+	}
+	return unique(names), nil
+}
+
+// setEpoch gives the target the build argument for reproducible times, unless it
+// has it.
+func (t *definition) setEpoch(epoch string) {
+	if _, ok := t.args[envEpoch]; ok || epoch == "" {
+		return
+	}
+	t.args = maps.Clone(t.args)
+	if t.args == nil {
+		t.args = map[string]*string{}
+	}
+	t.args[envEpoch] = &epoch
+}

@@ -1,0 +1,118 @@
+package compiler
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// defaultFiles are read when no file is named, all that exist, in this order.
+var defaultFiles = []string{
+	"compose.yaml",
+	"compose.yml",
+	"docker-compose.yml",
+	"docker-compose.yaml",
+	"docker-bake.json",
+	"docker-bake.hcl",
+	"docker-bake.override.json",
+	"docker-bake.override.hcl",
+}
+
+// The environment that names files.
+const (
+	envFile      = "BUILDX_BAKE_FILE"
+	envSeparator = "BUILDX_BAKE_PATH_SEPARATOR"
+)
+
+// errNoDefinition says that there was nothing to read.
+var errNoDefinition = errors.New("couldn't find a bake definition")
+
+// fileNames returns the files that were named: as options, else in the
+// environment, where each must exist; nil stands for the default files.
+func (o *Options) fileNames() ([]string, error) {
+	if len(o.Files) > 0 {
+		return o.Files, nil
+	}
+	list, ok := o.Env[envFile]
+	if !ok {
+		return nil, nil
+	}
+	sep := o.Env[envSeparator]
+	if sep == "" {
+		sep = string(os.PathListSeparator)
+	}
+	var names []string
+	for name := range strings.SplitSeq(list, sep) {
+		name = strings.TrimSpace(name)
+		if name == "" {
+			continue
+		}
+		if name != stdio {
+			if _, err := os.Stat(o.path(name)); err != nil {
+				return nil, asNamed(err, name)
+			}
+		}
+		names = append(names, name)
+	}
+	return names, nil
+}
+
+// readLocal reads files, or for none the default files.
+func (o *Options) readLocal(names []string) ([]sourceFile, error) {
+	optional := len(names) == 0
+	if optional {
+		names = defaultFiles
+	}
+	var files []sourceFile
+	for _, name := range names {
+		data, err := o.readFile(name)
+		if optional && errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if len(data) == 0 && name != stdio {
+			continue // an empty file counts as none
+		}
+		files = append(files, sourceFile{Name: name, Data: data})
+	}
+	return files, nil
+}
+
+func (o *Options) readFile(name string) ([]byte, error) {
+	if name == stdio {
+		if o.Stdin == nil {
+			return nil, nil
+		}
+		data, err := io.ReadAll(o.Stdin)
+		if err != nil {
+			return nil, fmt.Errorf("read standard input: %w", err)
+		}
+		return data, nil
+	}
+	data, err := os.ReadFile(o.path(name))
+	return data, asNamed(err, name)
+}
+
+// path returns the place of a file that was named relative to the working
+// directory.
+func (o *Options) path(name string) string {
+	if filepath.IsAbs(name) {
+		return name
+	}
+	return filepath.Join(o.Dir, name)
+}
+
+// asNamed makes an error about a file speak of it as the user did.
+func asNamed(err error, name string) error {
+	var pathErr *fs.PathError
+	if errors.As(err, &pathErr) {
+		return &fs.PathError{Op: pathErr.Op, Path: name, Err: pathErr.Err}
+	}
+	return err
+}

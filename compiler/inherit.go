@@ -1,0 +1,148 @@
+package compiler
+
+import (
+	"fmt"
+
+	"github.com/dbake/dbake/compiler/ir"
+)
+
+// resolver turns definitions into targets: inheritance, overrides, defaults.
+type resolver struct {
+	config    *config
+	overrides overrides
+	sources   sources
+	// memo holds parents that are the same for every child.
+	memo map[string]*definition
+}
+
+// target resolves the target of that name.
+func (r *resolver) target(name string) (*definition, error) {
+	parent, _, err := r.inherit(name, map[string]*definition{})
+	if err != nil {
+		return nil, err
+	}
+	copied := *parent
+	t := &copied
+	t.name = name
+	t.inherits = nil
+	if t.context == nil {
+		dir := t.base.defaultContext()
+		t.context = &dir
+	}
+	if t.dockerfile == nil || *t.dockerfile == "" {
+		name := "Dockerfile"
+		t.dockerfile = &name
+	}
+	return t, nil
+}
+
+// inherit merges the parents of a target in their order, each completely
+// resolved with its own overrides, then the target itself, and applies its
+// overrides. A parent that is already being resolved further up is skipped; then
+// the result is not whole, which the second value tells.
+func (r *resolver) inherit(name string, visited map[string]*definition) (*definition, bool, error) {
+	if t, ok := r.memo[name]; ok {
+		return t, true, nil
+	}
+	if t, ok := visited[name]; ok {
+		return t, t != nil, nil
+	}
+	visited[name] = nil
+	own, ok := r.config.byName[name]
+	if !ok {
+		return nil, false, fmt.Errorf("failed to find target %s", name)
+	}
+	t := &definition{}
+	whole := true
+	for i, parent := range own.inherits {
+		p, ok, err := r.inherit(parent, visited)
+		if err != nil {
+			return nil, false, r.sources.at(own.origin(fmt.Sprintf("inherits.%d", i)), err)
+		}
+		whole = whole && ok
+		if p != nil {
+			t.merge(p)
+		}
+	}
+	t.merge(own)
+	if err := t.apply(r.overrides[name]); err != nil {
+		return nil, false, err
+	}
+	t.normalize()
+	visited[name] = t
+	// Lists of cache imports are shared with the children and may be written to by
+	// them, so a target that has one is resolved anew for each.
+	if whole && t.cacheFrom == nil {
+		r.memo[name] = t
+	}
+	return t, whole, nil
+}
+
+// group returns the targets and groups that a name leads to, itself included.
+// Groups come first; what is no group is taken for a target. A group met again on
+// the way down leads nowhere, so that its name is looked up among the targets.
+func (c *config) group(name string) (targets, groups []string) {
+	byName := c.groupIndex()
+	type visit struct{ targets, groups []string }
+	visited := map[string]visit{}
+	var walk func(name string) ([]string, []string)
+	walk = func(name string) ([]string, []string) {
+		if v, ok := visited[name]; ok {
+			return v.targets, v.groups
+		}
+		g, ok := byName[name]
+		if !ok {
+			return []string{name}, nil
+		}
+		visited[name] = visit{}
+		v := visit{groups: []string{name}}
+		for _, member := range g.Targets {
+			t, gs := walk(member)
+			if len(t) == 0 {
+				t = []string{member}
+			}
+			v.targets = append(v.targets, t...)
+			v.groups = append(v.groups, gs...)
+		}
+		v.targets, v.groups = unique(v.targets), unique(v.groups)
+		visited[name] = v
+		return v.targets, v.groups
+	}
+	return walk(name)
+}
+
+// selection is what a request resolves to.
+type selection struct {
+	targets map[string]*definition
+	order   []string // of targets: as asked for, then links as they were met
+	groups  map[string]*ir.Group
+}
+
+// selectTargets resolves the targets that names ask for.
+func (r *resolver) selectTargets(names []string) (*selection, error) {
+	s := &selection{targets: map[string]*definition{}, groups: map[string]*ir.Group{}}
+	byName := r.config.groupIndex()
+	for _, name := range names {
+		targets, groups := r.config.group(name)
+		for _, t := range targets {
+			if _, ok := s.targets[t]; ok {
+				continue
+			}
+			d, err := r.target(t)
+			if err != nil {
+				return nil, err
+			}
+			s.add(t, d)
+		}
+		for _, g := range groups {
+			s.groups[g] = byName[g]
+		}
+	}
+	s.addDefaultGroup(names)
+	return s, nil
+}
+
+func (s *selection) add(name string, t *definition) {
+	s.targets[name] = t
+	s.order = append(s.order, name)
+}

@@ -1,0 +1,156 @@
+package compiler
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/dbake/dbake/compiler/ir"
+)
+
+// linker brings in the targets that others read through their contexts.
+type linker struct {
+	resolver  *resolver
+	selection *selection
+	done      map[string]struct{}
+}
+
+// link adds every target that the selected ones link to, directly or not. A
+// target that is there only because of a link exports nothing.
+func (r *resolver) link(s *selection) error {
+	l := &linker{resolver: r, selection: s, done: map[string]struct{}{}}
+	for _, name := range slices.Clone(s.order) {
+		if err := l.visit(name, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l *linker) visit(name string, path []string) error {
+	if _, ok := l.done[name]; ok {
+		return nil
+	}
+	path = append(slices.Clip(path), name)
+	t := l.selection.targets[name]
+	for _, key := range ir.SortedKeys(t.contexts) {
+		link, ok := ir.LinkTarget(t.contexts[key])
+		if !ok {
+			continue
+		}
+		switch {
+		case link == name:
+			return l.explain(t, key, fmt.Errorf("target %s cannot link to itself", link))
+		case slices.Contains(path, link):
+			return l.explain(t, key, fmt.Errorf("infinite loop from %s to %s", name, link))
+		}
+		linked, ok := l.selection.targets[link]
+		if !ok {
+			var err error
+			if linked, err = l.resolver.target(link); err != nil {
+				return l.explain(t, key, err)
+			}
+			linked.outputs = []*ir.Output{{Type: "cacheonly"}}
+			linked.linked = true
+			l.selection.add(link, linked)
+		}
+		if err := l.visit(link, path); err != nil {
+			return err
+		}
+		for _, e := range linked.entitlements {
+			if !slices.Contains(t.entitlements, e) {
+				t.entitlements = append(slices.Clip(t.entitlements), e)
+			}
+		}
+		if len(t.platforms) > 1 && len(linked.platforms) > 1 && !subset(t.platforms, linked.platforms) {
+			return l.explain(t, key, fmt.Errorf("target %s can't be used by %s because its platforms %v are not a subset of %v",
+				link, name, t.platforms, linked.platforms))
+		}
+	}
+	l.done[name] = struct{}{}
+	return nil
+}
+
+// explain puts the place of a context beside what is wrong with it.
+func (l *linker) explain(t *definition, key string, err error) error {
+	return l.resolver.sources.at(t.origin("contexts."+key), err)
+}
+
+func subset(list, of []string) bool {
+	for _, v := range list {
+		if !slices.Contains(of, v) {
+			return false
+		}
+	}
+	return true
+}
+
+// addDefaultGroup names the request: the group "default" holds what was asked
+// for, and its own members if it was among that.
+func (s *selection) addDefaultGroup(names []string) {
+	var d ir.Group
+	if g, ok := s.groups["default"]; ok {
+		d = *g
+		d.Targets = slices.Clone(g.Targets)
+	}
+	_, exists := s.groups["default"]
+	d.Name = "default"
+	for _, name := range names {
+		if exists && name == "default" {
+			continue
+		}
+		exists = true
+		d.Targets = append(d.Targets, name)
+	}
+	if len(d.Targets) > 0 {
+		d.Targets = unique(d.Targets)
+	}
+	slices.Sort(d.Targets)
+	if exists {
+		s.groups["default"] = &d
+	}
+}
+
+// order returns the targets of a selection so that links and depends_on edges
+// point backwards, ties in order of definition.
+func (s *selection) sorted(c *config) ([]*definition, error) {
+	const visiting, visited = 1, 2
+	state := make(map[string]int, len(s.targets))
+	out := make([]*definition, 0, len(s.targets))
+	var path []string
+	var visit func(name string) error
+	visit = func(name string) error {
+		t, ok := s.targets[name]
+		if !ok || state[name] == visited {
+			return nil
+		}
+		if state[name] == visiting {
+			loop := append(path[slices.Index(path, name):], name)
+			return fmt.Errorf("depends_on loop: %s", strings.Join(loop, " -> "))
+		}
+		state[name] = visiting
+		path = append(path, name)
+		for _, key := range ir.SortedKeys(t.contexts) {
+			if link, ok := ir.LinkTarget(t.contexts[key]); ok {
+				if err := visit(link); err != nil {
+					return err
+				}
+			}
+		}
+		for _, before := range t.dependsOn {
+			if err := visit(before); err != nil {
+				return err
+			}
+		}
+		path = path[:len(path)-1]
+		state[name] = visited
+		out = append(out, t)
+		return nil
+	}
+	for _, t := range c.targets {
+		if err := visit(t.name); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}

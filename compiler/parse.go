@@ -1,0 +1,100 @@
+package compiler
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclparse"
+)
+
+// sourceFile is a definition file as it was read: its name as the user gave it
+// and its bytes.
+type sourceFile struct {
+	Name string
+	Data []byte
+}
+
+// hclSource is a parsed file of the HCL family.
+type hclSource struct {
+	sourceFile
+	body hcl.Body
+	// json is true when the file was read in the JSON syntax, in which
+	// expressions hide in strings.
+	json bool
+}
+
+// classified are the definition files by family, each in the order given.
+type classified struct {
+	compose []sourceFile
+	hcl     []hclSource
+}
+
+// classify tells compose files from bake files and parses the latter.
+//
+// The name decides where it can: .yml and .yaml are compose, .json and .hcl are
+// bake files in the syntax of that name. Anything else, standard input too, is
+// what it can be read as: compose, then HCL, then JSON.
+func classify(ctx context.Context, files []sourceFile, opt composeOptions) (classified, error) {
+	var c classified
+	for _, f := range files {
+		isCompose, composeErr := looksLikeCompose(ctx, f, opt)
+		if isCompose {
+			if composeErr != nil {
+				return classified{}, composeErr
+			}
+			c.compose = append(c.compose, f)
+			continue
+		}
+		src, err := parseHCL(f)
+		if err != nil {
+			return classified{}, explainSyntax(f, composeErr, err)
+		}
+		c.hcl = append(c.hcl, src)
+	}
+	return c, nil
+}
+
+// explainSyntax returns the error for a file that no syntax fits.
+func explainSyntax(f sourceFile, composeErr error, err error) error {
+	if composeErr == nil || hasBakeExtension(f.Name) {
+		return err
+	}
+	return fmt.Errorf("failed to parse %s: parsing yaml: %s, parsing hcl: %w", f.Name, composeErr, err)
+}
+
+func hasBakeExtension(name string) bool {
+	return strings.HasSuffix(name, ".json") || strings.HasSuffix(name, ".hcl")
+}
+
+// parseHCL parses a file of the HCL family. Diagnostics of a file whose name
+// tells no syntax name it with the syntax appended, as "-.hcl".
+func parseHCL(f sourceFile) (hclSource, error) {
+	parser := hclparse.NewParser()
+	switch {
+	case strings.HasSuffix(f.Name, ".json"):
+		file, diags := parser.ParseJSON(f.Data, f.Name)
+		if diags.HasErrors() {
+			return hclSource{}, diags
+		}
+		return hclSource{sourceFile: f, body: file.Body, json: true}, nil
+	case strings.HasSuffix(f.Name, ".hcl"):
+		file, diags := parser.ParseHCL(f.Data, f.Name)
+		if diags.HasErrors() {
+			return hclSource{}, diags
+		}
+		return hclSource{sourceFile: f, body: file.Body}, nil
+	}
+
+	asHCL := sourceFile{Name: f.Name + ".hcl", Data: f.Data}
+	file, diags := parser.ParseHCL(f.Data, asHCL.Name)
+	if !diags.HasErrors() {
+		return hclSource{sourceFile: asHCL, body: file.Body}, nil
+	}
+	asJSON := sourceFile{Name: f.Name + ".json", Data: f.Data}
+	if file, diags := parser.ParseJSON(f.Data, asJSON.Name); !diags.HasErrors() {
+		return hclSource{sourceFile: asJSON, body: file.Body, json: true}, nil
+	}
+	return hclSource{}, diags
+}
