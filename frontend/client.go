@@ -82,11 +82,11 @@ func newRecorder(c *compilation, in *inputs, remote gateway.Client) (*recorder, 
 		r.llbCaps = *c.LLBCaps
 	}
 	for name, def := range in.defs {
-		op, err := llb.NewDefinitionOp(def)
+		st, err := defState(def)
 		if err != nil {
 			return nil, fmt.Errorf("result of a linked target as context %s: %w", name, err)
 		}
-		r.frontends[name] = llb.NewState(op)
+		r.frontends[name] = st
 	}
 	return r, nil
 }
@@ -207,23 +207,31 @@ func isDockerfileFrontend(image string) bool {
 // ResolveImageConfig implements gateway.Client. The reference it returns names
 // the digest, so that the frontend's image sources do as well.
 func (r *recorder) ResolveImageConfig(ctx context.Context, ref string, opt sourceresolver.Opt) (string, digest.Digest, []byte, error) {
+	pinned, img, err := r.resolve(ctx, ref, opt)
+	if err != nil {
+		return "", "", nil, metadataError(ref, err)
+	}
+	return pinned, img.Digest, img.Config, nil
+}
+
+func (r *recorder) resolve(ctx context.Context, ref string, opt sourceresolver.Opt) (string, *Image, error) {
+	p := r.platform
 	if o := opt.OCILayoutOpt; o != nil {
-		p := r.platform
 		if o.Platform != nil {
 			p = *o.Platform
 		}
-		dgst, config, err := layoutConfig(ctx, r.in.ociStores[o.Store.StoreID], ref, p)
-		return ref, dgst, config, err
+		img, err := layoutImage(ctx, r.in.ociStores[o.Store.StoreID], ref, p)
+		return ref, img, err
 	}
-	p := r.platform
 	if o := opt.ImageOpt; o != nil && o.Platform != nil {
 		p = *o.Platform
 	}
-	pinned, img, err := r.image(ctx, ref, p)
-	if err != nil {
-		return "", "", nil, err
-	}
-	return pinned, img.Digest, img.Config, nil
+	return r.image(ctx, ref, p)
+}
+
+// metadataError is what a node says when an image cannot be resolved.
+func metadataError(ref string, err error) error {
+	return fmt.Errorf("failed to resolve source metadata for %s: %w", ref, err)
 }
 
 // image resolves an image and returns its pinned reference.
@@ -235,7 +243,7 @@ func (r *recorder) image(ctx context.Context, ref string, p ocispecs.Platform) (
 	named = reference.TagNameOnly(named)
 	img, err := r.resolver.Resolve(ctx, ImageRequest{Ref: named, Platform: platforms.Normalize(p)})
 	if err != nil {
-		return "", nil, fmt.Errorf("failed to resolve source metadata for %s: %w", named, err)
+		return "", nil, err
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -263,15 +271,15 @@ func (r *recorder) ResolveSourceMetadata(ctx context.Context, op *pb.SourceOp, o
 				Store: sourceresolver.ResolveImageConfigOptStore{StoreID: op.Attrs[pb.AttrOCILayoutStoreID]},
 			}
 		}
-		ref, dgst, config, err := r.ResolveImageConfig(ctx, ref, opt)
+		ref, img, err := r.resolve(ctx, ref, opt)
 		if err != nil {
-			return nil, err
+			return nil, err // the caller says what it is about
 		}
 		op = op.CloneVT()
 		op.Identifier = scheme + "://" + ref
 		return &sourceresolver.MetaResponse{
 			Op:    op,
-			Image: &sourceresolver.ResolveImageResponse{Digest: dgst, Config: config},
+			Image: &sourceresolver.ResolveImageResponse{Digest: img.Digest, Config: img.Config},
 		}, nil
 	}
 	node, err := r.nodeOr("args.SOURCE_DATE_EPOCH", "metadata of %s", op.Identifier)

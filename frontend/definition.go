@@ -292,11 +292,11 @@ func (c *compilation) needs(unit *Unit, in *inputs) error {
 		setDefault(unit.OCIStores, id, in.ociStores[id])
 	}
 	for _, s := range in.unit.Target.Secrets {
-		id, s := c.ids.secret(in.unit.Target, s.ID)
+		id, s, _ := c.ids.secret(in.unit.Target, s.ID)
 		unit.Secrets[id] = s
 	}
 	for _, s := range in.unit.Target.SSH {
-		id, s := c.ids.agent(in.unit.Target, s.ID)
+		id, s, _ := c.ids.agent(in.unit.Target, s.ID)
 		unit.SSH[id] = s
 	}
 	for name := range f.locals {
@@ -308,16 +308,6 @@ func (c *compilation) needs(unit *Unit, in *inputs) error {
 	keep(unit.OCIStores, f.stores)
 	keep(unit.Secrets, f.secrets)
 	keep(unit.SSH, f.agents)
-	for id := range f.secrets {
-		if _, ok := unit.Secrets[id]; !ok {
-			unit.Secrets[id] = ir.Secret{ID: id}
-		}
-	}
-	for id := range f.agents {
-		if _, ok := unit.SSH[id]; !ok {
-			unit.SSH[id] = ir.SSH{ID: id}
-		}
-	}
 	unit.Entitlements = ir.SortedKeys(f.entitlements)
 	return nil
 }

@@ -68,7 +68,8 @@ func (c *compilation) blame(in *inputs, err error) ir.Range {
 		return t.Origin("args.SOURCE_DATE_EPOCH")
 	case strings.Contains(msg, "BUILDKIT_DOCKERFILE_CHECK"):
 		return t.Origin("args.BUILDKIT_DOCKERFILE_CHECK")
-	case strings.Contains(msg, "sbom"), strings.Contains(msg, "scanner "):
+	case in.attrs["attest:sbom"] != "" && (strings.HasPrefix(msg, "scanner ") || strings.HasPrefix(msg, "failed to resolve source metadata")):
+		// Images of the Dockerfile come with a line.
 		return t.Origin("attest")
 	case strings.Contains(msg, "Dockerfile cannot be empty"), strings.Contains(msg, "no stages to build"),
 		strings.Contains(msg, "file with no instructions"):

@@ -100,7 +100,8 @@ type Unit struct {
 	// OCIStores are the directories of OCI image layouts, by store id.
 	OCIStores map[string]string
 	// Secrets and SSH are the sources of the ids in Definition and
-	// Attestations. An id that no target declares has an entry with its ID only.
+	// Attestations. An id that the target of the step does not declare has no
+	// entry; nothing must be served for it.
 	Secrets map[string]ir.Secret
 	SSH     map[string]ir.SSH
 	// Entitlements are those that the ops need, sorted: "network.host",

@@ -57,38 +57,40 @@ func sourceKey(s any) string {
 	return digest.FromBytes(data).Encoded()[:12]
 }
 
-const undeclared = "undeclared"
+// undeclared ends an id that several targets declare, but not the one whose step
+// asks for it.
+const undeclared = ".undeclared"
 
 // secret returns the id in definitions for id as target t uses it, and its
-// source.
-func (it *idTable) secret(t *ir.Target, id string) (string, ir.Secret) {
+// source if t declares it.
+func (it *idTable) secret(t *ir.Target, id string) (string, ir.Secret, bool) {
 	for _, s := range t.Secrets {
 		if s.ID == id {
 			if it.secrets[id] {
-				return id + "." + sourceKey(s), s
+				return id + "." + sourceKey(s), s, true
 			}
-			return id, s
+			return id, s, true
 		}
 	}
 	if it.secrets[id] {
-		return id + "." + undeclared, ir.Secret{ID: id}
+		id += undeclared
 	}
-	return id, ir.Secret{ID: id}
+	return id, ir.Secret{}, false
 }
 
 // agent is secret for SSH agents.
-func (it *idTable) agent(t *ir.Target, id string) (string, ir.SSH) {
+func (it *idTable) agent(t *ir.Target, id string) (string, ir.SSH, bool) {
 	id = sshID(id)
 	for _, s := range t.SSH {
 		if sshID(s.ID) == id {
 			if it.ssh[id] {
-				return id + "." + sourceKey(s), s
+				return id + "." + sourceKey(s), s, true
 			}
-			return id, s
+			return id, s, true
 		}
 	}
 	if it.ssh[id] {
-		return id + "." + undeclared, ir.SSH{ID: id}
+		id += undeclared
 	}
-	return id, ir.SSH{ID: id}
+	return id, ir.SSH{}, false
 }

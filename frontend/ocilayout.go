@@ -1,6 +1,7 @@
 package frontend
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -10,7 +11,6 @@ import (
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
-	"github.com/containerd/containerd/v2/plugins/content/local"
 	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
 	"github.com/moby/buildkit/util/imageutil"
@@ -66,37 +66,55 @@ func layoutDigest(dir, tag string) (string, error) {
 	return "", fmt.Errorf("no image with tag %q", tag)
 }
 
-// layoutConfig returns digest and config of the image that ref names by digest in
-// the layout at dir.
-func layoutConfig(ctx context.Context, dir, ref string, p ocispecs.Platform) (digest.Digest, []byte, error) {
+// layoutImage returns the image that ref names by digest in the layout at dir.
+func layoutImage(ctx context.Context, dir, ref string, p ocispecs.Platform) (*Image, error) {
 	if dir == "" {
-		return "", nil, fmt.Errorf("no OCI layout for %s", ref)
+		return nil, fmt.Errorf("no OCI layout for %s", ref)
 	}
 	named, err := reference.ParseNormalizedNamed(ref)
 	if err != nil {
-		return "", nil, err
+		return nil, err
 	}
 	digested, ok := named.(reference.Digested)
 	if !ok {
-		return "", nil, fmt.Errorf("oci-layout reference %q has no digest", ref)
+		return nil, fmt.Errorf("oci-layout reference %q has no digest", ref)
 	}
-	store, err := local.NewStore(dir)
+	dgst := digested.Digest()
+	store := layoutBlobs(dir)
+	desc, err := describeBlob(ctx, store, dgst)
 	if err != nil {
-		return "", nil, fmt.Errorf("open OCI layout: %w", err)
-	}
-	desc, err := describeBlob(ctx, store, digested.Digest())
-	if err != nil {
-		return "", nil, err
+		return nil, err
 	}
 	config, err := images.Config(ctx, store, desc, platforms.Only(p))
 	if err != nil {
-		return "", nil, fmt.Errorf("image %s in OCI layout: %w", digested.Digest(), err)
+		return nil, fmt.Errorf("image %s in OCI layout: %w", dgst, err)
 	}
 	data, err := content.ReadBlob(ctx, store, config)
 	if err != nil {
-		return "", nil, fmt.Errorf("config of image %s in OCI layout: %w", digested.Digest(), err)
+		return nil, fmt.Errorf("config of image %s in OCI layout: %w", dgst, err)
 	}
-	return digested.Digest(), data, nil
+	return &Image{Digest: dgst, Config: data}, nil
+}
+
+// layoutBlobs reads the blobs of the layout in a directory. The content store of
+// containerd would do, but writes into the directory.
+type layoutBlobs string
+
+var _ content.Provider = layoutBlobs("")
+
+// ReaderAt implements content.Provider.
+func (dir layoutBlobs) ReaderAt(_ context.Context, desc ocispecs.Descriptor) (content.ReaderAt, error) {
+	if err := desc.Digest.Validate(); err != nil {
+		return nil, err
+	}
+	data, err := os.ReadFile(filepath.Join(string(dir), "blobs", desc.Digest.Algorithm().String(), desc.Digest.Encoded()))
+	if err != nil {
+		return nil, err
+	}
+	if got := desc.Digest.Algorithm().FromBytes(data); got != desc.Digest {
+		return nil, fmt.Errorf("has digest %s", got)
+	}
+	return blobBytes{bytes.NewReader(data)}, nil
 }
 
 // describeBlob returns the descriptor of a manifest or index.

@@ -37,7 +37,12 @@ var _ gateway.Reference = (*recordedRef)(nil)
 // ToState implements gateway.Reference.
 func (r *recordedRef) ToState() (llb.State, error) { return defState(r.def) }
 
+// defState returns the state that a definition describes; one without ops is
+// scratch.
 func defState(def *pb.Definition) (llb.State, error) {
+	if len(def.GetDef()) == 0 {
+		return llb.Scratch(), nil
+	}
 	op, err := llb.NewDefinitionOp(def)
 	if err != nil {
 		return llb.State{}, err

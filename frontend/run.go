@@ -179,12 +179,15 @@ func (c *compilation) rewriter(in *inputs, rec *recorder) *rewriter {
 	t := in.unit.Target
 	return &rewriter{
 		rename: in.rename,
-		secret: func(id string) string { id, _ = c.ids.secret(t, id); return id },
-		agent:  func(id string) string { id, _ = c.ids.agent(t, id); return id },
+		secret: func(id string) string { id, _, _ = c.ids.secret(t, id); return id },
+		agent:  func(id string) string { id, _, _ = c.ids.agent(t, id); return id },
 		pin: func(ctx context.Context, ref string, p *pb.Platform) (string, error) {
 			return pinReference(ref, func(named reference.Named) (string, error) {
 				pinned, _, err := rec.image(ctx, named.String(), platformSpec(p, c.NodePlatform))
-				return pinned, err
+				if err != nil {
+					return "", metadataError(named.String(), err)
+				}
+				return pinned, nil
 			})
 		},
 	}

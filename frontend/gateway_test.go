@@ -1,0 +1,231 @@
+package frontend
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/moby/buildkit/client/llb"
+	"github.com/moby/buildkit/client/llb/sourceresolver"
+	gateway "github.com/moby/buildkit/frontend/gateway/client"
+	"github.com/moby/buildkit/solver/pb"
+	"github.com/stretchr/testify/require"
+	"github.com/tonistiigi/fsutil/types"
+
+	"github.com/dbake/dbake/compiler/ir"
+)
+
+// stubNode is a node whose sources hold the given files, and whose foreign
+// frontend turns every line "COPY x" of the Dockerfile into a copy from the
+// context.
+type stubNode struct {
+	gateway.Client
+	files map[string]string
+
+	mu       sync.Mutex // guards the fields below
+	sessions []Session
+	solved   []gateway.SolveRequest
+}
+
+func (n *stubNode) Build(ctx context.Context, s Session, fn func(context.Context, gateway.Client) error) error {
+	n.mu.Lock()
+	n.sessions = append(n.sessions, s)
+	n.mu.Unlock()
+	return fn(ctx, n)
+}
+
+func (n *stubNode) BuildOpts() gateway.BuildOpts {
+	return gateway.BuildOpts{SessionID: "session-of-the-node"}
+}
+
+func (n *stubNode) Solve(ctx context.Context, req gateway.SolveRequest) (*gateway.Result, error) {
+	n.mu.Lock()
+	n.solved = append(n.solved, req)
+	session := n.sessions[len(n.sessions)-1]
+	n.mu.Unlock()
+	res := gateway.NewResult()
+	if req.Frontend == "" {
+		res.SetRef(stubRef{files: n.files})
+		return res, nil
+	}
+	data, err := os.ReadFile(filepath.Join(session.Locals[req.FrontendOpt["dockerfilekey"]], req.FrontendOpt["filename"]))
+	if err != nil {
+		return nil, err
+	}
+	st := llb.Image("busybox")
+	for line := range strings.Lines(string(data)) {
+		if file, ok := strings.CutPrefix(strings.TrimSpace(line), "COPY "); ok {
+			st = st.File(llb.Copy(llb.Local("context", llb.SessionID("session-of-the-node")), file, "/"))
+		}
+	}
+	def, err := st.Marshal(ctx)
+	if err != nil {
+		return nil, err
+	}
+	res.SetRef(stubRef{def: def.ToPB()})
+	res.AddMeta("containerimage.config", []byte(`{"os":"linux","architecture":"amd64"}`))
+	return res, nil
+}
+
+func (n *stubNode) ResolveSourceMetadata(context.Context, *pb.SourceOp, sourceresolver.Opt) (*sourceresolver.MetaResponse, error) {
+	return nil, errors.New("no metadata")
+}
+
+type stubRef struct {
+	files map[string]string
+	def   *pb.Definition
+}
+
+func (r stubRef) ToState() (llb.State, error)    { return defState(r.def) }
+func (r stubRef) Evaluate(context.Context) error { return nil }
+func (r stubRef) ReadFile(_ context.Context, req gateway.ReadRequest) ([]byte, error) {
+	data, ok := r.files[req.Filename]
+	if !ok {
+		return nil, &fs.PathError{Op: "open", Path: req.Filename, Err: fs.ErrNotExist}
+	}
+	return []byte(data), nil
+}
+
+func (r stubRef) StatFile(_ context.Context, req gateway.StatRequest) (*types.Stat, error) {
+	data, ok := r.files[req.Path]
+	if !ok {
+		return nil, &fs.PathError{Op: "stat", Path: req.Path, Err: fs.ErrNotExist}
+	}
+	return &types.Stat{Size: int64(len(data))}, nil
+}
+
+func (r stubRef) ReadDir(context.Context, gateway.ReadDirRequest) ([]*types.Stat, error) {
+	return nil, nil
+}
+
+func compileOn(t *testing.T, n *stubNode, p *ir.Project) (*Unit, error) {
+	t.Helper()
+	o := options()
+	o.Gateway = n
+	units, err := Compile(t.Context(), p, o)
+	if err != nil {
+		require.Empty(t, units)
+		return nil, err
+	}
+	return units[0], nil
+}
+
+func TestRemoteContext(t *testing.T) {
+	n := &stubNode{files: map[string]string{
+		"sub/Dockerfile": "FROM alpine\nCOPY . /\n",
+		"context":        "FROM alpine\nENV FROM=http\n",
+		"Dockerfile":     "RUM true\n",
+	}}
+	u, err := compileOn(t, n, project(t, "", &ir.Target{Name: "t", Context: "https://example.com/repo.git#main", Dockerfile: "sub/Dockerfile"}))
+	require.NoError(t, err)
+	require.Empty(t, u.Locals)
+	golden(t, "git-context", text(t, u.Definition))
+
+	u, err = compileOn(t, n, project(t, "", &ir.Target{Name: "t", Context: "https://example.com/Dockerfile.txt"}))
+	require.NoError(t, err)
+	require.Contains(t, string(u.Config), "FROM=http")
+
+	_, err = compileOn(t, n, project(t, "", &ir.Target{Name: "t", Context: "https://example.com/repo.git"}))
+	require.EqualError(t, err, "Dockerfile:1,1-9: dockerfile parse error on line 1: unknown instruction: RUM (did you mean RUN?)")
+
+	n.files["sub/Dockerfile.rego"] = ""
+	_, err = compileOn(t, n, project(t, "", &ir.Target{Name: "t", Context: "https://example.com/repo.git#main", Dockerfile: "sub/Dockerfile"}))
+	require.ErrorContains(t, err, "source policy sub/Dockerfile.rego of target t cannot be enforced")
+}
+
+// A local Dockerfile for a remote context is read here.
+func TestRemoteContextLocalDockerfile(t *testing.T) {
+	u := compile(t, project(t, "-- Dockerfile --\nFROM alpine\nCOPY x /\n",
+		&ir.Target{Name: "t", Context: "https://example.com/repo.git#main:dir", Dockerfile: "cwd://Dockerfile"}))[0]
+	require.Contains(t, text(t, u.Definition), "git://example.com/repo.git#main:dir")
+}
+
+func TestRemoteDockerfile(t *testing.T) {
+	n := &stubNode{files: map[string]string{"Dockerfile": "FROM alpine\nCOPY x /\n"}}
+	p := project(t, "-- x --\n", &ir.Target{Name: "t", Dockerfile: "https://example.com/Dockerfile"})
+	u, err := compileOn(t, n, p)
+	require.NoError(t, err)
+	require.Len(t, u.Locals, 1)
+	require.Len(t, n.solved, 1)
+
+	n.files["Dockerfile"] = "RUM\n"
+	_, err = compileOn(t, n, p)
+	require.EqualError(t, err, "https://example.com/Dockerfile:1,1-4: dockerfile parse error on line 1: unknown instruction: RUM (did you mean RUN?)")
+}
+
+func TestForeignFrontend(t *testing.T) {
+	n := &stubNode{}
+	p := project(t, "-- svc/Dockerfile --\n# syntax=example.com/other:1 arg\nCOPY x\n-- svc/x --\n", &ir.Target{
+		Name: "t", Context: "svc", Args: map[string]string{"A": "1"}, Secrets: []ir.Secret{{ID: "s", Env: "S"}}})
+	u, err := compileOn(t, n, p)
+	require.NoError(t, err)
+	golden(t, "foreign", text(t, u.Definition))
+	require.JSONEq(t, `{"os":"linux","architecture":"amd64"}`, string(u.Config))
+	require.Len(t, u.Locals, 1)
+
+	req := n.solved[0]
+	require.Equal(t, "gateway.v0", req.Frontend)
+	require.False(t, req.Evaluate)
+	require.Equal(t, "example.com/other:1", req.FrontendOpt["source"])
+	require.Equal(t, "example.com/other:1 arg", req.FrontendOpt["cmdline"])
+	require.Equal(t, "1", req.FrontendOpt["build-arg:A"])
+	session := n.sessions[0]
+	require.Equal(t, must(realPath(filepath.Join(p.Dir, "svc"))), session.Locals["context"])
+	require.Equal(t, []ir.Secret{{ID: "s", Env: "S"}}, session.Secrets)
+	require.NotContains(t, u.FrontendAttrs, "source")
+}
+
+// Inline Dockerfiles and the results of linked targets are handed to the node.
+func TestForeignFrontendInputs(t *testing.T) {
+	n := &stubNode{}
+	p := project(t, "-- Dockerfile --\nFROM alpine\nCOPY x /\n-- x --\n",
+		&ir.Target{Name: "parent"},
+		&ir.Target{Name: "t", DockerfileInline: ptr("# syntax=example.com/other:1\nCOPY x\n"), Contexts: map[string]string{"base": "target:parent"}})
+	o := options()
+	o.Gateway = n
+	units, err := Compile(t.Context(), p, o)
+	require.NoError(t, err)
+	require.Len(t, units, 2)
+	require.Contains(t, n.solved[0].FrontendInputs, "base")
+	require.Equal(t, "input:base", n.solved[0].FrontendOpt["context:base"])
+	for name, dir := range n.sessions[0].Locals {
+		if strings.HasPrefix(name, "inline-") {
+			require.NoDirExists(t, dir, "staged files must be removed")
+		}
+	}
+	require.Contains(t, ir.SortedKeys(maps.Clone(n.sessions[0].Locals)), ir.SortedKeys(units[0].Locals)[0])
+}
+
+// Options.Syntax sends even the Dockerfile frontend's own image to the node.
+func TestSyntaxRemote(t *testing.T) {
+	n := &stubNode{}
+	o := options()
+	o.Gateway = n
+	o.Syntax = SyntaxRemote
+	_, err := Compile(t.Context(), project(t, "-- Dockerfile --\n# syntax=docker/dockerfile:1\nFROM x\n-- plain/Dockerfile --\nFROM alpine\n",
+		&ir.Target{Name: "t"}, &ir.Target{Name: "u", Context: "plain"}), o)
+	require.NoError(t, err)
+	require.Len(t, n.solved, 1)
+	require.Equal(t, "docker/dockerfile:1", n.solved[0].FrontendOpt["source"])
+}
+
+func TestGatewayError(t *testing.T) {
+	o := options()
+	o.Gateway = gatewayFunc(func(context.Context, Session, func(context.Context, gateway.Client) error) error {
+		return errors.New("node n1: connection refused")
+	})
+	_, err := Compile(t.Context(), project(t, "", &ir.Target{Name: "t", Context: "https://example.com/repo.git"}), o)
+	require.EqualError(t, err, "bake.hcl:1,1-9: node n1: connection refused")
+}
+
+type gatewayFunc func(context.Context, Session, func(context.Context, gateway.Client) error) error
+
+func (f gatewayFunc) Build(ctx context.Context, s Session, fn func(context.Context, gateway.Client) error) error {
+	return f(ctx, s, fn)
+}
