@@ -27,6 +27,9 @@ type Options struct {
 	Platform string
 	// Stdin is read for the file "-".
 	Stdin io.Reader
+	// Terminal is true when standard output is a terminal, to which no result of a
+	// build may be written.
+	Terminal bool
 	// Remote fetches definitions given as a URL; nil refuses them.
 	Remote RemoteReader
 
@@ -98,29 +101,42 @@ func Compile(ctx context.Context, o Options) (*ir.Project, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, t := range targets {
-		if args.noPolicy {
-			t.policy = []ir.Policy{{Disabled: true}}
-		}
-		t.setEpoch(o.Env[envEpoch])
-		if err := t.placeContext(o.Dir, def.remote); err != nil {
-			return nil, def.sources.at(t.origins["context"], err)
-		}
-		if err := o.validate(t); err != nil {
-			return nil, def.sources.at(t.origin(""), err)
-		}
-	}
+
 	p := &ir.Project{Dir: o.Dir}
 	for _, name := range ir.SortedKeys(s.groups) {
 		p.Groups = append(p.Groups, *s.groups[name])
 	}
-	for _, t := range targets {
-		p.Targets = append(p.Targets, t.lower(def.remote))
+	checks := o.checks(def.remote)
+	for _, d := range targets {
+		if args.noPolicy {
+			d.policy = []ir.Policy{{Disabled: true}}
+		}
+		d.setEpoch(o.Env[envEpoch])
+		if err := d.placeContext(o.Dir, def.remote); err != nil {
+			return nil, def.sources.at(d.origin(""), err)
+		}
+		t := d.lower(def.remote)
+		if err := validateTarget(t, checks); err != nil {
+			return nil, def.sources.show(err)
+		}
+		p.Targets = append(p.Targets, t)
 	}
 	if o.Strict {
 		p.Warnings = def.warnings(p)
 	}
 	return p, nil
+}
+
+// checks returns what the checks of targets need to know.
+func (o *Options) checks(remote *RemoteDefinition) checkOptions {
+	c := checkOptions{Dir: o.Dir, Terminal: o.Terminal, Lookup: func(name string) (string, bool) {
+		v, ok := o.Env[name]
+		return v, ok
+	}}
+	if remote != nil {
+		c.URL = remote.URL
+	}
+	return c
 }
 
 // arguments are the options that come down to overrides.

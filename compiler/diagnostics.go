@@ -68,6 +68,15 @@ func (s sources) at(r ir.Range, err error) error {
 	return &ir.SourceError{Range: r, Summary: err.Error(), Excerpt: excerpt(s[r.Filename], r), Err: err}
 }
 
+// show adds the lines concerned to an error that has a place but no excerpt.
+func (s sources) show(err error) error {
+	var e *ir.SourceError
+	if errors.As(err, &e) && e.Excerpt == "" {
+		e.Excerpt = excerpt(s[e.Range.Filename], e.Range)
+	}
+	return err
+}
+
 // sourceRange returns an HCL range in the words of the ir.
 func sourceRange(r hcl.Range) ir.Range {
 	return ir.Range{
