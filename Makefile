@@ -1,0 +1,61 @@
+# Everything is built without cgo and without paths of this machine.
+export CGO_ENABLED = 0
+GOBUILD = go build -trimpath
+FUZZTIME ?= 30s
+
+# Packages with tests of real daemons.
+integration = $(addprefix ./,$(sort $(dir $(shell git ls-files --cached --others --exclude-standard '*_test.go' | xargs grep -l '^//go:build integration'))))
+
+.NOTPARALLEL:
+.PHONY: build buildkitd bases demo test lint unit integration race fuzz golden bench check clean install-deps
+
+build: ## bin/dbake
+	$(GOBUILD) -o bin/dbake ./cmd/dbake
+
+buildkitd: ## bin/buildkitd, of the version that go.mod names
+	$(GOBUILD) -o bin/buildkitd github.com/moby/buildkit/cmd/buildkitd
+
+bases: build buildkitd ## base images, on the cluster of the default state directory
+	DBAKE=bin/dbake testdata/bases/build.sh --nodes local:1
+
+demo: install-deps build buildkitd ## the whole path, on three local nodes
+	scripts/demo.sh
+
+test: lint unit integration ## everything that must pass
+
+check: test ## what continuous integration runs
+
+lint:
+	@files=$$(git ls-files --cached --others --exclude-standard '*.go' | xargs -r ls -d 2>/dev/null | xargs -r gofmt -l) && \
+	  if [ -n "$$files" ]; then echo "gofmt would change:"; echo "$$files"; exit 1; fi
+	go vet -tags integration ./...
+	go tool staticcheck -tags integration ./...
+
+unit:
+	go test ./...
+	cd testdata/bakefiles/storefront && go vet ./... && go test ./...
+
+integration: buildkitd ## with real daemons; one package at a time, as they share the machine
+	@if [ "$$(uname -s)-$$(id -u)" = Linux-0 ]; then scripts/install-deps.sh; fi # elsewhere these tests say why they do not run
+	DBAKE_BUILDKITD=$(CURDIR)/bin/buildkitd go test -tags integration -p 1 -timeout 30m $(integration)
+
+race:
+	CGO_ENABLED=1 go test -race ./...
+
+fuzz: ## every fuzz test for FUZZTIME
+	@git ls-files '*_test.go' | xargs grep -o '^func Fuzz[A-Za-z0-9_]*' | while IFS=: read -r file func; do \
+	  echo "== $${func#func } in $$(dirname "$$file")"; \
+	  go test -run '^$$' -fuzz "^$${func#func }$$" -fuzztime $(FUZZTIME) "./$$(dirname "$$file")" || exit 1; \
+	done
+
+golden: ## rewrite the golden files; look at the difference before committing it
+	go test $$(git ls-files '*_test.go' | xargs grep -l 'flag.Bool("update"' | xargs -n1 dirname | sort -u | sed 's|^|./|') -update
+
+bench:
+	go test -run '^$$' -bench . -benchmem ./...
+
+clean:
+	rm -rf bin
+
+install-deps: ## runc and busybox, where apt exists
+	scripts/install-deps.sh

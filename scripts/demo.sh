@@ -1,0 +1,67 @@
+#!/usr/bin/env bash
+# Shows dbake on this machine: three local nodes and a registry, base images made
+# from what the machine has, and the storefront monorepo planned and built over the
+# nodes. `make demo` runs it. Whatever happens, nothing is left running and no file
+# is left behind outside bin/.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+root=$PWD
+
+nodes=${NODES:-3}
+
+say() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
+fail() { echo "demo: $*" >&2; exit 1; }
+
+[[ $(uname -s) == Linux ]] || fail "local nodes need Linux"
+((EUID == 0)) || fail "local nodes need root: their steps run in containers"
+for tool in bin/dbake bin/buildkitd; do
+  [[ -x $tool ]] || fail "$tool is missing: run make demo"
+done
+
+# In memory if possible: daemons wait for their databases to reach the disk.
+parent=${TMPDIR:-/tmp}
+if [[ -d /dev/shm && -w /dev/shm ]]; then parent=/dev/shm; fi
+state=$(mktemp -d "$parent/dbake-demo.XXXXXX")
+
+# The demo keeps what dbake learns (measured costs, metadata of base images) with the
+# cluster's state, and not in the user's cache directory.
+dbake() {
+  XDG_CACHE_HOME=$state/cache "$root/bin/dbake" "$@"
+}
+
+finish() {
+  local status=$?
+  trap '' INT TERM # not in the middle of cleaning up
+  trap - EXIT
+  say "Stopping the nodes"
+  dbake cluster down --state-dir "$state" || status=1
+  rm -rf "$state"
+  if ((status == 0)); then echo "done"; else echo "demo: ended with status $status" >&2; fi
+  exit "$status"
+}
+trap finish EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+on_cluster=(--nodes "local:$nodes" --state-dir "$state")
+
+say "Starting $nodes nodes and a registry"
+dbake cluster up --nodes "$nodes" --state-dir "$state"
+
+say "Making base images of busybox and the Go toolchain of this machine"
+XDG_CACHE_HOME=$state/cache DBAKE=$root/bin/dbake \
+  testdata/bases/build.sh "${on_cluster[@]}" --progress plain
+
+cd testdata/bakefiles/storefront
+
+say "The plan for storefront"
+dbake plan "${on_cluster[@]}"
+
+say "Building storefront"
+dbake build "${on_cluster[@]}" --metadata-file "$state/metadata.json"
+
+say "Running a program out of one of the images"
+# The image is built already, so only its files are sent.
+dbake build "${on_cluster[@]}" --progress quiet --allow "fs.write=$state/catalog" \
+  --set "catalog.output=type=local,dest=$state/catalog" catalog
+"$state/catalog/bin/catalog" -version
