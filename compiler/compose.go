@@ -13,6 +13,7 @@ import (
 
 	"github.com/compose-spec/compose-go/v2/consts"
 	"github.com/compose-spec/compose-go/v2/dotenv"
+	"github.com/compose-spec/compose-go/v2/errdefs"
 	"github.com/compose-spec/compose-go/v2/loader"
 	"github.com/compose-spec/compose-go/v2/paths"
 	"github.com/compose-spec/compose-go/v2/schema"
@@ -39,6 +40,9 @@ type composeOptions struct {
 	Env map[string]string
 	// Vars are the values given by --var; they win over Env and .env.
 	Vars map[string]string
+	// Profiles are those whose services belong to the group "default"; services
+	// without a profile always do. Empty means all profiles, as upstream has it.
+	Profiles []string
 	// Warn is told of what is probably a mistake; nil tells nobody.
 	Warn func(message string)
 }
@@ -144,13 +148,20 @@ func (o composeOptions) base() string {
 	return dir
 }
 
+// composeProject is what is left of compose files for builds.
+type composeProject struct {
+	*types.Project
+	// profiles are those of each service that has any.
+	profiles map[string][]string
+}
+
 // load merges files into one project in which every profile is enabled.
-func (o composeOptions) load(ctx context.Context, files []types.ConfigFile, env map[string]string, adjust func(*loader.Options)) (project *types.Project, err error) {
+func (o composeOptions) load(ctx context.Context, files []types.ConfigFile, env map[string]string, adjust func(*loader.Options)) (project composeProject, err error) {
 	// compose-go converts types unchecked in many places; a file that is odd
 	// enough must not take the process down.
 	defer func() {
 		if r := recover(); r != nil {
-			project, err = nil, fmt.Errorf("malformed compose file: %v", r)
+			project, err = composeProject{}, fmt.Errorf("malformed compose file: %v", r)
 		}
 	}()
 
@@ -173,18 +184,19 @@ func (o composeOptions) load(ctx context.Context, files []types.ConfigFile, env 
 		adjust(lo)
 	})
 	if err != nil {
-		return nil, err
+		return composeProject{}, err
 	}
 	if err := paths.ResolveRelativePaths(model, "", nil); err != nil {
-		return nil, err
+		return composeProject{}, err
 	}
 
+	profiles := modelProfiles(model)
 	model = buildModel(model)
 	if len(model) == 0 {
-		return nil, errors.New("empty compose file")
+		return composeProject{}, errors.New("empty compose file")
 	}
 	if err := schema.Validate(model); err != nil {
-		return nil, err
+		return composeProject{}, err
 	}
 	if base != "" {
 		moveEnvFiles(model, base)
@@ -194,7 +206,11 @@ func (o composeOptions) load(ctx context.Context, files []types.ConfigFile, env 
 		lo.Profiles = []string{"*"}
 		adjust(lo)
 	}})
-	return loader.ModelToProject(model, options, details)
+	built, err := loader.ModelToProject(model, options, details)
+	if err != nil {
+		return composeProject{}, err
+	}
+	return composeProject{built, profiles}, nil
 }
 
 // substitute replaces the variables of a string, and warns of those that are not
@@ -210,6 +226,26 @@ func (o composeOptions) substitute(s string, lookup template.Mapping) (string, e
 		}
 	}
 	return template.SubstituteWithOptions(s, lookup, template.WithoutLogging)
+}
+
+// modelProfiles returns the profiles of the services of a model.
+func modelProfiles(model map[string]any) map[string][]string {
+	out := map[string][]string{}
+	services, _ := model["services"].(map[string]any)
+	for name, service := range services {
+		s, _ := service.(map[string]any)
+		list, _ := s["profiles"].([]any)
+		for _, p := range list {
+			out[name] = append(out[name], fmt.Sprint(p))
+		}
+	}
+	return out
+}
+
+// enabled reports whether a service belongs to the group "default".
+func (o composeOptions) enabled(profiles []string) bool {
+	return len(o.Profiles) == 0 || len(profiles) == 0 || slices.Contains(o.Profiles, "*") ||
+		slices.ContainsFunc(profiles, func(p string) bool { return slices.Contains(o.Profiles, p) })
 }
 
 // buildModel returns the part of a model that builds depend on.
@@ -274,13 +310,34 @@ func parseCompose(ctx context.Context, files []sourceFile, opt composeOptions) (
 			return defs, groups, nil
 		}
 		err = convertErr
+	} else if strings.Contains(err.Error(), unbuildable) {
+		err = opt.firstUnbuildable(ctx, configs, env, err)
 	}
 	err = fmt.Errorf("failed to parse compose file: %w", err)
 	return nil, nil, explainCompose(ctx, err, files, opt, env)
 }
 
+// unbuildable is what compose-go says of a service that has neither key.
+const unbuildable = "has neither an image nor a build context specified"
+
+// firstUnbuildable returns err, which is about any such service, for the first of
+// them by name, so that the same files give the same message.
+func (o composeOptions) firstUnbuildable(ctx context.Context, files []types.ConfigFile, env map[string]string, err error) error {
+	o.Warn = nil
+	project, loadErr := o.load(ctx, files, env, func(lo *loader.Options) { lo.SkipConsistencyCheck = true })
+	if loadErr != nil {
+		return err
+	}
+	for _, name := range slices.Sorted(maps.Keys(project.Services)) {
+		if s := project.Services[name]; s.Build == nil && s.Image == "" {
+			return fmt.Errorf("service %q %s: %w", name, unbuildable, errdefs.ErrInvalid)
+		}
+	}
+	return err
+}
+
 // composeTargets turns the services of a project into targets.
-func composeTargets(ctx context.Context, project *types.Project, files []sourceFile, opt composeOptions, env map[string]string) ([]*definition, []ir.Group, error) {
+func composeTargets(ctx context.Context, project composeProject, files []sourceFile, opt composeOptions, env map[string]string) ([]*definition, []ir.Group, error) {
 	if len(project.Services) == 0 {
 		return nil, nil, nil
 	}
@@ -295,7 +352,7 @@ func composeTargets(ctx context.Context, project *types.Project, files []sourceF
 		if service.Build == nil {
 			continue
 		}
-		d, err := serviceTarget(project, service)
+		d, err := serviceTarget(project.Project, service)
 		if err != nil {
 			return nil, nil, &composeError{path: []string{"services", name, "build"}, err: err}
 		}
@@ -303,7 +360,9 @@ func composeTargets(ctx context.Context, project *types.Project, files []sourceF
 		if len(files) > 0 {
 			d.base = composeBase(files[0].Name, d)
 		}
-		group.Targets = append(group.Targets, d.name)
+		if opt.enabled(project.profiles[name]) {
+			group.Targets = append(group.Targets, d.name)
+		}
 		defs = append(defs, d)
 	}
 	return defs, []ir.Group{group}, nil

@@ -22,7 +22,7 @@ var updateCompose = flag.Bool("update-compose", false, "rewrite the goldens in t
 // files and, as "want", what they mean: the definitions and groups as text, or
 // "error: " and the message. The comment of an archive is lines of options:
 // "files A B" names the files in order (compose.yaml if missing), "env K=V" and
-// "var K=V" set variables.
+// "var K=V" set variables, "profiles A B" selects profiles.
 func TestParseCompose(t *testing.T) {
 	archives, err := filepath.Glob("testdata/compose/*.txtar")
 	require.NoError(t, err)
@@ -91,6 +91,8 @@ func runComposeArchive(t *testing.T, archive *txtar.Archive, dir string) string 
 		switch words[0] {
 		case "files":
 			names = words[1:]
+		case "profiles":
+			opt.Profiles = words[1:]
 		case "env", "var":
 			name, value, _ := strings.Cut(strings.TrimSpace(strings.TrimPrefix(line, words[0])), "=")
 			if words[0] == "env" {
