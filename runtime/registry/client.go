@@ -1,0 +1,222 @@
+package registry
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+
+	"github.com/containerd/containerd/v2/core/remotes"
+	"github.com/containerd/containerd/v2/core/remotes/docker"
+	"github.com/containerd/log"
+	"github.com/distribution/reference"
+	"github.com/docker/cli/cli/config"
+	"github.com/sirupsen/logrus"
+)
+
+// Credentials returns what to log in with at a registry. An empty user with a
+// secret is an identity token; two empty strings mean that there is nothing.
+type Credentials func(host string) (user, secret string, err error)
+
+// Options configure a [Client].
+type Options struct {
+	// Credentials may be nil; see [DockerCredentials]. They are asked for one
+	// at a time.
+	Credentials Credentials
+	// Hosts says how to reach registries, by host with port, as it stands in
+	// names: "docker.io", "10.0.0.5:5000". Hosts not listed are reached over TLS.
+	Hosts map[string]Host
+}
+
+// Host says how to reach one registry.
+type Host struct {
+	// Mirrors are asked first when reading, in this order. Each is a host with
+	// port, with its own entry in [Options].Hosts if it needs one.
+	Mirrors []string
+	// PlainHTTP leaves TLS out.
+	PlainHTTP bool
+	// SkipVerify trusts any certificate.
+	SkipVerify bool
+	// RootCAs are further authorities to trust, in PEM.
+	RootCAs [][]byte
+}
+
+// Client reads from and writes to registries.
+type Client struct {
+	creds Credentials
+	hosts map[string]Host
+	quiet *log.Entry
+
+	mu       sync.Mutex                     // guards made
+	made     map[string]docker.RegistryHost // by host
+	credsOne sync.Mutex                     // keychains do not like to be asked twice at once
+}
+
+// dockerHub is docker.io's own name for its registry, and hubKey the key that its
+// credentials have in docker's configuration.
+const (
+	dockerHub = "registry-1.docker.io"
+	hubKey    = "https://index.docker.io/v1/"
+)
+
+// DockerCredentials returns the credentials of docker's configuration in dir, or
+// in docker's usual place when dir is "". Credential helpers are run when a
+// registry asks for credentials, not before.
+func DockerCredentials(dir string) (Credentials, error) {
+	cfg, err := config.Load(dir)
+	if err != nil {
+		return nil, fmt.Errorf("read docker's configuration: %w", err)
+	}
+	return func(host string) (string, string, error) {
+		if host == dockerHub {
+			host = hubKey
+		}
+		a, err := cfg.GetAuthConfig(host)
+		if err != nil {
+			return "", "", fmt.Errorf("credentials for %s: %w", host, err)
+		}
+		if a.IdentityToken != "" {
+			return "", a.IdentityToken, nil
+		}
+		return a.Username, a.Password, nil
+	}, nil
+}
+
+// New returns a client.
+func New(o Options) *Client {
+	// The libraries below log what this package returns as an error.
+	silent := logrus.New()
+	silent.SetOutput(io.Discard)
+	return &Client{creds: o.Credentials, hosts: o.Hosts, quiet: logrus.NewEntry(silent), made: map[string]docker.RegistryHost{}}
+}
+
+// Close gives up idle connections.
+func (c *Client) Close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, h := range c.made {
+		h.Client.CloseIdleConnections()
+	}
+}
+
+// named parses a reference; a name without tag and digest gets the tag latest.
+func named(op, ref string) (reference.Named, error) {
+	n, err := reference.ParseNormalizedNamed(ref)
+	if err != nil {
+		return nil, &Error{Op: op, Ref: ref, Err: fmt.Errorf("not the name of an image: %w", err)}
+	}
+	return reference.TagNameOnly(n), nil
+}
+
+// resolver returns a new resolver. One is good for one operation: it remembers
+// what it has pushed by digest alone, so that a second tag would seem pushed.
+func (c *Client) resolver() remotes.Resolver {
+	return docker.NewResolver(docker.ResolverOptions{Hosts: c.registryHosts})
+}
+
+// registryHosts lists where to look for a registry's content, mirrors first.
+func (c *Client) registryHosts(host string) ([]docker.RegistryHost, error) {
+	var list []docker.RegistryHost
+	for _, m := range c.hosts[host].Mirrors {
+		h, err := c.endpoint(m)
+		if err != nil {
+			return nil, err
+		}
+		h.Capabilities = docker.HostCapabilityPull | docker.HostCapabilityResolve
+		list = append(list, h)
+	}
+	h, err := c.endpoint(host)
+	if err != nil {
+		return nil, err
+	}
+	return append(list, h), nil
+}
+
+// endpoint returns the access to one registry, which is made once.
+func (c *Client) endpoint(host string) (docker.RegistryHost, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if h, ok := c.made[host]; ok {
+		return h, nil
+	}
+	o, listed := c.hosts[host]
+	tlsConfig, err := o.tlsConfig()
+	if err != nil {
+		return docker.RegistryHost{}, fmt.Errorf("registry %s: %w", host, err)
+	}
+	var transport http.RoundTripper = docker.DefaultHTTPTransport(tlsConfig)
+	loopback, err := docker.MatchLocalhost(host)
+	if err != nil {
+		return docker.RegistryHost{}, fmt.Errorf("registry %s: %w", host, err)
+	}
+	if loopback && !listed {
+		transport = docker.NewHTTPFallback(transport)
+	}
+	client := &http.Client{Transport: transport}
+	h := docker.RegistryHost{
+		Client:       client,
+		Authorizer:   docker.NewDockerAuthorizer(docker.WithAuthClient(client), docker.WithAuthCreds(c.credentials)),
+		Host:         host,
+		Scheme:       "https",
+		Path:         "/v2",
+		Capabilities: docker.HostCapabilityPull | docker.HostCapabilityResolve | docker.HostCapabilityPush,
+	}
+	if host == "docker.io" {
+		h.Host = dockerHub
+	}
+	if o.PlainHTTP {
+		h.Scheme = "http"
+	}
+	c.made[host] = h
+	return h, nil
+}
+
+func (o Host) tlsConfig() (*tls.Config, error) {
+	cfg := &tls.Config{InsecureSkipVerify: o.SkipVerify}
+	if len(o.RootCAs) == 0 {
+		return cfg, nil
+	}
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		pool = x509.NewCertPool() // only the given ones, then
+	}
+	for _, pem := range o.RootCAs {
+		if !pool.AppendCertsFromPEM(pem) {
+			return nil, errors.New("no certificate in the PEM of its authority")
+		}
+	}
+	cfg.RootCAs = pool
+	return cfg, nil
+}
+
+func (c *Client) credentials(host string) (string, string, error) {
+	if c.creds == nil {
+		return "", "", nil
+	}
+	c.credsOne.Lock()
+	defer c.credsOne.Unlock()
+	return c.creds(host)
+}
+
+// prepare returns ctx with the libraries silenced.
+func (c *Client) prepare(ctx context.Context) context.Context {
+	// The libraries name uploads by media type and know none for attestations.
+	ctx = remotes.WithMediaTypeKeyPrefix(ctx, "application/vnd.in-toto+json", "intoto")
+	ctx = remotes.WithMediaTypeKeyPrefix(ctx, "application/vnd.oci.empty.v1+json", "empty")
+	return log.WithLogger(ctx, c.quiet)
+}
+
+// hostOf is the registry of a name, for messages.
+func hostOf(ref string) string {
+	n, err := reference.ParseNormalizedNamed(ref)
+	if err != nil {
+		host, _, _ := strings.Cut(ref, "/")
+		return host
+	}
+	return reference.Domain(n)
+}
