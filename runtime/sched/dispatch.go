@@ -135,7 +135,7 @@ func (s *Scheduler) fill(n *node) {
 		p := s.next(n)
 		switch {
 		case p == nil:
-			s.rest(n)
+			s.idles(n)
 			return
 		case s.cfg.Options.Window > 0:
 		case p.lane.n == nil:
@@ -215,8 +215,8 @@ func (s *Scheduler) park(n *node, p *part, wait []VertexID) {
 	}
 }
 
-// rest notes that n has nothing it could start.
-func (s *Scheduler) rest(n *node) {
+// idles notes that n has nothing it could start.
+func (s *Scheduler) idles(n *node) {
 	if !n.isIdle {
 		n.isIdle = true
 		s.fresh = append(s.fresh, n)

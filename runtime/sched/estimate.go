@@ -90,15 +90,16 @@ func (s *Scheduler) cost(v VertexID) float64 {
 	}
 	c := float64(s.cfg.Vertices[v].Cost) * l.bias()
 	if by := l.by[v]; by != NoNode {
-		// It has taken this long already.
-		c = max(c, overdue*float64(s.now-l.begun[v].since)*s.nodes[by].speed)
+		if age := float64(s.now-l.begun[v].since) * s.nodes[by].speed; age > c {
+			c = overdue * age
+		}
 	}
 	return c
 }
 
 const (
-	// overdue times its present age is the least time a running step is expected to
-	// take in all.
+	// overdue times its age is the time that a step is expected to take in all once
+	// it has run longer than predicted.
 	overdue = 1.5
 	// hearsay is the weight, in what is learned about a node, of a step compared to
 	// its prediction. One that was measured on another node before weighs 1: it
@@ -144,9 +145,19 @@ func (s *Scheduler) execLoad(d *demand) float64 {
 		if !ok || e.way == byFetch {
 			continue
 		}
-		sum -= min(float64(s.now-r.since), s.exec(n, r.v)/overdue)
+		t := s.exec(n, r.v)
+		sum += s.rest(r, t) - t
 	}
 	return max(0, sum)
+}
+
+// rest is what is left of a step under way that takes t in all.
+func (s *Scheduler) rest(r running, t float64) float64 {
+	age := float64(s.now - r.since)
+	if age <= t {
+		return t - age
+	}
+	return (overdue - 1) * age
 }
 
 // remaining is the least time until n is done with everything submitted and queued:
@@ -215,7 +226,7 @@ func (s *Scheduler) survey(n *node, units []UnitID, fresh bool) survey {
 	}
 	for _, x := range n.running {
 		if s.stamp[x.v] == s.epoch {
-			s.path[x.v] = max(0, s.path[x.v]-float64(s.now-x.since))
+			s.path[x.v] = s.rest(x, s.path[x.v])
 		}
 	}
 	slices.Sort(s.list)

@@ -133,8 +133,8 @@ const (
 	building  memberState = iota
 	exporting             // built and told to export
 	denied                // built, but another node exports it
-	retry                 // failed, may be tried again
-	settled               // finished or failed for good
+	retry                 // failed; tried again unless that was final
+	settled               // finished
 )
 
 // run is one submission.
@@ -477,7 +477,8 @@ func (s *Scheduler) nodeLost(e NodeLost) {
 	}
 	n.running, n.given, n.exp, n.got = nil, nil, 0, 0
 	s.touch(n)
-	for _, p := range append(groups, queued...) {
+	// Backwards, because each goes to the front.
+	for _, p := range slices.Backward(append(groups, queued...)) {
 		s.place(p)
 	}
 	if n.state == lost {
@@ -601,6 +602,8 @@ func (s *Scheduler) leave(r *run, i int, st memberState) {
 	if u.granted == r {
 		u.granted = nil
 	}
+	// Who links to it may have counted on its being here.
+	s.wakeDependents(id)
 	s.wake(r.n)
 }
 
@@ -623,16 +626,19 @@ func (s *Scheduler) unitFailed(e UnitFailed) {
 	}
 	r.blamed = true
 	u := &s.units[e.Unit]
+	s.leave(r, i, retry)
 	if e.Retryable {
 		u.tries++
-		if u.tries < s.cfg.Options.MaxAttempts {
-			s.leave(r, i, retry)
-			u.out.Reason = e.Err
-			return
-		}
+	}
+	switch {
+	case len(u.runs) > 0:
+		// Another node works on it, and may be writing its outputs: it decides.
+		return
+	case e.Retryable && u.tries < s.cfg.Options.MaxAttempts:
+		return
+	case e.Retryable:
 		e.Err = fmt.Sprintf("%s (%s)", e.Err, attempts(u.tries))
 	}
-	s.leave(r, i, settled)
 	u.out.Vertex = NoVertex
 	if s.validVertex(e.Vertex) {
 		u.out.Vertex = e.Vertex
@@ -745,7 +751,7 @@ func (s *Scheduler) partitionEnded(e PartitionEnded) {
 		return
 	}
 	n := r.n
-	for _, p := range s.close(r, e.Err, e.Retryable, false) {
+	for _, p := range slices.Backward(s.close(r, e.Err, e.Retryable, false)) { // each goes to the front
 		if p.why = Retried; s.allowsAll(p.units, n) && n.state == up && !p.pooled {
 			s.enqueue(&n.lane, p.units, true, p)
 			s.wake(n)
@@ -772,7 +778,6 @@ func (s *Scheduler) close(r *run, reason string, retryable, nodeLost bool) []*pa
 			s.leave(r, i, denied)
 		}
 		u := &s.units[id]
-		s.wakeDependents(id)
 		if u.done || len(u.runs) > 0 || u.part != nil || s.stopping {
 			continue
 		}
@@ -851,7 +856,7 @@ func (s *Scheduler) place(p *part) {
 			s.unplaceable(p.units[0])
 			return
 		}
-		for _, u := range slices.Clone(p.units) {
+		for _, u := range slices.Backward(slices.Clone(p.units)) {
 			s.place(&part{units: []UnitID{u}, why: p.why, tries: p.tries, delay: p.delay, orphan: p.orphan})
 		}
 		return

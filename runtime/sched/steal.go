@@ -74,7 +74,7 @@ func (s *Scheduler) take(n *node) bool {
 			}
 			for i := range min(partsPerOwner, len(owner.parts)) {
 				l := s.assess(n, owner, owner.parts[len(owner.parts)-1-i])
-				if l != nil && (best == nil || l.here < best.here) {
+				if l != nil && (best == nil || l.here < best.here || l.here == best.here && l.p.pos > best.p.pos) {
 					best = l
 				}
 			}
@@ -186,8 +186,8 @@ func (s *Scheduler) hedge(n *node) bool {
 			continue
 		}
 		here := s.latest(n, r)
-		there := max(s.survey(thief, g.units, false).path, s.lasting(&thief.sub))
-		if here > there {
+		there := s.survey(thief, g.units, false).path
+		if here >= there {
 			continue
 		}
 		units := g.units

@@ -1,0 +1,550 @@
+package sched
+
+import (
+	"errors"
+	"fmt"
+	"math/rand"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// choices are where a random run takes its decisions from: a generator, or the
+// bytes of a fuzzer.
+type choices interface{ Intn(n int) int }
+
+// byteChoices reads decisions from bytes, and from a generator when they run out, so
+// that the run ends.
+type byteChoices struct {
+	data []byte
+	then *rand.Rand
+}
+
+func (b *byteChoices) Intn(n int) int {
+	if len(b.data) == 0 {
+		return b.then.Intn(n)
+	}
+	x := int(b.data[0])
+	b.data = b.data[1:]
+	if n > 256 && len(b.data) > 0 {
+		x = x<<8 | int(b.data[0])
+		b.data = b.data[1:]
+	}
+	return x % n
+}
+
+// randomConfig is a small problem with everything in it.
+func randomConfig(r choices) Config {
+	var cfg Config
+	platforms := []string{"amd64", "arm64"}
+	nv := 1 + r.Intn(20)
+	for v := range nv {
+		x := Vertex{Cost: time.Duration(r.Intn(60)) * time.Second, Bytes: int64(r.Intn(1000))}
+		for range r.Intn(3) {
+			if v > 0 {
+				x.Inputs = append(x.Inputs, VertexID(r.Intn(v)))
+			}
+		}
+		if r.Intn(8) == 0 {
+			x.Platform = platforms[r.Intn(2)]
+		}
+		cfg.Vertices = append(cfg.Vertices, x)
+	}
+	vertices := func(n int) []VertexID {
+		var vs []VertexID
+		for range n {
+			vs = append(vs, VertexID(r.Intn(nv)))
+		}
+		return vs
+	}
+	for i := range 1 + r.Intn(5) {
+		n := Node{Name: fmt.Sprintf("n%d", i), Speed: float64(r.Intn(3)), Slots: r.Intn(4), Warm: vertices(r.Intn(2))}
+		n.Platforms = [][]string{nil, platforms, platforms[:1], platforms[1:]}[r.Intn(4)]
+		cfg.Nodes = append(cfg.Nodes, n)
+	}
+	cfg.Network = Network{Bandwidth: int64(r.Intn(1000)), Latency: time.Duration(r.Intn(3)) * time.Second, Cached: vertices(r.Intn(3))}
+	cfg.Options = Options{
+		Window: r.Intn(3), Ahead: r.Intn(2), Jobs: r.Intn(4), MaxAttempts: r.Intn(3),
+		KeepGoing: r.Intn(2) == 0, Steal: r.Intn(4) > 0, Backoff: time.Duration(r.Intn(2)) * time.Second,
+	}
+	cfg.Plan = make([][]Partition, len(cfg.Nodes))
+	nu := r.Intn(16)
+	for u := range nu {
+		x := Unit{Name: fmt.Sprintf("u%d", u), Root: VertexID(r.Intn(nv))}
+		for range r.Intn(2) {
+			if u > 0 {
+				x.After = append(x.After, UnitID(r.Intn(u)))
+			}
+		}
+		for range r.Intn(3) {
+			if u > 0 {
+				x.Links = append(x.Links, UnitID(r.Intn(u)))
+			}
+		}
+		if r.Intn(4) == 0 {
+			x.Platforms = platforms[:1]
+		}
+		if r.Intn(6) == 0 {
+			x.Nodes = []NodeID{NodeID(r.Intn(len(cfg.Nodes)))}
+		}
+		cfg.Units = append(cfg.Units, x)
+		var may []NodeID
+		for n := range cfg.Nodes {
+			if cfg.allows(UnitID(u), NodeID(n)) {
+				may = append(may, NodeID(n))
+			}
+		}
+		if len(may) == 0 || r.Intn(4) == 0 {
+			if k := len(cfg.Pool); k > 0 && r.Intn(3) == 0 {
+				cfg.Pool[k-1] = append(cfg.Pool[k-1], UnitID(u))
+			} else {
+				cfg.Pool = append(cfg.Pool, Partition{UnitID(u)})
+			}
+			continue
+		}
+		n := may[r.Intn(len(may))]
+		if k := len(cfg.Plan[n]); k > 0 && r.Intn(2) == 0 {
+			cfg.Plan[n][k-1] = append(cfg.Plan[n][k-1], UnitID(u))
+		} else {
+			cfg.Plan[n] = append(cfg.Plan[n], Partition{UnitID(u)})
+		}
+	}
+	for _, ps := range cfg.Plan {
+		slices.Reverse(ps)
+	}
+	return cfg
+}
+
+// chaos drives a scheduler with the events that its commands ask for, in any order,
+// and with some that nobody asked for, and checks every command.
+type chaos struct {
+	cfg    Config
+	r      choices
+	s      *Scheduler
+	bad    map[VertexID]bool // steps that fail everywhere
+	calm   bool              // no losses, no transient failures, no cancel
+	now    time.Duration
+	up     []bool
+	gone   []bool // will not come back
+	subs   []*submission
+	last   PartitionID
+	built  map[UnitID]bool // exported, accepted
+	inUse  int
+	stop   bool
+	finish *Finish
+}
+
+type submission struct {
+	Submit
+	units  []chaosUnit
+	cancel bool
+	failed bool
+	broken bool // by a step that fails
+}
+
+type chaosUnit int
+
+const (
+	chaosBuilding chaosUnit = iota
+	chaosExporting
+	chaosDenied
+	chaosDone
+	chaosFailed
+)
+
+func newChaos(cfg Config, r choices) (*chaos, error) {
+	s, err := New(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return &chaos{
+		cfg: cfg, r: r, s: s, bad: map[VertexID]bool{}, built: map[UnitID]bool{},
+		up: make([]bool, len(cfg.Nodes)), gone: make([]bool, len(cfg.Nodes)),
+	}, nil
+}
+
+func (c *chaos) step(ev Event) error {
+	cmds := c.s.Step(ev)
+	if c.finish != nil && len(cmds) > 0 {
+		return errors.New("a command after Finish")
+	}
+	for _, cmd := range cmds {
+		if err := c.command(ev, cmd); err != nil {
+			return fmt.Errorf("%T%+v on %T%+v: %w", cmd, cmd, ev, ev, err)
+		}
+	}
+	return nil
+}
+
+func (c *chaos) sub(id PartitionID) *submission {
+	for _, s := range c.subs {
+		if s.Partition == id {
+			return s
+		}
+	}
+	return nil
+}
+
+func (c *chaos) liveOn(u UnitID, n NodeID) bool {
+	for _, s := range c.subs {
+		if i := slices.Index(s.Units, u); i >= 0 && s.Node == n && s.units[i] <= chaosExporting {
+			return true
+		}
+	}
+	return false
+}
+
+func (c *chaos) command(ev Event, cmd Command) error {
+	switch cmd := cmd.(type) {
+	case Submit:
+		if cmd.Partition <= c.last {
+			return errors.New("number used twice")
+		}
+		c.last = cmd.Partition
+		if !c.up[cmd.Node] {
+			return errors.New("the node is down")
+		}
+		if c.stop {
+			return errors.New("the run is over")
+		}
+		if len(cmd.Units) == 0 {
+			return errors.New("no units")
+		}
+		for i, u := range cmd.Units {
+			unit := c.cfg.Units[u]
+			switch {
+			case c.built[u]:
+				return fmt.Errorf("u%d is built", u)
+			case !c.cfg.allows(u, cmd.Node):
+				return fmt.Errorf("u%d may not run there", u)
+			case c.liveOn(u, cmd.Node) || slices.Contains(cmd.Units[:i], u):
+				return fmt.Errorf("u%d runs there already", u)
+			}
+			for _, s := range c.subs {
+				if j := slices.Index(s.Units, u); j >= 0 && s.units[j] <= chaosExporting && cmd.Why != Hedged {
+					return fmt.Errorf("u%d runs already", u)
+				}
+			}
+			for _, d := range unit.After {
+				if !c.built[d] {
+					return fmt.Errorf("u%d comes after u%d", u, d)
+				}
+			}
+			for _, d := range unit.Links {
+				if !c.built[d] && !slices.Contains(cmd.Units[:i], d) && !c.liveOn(d, cmd.Node) {
+					return fmt.Errorf("u%d links to u%d", u, d)
+				}
+			}
+		}
+		s := &submission{Submit: cmd, units: make([]chaosUnit, len(cmd.Units))}
+		c.subs = append(c.subs, s)
+		if jobs := c.cfg.Options.Jobs; jobs > 0 && c.inFlight() > jobs {
+			return fmt.Errorf("%d units are submitted", c.inFlight())
+		}
+	case Export:
+		e, ok := ev.(UnitBuilt)
+		if !ok || e.Unit != cmd.Unit || e.Partition != cmd.Partition {
+			return errors.New("not in answer to UnitBuilt")
+		}
+		if c.built[cmd.Unit] || c.stop {
+			return errors.New("too late")
+		}
+		for _, s := range c.subs {
+			if i := slices.Index(s.Units, cmd.Unit); i >= 0 && s.units[i] == chaosExporting {
+				return errors.New("exported twice")
+			}
+		}
+		s := c.sub(cmd.Partition)
+		s.units[slices.Index(s.Units, cmd.Unit)] = chaosExporting
+	case CancelPartition:
+		s := c.sub(cmd.Partition)
+		if s == nil || s.cancel {
+			return errors.New("not running")
+		}
+		s.cancel = true
+	case Abandon:
+		if c.sub(cmd.Partition) == nil {
+			return errors.New("not running")
+		}
+		c.subs = slices.DeleteFunc(c.subs, func(s *submission) bool { return s.Partition == cmd.Partition })
+	case Finish:
+		if c.finish != nil || len(c.subs) > 0 {
+			return fmt.Errorf("%d submissions run", len(c.subs))
+		}
+		c.finish = &cmd
+		return c.checkFinish()
+	}
+	return nil
+}
+
+// inFlight counts live units. Those that the scheduler has given up in a
+// submission without a word, because they are finished elsewhere, count for
+// nothing.
+func (c *chaos) inFlight() int {
+	n := 0
+	for _, s := range c.subs {
+		for i, u := range s.Units {
+			if s.units[i] <= chaosExporting && !c.built[u] {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+func (c *chaos) checkFinish() error {
+	for i, o := range c.finish.Outcomes {
+		u := UnitID(i)
+		if (o.State == Built) != c.built[u] {
+			return fmt.Errorf("u%d: %s, exported %v", u, o.State, c.built[u])
+		}
+		if o.State != Built && o.Reason == "" {
+			return fmt.Errorf("u%d: %s without a reason", u, o.State)
+		}
+		if (o.State == Skipped) != (o.Because != NoUnit) {
+			return fmt.Errorf("u%d: %s because of %d", u, o.State, o.Because)
+		}
+		if o.State == Skipped && c.finish.Outcomes[o.Because].State != Failed {
+			return fmt.Errorf("u%d: skipped because of u%d, which is %s", u, o.Because, c.finish.Outcomes[o.Because].State)
+		}
+		if o.State == NotStarted && c.finish.Reason == "" {
+			return fmt.Errorf("u%d: not started, but nothing stopped the run", u)
+		}
+	}
+	return nil
+}
+
+func (c *chaos) usesBad(v VertexID) VertexID {
+	if c.bad[v] {
+		return v
+	}
+	for _, in := range c.cfg.Vertices[v].Inputs {
+		if b := c.usesBad(in); b != NoVertex {
+			return b
+		}
+	}
+	return NoVertex
+}
+
+// unitBad returns the step that makes a unit fail, its own or one it has from a
+// unit it links to, or NoVertex.
+func (c *chaos) unitBad(u UnitID) VertexID {
+	if b := c.usesBad(c.cfg.Units[u].Root); b != NoVertex {
+		return b
+	}
+	for _, l := range c.cfg.Units[u].Links {
+		if b := c.unitBad(l); b != NoVertex {
+			return b
+		}
+	}
+	return NoVertex
+}
+
+// run plays until the scheduler finishes. Nothing may be owed for ever: when no
+// event is left to give and the run is not over, that is a deadlock.
+func (c *chaos) run() error {
+	for steps := 0; c.finish == nil; steps++ {
+		if steps > 20000 {
+			return errors.New("the run does not end")
+		}
+		c.now += time.Duration(c.r.Intn(10)) * time.Second
+		if err := c.random(steps); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *chaos) random(steps int) error {
+	// Disturbances become rarer, so that every run ends.
+	quiet := c.calm || steps > 300
+	n := NodeID(c.r.Intn(len(c.cfg.Nodes)))
+	switch k := c.r.Intn(20); {
+	case k < 4:
+		if c.up[n] || c.gone[n] {
+			return nil
+		}
+		c.up[n] = true
+		return c.step(NodeUp{At: c.now, Node: n})
+	case k == 4:
+		if quiet || c.gone[n] || c.r.Intn(3) > 0 {
+			return nil
+		}
+		c.up[n] = false
+		again := c.r.Intn(2) == 0
+		c.gone[n] = !again
+		return c.step(NodeLost{At: c.now, Node: n, Err: "lost", Reconnecting: again})
+	case k == 5:
+		return c.step(VertexStarted{At: c.now, Node: n, Vertex: VertexID(c.r.Intn(len(c.cfg.Vertices)+2) - 1)})
+	case k == 6:
+		return c.step(VertexDone{
+			At: c.now, Node: n, Vertex: VertexID(c.r.Intn(len(c.cfg.Vertices)+2) - 1),
+			Took: time.Duration(c.r.Intn(100)) * time.Second, Cached: c.r.Intn(2) == 0,
+		})
+	case k == 7:
+		switch c.r.Intn(40) {
+		case 0:
+			if !c.calm {
+				c.stop = true
+				return c.step(Cancel{At: c.now})
+			}
+		case 1:
+			return c.step(VertexCached{At: c.now, Vertex: VertexID(c.r.Intn(len(c.cfg.Vertices)+2) - 1)})
+		case 2: // stale or made up
+			p, u := PartitionID(c.r.Intn(1000)+100000), UnitID(c.r.Intn(20)-1)
+			return errors.Join(
+				c.step(UnitBuilt{At: c.now, Partition: p, Unit: u}),
+				c.step(UnitExported{At: c.now, Partition: p, Unit: u}),
+				c.step(UnitFailed{At: c.now, Partition: p, Unit: u}),
+				c.step(PartitionEnded{At: c.now, Partition: p}),
+				c.step(NodeUp{At: c.now, Node: -1}), c.step(NodeLost{At: c.now, Node: 99}),
+			)
+		}
+		return c.step(Tick{At: c.now})
+	}
+	if len(c.subs) == 0 {
+		return nil
+	}
+	return c.advance(c.subs[c.r.Intn(len(c.subs))], quiet)
+}
+
+// advance lets the next thing happen to a submission.
+func (c *chaos) advance(s *submission, quiet bool) error {
+	end := func(err string, retryable bool) error {
+		c.subs = slices.DeleteFunc(c.subs, func(x *submission) bool { return x == s })
+		return c.step(PartitionEnded{At: c.now, Partition: s.Partition, Err: err, Retryable: retryable})
+	}
+	if s.cancel && c.r.Intn(2) == 0 {
+		return end("canceled", false)
+	}
+	if !quiet && c.r.Intn(30) == 0 {
+		return end([]string{"", "transport closed", "something broke"}[c.r.Intn(3)], c.r.Intn(2) == 0)
+	}
+	var todo []int
+	for i := range s.Units {
+		if s.units[i] <= chaosExporting {
+			todo = append(todo, i)
+		}
+	}
+	// A broken solve ends once everyone who uses the step was told.
+	if len(todo) == 0 || s.failed && !slices.ContainsFunc(todo, func(i int) bool {
+		return c.unitBad(s.Units[i]) != NoVertex
+	}) {
+		if s.failed {
+			return end("a step failed", false)
+		}
+		return end("", false)
+	}
+	i := todo[c.r.Intn(len(todo))]
+	u := s.Units[i]
+	if !quiet && c.r.Intn(20) == 0 {
+		s.units[i] = chaosFailed
+		retry := c.r.Intn(4) > 0
+		if !retry && !c.cfg.Options.KeepGoing {
+			c.stop = true
+		}
+		return c.step(UnitFailed{At: c.now, Partition: s.Partition, Unit: u, Vertex: NoVertex, Err: "failed", Retryable: retry})
+	}
+	if bad := c.unitBad(u); bad != NoVertex {
+		s.units[i] = chaosFailed
+		s.failed = true
+		return c.step(UnitFailed{At: c.now, Partition: s.Partition, Unit: u, Vertex: bad, Err: "exit code 1"})
+	}
+	if s.units[i] == chaosBuilding {
+		s.units[i] = chaosDenied // unless the answer says Export
+		return c.step(UnitBuilt{At: c.now, Partition: s.Partition, Unit: u})
+	}
+	s.units[i] = chaosDone
+	if c.built[u] {
+		return errors.New("exported twice")
+	}
+	c.built[u] = true
+	return c.step(UnitExported{At: c.now, Partition: s.Partition, Unit: u})
+}
+
+func TestRandomInterleavings(t *testing.T) {
+	runs := 3000
+	if testing.Short() {
+		runs = 300
+	}
+	for seed := range int64(runs) {
+		r := rand.New(rand.NewSource(seed))
+		c, err := newChaos(randomConfig(r), r)
+		require.NoError(t, err, "seed %d", seed)
+		for range r.Intn(2) {
+			c.bad[VertexID(r.Intn(len(c.cfg.Vertices)))] = true
+		}
+		require.NoError(t, c.run(), "seed %d", seed)
+	}
+}
+
+// What becomes of every unit under KeepGoing is told by the graph alone.
+func TestOutcomeWhateverTheOrder(t *testing.T) {
+	for seed := range int64(400) {
+		r := rand.New(rand.NewSource(seed))
+		cfg := randomConfig(r)
+		cfg.Options.KeepGoing = true
+		for i := range cfg.Units { // some node can build everything
+			cfg.Units[i].Platforms, cfg.Units[i].Nodes = nil, nil
+		}
+		bad := VertexID(r.Intn(len(cfg.Vertices)))
+		var want []State
+		var because []UnitID
+		for order := range int64(4) {
+			c, err := newChaos(cfg, rand.New(rand.NewSource(seed*10+order)))
+			require.NoError(t, err)
+			c.calm = true
+			c.bad[bad] = true
+			require.NoError(t, c.run(), "seed %d order %d", seed, order)
+			var states []State
+			var blame []UnitID
+			for u, o := range c.finish.Outcomes {
+				states = append(states, o.State)
+				blame = append(blame, o.Because)
+				if o.State == Failed {
+					require.NotEqual(t, NoVertex, c.unitBad(UnitID(u)))
+				}
+			}
+			if order == 0 {
+				want, because = states, blame
+			}
+			require.Equal(t, want, states, "seed %d order %d", seed, order)
+			require.Equal(t, because, blame, "seed %d order %d", seed, order)
+		}
+	}
+}
+
+// The same events give the same commands.
+func TestDeterministic(t *testing.T) {
+	for seed := range int64(50) {
+		var logs [2]string
+		for i := range logs {
+			r := rand.New(rand.NewSource(seed))
+			c, err := newChaos(randomConfig(r), r)
+			require.NoError(t, err)
+			require.NoError(t, c.run())
+			logs[i] = fmt.Sprintf("%+v", *c.finish)
+		}
+		require.Equal(t, logs[0], logs[1])
+	}
+}
+
+func FuzzStep(f *testing.F) {
+	for seed := range int64(20) {
+		b := make([]byte, 50+20*seed)
+		rand.New(rand.NewSource(seed)).Read(b)
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		r := &byteChoices{data, rand.New(rand.NewSource(1))}
+		c, err := newChaos(randomConfig(r), r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.run(); err != nil {
+			t.Fatal(err)
+		}
+	})
+}

@@ -1,0 +1,390 @@
+package sched
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+var update = flag.Bool("update", false, "rewrite golden files")
+
+// TestScripts plays testdata/*.txt: blocks of commands, each followed by "----" and
+// everything that happened because of them. A line that starts with # is a comment.
+//
+//	add-nodes N [speed=F] [slots=N] [platforms=A,B]     nodes n1, n2, ...
+//	node NAME [speed=F] [slots=N] [platforms=A,B] [warm=V,...]
+//	vertex NAME COST [in=V,...] [bytes=N] [platform=P]
+//	unit NAME ROOT [after=U,...] [links=U,...] [platforms=P,...] [nodes=N,...]
+//	network [bandwidth=N] [latency=D] [cached=V,...]
+//	options [steal] [keep-going] [window=N] [ahead=N] [jobs=N] [attempts=N] [backoff=D]
+//	plan NODE U,U U ...                                 a partition per word
+//	pool U,U U ...
+//	start                                               new scheduler, nothing is up
+//	at D                                                the time of what follows
+//	up NODE|all [holds=V,...]    lose NODE [reconnecting] [ERR...]
+//	begin V NODE                 step V NODE TOOK|cached    published V
+//	built U [PART]               exported U [PART]
+//	done U                       built and exported
+//	fail U [vertex=V] [retryable] [ERR...]
+//	end PART [retryable] [ERR...]
+//	cancel [REASON...]           tick
+//	status                       moves
+//	stabilize                    all that was asked for happens, one thing a second
+func TestScripts(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txt")
+	require.NoError(t, err)
+	require.NotEmpty(t, files)
+	for _, f := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(f), ".txt"), func(t *testing.T) {
+			data, err := os.ReadFile(f)
+			require.NoError(t, err)
+			got := newScript(t).play(string(data))
+			if *update {
+				require.NoError(t, os.WriteFile(f, []byte(got), 0o644))
+				return
+			}
+			require.Equal(t, string(data), got)
+		})
+	}
+}
+
+type script struct {
+	t     *testing.T
+	cfg   Config
+	verts []string
+	s     *Scheduler
+	now   time.Duration
+	out   strings.Builder
+	open  []Submit
+	built map[UnitID]bool
+}
+
+func newScript(t *testing.T) *script { return &script{t: t, built: map[UnitID]bool{}} }
+
+func (sc *script) play(text string) string {
+	var doc strings.Builder
+	for _, block := range strings.Split(strings.TrimSpace(text), "\n\n") {
+		in, _, _ := strings.Cut(block, "\n----")
+		sc.out.Reset()
+		commands := false
+		for _, line := range strings.Split(in, "\n") {
+			if line == "" || strings.HasPrefix(line, "#") {
+				continue
+			}
+			commands = true
+			sc.command(strings.Fields(line))
+		}
+		if doc.Len() > 0 {
+			doc.WriteString("\n")
+		}
+		doc.WriteString(in + "\n")
+		if commands {
+			doc.WriteString("----\n" + sc.out.String())
+		}
+	}
+	return doc.String()
+}
+
+// args splits words into key=value pairs, flags and the rest.
+func args(words []string, flags ...string) (map[string]string, []string) {
+	kv := map[string]string{}
+	var rest []string
+	for _, w := range words {
+		k, v, ok := strings.Cut(w, "=")
+		switch {
+		case ok:
+			kv[k] = v
+		case slices.Contains(flags, w):
+			kv[w] = w
+		default:
+			rest = append(rest, w)
+		}
+	}
+	return kv, rest
+}
+
+func list(s string) []string {
+	if s == "" {
+		return nil
+	}
+	return strings.Split(s, ",")
+}
+
+func (sc *script) duration(s string) time.Duration {
+	d, err := time.ParseDuration(s)
+	require.NoError(sc.t, err)
+	return d
+}
+
+func (sc *script) number(s string) int {
+	if s == "" {
+		return 0
+	}
+	n, err := strconv.Atoi(s)
+	require.NoError(sc.t, err)
+	return n
+}
+
+func (sc *script) vertex(name string) VertexID {
+	i := slices.Index(sc.verts, name)
+	require.GreaterOrEqual(sc.t, i, 0, "vertex %s", name)
+	return VertexID(i)
+}
+
+func (sc *script) vertices(s string) []VertexID {
+	var out []VertexID
+	for _, n := range list(s) {
+		out = append(out, sc.vertex(n))
+	}
+	return out
+}
+
+func (sc *script) unit(name string) UnitID {
+	i := slices.IndexFunc(sc.cfg.Units, func(u Unit) bool { return u.Name == name })
+	require.GreaterOrEqual(sc.t, i, 0, "unit %s", name)
+	return UnitID(i)
+}
+
+func (sc *script) units(s string) []UnitID {
+	var out []UnitID
+	for _, n := range list(s) {
+		out = append(out, sc.unit(n))
+	}
+	return out
+}
+
+func (sc *script) node(name string) NodeID {
+	i := slices.IndexFunc(sc.cfg.Nodes, func(n Node) bool { return n.Name == name })
+	require.GreaterOrEqual(sc.t, i, 0, "node %s", name)
+	return NodeID(i)
+}
+
+func (sc *script) command(w []string) {
+	kv, rest := args(w[1:], "steal", "keep-going", "retryable", "reconnecting", "cached")
+	speed := func() float64 {
+		if kv["speed"] == "" {
+			return 0
+		}
+		f, err := strconv.ParseFloat(kv["speed"], 64)
+		require.NoError(sc.t, err)
+		return f
+	}
+	switch w[0] {
+	case "add-nodes":
+		for range sc.number(rest[0]) {
+			sc.cfg.Nodes = append(sc.cfg.Nodes, Node{
+				Name: fmt.Sprintf("n%d", len(sc.cfg.Nodes)+1), Speed: speed(),
+				Slots: sc.number(kv["slots"]), Platforms: list(kv["platforms"]),
+			})
+		}
+	case "node":
+		sc.cfg.Nodes = append(sc.cfg.Nodes, Node{
+			Name: rest[0], Speed: speed(), Slots: sc.number(kv["slots"]),
+			Platforms: list(kv["platforms"]), Warm: sc.vertices(kv["warm"]),
+		})
+	case "vertex":
+		sc.cfg.Vertices = append(sc.cfg.Vertices, Vertex{
+			Cost: sc.duration(rest[1]), Bytes: int64(sc.number(kv["bytes"])),
+			Inputs: sc.vertices(kv["in"]), Platform: kv["platform"],
+		})
+		sc.verts = append(sc.verts, rest[0])
+	case "unit":
+		u := Unit{
+			Name: rest[0], Root: sc.vertex(rest[1]), Platforms: list(kv["platforms"]),
+			After: sc.units(kv["after"]), Links: sc.units(kv["links"]),
+		}
+		for _, n := range list(kv["nodes"]) {
+			u.Nodes = append(u.Nodes, sc.node(n))
+		}
+		sc.cfg.Units = append(sc.cfg.Units, u)
+	case "network":
+		sc.cfg.Network = Network{Bandwidth: int64(sc.number(kv["bandwidth"])), Cached: sc.vertices(kv["cached"])}
+		if kv["latency"] != "" {
+			sc.cfg.Network.Latency = sc.duration(kv["latency"])
+		}
+	case "options":
+		sc.cfg.Options = Options{
+			Steal: kv["steal"] != "", KeepGoing: kv["keep-going"] != "",
+			Window: sc.number(kv["window"]), Ahead: sc.number(kv["ahead"]),
+			Jobs: sc.number(kv["jobs"]), MaxAttempts: sc.number(kv["attempts"]),
+		}
+		if kv["backoff"] != "" {
+			sc.cfg.Options.Backoff = sc.duration(kv["backoff"])
+		}
+	case "plan":
+		n := sc.node(rest[0])
+		for len(sc.cfg.Plan) <= int(n) {
+			sc.cfg.Plan = append(sc.cfg.Plan, nil)
+		}
+		for _, p := range rest[1:] {
+			sc.cfg.Plan[n] = append(sc.cfg.Plan[n], sc.units(p))
+		}
+	case "pool":
+		for _, p := range rest {
+			sc.cfg.Pool = append(sc.cfg.Pool, sc.units(p))
+		}
+	case "start":
+		var err error
+		if sc.s, err = New(sc.cfg); err != nil {
+			fmt.Fprintln(&sc.out, err)
+		}
+	case "at":
+		sc.now = sc.duration(rest[0])
+	case "up":
+		for i, n := range sc.cfg.Nodes {
+			if rest[0] == "all" || rest[0] == n.Name {
+				sc.step(NodeUp{At: sc.now, Node: NodeID(i), Holds: sc.vertices(kv["holds"])})
+			}
+		}
+	case "lose":
+		sc.step(NodeLost{At: sc.now, Node: sc.node(rest[0]), Err: strings.Join(rest[1:], " "), Reconnecting: kv["reconnecting"] != ""})
+	case "begin":
+		sc.step(VertexStarted{At: sc.now, Vertex: sc.vertex(rest[0]), Node: sc.node(rest[1])})
+	case "step":
+		e := VertexDone{At: sc.now, Vertex: sc.vertex(rest[0]), Node: sc.node(rest[1]), Cached: kv["cached"] != ""}
+		if !e.Cached {
+			e.Took = sc.duration(rest[2])
+		}
+		sc.step(e)
+	case "published":
+		sc.step(VertexCached{At: sc.now, Vertex: sc.vertex(rest[0])})
+	case "built":
+		sc.step(UnitBuilt{At: sc.now, Unit: sc.unit(rest[0]), Partition: sc.part(rest)})
+	case "exported":
+		sc.step(UnitExported{At: sc.now, Unit: sc.unit(rest[0]), Partition: sc.part(rest)})
+	case "done":
+		p := sc.part(rest)
+		sc.step(UnitBuilt{At: sc.now, Unit: sc.unit(rest[0]), Partition: p})
+		sc.step(UnitExported{At: sc.now, Unit: sc.unit(rest[0]), Partition: p})
+	case "fail":
+		v := NoVertex
+		if kv["vertex"] != "" {
+			v = sc.vertex(kv["vertex"])
+		}
+		sc.step(UnitFailed{
+			At: sc.now, Unit: sc.unit(rest[0]), Partition: sc.part(rest[:1]), Vertex: v,
+			Retryable: kv["retryable"] != "", Err: strings.Join(rest[1:], " "),
+		})
+	case "end":
+		sc.step(PartitionEnded{
+			At: sc.now, Partition: sc.partition(rest[0]),
+			Retryable: kv["retryable"] != "", Err: strings.Join(rest[1:], " "),
+		})
+	case "cancel":
+		sc.step(Cancel{At: sc.now, Reason: strings.Join(rest, " ")})
+	case "tick":
+		sc.step(Tick{At: sc.now})
+	case "status":
+		for i, n := range sc.s.Status() {
+			fmt.Fprintf(&sc.out, "%s up=%v open=%d speed=%.2f ends=%s queued=%s\n",
+				sc.cfg.Nodes[i].Name, n.Up, n.Open, n.Speed, n.Ends.Round(time.Second), sc.names(n.Queued))
+		}
+	case "moves":
+		for _, m := range sc.s.Moves() {
+			sc.move(m)
+		}
+	case "stabilize":
+		sc.stabilize()
+	default:
+		sc.t.Fatalf("unknown command %q", w[0])
+	}
+}
+
+func (sc *script) partition(s string) PartitionID {
+	return PartitionID(sc.number(strings.TrimPrefix(s, "p")))
+}
+
+// part returns the submission named in rest[1], or the last with the unit.
+func (sc *script) part(rest []string) PartitionID {
+	if len(rest) > 1 {
+		return sc.partition(rest[1])
+	}
+	u := sc.unit(rest[0])
+	for i := len(sc.open) - 1; i >= 0; i-- {
+		if slices.Contains(sc.open[i].Units, u) {
+			return sc.open[i].Partition
+		}
+	}
+	return 0
+}
+
+func (sc *script) names(us []UnitID) string {
+	names := make([]string, len(us))
+	for i, u := range us {
+		names[i] = sc.cfg.Units[u].Name
+	}
+	return "[" + strings.Join(names, " ") + "]"
+}
+
+func (sc *script) move(m Move) {
+	fmt.Fprintf(&sc.out, "%s %s %s: %s -> %s, there %s, here %s, set-up %s\n", m.At.Round(time.Second), m.Why, sc.names(m.Units),
+		sc.cfg.Nodes[m.From].Name, sc.cfg.Nodes[m.To].Name,
+		m.There.Round(time.Second), m.Here.Round(time.Second), m.Setup.Round(time.Second))
+}
+
+func (sc *script) step(ev Event) {
+	for _, c := range sc.s.Step(ev) {
+		switch c := c.(type) {
+		case Submit:
+			sc.open = append(sc.open, c)
+			fmt.Fprintf(&sc.out, "submit p%d on %s: %s %s", c.Partition, sc.cfg.Nodes[c.Node].Name, sc.names(c.Units), c.Why)
+			if c.Attempt > 1 {
+				fmt.Fprintf(&sc.out, ", attempt %d", c.Attempt)
+			}
+			if c.Delay > 0 {
+				fmt.Fprintf(&sc.out, ", after %s", c.Delay)
+			}
+			fmt.Fprintln(&sc.out)
+		case Export:
+			sc.built[c.Unit] = true
+			fmt.Fprintf(&sc.out, "export %s of p%d\n", sc.cfg.Units[c.Unit].Name, c.Partition)
+		case CancelPartition:
+			fmt.Fprintf(&sc.out, "cancel p%d: %s\n", c.Partition, c.Reason)
+		case Abandon:
+			sc.open = slices.DeleteFunc(sc.open, func(s Submit) bool { return s.Partition == c.Partition })
+			fmt.Fprintf(&sc.out, "abandon p%d: %s\n", c.Partition, c.Reason)
+		case Finish:
+			fmt.Fprintf(&sc.out, "finish %s\n", c.Reason)
+			for i, o := range c.Outcomes {
+				fmt.Fprintf(&sc.out, "  %s %s", sc.cfg.Units[i].Name, o.State)
+				if o.Node != NoNode {
+					fmt.Fprintf(&sc.out, " on %s at %s", sc.cfg.Nodes[o.Node].Name, o.At)
+				}
+				fmt.Fprintf(&sc.out, ", submitted %d", o.Submits)
+				if o.Vertex != NoVertex {
+					fmt.Fprintf(&sc.out, ", step %s", sc.verts[o.Vertex])
+				}
+				if o.Reason != "" {
+					fmt.Fprintf(&sc.out, ": %s", o.Reason)
+				}
+				fmt.Fprintln(&sc.out)
+			}
+		}
+	}
+	if e, ok := ev.(PartitionEnded); ok {
+		sc.open = slices.DeleteFunc(sc.open, func(s Submit) bool { return s.Partition == e.Partition })
+	}
+}
+
+// stabilize finishes the oldest submission again and again, until none is left.
+func (sc *script) stabilize() {
+	for len(sc.open) > 0 {
+		p := sc.open[0]
+		sc.now += time.Second
+		for _, u := range p.Units {
+			sc.step(UnitBuilt{At: sc.now, Partition: p.Partition, Unit: u})
+			if len(sc.open) > 0 && sc.open[0].Partition == p.Partition {
+				sc.step(UnitExported{At: sc.now, Partition: p.Partition, Unit: u})
+			}
+		}
+		sc.step(PartitionEnded{At: sc.now, Partition: p.Partition})
+	}
+}
