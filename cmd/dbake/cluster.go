@@ -1,0 +1,79 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/dbake/dbake/cmd/dbake/internal/view"
+	"github.com/dbake/dbake/runtime/local"
+)
+
+type clusterCmd struct {
+	Up     clusterUpCmd     `cmd:"" help:"Start nodes and a registry that stay when the command ends."`
+	Down   clusterDownCmd   `cmd:"" help:"Stop them; what they have built is kept."`
+	Status clusterStatusCmd `cmd:"" help:"Show what is running."`
+}
+
+type clusterUpCmd struct {
+	Nodes     int    `default:"1" placeholder:"N" help:"How many nodes."`
+	StateDir  string `placeholder:"DIR" help:"Where nodes and registry keep their state."`
+	Buildkitd string `placeholder:"FILE" help:"The buildkitd to start."`
+	Format    string `default:"table" enum:"table,json" help:"Output: table or json."`
+}
+
+func (c *clusterUpCmd) Run(ctx contextBinding, a *app) error {
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find the dbake executable: %w", err)
+	}
+	st, err := local.Up(ctx, local.Options{
+		StateDir: a.path(c.StateDir), Nodes: c.Nodes, Buildkitd: a.path(c.Buildkitd),
+		Notify: func(line string) { fmt.Fprintln(a.stderr, line) },
+	}, []string{self, "supervise"})
+	if err != nil {
+		return err
+	}
+	return a.showStatus(st, c.Format)
+}
+
+type clusterDownCmd struct {
+	StateDir string `placeholder:"DIR" help:"Where nodes and registry keep their state."`
+}
+
+func (c *clusterDownCmd) Run(ctx contextBinding, a *app) error {
+	err := local.Down(ctx, a.path(c.StateDir))
+	if errors.Is(err, local.ErrNotRunning) {
+		fmt.Fprintln(a.stderr, "no cluster is running")
+		return nil
+	}
+	return err
+}
+
+type clusterStatusCmd struct {
+	StateDir string `placeholder:"DIR" help:"Where nodes and registry keep their state."`
+	Format   string `default:"table" enum:"table,json" help:"Output: table or json."`
+}
+
+func (c *clusterStatusCmd) Run(ctx contextBinding, a *app) error {
+	st, err := local.ReadStatus(ctx, a.path(c.StateDir))
+	if err != nil {
+		return err
+	}
+	return a.showStatus(st, c.Format)
+}
+
+func (a *app) showStatus(st *local.Status, format string) error {
+	if format == "json" {
+		enc := json.NewEncoder(a.stdout)
+		enc.SetIndent("", "  ")
+		return enc.Encode(st)
+	}
+	return view.Status(a.stdout, st)
+}
+
+// superviseCmd is what "cluster up" leaves running.
+type superviseCmd struct{}
+
+func (c *superviseCmd) Run(ctx contextBinding) error { return local.Supervise(ctx) }

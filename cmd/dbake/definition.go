@@ -1,0 +1,38 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/containerd/platforms"
+
+	"github.com/dbake/dbake/compiler"
+	"github.com/dbake/dbake/compiler/ir"
+)
+
+// compilerOptions say how the definition is to be resolved.
+func (a *app) compilerOptions(f *definitionFlags, env map[string]string) compiler.Options {
+	call := f.Call
+	if f.Check {
+		call = "check"
+	}
+	return compiler.Options{
+		Dir: a.dir, Env: env, Platform: platforms.Format(platforms.DefaultSpec()), Stdin: a.stdin,
+		Files: f.File, Targets: f.Targets, Vars: f.Var,
+		Overrides: f.Set, Push: f.Push, Load: f.Load, NoCache: f.NoCache, Pull: f.Pull,
+		Call: call, SBOM: f.SBOM, Provenance: f.Provenance, Policy: f.Policy,
+		Profiles: f.Profile, Exclude: f.Exclude, WithDeps: f.WithDeps, Strict: f.Strict,
+	}
+}
+
+// compile resolves the definition and shows what --strict has to say about it.
+func (a *app) compile(ctx context.Context, f *definitionFlags, env map[string]string) (*ir.Project, error) {
+	p, err := compiler.Compile(ctx, a.compilerOptions(f, env))
+	if err != nil {
+		return nil, err
+	}
+	for _, w := range p.Warnings {
+		fmt.Fprintf(a.stderr, "WARNING: %s\n", w)
+	}
+	return p, nil
+}

@@ -1,0 +1,42 @@
+package main
+
+// definitionFlags say what is to be built: the files, the targets and what
+// changes them. They are those of "docker buildx bake".
+type definitionFlags struct {
+	Targets []string `arg:"" optional:"" name:"target" help:"Targets, groups or patterns to build; \"default\" when there are none. A Git or HTTP URL before them is where the definition is read from."`
+
+	File       []string `short:"f" sep:"none" placeholder:"FILE" help:"Build definition: Bake HCL or JSON, or a compose file; - is standard input. Repeatable."`
+	Set        []string `sep:"none" placeholder:"TARGET.KEY=VALUE" help:"Override a value of the targets that match, as \"*.platform=linux/arm64\" or \"web.tags+=x:1\". Repeatable."`
+	Var        []string `sep:"none" placeholder:"NAME=VALUE" help:"Set a variable of the definition. Repeatable."`
+	NoCache    *bool    `help:"Run every step anew."`
+	Pull       *bool    `help:"Ask the registry for every base image again."`
+	Call       string   `placeholder:"METHOD" help:"Evaluate the targets by another method: check, outline or targets."`
+	Check      bool     `help:"Same as --call=check."`
+	SBOM       string   `name:"sbom" placeholder:"VALUE" help:"Same as --set \"*.attest=type=sbom\"."`
+	Provenance string   `placeholder:"VALUE" help:"Same as --set \"*.attest=type=provenance\"."`
+	Policy     []string `sep:"none" placeholder:"OPTION" help:"Source policy options for all targets."`
+	Allow      []string `sep:"none" placeholder:"ENTITLEMENT" help:"Grant what a build asks for: network.host, security.insecure, ssh, fs=PATH, fs.read=PATH, fs.write=PATH. Repeatable."`
+	Push       bool     `help:"Push every image to its registry."`
+	Load       bool     `help:"Load every image into the local Docker engine."`
+
+	Strict   bool     `help:"Report what bake accepts in silence: unknown attributes and blocks, unused variables, cache refs and tags written twice."`
+	Exclude  []string `placeholder:"NAME" help:"Leave these targets out."`
+	WithDeps bool     `help:"Build also what the targets depend on by depends_on of compose."`
+	Profile  []string `placeholder:"NAME" help:"Of compose services that have profiles, take only those of these profiles. Repeatable."`
+}
+
+// nodeFlags say which nodes build.
+type nodeFlags struct {
+	Nodes     []string `sep:"none" placeholder:"ADDR" help:"A BuildKit node: local:N starts N daemons on this machine; tcp://HOST:PORT, unix://PATH, ssh://HOST and others are nodes elsewhere. NAME=ADDR,speed=2,slots=4 names it and says how fast it is and how many steps it runs at once. Repeatable."`
+	Builder   string   `placeholder:"NAME" help:"Use the nodes of this buildx builder ($BUILDX_BUILDER)."`
+	StateDir  string   `placeholder:"DIR" help:"Where local nodes and the local registry keep their state (default: dbake in the user's data directory)."`
+	Buildkitd string   `placeholder:"FILE" help:"The buildkitd to start local nodes with (default: beside dbake, then on PATH)."`
+	Jobs      int      `placeholder:"N" help:"Build at most N targets at once over all nodes (default: as many as the nodes have slots)."`
+}
+
+// planFlags say how the work is divided.
+type planFlags struct {
+	Strategy      string `default:"affinity" placeholder:"NAME" help:"How targets are given to nodes: ${strategies}."`
+	History       string `placeholder:"FILE" help:"Where measured costs of steps are kept; none keeps nothing (default: in the user's cache directory)."`
+	CacheRegistry string `placeholder:"REF" help:"Repository through which the nodes share results, as registry.example.com/team/cache."`
+}

@@ -1,0 +1,152 @@
+// Command dbake builds many container images over several BuildKit nodes from
+// Docker Bake files: "dbake plan" tells which node builds what, at what cost and
+// why; "dbake build" does it; "dbake cluster" keeps local nodes running.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/dbake/dbake/cmd/dbake/internal/view"
+)
+
+func main() {
+	dir, err := os.Getwd()
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "ERROR: %v\n", err)
+		os.Exit(1)
+	}
+	env := map[string]string{}
+	for _, kv := range os.Environ() {
+		k, v, _ := strings.Cut(kv, "=")
+		env[k] = v
+	}
+	os.Exit(run(os.Args[1:], &app{
+		stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr,
+		dir: dir, env: env,
+	}))
+}
+
+// app is the world a command runs in: tests give it another one.
+type app struct {
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	dir            string            // the absolute working directory
+	env            map[string]string // the environment; nothing reads another
+}
+
+// cli is the command line. Help text is the manual: every flag tells what it does
+// in one sentence.
+type cli struct {
+	Debug bool `short:"D" help:"Show the whole chain of causes of an error."`
+
+	Build   buildCmd   `cmd:"" aliases:"bake,f" help:"Build targets over the nodes."`
+	Plan    planCmd    `cmd:"" help:"Show which node would build what, at what cost and why, without building."`
+	Cluster clusterCmd `cmd:"" help:"Keep BuildKit nodes and a registry running on this machine."`
+	Version versionCmd `cmd:"" help:"Show the version."`
+
+	Supervise superviseCmd `cmd:"" hidden:"" help:"Own the daemons of a cluster that is kept running."`
+}
+
+const description = `Builds many container images over several BuildKit nodes, from the same files and with the same flags as "docker buildx bake".
+
+Exit status: 0 done, 1 something failed, 2 the command line is wrong, 130 interrupted; with --call, the status of the check.`
+
+// usageError is a problem of the command line itself.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+// exitError ends the command with a status of its own; what there is to say has
+// been said.
+type exitError struct{ status int }
+
+func (e exitError) Error() string { return fmt.Sprintf("exit status %d", e.status) }
+
+// errInterrupted is the cause of a context that ended by a signal.
+var errInterrupted = errors.New("interrupted")
+
+// run executes one command and returns its exit status.
+func run(args []string, a *app) (status int) {
+	var c cli
+	exited := -1
+	parser, err := kong.New(&c,
+		kong.Name("dbake"), kong.Description(description),
+		kong.Writers(a.stdout, a.stderr),
+		kong.Exit(func(code int) { exited = code }),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
+		kong.Vars{"strategies": strategyNames()},
+	)
+	if err != nil {
+		view.Error(a.stderr, err, false)
+		return 1
+	}
+	kctx, err := parser.Parse(args)
+	if exited >= 0 { // --help
+		return exited
+	}
+	if err != nil {
+		view.Error(a.stderr, fmt.Errorf("%w (see dbake --help)", err), false)
+		return 2
+	}
+
+	ctx, stop := a.interruptible()
+	defer stop()
+	err = kctx.Run(a, contextBinding{ctx})
+	var exit exitError
+	var usage usageError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &exit):
+		return exit.status
+	case errors.Is(context.Cause(ctx), errInterrupted):
+		view.Error(a.stderr, errInterrupted, false)
+		return 130
+	case errors.As(err, &usage):
+		view.Error(a.stderr, err, c.Debug)
+		return 2
+	default:
+		view.Error(a.stderr, err, c.Debug)
+		return 1
+	}
+}
+
+// contextBinding lets kong hand the context to a command's Run.
+type contextBinding struct{ context.Context }
+
+// interruptible returns a context that ends at the first interrupt. The second
+// one ends the process at once.
+func (a *app) interruptible() (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	done := make(chan struct{})
+	go func() {
+		select {
+		case <-signals:
+			fmt.Fprintln(a.stderr, "stopping; interrupt again to quit at once")
+			cancel(errInterrupted)
+		case <-done:
+			return
+		}
+		select {
+		case <-signals:
+			os.Exit(130)
+		case <-done:
+		}
+	}()
+	return ctx, func() {
+		signal.Stop(signals)
+		close(done)
+		cancel(nil)
+	}
+}

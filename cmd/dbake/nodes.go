@@ -1,0 +1,193 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/containerd/platforms"
+
+	"github.com/dbake/dbake/frontend"
+	"github.com/dbake/dbake/internal/plan"
+	"github.com/dbake/dbake/runtime"
+	"github.com/dbake/dbake/runtime/local"
+	"github.com/dbake/dbake/runtime/nodeset"
+)
+
+// stopTimeout bounds how long a command waits for its own daemons to end.
+const stopTimeout = 30 * time.Second
+
+// registryVar is the variable in which a bake file finds the local registry.
+const registryVar = "DBAKE_REGISTRY"
+
+// nodes are the nodes of a command, those on this machine perhaps still to be
+// started.
+type nodes struct {
+	specs   []nodeset.Spec
+	cluster *local.Cluster // nil when no node is local
+	started bool
+}
+
+// findNodes says which nodes a command uses, without contacting any: those of
+// --nodes, else of the builder, else one on this machine.
+func (a *app) findNodes(ctx context.Context, f *nodeFlags) (*nodes, error) {
+	var specs []nodeset.Spec
+	var err error
+	switch {
+	case len(f.Nodes) > 0 && f.Builder != "":
+		return nil, usageError{errors.New("--nodes and --builder exclude each other")}
+	case len(f.Nodes) > 0:
+		if specs, err = nodeset.Parse(f.Nodes); err != nil {
+			return nil, usageError{err}
+		}
+	case f.Builder != "":
+		if specs, err = nodeset.FromBuilder(ctx, f.Builder, a.env); err != nil {
+			return nil, err
+		}
+	default:
+		found, ok, err := nodeset.Default(ctx, a.env)
+		if err != nil {
+			return nil, err
+		}
+		if specs = found; !ok {
+			if specs, err = nodeset.Parse([]string{"local:1"}); err != nil {
+				return nil, err
+			}
+		}
+	}
+	n := &nodes{}
+	count := 0
+	for _, s := range specs {
+		count += s.Local
+	}
+	if count > 0 {
+		n.cluster, err = local.Open(ctx, local.Options{
+			StateDir: a.path(f.StateDir), Nodes: count, Buildkitd: a.path(f.Buildkitd),
+			Notify: func(line string) { fmt.Fprintln(a.stderr, line) },
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	n.specs = n.expand(specs)
+	return n, nil
+}
+
+// expand replaces "local:N" by the nodes of the cluster.
+func (n *nodes) expand(specs []nodeset.Spec) []nodeset.Spec {
+	if n.cluster == nil {
+		return specs
+	}
+	daemons := n.cluster.Nodes()
+	var list []nodeset.Spec
+	for _, s := range specs {
+		for i := range s.Local {
+			one := s
+			one.Local = 0
+			one.Name, one.Addr = daemons[i].Name, daemons[i].Addr
+			list = append(list, one)
+		}
+		if s.Local > 0 {
+			daemons = daemons[s.Local:]
+		} else {
+			list = append(list, s)
+		}
+	}
+	return list
+}
+
+// start starts what is to be started and connects to every node.
+func (n *nodes) start(ctx context.Context) (*runtime.Pool, error) {
+	if n.cluster != nil {
+		n.started = true
+		if err := n.cluster.Start(ctx); err != nil {
+			return nil, err
+		}
+		// A port that was taken since it was chosen has changed.
+		byName := map[string]string{}
+		for _, d := range n.cluster.Nodes() {
+			byName[d.Name] = d.Addr
+		}
+		for i, s := range n.specs {
+			if addr, ok := byName[s.Name]; ok && strings.HasPrefix(s.Addr, "tcp://127.0.0.1:") {
+				n.specs[i].Addr = addr
+			}
+		}
+	}
+	return runtime.Dial(ctx, n.specs)
+}
+
+// stop ends what start started.
+func (n *nodes) stop() error {
+	if n.cluster == nil || !n.started {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancel()
+	return n.cluster.Stop(ctx)
+}
+
+// environment is the environment that bake files see: with local nodes, the
+// address of their registry is in it unless the user has set another.
+func (n *nodes) environment(env map[string]string) map[string]string {
+	if n == nil || n.cluster == nil {
+		return env
+	}
+	out := make(map[string]string, len(env)+1)
+	out[registryVar] = n.cluster.Registry()
+	for k, v := range env {
+		out[k] = v
+	}
+	return out
+}
+
+// mirrors says where base images are looked up: with local nodes, the local
+// registry answers for docker.io, as it does for the nodes.
+func (n *nodes) mirrors() map[string][]frontend.Endpoint {
+	if n.cluster == nil {
+		return nil
+	}
+	registry := frontend.Endpoint{Host: n.cluster.Registry(), PlainHTTP: true}
+	return map[string][]frontend.Endpoint{
+		"docker.io":   {registry},
+		registry.Host: {registry},
+		strings.Replace(registry.Host, "127.0.0.1", "localhost", 1): {registry},
+	}
+}
+
+// planned returns the nodes as the planner sees them before they are asked.
+func (n *nodes) planned() ([]plan.Node, error) {
+	var list []plan.Node
+	for _, s := range n.specs {
+		p := plan.Node{Name: s.Name, Addr: s.Addr, Speed: s.Speed, Slots: slots(s.Slots)}
+		for _, name := range s.Platforms {
+			pl, err := platforms.Parse(name)
+			if err != nil {
+				return nil, fmt.Errorf("node %s: platform %q: %w", s.Name, name, err)
+			}
+			p.Platforms = append(p.Platforms, pl)
+		}
+		list = append(list, p)
+	}
+	return list, nil
+}
+
+// dialled returns the nodes as the planner sees them once they have answered.
+func dialled(infos []runtime.NodeInfo) []plan.Node {
+	var list []plan.Node
+	for _, i := range infos {
+		list = append(list, plan.Node{Name: i.Name, Addr: i.Addr, Speed: i.Speed, Slots: slots(i.Slots), Platforms: i.Platforms})
+	}
+	return list
+}
+
+// slots is how many steps a node runs at once when it was not said. BuildKit sets
+// no limit of its own; two keep a node busy while one of them waits for input.
+func slots(n int) int {
+	if n > 0 {
+		return n
+	}
+	return 2
+}

@@ -1,0 +1,28 @@
+package plan
+
+import (
+	"github.com/dbake/dbake/cachepolicy"
+	"github.com/dbake/dbake/compiler/ir"
+	"github.com/dbake/dbake/llbmerge"
+)
+
+// Caches returns what the cache policy decides from, as far as it is known before
+// a node is chosen. Units are in one cluster when they share a RUN step: unlike
+// predicted costs, that is the same in every run.
+func (b *Build) Caches(repo cachepolicy.Repo) cachepolicy.Input {
+	in := cachepolicy.Input{Repo: repo, Records: map[ir.UnitID][]int{}}
+	var ids []ir.UnitID
+	for _, u := range b.Units {
+		in.Units = append(in.Units, ir.Unit{ID: u.ID, Target: u.Target})
+		ids = append(ids, u.ID)
+	}
+	for i, v := range b.Graph.Vertices {
+		for _, u := range v.Users {
+			in.Records[ir.UnitID(u)] = append(in.Records[ir.UnitID(u)], i)
+		}
+	}
+	in.Clusters = cachepolicy.Group(ids, in.Records, func(v int) bool {
+		return b.Graph.Vertices[v].Kind == llbmerge.KindExec
+	})
+	return in
+}

@@ -1,0 +1,125 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+
+	bkclient "github.com/moby/buildkit/client"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/dbake/dbake/cachepolicy"
+	"github.com/dbake/dbake/compiler/ir"
+	"github.com/dbake/dbake/runtime/sched"
+)
+
+// caches are the decisions about caches of one run.
+type caches struct {
+	input    cachepolicy.Input
+	imports  []ir.CacheEntry
+	byTarget map[string][]ir.CacheEntry // to be written with a target's outputs
+	shared   bool                       // caches are written when all is built
+}
+
+// decideCaches decides what can be decided before the first solve: imports, and
+// the caches that targets write themselves.
+func decideCaches(b *Build) caches {
+	c := caches{input: b.Cache, byTarget: map[string][]ir.CacheEntry{}, shared: !b.Cache.Repo.IsZero()}
+	c.input.Nodes = map[ir.UnitID]int{}
+	for n, parts := range b.Sched.Plan {
+		for _, part := range parts {
+			for _, u := range part {
+				for _, unit := range b.Jobs[u].Units {
+					c.input.Nodes[unit.ID] = n
+				}
+			}
+		}
+	}
+	for _, part := range b.Sched.Pool {
+		for _, u := range part {
+			for _, unit := range b.Jobs[u].Units {
+				c.input.Nodes[unit.ID] = 0 // any: a job is never cut in two
+			}
+		}
+	}
+	c.input.Fleet = len(b.Sched.Nodes)
+	p := cachepolicy.Decide(c.input)
+	c.imports = p.ImportEntries()
+	for _, e := range p.TargetExports {
+		c.byTarget[e.Target] = append(c.byTarget[e.Target], e.Entry)
+	}
+	return c
+}
+
+// exports decides which node writes which cluster, from where units were built.
+func (c *caches) exports(r *run, finish sched.Finish) []cachepolicy.Export {
+	in := c.input
+	in.Nodes = map[ir.UnitID]int{}
+	for u, o := range finish.Outcomes {
+		if o.State != sched.Built {
+			continue
+		}
+		for _, unit := range r.Jobs[u].Units {
+			in.Nodes[unit.ID] = int(o.Node)
+		}
+	}
+	p := cachepolicy.Decide(in)
+	return p.Exports
+}
+
+// exportCaches writes the shared caches, all at once. A cache that cannot be
+// written is an error: the next run on other nodes would silently start cold.
+func (r *run) exportCaches(ctx context.Context, finish sched.Finish) error {
+	if finish.Reason != "" || !r.caches.shared {
+		return nil
+	}
+	var eg errgroup.Group
+	exports := r.caches.exports(r, finish)
+	errs := make([]error, len(exports))
+	for i, x := range exports {
+		n := r.nodes[x.Node]
+		if n.lost != nil {
+			continue
+		}
+		req := exportRequest{cacheTo: []bkclient.CacheOptionsEntry{cacheEntry(x.Entry)}}
+		for _, id := range x.Units {
+			unit := r.units[id]
+			if unit == nil || len(unit.Definition.GetDef()) == 0 {
+				continue
+			}
+			img, err := r.image(unit)
+			if err != nil {
+				return err
+			}
+			req.images = append(req.images, img)
+		}
+		if len(req.images) == 0 {
+			continue
+		}
+		eg.Go(func() error {
+			both, cancel := endWith(n.ctx, ctx)
+			defer cancel()
+			observe := func(st *bkclient.SolveStatus) { r.messages <- statusMessage{node: n, status: st, export: true} }
+			if err := n.solver.exportCache(both, req, observe); err != nil {
+				errs[i] = fmt.Errorf("node %s: write cache %s: %w", n.info.Name, x.Entry.Attrs["ref"], plain(err))
+			}
+			return nil
+		})
+	}
+	r.pump(&eg)
+	return errors.Join(errs...)
+}
+
+// endWith returns a context that has the values of ctx and ends with either.
+func endWith(ctx, other context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(other, func() { cancel(context.Cause(other)) })
+	return ctx, func() {
+		stop()
+		cancel(nil)
+	}
+}
+
+// key names the i-th result of a solve that has no platforms.
+func key(i int) string { return strconv.Itoa(i) }

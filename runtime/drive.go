@@ -1,0 +1,449 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	bkclient "github.com/moby/buildkit/client"
+	"github.com/moby/buildkit/solver/pb"
+	digest "github.com/opencontainers/go-digest"
+
+	"github.com/dbake/dbake/internal/plan"
+	"github.com/dbake/dbake/runtime/sched"
+)
+
+// errNodeLost is the cause of what ends because its node is gone.
+var errNodeLost = errors.New("node lost")
+
+// partitionRun is one submission. It belongs to the loop but for the fields that
+// are set before its worker starts.
+type partitionRun struct {
+	id      sched.PartitionID
+	node    *nodeRun
+	units   []sched.UnitID
+	slice   partition
+	cancel  context.CancelCauseFunc
+	ctx     context.Context
+	release chan struct{} // closed when its results are needed no longer
+
+	open     map[sched.UnitID]bool // units whose fate is not settled
+	missing  map[sched.UnitID]int  // roots that a unit waits for; absent = wait for the whole
+	waiting  map[digest.Digest][]sched.UnitID
+	reported map[sched.UnitID]bool // UnitBuilt was sent
+	exports  int                   // export workers running
+	solved   *solvedMessage        // kept until the last of them has reported
+	ended    bool                  // PartitionEnded was sent
+}
+
+// message is what a worker tells the loop.
+type message interface {
+	// take notes the message and returns what the scheduler has to know.
+	take(r *run) []sched.Event
+}
+
+// statusMessage is progress of a solve. Solves that evaluate tell of steps; those
+// that export repeat the steps that they find done, and add their own.
+type statusMessage struct {
+	node   *nodeRun
+	status *bkclient.SolveStatus
+	export bool
+}
+
+func (m statusMessage) take(r *run) []sched.Event {
+	var events []sched.Event
+	fresh, changes := m.node.tracker.observe(m.status, m.export)
+	if len(fresh.Vertexes)+len(fresh.Statuses)+len(fresh.Logs)+len(fresh.Warnings) > 0 {
+		r.observe(StatusEvent{Node: m.node.info.Name, Status: fresh})
+	}
+	for _, c := range changes {
+		v, ok := r.vertex[c.vertex]
+		if !ok {
+			continue
+		}
+		if !c.done {
+			events = append(events, sched.VertexStarted{At: r.since(), Node: m.node.id, Vertex: v})
+			continue
+		}
+		events = append(events, sched.VertexDone{At: r.since(), Node: m.node.id, Vertex: v, Took: c.took, Cached: c.cached})
+		for _, p := range r.partitions {
+			if p.node == m.node {
+				events = append(events, p.rootDone(r, c.vertex)...)
+			}
+		}
+	}
+	return events
+}
+
+// rootDone reports the units of p whose last root is d.
+func (p *partitionRun) rootDone(r *run, d digest.Digest) []sched.Event {
+	var events []sched.Event
+	for _, u := range p.waiting[d] {
+		if p.missing[u]--; p.missing[u] == 0 {
+			events = append(events, p.built(r, u)...)
+		}
+	}
+	delete(p.waiting, d)
+	return events
+}
+
+func (p *partitionRun) built(r *run, u sched.UnitID) []sched.Event {
+	if p.reported[u] || p.ended {
+		return nil
+	}
+	p.reported[u] = true
+	r.observe(JobEvent{At: r.since(), Job: r.Jobs[u].Name, Node: p.node.info.Name, Stage: "built"})
+	return []sched.Event{sched.UnitBuilt{At: r.since(), Partition: p.id, Unit: u}}
+}
+
+// evaluatedMessage says that every root of a partition is there.
+type evaluatedMessage struct{ p *partitionRun }
+
+func (m evaluatedMessage) take(r *run) []sched.Event {
+	var events []sched.Event
+	for _, u := range m.p.units {
+		events = append(events, m.p.built(r, u)...)
+	}
+	return events
+}
+
+// solvedMessage says that the solve of a partition has ended.
+type solvedMessage struct {
+	p    *partitionRun
+	err  error
+	lost bool // the node does not answer any more
+}
+
+func (m solvedMessage) take(r *run) []sched.Event {
+	p := m.p
+	switch {
+	case p.ended:
+		return nil
+	case p.exports > 0:
+		p.solved = &m
+		return nil
+	case m.err == nil:
+		return p.end(r, "", false)
+	case m.lost:
+		return nodeLost{node: p.node, err: m.err}.take(r)
+	case p.ctx.Err() != nil:
+		return p.end(r, context.Cause(p.ctx).Error(), false)
+	}
+	f := r.explain(p, m.err)
+	var events []sched.Event
+	for _, u := range p.units {
+		if p.open[u] && f.blames(r, u) {
+			events = append(events, r.failed(p, u, f))
+		}
+	}
+	return append(events, p.end(r, f.err.Error(), f.retryable)...)
+}
+
+// failed notes why a unit failed.
+func (r *run) failed(p *partitionRun, u sched.UnitID, f failure) sched.Event {
+	r.results[u].Err = f.err
+	f.err.Jobs = append(f.err.Jobs, r.Jobs[u].Name)
+	return sched.UnitFailed{At: r.since(), Partition: p.id, Unit: u, Vertex: f.vertex, Err: f.err.Summary(), Retryable: f.retryable}
+}
+
+// end closes the books on p.
+func (p *partitionRun) end(r *run, err string, retryable bool) []sched.Event {
+	p.ended = true
+	delete(r.partitions, p.id)
+	return []sched.Event{sched.PartitionEnded{At: r.since(), Partition: p.id, Err: err, Retryable: retryable}}
+}
+
+// exportedMessage says how the outputs of a unit went.
+type exportedMessage struct {
+	p        *partitionRun
+	unit     sched.UnitID
+	images   []Image
+	metadata map[string]any
+	err      error
+}
+
+func (m exportedMessage) take(r *run) []sched.Event {
+	m.p.exports--
+	if m.p.ended {
+		return nil
+	}
+	events := m.note(r)
+	if m.p.exports == 0 && m.p.solved != nil {
+		// The scheduler learns of the unit before it learns of the end.
+		delete(m.p.open, m.unit)
+		events = append(events, m.p.solved.take(r)...)
+	}
+	return events
+}
+
+func (m exportedMessage) note(r *run) []sched.Event {
+	if m.err != nil {
+		if m.p.ctx.Err() != nil {
+			return nil // the end of the solve tells why
+		}
+		return []sched.Event{r.failed(m.p, m.unit, r.explain(m.p, m.err))}
+	}
+	res := &r.results[m.unit]
+	res.Node, res.State, res.Err = m.p.node.info.Name, Done, nil
+	res.Images, res.Metadata = m.images, m.metadata
+	m.p.node.jobs = append(m.p.node.jobs, res.Job)
+	r.observe(JobEvent{At: r.since(), Job: res.Job, Node: res.Node, Stage: "exported", Result: res})
+	return []sched.Event{sched.UnitExported{At: r.since(), Partition: m.p.id, Unit: m.unit}}
+}
+
+// nodeLost says that a node does not answer any more.
+type nodeLost struct {
+	node *nodeRun
+	err  error
+}
+
+func (m nodeLost) take(r *run) []sched.Event {
+	n := m.node
+	if n.lost != nil {
+		return nil
+	}
+	n.lost = m.err
+	n.cancel(fmt.Errorf("%w: %w", errNodeLost, m.err))
+	r.observe(NodeEvent{At: r.since(), Node: n.info.Name, Err: m.err})
+	return []sched.Event{sched.NodeLost{At: r.since(), Node: n.id, Err: m.err.Error()}}
+}
+
+// settle notes what an event and the scheduler's answer to it mean for a
+// partition. A unit's fate is settled when it is exported or has failed, or when
+// it was built and the scheduler did not want it. With no unit left, the solve
+// that holds the results may end.
+func (r *run) settle(ev sched.Event, cmds []sched.Command) []sched.Event {
+	var id sched.PartitionID
+	var unit sched.UnitID
+	switch ev := ev.(type) {
+	case sched.UnitBuilt:
+		for _, cmd := range cmds {
+			if e, ok := cmd.(sched.Export); ok && e.Partition == ev.Partition && e.Unit == ev.Unit {
+				return nil
+			}
+		}
+		id, unit = ev.Partition, ev.Unit
+	case sched.UnitExported:
+		id, unit = ev.Partition, ev.Unit
+	case sched.UnitFailed:
+		id, unit = ev.Partition, ev.Unit
+	default:
+		return nil
+	}
+	p := r.partitions[id]
+	if p == nil {
+		return nil
+	}
+	delete(p.open, unit)
+	if len(p.open) > 0 {
+		return nil
+	}
+	if !r.caches.shared {
+		close(p.release) // its worker reports the end
+		return nil
+	}
+	// Caches are written from these results when all is built.
+	p.node.held = append(p.node.held, p.release)
+	return p.end(r, "", false)
+}
+
+// carryOut starts what a command asks for and returns the events that follow at
+// once.
+func (r *run) carryOut(cmd sched.Command) []sched.Event {
+	switch cmd := cmd.(type) {
+	case sched.Submit:
+		return r.submit(cmd)
+	case sched.Export:
+		r.export(r.partitions[cmd.Partition], cmd.Unit)
+	case sched.CancelPartition:
+		if p := r.partitions[cmd.Partition]; p != nil {
+			p.cancel(errors.New(cmd.Reason))
+		}
+	case sched.Abandon:
+		if p := r.partitions[cmd.Partition]; p != nil {
+			p.cancel(fmt.Errorf("%w: %s", errNodeLost, cmd.Reason))
+			p.end(r, "", false)
+		}
+	}
+	return nil
+}
+
+// submit starts the solve of some units on a node.
+func (r *run) submit(cmd sched.Submit) []sched.Event {
+	p := &partitionRun{
+		id: cmd.Partition, node: r.nodes[cmd.Node], units: cmd.Units,
+		release:  make(chan struct{}),
+		open:     map[sched.UnitID]bool{},
+		missing:  map[sched.UnitID]int{},
+		waiting:  map[digest.Digest][]sched.UnitID{},
+		reported: map[sched.UnitID]bool{},
+	}
+	p.ctx, p.cancel = context.WithCancelCause(p.node.ctx)
+	r.partitions[p.id] = p
+	if err := r.slice(p); err != nil {
+		return p.end(r, err.Error(), false)
+	}
+	if len(p.units) > 0 && cmd.Why != sched.Planned {
+		r.observe(moveEvent(r, cmd))
+	}
+	for _, u := range p.units {
+		p.open[u] = true
+		r.results[u].Node = p.node.info.Name
+		r.observe(JobEvent{At: r.since(), Job: r.Jobs[u].Name, Node: p.node.info.Name, Stage: "submitted"})
+	}
+	r.workers.Go(func() error {
+		defer p.cancel(nil)
+		err := sleep(p.ctx, cmd.Delay)
+		if err == nil {
+			err = r.evaluate(p)
+		}
+		r.messages <- solvedMessage{p: p, err: err, lost: err != nil && p.node.gone(p.ctx, err)}
+		return nil
+	})
+	return nil
+}
+
+// evaluate runs the solve of p until its results are released.
+func (r *run) evaluate(p *partitionRun) error {
+	if len(p.slice.joined.GetDef()) == 0 {
+		// Every unit is empty, as FROM scratch alone is: nothing to run.
+		r.messages <- evaluatedMessage{p}
+		select {
+		case <-p.release:
+			return nil
+		case <-p.ctx.Done():
+			return context.Cause(p.ctx)
+		}
+	}
+	observe := func(st *bkclient.SolveStatus) { r.messages <- statusMessage{node: p.node, status: st} }
+	return p.node.solver.evaluate(p.ctx, p.slice, observe, func() { r.messages <- evaluatedMessage{p} }, p.release)
+}
+
+// slice cuts the part of the graph that p needs, and notes the roots by whose end
+// its units are known to be built.
+func (r *run) slice(p *partitionRun) error {
+	var ids []string
+	for _, u := range p.units {
+		whole := false
+		for _, unit := range r.Jobs[u].Units {
+			if len(unit.Definition.GetDef()) == 0 {
+				continue
+			}
+			id := string(unit.ID)
+			def, err := r.Graph.Slice(id)
+			if err != nil {
+				return fmt.Errorf("slice of the graph for %s: %w", id, err)
+			}
+			p.slice.single = append(p.slice.single, def)
+			ids = append(ids, id)
+			root, ok := r.Graph.Root(id)
+			if !ok || !r.isStep(root.Digest) {
+				// That the key of a source is known does not mean that it is
+				// there: only the end of the solve does.
+				whole = true
+				continue
+			}
+			p.waiting[root.Digest] = append(p.waiting[root.Digest], u)
+			p.missing[u]++
+		}
+		if whole {
+			p.missing[u] = -1
+		}
+	}
+	if len(ids) == 0 {
+		p.slice.joined = &pb.Definition{}
+		return nil
+	}
+	var err error
+	if p.slice.joined, err = r.Graph.Slice(ids...); err != nil {
+		return fmt.Errorf("slice of the graph: %w", err)
+	}
+	return nil
+}
+
+// export writes the outputs of a unit.
+func (r *run) export(p *partitionRun, u sched.UnitID) {
+	p.exports++
+	outs := r.outputs[u]
+	r.workers.Go(func() error {
+		m := exportedMessage{p: p, unit: u, metadata: map[string]any{}}
+		m.err = r.writeOutputs(p, u, outs, &m)
+		r.messages <- m
+		return nil
+	})
+}
+
+// writeOutputs runs one export-only solve for each output.
+func (r *run) writeOutputs(p *partitionRun, u sched.UnitID, outs []output, m *exportedMessage) error {
+	job := r.Jobs[u]
+	req, err := r.exportRequest(job)
+	if err != nil {
+		return err
+	}
+	if len(outs) == 0 && len(req.cacheTo) == 0 {
+		return nil
+	}
+	observe := func(st *bkclient.SolveStatus) { r.messages <- statusMessage{node: p.node, status: st, export: true} }
+	if len(outs) == 0 {
+		_, err := p.node.solver.export(p.ctx, req, observe)
+		return err
+	}
+	for i, out := range outs {
+		one := req
+		one.entry = &out.entry
+		if i > 0 {
+			one.cacheTo = nil // written once
+		}
+		resp, err := p.node.solver.export(p.ctx, one, observe)
+		if err == nil && out.commit != nil {
+			err = out.commit()
+		}
+		if err != nil {
+			if out.discard != nil {
+				err = errors.Join(err, out.discard())
+			}
+			return fmt.Errorf("target %s: write output of type %s: %w", job.Target.Name, out.entry.Type, err)
+		}
+		m.images = append(m.images, out.images(resp)...)
+		for k, v := range Metadata(resp) {
+			m.metadata[k] = v
+		}
+	}
+	return nil
+}
+
+// exportRequest returns what all outputs of a job have in common.
+func (r *run) exportRequest(job plan.Job) (exportRequest, error) {
+	var req exportRequest
+	for i, u := range job.Units {
+		if i == 0 {
+			req.frontend = u.FrontendAttrs
+			req.index = u.MultiPlatform
+		}
+		img, err := r.image(u)
+		if err != nil {
+			return exportRequest{}, err
+		}
+		req.images = append(req.images, img)
+	}
+	for _, c := range r.caches.byTarget[job.Target.Name] {
+		req.cacheTo = append(req.cacheTo, cacheEntry(c))
+	}
+	return req, nil
+}
+
+// sleep waits for d or for the end of ctx.
+func sleep(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return nil
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

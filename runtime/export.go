@@ -1,0 +1,268 @@
+package runtime
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/distribution/reference"
+	bkclient "github.com/moby/buildkit/client"
+	"github.com/moby/buildkit/exporter/containerimage/exptypes"
+
+	"github.com/dbake/dbake/compiler/ir"
+)
+
+// Image is one image that a target's output wrote.
+type Image struct {
+	Name   string // with tag, as pushed; "" when the output has no name
+	Digest string // of the manifest or index
+	Pushed bool
+}
+
+// output is one planned export of a target, in BuildKit's terms.
+type output struct {
+	entry bkclient.ExportEntry
+	// commit makes a written file visible under its name; discard removes what
+	// was written. Both are nil when the export leaves no file.
+	commit, discard func() error
+	pushed          bool
+}
+
+// outputs translates the outputs of t, with the rules of buildx for names, push
+// and destinations. Relative destinations stand against dir; stdout takes the
+// archives whose destination is "-"; load takes those of the docker type without
+// a destination.
+func outputs(t *ir.Target, dir string, stdout io.Writer, load func(ctx context.Context) (io.WriteCloser, error)) ([]output, error) {
+	var list []output
+	for _, o := range t.Outputs {
+		if o.Type == "cacheonly" {
+			continue
+		}
+		out, err := newOutput(t, o, dir, stdout, load)
+		if err != nil {
+			return nil, &ir.SourceError{Range: t.Origin("output"), Summary: fmt.Sprintf("target %s: %v", t.Name, err), Err: err}
+		}
+		list = append(list, out)
+	}
+	return list, nil
+}
+
+func newOutput(t *ir.Target, o ir.Output, dir string, stdout io.Writer, load func(ctx context.Context) (io.WriteCloser, error)) (output, error) {
+	attrs := maps.Clone(o.Attrs)
+	if attrs == nil {
+		attrs = map[string]string{}
+	}
+	out := output{entry: bkclient.ExportEntry{Type: o.Type, Attrs: attrs}}
+	if o.Type == "registry" {
+		out.entry.Type = bkclient.ExporterImage
+		attrs["push"] = "true"
+		if _, ok := attrs["unpack"]; !ok {
+			attrs["unpack"] = "false"
+		}
+	}
+	if err := annotate(attrs, t.Annotations); err != nil {
+		return output{}, err
+	}
+	switch out.entry.Type {
+	case bkclient.ExporterImage, bkclient.ExporterOCI, bkclient.ExporterDocker:
+		if attrs["name"] == "" && len(t.Tags) > 0 {
+			names, err := normalize(t.Tags)
+			if err != nil {
+				return output{}, err
+			}
+			attrs["name"] = strings.Join(names, ",")
+		}
+	}
+	dest := o.Dest
+	if dest != "" && dest != "-" && !filepath.IsAbs(dest) {
+		dest = filepath.Join(dir, dest)
+	}
+	switch out.entry.Type {
+	case bkclient.ExporterImage:
+		push, err := boolAttr(attrs, "push")
+		if err != nil {
+			return output{}, err
+		}
+		if push && attrs["name"] == "" {
+			return output{}, errors.New("tag is needed when pushing to registry")
+		}
+		out.pushed = push
+		return out, nil
+	case bkclient.ExporterLocal:
+		if dest == "" || dest == "-" {
+			return output{}, errors.New("dest is required for local exporter")
+		}
+		out.entry.OutputDir = dest
+		return out, nil
+	case bkclient.ExporterOCI, bkclient.ExporterDocker, bkclient.ExporterTar:
+		return archive(out, o, dest, stdout, load)
+	default:
+		return output{}, fmt.Errorf("unknown output type %q; known are image, registry, local, tar, oci, docker and cacheonly", o.Type)
+	}
+}
+
+// archive completes an output whose result comes as one stream or as a directory
+// in OCI layout (tar=false).
+func archive(out output, o ir.Output, dest string, stdout io.Writer, load func(ctx context.Context) (io.WriteCloser, error)) (output, error) {
+	if v, ok := out.entry.Attrs["tar"]; ok && out.entry.Type != bkclient.ExporterTar {
+		tar, err := strconv.ParseBool(v)
+		if err != nil {
+			return output{}, fmt.Errorf("invalid value %q for tar", v)
+		}
+		if !tar {
+			if dest == "" || dest == "-" {
+				return output{}, fmt.Errorf("dest is required for %s exporter with tar=false", o.Type)
+			}
+			out.entry.OutputDir = dest
+			return out, nil
+		}
+	}
+	switch {
+	case dest == "-":
+		out.entry.Output = func(map[string]string) (io.WriteCloser, error) { return keepOpen{stdout}, nil }
+		return out, nil
+	case dest == "" && o.Type == bkclient.ExporterDocker && load != nil:
+		out.entry.Output = func(map[string]string) (io.WriteCloser, error) { return load(context.Background()) }
+		return out, nil
+	case dest == "":
+		return output{}, fmt.Errorf("dest file is required for %s exporter", o.Type)
+	}
+	if info, err := os.Stat(dest); err == nil && info.IsDir() {
+		return output{}, fmt.Errorf("destination %s is a directory; name a file", dest)
+	}
+	// Written beside its place and renamed when complete: an interrupted build
+	// leaves the last good file.
+	var tmp string
+	out.entry.Output = func(map[string]string) (io.WriteCloser, error) {
+		if err := os.MkdirAll(filepath.Dir(dest), 0o755); err != nil {
+			return nil, err
+		}
+		f, err := os.CreateTemp(filepath.Dir(dest), "."+filepath.Base(dest)+".*")
+		if err != nil {
+			return nil, err
+		}
+		tmp = f.Name()
+		return f, nil
+	}
+	out.commit = func() error {
+		if tmp == "" {
+			return fmt.Errorf("the node sent nothing for %s", dest)
+		}
+		if err := os.Chmod(tmp, 0o644); err != nil {
+			return err
+		}
+		return os.Rename(tmp, dest)
+	}
+	out.discard = func() error {
+		if tmp == "" {
+			return nil
+		}
+		if err := os.Remove(tmp); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		return nil
+	}
+	return out, nil
+}
+
+// keepOpen is a writer whose Close leaves the stream open.
+type keepOpen struct{ io.Writer }
+
+func (keepOpen) Close() error { return nil }
+
+// annotate adds t's annotations to the attributes of an exporter. The form is
+// "[type[platform],...:]key=value".
+func annotate(attrs map[string]string, annotations []string) error {
+	for _, a := range annotations {
+		key, value, ok := strings.Cut(a, "=")
+		if !ok {
+			return fmt.Errorf("invalid annotation %q: expected key=value", a)
+		}
+		types, name, typed := strings.Cut(key, ":")
+		if !typed {
+			types, name = "", key
+		}
+		for typ := range strings.SplitSeq(types, ",") {
+			prefix := "annotation"
+			if kind, platform, ok := strings.Cut(strings.TrimSuffix(typ, "]"), "["); ok {
+				prefix += "-" + kind + "[" + platform + "]"
+			} else if typ != "" {
+				prefix += "-" + typ
+			}
+			attrs[prefix+"."+name] = value
+		}
+	}
+	return nil
+}
+
+// normalize returns the full names of tags.
+func normalize(tags []string) ([]string, error) {
+	var names []string
+	for _, tag := range tags {
+		ref, err := reference.ParseNormalizedNamed(tag)
+		if err != nil {
+			return nil, fmt.Errorf("invalid tag %q: %w", tag, err)
+		}
+		if name := reference.TagNameOnly(ref).String(); !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names, nil
+}
+
+func boolAttr(attrs map[string]string, key string) (bool, error) {
+	v, ok := attrs[key]
+	if !ok {
+		return false, nil
+	}
+	if v == "" {
+		return true, nil
+	}
+	b, err := strconv.ParseBool(v)
+	if err != nil {
+		return false, fmt.Errorf("invalid value %q for %s", v, key)
+	}
+	return b, nil
+}
+
+// images lists what the response of an image export names.
+func (o output) images(resp map[string]string) []Image {
+	digest := resp[exptypes.ExporterImageDigestKey]
+	if digest == "" {
+		return nil
+	}
+	names := resp[exptypes.ExporterImageNameKey]
+	if names == "" {
+		return []Image{{Digest: digest}}
+	}
+	var list []Image
+	for name := range strings.SplitSeq(names, ",") {
+		list = append(list, Image{Name: name, Digest: digest, Pushed: o.pushed})
+	}
+	return list
+}
+
+// Metadata decodes an exporter's response as the metadata file shows it: values
+// that are JSON in base64 become JSON, others stay strings.
+func Metadata(resp map[string]string) map[string]any {
+	out := make(map[string]any, len(resp))
+	for k, v := range resp {
+		dt, err := base64.StdEncoding.DecodeString(v)
+		var decoded map[string]any
+		if err == nil && json.Unmarshal(dt, &decoded) == nil && len(decoded) > 0 {
+			out[k] = json.RawMessage(dt)
+			continue
+		}
+		out[k] = v
+	}
+	return out
+}

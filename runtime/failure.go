@@ -1,0 +1,222 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"strings"
+	"syscall"
+
+	bkerrdefs "github.com/moby/buildkit/solver/errdefs"
+	digest "github.com/opencontainers/go-digest"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/dbake/dbake/compiler/ir"
+	"github.com/dbake/dbake/runtime/sched"
+)
+
+// ErrIncomplete is the error of a run in which no step failed and still some job
+// was not built, as when every node was lost.
+var ErrIncomplete = errors.New("not every target was built")
+
+// StepError is the failure of a step, or of an export, on a node.
+type StepError struct {
+	// Jobs failed because of it, in the order in which they were found.
+	Jobs []string
+	Node string
+	// Step is the name of the step; "" when no step is to blame.
+	Step string
+	// Log holds the last lines that the step printed.
+	Log []string
+	// Source points at the step in its Dockerfile; nil when it has no place.
+	Source *ir.SourceError
+	Err    error
+}
+
+// Error tells where what failed, with the last lines of its output.
+func (e *StepError) Error() string {
+	var b strings.Builder
+	b.WriteString(e.Summary())
+	if len(e.Log) > 0 {
+		b.WriteString("\nlast output of the step:")
+		for _, line := range e.Log {
+			b.WriteString("\n  " + line)
+		}
+	}
+	return b.String()
+}
+
+// Summary is the error in one line.
+func (e *StepError) Summary() string {
+	var b strings.Builder
+	if e.Source != nil {
+		fmt.Fprintf(&b, "%s:%d: ", e.Source.Range.Filename, e.Source.Range.Start.Line)
+	}
+	switch len(e.Jobs) {
+	case 0:
+	case 1:
+		fmt.Fprintf(&b, "target %s: ", e.Jobs[0])
+	default:
+		fmt.Fprintf(&b, "targets %s: ", strings.Join(e.Jobs, ", "))
+	}
+	if e.Step != "" {
+		fmt.Fprintf(&b, "%s ", e.Step)
+	}
+	fmt.Fprintf(&b, "failed on node %s: %v", e.Node, e.Err)
+	return b.String()
+}
+
+// Unwrap returns the source location and the cause.
+func (e *StepError) Unwrap() []error {
+	if e.Source == nil {
+		return []error{e.Err}
+	}
+	return []error{e.Source, e.Err}
+}
+
+// failureKey is what makes two failures the same.
+type failureKey struct {
+	node string
+	what string // the step's digest, or the error's text
+}
+
+// failure is an error with what the scheduler has to know of it.
+type failure struct {
+	err       *StepError
+	vertex    sched.VertexID
+	retryable bool
+}
+
+// blames reports whether a unit fails because of f: when a step failed, those that
+// need it.
+func (f failure) blames(r *run, u sched.UnitID) bool {
+	if f.vertex == sched.NoVertex {
+		return true
+	}
+	users := r.Graph.Vertices[f.vertex].Users
+	for _, unit := range r.Jobs[u].Units {
+		if slices.Contains(users, string(unit.ID)) {
+			return true
+		}
+	}
+	return false
+}
+
+// explain finds the step that is to blame for err, its place in a Dockerfile and
+// what it printed.
+func (r *run) explain(p *partitionRun, err error) failure {
+	f := failure{vertex: sched.NoVertex, retryable: retryable(err)}
+	key := failureKey{node: p.node.info.Name, what: err.Error()}
+	var ve *bkerrdefs.VertexError
+	if errors.As(err, &ve) {
+		if v, ok := r.vertex[digest.Digest(ve.Digest)]; ok {
+			f.vertex = v
+			key.what = ve.Digest
+		}
+	}
+	if known := r.failures[key]; known != nil {
+		f.err = known
+		return f
+	}
+	f.err = &StepError{Node: p.node.info.Name, Err: plain(err)}
+	r.failures[key] = f.err
+	r.errs = append(r.errs, f.err)
+	if f.vertex != sched.NoVertex {
+		v := r.Graph.Vertices[f.vertex]
+		f.err.Step = v.Step
+		f.err.Log = p.node.tracker.logTail(v.Digest)
+		f.err.Source = r.source(p, f.vertex)
+	}
+	return f
+}
+
+// plain returns err as a person would tell it: without the layers that say only
+// that a solve failed.
+func plain(err error) error {
+	if s, ok := status.FromError(err); ok && s.Code() != codes.OK && s.Code() != codes.Unknown {
+		err = errors.New(s.Message())
+	}
+	text := err.Error()
+	for _, prefix := range []string{"failed to run Build function: ", "failed to solve: ", "rpc error: code = Unknown desc = "} {
+		text = strings.ReplaceAll(text, prefix, "")
+	}
+	if text == err.Error() {
+		return err
+	}
+	return &plainError{text: text, err: err}
+}
+
+type plainError struct {
+	text string
+	err  error
+}
+
+func (e *plainError) Error() string { return e.text }
+func (e *plainError) Unwrap() error { return e.err }
+
+// retryable reports whether err came from the surroundings, so that another
+// attempt may succeed. A step that ran and failed is final.
+func retryable(err error) bool {
+	if transport(err) {
+		return true
+	}
+	text := err.Error()
+	for _, sign := range []string{
+		"no such job",           // the gateway gave the build up before it had registered
+		"TLS handshake timeout", // of a registry
+		"502 Bad Gateway", "503 Service Unavailable", "504 Gateway Timeout", "429 Too Many Requests",
+	} {
+		if strings.Contains(text, sign) {
+			return true
+		}
+	}
+	return false
+}
+
+// transport reports whether the connection to a node or registry failed.
+func transport(err error) bool {
+	if s, ok := status.FromError(err); ok && s.Code() == codes.Unavailable {
+		return true
+	}
+	var op *net.OpError
+	return errors.As(err, &op) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		strings.Contains(err.Error(), "code = Unavailable")
+}
+
+// gone reports whether the node does not answer any more after err.
+func (n *nodeRun) gone(ctx context.Context, err error) bool {
+	return ctx.Err() == nil && transport(err) && n.ping(ctx) != nil
+}
+
+// source returns the place of a step in the Dockerfile of the first unit of p that
+// needs it.
+func (r *run) source(p *partitionRun, v sched.VertexID) *ir.SourceError {
+	vertex := r.Graph.Vertices[v]
+	for _, u := range p.units {
+		for _, unit := range r.Jobs[u].Units {
+			for _, l := range vertex.Locations {
+				if l.Unit != string(unit.ID) || l.File == nil || len(l.Ranges) == 0 {
+					continue
+				}
+				var excerpt strings.Builder
+				if err := (&bkerrdefs.Source{Info: l.File, Ranges: l.Ranges}).Print(&excerpt); err != nil {
+					continue
+				}
+				first, last := l.Ranges[0].GetStart(), l.Ranges[len(l.Ranges)-1].GetEnd()
+				return &ir.SourceError{
+					Range: ir.Range{
+						Filename: l.File.Filename,
+						Start:    ir.Pos{Line: int(first.GetLine()), Column: int(first.GetCharacter()) + 1},
+						End:      ir.Pos{Line: int(last.GetLine()), Column: int(last.GetCharacter()) + 1},
+					},
+					Summary: vertex.Step, Excerpt: excerpt.String(),
+				}
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,114 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/containerd/containerd/v2/core/content"
+	contentlocal "github.com/containerd/containerd/v2/plugins/content/local"
+	"github.com/containerd/platforms"
+	bkclient "github.com/moby/buildkit/client"
+	gateway "github.com/moby/buildkit/frontend/gateway/client"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/tonistiigi/fsutil"
+
+	"github.com/dbake/dbake/compiler/ir"
+	"github.com/dbake/dbake/frontend"
+)
+
+// Gateway lets the compile stage use the nodes of a pool for what it cannot do
+// itself, as running another frontend. Env is the environment that secrets are
+// read from.
+type Gateway struct {
+	Pool *Pool
+	Env  map[string]string
+	// Path returns a file name of the user's as an absolute one.
+	Path func(string) string
+}
+
+var _ frontend.Gateway = (*Gateway)(nil)
+
+// Build implements frontend.Gateway. It prefers a node that can run the unit's
+// platform.
+func (g *Gateway) Build(ctx context.Context, s frontend.Session, fn func(context.Context, gateway.Client) error) error {
+	n := g.Pool.nodeFor(s.Platform)
+	in := Inputs{Dirs: s.Locals, Env: g.Env, Secrets: SecretSources(s.Secrets, g.Env, g.Path), SSH: map[string][]string{}}
+	for _, a := range s.SSH {
+		in.SSH[a.ID] = a.Paths
+	}
+	var sent transfers
+	attach, err := in.attachables(&sent)
+	if err != nil {
+		return err
+	}
+	stores, err := layoutStores(s.OCIStores)
+	if err != nil {
+		return err
+	}
+	status := make(chan *bkclient.SolveStatus)
+	drained := make(chan struct{})
+	go func() {
+		defer close(drained)
+		for range status {
+			// What happens on the way to a definition is not shown.
+		}
+	}()
+	_, err = n.client.Build(ctx, bkclient.SolveOpt{Session: attach, OCIStores: stores, Internal: true}, product,
+		func(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
+			return gateway.NewResult(), fn(ctx, c)
+		}, status)
+	<-drained
+	if err != nil && ctx.Err() != nil {
+		return errors.Join(context.Cause(ctx), err)
+	}
+	return err
+}
+
+// nodeFor returns a node that can run the platform, else the first.
+func (p *Pool) nodeFor(pl ocispecs.Platform) *node {
+	i := slices.IndexFunc(p.nodes, func(n *node) bool {
+		return slices.ContainsFunc(n.info.Platforms, func(have ocispecs.Platform) bool { return platforms.Only(have).Match(pl) })
+	})
+	return p.nodes[max(i, 0)]
+}
+
+// layoutStores opens OCI image layouts for reading.
+func layoutStores(dirs map[string]string) (map[string]content.Store, error) {
+	stores := map[string]content.Store{}
+	for _, id := range ir.SortedKeys(dirs) {
+		store, err := contentlocal.NewStore(dirs[id])
+		if err != nil {
+			return nil, fmt.Errorf("open image layout %s: %w", dirs[id], err)
+		}
+		stores[id] = store
+	}
+	return stores, nil
+}
+
+// SecretSources says where the values of secrets are, by id. As upstream, an id
+// alone is the name of an environment variable, or else of a file.
+func SecretSources(secrets []ir.Secret, env map[string]string, path func(string) string) map[string]SecretSource {
+	sources := map[string]SecretSource{}
+	for _, s := range secrets {
+		sources[s.ID] = SecretSourceOf(s, env, path)
+	}
+	return sources
+}
+
+// SecretSourceOf says where the value of one secret is.
+func SecretSourceOf(s ir.Secret, env map[string]string, path func(string) string) SecretSource {
+	switch _, set := env[s.ID]; {
+	case s.Src != "":
+		return SecretSource{File: path(s.Src)}
+	case s.Env != "":
+		return SecretSource{Env: s.Env}
+	case set:
+		return SecretSource{Env: s.ID}
+	default:
+		return SecretSource{File: path(s.ID)}
+	}
+}
+
+var _ fsutil.FS = (*countedFS)(nil)

@@ -1,0 +1,287 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	bkclient "github.com/moby/buildkit/client"
+	digest "github.com/opencontainers/go-digest"
+
+	"github.com/dbake/dbake/runtime/sched"
+)
+
+// State is how a job ended.
+type State string
+
+// The ends of a job, in order of progress.
+const (
+	NotStarted State = "not started" // never given to a node
+	Skipped    State = "skipped"     // something it needs failed
+	Cancelled  State = "cancelled"   // given to a node, stopped before it was done
+	Failed     State = "failed"
+	Done       State = "done" // built, and every output written
+)
+
+// Result is what a run led to. It is complete whether the run failed or not.
+type Result struct {
+	// Jobs are in the order of the plan.
+	Jobs []JobResult
+	// Nodes are in the order of the pool.
+	Nodes []NodeResult
+	// Steals tell which jobs ran elsewhere than planned, in order of time.
+	Steals []Steal
+	// Measured are the durations of all steps that ran, for the cost history.
+	Measured []Measured
+	Wall     time.Duration
+}
+
+// JobResult is the end of one job.
+type JobResult struct {
+	Job    string
+	Target string
+	Node   string // where it was built; "" when it never started
+	State  State
+	// Reason says why a job is not done; Err is the failure itself.
+	Reason string
+	Err    error
+	Images []Image
+	// Metadata is the exporters' response, for the metadata file.
+	Metadata map[string]any
+}
+
+// NodeResult is what one node did.
+type NodeResult struct {
+	Name string
+	Jobs []string // built here, in order of their end
+	// Ran is the number of steps that were executed, Cached that of steps
+	// answered from a cache; Shared is how many executions were saved because
+	// several jobs of the node need the same step.
+	Ran, Cached, Shared int
+	// Repeated is the number of executions beyond the first of a step; a node
+	// that runs a step twice in a run has lost its result in between.
+	Repeated int
+	// Busy is the time during which at least one step ran.
+	Busy time.Duration
+	// ContextBytes is what the node read of local directories, Transfers how
+	// often it read each, by source name.
+	ContextBytes int64
+	Transfers    map[string]int
+	Lost         error // why the node was given up; nil when it was not
+}
+
+// Steal is work that another node took over.
+type Steal struct {
+	At       time.Duration // since the start of the run
+	Jobs     []string
+	From, To string
+	Why      string // "stolen", "hedged", "rescued"
+	// Here and There are when the jobs were expected to be built on To and, unless
+	// rescued from a lost node, on From.
+	Here, There time.Duration
+}
+
+// Measured is one execution of a step.
+type Measured struct {
+	Node   string
+	Vertex digest.Digest
+	Took   time.Duration
+}
+
+// Event is something that happened during a run. Observers receive events one
+// after the other, from one goroutine.
+type Event interface{ event() }
+
+// StatusEvent is progress of a node's steps. Nothing is told twice, although the
+// solves of a node overlap.
+type StatusEvent struct {
+	Node   string
+	Status *bkclient.SolveStatus
+}
+
+// JobEvent tells that a job started, was built or ended.
+type JobEvent struct {
+	At     time.Duration
+	Job    string
+	Node   string
+	Stage  string // "submitted", "built", "exported"
+	Result *JobResult
+}
+
+// MoveEvent tells that jobs were given to a node other than planned, or again.
+type MoveEvent struct {
+	At   time.Duration
+	Jobs []string
+	Node string
+	Why  string
+}
+
+// NodeEvent tells that a node was lost.
+type NodeEvent struct {
+	At   time.Duration
+	Node string
+	Err  error
+}
+
+func (StatusEvent) event() {}
+func (JobEvent) event()    {}
+func (MoveEvent) event()   {}
+func (NodeEvent) event()   {}
+
+// moveEvent tells of a submission that the plan did not foresee.
+func moveEvent(r *run, cmd sched.Submit) MoveEvent {
+	e := MoveEvent{At: r.since(), Node: r.nodes[cmd.Node].info.Name, Why: cmd.Why.String()}
+	for _, u := range cmd.Units {
+		e.Jobs = append(e.Jobs, r.Jobs[u].Name)
+	}
+	return e
+}
+
+// result gathers what the run led to.
+func (r *run) result(finish sched.Finish) *Result {
+	res := &Result{Jobs: r.results, Wall: r.since()}
+	for u, o := range finish.Outcomes {
+		j := &res.Jobs[u]
+		j.Reason = o.Reason
+		switch o.State {
+		case sched.Built:
+			j.State, j.Reason = Done, ""
+		case sched.Failed:
+			j.State = Failed
+		case sched.Skipped:
+			j.State, j.Node = Skipped, ""
+			if o.Because != sched.NoUnit {
+				j.Reason = r.Jobs[o.Because].Name + " failed"
+			}
+		default:
+			j.State = NotStarted
+			if o.Submits > 0 {
+				j.State = Cancelled
+			} else {
+				j.Node = ""
+			}
+		}
+	}
+	for _, m := range finish.Moves {
+		s := Steal{At: m.At, Why: m.Why.String(), From: r.nodes[m.From].info.Name, To: r.nodes[m.To].info.Name, Here: m.Here, There: m.There}
+		for _, u := range m.Units {
+			s.Jobs = append(s.Jobs, r.Jobs[u].Name)
+		}
+		res.Steals = append(res.Steals, s)
+	}
+	for _, n := range r.nodes {
+		res.Nodes = append(res.Nodes, r.nodeResult(n))
+		for _, v := range r.Graph.Vertices {
+			s := n.tracker.vertices[v.Digest]
+			if s == nil || !v.Kind.IsStep() {
+				continue
+			}
+			for _, e := range s.runs {
+				res.Measured = append(res.Measured, Measured{Node: n.info.Name, Vertex: v.Digest, Took: e.completed.Sub(e.started)})
+			}
+		}
+	}
+	return res
+}
+
+// nodeResult counts what a node did.
+func (r *run) nodeResult(n *nodeRun) NodeResult {
+	res := NodeResult{
+		Name: n.info.Name, Jobs: n.jobs, Lost: n.lost,
+		ContextBytes: n.sent.bytes.Load(), Transfers: n.sent.walked(),
+	}
+	here := map[string]bool{} // unit ids
+	for i, j := range r.Jobs {
+		if r.results[i].Node != n.info.Name {
+			continue
+		}
+		for _, u := range j.Units {
+			here[string(u.ID)] = true
+		}
+	}
+	var busy []execution
+	for _, v := range r.Graph.Vertices {
+		s := n.tracker.vertices[v.Digest]
+		if s == nil || !v.Kind.IsStep() {
+			continue
+		}
+		switch {
+		case len(s.runs) > 0:
+			res.Ran++
+			res.Repeated += len(s.runs) - 1
+			busy = append(busy, s.runs...)
+		case s.cached:
+			res.Cached++
+		}
+		users := 0
+		for _, u := range v.Users {
+			if here[u] {
+				users++
+			}
+		}
+		if users > 1 {
+			res.Shared += users - 1
+		}
+	}
+	res.Busy = union(busy)
+	return res
+}
+
+// union is the time that is covered by at least one of the executions.
+func union(list []execution) time.Duration {
+	slices.SortFunc(list, func(a, b execution) int { return a.started.Compare(b.started) })
+	var total time.Duration
+	var end time.Time
+	for _, e := range list {
+		if e.started.After(end) {
+			end = e.started
+		}
+		if e.completed.After(end) {
+			total += e.completed.Sub(end)
+			end = e.completed
+		}
+	}
+	return total
+}
+
+// err returns why the run did not build everything, nil when it did.
+func (r *run) err(ctx context.Context, finish sched.Finish) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	var errs []error
+	for _, e := range r.errs {
+		if len(e.Jobs) > 0 && !r.recovered(e) {
+			errs = append(errs, e)
+		}
+	}
+	if len(errs) > 0 {
+		return errors.Join(errs...)
+	}
+	for _, o := range finish.Outcomes {
+		if o.State != sched.Built {
+			lost := []error{ErrIncomplete}
+			for _, n := range r.nodes {
+				if n.lost != nil {
+					lost = append(lost, &NodeError{Node: n.info.Name, Addr: n.info.Addr, Op: "lost", Err: n.lost})
+				}
+			}
+			if len(lost) == 1 && finish.Reason != "" {
+				lost = append(lost, errors.New(finish.Reason))
+			}
+			return errors.Join(lost...)
+		}
+	}
+	return nil
+}
+
+// recovered reports whether every job that e made fail was built after all.
+func (r *run) recovered(e *StepError) bool {
+	for i, j := range r.Jobs {
+		if slices.Contains(e.Jobs, j.Name) && r.results[i].State != Done {
+			return false
+		}
+	}
+	return true
+}

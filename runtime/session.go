@@ -1,0 +1,198 @@
+package runtime
+
+import (
+	"context"
+	"fmt"
+	"io"
+	gofs "io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+
+	"github.com/docker/cli/cli/config"
+	"github.com/moby/buildkit/session"
+	"github.com/moby/buildkit/session/auth/authprovider"
+	"github.com/moby/buildkit/session/filesync"
+	"github.com/moby/buildkit/session/secrets"
+	"github.com/moby/buildkit/session/secrets/secretsprovider"
+	"github.com/moby/buildkit/session/sshforward/sshprovider"
+	"github.com/tonistiigi/fsutil"
+	fstypes "github.com/tonistiigi/fsutil/types"
+)
+
+// Inputs is what the client alone holds and the nodes ask for while they build:
+// local directories, secrets and ssh agents. The same inputs are offered to every
+// node.
+type Inputs struct {
+	// Dirs maps the name of a local source to its absolute directory.
+	Dirs map[string]string
+	// Secrets maps the id that a definition uses to where the value is.
+	Secrets map[string]SecretSource
+	// SSH maps the id that a definition uses to an agent socket or key files;
+	// an empty list is the agent of the environment.
+	SSH map[string][]string
+	// Env is the environment that secrets are read from.
+	Env map[string]string
+	// SharedKey tells this project on this machine from all others: a node keeps
+	// directories under it and asks the next run only for what changed.
+	SharedKey string
+}
+
+// SecretSource says where a secret's value is: in a file or in an environment
+// variable of the client. The value itself is read only when a node asks for it.
+type SecretSource struct {
+	File string // absolute
+	Env  string
+}
+
+// transfers counts what one node read of the client's directories.
+type transfers struct {
+	bytes atomic.Int64
+
+	mu    sync.Mutex
+	walks map[string]int // by local source name; guarded by mu
+}
+
+// walked returns how often each local source was sent.
+func (t *transfers) walked() map[string]int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	walks := make(map[string]int, len(t.walks))
+	for name, n := range t.walks {
+		walks[name] = n
+	}
+	return walks
+}
+
+// directories serves the local sources of a session and counts what is read.
+// Ownership is reset to root, as BuildKit's own client does, so that the digest
+// of a layer does not depend on who ran the build.
+type directories struct {
+	dirs map[string]string
+	sent *transfers
+}
+
+// LookupDir implements filesync.DirSource.
+func (d *directories) LookupDir(name string) (fsutil.FS, bool) {
+	dir, ok := d.dirs[name]
+	if !ok {
+		return nil, false
+	}
+	plain, err := fsutil.NewFS(dir)
+	if err != nil {
+		return nil, false
+	}
+	owned, err := fsutil.NewFilterFS(plain, &fsutil.FilterOpt{
+		Map: func(_ string, st *fstypes.Stat) fsutil.MapResult {
+			st.Uid, st.Gid = 0, 0
+			return fsutil.MapResultKeep
+		},
+	})
+	if err != nil {
+		return nil, false
+	}
+	return &countedFS{FS: owned, name: name, sent: d.sent}, true
+}
+
+// countedFS counts the walks of a directory and the bytes of the files opened.
+type countedFS struct {
+	fsutil.FS
+	name string
+	sent *transfers
+}
+
+func (c *countedFS) Walk(ctx context.Context, target string, fn gofs.WalkDirFunc) error {
+	// FollowPaths are resolved by walking single paths first; only the walk of
+	// the whole tree is a transfer.
+	if target == "" || target == "/" || target == "." {
+		c.sent.mu.Lock()
+		if c.sent.walks == nil {
+			c.sent.walks = map[string]int{}
+		}
+		c.sent.walks[c.name]++
+		c.sent.mu.Unlock()
+	}
+	return c.FS.Walk(ctx, target, fn)
+}
+
+func (c *countedFS) Open(path string) (io.ReadCloser, error) {
+	rc, err := c.FS.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	return &countedReader{ReadCloser: rc, sent: c.sent}, nil
+}
+
+type countedReader struct {
+	io.ReadCloser
+	sent *transfers
+}
+
+func (r *countedReader) Read(p []byte) (int, error) {
+	n, err := r.ReadCloser.Read(p)
+	r.sent.bytes.Add(int64(n))
+	return n, err
+}
+
+// secretStore reads a secret at the moment a step needs it.
+type secretStore struct {
+	sources map[string]SecretSource
+	env     map[string]string
+}
+
+// GetSecret implements secrets.SecretStore.
+func (s *secretStore) GetSecret(_ context.Context, id string) ([]byte, error) {
+	src, ok := s.sources[id]
+	if !ok {
+		return nil, fmt.Errorf("secret %s: %w", id, secrets.ErrNotFound)
+	}
+	if src.Env != "" {
+		v, ok := s.env[src.Env]
+		if !ok {
+			return nil, fmt.Errorf("secret %s: variable %s is not set: %w", id, src.Env, secrets.ErrNotFound)
+		}
+		return []byte(v), nil
+	}
+	info, err := os.Stat(src.File)
+	if err != nil {
+		return nil, fmt.Errorf("secret %s: %w", id, err)
+	}
+	if info.Size() > secretsprovider.MaxSecretSize {
+		return nil, fmt.Errorf("secret %s: %s is larger than %d bytes", id, src.File, int64(secretsprovider.MaxSecretSize))
+	}
+	dt, err := os.ReadFile(src.File)
+	if err != nil {
+		return nil, fmt.Errorf("secret %s: %w", id, err)
+	}
+	return dt, nil
+}
+
+// attachables returns what every session of a run offers: directories, secrets,
+// agents and the user's registry credentials.
+func (in Inputs) attachables(sent *transfers) ([]session.Attachable, error) {
+	for name, dir := range in.Dirs {
+		if !filepath.IsAbs(dir) {
+			return nil, fmt.Errorf("local source %s: directory %s is not absolute", name, dir)
+		}
+	}
+	list := []session.Attachable{
+		filesync.NewFSSyncProvider(&directories{dirs: in.Dirs, sent: sent}),
+		secretsprovider.NewSecretProvider(&secretStore{sources: in.Secrets, env: in.Env}),
+		authprovider.NewDockerAuthProvider(authprovider.DockerAuthProviderConfig{
+			AuthConfigProvider: authprovider.LoadAuthConfig(config.LoadDefaultConfigFile(io.Discard)),
+		}),
+	}
+	if len(in.SSH) > 0 {
+		var agents []sshprovider.AgentConfig
+		for id, paths := range in.SSH {
+			agents = append(agents, sshprovider.AgentConfig{ID: id, Paths: paths})
+		}
+		p, err := sshprovider.NewSSHAgentProvider(agents)
+		if err != nil {
+			return nil, fmt.Errorf("forward ssh agents: %w", err)
+		}
+		list = append(list, p)
+	}
+	return list, nil
+}

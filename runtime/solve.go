@@ -1,0 +1,277 @@
+package runtime
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+
+	"github.com/containerd/platforms"
+	bkclient "github.com/moby/buildkit/client"
+	"github.com/moby/buildkit/exporter/containerimage/exptypes"
+	gateway "github.com/moby/buildkit/frontend/gateway/client"
+	"github.com/moby/buildkit/session"
+	"github.com/moby/buildkit/solver/pb"
+	"github.com/moby/buildkit/solver/result"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/dbake/dbake/compiler/ir"
+)
+
+// imageConfigKey is the metadata key of an image's config.
+const imageConfigKey = exptypes.ExporterImageConfigKey
+
+// product names us in the node's build history.
+const product = "dbake"
+
+// image is the result of one unit as an exporter needs it.
+type image struct {
+	definition *pb.Definition
+	platform   ocispecs.Platform
+	// metadata holds the image config and whatever else the frontend returned,
+	// under the keys of a single-platform result.
+	metadata map[string][]byte
+	// attestations are built with the image, as an SBOM scan is.
+	attestations []result.Attestation[*pb.Definition]
+}
+
+// solver runs the solves of one node in one session.
+type solver struct {
+	node    *node
+	session *session.Session
+	// imports is the same union for every solve of the run: a vertex keeps the
+	// cache sources that it had when it was first looked up, so a solve with
+	// fewer of them would make its neighbours miss.
+	imports      []ir.CacheEntry
+	entitlements []string
+	// attach is what a session of its own offers, for exports that need one.
+	attach []session.Attachable
+}
+
+// partition is one slice to be evaluated as a whole.
+type partition struct {
+	// joined is the definition whose last op joins the roots of all units;
+	// single holds one definition for each unit, for nodes without that op.
+	joined *pb.Definition
+	single []*pb.Definition
+}
+
+// evaluate runs every step of p. It calls evaluated when all results are there and
+// then holds them until release is closed, so that exports of the same digests
+// are answered from memory: a step that ignores the cache would otherwise run
+// once more for each of them.
+//
+// observe receives the status of the solve, in order.
+func (s *solver) evaluate(ctx context.Context, p partition, observe func(*bkclient.SolveStatus), evaluated func(), release <-chan struct{}) error {
+	opt := bkclient.SolveOpt{
+		SharedSession:         s.session,
+		SessionPreInitialized: true,
+		AllowedEntitlements:   s.entitlements,
+		CacheImports:          clientEntries(s.imports),
+	}
+	_, err := s.build(ctx, opt, observe, func(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
+		defs := p.single
+		caps := c.BuildOpts().LLBCaps
+		if caps.Supports(pb.CapPassthroughOp) == nil {
+			defs = []*pb.Definition{p.joined}
+		}
+		eg, egCtx := errgroup.WithContext(ctx)
+		for _, def := range defs {
+			eg.Go(func() error {
+				_, err := c.Solve(egCtx, gateway.SolveRequest{
+					Evaluate:     true,
+					Definition:   def,
+					CacheImports: gatewayImports(s.imports),
+				})
+				return err
+			})
+		}
+		if err := eg.Wait(); err != nil {
+			return nil, err
+		}
+		evaluated()
+		select {
+		case <-release:
+			return gateway.NewResult(), nil
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	})
+	return err
+}
+
+// exportRequest is one output of one target.
+type exportRequest struct {
+	images []image
+	// index forces an image index although there is one platform only.
+	index    bool
+	entry    *bkclient.ExportEntry // nil exports cache only
+	cacheTo  []bkclient.CacheOptionsEntry
+	frontend map[string]string // attestations and SOURCE_DATE_EPOCH, as a frontend would have received them
+}
+
+// export hands results that the node already holds to an exporter and returns the
+// exporter's response.
+func (s *solver) export(ctx context.Context, req exportRequest, observe func(*bkclient.SolveStatus)) (map[string]string, error) {
+	opt := bkclient.SolveOpt{
+		SharedSession:         s.session,
+		SessionPreInitialized: true,
+		AllowedEntitlements:   s.entitlements,
+		CacheImports:          clientEntries(s.imports),
+		CacheExports:          req.cacheTo,
+		FrontendAttrs:         maps.Clone(req.frontend),
+	}
+	if req.entry != nil {
+		opt.Exports = []bkclient.ExportEntry{*req.entry}
+		if usesSession(*req.entry) || usesStore(req.cacheTo) {
+			// The client receives files through the session under the
+			// number of the exporter within its solve, so two such exports
+			// cannot share one.
+			opt.SharedSession, opt.SessionPreInitialized = nil, false
+			opt.Session = s.attach
+		}
+	}
+	resp, err := s.build(ctx, opt, observe, func(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
+		return s.result(ctx, c, req)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return resp.ExporterResponse, nil
+}
+
+// exportCache writes a cache of results that the node already holds, without any
+// image.
+func (s *solver) exportCache(ctx context.Context, req exportRequest, observe func(*bkclient.SolveStatus)) error {
+	opt := bkclient.SolveOpt{
+		SharedSession:         s.session,
+		SessionPreInitialized: true,
+		AllowedEntitlements:   s.entitlements,
+		CacheImports:          clientEntries(s.imports),
+		CacheExports:          req.cacheTo,
+	}
+	_, err := s.build(ctx, opt, observe, func(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
+		res := gateway.NewResult()
+		for i, img := range req.images {
+			ref, err := s.ref(ctx, c, img.definition)
+			if err != nil {
+				return nil, err
+			}
+			res.AddRef(key(i), ref)
+		}
+		return res, nil
+	})
+	return err
+}
+
+// ref returns the lazy result of a definition.
+func (s *solver) ref(ctx context.Context, c gateway.Client, def *pb.Definition) (gateway.Reference, error) {
+	r, err := c.Solve(ctx, gateway.SolveRequest{Definition: def, CacheImports: gatewayImports(s.imports)})
+	if err != nil {
+		return nil, err
+	}
+	return r.SingleRef()
+}
+
+// result assembles what the Dockerfile frontend would have returned for req.
+func (s *solver) result(ctx context.Context, c gateway.Client, req exportRequest) (*gateway.Result, error) {
+	res := gateway.NewResult()
+	exported := exptypes.Platforms{Platforms: make([]exptypes.Platform, len(req.images))}
+	index := req.index || len(req.images) > 1
+	for i, img := range req.images {
+		ref, err := s.ref(ctx, c, img.definition)
+		if err != nil {
+			return nil, err
+		}
+		p := platforms.Normalize(img.platform)
+		exported.Platforms[i] = exptypes.Platform{ID: platforms.FormatAll(p), Platform: p}
+		suffix := ""
+		if index {
+			suffix = "/" + exported.Platforms[i].ID
+			res.AddRef(exported.Platforms[i].ID, ref)
+		} else {
+			res.SetRef(ref)
+		}
+		for k, v := range img.metadata {
+			res.AddMeta(k+suffix, v)
+		}
+		for _, a := range img.attestations {
+			made, err := result.ConvertAttestation(&a, func(def *pb.Definition) (gateway.Reference, error) {
+				return s.ref(ctx, c, def)
+			})
+			if err != nil {
+				return nil, fmt.Errorf("attestation: %w", err)
+			}
+			res.AddAttestation(exported.Platforms[i].ID, *made)
+		}
+	}
+	dt, err := json.Marshal(exported)
+	if err != nil {
+		return nil, fmt.Errorf("encode platforms: %w", err)
+	}
+	res.AddMeta(exptypes.ExporterPlatformsKey, dt)
+	return res, nil
+}
+
+// build is Client.Build with the status stream drained into observe.
+func (s *solver) build(ctx context.Context, opt bkclient.SolveOpt, observe func(*bkclient.SolveStatus), f gateway.BuildFunc) (*bkclient.SolveResponse, error) {
+	status := make(chan *bkclient.SolveStatus)
+	drained := make(chan struct{})
+	go func() {
+		defer close(drained)
+		for st := range status {
+			observe(st)
+		}
+	}()
+	resp, err := s.node.client.Build(ctx, opt, product, f, status)
+	<-drained
+	if err != nil && ctx.Err() != nil {
+		// The daemon reports a cancelled solve in its own words; the reason
+		// is ours.
+		return nil, errors.Join(context.Cause(ctx), err)
+	}
+	return resp, err
+}
+
+// usesSession reports whether the result of e comes to the client as files.
+func usesSession(e bkclient.ExportEntry) bool {
+	return e.Output != nil || e.OutputDir != "" || e.OutputStore != nil
+}
+
+// usesStore reports whether one of the cache exports is kept on the client.
+func usesStore(exports []bkclient.CacheOptionsEntry) bool {
+	for _, e := range exports {
+		if e.Type == "local" {
+			return true
+		}
+	}
+	return false
+}
+
+func gatewayImports(entries []ir.CacheEntry) []gateway.CacheOptionsEntry {
+	list := make([]gateway.CacheOptionsEntry, len(entries))
+	for i, e := range entries {
+		list[i] = gateway.CacheOptionsEntry{Type: e.Type, Attrs: e.Attrs}
+	}
+	return list
+}
+
+func clientEntries(entries []ir.CacheEntry) []bkclient.CacheOptionsEntry {
+	list := make([]bkclient.CacheOptionsEntry, len(entries))
+	for i, e := range entries {
+		list[i] = cacheEntry(e)
+	}
+	return list
+}
+
+// cacheEntry is a cache in the client's form. The attributes are copied: the
+// client writes into them, and solves run at one time.
+func cacheEntry(c ir.CacheEntry) bkclient.CacheOptionsEntry {
+	attrs := maps.Clone(c.Attrs)
+	if attrs == nil {
+		attrs = map[string]string{}
+	}
+	return bkclient.CacheOptionsEntry{Type: c.Type, Attrs: attrs}
+}
