@@ -118,9 +118,16 @@ func open(ctx context.Context, opts Options, attach bool) (*Cluster, error) {
 		if n == 0 {
 			n = st.Owner.Nodes
 		}
-		// A foreground owner may run fewer nodes than were asked for here. Their
-		// addresses are then not settled, and Start will report the owner anyway.
-		st.Nodes = st.Nodes[:min(n, len(st.Nodes))]
+		// A foreground owner may run fewer nodes than are asked for here. The others
+		// get addresses all the same, so that a plan can be made; Start will report
+		// the owner, unless it has ended by then.
+		for len(st.Nodes) < n {
+			if err := st.addNode(); err != nil {
+				return nil, err
+			}
+		}
+		st.Nodes = st.Nodes[:n]
+		c.opts.Nodes = n
 		c.state = *st
 		return c, nil
 	}
@@ -151,11 +158,7 @@ func (c *Cluster) Registry() string {
 func (c *Cluster) Nodes() []Node {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	n := len(c.state.Nodes)
-	if !c.attached && c.opts.Nodes > 0 {
-		n = min(n, c.opts.Nodes)
-	}
-	nodes := make([]Node, n)
+	nodes := make([]Node, c.opts.Nodes)
 	for i := range nodes {
 		nodes[i] = c.state.Nodes[i].node(c.dir)
 	}

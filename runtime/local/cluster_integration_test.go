@@ -251,6 +251,9 @@ func TestStartStop(t *testing.T) {
 	require.ErrorIs(t, err, local.ErrInUse)
 	require.ErrorContains(t, err, fmt.Sprint(os.Getpid()))
 	require.ErrorIs(t, local.Down(t.Context(), dir), local.ErrInUse)
+	larger, err := local.Open(t.Context(), local.Options{StateDir: dir, Nodes: 3})
+	require.NoError(t, err)
+	require.Equal(t, c.Nodes(), larger.Nodes()[:2])
 
 	require.NoError(t, c.Stop(t.Context()))
 	require.NoError(t, c.Stop(t.Context()))

@@ -131,11 +131,9 @@ func (st *state) reserve(n int, notify func(string, ...any)) error {
 func (st *state) reserveNodes(n int, notify func(string, ...any)) error {
 	for i := range n {
 		if i == len(st.Nodes) {
-			addr, err := freeAddr(st.taken())
-			if err != nil {
+			if err := st.addNode(); err != nil {
 				return err
 			}
-			st.Nodes = append(st.Nodes, nodeState{Name: "n" + strconv.Itoa(i+1), Addr: addr})
 			continue
 		}
 		node := &st.Nodes[i]
@@ -151,6 +149,15 @@ func (st *state) reserveNodes(n int, notify func(string, ...any)) error {
 		notify("the port of node %s changes: %s is taken, using %s", node.Name, node.Addr, addr)
 		node.Addr = addr
 	}
+	return nil
+}
+
+func (st *state) addNode() error {
+	addr, err := freeAddr(st.taken())
+	if err != nil {
+		return err
+	}
+	st.Nodes = append(st.Nodes, nodeState{Name: "n" + strconv.Itoa(len(st.Nodes)+1), Addr: addr})
 	return nil
 }
 
