@@ -1,0 +1,192 @@
+package llbmerge
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/moby/buildkit/solver/pb"
+	digest "github.com/opencontainers/go-digest"
+	"google.golang.org/protobuf/proto"
+)
+
+// node is an op of one unit. Its op is ours to change.
+type node struct {
+	op     *pb.Op
+	meta   *pb.OpMetadata // never nil
+	locs   []place
+	inputs []int        // nodes, one for each input of op
+	local  *localSource // nil for anything but a local source
+}
+
+// place is where an op stands in a Dockerfile.
+type place struct {
+	file   *pb.SourceInfo // one pointer for each distinct file
+	ranges []*pb.Range
+}
+
+// unitGraph is what one unit needs, in dependency order.
+type unitGraph struct {
+	nodes  []node
+	root   int // -1 when the unit is empty
+	output pb.OutputIndex
+}
+
+// load decodes a definition and keeps what its root needs.
+func (b *builder) load(u Unit) (*unitGraph, error) {
+	def := u.Definition
+	if len(def.GetDef()) == 0 {
+		return &unitGraph{root: -1}, nil
+	}
+	last := len(def.Def) - 1
+	ops := make([]*pb.Op, last)
+	names := make([]digest.Digest, last)
+	index := make(map[string]int, last)
+	for i, dt := range def.Def[:last] {
+		op := &pb.Op{}
+		if err := proto.Unmarshal(dt, op); err != nil {
+			return nil, fmt.Errorf("decode op %d of %d: %w", i+1, len(def.Def), err)
+		}
+		ops[i], names[i] = op, digest.FromBytes(dt)
+		index[string(names[i])] = i
+	}
+	var pointer pb.Op
+	if err := proto.Unmarshal(def.Def[last], &pointer); err != nil {
+		return nil, fmt.Errorf("decode op %d of %d: %w", last+1, len(def.Def), err)
+	}
+	if pointer.Op != nil || len(pointer.Inputs) != 1 {
+		return nil, errors.New("the last op of the definition does not point at one result")
+	}
+	root, err := resolve(index, pointer.Inputs[0])
+	if err != nil {
+		return nil, err
+	}
+	files, err := b.files(def.Source)
+	if err != nil {
+		return nil, err
+	}
+
+	// Depth first along the inputs, on a stack of our own: how deep a graph is
+	// must not matter.
+	const (
+		unseen = iota
+		open
+		done
+	)
+	type frame struct {
+		op    int
+		input int
+	}
+	g := &unitGraph{output: pb.OutputIndex(pointer.Inputs[0].Index)}
+	state := make([]uint8, last)
+	position := make([]int, last)
+	state[root] = open
+	for stack := []frame{{op: root}}; len(stack) > 0; {
+		top := &stack[len(stack)-1]
+		op := ops[top.op]
+		if top.input < len(op.Inputs) {
+			in, err := resolve(index, op.Inputs[top.input])
+			if err != nil {
+				return nil, err
+			}
+			top.input++
+			switch state[in] {
+			case unseen:
+				state[in] = open
+				stack = append(stack, frame{op: in})
+			case open:
+				return nil, fmt.Errorf("op %s needs itself", names[in])
+			}
+			continue
+		}
+		n := node{op: op, inputs: make([]int, len(op.Inputs))}
+		for i, in := range op.Inputs {
+			n.inputs[i] = position[index[in.Digest]]
+		}
+		name := string(names[top.op])
+		if n.locs, err = places(def.Source, files, name); err != nil {
+			return nil, err
+		}
+		n.meta = cloneMetadata(def.Metadata[name])
+		state[top.op], position[top.op] = done, len(g.nodes)
+		g.nodes = append(g.nodes, n)
+		stack = stack[:len(stack)-1]
+	}
+	g.root = position[root]
+	return g, nil
+}
+
+func resolve(index map[string]int, in *pb.Input) (int, error) {
+	i, ok := index[in.GetDigest()]
+	if !ok {
+		return 0, fmt.Errorf("input %q is not in the definition", in.GetDigest())
+	}
+	if in.Index < 0 {
+		return 0, fmt.Errorf("input %s has output index %d", in.Digest, in.Index)
+	}
+	return i, nil
+}
+
+// files returns the shared form of the files of a source map.
+func (b *builder) files(src *pb.Source) ([]*pb.SourceInfo, error) {
+	files := make([]*pb.SourceInfo, len(src.GetInfos()))
+	for i, info := range src.GetInfos() {
+		if info == nil {
+			return nil, fmt.Errorf("file %d of the source map is missing", i)
+		}
+		dt, err := deterministic.Marshal(info)
+		if err != nil {
+			return nil, fmt.Errorf("encode file %q of the source map: %w", info.Filename, err)
+		}
+		key := digest.FromBytes(dt)
+		if b.infos[key] == nil {
+			b.infos[key] = info
+		}
+		files[i] = b.infos[key]
+	}
+	return files, nil
+}
+
+// places returns the locations of an op.
+func places(src *pb.Source, files []*pb.SourceInfo, name string) ([]place, error) {
+	locs := src.GetLocations()[name].GetLocations()
+	if len(locs) == 0 {
+		return nil, nil
+	}
+	list := make([]place, 0, len(locs))
+	for _, l := range locs {
+		if l == nil || l.SourceIndex < 0 || int(l.SourceIndex) >= len(files) {
+			return nil, fmt.Errorf("the location of op %s is in no file of the source map", name)
+		}
+		list = append(list, place{file: files[l.SourceIndex], ranges: l.Ranges})
+	}
+	return list, nil
+}
+
+// samePlace reports whether x and y are one place.
+func samePlace(x, y place) bool {
+	if x.file != y.file || len(x.ranges) != len(y.ranges) {
+		return false
+	}
+	for i := range x.ranges {
+		a, b := x.ranges[i], y.ranges[i]
+		if a.GetStart().GetLine() != b.GetStart().GetLine() || a.GetStart().GetCharacter() != b.GetStart().GetCharacter() ||
+			a.GetEnd().GetLine() != b.GetEnd().GetLine() || a.GetEnd().GetCharacter() != b.GetEnd().GetCharacter() {
+			return false
+		}
+	}
+	return true
+}
+
+// addPlaces appends those of more that are not in list.
+func addPlaces(list []place, more ...place) []place {
+next:
+	for _, p := range more {
+		for _, have := range list {
+			if samePlace(have, p) {
+				continue next
+			}
+		}
+		list = append(list, p)
+	}
+	return list
+}
