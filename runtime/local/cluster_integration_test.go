@@ -363,7 +363,7 @@ func TestStartClearsAwayWhatAKilledDaemonLeft(t *testing.T) {
 	requireNothingRunning(t, dir)
 	bundles, err := filepath.Glob(filepath.Join(dir, bundlePattern))
 	require.NoError(t, err)
-	require.Len(t, bundles, 2, "the test needs something to be left")
+	require.NotEmpty(t, bundles, "the test needs something to be left")
 
 	require.ErrorIs(t, local.Down(t.Context(), dir), local.ErrNotRunning)
 	requireNothingLeft(t, dir)
