@@ -1,60 +1,167 @@
 package partition
 
 import (
+	"cmp"
 	"context"
 	"fmt"
-	"math/rand/v2"
+	"slices"
+	"sync"
 )
 
-// affinity is the default strategy: the best of all placements, improved by local
-// search on the predicted makespan.
+// affinity is the default strategy. It starts from what the placements make, and
+// from the earlier plan if there is one, and improves the best of them by simulated
+// annealing over targets' nodes, whole groups that share a vertex, rebuild or fetch
+// for each vertex and node, the source of a fetched vertex (which may be a node
+// that builds it only for others) and the order on a node. Each trial is a full
+// list schedule, cut short as soon as it cannot be accepted.
+//
+// The result is never longer than that of any placement, whatever the budget.
 type affinity struct{}
 
 func (affinity) Name() string { return "affinity" }
+
+// chains is the number of searches that run at once. It is fixed, so that the plan
+// does not depend on the machine.
+const chains = 2
 
 func (s affinity) Plan(ctx context.Context, p Problem, o Options) (Plan, error) {
 	r, err := newRun(ctx, p, o)
 	if err != nil {
 		return Plan{}, fmt.Errorf("plan with %s: %w", s.Name(), err)
 	}
-	var best *draft
-	at := 0.0
-	for _, place := range []func(*run) *draft{heft, lpt, queue, rendezvous, single} {
-		d := place(r)
-		if mk := r.makespan(d); best == nil || mk < at {
-			best, at = d, mk
-		}
-	}
-	r.improve(best, at)
+	lower := float64(r.m.bound().Max)
+	best := r.search(r.starts(), lower)
 	return r.finish(s.Name(), best)
 }
 
-// improve changes d by random moves that do not lengthen it, until the budget is spent.
-func (r *run) improve(d *draft, at float64) {
-	m := r.m
-	rng := rand.New(rand.NewPCG(r.o.Seed, 1))
-	for r.steps < r.o.budget() && r.ctx.Err() == nil {
-		trial := d.clone()
-		switch rng.IntN(3) {
-		case 0:
-			t, n := rng.IntN(m.nt), rng.IntN(m.nn)
-			if !m.allows(t, n) {
-				continue
-			}
-			trial.node[t] = int32(n)
-		case 1:
-			a, b := rng.IntN(m.nt), rng.IntN(m.nt)
-			na, nb := trial.node[a], trial.node[b]
-			if na == nb || !m.allows(a, int(nb)) || !m.allows(b, int(na)) {
-				continue
-			}
-			trial.node[a], trial.node[b] = nb, na
-		case 2:
-			v, n := rng.IntN(m.nv), rng.IntN(m.nn)
-			m.set(trial.fetch, v)[n>>6] ^= 1 << (n & 63)
+// start is a plan to begin from.
+type start struct {
+	d        *draft
+	makespan float64
+}
+
+// starts returns the plans of the placements, the shortest first.
+func (r *run) starts() []start {
+	var out []start
+	add := func(d *draft) { out = append(out, start{d, r.makespan(d)}) }
+	if r.o.Previous != nil {
+		add(r.again())
+	}
+	for _, place := range []func(*run) *draft{heft, heftBySum, lpt, queue, rendezvous, single} {
+		if len(out) > 0 && r.ctx.Err() != nil {
+			break
 		}
-		if mk := r.makespan(trial); mk <= at {
-			*d, at = *trial, mk
+		add(place(r))
+	}
+	slices.SortStableFunc(out, func(a, b start) int { return cmp.Compare(a.makespan, b.makespan) })
+	return out
+}
+
+// again is the earlier plan; targets it did not have, or may not have where it had
+// them, go where the other plans leave room.
+func (r *run) again() *draft {
+	m := r.m
+	var order []int
+	d := m.newDraft()
+	for t, n := range r.o.Previous {
+		if n >= 0 && int(n) < m.nn && m.allows(t, int(n)) {
+			d.node[t] = int32(n)
+		} else {
+			d.node[t] = -1
+			order = append(order, t)
+		}
+	}
+	b := newBoard(m, d)
+	for t, n := range d.node {
+		if n >= 0 {
+			b.try(b.closure.of(int(m.root[t])), int(n), true)
+		}
+	}
+	b.placeAll(order)
+	return d
+}
+
+// search anneals in rounds: at first each chain from its own start, in the last
+// rounds all from the best.
+func (r *run) search(starts []start, lower float64) *draft {
+	list := make([]*searcher, chains)
+	for i := range list {
+		list[i] = newSearcher(r, uint64(i+1), lower)
+		list[i].begin(starts[min(i, len(starts)-1)].d)
+	}
+	budget := r.o.budget() / chains
+	plan := schedule(r.m, budget, starts[0].d, list[0])
+	for k, phase := range plan {
+		var group sync.WaitGroup
+		for i, c := range list {
+			group.Go(func() {
+				switch {
+				case phase.fresh:
+					c.again(starts[min(i+chains*k, len(starts)-1)].d)
+				case k > 0:
+					c.restart()
+				}
+				c.anneal(phase.until, phase.hot, phase.cold)
+			})
+		}
+		group.Wait()
+		if phase.meet {
+			meet(list)
+		}
+	}
+	meet(list)
+	list[0].polish(list[0].steps + budget/10)
+	for _, c := range list {
+		r.steps += c.steps
+	}
+	return list[0].best
+}
+
+// phase is one annealing of all chains.
+type phase struct {
+	until     int     // steps of a chain, from its beginning
+	hot, cold float64 // temperatures relative to the makespan
+	fresh     bool    // begin at a start of its own instead of the best so far
+	meet      bool    // afterwards all chains go on from the best
+}
+
+// schedule chooses temperatures by how many trials the budget allows: annealing
+// needs hundreds for each target; with fewer, going straight down gets further.
+func schedule(m *model, budget int, d *draft, c *searcher) []phase {
+	trials := budget / max(1, c.steps*3/2)
+	switch {
+	case trials > 4000*m.nt:
+		return []phase{
+			{until: budget / 2, hot: 0.02, cold: 0.0005, fresh: true},
+			{until: budget, hot: 0.02, cold: 0.0005, fresh: true},
+		}
+	case trials > 200*m.nt:
+		return []phase{
+			{until: budget / 3, hot: 0.02, cold: 0.0005},
+			{until: budget * 2 / 3, hot: 0.01, cold: 0.0005, meet: true},
+			{until: budget, hot: 0.01, cold: 0.0005},
+		}
+	case trials > 10*m.nt:
+		return []phase{
+			{until: budget / 2, hot: 0.0005, cold: 0.0001, meet: true},
+			{until: budget, hot: 0.0005, cold: 0.0001},
+		}
+	}
+	return []phase{{until: budget, hot: 0.0001, cold: 0.00001}}
+}
+
+// meet gives every chain the best draft of all.
+func meet(list []*searcher) {
+	best := list[0]
+	for _, c := range list[1:] {
+		if c.bestScore.less(best.bestScore) {
+			best = c
+		}
+	}
+	for _, c := range list {
+		if c != best {
+			c.best.copyFrom(best.best)
+			c.bestScore = best.bestScore
 		}
 	}
 }

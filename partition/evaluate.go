@@ -1,6 +1,9 @@
 package partition
 
-import "slices"
+import (
+	"math"
+	"slices"
+)
 
 // Evaluate predicts the schedule a leads to: list scheduling of every execution
 // and transfer on all nodes at once. The error wraps ErrProblem or ErrInfeasible.
@@ -41,7 +44,7 @@ func (s *simulator) evaluate(a Assignment) (Schedule, error) {
 	defer func() { s.trace = false }()
 	s.list(node)
 	s.rank(order)
-	s.play()
+	s.play(math.Inf(1))
 	return s.schedule(node), nil
 }
 

@@ -35,9 +35,33 @@ func (m *model) pathLengths() []float64 {
 	return length
 }
 
+// heftBySum orders targets by all the work below them instead of the longest path.
+func heftBySum(r *run) *draft {
+	m := r.m
+	sum := make([]float64, m.nt)
+	c := newClosure(m)
+	for t := range m.nt {
+		for _, v := range c.of(int(m.root[t])) {
+			sum[t] += m.cost[v]
+		}
+	}
+	order := make([]int, m.nt)
+	for t := range order {
+		order[t] = t
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(sum[b], sum[a]) })
+	return heftOrder(m, order)
+}
+
 func heftOrder(m *model, order []int) *draft {
 	d := m.newDraft()
-	b := newBoard(m, d)
+	newBoard(m, d).placeAll(order)
+	return d
+}
+
+// placeAll puts one target after the other where it ends first.
+func (b *board) placeAll(order []int) {
+	m, d := b.m, b.d
 	for _, t := range order {
 		root := int(m.root[t])
 		list := b.closure.of(root)
@@ -50,7 +74,6 @@ func heftOrder(m *model, order []int) *draft {
 		d.node[t] = int32(best)
 		b.try(list, best, true)
 	}
-	return d
 }
 
 // board is a schedule in the making: when each slot and link is free again, and

@@ -62,6 +62,7 @@ type simulator struct {
 	vert   []int32
 	where  []int32
 	dur    []float64
+	level  []float64 // bottom level: the longest path from the task's start to the end
 	key    []float64 // smaller goes first
 	start  []float64
 	end    []float64
@@ -79,8 +80,13 @@ type simulator struct {
 	dirty  []int32
 	isDirt []bool
 	events []int32
-	topo   []int32
-	trace  bool
+	played int // tasks started by the last play
+
+	ahead            []float64 // per task: the longest path to its start
+	resHead, resTail []float64 // per resource, of mustExceed
+	resWork          []float64
+	topo             []int32
+	trace            bool
 }
 
 func newSimulator(m *model) *simulator {
@@ -90,6 +96,7 @@ func newSimulator(m *model) *simulator {
 		src: make([]int32, m.nv), slot: make([]int32, m.nv), export: make([]int32, m.nv),
 		free: make([]int32, 3*m.nn), queue: make([][]int32, 3*m.nn),
 		freed: make([]int32, 3*m.nn), isDirt: make([]bool, 3*m.nn),
+		resHead: make([]float64, 3*m.nn), resTail: make([]float64, 3*m.nn), resWork: make([]float64, 3*m.nn),
 	}
 }
 
@@ -394,8 +401,8 @@ const firstKey = -1e15
 // rank sets the priority of every task.
 func (s *simulator) rank(order [][]int32) {
 	n := len(s.kind)
-	s.key = grow(s.key, n)
-	level := s.key
+	s.key, s.level = grow(s.key, n), grow(s.level, n)
+	level := s.level
 	if s.m.ordered {
 		s.levelsAnyOrder(level)
 	} else {
@@ -410,8 +417,8 @@ func (s *simulator) rank(order [][]int32) {
 			level[i] = s.dur[i] + b
 		}
 	}
-	for i := range level {
-		level[i] = -level[i]
+	for i, l := range level {
+		s.key[i] = -l
 	}
 	w := s.m.w
 	for p, list := range order {
@@ -458,12 +465,55 @@ func (s *simulator) levelsAnyOrder(level []float64) {
 	}
 }
 
+// mustExceed tells, without playing, that the makespan is certainly above limit:
+// for some resource, the earliest time any of its tasks can start, plus their work
+// spread over all units, plus the shortest path after any of them, is.
+func (s *simulator) mustExceed(limit float64) bool {
+	if s.m.ordered {
+		return false // the loop below relies on edges leading to larger tasks
+	}
+	n := len(s.kind)
+	s.ahead = grow(s.ahead, n)
+	clear(s.ahead)
+	for r := range s.resWork {
+		s.resWork[r], s.resHead[r], s.resTail[r] = 0, math.Inf(1), math.Inf(1)
+	}
+	for i := range n {
+		head, dur := s.ahead[i], s.dur[i]
+		if head+s.level[i] > limit {
+			return true
+		}
+		r := int(s.where[i])*3 + int(s.kind[i])
+		s.resWork[r] += dur
+		s.resHead[r] = min(s.resHead[r], head)
+		s.resTail[r] = min(s.resTail[r], s.level[i]-dur)
+		head += dur
+		for e := s.head[i]; e >= 0; e = s.edgeNx[e] {
+			if to := s.edgeTo[e]; head > s.ahead[to] {
+				s.ahead[to] = head
+			}
+		}
+	}
+	for r, work := range s.resWork {
+		if r%3 == int(Exec) {
+			work /= float64(s.m.slots[r/3])
+		}
+		// A hair of room: the sums above were not made in the order of the schedule.
+		if (work+s.resHead[r]+s.resTail[r])*(1-1e-12) > limit && s.resWork[r] > 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // play runs the tasks in virtual time and returns the makespan.
 //
 // Rules: while a unit of a resource is free, the ready task with the smallest key
 // takes it; time moves to the earliest end, and everything that ends there ends
 // before anything new starts.
-func (s *simulator) play() float64 {
+//
+// It gives up and returns +Inf as soon as the makespan must exceed limit.
+func (s *simulator) play(limit float64) float64 {
 	m := s.m
 	n := len(s.kind)
 	s.start, s.end = grow(s.start, n), grow(s.end, n)
@@ -486,14 +536,20 @@ func (s *simulator) play() float64 {
 		}
 	}
 	now := 0.0
+	s.played = 0
 	for {
 		for _, r := range s.dirty {
 			s.isDirt[r] = false
 			for s.free[r] > 0 && len(s.queue[r]) > 0 {
 				i := s.popQueue(r)
 				s.free[r]--
+				if now+s.level[i] > limit {
+					s.forget()
+					return math.Inf(1)
+				}
 				s.start[i] = now
 				s.end[i] = now + s.dur[i]
+				s.played++
 				if s.trace && now > 0 && (s.last[i] < 0 || s.end[s.last[i]] < now) {
 					s.last[i] = s.freed[r]
 				}
@@ -518,6 +574,13 @@ func (s *simulator) play() float64 {
 				}
 			}
 		}
+	}
+}
+
+// forget leaves play's memory as it found it.
+func (s *simulator) forget() {
+	for _, r := range s.dirty {
+		s.isDirt[r] = false
 	}
 }
 
@@ -621,7 +684,7 @@ func (s *simulator) makespan(d *draft) (makespan float64, steps int) {
 	}
 	s.list(d.node)
 	s.rank(d.order)
-	return s.play(), len(s.kind)
+	return s.play(math.Inf(1)), len(s.kind)
 }
 
 func grow[T any](s []T, n int) []T {

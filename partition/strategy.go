@@ -21,8 +21,8 @@ type Options struct {
 	Previous []NodeID
 }
 
-// DefaultBudget is well under a second of search on one slow core.
-const DefaultBudget = 6_000_000
+// DefaultBudget is about half a second of search on two slow cores.
+const DefaultBudget = 12_000_000
 
 func (o Options) budget() int {
 	switch {
@@ -77,8 +77,7 @@ func Strategies() []Strategy {
 		placement{"queue", queue},
 		placement{"lpt", lpt},
 		placement{"rendezvous", rendezvous},
-		placement{"heft", heft},
-		affinity{},
+		placement{"heft", heft}, affinity{},
 	}
 }
 
