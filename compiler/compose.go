@@ -166,6 +166,13 @@ func (o composeOptions) load(ctx context.Context, files []types.ConfigFile, env 
 	}()
 
 	base := o.base()
+	sources := make([]sourceFile, len(files))
+	for i, f := range files {
+		sources[i] = sourceFile{Name: f.Filename, Data: f.Content}
+	}
+	if err := checkAnchors(sources, base, env); err != nil {
+		return composeProject{}, err
+	}
 	details := types.ConfigDetails{
 		WorkingDir:  base,
 		ConfigFiles: files,
