@@ -13,7 +13,6 @@ import (
 	"github.com/moby/buildkit/client/llb"
 	"github.com/moby/buildkit/client/llb/sourceresolver"
 	gateway "github.com/moby/buildkit/frontend/gateway/client"
-	gwpb "github.com/moby/buildkit/frontend/gateway/pb"
 	"github.com/moby/buildkit/solver/pb"
 	"github.com/moby/buildkit/util/apicaps"
 	digest "github.com/opencontainers/go-digest"
@@ -31,6 +30,7 @@ type recorder struct {
 	attrs     map[string]string
 	platform  ocispecs.Platform // of the nodes
 	llbCaps   apicaps.CapSet
+	caps      apicaps.CapSet
 	frontends map[string]llb.State
 
 	mu       sync.Mutex // guards the fields below
@@ -73,13 +73,11 @@ func newRecorder(c *compilation, in *inputs, remote gateway.Client) (*recorder, 
 		syntax:    c.Syntax,
 		attrs:     maps.Clone(in.attrs),
 		platform:  c.NodePlatform,
-		llbCaps:   pb.Caps.CapSet(pb.Caps.All()),
+		llbCaps:   c.llbCaps,
+		caps:      c.gatewayCaps,
 		frontends: make(map[string]llb.State, len(in.defs)),
 		images:    map[string]bool{},
 		assumed:   map[string]bool{},
-	}
-	if c.LLBCaps != nil {
-		r.llbCaps = *c.LLBCaps
 	}
 	for name, def := range in.defs {
 		st, err := defState(def)
@@ -130,7 +128,7 @@ func (r *recorder) BuildOpts() gateway.BuildOpts {
 		SessionID: session,
 		Workers:   []gateway.WorkerInfo{{Platforms: []ocispecs.Platform{r.platform}}},
 		LLBCaps:   r.llbCaps,
-		Caps:      gwpb.Caps.CapSet(gwpb.Caps.All()),
+		Caps:      r.caps,
 	}
 }
 

@@ -131,6 +131,7 @@ func (rw *rewriter) op(ctx context.Context, op *pb.Op) (changed bool, err error)
 		for _, s := range o.Exec.Secretenv {
 			changed = replace(&s.ID, rw.secret(s.ID)) || changed
 		}
+		changed = sortScannerEnv(o.Exec.Meta) || changed
 	}
 	return changed, nil
 }
@@ -165,6 +166,18 @@ func (rw *rewriter) sourceOp(ctx context.Context, op *pb.Op, src *pb.SourceOp) (
 		}
 	}
 	return changed, nil
+}
+
+// sortScannerEnv puts the environment of an SBOM scanner in order: BuildKit adds
+// the parameters in the order of a map.
+func sortScannerEnv(meta *pb.Meta) bool {
+	const prefix = "BUILDKIT_SCAN_"
+	i := slices.IndexFunc(meta.GetEnv(), func(e string) bool { return strings.HasPrefix(e, prefix+"DESTINATION=") })
+	if i < 0 || slices.IsSorted(meta.Env[i:]) {
+		return false
+	}
+	slices.Sort(meta.Env[i:])
+	return true
 }
 
 func replace(s *string, v string) bool {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/containerd/platforms"
 	gateway "github.com/moby/buildkit/frontend/gateway/client"
+	gwpb "github.com/moby/buildkit/frontend/gateway/pb"
 	"github.com/moby/buildkit/solver/pb"
 	"github.com/moby/buildkit/solver/result"
 	"github.com/moby/buildkit/util/apicaps"
@@ -181,6 +182,8 @@ type compilation struct {
 	ids      *idTable
 	realDir  string
 	platform string // NodePlatform as text
+
+	llbCaps, gatewayCaps apicaps.CapSet
 }
 
 func newCompilation(p *ir.Project, o Options) (*compilation, error) {
@@ -199,13 +202,19 @@ func newCompilation(p *ir.Project, o Options) (*compilation, error) {
 	if err != nil {
 		return nil, fmt.Errorf("project directory: %w", err)
 	}
-	return &compilation{
-		Options:  o,
-		project:  p,
-		ids:      newIDTable(p),
-		realDir:  realDir,
-		platform: platforms.FormatAll(o.NodePlatform),
-	}, nil
+	c := &compilation{
+		Options:     o,
+		project:     p,
+		ids:         newIDTable(p),
+		realDir:     realDir,
+		platform:    platforms.FormatAll(o.NodePlatform),
+		llbCaps:     pb.Caps.CapSet(pb.Caps.All()),
+		gatewayCaps: gwpb.Caps.CapSet(gwpb.Caps.All()),
+	}
+	if o.LLBCaps != nil {
+		c.llbCaps = *o.LLBCaps
+	}
+	return c, nil
 }
 
 // outcome is the result of one unit, to be waited for by those that link to it.

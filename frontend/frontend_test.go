@@ -70,7 +70,7 @@ func project(t *testing.T, archive string, targets ...*ir.Target) *ir.Project {
 	return &ir.Project{Dir: dir, Targets: targets}
 }
 
-func writeFiles(t *testing.T, dir, archive string) {
+func writeFiles(t testing.TB, dir, archive string) {
 	t.Helper()
 	for _, f := range txtar.Parse([]byte(archive)).Files {
 		p := filepath.Join(dir, filepath.FromSlash(f.Name))

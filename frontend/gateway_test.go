@@ -229,3 +229,16 @@ type gatewayFunc func(context.Context, Session, func(context.Context, gateway.Cl
 func (f gatewayFunc) Build(ctx context.Context, s Session, fn func(context.Context, gateway.Client) error) error {
 	return f(ctx, s, fn)
 }
+
+// A link named "dockerfile" holds the Dockerfile.
+func TestLinkAsDockerfile(t *testing.T) {
+	n := &stubNode{files: map[string]string{"Dockerfile": "FROM alpine\nENV FROM=link\n"}}
+	p := project(t, "-- Dockerfile --\nFROM alpine\n",
+		&ir.Target{Name: "parent"},
+		&ir.Target{Name: "child", Contexts: map[string]string{"dockerfile": "target:parent"}})
+	o := options()
+	o.Gateway = n
+	units, err := Compile(t.Context(), p, o)
+	require.NoError(t, err)
+	require.Contains(t, string(units[1].Config), "FROM=link")
+}

@@ -26,7 +26,8 @@ func newIDTable(p *ir.Project) *idTable {
 			secrets[s.ID] = append(secrets[s.ID], sourceKey(s))
 		}
 		for _, s := range t.SSH {
-			ssh[sshID(s.ID)] = append(ssh[sshID(s.ID)], sourceKey(s))
+			s.ID = sshID(s.ID)
+			ssh[s.ID] = append(ssh[s.ID], sourceKey(s))
 		}
 	}
 	// A target without a declaration counts only where the id is ambiguous
@@ -82,7 +83,7 @@ func (it *idTable) secret(t *ir.Target, id string) (string, ir.Secret, bool) {
 func (it *idTable) agent(t *ir.Target, id string) (string, ir.SSH, bool) {
 	id = sshID(id)
 	for _, s := range t.SSH {
-		if sshID(s.ID) == id {
+		if s.ID = sshID(s.ID); s.ID == id {
 			if it.ssh[id] {
 				return id + "." + sourceKey(s), s, true
 			}

@@ -16,7 +16,6 @@ import (
 	"syscall"
 
 	"github.com/containerd/platforms"
-	"github.com/distribution/reference"
 	"github.com/docker/go-units"
 	"github.com/moby/buildkit/exporter/containerimage/exptypes"
 	"github.com/moby/buildkit/frontend/dockerfile/dfgitutil"
@@ -59,9 +58,12 @@ type inputs struct {
 	inline         bool
 }
 
-// recordedContext is the name that the Dockerfile frontend gives to the main
-// context, whatever directory that is.
-const recordedContext = dockerui.DefaultLocalNameContext
+// The names that frontends give to the main context and to the directory of the
+// Dockerfile, whatever directories these are.
+const (
+	recordedContext    = dockerui.DefaultLocalNameContext
+	recordedDockerfile = dockerui.DefaultLocalNameDockerfile
+)
 
 // prepare finds out what the unit is made from and turns the attributes of its
 // target into frontend options.
@@ -247,8 +249,7 @@ func (c *compilation) mainContext(in *inputs) error {
 	if err != nil {
 		return in.at("dockerfile", err, "failed to read dockerfile: open %s: %v", in.dockerfilePath, cause(err))
 	}
-	in.attrs["dockerfilekey"] = name
-	in.attrs["filename"] = actualName(in.sources[name].dir, filepath.Base(dockerfile))
+	in.dockerfileSource(name, actualName(in.sources[name].dir, filepath.Base(dockerfile)))
 	return c.refusePolicy(in, filepath.Join(in.sources[name].dir, in.attrs["filename"]))
 }
 
@@ -256,8 +257,16 @@ func (c *compilation) mainContext(in *inputs) error {
 func (in *inputs) memoryDockerfile(data []byte) {
 	name := "inline-" + digest.FromBytes(data).Encoded()[:12]
 	in.sources[name] = source{files: map[string][]byte{dockerui.DefaultDockerfileName: data}}
+	in.dockerfileSource(name, dockerui.DefaultDockerfileName)
+}
+
+// dockerfileSource makes filename in the local source called name the Dockerfile.
+func (in *inputs) dockerfileSource(name, filename string) {
 	in.attrs["dockerfilekey"] = name
-	in.attrs["filename"] = dockerui.DefaultDockerfileName
+	in.attrs["filename"] = filename
+	// There are frontends that do not know the option.
+	in.sources[recordedDockerfile] = in.sources[name]
+	in.rename[recordedDockerfile] = name
 }
 
 // actualName returns the name of the Dockerfile as it stands in dir: "Dockerfile"
@@ -330,9 +339,6 @@ func (c *compilation) namedContexts(in *inputs) error {
 	for _, k := range ir.SortedKeys(t.Contexts) {
 		v := strings.TrimPrefix(t.Contexts[k], "cwd://")
 		at := "contexts." + k
-		if _, err := reference.ParseNormalizedNamed(k); err != nil {
-			return in.at(at, err, "invalid context name %s: %v", k, err)
-		}
 		// A frontend that knows no named contexts must not be asked.
 		in.attrs["frontend.caps"] = "moby.buildkit.frontend.contexts+forward"
 		if name, ok := ir.LinkTarget(v); ok {
@@ -371,6 +377,11 @@ func (c *compilation) linkedContext(in *inputs, k, name string) error {
 			return nil
 		}
 		in.defs[input] = u.Definition
+		if input == recordedDockerfile && !in.inline && in.dockerfileURL == "" {
+			// An input of this name holds the Dockerfile, unless the option is
+			// there. One named "context" replaces the main context.
+			delete(in.attrs, "dockerfilekey")
+		}
 		if u.Config == nil {
 			return nil
 		}

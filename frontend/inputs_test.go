@@ -364,3 +364,40 @@ func TestSyntaxInProcess(t *testing.T) {
 	arg := compile(t, project(t, "-- Dockerfile --\nFROM alpine\nRUN true\n", &ir.Target{Name: "t", Args: map[string]string{"BUILDKIT_SYNTAX": "docker/dockerfile:1"}}))[0]
 	require.Equal(t, plain.Definition.Def, arg.Definition.Def)
 }
+
+// The environment of a scanner has one order.
+func TestSBOMParameters(t *testing.T) {
+	attest := []ir.Attest{{Type: "sbom", Attrs: map[string]string{"generator": "scanner", "A": "1", "B": "2", "C": "3", "D": "4", "E": "5"}}}
+	first := compile(t, project(t, webFiles, &ir.Target{Name: "t", Context: "web", Attest: attest}))[0]
+	for range 10 {
+		again := compile(t, project(t, webFiles, &ir.Target{Name: "t", Context: "web", Attest: attest}))[0]
+		require.Equal(t, first.Attestations[0].Ref.Def, again.Attestations[0].Ref.Def)
+	}
+}
+
+// A link named "context" replaces the main context.
+func TestLinkAsMainContext(t *testing.T) {
+	units := compile(t, project(t, "-- Dockerfile --\nFROM alpine\nRUN make\n-- child/Dockerfile --\nFROM alpine\nCOPY out /\n",
+		&ir.Target{Name: "parent"},
+		&ir.Target{Name: "child", Context: "child", Contexts: map[string]string{"context": "target:parent"}}))
+	require.Empty(t, units[1].Locals)
+	require.Contains(t, text(t, units[1].Definition), `"make"`)
+}
+
+// Nodes need not have the platform of this machine.
+func TestNodePlatform(t *testing.T) {
+	o := options()
+	o.NodePlatform = ocispecs.Platform{OS: "linux", Architecture: "riscv64"}
+	units, err := Compile(t.Context(), project(t, webFiles+"-- child/Dockerfile --\nFROM busybox AS base\nRUN child\nFROM base\nARG TARGETPLATFORM BUILDPLATFORM\nENV P=$TARGETPLATFORM-$BUILDPLATFORM\n",
+		&ir.Target{Name: "web", Context: "web", Platforms: []string{"linux/riscv64", "linux/s390x"}},
+		&ir.Target{Name: "child", Context: "child", Contexts: map[string]string{"base": "target:web"}}), o)
+	require.NoError(t, err)
+	child := units[2]
+	require.Equal(t, o.NodePlatform, child.Platform)
+	require.Equal(t, o.NodePlatform, child.ExportPlatform)
+	require.Contains(t, string(child.Config), "P=linux/riscv64-linux/riscv64")
+	// The whole stage is replaced by the result of the link.
+	require.Contains(t, text(t, child.Definition), "apk add curl")
+	require.NotContains(t, text(t, child.Definition), "s390x")
+	require.NotContains(t, text(t, child.Definition), `"child"`)
+}

@@ -1,0 +1,385 @@
+//go:build integration
+
+package frontend
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/distribution/reference"
+	"github.com/moby/buildkit/client"
+	gateway "github.com/moby/buildkit/frontend/gateway/client"
+	"github.com/moby/buildkit/session"
+	"github.com/moby/buildkit/session/secrets/secretsprovider"
+	"github.com/moby/buildkit/solver/pb"
+	"github.com/stretchr/testify/require"
+	"github.com/tonistiigi/fsutil"
+
+	"github.com/dbake/dbake/compiler/ir"
+)
+
+// daemon is a buildkitd of the test's own whose images all come from a stub
+// registry.
+type daemon struct {
+	*client.Client
+	registry *stubRegistry
+	hosts    []string // registries that the stub stands for
+}
+
+// startDaemon starts a buildkitd that finds the images of hosts in a stub
+// registry.
+func startDaemon(t *testing.T, hosts []string) *daemon {
+	t.Helper()
+	program := os.Getenv("DBAKE_BUILDKITD")
+	if program == "" {
+		p, err := exec.LookPath("buildkitd")
+		require.NoError(t, err, "buildkitd must be on PATH, or DBAKE_BUILDKITD be its path")
+		program = p
+	}
+	require.Zero(t, os.Getuid(), "these tests start a buildkitd, which takes root")
+
+	d := &daemon{registry: newStubRegistry(t), hosts: hosts}
+	parent := ""
+	if st, err := os.Stat("/dev/shm"); err == nil && st.IsDir() {
+		parent = "/dev/shm" // its database waits for every fsync
+	}
+	root, err := os.MkdirTemp(parent, "dbake-frontend-")
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, os.RemoveAll(root)) })
+
+	var config strings.Builder
+	for _, h := range hosts {
+		fmt.Fprintf(&config, "[registry.%q]\n  mirrors = [%q]\n", h, d.registry.host())
+	}
+	fmt.Fprintf(&config, "[registry.%q]\n  http = true\n", d.registry.host())
+	require.NoError(t, os.WriteFile(filepath.Join(root, "buildkitd.toml"), []byte(config.String()), 0o600))
+
+	addr := "unix://" + filepath.Join(root, "s")
+	var log bytes.Buffer
+	cmd := exec.Command(program, "--config", filepath.Join(root, "buildkitd.toml"), "--root", filepath.Join(root, "root"),
+		"--addr", addr, "--oci-worker-snapshotter=overlayfs", "--oci-worker-no-process-sandbox=false", "--containerd-worker=false")
+	cmd.Stdout, cmd.Stderr = &log, &log
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		_ = cmd.Wait()
+		if t.Failed() {
+			t.Log(log.String())
+		}
+	})
+	d.Client, err = client.New(t.Context(), addr)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = d.Client.Close() })
+	require.NoError(t, d.Wait(t.Context()))
+	return d
+}
+
+func (d *daemon) resolver(t *testing.T) Resolver {
+	o := RegistryOptions{Mirrors: map[string][]Endpoint{}, DockerConfig: t.TempDir()}
+	for _, h := range d.hosts {
+		o.Mirrors[h] = []Endpoint{{Host: d.registry.host(), PlainHTTP: true}}
+	}
+	return NewRegistryResolver(o)
+}
+
+// Build implements Gateway with the daemon as the only node.
+func (d *daemon) Build(ctx context.Context, s Session, fn func(context.Context, gateway.Client) error) error {
+	so := client.SolveOpt{LocalMounts: map[string]fsutil.FS{}, Session: []session.Attachable{secretsprovider.FromMap(nil)}}
+	for name, dir := range s.Locals {
+		mount, err := fsutil.NewFS(dir)
+		if err != nil {
+			return err
+		}
+		so.LocalMounts[name] = mount
+	}
+	_, err := d.Client.Build(ctx, so, "", func(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
+		return gateway.NewResult(), fn(ctx, c)
+	}, nil)
+	return err
+}
+
+// theirs has the daemon's own frontend compile a unit, with the options of in.
+func theirs(t *testing.T, d *daemon, c *compilation, in *inputs) (*Unit, error) {
+	var unit *Unit
+	err := in.withSession(func(s Session) error {
+		return d.Build(t.Context(), s, func(ctx context.Context, gc gateway.Client) error {
+			attrs := maps.Clone(in.attrs)
+			// Keeps the daemon from running the image of the syntax line, which
+			// is what is compared against.
+			attrs["cmdline"] = "docker/dockerfile:1"
+			res, err := gc.Solve(ctx, gateway.SolveRequest{Frontend: "dockerfile.v0", FrontendOpt: attrs, FrontendInputs: in.defs})
+			if err != nil {
+				return err
+			}
+			rec, err := newRecorder(c, in, gc)
+			if err != nil {
+				return err
+			}
+			unit, err = c.unit(ctx, in, rec, res)
+			return err
+		})
+	})
+	return unit, err
+}
+
+// requireSame compiles p here and on the daemon and compares. It returns how many
+// units both sides accepted.
+func requireSame(t *testing.T, d *daemon, p *ir.Project) int {
+	t.Helper()
+	o := Options{Resolver: d.resolver(t), NodePlatform: amd64, Gateway: d}
+	ours, ourErr := Compile(t.Context(), p, o)
+	byID := map[ir.UnitID]*Unit{}
+	byTarget := map[string][]*Unit{}
+	for _, u := range ours {
+		byID[u.ID] = u
+		byTarget[u.Target.Name] = append(byTarget[u.Target.Name], u)
+	}
+	c, err := newCompilation(p, o)
+	require.NoError(t, err)
+	n := 0
+	for _, u := range p.Units() {
+		links := map[string][]*Unit{}
+		for _, name := range u.Target.Links() {
+			links[name] = byTarget[name]
+		}
+		in, err := c.prepare(u, links)
+		if err != nil {
+			require.Nil(t, byID[u.ID])
+			t.Logf("refused here: %s: %v", u.ID, err)
+			continue
+		}
+		want, err := theirs(t, d, c, in)
+		got := byID[u.ID]
+		if err != nil {
+			require.Nil(t, got, "the daemon says: %v", err)
+			t.Logf("neither accepts %s: %v", u.ID, err)
+			continue
+		}
+		require.NotNil(t, got, "%s: %v", u.ID, ourErr)
+		require.Equal(t, text(t, want.Definition), text(t, got.Definition), u.ID)
+		require.Equal(t, want.Definition.Def, got.Definition.Def, u.ID)
+		require.Equal(t, names(want.Definition), names(got.Definition), u.ID)
+		require.Equal(t, string(want.Config), string(got.Config), u.ID)
+		require.Equal(t, want.Metadata, got.Metadata, u.ID)
+		require.Equal(t, want.Locals, got.Locals, u.ID)
+		require.Equal(t, want.Secrets, got.Secrets, u.ID)
+		require.Equal(t, want.Entitlements, got.Entitlements, u.ID)
+		require.Equal(t, want.MultiPlatform, got.MultiPlatform, u.ID)
+		require.Equal(t, len(want.Attestations), len(got.Attestations), u.ID)
+		for i, a := range want.Attestations {
+			require.Equal(t, text(t, a.Ref), text(t, got.Attestations[i].Ref))
+			require.Equal(t, a.Metadata, got.Attestations[i].Metadata)
+		}
+		n++
+	}
+	return n
+}
+
+// names returns the metadata of a definition's ops, without what tells of the
+// session.
+func names(def *pb.Definition) map[string]string {
+	m := map[string]string{}
+	for dgst, md := range def.Metadata {
+		m[dgst] = fmt.Sprint(md.Description, md.IgnoreCache, md.LinuxResources, md.ExportCache)
+	}
+	return m
+}
+
+// What is compiled here is what the daemon's own frontend compiles.
+func TestSameAsDaemon(t *testing.T) {
+	d := startDaemon(t, []string{"docker.io", "example.com"})
+	for _, tc := range []struct {
+		name, files string
+		targets     []*ir.Target
+	}{
+		{"local", webFiles, []*ir.Target{
+			{Name: "web", Context: "web", Args: map[string]string{"VERSION": "2"}, Labels: map[string]string{"a": "b"}},
+			{Name: "api", Context: "api", Contexts: map[string]string{"shared": "shared"}},
+			{Name: "pinned", Context: "web", Contexts: map[string]string{"alpine": "docker-image://example.com/other:1"}},
+			{Name: "stage", Context: "web", Stage: "base", NoCacheFilter: []string{"base"}},
+		}},
+		{"options", webFiles, []*ir.Target{{
+			Name: "web", Context: "web", NoCache: ptr(true), Pull: ptr(true), Network: ptr("none"), ShmSize: ptr("1m"),
+			Ulimits: []string{"nofile=1:2", "core=1"}, ExtraHosts: map[string]string{"h": "1.2.3.4,[::1]"},
+			Resources: &ir.Resources{Memory: ptr("1g"), CPUShares: ptr(int64(2)), CpusetCPUs: ptr("0")},
+			Args:      map[string]string{"HTTP_PROXY": "p", "SOURCE_DATE_EPOCH": "1", "BUILDKIT_CACHE_MOUNT_NS": "ns", "BUILDKIT_SANDBOX_HOSTNAME": "box"},
+			Attest:    []ir.Attest{{Type: "provenance", Attrs: map[string]string{"mode": "max"}}, {Type: "sbom", Attrs: map[string]string{"generator": "example.com/scanner"}}},
+		}}},
+		{"platforms", webFiles, []*ir.Target{
+			{Name: "web", Context: "web", Platforms: []string{"linux/amd64", "linux/arm64"}},
+			{Name: "index", Context: "web", Platforms: []string{"linux/arm64"}, Args: map[string]string{"BUILDKIT_MULTI_PLATFORM": "true"}},
+			{Name: "cross", DockerfileInline: ptr("FROM --platform=$BUILDPLATFORM alpine AS b\nARG TARGETARCH\nRUN cross $TARGETARCH\nFROM alpine\nCOPY --from=b /x /x\n"), Platforms: []string{"linux/amd64", "linux/arm64"}},
+		}},
+		{"links", webFiles + "-- child/Dockerfile --\nFROM base\nCOPY --from=base /src /src\nRUN --mount=from=tools,target=/t child\n", []*ir.Target{
+			{Name: "web", Context: "web", Platforms: []string{"linux/amd64", "linux/arm64"}},
+			{Name: "tools", Context: "web", Stage: "base"},
+			{Name: "child", Context: "child", Contexts: map[string]string{"base": "target:web", "tools": "target:tools"}, Platforms: []string{"linux/arm64"}},
+			{Name: "native", Context: "child", Contexts: map[string]string{"base": "target:web", "tools": "target:tools"}},
+			{Name: "grandchild", Context: "child", Contexts: map[string]string{"base": "target:child", "tools": "api"}},
+		}},
+		{"paths", webFiles + "-- docker/Custom --\nFROM alpine\nCOPY . /\n-- docker/Custom.dockerignore --\n*.log\n-- lower/dockerfile --\nFROM alpine\n", []*ir.Target{
+			{Name: "a", Dockerfile: "docker/Custom"},
+			{Name: "b", Context: "web", Dockerfile: "../docker/Custom"},
+			{Name: "c", Context: "lower"},
+			{Name: "d", Context: "web", DockerfileInline: ptr("FROM alpine\nCOPY src /src\n")},
+		}},
+		{"instructions", "-- x --\n-- Dockerfile --\n" + everyInstruction, []*ir.Target{
+			{Name: "t", Secrets: []ir.Secret{{ID: "s", Env: "S"}}, SSH: []ir.SSH{{ID: "default"}}},
+		}},
+		{"failures", "-- syntax/Dockerfile --\nRUM\n-- image/Dockerfile --\nFROM missing\n-- empty/Dockerfile --\n-- nothing/x --\n", []*ir.Target{
+			{Name: "syntax", Context: "syntax"}, {Name: "image", Context: "image"}, {Name: "empty", Context: "empty"},
+			{Name: "nothing", Context: "nothing"}, {Name: "stage", Context: "image", Stage: "none"},
+		}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			n := requireSame(t, d, project(t, tc.files, tc.targets...))
+			if tc.name == "failures" {
+				require.Zero(t, n)
+			} else {
+				require.GreaterOrEqual(t, n, len(tc.targets))
+			}
+		})
+	}
+
+	t.Run("git", func(t *testing.T) { require.Equal(t, 1, requireSame(t, d, gitProject(t))) })
+}
+
+const everyInstruction = `# syntax=docker/dockerfile:1
+# check=skip=all
+ARG BASE=alpine
+FROM ${BASE} AS one
+ARG A=1
+ENV B=$A C="x y"
+LABEL l=$B
+USER 1000:1000
+WORKDIR /w
+SHELL ["/bin/bash", "-c"]
+RUN --mount=type=cache,target=/c,sharing=locked,id=c --mount=type=tmpfs,target=/tmp --mount=type=secret,id=s,env=S --mount=type=ssh make
+RUN <<EOF
+one
+two
+EOF
+COPY --chmod=755 --chown=1:2 x y /d/
+COPY --link x /linked/
+ADD https://example.com/file.tgz /f/
+ADD --checksum=sha256:24454f830cdb571e2c4ad15481119c43b3cafd48dd869a9b2945d1036d1dc68d https://example.com/g /g
+ADD https://github.com/moby/buildkit.git#v0.10.1 /git
+COPY <<inline /inline
+text $B
+inline
+FROM one
+COPY --from=one --parents /w/./x /p/
+RUN --network=none --security=sandbox true
+EXPOSE 80
+VOLUME /v
+STOPSIGNAL 9
+HEALTHCHECK CMD true
+ONBUILD RUN later
+ENTRYPOINT ["/e"]
+CMD ["c"]
+`
+
+// gitProject returns a project whose context is a git repository on this machine.
+func gitProject(t *testing.T) *ir.Project {
+	t.Helper()
+	dir := t.TempDir()
+	writeFiles(t, dir, "-- sub/Dockerfile --\nFROM alpine\nCOPY . /\n")
+	for _, args := range [][]string{
+		{"init", "-q", "-b", "main"}, {"add", "."},
+		{"-c", "user.name=t", "-c", "user.email=t@example.com", "-c", "commit.gpgsign=false", "commit", "-q", "-m", "m"},
+		{"update-server-info"},
+	} {
+		cmd := exec.Command("git", args...)
+		cmd.Dir = dir
+		out, err := cmd.CombinedOutput()
+		require.NoError(t, err, "%s", out)
+	}
+	url := serveDir(t, filepath.Join(dir, ".git"))
+	return project(t, "", &ir.Target{Name: "t", Context: url + "/repo.git#main:sub"})
+}
+
+// serveDir serves a bare repository over HTTP and returns the URL it is below.
+func serveDir(t *testing.T, dir string) string {
+	t.Helper()
+	s := httptest.NewServer(http.StripPrefix("/repo.git", http.FileServer(http.Dir(dir))))
+	t.Cleanup(s.Close)
+	return s.URL
+}
+
+// TestCorpus compares every Dockerfile below $DBAKE_CORPUS that the daemon's
+// frontend accepts.
+func TestCorpus(t *testing.T) {
+	root := os.Getenv("DBAKE_CORPUS")
+	if root == "" {
+		t.Skip("DBAKE_CORPUS names no directory of Dockerfiles")
+	}
+	var dockerfiles []string
+	require.NoError(t, filepath.WalkDir(root, func(p string, e fs.DirEntry, err error) error {
+		name := strings.ToLower(filepath.Base(p))
+		if err == nil && e.Type().IsRegular() && strings.Contains(name, "dockerfile") && !strings.HasSuffix(name, "ignore") {
+			dockerfiles = append(dockerfiles, p)
+		}
+		return err
+	}))
+	require.NotEmpty(t, dockerfiles)
+
+	// The daemon must know beforehand which registries to look for in the stub.
+	asked := &stubImages{}
+	for _, p := range dockerfiles {
+		_, err := Compile(t.Context(), corpusProject(t, p), Options{Resolver: asked, NodePlatform: amd64})
+		require.False(t, errors.Is(err, context.Canceled))
+	}
+	hosts := []string{"docker.io"}
+	for _, image := range asked.asked {
+		named, err := reference.ParseNormalizedNamed(image)
+		require.NoError(t, err)
+		hosts = append(hosts, reference.Domain(named))
+	}
+	slices.Sort(hosts)
+	d := startDaemon(t, slices.Compact(hosts))
+	accepted := 0
+	for _, p := range dockerfiles {
+		rel, err := filepath.Rel(root, p)
+		require.NoError(t, err)
+		t.Run(filepath.ToSlash(rel), func(t *testing.T) { accepted += requireSame(t, d, corpusProject(t, p)) })
+	}
+	t.Logf("%d of %d Dockerfiles accepted by both", accepted, len(dockerfiles))
+	require.Positive(t, accepted)
+}
+
+// pinned is the digest of an image of which a stub cannot have the content.
+var pinned = regexp.MustCompile(`@sha256:[0-9a-f]{64}`)
+
+// corpusProject returns a project that builds a copy of a Dockerfile, its images
+// unpinned.
+func corpusProject(t *testing.T, dockerfile string) *ir.Project {
+	t.Helper()
+	p := project(t, "", &ir.Target{Name: "t", Dockerfile: filepath.Base(dockerfile)})
+	dir, name := filepath.Split(dockerfile)
+	for _, file := range []string{name, name + ".dockerignore", ".dockerignore"} {
+		data, err := os.ReadFile(filepath.Join(dir, file))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		require.NoError(t, err)
+		if file == name {
+			data = pinned.ReplaceAll(data, nil)
+		}
+		require.NoError(t, os.WriteFile(filepath.Join(p.Dir, file), data, 0o644))
+	}
+	return p
+}
