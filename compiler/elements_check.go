@@ -67,7 +67,8 @@ func asGiven(err error, path string) error {
 }
 
 // validateTarget returns the first problem of a target, with the range of the
-// attribute it is in. Contexts and Dockerfiles are not its concern.
+// attribute it is in. Contexts and Dockerfiles are not its concern. An archive
+// without a destination is given standard output, and is printed so.
 func validateTarget(t *ir.Target, opt checkOptions) error {
 	for _, check := range []struct {
 		attribute string
@@ -244,10 +245,11 @@ func (o checkOptions) checkKey(path string) (isSocket bool, err error) {
 }
 
 // checkOutputs checks that outputs have a place to go to, and that at most one
-// goes to standard output.
+// goes to standard output, where archives go that name no place.
 func (o checkOptions) checkOutputs(list []ir.Output) error {
 	stdout := false
-	for _, out := range list {
+	for i := range list {
+		out := &list[i]
 		var file, dir bool
 		switch out.Type {
 		case exporterLocal:
@@ -261,15 +263,14 @@ func (o checkOptions) checkOutputs(list []ir.Output) error {
 		}
 		switch {
 		case dir:
-			if err := o.checkDirectory(out); err != nil {
+			if err := o.checkDirectory(*out); err != nil {
 				return err
 			}
 		case file:
-			dest := out.Dest
-			if dest == "" && out.Type != exporterDocker {
-				dest = stdio
+			if out.Dest == "" && out.Type != exporterDocker {
+				out.Dest = stdio
 			}
-			switch {
+			switch dest := out.Dest; {
 			case dest == stdio && stdout:
 				return errors.New("multiple outputs configured to write to stdout")
 			case dest == stdio && o.Terminal:

@@ -140,3 +140,11 @@ func TestValidateTargetPlace(t *testing.T) {
 	require.ErrorAs(t, err, &source)
 	require.Equal(t, place, source.Range)
 }
+
+func TestArchiveDestination(t *testing.T) {
+	list, err := parseOutputs([]string{"type=oci", "type=docker", "type=image"})
+	require.NoError(t, err)
+	target := &ir.Target{Outputs: list}
+	require.NoError(t, validateTarget(target, checkOptions{}))
+	require.Equal(t, []string{"-", "", ""}, []string{target.Outputs[0].Dest, target.Outputs[1].Dest, target.Outputs[2].Dest})
+}
