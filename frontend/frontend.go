@@ -353,7 +353,15 @@ func (c *compilation) onNode(ctx context.Context, in *inputs, need *needsNode, f
 			Err:     need,
 		}
 	}
-	return in.withSession(func(s Session) error { return c.Gateway.Build(ctx, s, fn) })
+	return in.withSession(func(s Session) error {
+		var cause error
+		err := c.Gateway.Build(ctx, s, func(ctx context.Context, remote gateway.Client) error {
+			cause = fn(ctx, remote)
+			return cause
+		})
+		// The error of fn goes to the node and comes back as text.
+		return cmp.Or(cause, err)
+	})
 }
 
 // unitPlatform returns the platform of u.

@@ -255,7 +255,85 @@ func TestSameAsDaemon(t *testing.T) {
 		})
 	}
 
-	t.Run("git", func(t *testing.T) { require.Equal(t, 1, requireSame(t, d, gitProject(t))) })
+	t.Run("remote", func(t *testing.T) {
+		git := gitProject(t, "-- sub/Dockerfile --\nFROM alpine\nCOPY . /\n-- bad/Dockerfile --\nFROM alpine\nRUM\n-- policy/Dockerfile --\nFROM alpine\n-- policy/Dockerfile.rego --\n")
+		files := t.TempDir()
+		writeFiles(t, files, "-- Dockerfile --\nFROM alpine\nRUN fetched\n")
+		out, err := exec.Command("tar", "-C", files, "-czf", filepath.Join(files, "ctx.tgz"), "Dockerfile").CombinedOutput()
+		require.NoError(t, err, "%s", out)
+		http := serveDir(t, files)
+		p := project(t, "-- Dockerfile --\nFROM alpine\nCOPY x /\n",
+			&ir.Target{Name: "git", Context: git + "#main:sub"},
+			&ir.Target{Name: "local-dockerfile", Context: git + "#main:sub", Dockerfile: "cwd://Dockerfile"},
+			&ir.Target{Name: "tar", Context: http + "/ctx.tgz"},
+			&ir.Target{Name: "file", Context: http + "/Dockerfile"},
+			&ir.Target{Name: "named", DockerfileInline: ptr("FROM alpine\nCOPY --from=git . /\n"), Contexts: map[string]string{"git": git + "#main"}},
+		)
+		require.Equal(t, 5, requireSame(t, d, p))
+
+		p = project(t, "-- x --\n", &ir.Target{Name: "url", Dockerfile: http + "/Dockerfile"})
+		units, err := Compile(t.Context(), p, Options{Resolver: d.resolver(t), NodePlatform: amd64, Gateway: d})
+		require.NoError(t, err)
+		require.Contains(t, text(t, units[0].Definition), "fetched")
+
+		for _, tc := range []struct{ context, want string }{
+			{git + "#main:bad", "Dockerfile:2,1-4: dockerfile parse error on line 2: unknown instruction: RUM (did you mean RUN?)"},
+			{git + "#main:policy", "bake.hcl:1,1-9: source policy Dockerfile.rego of target t cannot be enforced"},
+			{git + "#main", "bake.hcl:1,1-9: failed to read dockerfile: open Dockerfile: no such file or directory"},
+		} {
+			p := project(t, "", &ir.Target{Name: "t", Context: tc.context})
+			_, err := Compile(t.Context(), p, Options{Resolver: d.resolver(t), NodePlatform: amd64, Gateway: d})
+			require.ErrorContains(t, err, tc.want)
+		}
+	})
+}
+
+// The image of a syntax line compiles on the daemon to what is compiled here.
+func TestForeignOnDaemon(t *testing.T) {
+	d := startDaemon(t, []string{"docker.io", "example.com"})
+	program := filepath.Join(t.TempDir(), "frontend")
+	build := exec.Command("go", "build", "-o", program, "github.com/moby/buildkit/frontend/dockerfile/cmd/dockerfile-frontend")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	out, err := build.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	data, err := os.ReadFile(program)
+	require.NoError(t, err)
+	d.registry.addProgram(t, "foreign:1", data)
+	d.registry.addProgram(t, "docker/dockerfile:1", data)
+
+	compileWith := func(syntax, mode string) []*Unit {
+		p := project(t, webFiles+"-- child/Dockerfile --\n"+syntax+"FROM base\nCOPY --from=extra . /\nCOPY . /\nRUN --mount=type=secret,id=s true\n-- child/.dockerignore --\nignored\n",
+			&ir.Target{Name: "web", Context: "web", Platforms: []string{"linux/amd64", "linux/arm64"}},
+			&ir.Target{Name: "child", Context: "child", Contexts: map[string]string{"base": "target:web", "extra": "shared"},
+				Platforms: []string{"linux/arm64"}, Args: map[string]string{"SOURCE_DATE_EPOCH": "1"}, Secrets: []ir.Secret{{ID: "s", Env: "S"}}},
+			&ir.Target{Name: "inline", DockerfileInline: ptr(syntax + "FROM alpine\nCOPY --from=busybox / /\n")},
+		)
+		units, err := Compile(t.Context(), p, Options{Resolver: d.resolver(t), NodePlatform: amd64, Gateway: d, Syntax: mode})
+		require.NoError(t, err)
+		require.Len(t, units, 4)
+		return units
+	}
+	want := compileWith("", "")
+	for name, got := range map[string][]*Unit{
+		"foreign": compileWith("# syntax=example.com/foreign:1\n", ""),
+		"remote":  compileWith("# syntax=docker/dockerfile:1\n", SyntaxRemote),
+	} {
+		for i, u := range want {
+			require.Equal(t, text(t, u.Definition), text(t, got[i].Definition), name)
+			require.Equal(t, u.Definition.Def, got[i].Definition.Def, name)
+			require.Equal(t, string(u.Config), string(got[i].Config), name)
+			require.Equal(t, u.Metadata, got[i].Metadata, name)
+			require.Equal(t, ir.SortedKeys(u.Locals), ir.SortedKeys(got[i].Locals), name)
+			require.Equal(t, u.Secrets, got[i].Secrets, name)
+		}
+	}
+
+	// Its errors point at the user's file as well.
+	p := project(t, "-- svc/Dockerfile --\n# syntax=example.com/foreign:1\nFROM alpine\nRUM\n", &ir.Target{Name: "t", Context: "svc"})
+	_, err = Compile(t.Context(), p, Options{Resolver: d.resolver(t), NodePlatform: amd64, Gateway: d})
+	require.ErrorContains(t, err, "svc/Dockerfile:3,1-4: ")
+	require.ErrorContains(t, err, "unknown instruction: RUM (did you mean RUN?)")
+	require.Contains(t, sourceErr(t, err).Excerpt, "   3 | >>> RUM")
 }
 
 const everyInstruction = `# syntax=docker/dockerfile:1
@@ -293,11 +371,11 @@ ENTRYPOINT ["/e"]
 CMD ["c"]
 `
 
-// gitProject returns a project whose context is a git repository on this machine.
-func gitProject(t *testing.T) *ir.Project {
+// gitProject serves a git repository with the given files and returns its URL.
+func gitProject(t *testing.T, files string) string {
 	t.Helper()
 	dir := t.TempDir()
-	writeFiles(t, dir, "-- sub/Dockerfile --\nFROM alpine\nCOPY . /\n")
+	writeFiles(t, dir, files)
 	for _, args := range [][]string{
 		{"init", "-q", "-b", "main"}, {"add", "."},
 		{"-c", "user.name=t", "-c", "user.email=t@example.com", "-c", "commit.gpgsign=false", "commit", "-q", "-m", "m"},
@@ -308,14 +386,16 @@ func gitProject(t *testing.T) *ir.Project {
 		out, err := cmd.CombinedOutput()
 		require.NoError(t, err, "%s", out)
 	}
-	url := serveDir(t, filepath.Join(dir, ".git"))
-	return project(t, "", &ir.Target{Name: "t", Context: url + "/repo.git#main:sub"})
+	return serveDir(t, filepath.Join(dir, ".git")) + "/repo.git"
 }
 
-// serveDir serves a bare repository over HTTP and returns the URL it is below.
+// serveDir serves a directory over HTTP, also as repo.git, and returns the URL.
 func serveDir(t *testing.T, dir string) string {
 	t.Helper()
-	s := httptest.NewServer(http.StripPrefix("/repo.git", http.FileServer(http.Dir(dir))))
+	mux := http.NewServeMux()
+	mux.Handle("/repo.git/", http.StripPrefix("/repo.git", http.FileServer(http.Dir(dir))))
+	mux.Handle("/", http.FileServer(http.Dir(dir)))
+	s := httptest.NewServer(mux)
 	t.Cleanup(s.Close)
 	return s.URL
 }

@@ -1,6 +1,8 @@
 package frontend
 
 import (
+	"archive/tar"
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -12,6 +14,7 @@ import (
 	digest "github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/stretchr/testify/require"
 )
 
 // stubRegistry is a registry that has an image for amd64 and arm64 under every
@@ -26,6 +29,7 @@ type stubRegistry struct {
 	tags     map[string]string   // "repo:tag" to digest
 	requests map[string]int      // by "METHOD path"
 	revision string              // change it to move all tags
+	layers   map[string][]byte   // the layers of images that can be run, by name
 }
 
 type stubBlob struct {
@@ -35,7 +39,7 @@ type stubBlob struct {
 
 func newStubRegistry(t *testing.T) *stubRegistry {
 	t.Helper()
-	s := &stubRegistry{blobs: map[string]stubBlob{}, tags: map[string]string{}, requests: map[string]int{}}
+	s := &stubRegistry{blobs: map[string]stubBlob{}, tags: map[string]string{}, requests: map[string]int{}, layers: map[string][]byte{}}
 	s.Server = httptest.NewServer(s)
 	t.Cleanup(s.Close)
 	return s
@@ -49,6 +53,20 @@ func (s *stubRegistry) moveTags(revision string) {
 	defer s.mu.Unlock()
 	s.revision = revision
 	s.tags = map[string]string{}
+}
+
+// addProgram makes name an image that runs program as /scan.
+func (s *stubRegistry) addProgram(t *testing.T, name string, program []byte) {
+	t.Helper()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	require.NoError(t, w.WriteHeader(&tar.Header{Name: "scan", Mode: 0o755, Size: int64(len(program)), Typeflag: tar.TypeReg}))
+	_, err := w.Write(program)
+	require.NoError(t, err)
+	require.NoError(t, w.Close())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.layers[name] = b.Bytes()
 }
 
 func (s *stubRegistry) count(prefix string) int {
@@ -109,11 +127,19 @@ func (s *stubRegistry) image(repo, tag string) string {
 	}
 	index := ocispecs.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispecs.MediaTypeImageIndex}
 	for _, arch := range []string{"amd64", "arm64"} {
-		layer := s.put(ocispecs.MediaTypeImageLayer, []byte(name+arch+s.revision))
+		content, ok := s.layers[name]
+		if !ok {
+			content = []byte(name + arch + s.revision) // nobody pulls it
+		}
+		layer := s.put(ocispecs.MediaTypeImageLayer, content)
 		img := ocispecs.Image{
 			Platform: ocispecs.Platform{OS: "linux", Architecture: arch},
 			Config:   ocispecs.ImageConfig{Env: []string{"PATH=/bin", "NAME=" + name + s.revision}, Entrypoint: []string{"/scan"}},
 			RootFS:   ocispecs.RootFS{Type: "layers", DiffIDs: []digest.Digest{layer.Digest}},
+		}
+		if ok {
+			// What frontend images say they can do.
+			img.Config.Labels = map[string]string{"moby.buildkit.frontend.caps": "moby.buildkit.frontend.inputs,moby.buildkit.frontend.subrequests,moby.buildkit.frontend.contexts"}
 		}
 		manifest := s.putJSON(ocispecs.MediaTypeImageManifest, ocispecs.Manifest{
 			Versioned: specs.Versioned{SchemaVersion: 2},
