@@ -9,7 +9,9 @@ root=$PWD
 
 nodes=${NODES:-3}
 
-say() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
+bold='' plain=''
+if [[ -t 1 ]]; then bold=$'\033[1m' plain=$'\033[0m'; fi
+say() { printf '\n%s== %s%s\n' "$bold" "$*" "$plain"; }
 fail() { echo "demo: $*" >&2; exit 1; }
 
 [[ $(uname -s) == Linux ]] || fail "local nodes need Linux"
