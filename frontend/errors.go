@@ -25,7 +25,7 @@ func (c *compilation) sourceError(in *inputs, err error) error {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return err
 	}
-	out := &ir.SourceError{Summary: summary(err), Err: err}
+	out := &ir.SourceError{Summary: summary(in, err), Err: err}
 	var excerpts []string
 	for _, src := range errdefs.Sources(err) {
 		if src.Info == nil {
@@ -46,10 +46,16 @@ func (c *compilation) sourceError(in *inputs, err error) error {
 	return out
 }
 
-// summary returns the text of an error of the frontend with the file names that
-// the user knows. Parse errors repeat their line, which is left in: the line of a
-// Dockerfile that stands in a bake file is told nowhere else.
-func summary(err error) string { return strings.TrimSpace(err.Error()) }
+// summary returns the text of an error of the frontend, which knows the Dockerfile
+// by its last name only. Parse errors repeat their line, which is left in: the
+// line of a Dockerfile that stands in a bake file is told nowhere else.
+func summary(in *inputs, err error) string {
+	msg := strings.TrimSpace(err.Error())
+	if name := in.attrs["filename"]; name != "" && !in.inline {
+		msg = strings.Replace(msg, "failed to read dockerfile: open "+name+":", "failed to read dockerfile: open "+in.dockerfilePath+":", 1)
+	}
+	return msg
+}
 
 // blame returns the attribute that an error without a line is about.
 func (c *compilation) blame(in *inputs, err error) ir.Range {

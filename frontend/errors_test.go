@@ -28,6 +28,8 @@ func TestErrors(t *testing.T) {
 	}{
 		{name: "no Dockerfile", files: "-- x --\n",
 			want: "bake.hcl:11,3-9: failed to read dockerfile: open Dockerfile: no such file or directory"},
+		{name: "no Dockerfile in context", files: "-- svc/x --\n", target: ir.Target{Context: "svc"},
+			want: "bake.hcl:11,3-9: failed to read dockerfile: open svc/Dockerfile: no such file or directory"},
 		{name: "no Dockerfile directory", files: "-- x --\n", target: ir.Target{Dockerfile: "docker/Dockerfile"},
 			want: "bake.hcl:11,3-9: failed to read dockerfile: open docker/Dockerfile: no such file or directory"},
 		{name: "no context", files: "-- x --\n", target: ir.Target{Context: "gone"},
@@ -114,7 +116,7 @@ func TestDockerfileLinks(t *testing.T) {
 	require.NoError(t, os.Remove(link))
 	require.NoError(t, os.Symlink("../secret", link))
 	_, err := Compile(t.Context(), p, options())
-	require.ErrorContains(t, err, "failed to read dockerfile: open Dockerfile: no such file or directory")
+	require.ErrorContains(t, err, "failed to read dockerfile: open svc/Dockerfile: no such file or directory")
 }
 
 func TestCancel(t *testing.T) {

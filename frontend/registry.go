@@ -2,6 +2,7 @@ package frontend
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -71,15 +72,14 @@ type RegistryResolver struct {
 	remote  remotes.Resolver
 	silent  *log.Entry
 
-	credsOnce sync.Once
-	creds     *configfile.ConfigFile
-	credsErr  error
+	credsMu      sync.Mutex // guards the fields up to the next mutex
+	dockerConfig *configfile.ConfigFile
+	hosts        map[string][2]string // user and password
 
 	mu      sync.Mutex // guards the fields below
 	digests map[string]ocispecs.Descriptor
 	images  map[string]*Image
 	blobs   map[string][]byte
-	hosts   map[string][2]string // credentials
 }
 
 var _ Resolver = (*RegistryResolver)(nil)
@@ -329,7 +329,7 @@ func (r *RegistryResolver) registryHost(e Endpoint) docker.RegistryHost {
 		scheme = "http"
 	case e.Insecure:
 		t := http.DefaultTransport.(*http.Transport).Clone()
-		t.TLSClientConfig = &tls.Config{InsecureSkipVerify: true} //nolint:gosec // asked for by the user
+		t.TLSClientConfig = &tls.Config{InsecureSkipVerify: true} // asked for by the user
 		client = &http.Client{Transport: t}
 	}
 	return docker.RegistryHost{
@@ -348,27 +348,24 @@ const hubKey = "https://index.docker.io/v1/"
 // credentials returns user and password for a host, or an empty user and a
 // refresh token. It is called only when a registry asks for them.
 func (r *RegistryResolver) credentials(host string) (string, string, error) {
-	r.credsOnce.Do(func() {
-		dir := r.opts.DockerConfig
-		if dir == "" {
-			dir = config.Dir()
-		}
-		r.creds, r.credsErr = config.Load(dir)
-	})
-	if r.credsErr != nil {
-		return "", "", fmt.Errorf("docker credentials: %w", r.credsErr)
-	}
 	if host == "registry-1.docker.io" || host == "docker.io" {
 		host = hubKey
 	}
-	// A credential helper is a program and not known to bear being run twice at
+	// A credential helper is a program, and not known to bear being run twice at
 	// once.
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	r.credsMu.Lock()
+	defer r.credsMu.Unlock()
 	if c, ok := r.hosts[host]; ok {
 		return c[0], c[1], nil
 	}
-	ac, err := r.creds.GetAuthConfig(host)
+	if r.dockerConfig == nil {
+		cf, err := config.Load(cmp.Or(r.opts.DockerConfig, config.Dir()))
+		if err != nil {
+			return "", "", fmt.Errorf("docker credentials: %w", err)
+		}
+		r.dockerConfig = cf
+	}
+	ac, err := r.dockerConfig.GetAuthConfig(host)
 	if err != nil {
 		return "", "", fmt.Errorf("docker credentials for %s: %w", host, err)
 	}
