@@ -46,11 +46,11 @@ type Options struct {
 	Provenance string
 	Policy     []string
 
-	// Profiles limit compose files to services of these profiles and those
-	// without any. Empty enables all of them, as docker buildx does.
+	// Profiles limit the group "default" of compose files to the services of these
+	// profiles and those without any. Empty takes all, as docker buildx does.
 	Profiles []string
-	// Exclude names targets, groups or patterns that are not to be built, unless
-	// another target reads them.
+	// Exclude names targets, groups or patterns, each item one or several separated
+	// by commas, that are not to be built, unless another target reads them.
 	Exclude []string
 	// WithDeps treats the targets that the requested ones link to or depend on as
 	// if they were requested too.
@@ -83,18 +83,19 @@ func Compile(ctx context.Context, o Options) (*ir.Project, error) {
 	if err != nil {
 		return nil, err
 	}
+	excluded, err := def.exclusions(o.Exclude)
+	if err != nil {
+		return nil, err
+	}
 	r := &resolver{config: def.config, sources: def.sources, memo: map[string]*definition{}}
 	if r.overrides, err = parseOverrides(args.set, def.config, o.environment()); err != nil {
 		return nil, err
 	}
-	s, err := r.selectTargets(names)
+	s, err := r.selectTargets(names, excluded, o.WithDeps)
 	if err != nil {
 		return nil, err
 	}
 	if err := r.link(s); err != nil {
-		return nil, err
-	}
-	if err := o.restrict(r, s, names); err != nil {
 		return nil, err
 	}
 	targets, err := s.sorted(def.config)
@@ -115,7 +116,7 @@ func Compile(ctx context.Context, o Options) (*ir.Project, error) {
 		if err := d.placeContext(o.Dir, def.remote); err != nil {
 			return nil, def.sources.at(d.origin(""), err)
 		}
-		t := d.lower(def.remote)
+		t := d.lower(s, def.remote)
 		if err := validateTarget(t, checks); err != nil {
 			return nil, def.sources.show(err)
 		}
@@ -285,6 +286,13 @@ type loaded struct {
 	files     classified
 	sources   sources
 	remote    *RemoteDefinition
+	composed  []string // what the compose family warns of
+}
+
+func (l *loaded) warn(message string) {
+	if !slices.Contains(l.composed, message) {
+		l.composed = append(l.composed, message)
+	}
 }
 
 // load reads and evaluates the definition.
@@ -305,7 +313,8 @@ func (o *Options) load(ctx context.Context, req request) (*loaded, error) {
 		return nil, err
 	}
 
-	compose := composeOptions{Dir: o.Dir, Vars: vars}
+	def := &loaded{remote: remote}
+	compose := composeOptions{Dir: o.Dir, Vars: vars, Profiles: o.Profiles, Warn: def.warn}
 	env := o.environment()
 	if env != nil {
 		compose.Env = o.Env
@@ -360,7 +369,8 @@ func (o *Options) load(ctx context.Context, req request) (*loaded, error) {
 	if relative {
 		c.rebase()
 	}
-	return &loaded{config: c, evaluator: e, files: byFamily, sources: src, remote: remote}, nil
+	def.config, def.evaluator, def.files, def.sources = c, e, byFamily, src
+	return def, nil
 }
 
 // request returns the names of groups and targets that were asked for.

@@ -409,8 +409,11 @@ func (e *evaluator) resolveBlocks(c *config) hcl.Diagnostics {
 	return diags
 }
 
-// unique returns the first occurrences in list.
+// unique returns the first occurrences in list; an empty list as it is.
 func unique(list []string) []string {
+	if len(list) == 0 {
+		return list
+	}
 	seen := make(map[string]struct{}, len(list))
 	var out []string
 	for _, s := range list {

@@ -1,10 +1,6 @@
 package compiler
 
-import (
-	"fmt"
-
-	"github.com/dbake/dbake/compiler/ir"
-)
+import "fmt"
 
 // resolver turns definitions into targets: inheritance, overrides, defaults.
 type resolver struct {
@@ -109,40 +105,4 @@ func (c *config) group(name string) (targets, groups []string) {
 		return v.targets, v.groups
 	}
 	return walk(name)
-}
-
-// selection is what a request resolves to.
-type selection struct {
-	targets map[string]*definition
-	order   []string // of targets: as asked for, then links as they were met
-	groups  map[string]*ir.Group
-}
-
-// selectTargets resolves the targets that names ask for.
-func (r *resolver) selectTargets(names []string) (*selection, error) {
-	s := &selection{targets: map[string]*definition{}, groups: map[string]*ir.Group{}}
-	byName := r.config.groupIndex()
-	for _, name := range names {
-		targets, groups := r.config.group(name)
-		for _, t := range targets {
-			if _, ok := s.targets[t]; ok {
-				continue
-			}
-			d, err := r.target(t)
-			if err != nil {
-				return nil, err
-			}
-			s.add(t, d)
-		}
-		for _, g := range groups {
-			s.groups[g] = byName[g]
-		}
-	}
-	s.addDefaultGroup(names)
-	return s, nil
-}
-
-func (s *selection) add(name string, t *definition) {
-	s.targets[name] = t
-	s.order = append(s.order, name)
 }

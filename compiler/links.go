@@ -85,33 +85,7 @@ func subset(list, of []string) bool {
 	return true
 }
 
-// addDefaultGroup names the request: the group "default" holds what was asked
-// for, and its own members if it was among that.
-func (s *selection) addDefaultGroup(names []string) {
-	var d ir.Group
-	if g, ok := s.groups["default"]; ok {
-		d = *g
-		d.Targets = slices.Clone(g.Targets)
-	}
-	_, exists := s.groups["default"]
-	d.Name = "default"
-	for _, name := range names {
-		if exists && name == "default" {
-			continue
-		}
-		exists = true
-		d.Targets = append(d.Targets, name)
-	}
-	if len(d.Targets) > 0 {
-		d.Targets = unique(d.Targets)
-	}
-	slices.Sort(d.Targets)
-	if exists {
-		s.groups["default"] = &d
-	}
-}
-
-// order returns the targets of a selection so that links and depends_on edges
+// sorted returns the targets of a selection so that links and depends_on edges
 // point backwards, ties in order of definition.
 func (s *selection) sorted(c *config) ([]*definition, error) {
 	const visiting, visited = 1, 2

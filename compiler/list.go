@@ -64,7 +64,11 @@ func List(ctx context.Context, o Options, spec string, w io.Writer) error {
 		return err
 	}
 	if l.kind == "variables" {
-		return l.variables(w, def.evaluator.shownVariables())
+		var list []shownVariable // null in JSON, for a definition that cannot have any
+		if len(def.files.hcl) > 0 {
+			list = def.evaluator.shownVariables()
+		}
+		return l.variables(w, list)
 	}
 	return l.targets(w, def.config.shownTargets())
 }

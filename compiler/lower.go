@@ -7,8 +7,8 @@ import (
 	"github.com/dbake/dbake/compiler/ir"
 )
 
-// lower returns the target in the words of the ir.
-func (t *definition) lower(remote *RemoteDefinition) *ir.Target {
+// lower returns the target, one of those of s, in the words of the ir.
+func (t *definition) lower(s *selection, remote *RemoteDefinition) *ir.Target {
 	out := &ir.Target{
 		Name:             t.name,
 		Description:      t.description,
@@ -37,10 +37,14 @@ func (t *definition) lower(remote *RemoteDefinition) *ir.Target {
 		Entitlements:     t.entitlements,
 		ExtraHosts:       entries(t.extraHosts),
 		Policy:           t.policy,
-		DependsOn:        t.dependsOn,
 		Linked:           t.linked,
 		RemoteContext:    t.remoteContext,
 		Origins:          t.origins,
+	}
+	for _, name := range t.dependsOn {
+		if _, ok := s.targets[name]; ok {
+			out.DependsOn = append(out.DependsOn, name)
+		}
 	}
 	if t.stage != nil {
 		out.Stage = *t.stage

@@ -285,7 +285,11 @@ func valueFromCSV(name, text string, typ cty.Type) (cty.Value, error) {
 		}
 		v, err := primitive(name, text, elem)
 		if err != nil {
-			return cty.NilVal, fmt.Errorf("failed to parse element of type %s: %w", typ.FriendlyName(), err)
+			preposition := "of"
+			if typ.IsMapType() {
+				preposition = "from"
+			}
+			return cty.NilVal, fmt.Errorf("failed to parse element %s type %s: %w", preposition, typ.FriendlyName(), err)
 		}
 		return v, nil
 	}

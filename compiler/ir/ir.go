@@ -65,8 +65,8 @@ type Target struct {
 	ExtraHosts       map[string]string
 	Policy           []Policy
 
-	// DependsOn names targets that must be built before this one although none
-	// of their output is read (an extension of dbake).
+	// DependsOn names targets of the project that must be built before this one
+	// although none of their output is read (an extension of dbake).
 	DependsOn []string
 	// Linked is true for a target that is built only because another one names
 	// it in its contexts.
