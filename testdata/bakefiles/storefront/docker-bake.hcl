@@ -51,6 +51,8 @@ target "_image" {
   args = {
     SOURCE_DATE_EPOCH = SOURCE_DATE_EPOCH
   }
+  # A provenance tells when and where a build ran, which is never the same twice.
+  attest = ["type=provenance,disabled=true"]
   output = ["type=image,push=true,rewrite-timestamp=true"]
 }
 
