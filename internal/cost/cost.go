@@ -1,0 +1,67 @@
+package cost
+
+import (
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// Kind is the kind of a step.
+type Kind string
+
+// The kinds of steps.
+const (
+	Run   Kind = "run"
+	Copy  Kind = "copy"
+	Add   Kind = "add"
+	From  Kind = "from"
+	Other Kind = "other"
+)
+
+// Step is a build step as its cost sees it.
+type Step struct {
+	// Key is equal for steps that do the same work on the same inputs, whatever the
+	// machine: a digest of the operation and its ancestors without names of nodes,
+	// sessions and local paths. A step without a Key is never measured.
+	Key digest.Digest
+	// Slot is equal for versions of the same step: target, stage and position, as in
+	// "api/build/4". "" is no slot.
+	Slot string
+	Kind Kind
+	// Command is the command line of a RUN step. It is never stored.
+	Command string
+	// InputBytes is what a COPY or ADD step copies and the size of a FROM step's
+	// image; 0 = unknown.
+	InputBytes int64
+	Platform   string
+}
+
+// Sample is one execution of a step.
+type Sample struct {
+	Node  string
+	Took  time.Duration
+	Bytes int64 // of the layer it made; 0 = unknown
+	When  time.Time
+}
+
+// Source tells what a prediction rests on.
+type Source string
+
+// The sources of predictions, best first.
+const (
+	Measured Source = "measured"
+	Similar  Source = "similar"
+	Prior    Source = "prior"
+)
+
+// Prediction is what a step is expected to cost.
+type Prediction struct {
+	// Duration is the time on a node of speed 1; see [Store.Speed].
+	Duration time.Duration
+	Bytes    int64 // of the layer; 0 = unknown
+	Source   Source
+	Samples  int // executions it rests on; 0 for a plain guess
+	// Spread is how far an execution typically lies from Duration, relative to it: 0.1
+	// is ten percent. 1 when there are too few samples to tell.
+	Spread float64
+}

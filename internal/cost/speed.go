@@ -1,0 +1,122 @@
+package cost
+
+import (
+	"maps"
+	"math"
+	"slices"
+	"time"
+)
+
+const (
+	// priorSteps is how many shared steps the declared speed of a node weighs.
+	priorSteps = 1.
+	// shortest is the duration below which a sample tells nothing about speed.
+	shortest = 100 * time.Millisecond
+	rounds   = 30
+)
+
+// learnSpeeds returns, for each node that shares a step with another one, its speed
+// and the number of steps that tell it. declared gives speeds known beforehand; 1 for
+// the rest.
+func learnSpeeds(steps map[string]*record, declared map[string]float64) map[string]speed {
+	type cell struct {
+		node int
+		took float64 // log of seconds
+	}
+	index := map[string]int{}
+	var names []string
+	var shared [][]cell
+	for _, key := range slices.Sorted(maps.Keys(steps)) {
+		byNode := map[string][]float64{}
+		for _, x := range steps[key].samples {
+			if x.Took >= shortest {
+				byNode[x.Node] = append(byNode[x.Node], math.Log(x.Took.Seconds()))
+			}
+		}
+		if len(byNode) < 2 {
+			continue
+		}
+		var row []cell
+		for _, n := range slices.Sorted(maps.Keys(byNode)) {
+			i, ok := index[n]
+			if !ok {
+				i = len(names)
+				index[n] = i
+				names = append(names, n)
+			}
+			row = append(row, cell{i, median(byNode[n])})
+		}
+		shared = append(shared, row)
+	}
+
+	prior := make([]float64, len(names))
+	for i, n := range names {
+		if d := declared[n]; d > 0 && !math.IsInf(d, 0) {
+			prior[i] = math.Log(d)
+		}
+	}
+	log := slices.Clone(prior)
+	told := make([][]float64, len(names))
+	var cost []float64
+	for range rounds {
+		for i := range told {
+			told[i] = told[i][:0]
+		}
+		for _, row := range shared {
+			cost = cost[:0]
+			for _, c := range row {
+				cost = append(cost, c.took+log[c.node])
+			}
+			m := median(cost)
+			for _, c := range row {
+				told[c.node] = append(told[c.node], m-c.took)
+			}
+		}
+		moved := 0.
+		for i := range log {
+			m := float64(len(told[i]))
+			next := (m*median(told[i]) + priorSteps*prior[i]) / (m + priorSteps)
+			moved = max(moved, math.Abs(next-log[i]))
+			log[i] = next
+		}
+		if moved < 1e-6 {
+			break
+		}
+	}
+	out := make(map[string]speed, len(names))
+	for i, n := range names {
+		out[n] = speed{math.Exp(log[i]), len(told[i])}
+	}
+	return out
+}
+
+type speed struct {
+	factor float64
+	steps  int
+}
+
+// median returns the median of xs, which it sorts; 0 for none.
+func median(xs []float64) float64 {
+	if len(xs) == 0 {
+		return 0
+	}
+	slices.Sort(xs)
+	mid := len(xs) / 2
+	if len(xs)%2 == 1 {
+		return xs[mid]
+	}
+	return (xs[mid-1] + xs[mid]) / 2
+}
+
+// spread returns the typical distance from the median, relative to it: the median
+// absolute deviation, scaled to be the standard deviation of a normal distribution.
+func spread(xs []float64, med float64) float64 {
+	if len(xs) < 3 || med <= 0 {
+		return 1
+	}
+	dev := make([]float64, len(xs))
+	for i, x := range xs {
+		dev[i] = math.Abs(x - med)
+	}
+	return 1.4826 * median(dev) / med
+}
