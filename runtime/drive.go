@@ -110,9 +110,10 @@ func (m evaluatedMessage) take(r *run) []sched.Event {
 
 // solvedMessage says that the solve of a partition has ended.
 type solvedMessage struct {
-	p    *partitionRun
-	err  error
-	lost bool // the node does not answer any more
+	p         *partitionRun
+	err       error
+	lost      bool  // the node does not answer any more
+	cancelled error // why the solve was ended early; nil when it was not
 }
 
 func (m solvedMessage) take(r *run) []sched.Event {
@@ -127,8 +128,8 @@ func (m solvedMessage) take(r *run) []sched.Event {
 		return p.end(r, "", false)
 	case m.lost:
 		return nodeLost{node: p.node, err: m.err}.take(r)
-	case p.ctx.Err() != nil:
-		return p.end(r, context.Cause(p.ctx).Error(), false)
+	case m.cancelled != nil:
+		return p.end(r, m.cancelled.Error(), false)
 	}
 	f := r.explain(p, m.err)
 	var events []sched.Event
@@ -137,7 +138,7 @@ func (m solvedMessage) take(r *run) []sched.Event {
 			events = append(events, r.failed(p, u, f))
 		}
 	}
-	return append(events, p.end(r, f.err.Error(), f.retryable)...)
+	return append(events, p.end(r, f.err.Summary(), f.retryable)...)
 }
 
 // failed notes why a unit failed.
@@ -161,6 +162,8 @@ type exportedMessage struct {
 	images   []Image
 	metadata map[string]any
 	err      error
+	// cancelled is set when the export ended because its partition was ended.
+	cancelled bool
 }
 
 func (m exportedMessage) take(r *run) []sched.Event {
@@ -179,7 +182,7 @@ func (m exportedMessage) take(r *run) []sched.Event {
 
 func (m exportedMessage) note(r *run) []sched.Event {
 	if m.err != nil {
-		if m.p.ctx.Err() != nil {
+		if m.cancelled {
 			return nil // the end of the solve tells why
 		}
 		return []sched.Event{r.failed(m.p, m.unit, r.explain(m.p, m.err))}
@@ -298,7 +301,7 @@ func (r *run) submit(cmd sched.Submit) []sched.Event {
 		if err == nil {
 			err = r.evaluate(p)
 		}
-		r.messages <- solvedMessage{p: p, err: err, lost: err != nil && p.node.gone(p.ctx, err)}
+		r.messages <- solvedMessage{p: p, err: err, lost: err != nil && p.node.gone(p.ctx, err), cancelled: context.Cause(p.ctx)}
 		return nil
 	})
 	return nil
@@ -369,6 +372,7 @@ func (r *run) export(p *partitionRun, u sched.UnitID) {
 	r.workers.Go(func() error {
 		m := exportedMessage{p: p, unit: u, metadata: map[string]any{}}
 		m.err = r.writeOutputs(p, u, outs, &m)
+		m.cancelled = p.ctx.Err() != nil
 		r.messages <- m
 		return nil
 	})

@@ -39,6 +39,8 @@ type NodeInfo struct {
 	// Platforms are the platforms whose steps the node can run, its default
 	// one first.
 	Platforms []ocispecs.Platform
+	// ID is that of its worker, which it keeps as long as its root.
+	ID string
 	// Version is the version of its BuildKit, "" when it does not tell.
 	Version string
 }
@@ -114,6 +116,7 @@ func (n *node) probe(ctx context.Context) error {
 	if len(workers) == 0 {
 		return errors.New("the daemon has no worker")
 	}
+	n.info.ID = workers[0].ID
 	for _, p := range workers[0].Platforms {
 		n.info.Platforms = append(n.info.Platforms, platforms.Normalize(p))
 	}

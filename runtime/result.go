@@ -68,7 +68,8 @@ type NodeResult struct {
 	// often it read each, by source name.
 	ContextBytes int64
 	Transfers    map[string]int
-	Lost         error // why the node was given up; nil when it was not
+	Held         []digest.Digest // the steps whose results are there now
+	Lost         error           // why the node was given up; nil when it was not
 }
 
 // Steal is work that another node took over.
@@ -213,6 +214,9 @@ func (r *run) nodeResult(n *nodeRun) NodeResult {
 			busy = append(busy, s.runs...)
 		case s.cached:
 			res.Cached++
+		}
+		if s.done {
+			res.Held = append(res.Held, v.Digest)
 		}
 		users := 0
 		for _, u := range v.Users {

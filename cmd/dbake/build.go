@@ -17,6 +17,7 @@ import (
 	"github.com/dbake/dbake/frontend"
 	"github.com/dbake/dbake/internal/cost"
 	"github.com/dbake/dbake/internal/plan"
+	"github.com/dbake/dbake/internal/warm"
 	"github.com/dbake/dbake/partition"
 	"github.com/dbake/dbake/runtime"
 	"github.com/dbake/dbake/runtime/sched"
@@ -71,7 +72,11 @@ func (c *buildCmd) Run(ctx contextBinding, a *app) (err error) {
 	if err != nil {
 		return err
 	}
-	p, err := makePlan(ctx, build, dialled(infos), &c.planFlags)
+	ready, err := dialled(infos, a.ledger())
+	if err != nil {
+		return err
+	}
+	p, err := makePlan(ctx, build, ready, &c.planFlags)
 	if err != nil {
 		return err
 	}
@@ -89,7 +94,9 @@ func (c *buildCmd) Run(ctx contextBinding, a *app) (err error) {
 	if result == nil {
 		return err
 	}
-	build.Record(history, measurements(result), time.Now())
+	if rememberErr := a.remember(build, history, infos, result); rememberErr != nil {
+		fmt.Fprintf(a.stderr, "WARNING: %v\n", rememberErr)
+	}
 	if c.Progress != "quiet" || err != nil {
 		view.Summary(a.stderr, result, p.Bound)
 	}
@@ -189,30 +196,46 @@ func strategyNames() string {
 	return names
 }
 
-// measurements are what the history learns from a run.
-func measurements(r *runtime.Result) []plan.Measurement {
+// remember notes what the steps of a run took and where their results are.
+func (a *app) remember(b *plan.Build, history *cost.Store, infos []runtime.NodeInfo, r *runtime.Result) error {
+	now := time.Now()
+	addr := map[string]string{}
+	var errs []error
+	for i, n := range r.Nodes {
+		addr[n.Name] = infos[i].Addr
+		if n.Lost == nil {
+			errs = append(errs, a.ledger().Add(infos[i].Addr, infos[i].ID, b.Held(n.Held), now))
+		}
+	}
 	var list []plan.Measurement
 	for _, m := range r.Measured {
-		list = append(list, plan.Measurement{Node: m.Node, Vertex: m.Vertex, Took: m.Took})
+		list = append(list, plan.Measurement{Node: addr[m.Node], Vertex: m.Vertex, Took: m.Took})
 	}
-	return list
+	b.Record(history, list, now)
+	return errors.Join(errs...)
 }
+
+// ledger is where it is remembered what nodes hold.
+func (a *app) ledger() warm.Ledger { return warm.Ledger{Dir: a.cacheDir("nodes")} }
 
 // openHistory opens the cost history: FILE, "none", or that of the user.
 func (a *app) openHistory(name string) (*cost.Store, error) {
-	switch name {
-	case "none":
-		return cost.Memory(), nil
-	case "":
-		dir := a.cacheDir("")
-		if dir == "" {
-			return cost.Memory(), nil
-		}
+	switch dir := a.cacheDir(""); {
+	case name == "" && dir == "":
+		name = cost.InMemory
+	case name == "":
 		name = filepath.Join(dir, "history.db")
-	default:
+	case name != cost.InMemory:
 		name = a.path(name)
 	}
-	return cost.Open(name)
+	history, err := cost.Open(name, cost.Options{})
+	if err != nil {
+		return nil, err
+	}
+	for _, note := range history.Notes() {
+		fmt.Fprintf(a.stderr, "WARNING: %s\n", note)
+	}
+	return history, nil
 }
 
 // cacheDir returns a directory below the user's cache directory, "" when there is

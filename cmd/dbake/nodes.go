@@ -11,6 +11,7 @@ import (
 
 	"github.com/dbake/dbake/frontend"
 	"github.com/dbake/dbake/internal/plan"
+	"github.com/dbake/dbake/internal/warm"
 	"github.com/dbake/dbake/runtime"
 	"github.com/dbake/dbake/runtime/local"
 	"github.com/dbake/dbake/runtime/nodeset"
@@ -158,7 +159,7 @@ func (n *nodes) mirrors() map[string][]frontend.Endpoint {
 }
 
 // planned returns the nodes as the planner sees them before they are asked.
-func (n *nodes) planned() ([]plan.Node, error) {
+func (n *nodes) planned(ledger warm.Ledger) ([]plan.Node, error) {
 	var list []plan.Node
 	for _, s := range n.specs {
 		p := plan.Node{Name: s.Name, Addr: s.Addr, Speed: s.Speed, Slots: slots(s.Slots)}
@@ -169,18 +170,26 @@ func (n *nodes) planned() ([]plan.Node, error) {
 			}
 			p.Platforms = append(p.Platforms, pl)
 		}
+		var err error
+		if p.Holds, err = ledger.Holds(s.Addr, ""); err != nil {
+			return nil, err
+		}
 		list = append(list, p)
 	}
 	return list, nil
 }
 
 // dialled returns the nodes as the planner sees them once they have answered.
-func dialled(infos []runtime.NodeInfo) []plan.Node {
+func dialled(infos []runtime.NodeInfo, ledger warm.Ledger) ([]plan.Node, error) {
 	var list []plan.Node
 	for _, i := range infos {
-		list = append(list, plan.Node{Name: i.Name, Addr: i.Addr, Speed: i.Speed, Slots: slots(i.Slots), Platforms: i.Platforms})
+		held, err := ledger.Holds(i.Addr, i.ID)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, plan.Node{Name: i.Name, Addr: i.Addr, Speed: i.Speed, Slots: slots(i.Slots), Platforms: i.Platforms, Holds: held})
 	}
-	return list
+	return list, nil
 }
 
 // slots is how many steps a node runs at once when it was not said. BuildKit sets

@@ -48,7 +48,7 @@ func (c *planCmd) Run(ctx contextBinding, a *app) (err error) {
 	if err != nil {
 		return err
 	}
-	planned, err := nodes.planned()
+	planned, err := nodes.planned(a.ledger())
 	if err != nil {
 		return err
 	}

@@ -46,6 +46,7 @@ type jobJSON struct {
 	Own    float64             `json:"own_s"`
 	Shared float64             `json:"shared_s"`
 	Steps  int                 `json:"steps"`
+	Warm   int                 `json:"steps_held"`
 	From   map[cost.Source]int `json:"costs_from"`
 }
 
@@ -83,7 +84,7 @@ func (p *Plan) WriteJSON(w io.Writer) error {
 	for _, j := range p.Jobs {
 		out.Targets = append(out.Targets, jobJSON{
 			Name: j.Name, Node: p.Nodes[j.Node].Name, Done: seconds(j.Done),
-			Own: seconds(j.Own), Shared: seconds(j.Shared), Steps: j.Steps, From: j.From,
+			Own: seconds(j.Own), Shared: seconds(j.Shared), Steps: j.Steps, Warm: j.Warm, From: j.From,
 		})
 	}
 	for _, s := range p.Stages {

@@ -61,10 +61,11 @@ type JobPlan struct {
 	// Own is the cost of its steps that no other job needs, Shared that of the
 	// others; both at speed 1.
 	Own, Shared time.Duration
-	// Steps is the number of its steps; From counts them by where the
-	// prediction of their cost came from.
-	Steps int
-	From  map[cost.Source]int
+	// Steps is the number of its steps, Warm that of those whose results its
+	// node holds. From counts the others by where the prediction of their cost
+	// came from.
+	Steps, Warm int
+	From        map[cost.Source]int
 }
 
 // Stage is a group of steps that the same jobs need.
@@ -131,21 +132,36 @@ func (p *Plan) jobs(b *Build) {
 			users[v]++
 		}
 	}
+	warm := make([]map[partition.VertexID]bool, len(p.Nodes))
+	for n, node := range p.Problem.Nodes {
+		warm[n] = map[partition.VertexID]bool{}
+		for _, v := range node.Warm {
+			warm[n][v] = true
+		}
+	}
 	for i, j := range b.Jobs {
 		jp := JobPlan{
 			Name: j.Name, Node: int(p.Assignment.Node[i]),
 			Done: p.Schedule.Done[i].Duration(), From: map[cost.Source]int{},
 		}
 		for _, v := range needs[i] {
-			c := p.Problem.Vertices[v].Cost.Duration()
-			if users[v] > 1 {
+			step := int(v) < len(b.Graph.Vertices) && b.Graph.Vertices[v].Kind.IsStep()
+			if step {
+				jp.Steps++
+			}
+			if warm[jp.Node][v] {
+				if step {
+					jp.Warm++
+				}
+				continue
+			}
+			if step {
+				jp.From[b.Costs[v].Source]++
+			}
+			if c := p.Problem.Vertices[v].Cost.Duration(); users[v] > 1 {
 				jp.Shared += c
 			} else {
 				jp.Own += c
-			}
-			if int(v) < len(b.Graph.Vertices) && b.Graph.Vertices[v].Kind.IsStep() {
-				jp.Steps++
-				jp.From[b.Costs[v].Source]++
 			}
 		}
 		p.Jobs = append(p.Jobs, jp)

@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/containerd/platforms"
+	digest "github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/dbake/dbake/compiler/ir"
@@ -34,7 +35,11 @@ type Build struct {
 	// Assumed are the base images whose config is a guess, sorted.
 	Assumed []string
 
-	steps []cost.Step // by vertex, for the history
+	// By vertex: what the history knows it by, what it reads of the user's
+	// directories, and the name of its result.
+	steps   []cost.Step
+	content []content
+	keys    []digest.Digest
 }
 
 // Job is a target with the units that are built and exported as one.
@@ -65,6 +70,9 @@ func Prepare(ctx context.Context, p *ir.Project, opts frontend.Options, history 
 	b.Assumed = slices.Compact(b.Assumed)
 	for _, t := range p.Targets {
 		b.Jobs = append(b.Jobs, Job{Name: t.Name, Target: t, Units: byTarget[t.Name]})
+	}
+	if err := b.readContents(ctx); err != nil {
+		return nil, err
 	}
 	b.predict(history)
 	return b, nil

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/containerd/platforms"
+	digest "github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/dbake/dbake/compiler/ir"
@@ -20,6 +21,8 @@ type Node struct {
 	Slots int     // steps at once; >= 1
 	// Platforms whose steps it can run; empty is unknown, and taken for all.
 	Platforms []ocispecs.Platform
+	// Holds names the results that the node has, by [Build.Held].
+	Holds map[digest.Digest]bool
 }
 
 // The network between nodes and registry when nothing is known of it.
@@ -55,7 +58,13 @@ func (b *Build) problem(nodes []Node) (partition.Problem, error) {
 		p.Vertices = append(p.Vertices, pv)
 	}
 	for _, n := range nodes {
-		p.Nodes = append(p.Nodes, partition.Node{Name: n.Name, Speed: n.Speed, Slots: n.Slots, Platforms: n.offers(needs)})
+		pn := partition.Node{Name: n.Name, Speed: n.Speed, Slots: n.Slots, Platforms: n.offers(needs)}
+		for i, v := range b.Graph.Vertices {
+			if n.Holds[b.keys[i]] && !v.IgnoreCache {
+				pn.Warm = append(pn.Warm, partition.VertexID(i))
+			}
+		}
+		p.Nodes = append(p.Nodes, pn)
 	}
 	targets := map[string]partition.TargetID{}
 	for i, j := range b.Jobs {

@@ -18,17 +18,17 @@ import (
 // how often it is built, and how long it all takes beside the best there could be.
 func Plan(w io.Writer, p *plan.Plan) error {
 	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(tw, "NODE\tTARGET\tDONE AT\tOWN\tSHARED\tSTEPS\tCOSTS FROM")
+	fmt.Fprintln(tw, "NODE\tTARGET\tDONE AT\tOWN\tSHARED\tSTEPS\tHELD\tCOSTS FROM")
 	for n, node := range p.Nodes {
 		if len(p.Shares[n].Partitions) == 0 {
-			fmt.Fprintf(tw, "%s\t-\t\t\t\t\t\n", node.Name)
+			fmt.Fprintf(tw, "%s\t-\t\t\t\t\t\t\n", node.Name)
 			continue
 		}
 		name := node.Name
 		for _, part := range p.Shares[n].Partitions {
 			for _, j := range part {
 				job := p.Jobs[j]
-				fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%d\t%s\n", name, job.Name, seconds(job.Done), seconds(job.Own), seconds(job.Shared), job.Steps, sources(job.From))
+				fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\n", name, job.Name, seconds(job.Done), seconds(job.Own), seconds(job.Shared), job.Steps, job.Warm, sources(job.From))
 				name = ""
 			}
 		}
@@ -77,7 +77,7 @@ func gap(p *plan.Plan) string {
 // sources says where the costs of a job's steps came from: "3 measured, 2 prior".
 func sources(from map[cost.Source]int) string {
 	var list []string
-	for _, s := range cost.Sources() {
+	for _, s := range []cost.Source{cost.Measured, cost.Similar, cost.Prior} {
 		if n := from[s]; n > 0 {
 			list = append(list, fmt.Sprintf("%d %s", n, s))
 		}
