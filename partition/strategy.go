@@ -77,7 +77,9 @@ func Strategies() []Strategy {
 		placement{"queue", queue},
 		placement{"lpt", lpt},
 		placement{"rendezvous", rendezvous},
-		placement{"heft", heft}, affinity{},
+		placement{"heft", heft},
+		affinity{},
+		exact{},
 	}
 }
 
@@ -118,21 +120,29 @@ func (s placement) Plan(ctx context.Context, p Problem, o Options) (Plan, error)
 // run is what one call of Plan carries along.
 type run struct {
 	ctx   context.Context
-	m     *model
+	form  canonical
+	asked Problem // as the caller gave it
+	m     *model  // of the canonical form
 	o     Options
 	sim   *simulator
+	bound Bound
 	steps int
 }
 
 func newRun(ctx context.Context, p Problem, o Options) (*run, error) {
-	m, err := compile(p)
+	if err := p.Validate(); err != nil {
+		return nil, err
+	}
+	form := canonicalise(p)
+	m, err := compile(form.p)
 	if err != nil {
 		return nil, err
 	}
 	if o.Previous != nil && len(o.Previous) != m.nt {
 		return nil, fmt.Errorf("%w: previous plan has %d targets, the problem %d", ErrProblem, len(o.Previous), m.nt)
 	}
-	return &run{ctx: ctx, m: m, o: o, sim: newSimulator(m)}, nil
+	o.Previous = form.previous(o.Previous)
+	return &run{ctx: ctx, form: form, asked: p, m: m, o: o, sim: newSimulator(m), bound: m.bound()}, nil
 }
 
 func (r *run) makespan(d *draft) float64 {
@@ -142,13 +152,13 @@ func (r *run) makespan(d *draft) float64 {
 }
 
 func (r *run) finish(name string, d *draft) (Plan, error) {
-	a := r.sim.assignment(d)
-	schedule, err := r.sim.evaluate(a)
+	a := r.form.original(r.sim.assignment(d))
+	schedule, err := Evaluate(r.asked, a)
 	if err != nil {
 		return Plan{}, fmt.Errorf("plan with %s: %w", name, err)
 	}
 	plan := Plan{
-		Strategy: name, Assignment: a, Schedule: schedule, Bound: r.m.bound(),
+		Strategy: name, Assignment: a, Schedule: schedule, Bound: r.bound,
 		Steps: r.steps, Stopped: r.ctx.Err() != nil,
 	}
 	plan.Proven = float64(plan.Schedule.Makespan) <= float64(plan.Bound.Max)*(1+1e-12)

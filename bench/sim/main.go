@@ -58,8 +58,8 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 			}
 			continue
 		}
-		fmt.Fprintf(stdout, "%-12s makespan %.3f bound %.3f gap %.4f dup %.1f steps %d took %v\n", s.Name(),
-			plan.Schedule.Makespan, plan.Bound.Max, plan.Gap(), plan.Schedule.Duplicated, plan.Steps, took.Round(time.Millisecond))
+		fmt.Fprintf(stdout, "%-12s makespan %.3f bound %.3f gap %.4f proven %v dup %.1f steps %d took %v\n", s.Name(),
+			plan.Schedule.Makespan, plan.Bound.Max, plan.Gap(), plan.Proven, plan.Schedule.Duplicated, plan.Steps, took.Round(time.Millisecond))
 	}
 	return nil
 }

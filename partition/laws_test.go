@@ -1,0 +1,276 @@
+package partition
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// randomProblem makes small problems with everything in them: platforms, warm and
+// cached vertices, different nodes, shared roots and, sometimes, After edges.
+func randomProblem(rng *rand.Rand, vertices, nodes, targets int) Problem {
+	platforms := []string{"linux/amd64", "linux/arm64"}
+	p := Problem{Network: Network{Bandwidth: 10, Latency: Seconds(rng.IntN(3))}}
+	mixed := rng.IntN(3) == 0
+	for v := range vertices {
+		x := Vertex{Name: fmt.Sprint("v", v), Cost: Seconds(rng.IntN(40)), Bytes: int64(rng.IntN(100))}
+		for u := range v {
+			if rng.IntN(v+1) < 2 {
+				x.Inputs = append(x.Inputs, VertexID(u))
+			}
+		}
+		rng.Shuffle(len(x.Inputs), func(i, j int) { x.Inputs[i], x.Inputs[j] = x.Inputs[j], x.Inputs[i] })
+		if mixed && rng.IntN(2) == 0 {
+			x.Platform = platforms[rng.IntN(2)]
+		}
+		if rng.IntN(8) == 0 {
+			p.Network.Cached = append(p.Network.Cached, VertexID(v))
+		}
+		p.Vertices = append(p.Vertices, x)
+	}
+	for n := range nodes {
+		x := Node{Name: fmt.Sprint("n", n), Speed: []float64{1, 1, 0.5, 2}[rng.IntN(4)], Slots: 1 + rng.IntN(2), Platforms: platforms[:1]}
+		if mixed {
+			x.Platforms = [][]string{platforms, platforms[:1], platforms[1:]}[n%3]
+		}
+		for v := range vertices {
+			if rng.IntN(12) == 0 {
+				x.Warm = append(x.Warm, VertexID(v))
+			}
+		}
+		p.Nodes = append(p.Nodes, x)
+	}
+	ordered := rng.IntN(4) == 0
+	for i := range targets {
+		t := Target{Name: fmt.Sprint("t", i), Root: VertexID(rng.IntN(vertices))}
+		if mixed && rng.IntN(2) == 0 {
+			t.Platforms = platforms[:1]
+		}
+		if ordered && i > 0 {
+			if d := TargetID(rng.IntN(i)); p.Targets[d].Root < t.Root {
+				t.After = []TargetID{d}
+			}
+		}
+		p.Targets = append(p.Targets, t)
+	}
+	return p
+}
+
+func plan(t *testing.T, name string, p Problem, o Options) Plan {
+	t.Helper()
+	s, err := Lookup(name)
+	require.NoError(t, err)
+	out, err := s.Plan(context.Background(), p, o)
+	require.NoError(t, err)
+	return out
+}
+
+func TestStrategiesObeyTheRules(t *testing.T) {
+	for seed := range uint64(60) {
+		rng := rand.New(rand.NewPCG(seed, 0))
+		p := randomProblem(rng, 3+rng.IntN(12), 1+rng.IntN(4), 1+rng.IntN(8))
+		if _, err := compile(p); err != nil {
+			require.ErrorIs(t, err, ErrUnplaceable, "seed %d", seed)
+			continue
+		}
+		o := Options{Budget: 20_000, Seed: seed}
+		makespan := map[string]Seconds{}
+		for _, s := range Strategies() {
+			got := plan(t, s.Name(), p, o)
+			// Evaluate checks platforms and everything else.
+			schedule, err := Evaluate(p, got.Assignment)
+			require.NoError(t, err, "seed %d %s\n%s", seed, s.Name(), got.Assignment)
+			require.Equal(t, schedule.Makespan, got.Schedule.Makespan)
+			require.LessOrEqual(t, float64(got.Bound.Max), float64(got.Schedule.Makespan)*(1+1e-9), "seed %d %s", seed, s.Name())
+			requireOrder(t, p, got)
+			require.Equal(t, got, plan(t, s.Name(), p, o), "seed %d %s: not deterministic", seed, s.Name())
+			makespan[s.Name()] = got.Schedule.Makespan
+		}
+		for _, name := range []string{"single", "queue", "lpt", "heft"} {
+			require.LessOrEqual(t, makespan["affinity"], makespan[name], "seed %d: worse than %s", seed, name)
+			require.LessOrEqual(t, makespan["exact"], makespan[name], "seed %d: worse than %s", seed, name)
+		}
+	}
+}
+
+// requireOrder checks that every task starts after what it needs is there.
+func requireOrder(t *testing.T, p Problem, got Plan) {
+	t.Helper()
+	type place struct {
+		v VertexID
+		n NodeID
+	}
+	held, exported := map[place]Seconds{}, map[VertexID]Seconds{}
+	for n, node := range p.Nodes {
+		for _, v := range node.Warm {
+			held[place{v, NodeID(n)}] = 0
+		}
+	}
+	for _, v := range p.Network.Cached {
+		exported[v] = 0
+	}
+	for _, x := range got.Schedule.Tasks {
+		switch x.Kind {
+		case Export:
+			exported[x.Vertex] = x.End
+		default:
+			held[place{x.Vertex, x.Node}] = x.End
+		}
+	}
+	for _, x := range got.Schedule.Tasks {
+		switch x.Kind {
+		case Exec:
+			require.True(t, p.Vertices[x.Vertex].Platform == "" || slices.Contains(p.Nodes[x.Node].Platforms, p.Vertices[x.Vertex].Platform))
+			for _, u := range p.Vertices[x.Vertex].Inputs {
+				at, ok := held[place{u, x.Node}]
+				require.True(t, ok && at <= x.Start)
+			}
+		case Export:
+			at, ok := held[place{x.Vertex, x.Node}]
+			require.True(t, ok && at <= x.Start)
+		case Pull:
+			at, ok := exported[x.Vertex]
+			require.True(t, ok)
+			// A cached vertex may also have been exported, later than it was fetched.
+			require.True(t, at <= x.Start || slices.Contains(p.Network.Cached, x.Vertex))
+			if in := p.Vertices[x.Vertex].Inputs; len(in) > 0 {
+				at, ok := held[place{in[0], x.Node}]
+				require.True(t, ok && at <= x.Start)
+			}
+		}
+	}
+	for i, target := range p.Targets {
+		for _, d := range target.After {
+			if p.Targets[d].Root != target.Root && got.Schedule.Done[i] > 0 {
+				require.LessOrEqual(t, got.Schedule.Done[d], got.Schedule.Done[i])
+			}
+		}
+	}
+}
+
+// Nothing that random search or enumeration finds is shorter than a proven plan.
+func TestExactAgainstBruteForce(t *testing.T) {
+	proven := 0
+	for seed := range uint64(250) {
+		rng := rand.New(rand.NewPCG(seed, 1))
+		p := randomProblem(rng, 2+rng.IntN(5), 1+rng.IntN(3), 1+rng.IntN(4))
+		m, err := compile(p)
+		if err != nil {
+			continue
+		}
+		got := plan(t, "exact", p, Options{Budget: 30_000})
+		if !got.Proven {
+			continue
+		}
+		proven++
+		shortest := bruteForce(m, rng, 4000)
+		require.LessOrEqual(t, float64(got.Schedule.Makespan), shortest*(1+1e-9), "seed %d\n%+v\n%s", seed, p, got.Assignment)
+	}
+	require.Greater(t, proven, 200)
+}
+
+// bruteForce tries every assignment of targets with random wishes.
+func bruteForce(m *model, rng *rand.Rand, tries int) float64 {
+	sim := newSimulator(m)
+	shortest := -1.0
+	d := m.newDraft()
+	d.build = make([]uint64, m.nv)
+	d.order = make([][]int32, m.nn)
+	for k := range tries {
+		for t := range m.nt {
+			for d.node[t] = -1; d.node[t] < 0 || !m.allows(t, int(d.node[t])); {
+				d.node[t] = int32(rng.IntN(m.nn))
+			}
+		}
+		for v := range m.nv {
+			d.fetch[v] = rng.Uint64() & rng.Uint64() & (1<<m.nn - 1)
+			d.src[v] = int32(rng.IntN(m.nn+2)) - 2
+			if d.build[v] = 0; k%4 == 0 {
+				d.build[v] = rng.Uint64() & rng.Uint64() & rng.Uint64() & (1<<m.nn - 1)
+			}
+		}
+		for n := range d.order {
+			d.order[n] = d.order[n][:0]
+			if k%3 > 0 {
+				for _, v := range rng.Perm(m.nv) {
+					d.order[n] = append(d.order[n], int32(v))
+				}
+			}
+		}
+		if mk, _ := sim.makespan(d); shortest < 0 || mk < shortest {
+			shortest = mk
+		}
+	}
+	return shortest
+}
+
+func TestRelabelling(t *testing.T) {
+	for seed := range uint64(40) {
+		rng := rand.New(rand.NewPCG(seed, 2))
+		p := randomProblem(rng, 3+rng.IntN(10), 1+rng.IntN(4), 1+rng.IntN(6))
+		if _, err := compile(p); err != nil {
+			continue
+		}
+		q := Problem{Vertices: p.Vertices, Network: p.Network}
+		for _, n := range rng.Perm(len(p.Nodes)) {
+			node := p.Nodes[n]
+			node.Name += "-renamed"
+			q.Nodes = append(q.Nodes, node)
+		}
+		to := rng.Perm(len(p.Targets))
+		q.Targets = make([]Target, len(p.Targets))
+		for i, x := range p.Targets {
+			x.After = slices.Clone(x.After)
+			for k := range x.After {
+				x.After[k] = TargetID(to[x.After[k]])
+			}
+			q.Targets[to[i]] = x
+		}
+		for _, name := range []string{"single", "queue", "lpt", "heft", "affinity", "exact"} {
+			o := Options{Budget: 20_000}
+			a, b := plan(t, name, p, o), plan(t, name, q, o)
+			require.Equal(t, a.Schedule.Makespan, b.Schedule.Makespan, "seed %d %s", seed, name)
+		}
+	}
+}
+
+func TestMoreNodesNeverRaiseTheBound(t *testing.T) {
+	for seed := range uint64(300) {
+		rng := rand.New(rand.NewPCG(seed, 3))
+		p := randomProblem(rng, 3+rng.IntN(12), 1+rng.IntN(3), 1+rng.IntN(8))
+		b, err := LowerBound(p)
+		if err != nil {
+			continue
+		}
+		more := randomProblem(rng, len(p.Vertices), 2, 1)
+		q := p
+		q.Nodes = append(slices.Clone(p.Nodes), more.Nodes...)
+		c, err := LowerBound(q)
+		require.NoError(t, err)
+		require.LessOrEqual(t, float64(c.Max), float64(b.Max)*(1+1e-9), "seed %d\n%+v", seed, q)
+	}
+}
+
+func TestWarmthNeverLengthensExact(t *testing.T) {
+	for seed := range uint64(60) {
+		rng := rand.New(rand.NewPCG(seed, 4))
+		p := randomProblem(rng, 2+rng.IntN(6), 1+rng.IntN(3), 1+rng.IntN(4))
+		if _, err := compile(p); err != nil {
+			continue
+		}
+		o := Options{Budget: 100_000}
+		cold := plan(t, "exact", p, o)
+		q := p
+		q.Nodes = slices.Clone(p.Nodes)
+		n := rng.IntN(len(q.Nodes))
+		q.Nodes[n].Warm = append(slices.Clone(q.Nodes[n].Warm), VertexID(rng.IntN(len(p.Vertices))))
+		warm := plan(t, "exact", q, o)
+		if warm.Proven {
+			require.LessOrEqual(t, float64(warm.Schedule.Makespan), float64(cold.Schedule.Makespan)*(1+1e-9), "seed %d\n%+v", seed, q)
+		}
+	}
+}
