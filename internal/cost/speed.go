@@ -1,6 +1,7 @@
 package cost
 
 import (
+	"cmp"
 	"maps"
 	"math"
 	"slices"
@@ -26,25 +27,36 @@ func learnSpeeds(steps map[string]*record, declared map[string]float64) map[stri
 	index := map[string]int{}
 	var names []string
 	var shared [][]cell
+	var samples []Sample
+	var logs []float64
 	for _, key := range slices.Sorted(maps.Keys(steps)) {
-		byNode := map[string][]float64{}
+		samples = samples[:0]
+		several := false
 		for _, x := range steps[key].samples {
 			if x.Took >= shortest {
-				byNode[x.Node] = append(byNode[x.Node], math.Log(x.Took.Seconds()))
+				samples = append(samples, x)
+				several = several || x.Node != samples[0].Node
 			}
 		}
-		if len(byNode) < 2 {
+		if !several {
 			continue
 		}
+		slices.SortFunc(samples, func(a, b Sample) int { return cmp.Compare(a.Node, b.Node) })
 		var row []cell
-		for _, n := range slices.Sorted(maps.Keys(byNode)) {
+		for rest := samples; len(rest) > 0; {
+			n := rest[0].Node
+			logs = logs[:0]
+			for len(rest) > 0 && rest[0].Node == n {
+				logs = append(logs, math.Log(rest[0].Took.Seconds()))
+				rest = rest[1:]
+			}
 			i, ok := index[n]
 			if !ok {
 				i = len(names)
 				index[n] = i
 				names = append(names, n)
 			}
-			row = append(row, cell{i, median(byNode[n])})
+			row = append(row, cell{i, median(logs)})
 		}
 		shared = append(shared, row)
 	}

@@ -175,6 +175,86 @@ func (c *chaos) step(ev Event) error {
 			return fmt.Errorf("%T%+v on %T%+v: %w", cmd, cmd, ev, ev, err)
 		}
 	}
+	if err := checkDemands(c.s); err != nil {
+		return fmt.Errorf("after %T%+v: %w", ev, ev, err)
+	}
+	return nil
+}
+
+// checkDemands counts again what the scheduler keeps count of.
+func checkDemands(s *Scheduler) error {
+	for _, n := range s.nodes {
+		queued, submitted := map[VertexID]int32{}, map[VertexID]int32{}
+		live, open := 0, 0
+		for _, p := range n.parts {
+			for _, u := range p.units {
+				queued[s.cfg.Units[u].Root]++
+			}
+		}
+		for _, r := range n.runs {
+			builds := 0
+			for _, m := range r.units {
+				if m.st == building {
+					builds++
+					submitted[s.cfg.Units[m.id].Root]++
+					queued[s.cfg.Units[m.id].Root]++
+				}
+				if m.st == building || m.st == exporting {
+					live++
+				}
+			}
+			if builds > 0 {
+				open++
+			}
+			if builds != r.building {
+				return fmt.Errorf("%s: partition %d builds %d units, not %d", n.name, r.id, builds, r.building)
+			}
+		}
+		if live != n.live || open != n.open {
+			return fmt.Errorf("%s: %d live, %d open, counted %d and %d", n.name, n.live, n.open, live, open)
+		}
+		if err := errors.Join(checkDemand(&n.all, queued), checkDemand(&n.sub, submitted)); err != nil {
+			return fmt.Errorf("%s: %w", n.name, err)
+		}
+	}
+	return nil
+}
+
+func checkDemand(d *demand, refs map[VertexID]int32) error {
+	var load [ways]int64
+	ready := 0
+	for v, e := range d.m {
+		load[e.way] += e.work
+		missing := int32(0)
+		for _, in := range d.follows(v, e.way) {
+			if !d.n.held.has(in) {
+				refs[in]++
+				missing++
+			}
+		}
+		if missing != e.missing && d.track {
+			return fmt.Errorf("vertex %d misses %d inputs, not %d", v, missing, e.missing)
+		}
+		if missing == 0 {
+			ready++
+		}
+	}
+	for v, n := range refs {
+		if d.n.held.has(v) {
+			n = 0
+		}
+		if d.m[v].refs != n {
+			return fmt.Errorf("vertex %d is needed %d times, not %d", v, n, d.m[v].refs)
+		}
+	}
+	for v := range d.m {
+		if refs[v] == 0 || d.n.held.has(v) {
+			return fmt.Errorf("vertex %d is not needed", v)
+		}
+	}
+	if load != d.load || d.track && ready != d.ready {
+		return fmt.Errorf("load %v, ready %d; counted %v and %d", d.load, d.ready, load, ready)
+	}
 	return nil
 }
 

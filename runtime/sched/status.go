@@ -37,7 +37,7 @@ func (s *Scheduler) outcomes() []Outcome {
 		case cause != NoUnit:
 			o.State, o.Because, o.Node, o.Vertex = Skipped, cause, NoNode, NoVertex
 			o.Reason = fmt.Sprintf("%s failed", s.cfg.Units[cause].Name)
-		case o.State == Failed:
+		case o.State == Failed, !s.stopping:
 		case o.Submits > 0:
 			o.Reason = "stopped while running: " + s.reason
 		default:
@@ -46,6 +46,10 @@ func (s *Scheduler) outcomes() []Outcome {
 	}
 	return out
 }
+
+// Outcomes tells what has become of every unit so far, indexed by UnitID. A unit
+// that is still to come is NotStarted without a reason. The slice is the caller's.
+func (s *Scheduler) Outcomes() []Outcome { return s.outcomes() }
 
 // Moves returns what changed its node so far, in order of time. The slice is the
 // caller's.
@@ -83,6 +87,3 @@ func (s *Scheduler) Status() []NodeStatus {
 	}
 	return out
 }
-
-// Outcomes tells what has become of every unit so far, indexed by UnitID.
-func (s *Scheduler) Outcomes() []Outcome { return s.outcomes() }
