@@ -70,6 +70,14 @@ func (e *StepError) Summary() string {
 	return b.String()
 }
 
+// Short tells what failed and how, for where the rest is plain.
+func (e *StepError) Short() string {
+	if e.Step == "" {
+		return e.Err.Error()
+	}
+	return fmt.Sprintf("%s: %v", e.Step, e.Err)
+}
+
 // Unwrap returns the source location and the cause.
 func (e *StepError) Unwrap() []error {
 	if e.Source == nil {

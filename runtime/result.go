@@ -150,6 +150,10 @@ func (r *run) result(finish sched.Finish) *Result {
 			j.State, j.Reason = Done, ""
 		case sched.Failed:
 			j.State = Failed
+			var e *StepError
+			if errors.As(j.Err, &e) {
+				j.Reason = e.Short()
+			}
 		case sched.Skipped:
 			j.State, j.Node = Skipped, ""
 			if o.Because != sched.NoUnit {
