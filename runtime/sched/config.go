@@ -105,6 +105,9 @@ type Options struct {
 	KeepGoing bool
 	// Steal lets idle nodes take what others have not submitted.
 	Steal bool
+	// NoHedge keeps a node that was stolen from from starting the same units as
+	// well: for nodes that share a machine, where the one slows the other down.
+	NoHedge bool
 }
 
 const (

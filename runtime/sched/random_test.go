@@ -131,7 +131,6 @@ type chaos struct {
 	subs   []*submission
 	last   PartitionID
 	built  map[UnitID]bool // exported, accepted
-	inUse  int
 	stop   bool
 	finish *Finish
 }

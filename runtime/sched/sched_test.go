@@ -1,13 +1,14 @@
 package sched
 
 import (
+	"math"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 )
 
-// chain is one base of 60 s under units of 10 s each.
+// fan is one base of 60 s under units of 10 s each.
 func fan(units int) ([]Vertex, []Unit) {
 	vs := []Vertex{{Cost: 60 * time.Second}}
 	var us []Unit
@@ -39,5 +40,71 @@ func TestFirstStep(t *testing.T) {
 	require.Len(t, cmds, 1)
 	for _, o := range cmds[0].(Finish).Outcomes {
 		require.Equal(t, Built, o.State)
+	}
+}
+
+func TestNewErrors(t *testing.T) {
+	good := func() Config {
+		vs, us := fan(2)
+		return Config{Vertices: vs, Units: us, Nodes: []Node{{Name: "n1"}}, Plan: [][]Partition{{{0, 1}}}}
+	}
+	_, err := New(good())
+	require.NoError(t, err)
+	for _, c := range []struct {
+		want   string
+		change func(*Config)
+	}{
+		{"vertex 0: input 1 is not an earlier vertex", func(c *Config) { c.Vertices[0].Inputs = []VertexID{1} }},
+		{"vertex 1: negative cost or size", func(c *Config) { c.Vertices[1].Bytes = -1 }},
+		{"registry: unknown vertex 9", func(c *Config) { c.Network.Cached = []VertexID{9} }},
+		{"node 0 (n1): speed NaN, slots 0", func(c *Config) { c.Nodes[0].Speed = math.NaN() }},
+		{"node 0 (n1): unknown vertex -1", func(c *Config) { c.Nodes[0].Warm = []VertexID{NoVertex} }},
+		{"unit 1 (b): unknown vertex 7", func(c *Config) { c.Units[1].Root = 7 }},
+		{"unit 1 (b): unknown node 3", func(c *Config) { c.Units[1].Nodes = []NodeID{3} }},
+		{"unit 1 (b): bad dependency 1", func(c *Config) { c.Units[1].After = []UnitID{1} }},
+		{"network: negative bandwidth or latency", func(c *Config) { c.Network.Latency = -1 }},
+		{"options: negative value", func(c *Config) { c.Options.Jobs = -1 }},
+		{"plan: 2 nodes planned, 1 given", func(c *Config) { c.Plan = append(c.Plan, nil) }},
+		{"plan: unknown unit 5", func(c *Config) { c.Plan[0][0] = append(c.Plan[0][0], 5) }},
+		{"plan: unit 0 (a) is planned twice", func(c *Config) { c.Pool = []Partition{{0}} }},
+		{"plan: unit 1 (b) is not planned", func(c *Config) { c.Plan[0][0] = c.Plan[0][0][:1] }},
+		{"plan: unit 0 (a) may not run on node n1", func(c *Config) {
+			c.Nodes[0].Platforms = []string{"linux/amd64"}
+			c.Units[0].Platforms = []string{"linux/arm64"}
+		}},
+		{"units wait for each other: a, b", func(c *Config) {
+			c.Units[0].Links = []UnitID{1}
+			c.Units[1].After = []UnitID{0}
+		}},
+	} {
+		cfg := good()
+		c.change(&cfg)
+		_, err := New(cfg)
+		require.EqualError(t, err, "sched: "+c.want)
+	}
+}
+
+// Without units the run is over with the first event.
+func TestNothingToDo(t *testing.T) {
+	s, err := New(Config{Nodes: []Node{{}}})
+	require.NoError(t, err)
+	require.Equal(t, []Command{Finish{Outcomes: []Outcome{}}}, s.Step(NodeUp{}))
+	require.True(t, s.Done())
+	require.Empty(t, s.Step(Tick{}))
+}
+
+// When the only node was never reached, every unit says so.
+func TestNoNode(t *testing.T) {
+	vs, us := fan(2)
+	s, err := New(Config{
+		Vertices: vs, Units: us, Nodes: []Node{{Name: "n1"}},
+		Plan: [][]Partition{{{0}, {1}}}, Options: Options{KeepGoing: true},
+	})
+	require.NoError(t, err)
+	cmds := s.Step(NodeLost{Err: "connection refused"})
+	require.Len(t, cmds, 1)
+	for _, o := range cmds[0].(Finish).Outcomes {
+		require.Equal(t, Failed, o.State)
+		require.Equal(t, "no node left that may build it; n1: connection refused", o.Reason)
 	}
 }

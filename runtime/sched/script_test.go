@@ -64,10 +64,9 @@ type script struct {
 	now   time.Duration
 	out   strings.Builder
 	open  []Submit
-	built map[UnitID]bool
 }
 
-func newScript(t *testing.T) *script { return &script{t: t, built: map[UnitID]bool{}} }
+func newScript(t *testing.T) *script { return &script{t: t} }
 
 func (sc *script) play(text string) string {
 	var doc strings.Builder
@@ -344,7 +343,6 @@ func (sc *script) step(ev Event) {
 			}
 			fmt.Fprintln(&sc.out)
 		case Export:
-			sc.built[c.Unit] = true
 			fmt.Fprintf(&sc.out, "export %s of p%d\n", sc.cfg.Units[c.Unit].Name, c.Partition)
 		case CancelPartition:
 			fmt.Fprintf(&sc.out, "cancel p%d: %s\n", c.Partition, c.Reason)

@@ -159,6 +159,9 @@ func (s *Scheduler) move(n *node, l *loot) {
 // hedge starts units that were stolen from n on n as well, when n would now finish
 // them before the thief does.
 func (s *Scheduler) hedge(n *node) bool {
+	if s.cfg.Options.NoHedge {
+		return false
+	}
 	for i := 0; i < len(n.given); i++ {
 		g := &n.given[i]
 		thief := s.nodes[g.to]
