@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -477,6 +478,14 @@ func explainCompose(ctx context.Context, err error, files []sourceFile, opt comp
 	text := err.Error()
 	if base != "" {
 		text = strings.ReplaceAll(text, base+string(filepath.Separator), "")
+		// A file outside of the working directory was named from there too, unless
+		// the user gave it in full.
+		var missing *fs.PathError
+		if errors.As(err, &missing) && filepath.IsAbs(missing.Path) && !writes(files, missing.Path) {
+			if rel, relErr := filepath.Rel(base, missing.Path); relErr == nil {
+				text = strings.ReplaceAll(text, missing.Path, rel)
+			}
+		}
 	}
 	e := &ir.SourceError{Summary: text, Err: err}
 	if len(files) == 1 {
@@ -502,6 +511,11 @@ func explainCompose(ctx context.Context, err error, files []sourceFile, opt comp
 		}
 	}
 	return e
+}
+
+// writes reports whether one of the files has the text in it.
+func writes(files []sourceFile, text string) bool {
+	return slices.ContainsFunc(files, func(f sourceFile) bool { return bytes.Contains(f.Data, []byte(text)) })
 }
 
 // lineRange returns a line of a document as a range, from a column if there is

@@ -436,5 +436,5 @@ func logLevel(field, value string) (string, error) {
 	case "warn":
 		return "warning", nil
 	}
-	return "", fmt.Errorf("invalid value %s: not a valid log level: %q", field, value)
+	return "", fmt.Errorf("invalid value %s: not a valid logrus Level: %q", field, value)
 }

@@ -146,7 +146,7 @@ func decodeSSHs(list cty.Value) ([]ir.SSH, error) {
 			return nil, err
 		}
 		ssh := ir.SSH{ID: stringAttr(v, "id")}
-		if paths := v.GetAttr("paths"); !paths.IsNull() && paths.IsWhollyKnown() {
+		if paths := v.GetAttr("paths"); !paths.IsNull() && paths.IsKnown() {
 			if err := gocty.FromCtyValue(paths, &ssh.Paths); err != nil {
 				return nil, err
 			}
@@ -156,6 +156,14 @@ func decodeSSHs(list cty.Value) ([]ir.SSH, error) {
 }
 
 func decodePolicies(list cty.Value) ([]ir.Policy, error) {
+	// Unlike in other lists, null is no way to say nothing.
+	if list.CanIterateElements() {
+		for it := list.ElementIterator(); it.Next(); {
+			if _, v := it.Element(); v.IsKnown() && v.IsNull() {
+				return nil, errors.New(convert.MismatchMessage(v.Type(), mapElementType))
+			}
+		}
+	}
 	return decodeElements(list, mapElementType, func(v cty.Value) ([]ir.Policy, error) {
 		if isString(v) {
 			return one(parsePolicy(v.AsString()))

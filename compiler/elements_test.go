@@ -138,7 +138,7 @@ func TestParsePolicy(t *testing.T) {
 		{in: "disabled=true,strict=0,log-level=WARN", want: `{"Filename":"","Reset":false,"Disabled":true,"Strict":false,"LogLevel":"warning"}`},
 		{in: "filename=", err: "invalid value filename="},
 		{in: "strict=x", err: `invalid value strict=x: strconv.ParseBool: parsing "x": invalid syntax`},
-		{in: "log-level=loud", err: `invalid value log-level=loud: not a valid log level: "loud"`},
+		{in: "log-level=loud", err: `invalid value log-level=loud: not a valid logrus Level: "loud"`},
 		{in: "color=blue", err: "invalid value color=blue"},
 		{in: "", err: `split "" into fields: EOF`},
 	})

@@ -1,0 +1,10 @@
+target "default" {
+tags=null
+args=null
+contexts=null
+pull=null
+context=null
+target=null
+inherits=null
+platforms=null
+}

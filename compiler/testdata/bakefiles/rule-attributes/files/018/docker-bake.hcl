@@ -1,0 +1,3 @@
+target "default" {
+secret=toset(["type=x"])
+}

@@ -1,0 +1,3 @@
+target "default" {
+ssh=toset(["type=x"])
+}

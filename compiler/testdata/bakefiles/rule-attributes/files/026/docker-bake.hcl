@@ -1,0 +1,3 @@
+target "default" {
+output=toset(["type=x"])
+}

@@ -1,0 +1,3 @@
+target "default" {
+policy=toset(["type=x"])
+}

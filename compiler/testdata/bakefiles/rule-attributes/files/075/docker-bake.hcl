@@ -1,0 +1,3 @@
+target "default" {
+target={a=1}
+}

@@ -1,0 +1,4 @@
+variable "V" { default="vv" }
+target "default" {
+labels={(V)="x"}
+}

@@ -1,0 +1,1 @@
+target "a" { dockerfile="../x/../y" }

@@ -1,0 +1,3 @@
+target "a" { context="../x/../y"
+ contexts={n="../x/../y"} }
+target "b" {}

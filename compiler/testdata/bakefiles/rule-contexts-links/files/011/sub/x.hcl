@@ -1,0 +1,3 @@
+target "a" { context="cwd://x/../y"
+ contexts={n="cwd://x/../y"} }
+target "b" {}

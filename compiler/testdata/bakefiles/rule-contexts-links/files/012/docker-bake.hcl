@@ -1,0 +1,1 @@
+target "a" { dockerfile="https://github.com/a/b.git" }

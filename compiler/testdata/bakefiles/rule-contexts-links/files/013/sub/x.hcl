@@ -1,0 +1,3 @@
+target "a" { context="https://github.com/a/b.git"
+ contexts={n="https://github.com/a/b.git"} }
+target "b" {}

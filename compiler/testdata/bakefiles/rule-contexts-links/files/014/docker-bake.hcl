@@ -1,0 +1,1 @@
+target "a" { dockerfile="https://x.com/a.tar" }

@@ -1,0 +1,3 @@
+target "a" { context="https://x.com/a.tar"
+ contexts={n="https://x.com/a.tar"} }
+target "b" {}

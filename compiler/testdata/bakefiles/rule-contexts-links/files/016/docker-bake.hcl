@@ -1,0 +1,1 @@
+target "a" { dockerfile="git@github.com:a/b.git#m:d" }

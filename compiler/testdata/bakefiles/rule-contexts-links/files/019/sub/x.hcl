@@ -1,0 +1,3 @@
+target "a" { context="github.com/a/b"
+ contexts={n="github.com/a/b"} }
+target "b" {}

@@ -1,0 +1,1 @@
+target "a" { dockerfile="ssh://git@x/y" }

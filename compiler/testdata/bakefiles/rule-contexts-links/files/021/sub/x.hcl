@@ -1,0 +1,3 @@
+target "a" { context="ssh://git@x/y"
+ contexts={n="ssh://git@x/y"} }
+target "b" {}

@@ -1,0 +1,3 @@
+target "a" { context="git://x/y"
+ contexts={n="git://x/y"} }
+target "b" {}

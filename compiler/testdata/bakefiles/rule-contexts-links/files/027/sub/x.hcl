@@ -1,0 +1,3 @@
+target "a" { context="/abs/../x"
+ contexts={n="/abs/../x"} }
+target "b" {}

@@ -1,0 +1,3 @@
+target "a" { context="target:b"
+ contexts={n="target:b"} }
+target "b" {}

@@ -1,0 +1,3 @@
+target "a" { context="docker-image://x"
+ contexts={n="docker-image://x"} }
+target "b" {}

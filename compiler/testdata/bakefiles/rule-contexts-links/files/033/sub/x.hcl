@@ -1,0 +1,3 @@
+target "a" { context="oci-layout://x"
+ contexts={n="oci-layout://x"} }
+target "b" {}

@@ -1,0 +1,3 @@
+target "a" { context="ftp://x/y"
+ contexts={n="ftp://x/y"} }
+target "b" {}

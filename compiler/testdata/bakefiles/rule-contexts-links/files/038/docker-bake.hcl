@@ -1,0 +1,1 @@
+target "a" { dockerfile="file:///x//y" }

@@ -1,0 +1,3 @@
+target "a" { context="file:///x//y"
+ contexts={n="file:///x//y"} }
+target "b" {}

@@ -1,0 +1,3 @@
+target "a" { context="C:\\x"
+ contexts={n="C:\\x"} }
+target "b" {}

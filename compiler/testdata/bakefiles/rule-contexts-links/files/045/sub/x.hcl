@@ -1,0 +1,3 @@
+target "a" { context="a b"
+ contexts={n="a b"} }
+target "b" {}

@@ -1,0 +1,2 @@
+target "a" { contexts={b="target:b"} }
+target "b" { output=["type=image"] }

@@ -1,0 +1,1 @@
+target "a" { contexts={b="target:a"} }

@@ -1,0 +1,2 @@
+target "d3" { context="z" }
+target "default" {}

@@ -1,0 +1,4 @@
+X="1"
+target "default" {
+args={a=X}
+}

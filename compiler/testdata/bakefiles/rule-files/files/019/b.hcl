@@ -1,0 +1,2 @@
+X="2"
+variable "X" { default="3" }

@@ -1,0 +1,4 @@
+foo=UNDEF
+target "default" {
+
+}

@@ -1,0 +1,4 @@
+blah "x" {}
+target "default" {
+
+}

@@ -1,0 +1,4 @@
+blah {}
+target "default" {
+
+}

@@ -1,0 +1,6 @@
+function "f" { params=[a]
+ result=a
+ extra=1 }
+target "default" {
+
+}

@@ -1,0 +1,5 @@
+function "f" { params=[a+1]
+ result=a }
+target "default" {
+
+}

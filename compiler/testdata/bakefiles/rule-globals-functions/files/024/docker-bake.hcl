@@ -1,0 +1,5 @@
+function "f" { params=[a]
+ result=nope(a) }
+target "default" {
+
+}

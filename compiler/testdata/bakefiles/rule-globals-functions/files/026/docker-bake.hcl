@@ -1,0 +1,6 @@
+function "f" { params=[x]
+ variadic_params=rest
+ result=join("-",rest) }
+target "default" {
+args={x=f("a","b"),y=f()}
+}

@@ -1,0 +1,5 @@
+function "f" { params=[x]
+ result=x }
+target "default" {
+args={x=f("a","b")}
+}

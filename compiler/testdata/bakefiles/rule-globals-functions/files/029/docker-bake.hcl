@@ -1,0 +1,5 @@
+function "target" { params=[x]
+ result="mine" }
+target "default" {
+args={x=target("a")}
+}

@@ -1,0 +1,7 @@
+variable "A" { default="a" }
+function "f" { params=[]
+ result="${A}${B}" }
+B="b"
+target "default" {
+args={x=f()}
+}

@@ -1,0 +1,3 @@
+target "default" {
+args={x=try(nope,"a")}
+}

@@ -1,0 +1,3 @@
+target "default" {
+args={x=can(nope.x)?"y":"n"}
+}

@@ -1,0 +1,3 @@
+target "default" {
+args={x=try(nope.x,"a"),y=try(nope.x,"b")}
+}

@@ -1,0 +1,4 @@
+target "default" {
+args={x="${nope}"}
+tags=[nope2]
+}

@@ -1,0 +1,3 @@
+target "default" {
+args={for x in ["a","b"]: x => upper(x)}
+}

@@ -1,0 +1,2 @@
+target "a" { inherits=["a"]
+ args={x=1} }

@@ -1,0 +1,4 @@
+group "a" { targets=["b"] }
+target "b" {}
+group "b" { targets=["c"] }
+target "c" {}

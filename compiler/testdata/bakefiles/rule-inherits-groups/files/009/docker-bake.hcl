@@ -1,0 +1,1 @@
+group "g" { targets=null }

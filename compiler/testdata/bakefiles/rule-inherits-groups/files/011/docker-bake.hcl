@@ -1,0 +1,2 @@
+group "g" { targets=["a","a","nope"] }
+target "a" {}

@@ -1,0 +1,3 @@
+group "all" { targets=["default"] }
+group "default" { targets=["a"] }
+target "a" {}

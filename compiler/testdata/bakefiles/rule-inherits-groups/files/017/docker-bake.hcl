@@ -1,0 +1,2 @@
+group "g" { targets=["a.b"] }
+target "a_b" {}

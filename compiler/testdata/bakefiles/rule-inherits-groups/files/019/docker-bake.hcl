@@ -1,0 +1,3 @@
+target "a" {}
+target "ab" {}
+group "ag" { targets=["a"] }

@@ -1,0 +1,2 @@
+group "g" {targets=["x*"]}
+target "xa" {}

@@ -1,0 +1,34 @@
+target "a" { args={x=1,y=2}
+ labels={l=1}
+ tags=["t"]
+ platforms=["linux/amd64"]
+ cache-from=["c1","c2"]
+ cache-to=["o1"]
+ output=["type=image"]
+ secret=["id=s,env=E"]
+ 
+ attest=["type=sbom"]
+ annotations=["a=1"]
+ no-cache-filter=["f"]
+ ulimits=["nofile=1"]
+ entitlements=["network.host"]
+ extra-hosts={h="1"}
+ contexts={c="."}
+ network="host"
+ description="d"
+ policy=[{filename="p"}]
+ resources={memory="1g"} }
+target "b" { inherits=["a"]
+ args={x=null,z=3}
+ tags=[]
+ platforms=[]
+ cache-from=["c1","c3"]
+ cache-to=[]
+ output=[]
+ secret=["id=s,env=F"]
+ attest=["type=sbom,disabled=true"]
+ annotations=["a=1","b=2"]
+ contexts={c=""}
+ network="none"
+ policy=[{reset=true}]
+ resources={cpu-shares=5} }

@@ -1,0 +1,1 @@
+target "a" { cache-from=["A","A","B","C"] }

@@ -1,0 +1,3 @@
+target "default" {
+args={SOURCE_DATE_EPOCH="1"}
+}

@@ -1,0 +1,4 @@
+target "default" {
+args={a="x \u00e9é"}
+annotations=["a=${"\$"}{x}"]
+}

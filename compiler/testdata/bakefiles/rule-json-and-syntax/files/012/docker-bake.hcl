@@ -1,0 +1,6 @@
+target "default" {
+args={a=<<EOT
+foo ${upper("x")}
+EOT
+}
+}

@@ -1,0 +1,7 @@
+target "default" {
+dockerfile-inline=<<EOT
+FROM x
+RUN echo $${A} %%{x}
+EOT
+
+}

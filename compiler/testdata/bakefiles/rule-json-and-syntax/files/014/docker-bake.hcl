@@ -1,0 +1,4 @@
+target "default" {
+args={a=1
+b=2
+}

@@ -1,0 +1,3 @@
+target "default" {
+args={a="a"+1}
+}

@@ -1,0 +1,3 @@
+target "default" {
+args={a=upper(1,2)}
+}

@@ -1,0 +1,3 @@
+target "default" {
+args={a=semvercmp("1.2.3",">=1")}
+}

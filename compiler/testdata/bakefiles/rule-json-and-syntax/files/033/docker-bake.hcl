@@ -1,0 +1,3 @@
+target "default" {
+args={a=regex_replace("aa","a","b")}
+}

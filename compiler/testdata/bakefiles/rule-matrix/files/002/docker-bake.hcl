@@ -1,0 +1,5 @@
+target "app" {
+ name="app-x"
+ matrix={v=["a","b"]}
+ args={x=v}
+}

@@ -1,0 +1,5 @@
+target "app" {
+ name="app-${v}"
+ matrix={}
+ args={x=1}
+}

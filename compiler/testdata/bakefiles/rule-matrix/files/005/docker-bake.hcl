@@ -1,0 +1,5 @@
+target "app" {
+ name="app-z"
+ matrix={}
+ args={x=1}
+}

@@ -1,0 +1,5 @@
+target "app" {
+ name="app-${v}"
+ matrix={v={q="a",r="b"}}
+ args={x=v}
+}

@@ -1,0 +1,4 @@
+target "app" {
+ matrix={v=["a","b"]}
+ args={v=v}
+}

@@ -1,0 +1,2 @@
+group "g" { name="x"
+ targets=[] }

@@ -1,0 +1,2 @@
+group "g" { matrix={a=["x"]}
+ targets=[] }

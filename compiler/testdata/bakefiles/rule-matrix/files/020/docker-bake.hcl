@@ -1,0 +1,6 @@
+target "app" {
+ name="${v}"
+ matrix={v=["a","b"]}
+ args={v=v}
+}
+group "app" { targets=["a"] }

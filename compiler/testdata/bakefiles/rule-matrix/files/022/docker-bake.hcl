@@ -1,0 +1,4 @@
+target "app" {
+ name=target
+ matrix={target=["a","b"]}
+}

@@ -1,0 +1,5 @@
+target "app" {
+ name=target.n
+ matrix={target=[{n="a"},{n="b"}]}
+ args={x=target.n}
+}

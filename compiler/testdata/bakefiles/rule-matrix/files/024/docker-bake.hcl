@@ -1,0 +1,5 @@
+target "app" {
+ name=upper(v)
+ matrix={v=split(",",L)}
+}
+L="a,b"

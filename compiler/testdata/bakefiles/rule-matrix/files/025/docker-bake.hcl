@@ -1,0 +1,5 @@
+target "app" {
+ name="${v}-${g}"
+ matrix={v=["a","b"]}
+}
+g=upper(v)

@@ -1,0 +1,4 @@
+target "app" {
+ name=1
+ matrix={v=["a"]}
+}

@@ -1,0 +1,17 @@
+target "a" {
+ tags=["x"]
+ args={k="v"}
+ output=["type=image"]
+ secret=["id=s,src=p"]
+ ssh=["k=p1"]
+ attest=["type=sbom"]
+ cache-from=["r"]
+ platforms=["p"]
+ resources={memory="1g"}
+}
+target "b" {}
+group "g" { targets=["a"]
+ description="dd" }
+target "c" {
+ args={k=target["a"].tags[0]}
+}

@@ -1,0 +1,1 @@
+target "a" { args=target.a.args }

@@ -1,0 +1,2 @@
+target "a" { args=target.b.args }
+target "b" { args=target.a.args }

@@ -1,0 +1,3 @@
+target "a" { tags=["1"] }
+target "a" { tags=["2"] }
+target "b" { tags=target.a.tags }

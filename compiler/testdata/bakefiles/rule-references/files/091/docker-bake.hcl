@@ -1,0 +1,3 @@
+target "a" { labels={x=1} }
+target "a" { tags=["1"] }
+target "b" { args=target.a.labels }

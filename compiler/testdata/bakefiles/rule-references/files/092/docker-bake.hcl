@@ -1,0 +1,3 @@
+target "b" { args=target.a.labels }
+target "a" { labels={x=1} }
+target "a" { tags=["1"] }

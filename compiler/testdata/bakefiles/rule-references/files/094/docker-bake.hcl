@@ -1,0 +1,3 @@
+target "a" { inherits=["base"] }
+target "base" { tags=["q"] }
+target "b" { args={x=jsonencode(target.a.tags)} }

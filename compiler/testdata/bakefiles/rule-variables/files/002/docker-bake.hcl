@@ -1,0 +1,4 @@
+variable "A" {}
+target "default" {
+args={a=A}
+}

@@ -1,0 +1,4 @@
+variable "A" { default=true }
+target "default" {
+pull=A
+}

@@ -1,0 +1,4 @@
+variable "A" { default=null }
+target "default" {
+args={a=A}
+}

@@ -1,0 +1,4 @@
+variable "A" { default={a=1} }
+target "default" {
+args=A
+}

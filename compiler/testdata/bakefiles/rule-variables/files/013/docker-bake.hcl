@@ -1,0 +1,4 @@
+variable "A" { default="x" }
+target "default" {
+args={a=A}
+}

@@ -1,0 +1,4 @@
+variable "A" { type=number }
+target "default" {
+args={a=jsonencode(A)}
+}

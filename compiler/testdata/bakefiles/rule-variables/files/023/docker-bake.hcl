@@ -1,0 +1,4 @@
+variable "A" { type=bool }
+target "default" {
+args={a=jsonencode(A)}
+}

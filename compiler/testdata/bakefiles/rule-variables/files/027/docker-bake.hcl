@@ -1,0 +1,4 @@
+variable "A" { type=any }
+target "default" {
+args={a=jsonencode(A)}
+}

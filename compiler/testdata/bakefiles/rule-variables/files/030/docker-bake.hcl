@@ -1,0 +1,4 @@
+variable "A" { type=list(string) }
+target "default" {
+args={a=jsonencode(A)}
+}

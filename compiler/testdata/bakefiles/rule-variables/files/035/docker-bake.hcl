@@ -1,0 +1,4 @@
+variable "A" { type=set(number) }
+target "default" {
+args={a=jsonencode(A)}
+}

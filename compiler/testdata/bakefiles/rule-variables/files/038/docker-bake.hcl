@@ -1,0 +1,4 @@
+variable "A" { type=map(string) }
+target "default" {
+args={a=jsonencode(A)}
+}

@@ -1,0 +1,4 @@
+variable "A" { type=map(list(string)) }
+target "default" {
+args={a=jsonencode(A)}
+}

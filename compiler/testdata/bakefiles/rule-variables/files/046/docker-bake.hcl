@@ -1,0 +1,4 @@
+variable "A" { type=tuple([string,number]) }
+target "default" {
+args={a=jsonencode(A)}
+}

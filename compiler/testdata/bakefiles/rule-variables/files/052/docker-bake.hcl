@@ -1,0 +1,4 @@
+variable "A" { type=object({a=string}) }
+target "default" {
+args={a=jsonencode(A)}
+}

@@ -1,0 +1,4 @@
+variable "A" { type=nope }
+target "default" {
+args={a=jsonencode(A)}
+}

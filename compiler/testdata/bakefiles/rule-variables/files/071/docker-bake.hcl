@@ -1,0 +1,4 @@
+variable "A" { type=null }
+target "default" {
+args={a=jsonencode(A)}
+}

@@ -1,0 +1,4 @@
+variable "A" { type=list(nope) }
+target "default" {
+args={a=jsonencode(A)}
+}

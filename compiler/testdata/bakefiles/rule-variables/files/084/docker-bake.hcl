@@ -1,0 +1,4 @@
+variable "A" { default=A }
+target "default" {
+
+}

@@ -1,0 +1,5 @@
+variable "A" { default="1" }
+A="2"
+target "default" {
+args={a=A}
+}

@@ -1,0 +1,4 @@
+A="2"
+target "default" {
+args={a=A}
+}

@@ -1,0 +1,4 @@
+variable "target" { default="1" }
+target "default" {
+args={a=target}
+}

@@ -1,0 +1,4 @@
+target="1"
+target "default" {
+
+}

@@ -1,0 +1,5 @@
+variable "A" { default="x"
+ description=B }
+target "default" {
+
+}

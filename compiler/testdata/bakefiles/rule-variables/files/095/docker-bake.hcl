@@ -1,0 +1,6 @@
+variable "A" { default="x"
+ foo=1
+ blah {} }
+target "default" {
+
+}

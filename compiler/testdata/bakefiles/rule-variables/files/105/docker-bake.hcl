@@ -1,0 +1,10 @@
+variable "A" {
+ default="a"
+ validation {
+ condition="x"
+ error_message=[]
+}
+}
+target "default" {
+
+}

@@ -1,0 +1,10 @@
+variable "A" {
+ default="a"
+ validation {
+ condition=1
+ error_message=null
+}
+}
+target "default" {
+
+}

@@ -1,0 +1,10 @@
+variable "A" {
+ default="a"
+ validation {
+ condition="true"
+ error_message=[]
+}
+}
+target "default" {
+
+}

@@ -1,0 +1,10 @@
+variable "A" {
+ default="a"
+ validation {
+ condition=nope
+ error_message=nope
+}
+}
+target "default" {
+
+}

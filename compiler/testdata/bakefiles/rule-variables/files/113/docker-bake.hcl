@@ -1,0 +1,10 @@
+variable "A" {
+ default="a"
+ validation {
+ condition=length(A)>3
+ error_message="bad ${A}"
+}
+}
+target "default" {
+
+}

@@ -1,0 +1,10 @@
+variable "A" {
+ default="a"
+ validation {
+ condition=upper(A)=="A"
+ error_message=nope
+}
+}
+target "default" {
+
+}

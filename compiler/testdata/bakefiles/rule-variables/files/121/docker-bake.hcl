@@ -1,0 +1,6 @@
+variable "A" {
+ validation {}
+}
+target "default" {
+
+}

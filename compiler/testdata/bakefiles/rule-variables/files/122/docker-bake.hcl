@@ -1,0 +1,7 @@
+variable "A" {
+ validation {
+ condition=false }
+}
+target "default" {
+
+}

@@ -1,0 +1,9 @@
+variable "A" {
+ validation {
+ condition=true
+ error_message="x"
+ foo=1 }
+}
+target "default" {
+
+}

@@ -1,0 +1,10 @@
+variable "A" {
+ default=1
+ validation {
+ condition=G
+ error_message="x"}
+}
+G=false
+target "default" {
+
+}
