@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math/big"
+	"os"
 	"os/user"
 	"path"
 	"strconv"
@@ -381,6 +382,11 @@ func homedirFunc(home string) function.Function {
 		Impl: func([]cty.Value, cty.Type) (cty.Value, error) {
 			if home != "" {
 				return cty.StringVal(home), nil
+			}
+			// The environment decides, as it does for every other program; the
+			// user's entry in the system only where it says nothing.
+			if dir, err := os.UserHomeDir(); err == nil {
+				return cty.StringVal(dir), nil
 			}
 			u, err := user.Current()
 			if err != nil {
