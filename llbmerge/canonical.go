@@ -20,6 +20,9 @@ func (b *builder) canonicalise(u Unit, g *unitGraph) error {
 		n := &g.nodes[i]
 		switch o := n.op.Op.(type) {
 		case *pb.Op_Source:
+			if len(n.inputs) > 0 {
+				return fmt.Errorf("source %q has inputs", o.Source.GetIdentifier())
+			}
 			if err := n.source(u, o.Source); err != nil {
 				return err
 			}

@@ -115,7 +115,7 @@ type details []detail
 type detail struct {
 	user int // index into Graph.names
 	meta *pb.OpMetadata
-	locs []place
+	locs placeList
 }
 
 // builder is the state of one Merge.
@@ -170,19 +170,10 @@ func (b *builder) add(user int, ug *unitGraph) error {
 	at := make([]int, len(ug.nodes)) // vertices
 	for i := range ug.nodes {
 		n := &ug.nodes[i]
-		if n.local != nil {
-			if err := n.local.finish(n); err != nil {
-				return err
-			}
-		}
-		for j, in := range n.inputs {
-			n.op.Inputs[j].Digest = string(g.Vertices[at[in]].Digest)
-		}
-		dt, err := deterministic.Marshal(n.op)
+		dt, dgst, err := n.encode(func(in int) digest.Digest { return g.Vertices[at[in]].Digest })
 		if err != nil {
-			return fmt.Errorf("encode op %s: %w", opName(n.op), err)
+			return err
 		}
-		dgst := digest.FromBytes(dt)
 		v, ok := g.index[dgst]
 		if !ok {
 			v = len(g.Vertices)
@@ -196,16 +187,33 @@ func (b *builder) add(user int, ug *unitGraph) error {
 			// Two ops of the unit became one.
 			same := &d[len(d)-1]
 			joinMetadata(same.meta, n.meta)
-			same.locs = addPlaces(same.locs, n.locs...)
+			same.locs.add(n.locs...)
 			continue
 		}
-		g.details[v] = append(d, detail{user: user, meta: n.meta, locs: addPlaces(nil, n.locs...)})
+		says := detail{user: user, meta: n.meta}
+		says.locs.add(n.locs...)
+		g.details[v] = append(d, says)
 		u.vertices = append(u.vertices, v)
 	}
 	if ug.root >= 0 {
 		u.root = at[ug.root]
 	}
 	return nil
+}
+
+// encode returns the canonical bytes of n, given the digests of its inputs.
+func (n *node) encode(input func(node int) digest.Digest) ([]byte, digest.Digest, error) {
+	if n.local != nil {
+		return n.finish()
+	}
+	for i, in := range n.inputs {
+		n.op.Inputs[i].Digest = string(input(in))
+	}
+	dt, err := deterministic.Marshal(n.op)
+	if err != nil {
+		return nil, "", fmt.Errorf("encode op %s: %w", opName(n.op), err)
+	}
+	return dt, digest.FromBytes(dt), nil
 }
 
 func newVertex(n *node, dgst digest.Digest, dt []byte) *Vertex {
@@ -240,7 +248,7 @@ func (b *builder) finish() {
 		key = key[:0]
 		for _, d := range g.details[i] {
 			key = binary.AppendUvarint(key, uint64(d.user))
-			for _, p := range d.locs {
+			for _, p := range d.locs.places {
 				v.Locations = append(v.Locations, Location{Unit: g.names[d.user], File: p.file, Ranges: p.ranges})
 			}
 		}

@@ -3,6 +3,7 @@ package llbmerge
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/moby/buildkit/solver/pb"
 	digest "github.com/opencontainers/go-digest"
@@ -42,15 +43,15 @@ func (b *builder) load(u Unit) (*unitGraph, error) {
 	names := make([]digest.Digest, last)
 	index := make(map[string]int, last)
 	for i, dt := range def.Def[:last] {
-		op := &pb.Op{}
-		if err := proto.Unmarshal(dt, op); err != nil {
+		op, err := decode(dt)
+		if err != nil {
 			return nil, fmt.Errorf("decode op %d of %d: %w", i+1, len(def.Def), err)
 		}
 		ops[i], names[i] = op, digest.FromBytes(dt)
 		index[string(names[i])] = i
 	}
-	var pointer pb.Op
-	if err := proto.Unmarshal(def.Def[last], &pointer); err != nil {
+	pointer, err := decode(def.Def[last])
+	if err != nil {
 		return nil, fmt.Errorf("decode op %d of %d: %w", last+1, len(def.Def), err)
 	}
 	if pointer.Op != nil || len(pointer.Inputs) != 1 {
@@ -115,6 +116,23 @@ func (b *builder) load(u Unit) (*unitGraph, error) {
 	return g, nil
 }
 
+// decode reads an op as nodes do. Their decoder sets no bound to nesting, so that
+// ops which might nest deep go through one that does first.
+func decode(dt []byte) (*pb.Op, error) {
+	const deep = 1 << 20
+	op := &pb.Op{}
+	if len(dt) > deep {
+		if err := proto.Unmarshal(dt, op); err != nil {
+			return nil, err
+		}
+		op.Reset()
+	}
+	if err := op.UnmarshalVT(dt); err != nil {
+		return nil, err
+	}
+	return op, nil
+}
+
 func resolve(index map[string]int, in *pb.Input) (int, error) {
 	i, ok := index[in.GetDigest()]
 	if !ok {
@@ -162,31 +180,46 @@ func places(src *pb.Source, files []*pb.SourceInfo, name string) ([]place, error
 	return list, nil
 }
 
-// samePlace reports whether x and y are one place.
-func samePlace(x, y place) bool {
-	if x.file != y.file || len(x.ranges) != len(y.ranges) {
-		return false
-	}
-	for i := range x.ranges {
-		a, b := x.ranges[i], y.ranges[i]
-		if a.GetStart().GetLine() != b.GetStart().GetLine() || a.GetStart().GetCharacter() != b.GetStart().GetCharacter() ||
-			a.GetEnd().GetLine() != b.GetEnd().GetLine() || a.GetEnd().GetCharacter() != b.GetEnd().GetCharacter() {
-			return false
-		}
-	}
-	return true
+// placeList is a list of places, each once.
+type placeList struct {
+	places []place
+	byFile map[*pb.SourceInfo][]int // for long lists, as of steps that many units share
 }
 
-// addPlaces appends those of more that are not in list.
-func addPlaces(list []place, more ...place) []place {
-next:
-	for _, p := range more {
-		for _, have := range list {
-			if samePlace(have, p) {
-				continue next
+func (l *placeList) add(places ...place) {
+	const long = 16
+	for _, p := range places {
+		if l.has(p) {
+			continue
+		}
+		if l.byFile == nil && len(l.places) == long {
+			l.byFile = map[*pb.SourceInfo][]int{}
+			for i, have := range l.places {
+				l.byFile[have.file] = append(l.byFile[have.file], i)
 			}
 		}
-		list = append(list, p)
+		if l.byFile != nil {
+			l.byFile[p.file] = append(l.byFile[p.file], len(l.places))
+		}
+		l.places = append(l.places, p)
 	}
-	return list
+}
+
+func (l *placeList) has(p place) bool {
+	if l.byFile != nil {
+		return slices.ContainsFunc(l.byFile[p.file], func(i int) bool { return samePlace(l.places[i], p) })
+	}
+	return slices.ContainsFunc(l.places, func(have place) bool { return samePlace(have, p) })
+}
+
+func samePlace(a, b place) bool {
+	return a.file == b.file && slices.EqualFunc(a.ranges, b.ranges, sameRange)
+}
+
+func sameRange(a, b *pb.Range) bool {
+	return samePosition(a.GetStart(), b.GetStart()) && samePosition(a.GetEnd(), b.GetEnd())
+}
+
+func samePosition(a, b *pb.Position) bool {
+	return a.GetLine() == b.GetLine() && a.GetCharacter() == b.GetCharacter()
 }

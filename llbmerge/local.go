@@ -38,6 +38,13 @@ type localGroup struct {
 	// everything is set when a member is not narrowed at all.
 	everything bool
 	paths      map[string]bool
+	// What finish makes of the group: the paths of all members and their
+	// attributes. The op is encoded once, for the first member; encoding a union
+	// of all units for each unit would take quadratic time.
+	follow []string
+	attrs  map[string]string
+	bytes  []byte
+	digest digest.Digest
 }
 
 // parseLocal reads the attributes of a local source that is called name in the
@@ -96,18 +103,25 @@ func parseList(v string) ([]string, error) {
 // cleanPath returns p as a node sees it, relative to the directory.
 func cleanPath(p string) string { return path.Join(".", p) }
 
-// joinGroup puts l into the group of the sources that it may become one with.
+// joinGroup puts n into the group of the sources that it may become one with.
 // widening tells that its users cannot see more files than they select.
-func (b *builder) joinGroup(l *localSource, widening bool) error {
+func (b *builder) joinGroup(n *node, widening bool) error {
+	l := n.local
 	everything := len(l.FollowPaths) == 0 && len(l.IncludePatterns) == 0
 	alone := !everything && !(widening && len(l.FollowPaths) > 0 && !slices.ContainsFunc(l.FollowPaths, isOdd))
+	n.op.Op = nil // written by finish
+	rest, err := deterministic.Marshal(n.op)
+	if err != nil {
+		return fmt.Errorf("local source %q: %w", l.Name, err)
+	}
 	id := struct {
 		Name             string
 		Include, Exclude []string
 		Attrs            map[string]string
+		Rest             []byte // platform and constraints
 		Alone            bool
 		Follow           []string
-	}{l.Name, l.IncludePatterns, l.ExcludePatterns, l.attrs, alone, nil}
+	}{l.Name, l.IncludePatterns, l.ExcludePatterns, l.attrs, rest, alone, nil}
 	if alone {
 		id.Follow = l.FollowPaths
 	}
@@ -128,54 +142,74 @@ func (b *builder) joinGroup(l *localSource, widening bool) error {
 	return nil
 }
 
-// followPaths returns the paths of all members.
-func (g *localGroup) followPaths() []string {
-	if g.everything || len(g.paths) == 0 {
-		return nil
+// finish writes the local source of n, as its group has it, into the op and the
+// metadata, and returns the op's bytes and digest.
+func (n *node) finish() ([]byte, digest.Digest, error) {
+	l, g := n.local, n.local.group
+	if g.attrs == nil {
+		if err := g.finish(l); err != nil {
+			return nil, "", fmt.Errorf("local source %q: %w", l.Name, err)
+		}
 	}
-	list := make([]string, 0, len(g.paths))
-	for p := range g.paths {
-		list = append(list, p)
-	}
-	slices.Sort(list)
-	return list
-}
-
-// finish writes l into its op and metadata.
-func (l *localSource) finish(n *node) error {
-	l.FollowPaths = l.group.followPaths()
-	attrs := l.attrs
-	attrs[pb.AttrSharedKeyHint] = l.group.hint
+	l.FollowPaths = g.follow
 	caps := n.meta.Caps
 	if caps == nil {
 		caps = map[string]bool{}
 		n.meta.Caps = caps
 	}
-	caps[string(pb.CapSourceLocal)] = true
-	caps[string(pb.CapSourceLocalSharedKeyHint)] = true
 	delete(caps, string(pb.CapSourceLocalUnique))
 	delete(caps, string(pb.CapSourceLocalSessionID))
-	for _, list := range []struct {
-		attr   string
-		cap    string
-		values []string
-	}{
-		{pb.AttrFollowPaths, string(pb.CapSourceLocalFollowPaths), l.FollowPaths},
-		{pb.AttrIncludePatterns, string(pb.CapSourceLocalIncludePatterns), l.IncludePatterns},
-		{pb.AttrExcludePatterns, string(pb.CapSourceLocalExcludePatterns), l.ExcludePatterns},
+	caps[string(pb.CapSourceLocal)] = true
+	for attr, c := range localCaps {
+		if _, ok := g.attrs[attr]; ok {
+			caps[c] = true
+		} else {
+			delete(caps, c)
+		}
+	}
+	n.op.Op = &pb.Op_Source{Source: &pb.SourceOp{Identifier: "local://" + l.Name, Attrs: g.attrs}}
+	if g.bytes == nil {
+		dt, err := deterministic.Marshal(n.op)
+		if err != nil {
+			return nil, "", fmt.Errorf("encode local source %q: %w", l.Name, err)
+		}
+		g.bytes, g.digest = dt, digest.FromBytes(dt)
+	}
+	return g.bytes, g.digest, nil
+}
+
+// localCaps are the capabilities that attributes ask for.
+var localCaps = map[string]string{
+	pb.AttrSharedKeyHint:   string(pb.CapSourceLocalSharedKeyHint),
+	pb.AttrFollowPaths:     string(pb.CapSourceLocalFollowPaths),
+	pb.AttrIncludePatterns: string(pb.CapSourceLocalIncludePatterns),
+	pb.AttrExcludePatterns: string(pb.CapSourceLocalExcludePatterns),
+}
+
+// finish computes what the members have in common; l is one of them.
+func (g *localGroup) finish(l *localSource) error {
+	if !g.everything {
+		for p := range g.paths {
+			g.follow = append(g.follow, p)
+		}
+		slices.Sort(g.follow)
+	}
+	g.attrs = l.attrs
+	g.attrs[pb.AttrSharedKeyHint] = g.hint
+	for attr, values := range map[string][]string{
+		pb.AttrFollowPaths:     g.follow,
+		pb.AttrIncludePatterns: l.IncludePatterns,
+		pb.AttrExcludePatterns: l.ExcludePatterns,
 	} {
-		if len(list.values) == 0 {
-			delete(caps, list.cap)
+		if len(values) == 0 {
 			continue
 		}
-		dt, err := json.Marshal(list.values)
+		dt, err := json.Marshal(values)
 		if err != nil {
-			return fmt.Errorf("local source %q: %w", l.Name, err)
+			return err
 		}
-		attrs[list.attr] = string(dt)
-		caps[list.cap] = true
+		g.attrs[attr] = string(dt)
 	}
-	n.op.Op = &pb.Op_Source{Source: &pb.SourceOp{Identifier: "local://" + l.Name, Attrs: attrs}}
 	return nil
 }
 
@@ -284,11 +318,11 @@ func (b *builder) groupLocals(g *unitGraph) error {
 			}
 		}
 	}
-	for i, n := range g.nodes {
-		if n.local == nil {
+	for i := range g.nodes {
+		if g.nodes[i].local == nil {
 			continue
 		}
-		if err := b.joinGroup(n.local, !seen[i]); err != nil {
+		if err := b.joinGroup(&g.nodes[i], !seen[i]); err != nil {
 			return err
 		}
 	}

@@ -370,6 +370,14 @@ func TestErrors(t *testing.T) {
 			op := encode(&pb.Op{Inputs: []*pb.Input{{Digest: "sha256:y"}}, Op: &pb.Op_Merge{Merge: &pb.MergeOp{}}})
 			return &pb.Definition{Def: [][]byte{op, encode(&pb.Op{Inputs: []*pb.Input{{Digest: string(digest.FromBytes(op))}}})}}
 		}()},
+		`source "local://context" has inputs`: {Definition: func() *pb.Definition {
+			op := encode(&pb.Op{Inputs: []*pb.Input{{Digest: name}}, Op: &pb.Op_Source{Source: &pb.SourceOp{Identifier: "local://context"}}})
+			return &pb.Definition{Def: [][]byte{base, op, encode(&pb.Op{Inputs: []*pb.Input{{Digest: string(digest.FromBytes(op))}}})}}
+		}()},
+		`encode op`: {Definition: func() *pb.Definition {
+			op := []byte("\x12\x05\x0a\x03\x0a\x01\xff") // an exec with an argument that is no text
+			return &pb.Definition{Def: [][]byte{op, encode(&pb.Op{Inputs: []*pb.Input{{Digest: string(digest.FromBytes(op))}}})}}
+		}()},
 		`the last op of the definition does not point at one result`: {Definition: &pb.Definition{Def: [][]byte{base}}},
 		`local source "context" has no identity`:                     {Definition: localUnit("", "").Definition, Locals: map[string]string{"other": "x"}},
 		`attribute local.followpaths`:                                localUnit(pb.AttrFollowPaths, "{"),
@@ -379,7 +387,7 @@ func TestErrors(t *testing.T) {
 			Locations: map[string]*pb.Locations{name: {Locations: []*pb.Location{{SourceIndex: 3}}}},
 		}}},
 		`file 0 of the source map is missing`: {Definition: &pb.Definition{Def: [][]byte{base, pointer}, Source: &pb.Source{Infos: []*pb.SourceInfo{nil}}}},
-		`encode op`:                           {Definition: localUnit("", "").Definition, Locals: map[string]string{"context": "\xff"}},
+		`encode local source`:                 {Definition: localUnit("", "").Definition, Locals: map[string]string{"context": "\xff"}},
 	} {
 		u.ID = "broken"
 		_, err := Merge([]Unit{good, u})

@@ -55,8 +55,12 @@ func (p *plot) newOp(i int) plotOp {
 	}
 	switch p.rng.IntN(10) {
 	case 0:
-		in := []int{pick(), pick()}
-		return plotOp{inputs: in, op: &pb.Op{Op: &pb.Op_Merge{Merge: &pb.MergeOp{Inputs: []*pb.MergeInput{{Input: 0}, {Input: 1}}}}}}
+		in, op := []int{i - 1}, &pb.MergeOp{Inputs: []*pb.MergeInput{{Input: 0}}}
+		for len(in) < 5 {
+			op.Inputs = append(op.Inputs, &pb.MergeInput{Input: int64(len(in))})
+			in = append(in, pick())
+		}
+		return plotOp{inputs: in, op: &pb.Op{Op: &pb.Op_Merge{Merge: op}}}
 	case 1, 2, 3, 4:
 		src := files[p.rng.IntN(len(files))]
 		return plotOp{

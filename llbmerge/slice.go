@@ -78,26 +78,26 @@ type slicer struct {
 // vertex appends a vertex.
 func (s *slicer) vertex(i int) {
 	v, d := s.graph.Vertices[i], s.graph.details[i]
-	var locs []place
+	var locs placeList
 	s.users = s.users[:0]
 	for _, x := range d {
 		if s.in[x.user] {
 			s.users = append(s.users, s.graph.names[x.user])
-			locs = addPlaces(locs, x.locs...)
+			locs.add(x.locs.places...)
 		}
 	}
 	md := d.metadata(s.in)
 	addUsers(md, v.Op, s.users)
 	s.def.Def = append(s.def.Def, v.Bytes)
 	s.def.Metadata[string(v.Digest)] = md
-	if len(locs) == 0 {
+	if len(locs.places) == 0 {
 		return
 	}
 	if s.def.Source == nil {
 		s.def.Source = &pb.Source{Locations: map[string]*pb.Locations{}}
 	}
 	list := &pb.Locations{}
-	for _, p := range locs {
+	for _, p := range locs.places {
 		at, ok := s.files[p.file]
 		if !ok {
 			at = int32(len(s.def.Source.Infos))

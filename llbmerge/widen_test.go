@@ -1,0 +1,141 @@
+package llbmerge
+
+import (
+	"context"
+	"fmt"
+	gofs "io/fs"
+	"math/rand/v2"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"github.com/tonistiigi/fsutil"
+)
+
+// The argument in the package documentation, against the filter that decides what
+// is sent to a node: whatever other units need, what a unit selects of a widened
+// directory is what it selects of its own.
+func TestWideningShowsNoMore(t *testing.T) {
+	for seed := range uint64(60) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			rng := rand.New(rand.NewPCG(seed, 2))
+			dir := randomTree(t, rng)
+			excludes := [][]string{nil, {"*/a.md"}, {"**/*.md", "!x/a.md"}, {"y", "!y/b.go"}}[rng.IntN(4)]
+			mine, others := randomPaths(rng), randomPaths(rng)
+			narrow := transfer(t, dir, mine, excludes)
+			wide := transfer(t, dir, append(slices.Clone(mine), others...), excludes)
+			for p := range narrow {
+				require.Equal(t, narrow[p], wide[p], "nothing is lost")
+			}
+			for _, p := range mine {
+				require.Equal(t, selection(narrow, p), selection(wide, p), "%s of %v besides %v", p, mine, others)
+			}
+		})
+	}
+}
+
+var fileNames = []string{"a.md", "b.go", "c.js", "x", "y", "z"}
+
+// randomTree returns a directory of files, directories and links.
+func randomTree(t *testing.T, rng *rand.Rand) string {
+	root := t.TempDir()
+	var fill func(dir string, depth int)
+	fill = func(dir string, depth int) {
+		for _, name := range fileNames {
+			p := filepath.Join(dir, name)
+			switch n := rng.IntN(10); {
+			case n < 3:
+			case n == 3:
+				to := fileNames[rng.IntN(len(fileNames))]
+				if rng.IntN(2) == 0 {
+					to = "/" + path.Join(to, fileNames[rng.IntN(len(fileNames))])
+				}
+				if to != name { // a link to itself is an error in any build
+					require.NoError(t, os.Symlink(to, p))
+				}
+			case n < 7 && depth < 3:
+				require.NoError(t, os.Mkdir(p, 0o755))
+				fill(p, depth+1)
+			default:
+				require.NoError(t, os.WriteFile(p, nil, 0o600))
+			}
+		}
+	}
+	fill(root, 0)
+	return root
+}
+
+// randomPaths returns paths as they stand in Dockerfiles.
+func randomPaths(rng *rand.Rand) []string {
+	elems := append([]string{"*", "?", "*.go", "a*"}, fileNames...)
+	paths := make([]string, 1+rng.IntN(3))
+	for i := range paths {
+		for range 1 + rng.IntN(3) {
+			paths[i] = path.Join(paths[i], elems[rng.IntN(len(elems))])
+		}
+		if isOdd(paths[i]) {
+			panic(paths[i])
+		}
+	}
+	return paths
+}
+
+// transfer returns what a session sends of a directory.
+func transfer(t *testing.T, dir string, follow, excludes []string) map[string]string {
+	disk, err := fsutil.NewFS(dir)
+	require.NoError(t, err)
+	filtered, err := fsutil.NewFilterFS(disk, &fsutil.FilterOpt{FollowPaths: follow, ExcludePatterns: excludes})
+	require.NoError(t, err)
+	sent := map[string]string{}
+	require.NoError(t, filtered.Walk(context.Background(), "", func(p string, entry gofs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := entry.Info()
+		if err != nil {
+			return err
+		}
+		sent[filepath.ToSlash(p)] = info.Mode().String()
+		if info.Mode()&gofs.ModeSymlink != 0 {
+			to, err := os.Readlink(filepath.Join(dir, p))
+			if err != nil {
+				return err
+			}
+			sent[filepath.ToSlash(p)] += " " + to
+		}
+		return nil
+	}))
+	return sent
+}
+
+// selection returns what a copy of p takes: the files that p matches, and those
+// below them.
+func selection(sent map[string]string, p string) []string {
+	var list []string
+	for name, what := range sent {
+		for top := name; top != "."; top = path.Dir(top) {
+			if ok, _ := path.Match(p, top); ok {
+				list = append(list, name+" "+what)
+				break
+			}
+		}
+	}
+	slices.Sort(list)
+	return list
+}
+
+func TestOddPaths(t *testing.T) {
+	for p, odd := range map[string]bool{
+		"a": false, "a/b": false, "*.go": false, "a/**/b?": false, "a+b": false, "(a)": false,
+		"!a": true, " a": true, "a ": true, "..": true, "../a": true, "[a]": true, `a\*`: true, "a+*": true, "(*": true, ".": true,
+	} {
+		require.Equal(t, odd, isOdd(p), p)
+	}
+	require.Equal(t, "a/b", strings.Join([]string{cleanPath("/a/./b/")}, ""))
+	require.Equal(t, ".", cleanPath("/"))
+	require.Equal(t, ".", cleanPath(""))
+}
