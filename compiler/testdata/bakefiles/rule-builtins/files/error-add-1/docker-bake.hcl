@@ -1,0 +1,3 @@
+target "default" {
+  args = { R = jsonencode(add("a", 1)) }
+}

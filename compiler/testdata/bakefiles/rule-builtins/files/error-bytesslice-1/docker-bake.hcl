@@ -1,0 +1,3 @@
+target "default" {
+  args = { R = jsonencode(bytesslice("ab", 0, 1)) }
+}

@@ -1,0 +1,3 @@
+target "default" {
+  args = { R = jsonencode(chunklist(["a"], -1)) }
+}

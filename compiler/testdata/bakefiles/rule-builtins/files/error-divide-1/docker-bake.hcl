@@ -1,0 +1,3 @@
+target "default" {
+  args = { R = jsonencode(divide(1, 0)) }
+}

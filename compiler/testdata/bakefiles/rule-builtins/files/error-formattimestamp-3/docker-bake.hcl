@@ -1,0 +1,3 @@
+target "default" {
+  args = { R = jsonencode(formattimestamp("X", 1.5)) }
+}

@@ -1,0 +1,3 @@
+target "default" {
+  args = { R = jsonencode(indexof(["a"], "b")) }
+}

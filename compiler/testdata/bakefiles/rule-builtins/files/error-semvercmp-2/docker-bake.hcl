@@ -1,0 +1,3 @@
+target "default" {
+  args = { R = jsonencode(semvercmp("1.0.0", "!!")) }
+}

@@ -1,0 +1,3 @@
+target "default" {
+  args = { R = jsonencode(slice(["a"], 0, 5)) }
+}

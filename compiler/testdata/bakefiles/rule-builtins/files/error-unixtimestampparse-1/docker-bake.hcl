@@ -1,0 +1,3 @@
+target "default" {
+  args = { R = jsonencode(unixtimestampparse(1.5)) }
+}

@@ -1,0 +1,3 @@
+target "default" {
+  args = { R = jsonencode(uuidv5("dns")) }
+}
