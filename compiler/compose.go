@@ -136,7 +136,10 @@ func readDotEnv(name string) ([]byte, error) {
 
 // base returns what compose-go takes as its working directory: "" when Dir is
 // where the process runs, which keeps all paths relative, those in messages too;
-// Dir itself otherwise, so that the files that others name are found.
+// Dir itself otherwise, so that the files that others name are found. The paths of
+// targets are relative to Dir either way. Only of a file that is included by an
+// included one does compose-go, given "", get the directory wrong; upstream
+// prints it so, and so does a command, which runs in Dir.
 func (o composeOptions) base() string {
 	dir, err := filepath.Abs(o.Dir)
 	if err != nil {
@@ -299,8 +302,12 @@ func moveEnvFiles(model map[string]any, base string) {
 }
 
 // parseCompose reads compose files as one project: a target for each service
-// with a build section, in the order of their names, and the group "default" of
-// them all if there is any service.
+// with a build section, and the group "default" of them all if there is any
+// service.
+//
+// Upstream takes services and ulimits in random order. Here they come in the byte
+// order of their names, so that of two services whose names become one target,
+// the later name wins.
 func parseCompose(ctx context.Context, files []sourceFile, opt composeOptions) ([]*definition, []ir.Group, error) {
 	env, err := opt.environment()
 	if err != nil {

@@ -327,12 +327,6 @@ func parseSecret(s string) (ir.Secret, error) {
 	return secret, nil
 }
 
-// secretFromMap returns the secret of an object; keys it does not know, "type"
-// among them, say nothing.
-func secretFromMap(m map[string]string) (ir.Secret, error) {
-	return ir.Secret{ID: m["id"], Src: m["src"], Env: m["env"]}, nil
-}
-
 // parseSSHs parses the strings of an ssh list.
 func parseSSHs(list []string) ([]ir.SSH, error) { return parseEach(list, parseSSH) }
 
@@ -343,12 +337,6 @@ func parseSSH(s string) (ir.SSH, error) {
 		return ir.SSH{ID: id}, nil
 	}
 	return ir.SSH{ID: id, Paths: strings.Split(paths, ",")}, nil
-}
-
-// sshFromMap returns the entry of an object, of which "paths" is the only value
-// that is a list.
-func sshFromMap(m map[string]string, paths []string) (ir.SSH, error) {
-	return ir.SSH{ID: m["id"], Paths: paths}, nil
 }
 
 // compareSSH orders entries by ID, then by paths.

@@ -213,14 +213,6 @@ func TestElementsFromMap(t *testing.T) {
 	require.Equal(t, ir.CacheEntry{Type: "local", Attrs: map[string]string{"src": "x"}}, c)
 	_, err = cacheEntryFromMap(map[string]string{"src": "x"})
 	require.EqualError(t, err, `type required for "{\"src\":\"x\"}"`)
-
-	s, err := secretFromMap(map[string]string{"id": "a", "src": "f", "type": "env"})
-	require.NoError(t, err)
-	require.Equal(t, ir.Secret{ID: "a", Src: "f"}, s)
-
-	h, err := sshFromMap(map[string]string{"id": "a"}, []string{"k"})
-	require.NoError(t, err)
-	require.Equal(t, ir.SSH{ID: "a", Paths: []string{"k"}}, h)
 }
 
 func FuzzElements(f *testing.F) {
