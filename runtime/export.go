@@ -39,8 +39,8 @@ type output struct {
 
 // outputs translates the outputs of t, with the rules of buildx for names, push
 // and destinations. Relative destinations stand against dir; stdout takes the
-// archives whose destination is "-"; load takes those of the docker type without
-// a destination.
+// archives whose destination is "-"; load takes those of the docker and oci types
+// without a destination.
 func outputs(t *ir.Target, dir string, stdout io.Writer, load func(ctx context.Context) (io.WriteCloser, error)) ([]output, error) {
 	var list []output
 	for _, o := range t.Outputs {
@@ -130,7 +130,7 @@ func archive(out output, o ir.Output, dest string, stdout io.Writer, load func(c
 	case dest == "-":
 		out.entry.Output = func(map[string]string) (io.WriteCloser, error) { return keepOpen{stdout}, nil }
 		return out, nil
-	case dest == "" && o.Type == bkclient.ExporterDocker && load != nil:
+	case dest == "" && load != nil && (o.Type == bkclient.ExporterDocker || o.Type == bkclient.ExporterOCI):
 		out.entry.Output = func(map[string]string) (io.WriteCloser, error) { return load(context.Background()) }
 		return out, nil
 	case dest == "":

@@ -9,7 +9,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"time"
+
+	"github.com/moby/buildkit/util/progress/progressui"
 
 	"github.com/dbake/dbake/cmd/dbake/internal/view"
 	"github.com/dbake/dbake/compiler"
@@ -30,9 +34,10 @@ type buildCmd struct {
 
 	Print        bool   `help:"Print the resolved definition as JSON and build nothing."`
 	List         string `placeholder:"WHAT" help:"List targets or variables and build nothing; type=WHAT,format=json for JSON."`
-	Progress     string `default:"auto" env:"BUILDKIT_PROGRESS" placeholder:"MODE" help:"How progress is shown: auto, plain, tty, quiet or rawjson."`
+	Progress     string `default:"auto" placeholder:"MODE" help:"How progress is shown: auto, plain, tty, quiet or rawjson ($$BUILDKIT_PROGRESS replaces auto)."`
 	MetadataFile string `placeholder:"FILE" help:"Write the digests and descriptors of what was built, as JSON by target."`
 	KeepGoing    bool   `short:"k" help:"When a target fails, still build all that does not depend on it."`
+	Jobs         int    `placeholder:"N" help:"Build at most N targets at once over all nodes (default: as many as the nodes have slots)."`
 	NoSteal      bool   `help:"Let no node take over what was planned for another."`
 }
 
@@ -43,15 +48,44 @@ func (c *buildCmd) Run(ctx contextBinding, a *app) (err error) {
 	if c.Print || c.List != "" {
 		return c.describe(ctx, a)
 	}
+	if env := a.env["BUILDKIT_PROGRESS"]; env != "" && c.Progress == string(progressui.AutoMode) {
+		c.Progress = env
+	}
 	mode, err := view.ParseMode(c.Progress)
 	if err != nil {
 		return usageError{err}
 	}
+	call, err := c.callFlag()
+	if err != nil {
+		return usageError{err}
+	}
+	if call.method != "" {
+		return c.callAll(ctx, a, mode, call)
+	}
+	return c.build(ctx, a, mode, call)
+}
+
+// build builds the targets that are to be built, then answers for the others.
+func (c *buildCmd) build(ctx context.Context, a *app, mode progressui.DisplayMode, call callFlag) (err error) {
 	nodes, err := a.findNodes(ctx, &c.nodeFlags)
 	if err != nil {
 		return err
 	}
-	project, err := a.compile(ctx, &c.definitionFlags, nodes.environment(a.env))
+	all, err := a.compile(ctx, &c.definitionFlags, nodes.environment(a.env))
+	if err != nil {
+		return err
+	}
+	if err := a.admit(ctx, all, &c.definitionFlags, mode); err != nil {
+		return err
+	}
+	called, project := split(all)
+	if len(project.Targets) == 0 {
+		return c.answer(ctx, a, all, nodes, nil, call)
+	}
+	if len(called) == 0 {
+		a.warnNoOutput(project)
+	}
+	project, load, err := a.prepareLoad(ctx, project)
 	if err != nil {
 		return err
 	}
@@ -84,6 +118,7 @@ func (c *buildCmd) Run(ctx contextBinding, a *app) (err error) {
 	if err != nil {
 		return err
 	}
+	request.Load = load
 
 	progress, err := view.NewProgress(a.stderr, mode, len(infos) > 1)
 	if err != nil {
@@ -91,26 +126,94 @@ func (c *buildCmd) Run(ctx contextBinding, a *app) (err error) {
 	}
 	result, err := pool.Run(ctx, request, progress.Observe)
 	progress.Close()
+	if mode != progressui.QuietMode && mode != progressui.RawJSONMode {
+		view.Warnings(a.stderr, build.Warnings(), a.debug)
+	}
 	if result == nil {
 		return err
 	}
 	if rememberErr := a.remember(build, history, infos, result); rememberErr != nil {
 		fmt.Fprintf(a.stderr, "WARNING: %v\n", rememberErr)
 	}
-	if c.Progress != "quiet" || err != nil {
+	if mode != progressui.QuietMode || err != nil {
 		view.Summary(a.stderr, result, p.Bound)
 	}
 	if err != nil {
 		return err
 	}
+	if len(called) > 0 {
+		return c.answer(ctx, a, all, nodes, metadata(result), call)
+	}
 	if c.MetadataFile != "" {
-		return a.writeMetadata(c.MetadataFile, result)
+		return a.writeMetadata(c.MetadataFile, metadata(result))
 	}
 	return nil
 }
 
+// admit checks that nothing is asked for that cannot be done or was not granted.
+func (a *app) admit(ctx context.Context, p *ir.Project, f *definitionFlags, mode progressui.DisplayMode) error {
+	if err := refusePolicies(p); err != nil {
+		return err
+	}
+	return a.authorize(ctx, p, f, mode == progressui.RawJSONMode)
+}
+
+// refusePolicies refuses what targets ask of source policies, and --policy, which
+// is a value of all targets. A policy beside a Dockerfile is found, and refused,
+// where the Dockerfile is compiled.
+func refusePolicies(p *ir.Project) error {
+	for _, t := range p.Targets {
+		asks := false
+		for _, policy := range t.Policy {
+			if policy.Disabled {
+				asks = false
+				break
+			}
+			asks = asks || policy.Filename != "" || policy.Strict != nil || policy.LogLevel != nil
+		}
+		if asks {
+			return &ir.SourceError{
+				Range:   t.Origin("policy"),
+				Summary: fmt.Sprintf("the source policies of target %s cannot be enforced", t.Name),
+				Detail:  "dbake does not evaluate Rego policies; build with docker buildx, or without policies: --policy disabled=true",
+			}
+		}
+	}
+	return nil
+}
+
+// envNoDefaultLoad says that results are meant to stay in the cache.
+const envNoDefaultLoad = "BUILDX_NO_DEFAULT_LOAD"
+
+// warnNoOutput names the targets whose result is going nowhere.
+func (a *app) warnNoOutput(p *ir.Project) {
+	if off, err := strconv.ParseBool(a.env[envNoDefaultLoad]); err == nil && off {
+		return
+	}
+	var names []string
+	for _, t := range p.Targets {
+		if !t.Linked && len(t.Outputs) == 0 {
+			names = append(names, t.Name)
+		}
+	}
+	if len(names) == 0 {
+		return
+	}
+	which := ""
+	if len(names) > 1 || names[0] != "default" {
+		which = " for " + strings.Join(names, ", ") + " target(s)"
+	}
+	fmt.Fprintf(a.stderr, "WARNING: No output specified%s. Build result will only remain in the build cache. To push result image into registry use --push or to load image into docker use --load\n", which)
+}
+
 // describe prints the definition instead of building it.
 func (c *buildCmd) describe(ctx context.Context, a *app) error {
+	if _, err := parseAllow(c.Allow); err != nil {
+		return usageError{err}
+	}
+	if _, err := c.callFlag(); err != nil {
+		return usageError{err}
+	}
 	var nodes *nodes
 	if len(c.Nodes) > 0 {
 		var err error
@@ -140,8 +243,7 @@ func (c *buildCmd) request(ctx context.Context, a *app, project *ir.Project, bui
 			Dirs: build.Locals(), Secrets: map[string]runtime.SecretSource{}, SSH: map[string][]string{},
 			Env: a.env, SharedKey: a.sharedKey(project.Dir),
 		},
-		Entitlements: build.Entitlements(),
-		Dir:          project.Dir, Stdout: a.stdout,
+		Dir: project.Dir, Stdout: a.stdout,
 	}
 	for id, s := range build.Secrets {
 		r.Inputs.Secrets[id] = runtime.SecretSourceOf(s, a.env, a.path)
@@ -150,6 +252,9 @@ func (c *buildCmd) request(ctx context.Context, a *app, project *ir.Project, bui
 		r.Inputs.SSH[id] = s.Paths
 	}
 	var err error
+	if r.Entitlements, err = entitled(build.Units); err != nil {
+		return nil, err
+	}
 	if r.Cache, err = a.caches(ctx, c.CacheRegistry, build); err != nil {
 		return nil, err
 	}
@@ -270,8 +375,8 @@ func (a *app) sharedKey(dir string) string {
 	return hex.EncodeToString(sum[:16])
 }
 
-// writeMetadata writes the exporters' responses by target, all or nothing.
-func (a *app) writeMetadata(name string, r *runtime.Result) error {
+// metadata returns the exporters' responses by target.
+func metadata(r *runtime.Result) map[string]map[string]any {
 	byTarget := map[string]map[string]any{}
 	for _, j := range r.Jobs {
 		if byTarget[j.Target] == nil {
@@ -281,6 +386,11 @@ func (a *app) writeMetadata(name string, r *runtime.Result) error {
 			byTarget[j.Target][k] = v
 		}
 	}
+	return byTarget
+}
+
+// writeMetadata writes what is told about each target, all or nothing.
+func (a *app) writeMetadata(name string, byTarget map[string]map[string]any) error {
 	dt, err := json.MarshalIndent(byTarget, "", "  ")
 	if err != nil {
 		return fmt.Errorf("encode metadata: %w", err)

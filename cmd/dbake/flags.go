@@ -10,12 +10,12 @@ type definitionFlags struct {
 	Var        []string `sep:"none" placeholder:"NAME=VALUE" help:"Set a variable of the definition. Repeatable."`
 	NoCache    *bool    `help:"Run every step anew."`
 	Pull       *bool    `help:"Ask the registry for every base image again."`
-	Call       string   `placeholder:"METHOD" help:"Evaluate the targets by another method: check, outline or targets."`
+	Call       string   `placeholder:"METHOD" help:"Ask about the Dockerfiles instead of building: check, outline or targets; METHOD,format=json for JSON, METHOD,ignorestatus=true to exit with 0 whatever the answer."`
 	Check      bool     `help:"Same as --call=check."`
 	SBOM       string   `name:"sbom" placeholder:"VALUE" help:"Same as --set \"*.attest=type=sbom\"."`
 	Provenance string   `placeholder:"VALUE" help:"Same as --set \"*.attest=type=provenance\"."`
-	Policy     []string `sep:"none" placeholder:"OPTION" help:"Source policy options for all targets."`
-	Allow      []string `sep:"none" placeholder:"ENTITLEMENT" help:"Grant what a build asks for: network.host, security.insecure, ssh, fs=PATH, fs.read=PATH, fs.write=PATH. Repeatable."`
+	Policy     []string `sep:"none" placeholder:"OPTION" help:"Source policy options, as docker buildx bake takes them; policies are printed but not evaluated, so a build takes disabled=true only."`
+	Allow      []string `sep:"none" placeholder:"ENTITLEMENT" help:"Grant what a build asks for: network.host, security.insecure, device, ssh, fs=PATH, fs.read=PATH, fs.write=PATH, buildx.local.delete. PATH may be *. Repeatable."`
 	Push       bool     `help:"Push every image to its registry."`
 	Load       bool     `help:"Load every image into the local Docker engine."`
 
@@ -31,7 +31,6 @@ type nodeFlags struct {
 	Builder   string   `placeholder:"NAME" help:"Use the nodes of this buildx builder ($BUILDX_BUILDER)."`
 	StateDir  string   `placeholder:"DIR" help:"Where local nodes and the local registry keep their state (default: dbake in the user's data directory)."`
 	Buildkitd string   `placeholder:"FILE" help:"The buildkitd to start local nodes with (default: beside dbake, then on PATH)."`
-	Jobs      int      `placeholder:"N" help:"Build at most N targets at once over all nodes (default: as many as the nodes have slots)."`
 }
 
 // planFlags say how the work is divided.

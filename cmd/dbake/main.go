@@ -41,6 +41,9 @@ type app struct {
 	stdout, stderr io.Writer
 	dir            string            // the absolute working directory
 	env            map[string]string // the environment; nothing reads another
+
+	args  []string // the command line, without the name of the command
+	debug bool
 }
 
 // cli is the command line. Help text is the manual: every flag tells what it does
@@ -98,6 +101,7 @@ func run(args []string, a *app) (status int) {
 		return 2
 	}
 
+	a.args, a.debug = args, c.Debug
 	ctx, stop := a.interruptible()
 	defer stop()
 	err = kctx.Run(a, contextBinding{ctx})

@@ -26,6 +26,13 @@ type planCmd struct {
 }
 
 func (c *planCmd) Run(ctx contextBinding, a *app) (err error) {
+	call, err := c.callFlag()
+	if err == nil && call.method != "" {
+		err = errors.New("--call and --check ask about Dockerfiles and build nothing: there is nothing to plan")
+	}
+	if err != nil {
+		return usageError{err}
+	}
 	nodes, err := a.findNodes(ctx, &c.nodeFlags)
 	if err != nil {
 		return err
@@ -33,6 +40,15 @@ func (c *planCmd) Run(ctx contextBinding, a *app) (err error) {
 	project, err := a.compile(ctx, &c.definitionFlags, nodes.environment(a.env))
 	if err != nil {
 		return err
+	}
+	if err := refusePolicies(project); err != nil {
+		return err
+	}
+	if err := a.warnPrivileges(project, &c.definitionFlags); err != nil {
+		return err
+	}
+	if _, project = split(project); len(project.Targets) == 0 {
+		return errors.New("none of the targets is to be built: all have the attribute call")
 	}
 	opts := a.frontendOptions(nodes, nil, nil)
 	opts.Resolver = frontend.NewRegistryResolver(frontend.RegistryOptions{

@@ -1,0 +1,254 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	gateway "github.com/moby/buildkit/frontend/gateway/client"
+	"github.com/moby/buildkit/util/progress/progressui"
+	"github.com/tonistiigi/go-csvvalue"
+
+	"github.com/dbake/dbake/cmd/dbake/internal/view"
+	"github.com/dbake/dbake/compiler/ir"
+	"github.com/dbake/dbake/frontend"
+	"github.com/dbake/dbake/runtime"
+)
+
+// callFlag is the value of --call.
+type callFlag struct {
+	method       string // "" is to build
+	json         bool
+	ignoreStatus bool
+}
+
+// callFlag reads --call and --check.
+func (f *definitionFlags) callFlag() (callFlag, error) {
+	if f.Call == "" {
+		if f.Check {
+			return callFlag{method: frontend.Method("check")}, nil
+		}
+		return callFlag{}, nil
+	}
+	fields, err := csvvalue.Fields(f.Call, nil)
+	if err != nil {
+		return callFlag{}, fmt.Errorf("invalid value %q for --call: %w", f.Call, err)
+	}
+	var c callFlag
+	named := false
+	for _, field := range fields {
+		key, value, ok := strings.Cut(field, "=")
+		switch {
+		case !ok && named:
+			return callFlag{}, fmt.Errorf("invalid print value: %s", f.Call)
+		case !ok:
+			c.method, named = frontend.Method(field), true
+		case key == "format":
+			c.json = value == "json"
+		case key == "ignorestatus":
+			if c.ignoreStatus, err = strconv.ParseBool(value); err != nil {
+				return callFlag{}, fmt.Errorf("invalid ignorestatus print value: %s: %w", value, err)
+			}
+		default:
+			return callFlag{}, fmt.Errorf("invalid print field: %s", field)
+		}
+	}
+	if f.Check && c.method != frontend.Method("check") {
+		return callFlag{}, fmt.Errorf("--check and --call=%s exclude each other", f.Call)
+	}
+	return c, nil
+}
+
+// split divides the targets of p into those that ask for something other than a
+// build and a project of the others. What the others link to is built for them,
+// whatever it asks for itself.
+func split(p *ir.Project) (called []*ir.Target, build *ir.Project) {
+	needed := map[string]bool{}
+	for i := len(p.Targets) - 1; i >= 0; i-- {
+		// Links point to earlier targets only.
+		if t := p.Targets[i]; frontend.Method(t.Call) == "" || needed[t.Name] {
+			for _, name := range t.Links() {
+				needed[name] = true
+			}
+		}
+	}
+	rest := *p
+	rest.Targets = nil
+	kept := map[string]bool{}
+	for _, t := range p.Targets {
+		if frontend.Method(t.Call) != "" {
+			called = append(called, t)
+			if !needed[t.Name] {
+				continue
+			}
+			linked := *t
+			linked.Call, linked.Linked = "", true
+			linked.Outputs, linked.CacheTo = nil, nil
+			t = &linked
+		}
+		kept[t.Name] = true
+		if gone := func(name string) bool { return !kept[name] }; slices.ContainsFunc(t.DependsOn, gone) {
+			free := *t
+			free.DependsOn = slices.DeleteFunc(slices.Clone(t.DependsOn), gone)
+			t = &free
+		}
+		rest.Targets = append(rest.Targets, t)
+	}
+	return called, &rest
+}
+
+// callAll answers for a command line with --call: no target is built.
+func (c *buildCmd) callAll(ctx context.Context, a *app, mode progressui.DisplayMode, flag callFlag) (err error) {
+	var found *nodes
+	if len(c.Nodes) > 0 || c.Builder != "" {
+		if found, err = a.findNodes(ctx, &c.nodeFlags); err != nil {
+			return err
+		}
+	}
+	project, err := a.compile(ctx, &c.definitionFlags, found.environment(a.env))
+	if err != nil {
+		return err
+	}
+	if err := a.admit(ctx, project, &c.definitionFlags, mode); err != nil {
+		return err
+	}
+	return c.answer(ctx, a, project, found, nil, flag)
+}
+
+// answer prints what the targets of p that are not to be built ask for, and ends
+// the command with the status of the answers. built is the metadata of targets
+// that were built in this run.
+func (c *buildCmd) answer(ctx context.Context, a *app, p *ir.Project, found *nodes, built map[string]map[string]any, flag callFlag) (err error) {
+	standby := &standby{app: a, flags: &c.nodeFlags, nodes: found}
+	defer func() { err = errors.Join(err, standby.close()) }()
+	if found == nil {
+		found = &nodes{}
+	}
+	opts := a.frontendOptions(found, nil, standby)
+	offline := frontend.NewRegistryResolver(frontend.RegistryOptions{CacheDir: a.cacheDir("images"), Offline: true})
+	opts.Resolver = &unreachable{Resolver: opts.Resolver, offline: offline, noted: map[string]bool{}, note: func(image string, err error) {
+		fmt.Fprintf(a.stderr, "WARNING: assuming what %s is like: %v\n", image, err)
+	}}
+	answers, err := frontend.Call(ctx, p, opts)
+	if err != nil {
+		return err
+	}
+	slices.SortFunc(answers, func(x, y *frontend.Called) int { return cmp.Compare(x.Target.Name, y.Target.Name) })
+
+	var status int
+	if flag.json {
+		if status, err = view.CallsJSON(a.stdout, p, answers, flag.ignoreStatus); err != nil {
+			return err
+		}
+	} else {
+		status = view.Calls(a.stdout, answers, flag.ignoreStatus)
+	}
+	if c.MetadataFile != "" {
+		byTarget := built
+		if byTarget == nil {
+			byTarget = map[string]map[string]any{}
+		}
+		for _, answer := range answers {
+			resp := map[string]string{}
+			for k, v := range answer.Result {
+				resp[k] = string(v)
+			}
+			byTarget[answer.Target.Name] = runtime.Metadata(resp)
+		}
+		if err := a.writeMetadata(c.MetadataFile, byTarget); err != nil {
+			return err
+		}
+	}
+	if status != 0 {
+		return exitError{status}
+	}
+	return nil
+}
+
+// standby reaches a node for the few answers that need one, as those about a
+// Dockerfile in a git repository, and starts none before.
+type standby struct {
+	app   *app
+	flags *nodeFlags
+
+	mu    sync.Mutex // guards what follows
+	nodes *nodes
+	pool  *runtime.Pool
+}
+
+// Build implements frontend.Gateway.
+func (s *standby) Build(ctx context.Context, session frontend.Session, fn func(context.Context, gateway.Client) error) error {
+	pool, err := s.start(ctx)
+	if err != nil {
+		return err
+	}
+	gw := &runtime.Gateway{Pool: pool, Env: s.app.env, Path: s.app.path}
+	return gw.Build(ctx, session, fn)
+}
+
+func (s *standby) start(ctx context.Context) (*runtime.Pool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.pool != nil {
+		return s.pool, nil
+	}
+	var err error
+	if s.nodes == nil {
+		if s.nodes, err = s.app.findNodes(ctx, s.flags); err != nil {
+			return nil, err
+		}
+	}
+	s.pool, err = s.nodes.start(ctx)
+	return s.pool, err
+}
+
+// close ends what was started.
+func (s *standby) close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var err error
+	if s.pool != nil {
+		err = s.pool.Close()
+	}
+	if s.nodes != nil {
+		err = errors.Join(err, s.nodes.stop())
+	}
+	return err
+}
+
+// unreachable answers from what is known, and with a guess, where the network
+// does not: a check of a Dockerfile is worth having without its base image.
+type unreachable struct {
+	frontend.Resolver
+	offline frontend.Resolver
+	note    func(image string, err error)
+
+	mu    sync.Mutex
+	noted map[string]bool // guarded by mu
+}
+
+// Resolve implements frontend.Resolver.
+func (u *unreachable) Resolve(ctx context.Context, req frontend.ImageRequest) (*frontend.Image, error) {
+	img, err := u.Resolver.Resolve(ctx, req)
+	var netErr net.Error
+	if err == nil || ctx.Err() != nil || !errors.As(err, &netErr) {
+		return img, err
+	}
+	img, offlineErr := u.offline.Resolve(ctx, req)
+	if offlineErr != nil {
+		return nil, errors.Join(err, offlineErr)
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if name := req.Ref.String(); img.Assumed && !u.noted[name] {
+		u.noted[name] = true
+		u.note(name, err)
+	}
+	return img, nil
+}
