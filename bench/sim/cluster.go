@@ -1,0 +1,619 @@
+package sim
+
+import (
+	"cmp"
+	"container/heap"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/dbake/dbake/partition"
+	"github.com/dbake/dbake/runtime/sched"
+)
+
+// World is how a run differs from what was planned.
+type World struct {
+	// Factor multiplies the estimated cost of each vertex, indexed by VertexID;
+	// nil = the estimates are right.
+	Factor []float64
+	// Slow multiplies the time of every transfer; 0 = 1.
+	Slow float64
+	// Lost nodes go away for good at these times.
+	Lost []Loss
+}
+
+// Loss is a node that goes away.
+type Loss struct {
+	Node partition.NodeID
+	At   time.Duration
+}
+
+// Run is what became of a plan.
+type Run struct {
+	Makespan                time.Duration
+	Steals, Hedges, Rescues int
+	// Executed and Duplicated are in true seconds at speed 1; work that was cut off
+	// does not count.
+	Executed   float64
+	Duplicated float64
+	// Node is where each target was built.
+	Node []partition.NodeID
+}
+
+// Cluster is a set of nodes in virtual time that carries out what a scheduler
+// commands.
+//
+// A node runs the ready steps of its submissions in the order of the plan, as many
+// at once as it has slots. It fetches a step when the registry holds it at the time
+// of submission and that is sooner than executing it or planned. Transfers go one
+// at a time in each direction. A stage that the plan ships to other nodes is a
+// unit of its own, and the units that are to fetch it wait for it.
+type Cluster struct {
+	p     partition.Problem
+	plan  partition.Plan
+	world World
+	sched *sched.Scheduler
+
+	now    time.Duration
+	queue  happenings
+	seq    int
+	inbox  []sched.Event
+	done   bool
+	finish sched.Finish
+
+	roots    []partition.VertexID // per unit
+	stages   int                  // units from here on are stages
+	nodes    []*machine
+	registry map[partition.VertexID]bool
+	planned  map[site]bool          // fetches of the plan
+	starts   map[site]time.Duration // planned starts
+	first    []time.Duration        // per vertex: its first planned start
+	ran      map[partition.VertexID]int
+	out      Run
+}
+
+type site struct {
+	node   partition.NodeID
+	vertex partition.VertexID
+}
+
+type machine struct {
+	id       partition.NodeID
+	lost     bool
+	held     map[partition.VertexID]bool
+	want     map[partition.VertexID]*want
+	list     []partition.VertexID // keys of want, by priority
+	busy     int
+	pulling  bool
+	pushing  bool
+	outgoing []push
+	parts    []*submission
+}
+
+type want struct {
+	fetch bool
+	token int // of its happening while it runs, 0 = not started
+	began time.Duration
+}
+
+type push struct {
+	part sched.PartitionID
+	unit sched.UnitID
+}
+
+type submission struct {
+	id    sched.PartitionID
+	units []sched.UnitID
+	built map[sched.UnitID]bool
+	open  map[sched.UnitID]bool // not exported yet
+}
+
+// happening is something that comes to pass at a time.
+type happening struct {
+	at    time.Duration
+	token int
+	do    func()
+}
+
+type happenings []happening
+
+func (h happenings) Len() int { return len(h) }
+func (h happenings) Less(i, j int) bool {
+	return h[i].at < h[j].at || h[i].at == h[j].at && h[i].token < h[j].token
+}
+func (h happenings) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
+func (h *happenings) Push(x any)   { *h = append(*h, x.(happening)) }
+func (h *happenings) Pop() any {
+	old := *h
+	x := old[len(old)-1]
+	*h = old[:len(old)-1]
+	return x
+}
+
+// Execute runs a plan for p, whose costs are the estimates, in the given world.
+func Execute(p partition.Problem, plan partition.Plan, world World, steal bool) (Run, error) {
+	c := &Cluster{
+		p: p, plan: plan, world: world, stages: len(p.Targets),
+		registry: map[partition.VertexID]bool{}, planned: map[site]bool{}, starts: map[site]time.Duration{},
+		first: make([]time.Duration, len(p.Vertices)), ran: map[partition.VertexID]int{},
+	}
+	config := c.configure()
+	config.Options.Steal = steal
+	s, err := sched.New(config)
+	if err != nil {
+		return Run{}, fmt.Errorf("simulate: %w", err)
+	}
+	c.sched = s
+	for n, node := range p.Nodes {
+		m := &machine{id: partition.NodeID(n), held: map[partition.VertexID]bool{}, want: map[partition.VertexID]*want{}}
+		for _, v := range node.Warm {
+			m.held[v] = true
+		}
+		c.nodes = append(c.nodes, m)
+		c.tell(sched.NodeUp{Node: sched.NodeID(n)})
+	}
+	for _, v := range p.Network.Cached {
+		c.registry[v] = true
+	}
+	for _, l := range world.Lost {
+		c.after(l.At, func() { c.lose(l.Node) })
+	}
+	c.tick()
+	return c.loop()
+}
+
+// tickEvery is how often the scheduler is told the time.
+const tickEvery = 5 * time.Second
+
+func (c *Cluster) tick() {
+	c.after(tickEvery, func() {
+		c.tell(sched.Tick{At: c.now})
+		c.tick()
+	})
+}
+
+func (c *Cluster) loop() (Run, error) {
+	// A run that needs this much longer than its plan will not end.
+	deadline := 200*c.plan.Schedule.Makespan.Duration() + time.Hour
+	for {
+		for len(c.inbox) > 0 && !c.done {
+			ev := c.inbox[0]
+			c.inbox = c.inbox[1:]
+			for _, cmd := range c.sched.Step(ev) {
+				c.carryOut(cmd)
+			}
+		}
+		if c.done {
+			return c.result()
+		}
+		if len(c.queue) == 0 || c.now > deadline {
+			return Run{}, errors.New("simulate: the scheduler waits for something that does not come")
+		}
+		next := heap.Pop(&c.queue).(happening)
+		c.now = next.at
+		next.do()
+	}
+}
+
+func (c *Cluster) result() (Run, error) {
+	c.out.Node = make([]partition.NodeID, c.stages)
+	for u, o := range c.finish.Outcomes {
+		if u >= c.stages {
+			continue
+		}
+		if o.State != sched.Built {
+			return Run{}, fmt.Errorf("simulate: target %s was not built: %s", c.p.Targets[u].Name, o.Reason)
+		}
+		c.out.Node[u] = partition.NodeID(o.Node)
+		c.out.Makespan = max(c.out.Makespan, o.At)
+	}
+	for _, m := range c.finish.Moves {
+		switch m.Why {
+		case sched.Stolen:
+			c.out.Steals++
+		case sched.Hedged:
+			c.out.Hedges++
+		case sched.Rescued:
+			c.out.Rescues++
+		}
+	}
+	return c.out, nil
+}
+
+func (c *Cluster) after(d time.Duration, do func()) int {
+	c.seq++
+	heap.Push(&c.queue, happening{c.now + d, c.seq, do})
+	return c.seq
+}
+
+func (c *Cluster) tell(ev sched.Event) { c.inbox = append(c.inbox, ev) }
+
+// configure turns problem and plan into what the scheduler wants.
+func (c *Cluster) configure() sched.Config {
+	p := c.p
+	var config sched.Config
+	vertices := func(in []partition.VertexID) []sched.VertexID {
+		var out []sched.VertexID
+		for _, v := range in {
+			out = append(out, sched.VertexID(v))
+		}
+		return out
+	}
+	for _, v := range p.Vertices {
+		config.Vertices = append(config.Vertices, sched.Vertex{
+			Cost: v.Cost.Duration(), Bytes: v.Bytes, Inputs: vertices(v.Inputs), Platform: v.Platform,
+		})
+	}
+	for _, n := range p.Nodes {
+		config.Nodes = append(config.Nodes, sched.Node{
+			Name: n.Name, Speed: n.Speed, Slots: n.Slots, Platforms: n.Platforms, Warm: vertices(n.Warm),
+		})
+	}
+	config.Network = sched.Network{
+		Bandwidth: int64(p.Network.Bandwidth), Latency: p.Network.Latency.Duration(), Cached: vertices(p.Network.Cached),
+	}
+	for _, t := range p.Targets {
+		unit := sched.Unit{Name: t.Name, Root: sched.VertexID(t.Root), Platforms: t.Platforms}
+		for _, d := range t.After {
+			unit.After = append(unit.After, sched.UnitID(d))
+		}
+		config.Units = append(config.Units, unit)
+		c.roots = append(c.roots, t.Root)
+	}
+	for v := range c.first {
+		c.first[v] = 1 << 62
+	}
+	on := append([]partition.NodeID(nil), c.plan.Assignment.Node...)
+	stage := map[partition.VertexID]sched.UnitID{}
+	for _, t := range c.plan.Schedule.Tasks {
+		c.first[t.Vertex] = min(c.first[t.Vertex], t.Start.Duration())
+		if t.Kind != partition.Export {
+			c.starts[site{t.Node, t.Vertex}] = t.Start.Duration()
+			continue
+		}
+		stage[t.Vertex] = sched.UnitID(len(config.Units))
+		config.Units = append(config.Units, sched.Unit{
+			Name: "stage " + p.Vertices[t.Vertex].Name, Root: sched.VertexID(t.Vertex),
+		})
+		c.roots = append(c.roots, t.Vertex)
+		on = append(on, t.Node)
+	}
+	// Units wait for the stages they are to fetch.
+	for n, share := range c.plan.Assignment.Shares {
+		for _, f := range share.Fetch {
+			c.planned[site{partition.NodeID(n), f.Vertex}] = true
+		}
+	}
+	for u, n := range on {
+		for _, v := range c.closure(n, c.roots[u]) {
+			if s, ok := stage[v]; ok && c.planned[site{n, v}] && int(s) != u {
+				if _, fetched := c.starts[site{n, v}]; fetched {
+					config.Units[u].After = append(config.Units[u].After, s)
+				}
+			}
+		}
+	}
+	config.Plan = c.partitions(on)
+	return config
+}
+
+// closure returns what of root is not warm on n and, by the plan, needed there.
+func (c *Cluster) closure(n partition.NodeID, root partition.VertexID) []partition.VertexID {
+	list := []partition.VertexID{root}
+	seen := map[partition.VertexID]bool{root: true}
+	for i := 0; i < len(list); i++ {
+		v := list[i]
+		if slices.Contains(c.p.Nodes[n].Warm, v) {
+			continue
+		}
+		for k, u := range c.p.Vertices[v].Inputs {
+			if k > 0 && c.planned[site{n, v}] {
+				break
+			}
+			if !seen[u] {
+				seen[u] = true
+				list = append(list, u)
+			}
+		}
+	}
+	return list
+}
+
+// partitions puts every node's units in the order in which the plan begins what
+// only they need.
+func (c *Cluster) partitions(on []partition.NodeID) [][]sched.Partition {
+	users := map[site]int{}
+	lists := make([][]partition.VertexID, len(on))
+	for u, n := range on {
+		lists[u] = c.closure(n, c.roots[u])
+		for _, v := range lists[u] {
+			users[site{n, v}]++
+		}
+	}
+	begin := make([]time.Duration, len(on))
+	for u, n := range on {
+		own := time.Duration(1 << 62)
+		for _, v := range lists[u] {
+			if at, ok := c.starts[site{n, v}]; ok && (users[site{n, v}] == 1 || v == c.roots[u]) {
+				own = min(own, at)
+			}
+		}
+		begin[u] = own
+	}
+	plan := make([][]sched.Partition, len(c.p.Nodes))
+	units := make([]int, len(on))
+	for u := range units {
+		units[u] = u
+	}
+	slices.SortStableFunc(units, func(a, b int) int { return cmp.Compare(begin[a], begin[b]) })
+	for _, u := range units {
+		plan[on[u]] = append(plan[on[u]], sched.Partition{sched.UnitID(u)})
+	}
+	return plan
+}
+
+func (c *Cluster) carryOut(cmd sched.Command) {
+	switch cmd := cmd.(type) {
+	case sched.Submit:
+		c.after(cmd.Delay, func() { c.submit(cmd) })
+	case sched.Export:
+		c.export(cmd)
+	case sched.CancelPartition:
+		c.cancel(cmd.Partition)
+	case sched.Abandon:
+		// The node is lost, and all of its submissions with it.
+	case sched.Finish:
+		c.finish, c.done = cmd, true
+	}
+}
+
+func (c *Cluster) submit(cmd sched.Submit) {
+	m := c.nodes[cmd.Node]
+	if m.lost {
+		return
+	}
+	s := &submission{id: cmd.Partition, units: cmd.Units, built: map[sched.UnitID]bool{}, open: map[sched.UnitID]bool{}}
+	for _, u := range cmd.Units {
+		s.open[u] = true
+	}
+	m.parts = append(m.parts, s)
+	for _, u := range cmd.Units {
+		c.need(m, c.roots[u])
+	}
+	c.arrange(m)
+	c.advance(m)
+}
+
+// need makes m come to hold v.
+func (c *Cluster) need(m *machine, v partition.VertexID) {
+	if m.held[v] || m.want[v] != nil {
+		return
+	}
+	w := &want{}
+	if c.registry[v] {
+		w.fetch = c.planned[site{m.id, v}] || c.transfer(v) < c.exec(m, v, false) || !c.runs(m, v)
+	}
+	m.want[v] = w
+	for k, u := range c.p.Vertices[v].Inputs {
+		if k > 0 && w.fetch {
+			break
+		}
+		c.need(m, u)
+	}
+}
+
+func (c *Cluster) arrange(m *machine) {
+	m.list = m.list[:0]
+	for v := range m.want {
+		m.list = append(m.list, v)
+	}
+	slices.SortFunc(m.list, func(a, b partition.VertexID) int {
+		return cmp.Or(cmp.Compare(c.priority(m, a), c.priority(m, b)), cmp.Compare(a, b))
+	})
+}
+
+func (c *Cluster) priority(m *machine, v partition.VertexID) time.Duration {
+	if at, ok := c.starts[site{m.id, v}]; ok {
+		return at
+	}
+	return c.first[v]
+}
+
+func (c *Cluster) runs(m *machine, v partition.VertexID) bool {
+	pf := c.p.Vertices[v].Platform
+	return pf == "" || slices.Contains(c.p.Nodes[m.id].Platforms, pf)
+}
+
+// exec is the true or the estimated time of v on m.
+func (c *Cluster) exec(m *machine, v partition.VertexID, really bool) time.Duration {
+	cost := c.p.Vertices[v].Cost / partition.Seconds(c.p.Nodes[m.id].Speed)
+	if really && c.world.Factor != nil {
+		cost *= partition.Seconds(c.world.Factor[v])
+	}
+	return cost.Duration()
+}
+
+func (c *Cluster) transfer(v partition.VertexID) time.Duration {
+	x := c.p.Network.Latency + partition.Seconds(float64(c.p.Vertices[v].Bytes)/c.p.Network.Bandwidth)
+	if c.world.Slow > 0 {
+		x *= partition.Seconds(c.world.Slow)
+	}
+	return x.Duration()
+}
+
+// advance starts what can start on m and reports units that are built.
+func (c *Cluster) advance(m *machine) {
+	for _, v := range m.list {
+		w := m.want[v]
+		if w == nil || w.token != 0 {
+			continue
+		}
+		inputs := c.p.Vertices[v].Inputs
+		if w.fetch {
+			inputs = inputs[:min(1, len(inputs))]
+		}
+		if slices.ContainsFunc(inputs, func(u partition.VertexID) bool { return !m.held[u] }) {
+			continue
+		}
+		if w.fetch {
+			if m.pulling {
+				continue
+			}
+			m.pulling = true
+			w.token = c.after(c.transfer(v), func() { c.ended(m, v, w) })
+		} else {
+			if m.busy >= c.p.Nodes[m.id].Slots || !c.runs(m, v) {
+				continue
+			}
+			m.busy++
+			w.token = c.after(c.exec(m, v, true), func() { c.ended(m, v, w) })
+			c.tell(sched.VertexStarted{At: c.now, Node: sched.NodeID(m.id), Vertex: sched.VertexID(v)})
+		}
+		w.began = c.now
+	}
+	for _, s := range m.parts {
+		for _, u := range s.units {
+			if !s.built[u] && m.held[c.roots[u]] {
+				s.built[u] = true
+				c.tell(sched.UnitBuilt{At: c.now, Partition: s.id, Unit: u})
+			}
+		}
+	}
+}
+
+func (c *Cluster) ended(m *machine, v partition.VertexID, w *want) {
+	if m.lost || m.want[v] != w {
+		return // cancelled since
+	}
+	if w.fetch {
+		m.pulling = false
+	} else {
+		m.busy--
+		cost := float64(c.p.Vertices[v].Cost)
+		if c.world.Factor != nil {
+			cost *= c.world.Factor[v]
+		}
+		c.out.Executed += cost
+		if c.ran[v]++; c.ran[v] > 1 {
+			c.out.Duplicated += cost
+		}
+	}
+	delete(m.want, v)
+	m.held[v] = true
+	c.tell(sched.VertexDone{At: c.now, Node: sched.NodeID(m.id), Vertex: sched.VertexID(v), Took: c.now - w.began, Cached: w.fetch})
+	c.arrange(m)
+	c.advance(m)
+}
+
+// find returns the submission and its node, nil if it has ended.
+func (c *Cluster) find(id sched.PartitionID) (*machine, *submission) {
+	for _, m := range c.nodes {
+		for _, s := range m.parts {
+			if s.id == id {
+				return m, s
+			}
+		}
+	}
+	return nil, nil
+}
+
+func (c *Cluster) export(cmd sched.Export) {
+	m, s := c.find(cmd.Partition)
+	if s == nil {
+		return
+	}
+	if int(cmd.Unit) < c.stages || c.registry[c.roots[cmd.Unit]] {
+		c.exported(m, s, cmd.Unit)
+		return
+	}
+	m.outgoing = append(m.outgoing, push{cmd.Partition, cmd.Unit})
+	c.send(m)
+}
+
+// send takes the next stage up m's link.
+func (c *Cluster) send(m *machine) {
+	if m.pushing || len(m.outgoing) == 0 || m.lost {
+		return
+	}
+	next := m.outgoing[0]
+	m.outgoing = m.outgoing[1:]
+	m.pushing = true
+	v := c.roots[next.unit]
+	c.after(c.transfer(v), func() {
+		m.pushing = false
+		if m.lost {
+			return
+		}
+		c.registry[v] = true
+		c.tell(sched.VertexCached{At: c.now, Vertex: sched.VertexID(v)})
+		if _, s := c.find(next.part); s != nil {
+			c.exported(m, s, next.unit)
+		}
+		c.send(m)
+	})
+}
+
+func (c *Cluster) exported(m *machine, s *submission, u sched.UnitID) {
+	c.tell(sched.UnitExported{At: c.now, Partition: s.id, Unit: u})
+	delete(s.open, u)
+	if len(s.open) == 0 {
+		c.end(m, s, "")
+	}
+}
+
+func (c *Cluster) end(m *machine, s *submission, err string) {
+	m.parts = slices.DeleteFunc(m.parts, func(x *submission) bool { return x == s })
+	c.tell(sched.PartitionEnded{At: c.now, Partition: s.id, Err: err})
+}
+
+// cancel ends a submission and stops what nobody else on its node needs.
+func (c *Cluster) cancel(id sched.PartitionID) {
+	m, s := c.find(id)
+	if s == nil {
+		return
+	}
+	c.end(m, s, "canceled")
+	still := map[partition.VertexID]bool{}
+	var keep func(v partition.VertexID)
+	keep = func(v partition.VertexID) {
+		w := m.want[v]
+		if w == nil || still[v] {
+			return
+		}
+		still[v] = true
+		for k, u := range c.p.Vertices[v].Inputs {
+			if k > 0 && w.fetch {
+				break
+			}
+			keep(u)
+		}
+	}
+	for _, s := range m.parts {
+		for _, u := range s.units {
+			keep(c.roots[u])
+		}
+	}
+	for _, v := range m.list {
+		if w := m.want[v]; w != nil && !still[v] {
+			if w.token != 0 {
+				if w.fetch {
+					m.pulling = false
+				} else {
+					m.busy--
+				}
+			}
+			delete(m.want, v)
+		}
+	}
+	c.arrange(m)
+	c.advance(m)
+}
+
+func (c *Cluster) lose(n partition.NodeID) {
+	m := c.nodes[n]
+	m.lost = true
+	m.parts, m.outgoing = nil, nil
+	m.want, m.list = map[partition.VertexID]*want{}, nil
+	c.tell(sched.NodeLost{At: c.now, Node: sched.NodeID(n), Err: "simulated loss"})
+}

@@ -1,0 +1,106 @@
+package sim
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"time"
+
+	"github.com/dbake/dbake/partition"
+)
+
+// Conditions say how the world differs from the plan. The zero value: not at all.
+type Conditions struct {
+	// Errors draws a factor in [0.3, 3] for every vertex, by which its cost was
+	// misjudged when the plan was made; log-uniform.
+	Errors bool
+	// Lose takes the busiest node away when this share of the makespan has passed;
+	// 0 = never.
+	Lose float64
+	// Slow multiplies the time of transfers; 0 = 1.
+	Slow float64
+	Seed uint64
+}
+
+// Outcome is how a plan fared under conditions.
+type Outcome struct {
+	// Makespan with stealing, Fixed without, both in seconds.
+	Makespan float64 `json:"makespan_s"`
+	Fixed    float64 `json:"fixed_s"`
+	// Perfect is the makespan of the plan made with right estimates.
+	Perfect    float64 `json:"perfect_s"`
+	Steals     int     `json:"steals"`
+	Hedges     int     `json:"hedges"`
+	Rescues    int     `json:"rescues"`
+	Duplicated float64 `json:"duplicated_s"`
+
+	node []partition.NodeID
+}
+
+// Misjudge returns p as it looks with wrong estimates, and by which factor the true
+// cost of each vertex differs from them.
+func Misjudge(p partition.Problem, seed uint64) (partition.Problem, []float64) {
+	rng := rand.New(rand.NewPCG(seed, 0x5eed))
+	out := p
+	out.Vertices = append([]partition.Vertex(nil), p.Vertices...)
+	factor := make([]float64, len(p.Vertices))
+	for v := range factor {
+		f := math.Exp(math.Log(0.3) + rng.Float64()*(math.Log(3)-math.Log(0.3)))
+		out.Vertices[v].Cost = p.Vertices[v].Cost * partition.Seconds(f)
+		factor[v] = 1 / f
+	}
+	return out, factor
+}
+
+// Try runs plan, made for p as seen under the conditions, with and without stealing.
+func Try(p partition.Problem, plan partition.Plan, world World) (Outcome, error) {
+	with, err := Execute(p, plan, world, true)
+	if err != nil {
+		return Outcome{}, err
+	}
+	without, err := Execute(p, plan, world, false)
+	if err != nil {
+		return Outcome{}, err
+	}
+	return Outcome{
+		Makespan: with.Makespan.Seconds(), Fixed: without.Makespan.Seconds(),
+		Steals: with.Steals, Hedges: with.Hedges, Rescues: with.Rescues, Duplicated: with.Duplicated, node: with.Node,
+	}, nil
+}
+
+// world is what the conditions make of a plan.
+func (c Conditions) world(p partition.Problem, plan partition.Plan, factor []float64) World {
+	w := World{Factor: factor, Slow: c.Slow}
+	if c.Lose > 0 && len(p.Nodes) > 1 {
+		busiest := 0
+		for n, load := range plan.Schedule.Nodes {
+			if load.Busy > plan.Schedule.Nodes[busiest].Busy {
+				busiest = n
+			}
+		}
+		at := time.Duration(c.Lose * float64(plan.Schedule.Makespan.Duration()))
+		w.Lost = []Loss{{partition.NodeID(busiest), at}}
+	}
+	return w
+}
+
+// resulting is the plan that a run amounted to, as one for p: targets where they
+// were built, stages fetched as planned where that is still possible.
+func resulting(p partition.Problem, plan partition.Plan, node []partition.NodeID) (partition.Plan, error) {
+	out := plan
+	out.Assignment = plan.Assignment.Clone()
+	out.Assignment.Node = node
+	schedule, err := partition.Evaluate(p, out.Assignment)
+	if err != nil {
+		out.Assignment.Shares = nil
+		if schedule, err = partition.Evaluate(p, out.Assignment); err != nil {
+			return out, fmt.Errorf("resulting plan: %w", err)
+		}
+	}
+	bound, err := partition.LowerBound(p)
+	if err != nil {
+		return out, err
+	}
+	out.Schedule, out.Bound, out.Proven = schedule, bound, false
+	return out, nil
+}
