@@ -296,6 +296,32 @@ func TestNames(t *testing.T) {
 	require.Equal(t, []string{"file", "http", "file"}, kinds)
 }
 
+func TestKinds(t *testing.T) {
+	source := func(id string) *pb.Op { return &pb.Op{Op: &pb.Op_Source{Source: &pb.SourceOp{Identifier: id}}} }
+	for want, op := range map[Kind]*pb.Op{
+		KindImage:       source("docker-image://docker.io/library/alpine:latest"),
+		KindLocal:       source("local://context"),
+		KindGit:         source("git://github.com/x/y"),
+		KindHTTP:        source("https://example.com"),
+		KindOCILayout:   source("oci-layout://x@sha256:y"),
+		KindBlob:        source("docker-image+blob://x@sha256:y"),
+		KindExec:        {Op: &pb.Op_Exec{}},
+		KindFile:        {Op: &pb.Op_File{}},
+		KindMerge:       {Op: &pb.Op_Merge{}},
+		KindDiff:        {Op: &pb.Op_Diff{}},
+		KindBuild:       {Op: &pb.Op_Build{}},
+		KindPassthrough: {Op: &pb.Op_Passthrough{}},
+		KindUnknown:     source("ftp://x"),
+	} {
+		require.Equal(t, want, kindOf(op))
+		require.Equal(t, op.GetSource() != nil && want != KindUnknown, want.IsSource(), want)
+		step := want >= KindExec && want != KindPassthrough
+		require.Equal(t, step, want.IsStep(), want)
+		require.NotEmpty(t, want.String())
+	}
+	require.Equal(t, "unknown", Kind(200).String())
+}
+
 func TestSlicePassthrough(t *testing.T) {
 	image := llb.Image("x")
 	g := merge(t, []Unit{

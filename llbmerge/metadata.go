@@ -1,6 +1,7 @@
 package llbmerge
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -159,22 +160,13 @@ func compareBandwidth(x, y *pb.LinuxResources) int {
 	hy, ly := bits.Mul64(uint64(y.CpuQuota), px)
 	switch {
 	case hx != hy:
-		return compare(hx, hy)
+		return cmp.Compare(hx, hy)
 	case lx != ly:
-		return compare(lx, ly)
+		return cmp.Compare(lx, ly)
 	case px != py:
-		return compare(py, px)
+		return cmp.Compare(py, px)
 	}
-	return compare(y.CpuPeriod, x.CpuPeriod)
-}
-
-func compare(a, b uint64) int {
-	if a < b {
-		return -1
-	} else if a > b {
-		return 1
-	}
-	return 0
+	return cmp.Compare(y.CpuPeriod, x.CpuPeriod)
 }
 
 // joinSets joins two lists of CPU or memory numbers; an empty one is all.

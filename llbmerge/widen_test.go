@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/moby/buildkit/solver/pb"
 	"github.com/stretchr/testify/require"
 	"github.com/tonistiigi/fsutil"
 )
@@ -182,6 +183,55 @@ func resolveLinks(sent map[string]string, p string, depth int) (string, bool) {
 		at = next
 	}
 	return at, true
+}
+
+func TestSelects(t *testing.T) {
+	file := func(a *pb.FileAction) *pb.Op {
+		return &pb.Op{Op: &pb.Op_File{File: &pb.FileOp{Actions: []*pb.FileAction{a}}}}
+	}
+	// The source under test is input 1.
+	copies := func(c *pb.FileActionCopy) *pb.Op {
+		return file(&pb.FileAction{SecondaryInput: 1, Action: &pb.FileAction_Copy{Copy: c}})
+	}
+	mounts := func(m ...*pb.Mount) *pb.Op { return &pb.Op{Op: &pb.Op_Exec{Exec: &pb.ExecOp{Mounts: m}}} }
+	owner := func(input int64) *pb.ChownOpt {
+		return &pb.ChownOpt{Group: &pb.UserOpt{User: &pb.UserOpt_ByName{ByName: &pb.NamedUserOpt{Name: "x", Input: input}}}}
+	}
+	for name, test := range map[string]struct {
+		op   *pb.Op
+		want bool
+	}{
+		"copy of a path":              {copies(&pb.FileActionCopy{Src: "/src"}), true},
+		"copy of a path, not clean":   {copies(&pb.FileActionCopy{Src: "./x/../src/"}), true},
+		"copy of a path below":        {copies(&pb.FileActionCopy{Src: "/src/main.go"}), false},
+		"copy of a wildcard":          {copies(&pb.FileActionCopy{Src: "/*.go"}), true},
+		"copy of another wildcard":    {copies(&pb.FileActionCopy{Src: "/*.js"}), false},
+		"copy of all":                 {copies(&pb.FileActionCopy{Src: "/"}), false},
+		"copy with excludes":          {copies(&pb.FileActionCopy{Src: "/src", ExcludePatterns: []string{"x"}}), true},
+		"copy of patterns":            {copies(&pb.FileActionCopy{Src: "/", IncludePatterns: []string{"src", "*.go"}}), true},
+		"copy of other patterns":      {copies(&pb.FileActionCopy{Src: "/", IncludePatterns: []string{"src", "*.js"}}), false},
+		"copy of patterns in matches": {copies(&pb.FileActionCopy{Src: "/*.go", IncludePatterns: []string{"src"}}), false},
+		"copy with owners from it":    {copies(&pb.FileActionCopy{Src: "/src", Owner: owner(1)}), false},
+		"copy with owners":            {copies(&pb.FileActionCopy{Src: "/src", Owner: owner(0)}), true},
+		"copy onto it":                {file(&pb.FileAction{Input: 1, Action: &pb.FileAction_Copy{Copy: &pb.FileActionCopy{Src: "/src"}}}), false},
+		"another input":               {file(&pb.FileAction{SecondaryInput: 2, Action: &pb.FileAction_Copy{Copy: &pb.FileActionCopy{Src: "/"}}}), true},
+		"mkfile in it":                {file(&pb.FileAction{Input: 1, SecondaryInput: -1, Action: &pb.FileAction_Mkfile{Mkfile: &pb.FileActionMkFile{}}}), false},
+		"mkfile with owners from it":  {file(&pb.FileAction{SecondaryInput: -1, Action: &pb.FileAction_Mkfile{Mkfile: &pb.FileActionMkFile{Owner: owner(1)}}}), false},
+		"mkdir with owners from it":   {file(&pb.FileAction{SecondaryInput: -1, Action: &pb.FileAction_Mkdir{Mkdir: &pb.FileActionMkDir{Owner: owner(1)}}}), false},
+		"symlink with owners from it": {file(&pb.FileAction{SecondaryInput: -1, Action: &pb.FileAction_Symlink{Symlink: &pb.FileActionSymlink{Owner: owner(1)}}}), false},
+		"something else with it":      {file(&pb.FileAction{SecondaryInput: 1, Action: &pb.FileAction_Rm{Rm: &pb.FileActionRm{}}}), false},
+		"mount of a path":             {mounts(&pb.Mount{Input: 1, Output: -1, Dest: "/x", Selector: "/src"}), true},
+		"mount of all":                {mounts(&pb.Mount{Input: 1, Output: -1, Dest: "/x"}), false},
+		"mount with an output":        {mounts(&pb.Mount{Input: 1, Output: 0, Dest: "/x", Selector: "/src"}), false},
+		"mount as root":               {mounts(&pb.Mount{Input: 1, Output: -1, Dest: "/", Selector: "/src"}), false},
+		"start of a cache":            {mounts(&pb.Mount{Input: 1, Output: -1, Dest: "/x", Selector: "/src", MountType: pb.MountType_CACHE}), false},
+		"secret beside":               {mounts(&pb.Mount{Input: 1, Output: -1, Dest: "/x", MountType: pb.MountType_SECRET}), true},
+		"merge":                       {&pb.Op{Op: &pb.Op_Merge{}}, false},
+		"diff":                        {&pb.Op{Op: &pb.Op_Diff{}}, false},
+		"unknown":                     {&pb.Op{}, false},
+	} {
+		require.Equal(t, test.want, selects(test.op, 1, []string{"*.go", "src"}), name)
+	}
 }
 
 func TestOddPaths(t *testing.T) {
