@@ -390,10 +390,14 @@ func policyFromFields(fields []string) (ir.Policy, error) {
 		}
 		switch strings.TrimSpace(strings.ToLower(key)) {
 		case "filename":
-			if value == "" || p.Filename != "" {
+			switch {
+			case value == "":
 				return ir.Policy{}, fmt.Errorf("invalid value %s", field)
+			case p.Filename == "":
+				p.Filename = value
+			default:
+				p.More = append(p.More, value)
 			}
-			p.Filename = value
 		case "reset":
 			p.Reset, err = parseBool(field, value)
 		case "disabled":

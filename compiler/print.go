@@ -168,6 +168,9 @@ func showTarget(t *ir.Target) shownTarget {
 		v := shownPolicy{Reset: p.Reset, Disabled: p.Disabled, Strict: p.Strict, LogLevel: p.LogLevel}
 		if p.Filename != "" {
 			v.Files = []shownPolicyFile{{Filename: p.Filename}}
+			for _, name := range p.More {
+				v.Files = append(v.Files, shownPolicyFile{Filename: name})
+			}
 		}
 		s.Policy = append(s.Policy, v)
 	}

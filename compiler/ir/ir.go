@@ -134,6 +134,8 @@ type Resources struct {
 // Policy is one source policy option of a target.
 type Policy struct {
 	Filename string
+	// More are further files of the same option, after Filename.
+	More     []string `json:",omitempty"`
 	Reset    bool
 	Disabled bool
 	Strict   *bool

@@ -1,3 +1,5 @@
 target "a" { contexts={b="target:b"} }
-target "b" { output=["type=image"]
- network="host" }
+target "b" {
+  output=["type=image"]
+ network="host" 
+}

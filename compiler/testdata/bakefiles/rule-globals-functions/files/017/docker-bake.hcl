@@ -1,6 +1,8 @@
-function "f" { params=[a]
+function "f" {
+  params=[a]
  result=a
- extra=1 }
+ extra=1 
+}
 target "default" {
 
 }

@@ -1,5 +1,7 @@
-function "f" { params=["a"]
- result=a }
+function "f" {
+  params=["a"]
+ result=a 
+}
 target "default" {
 args={x=f(1)}
 }

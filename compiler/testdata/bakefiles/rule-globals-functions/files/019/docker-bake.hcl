@@ -1,5 +1,7 @@
-function "f" { params=[a+1]
- result=a }
+function "f" {
+  params=[a+1]
+ result=a 
+}
 target "default" {
 
 }

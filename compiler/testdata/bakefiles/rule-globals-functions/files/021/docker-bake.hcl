@@ -1,5 +1,7 @@
-function "f" { params=[a]
- result="${a}-${b}" }
+function "f" {
+  params=[a]
+ result="${a}-${b}" 
+}
 target "default" {
 
 }

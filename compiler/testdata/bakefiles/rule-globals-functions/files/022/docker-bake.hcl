@@ -1,7 +1,11 @@
-function "f" { params=[a]
- result=g(a) }
-function "g" { params=[a]
- result=f(a) }
+function "f" {
+  params=[a]
+ result=g(a) 
+}
+function "g" {
+  params=[a]
+ result=f(a) 
+}
 target "default" {
 
 }

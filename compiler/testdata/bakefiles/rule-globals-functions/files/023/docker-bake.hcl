@@ -1,5 +1,7 @@
-function "f" { params=[a]
- result=f(a) }
+function "f" {
+  params=[a]
+ result=f(a) 
+}
 target "default" {
 
 }

@@ -1,5 +1,7 @@
-function "f" { params=[a]
- result=nope(a) }
+function "f" {
+  params=[a]
+ result=nope(a) 
+}
 target "default" {
 
 }

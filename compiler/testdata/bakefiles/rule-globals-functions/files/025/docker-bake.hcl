@@ -1,6 +1,8 @@
-function "f" { params=[]
+function "f" {
+  params=[]
  variadic_params=rest
- result=join("-",rest) }
+ result=join("-",rest) 
+}
 target "default" {
 args={x=f("a","b")}
 }

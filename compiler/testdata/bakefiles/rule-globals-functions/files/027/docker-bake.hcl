@@ -1,5 +1,7 @@
-function "f" { params=[x]
- result=x }
+function "f" {
+  params=[x]
+ result=x 
+}
 target "default" {
 args={x=f("a","b")}
 }

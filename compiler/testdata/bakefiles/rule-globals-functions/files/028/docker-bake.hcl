@@ -1,5 +1,7 @@
-function "upper" { params=[x]
- result="mine" }
+function "upper" {
+  params=[x]
+ result="mine" 
+}
 target "default" {
 args={x=upper("a")}
 }

@@ -1,5 +1,7 @@
-function "target" { params=[x]
- result="mine" }
+function "target" {
+  params=[x]
+ result="mine" 
+}
 target "default" {
 args={x=target("a")}
 }

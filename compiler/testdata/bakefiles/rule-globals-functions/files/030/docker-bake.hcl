@@ -1,7 +1,11 @@
-function "f" { params=[x]
- result=x }
-function "f" { params=[x]
- result="2${x}" }
+function "f" {
+  params=[x]
+ result=x 
+}
+function "f" {
+  params=[x]
+ result="2${x}" 
+}
 target "default" {
 args={x=f("a")}
 }

@@ -1,3 +1,5 @@
 target "a" { inherits=["b"] }
-target "b" { inherits=["a"]
- args={x=1} }
+target "b" {
+  inherits=["a"]
+ args={x=1} 
+}

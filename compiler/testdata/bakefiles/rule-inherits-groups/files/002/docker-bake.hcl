@@ -1,2 +1,4 @@
-target "a" { inherits=["a"]
- args={x=1} }
+target "a" {
+  inherits=["a"]
+ args={x=1} 
+}

@@ -1,4 +1,5 @@
-target "a" { args={x=1,y=2}
+target "a" {
+  args={x=1,y=2}
  labels={l=1}
  tags=["t"]
  platforms=["linux/amd64"]
@@ -17,8 +18,10 @@ target "a" { args={x=1,y=2}
  network="host"
  description="d"
  policy=[{filename="p"}]
- resources={memory="1g"} }
-target "b" { inherits=["a"]
+ resources={memory="1g"} 
+}
+target "b" {
+  inherits=["a"]
  args={x=null,z=3}
  tags=[]
  platforms=[]
@@ -31,4 +34,5 @@ target "b" { inherits=["a"]
  contexts={c=""}
  network="none"
  policy=[{reset=true}]
- resources={cpu-shares=5} }
+ resources={cpu-shares=5} 
+}

@@ -1,4 +1,5 @@
-target "a" { args={x=1,y=2}
+target "a" {
+  args={x=1,y=2}
  labels={l=1}
  tags=["t"]
  platforms=["linux/amd64"]
@@ -17,9 +18,12 @@ target "a" { args={x=1,y=2}
  network="host"
  description="d"
  policy=[{filename="p"}]
- resources={memory="1g"} }
+ resources={memory="1g"} 
+}
 target "b" { inherits=["a","c"] }
-target "c" { args={x=9}
+target "c" {
+  args={x=9}
  tags=["u"]
  output=[]
- platforms=[] }
+ platforms=[] 
+}

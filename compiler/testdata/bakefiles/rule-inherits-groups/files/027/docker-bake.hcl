@@ -1,4 +1,5 @@
-target "a" { args={x=1,y=2}
+target "a" {
+  args={x=1,y=2}
  labels={l=1}
  tags=["t"]
  platforms=["linux/amd64"]
@@ -17,8 +18,10 @@ target "a" { args={x=1,y=2}
  network="host"
  description="d"
  policy=[{filename="p"}]
- resources={memory="1g"} }
-target "a" { args={x=1,y=2}
+ resources={memory="1g"} 
+}
+target "a" {
+  args={x=1,y=2}
  labels={l=1}
  tags=["t"]
  platforms=["linux/amd64"]
@@ -37,4 +40,5 @@ target "a" { args={x=1,y=2}
  network="host"
  description="d"
  policy=[{filename="p"}]
- resources={memory="1g"} }
+ resources={memory="1g"} 
+}

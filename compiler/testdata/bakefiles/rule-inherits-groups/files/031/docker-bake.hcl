@@ -1,2 +1,4 @@
-target "a" { attest=["type=sbom","type=provenance","type=sbom,disabled=true"]
- secret=["id=a,env=X","id=b,env=Y","id=a,env=Z"] }
+target "a" {
+  attest=["type=sbom","type=provenance","type=sbom,disabled=true"]
+ secret=["id=a,env=X","id=b,env=Y","id=a,env=Z"] 
+}

@@ -1,2 +1,4 @@
-group "g" { name="x"
- targets=[] }
+group "g" {
+  name="x"
+ targets=[] 
+}

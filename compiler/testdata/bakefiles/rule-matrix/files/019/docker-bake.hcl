@@ -1,2 +1,4 @@
-group "g" { matrix={a=["x"]}
- targets=[] }
+group "g" {
+  matrix={a=["x"]}
+ targets=[] 
+}

@@ -3,5 +3,7 @@ target "app" {
  matrix={v=["a","b"]}
  tags=["t-${v}"]
 }
-target "z" { tags=concat(target.a.tags,target.b.tags)
- context=target.app.context }
+target "z" {
+  tags=concat(target.a.tags,target.b.tags)
+ context=target.app.context 
+}

@@ -3,5 +3,6 @@ target "app" {
  matrix={v=["a","b"]}
  tags=["t-${v}"]
 }
-target "z" { tags=concat(target.a.tags,target.b.tags)
+target "z" {
+  tags=concat(target.a.tags,target.b.tags)
  }

@@ -1,5 +1,7 @@
-target "a" { args={x=1}
+target "a" {
+  args={x=1}
  tags=["t"]
  secret=["id=s,env=E"]
- output=["type=image"] }
+ output=["type=image"] 
+}
 target "ab" { inherits=["a"] }

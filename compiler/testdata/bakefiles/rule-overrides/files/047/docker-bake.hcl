@@ -1,6 +1,10 @@
 target "a" { output=["type=docker"] }
-target "b" { output=["type=registry","type=local,dest=x","type=docker,dest=q"]
- call="outline" }
+target "b" {
+  output=["type=registry","type=local,dest=x","type=docker,dest=q"]
+ call="outline" 
+}
 target "_c" {}
-group "g" { targets=["b","a"]
- description="dd" }
+group "g" {
+  targets=["b","a"]
+ description="dd" 
+}

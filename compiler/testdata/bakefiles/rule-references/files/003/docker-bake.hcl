@@ -1,5 +1,7 @@
-function "f" { params=[]
- result=target.a.args.k }
+function "f" {
+  params=[]
+ result=target.a.args.k 
+}
 target "a" {
  tags=["x"]
  args={k="v"}

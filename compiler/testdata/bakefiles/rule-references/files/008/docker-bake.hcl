@@ -1,5 +1,7 @@
-function "f" { params=[]
- result=target.a.output[0].dest }
+function "f" {
+  params=[]
+ result=target.a.output[0].dest 
+}
 target "a" {
  tags=["x"]
  args={k="v"}

@@ -1,5 +1,7 @@
-function "f" { params=[]
- result=target.a.ssh[0].paths[0] }
+function "f" {
+  params=[]
+ result=target.a.ssh[0].paths[0] 
+}
 target "a" {
  tags=["x"]
  args={k="v"}

@@ -1,5 +1,7 @@
-function "f" { params=[]
- result=target.a.cache-from[0].ref }
+function "f" {
+  params=[]
+ result=target.a.cache-from[0].ref 
+}
 target "a" {
  tags=["x"]
  args={k="v"}

@@ -1,5 +1,7 @@
-function "f" { params=[]
- result=target.a.description }
+function "f" {
+  params=[]
+ result=target.a.description 
+}
 target "a" {
  tags=["x"]
  args={k="v"}

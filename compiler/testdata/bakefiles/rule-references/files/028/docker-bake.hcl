@@ -1,5 +1,7 @@
-function "f" { params=[]
- result=target.a.nope }
+function "f" {
+  params=[]
+ result=target.a.nope 
+}
 target "a" {
  tags=["x"]
  args={k="v"}

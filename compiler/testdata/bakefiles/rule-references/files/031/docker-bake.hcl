@@ -13,5 +13,7 @@ target "a" {
  resources={memory="1g"}
 }
 target "b" {}
-group "g" { targets=["a"]
- description="dd" }
+group "g" {
+  targets=["a"]
+ description="dd" 
+}

@@ -1,5 +1,7 @@
-function "f" { params=[]
- result=target.a }
+function "f" {
+  params=[]
+ result=target.a 
+}
 target "a" {
  tags=["x"]
  args={k="v"}

@@ -1,5 +1,7 @@
-function "f" { params=[]
- result=target["a"].tags[0] }
+function "f" {
+  params=[]
+ result=target["a"].tags[0] 
+}
 target "a" {
  tags=["x"]
  args={k="v"}

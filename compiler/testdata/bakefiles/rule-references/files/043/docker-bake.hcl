@@ -1,5 +1,7 @@
-function "f" { params=[]
- result=group.default.targets[0] }
+function "f" {
+  params=[]
+ result=group.default.targets[0] 
+}
 target "a" {
  tags=["x"]
  args={k="v"}

@@ -1,5 +1,7 @@
-function "f" { params=[]
- result=group.g.description }
+function "f" {
+  params=[]
+ result=group.g.description 
+}
 target "a" {
  tags=["x"]
  args={k="v"}

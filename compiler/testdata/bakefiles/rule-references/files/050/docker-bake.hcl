@@ -10,8 +10,10 @@ target "a" {
  resources={memory="1g"}
 }
 target "b" {}
-group "g" { targets=["a"]
- description="dd" }
+group "g" {
+  targets=["a"]
+ description="dd" 
+}
 target "c" {
  args={k=target.a.tags[5]}
 }

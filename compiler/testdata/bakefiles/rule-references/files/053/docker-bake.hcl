@@ -1,5 +1,7 @@
-function "f" { params=[]
- result=target.a.tags[5] }
+function "f" {
+  params=[]
+ result=target.a.tags[5] 
+}
 target "a" {
  tags=["x"]
  args={k="v"}

@@ -1,5 +1,7 @@
-function "f" { params=[]
- result=target.a.resources.memory }
+function "f" {
+  params=[]
+ result=target.a.resources.memory 
+}
 target "a" {
  tags=["x"]
  args={k="v"}

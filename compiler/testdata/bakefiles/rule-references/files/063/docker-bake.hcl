@@ -1,5 +1,7 @@
-function "f" { params=[]
- result=jsonencode(target.b.secret) }
+function "f" {
+  params=[]
+ result=jsonencode(target.b.secret) 
+}
 target "a" {
  tags=["x"]
  args={k="v"}

@@ -1,5 +1,7 @@
-function "f" { params=[]
- result=target.a.context }
+function "f" {
+  params=[]
+ result=target.a.context 
+}
 target "a" {
  tags=["x"]
  args={k="v"}

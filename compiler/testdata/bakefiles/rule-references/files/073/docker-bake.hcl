@@ -1,5 +1,7 @@
-function "f" { params=[]
- result=target.a.depends_on }
+function "f" {
+  params=[]
+ result=target.a.depends_on 
+}
 target "a" {
  tags=["x"]
  args={k="v"}

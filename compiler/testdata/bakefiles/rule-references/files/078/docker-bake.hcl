@@ -1,5 +1,7 @@
-function "f" { params=[]
- result=length(target.b.cache-to) }
+function "f" {
+  params=[]
+ result=length(target.b.cache-to) 
+}
 target "a" {
  tags=["x"]
  args={k="v"}

@@ -1,5 +1,7 @@
-function "f" { params=[]
- result=target.c.args.k }
+function "f" {
+  params=[]
+ result=target.c.args.k 
+}
 target "a" {
  tags=["x"]
  args={k="v"}

@@ -1,5 +1,7 @@
-variable "A" { default="x"
- description=B }
+variable "A" {
+  default="x"
+ description=B 
+}
 target "default" {
 
 }

@@ -1,6 +1,8 @@
-variable "A" { default="x"
+variable "A" {
+  default="x"
  foo=1
- blah {} }
+ blah {} 
+}
 target "default" {
 
 }

@@ -1,6 +1,7 @@
 variable "A" {
  validation {
- condition=false }
+ condition=false 
+}
 }
 target "default" {
 

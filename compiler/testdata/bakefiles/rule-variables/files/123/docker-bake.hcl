@@ -2,7 +2,8 @@ variable "A" {
  validation {
  condition=true
  error_message="x"
- foo=1 }
+ foo=1 
+}
 }
 target "default" {
 

@@ -1,3 +1,5 @@
-target "a" { context="../x/../y"
- contexts={n="../x/../y"} }
+target "a" {
+  context="../x/../y"
+ contexts={n="../x/../y"} 
+}
 target "b" {}

@@ -1,3 +1,5 @@
-target "a" { context=""
- contexts={n=""} }
+target "a" {
+  context=""
+ contexts={n=""} 
+}
 target "b" {}

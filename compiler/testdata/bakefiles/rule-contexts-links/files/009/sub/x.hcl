@@ -1,3 +1,5 @@
-target "a" { context="cwd://"
- contexts={n="cwd://"} }
+target "a" {
+  context="cwd://"
+ contexts={n="cwd://"} 
+}
 target "b" {}

@@ -1,3 +1,5 @@
-target "a" { context="cwd://x/../y"
- contexts={n="cwd://x/../y"} }
+target "a" {
+  context="cwd://x/../y"
+ contexts={n="cwd://x/../y"} 
+}
 target "b" {}

@@ -1,3 +1,5 @@
-target "a" { context="github.com/a/b"
- contexts={n="github.com/a/b"} }
+target "a" {
+  context="github.com/a/b"
+ contexts={n="github.com/a/b"} 
+}
 target "b" {}

@@ -1,3 +1,5 @@
-target "a" { context="ssh://git@x/y"
- contexts={n="ssh://git@x/y"} }
+target "a" {
+  context="ssh://git@x/y"
+ contexts={n="ssh://git@x/y"} 
+}
 target "b" {}

@@ -1,3 +1,5 @@
-target "a" { context="git://x/y"
- contexts={n="git://x/y"} }
+target "a" {
+  context="git://x/y"
+ contexts={n="git://x/y"} 
+}
 target "b" {}

@@ -1,3 +1,5 @@
-target "a" { context="/abs/../x"
- contexts={n="/abs/../x"} }
+target "a" {
+  context="/abs/../x"
+ contexts={n="/abs/../x"} 
+}
 target "b" {}

@@ -1,3 +1,5 @@
-target "a" { context="target:b"
- contexts={n="target:b"} }
+target "a" {
+  context="target:b"
+ contexts={n="target:b"} 
+}
 target "b" {}

@@ -1,3 +1,5 @@
-target "a" { context="docker-image://x"
- contexts={n="docker-image://x"} }
+target "a" {
+  context="docker-image://x"
+ contexts={n="docker-image://x"} 
+}
 target "b" {}

@@ -1,3 +1,5 @@
-target "a" { context="oci-layout://x"
- contexts={n="oci-layout://x"} }
+target "a" {
+  context="oci-layout://x"
+ contexts={n="oci-layout://x"} 
+}
 target "b" {}

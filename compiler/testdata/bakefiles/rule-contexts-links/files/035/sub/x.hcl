@@ -1,3 +1,5 @@
-target "a" { context="HTTPS://x/y.git"
- contexts={n="HTTPS://x/y.git"} }
+target "a" {
+  context="HTTPS://x/y.git"
+ contexts={n="HTTPS://x/y.git"} 
+}
 target "b" {}

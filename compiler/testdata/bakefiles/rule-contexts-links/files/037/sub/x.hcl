@@ -1,3 +1,5 @@
-target "a" { context="ftp://x/y"
- contexts={n="ftp://x/y"} }
+target "a" {
+  context="ftp://x/y"
+ contexts={n="ftp://x/y"} 
+}
 target "b" {}

@@ -1,3 +1,5 @@
-target "a" { context="file:///x//y"
- contexts={n="file:///x//y"} }
+target "a" {
+  context="file:///x//y"
+ contexts={n="file:///x//y"} 
+}
 target "b" {}

@@ -1,3 +1,5 @@
-target "a" { context="git@x:y?ref=a"
- contexts={n="git@x:y?ref=a"} }
+target "a" {
+  context="git@x:y?ref=a"
+ contexts={n="git@x:y?ref=a"} 
+}
 target "b" {}

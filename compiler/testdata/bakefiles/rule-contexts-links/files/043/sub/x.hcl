@@ -1,3 +1,5 @@
-target "a" { context="C:\\x"
- contexts={n="C:\\x"} }
+target "a" {
+  context="C:\\x"
+ contexts={n="C:\\x"} 
+}
 target "b" {}

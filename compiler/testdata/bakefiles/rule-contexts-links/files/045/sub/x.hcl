@@ -1,3 +1,5 @@
-target "a" { context="a b"
- contexts={n="a b"} }
+target "a" {
+  context="a b"
+ contexts={n="a b"} 
+}
 target "b" {}

@@ -1,0 +1,5 @@
+variable "A" { default=B }
+variable "B" { default=A }
+target "default" {
+
+}
