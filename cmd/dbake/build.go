@@ -39,11 +39,22 @@ type buildCmd struct {
 	KeepGoing    bool   `short:"k" help:"When a target fails, still build all that does not depend on it."`
 	Jobs         int    `placeholder:"N" help:"Build at most N targets at once over all nodes (default: as many as the nodes have slots)."`
 	NoSteal      bool   `help:"Let no node take over what was planned for another."`
+
+	saved *plan.File // the plan to build; nil makes one
 }
 
 func (c *buildCmd) Run(ctx contextBinding, a *app) (err error) {
 	if c.Print && c.List != "" {
 		return usageError{errors.New("--print and --list are mutually exclusive")}
+	}
+	saved, err := a.planFile(c.Targets)
+	if err != nil {
+		return err
+	}
+	if saved != nil {
+		if err := c.useSaved(saved); err != nil {
+			return err
+		}
 	}
 	if c.Print || c.List != "" {
 		return c.describe(ctx, a)
@@ -53,6 +64,9 @@ func (c *buildCmd) Run(ctx contextBinding, a *app) (err error) {
 	}
 	mode, err := view.ParseMode(c.Progress)
 	if err != nil {
+		return usageError{err}
+	}
+	if _, err := partition.Lookup(c.Strategy); err != nil {
 		return usageError{err}
 	}
 	call, err := c.callFlag()
@@ -79,6 +93,9 @@ func (c *buildCmd) build(ctx context.Context, a *app, mode progressui.DisplayMod
 		return err
 	}
 	called, project := split(all)
+	if err := c.checkSaved(nodes, project); err != nil {
+		return err
+	}
 	if len(project.Targets) == 0 {
 		return c.answer(ctx, a, all, nodes, nil, call)
 	}
@@ -110,11 +127,11 @@ func (c *buildCmd) build(ctx context.Context, a *app, mode progressui.DisplayMod
 	if err != nil {
 		return err
 	}
-	p, err := makePlan(ctx, build, ready, &c.planFlags)
+	p, err := c.plan(ctx, build, ready)
 	if err != nil {
 		return err
 	}
-	request, err := c.request(ctx, a, project, build, p)
+	request, err := c.request(ctx, a, nodes, project, build, p)
 	if err != nil {
 		return err
 	}
@@ -232,12 +249,14 @@ func (c *buildCmd) describe(ctx context.Context, a *app) error {
 }
 
 // request puts together what the run needs.
-func (c *buildCmd) request(ctx context.Context, a *app, project *ir.Project, build *plan.Build, p *plan.Plan) (*runtime.Build, error) {
+func (c *buildCmd) request(ctx context.Context, a *app, nodes *nodes, project *ir.Project, build *plan.Build, p *plan.Plan) (*runtime.Build, error) {
 	r := &runtime.Build{
 		Graph: build.Graph, Jobs: build.Jobs,
 		Sched: runtime.Schedule(p, sched.Options{
 			Jobs: c.Jobs, KeepGoing: c.KeepGoing, Steal: !c.NoSteal && len(p.Nodes) > 1,
-			Backoff: time.Second,
+			Backoff: time.Second, Ahead: 1,
+			// Nodes on one machine would only take the processor from each other.
+			NoHedge: nodes.cluster != nil,
 		}),
 		Inputs: runtime.Inputs{
 			Dirs: build.Locals(), Secrets: map[string]runtime.SecretSource{}, SSH: map[string][]string{},
@@ -286,7 +305,9 @@ func makePlan(ctx context.Context, b *plan.Build, nodes []plan.Node, f *planFlag
 	if err != nil {
 		return nil, usageError{err}
 	}
-	return plan.Make(ctx, b, nodes, strategy, partition.Options{})
+	ctx, stop, opts := f.PlanBudget.context(ctx)
+	defer stop()
+	return plan.Make(ctx, b, nodes, strategy, opts)
 }
 
 // strategyNames lists the strategies for the help text.

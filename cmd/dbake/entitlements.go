@@ -278,11 +278,7 @@ func (g *guard) missing() (*privileges, error) {
 		if err := g.missingEntitlements(t, missing); err != nil {
 			return nil, err
 		}
-		paths, err := g.contextPaths(t)
-		if err != nil {
-			return nil, err
-		}
-		addAll(reads, paths)
+		addAll(reads, g.contextPaths(t))
 		addAll(reads, cachePaths(t.CacheFrom, "src"))
 		addAll(writes, cachePaths(t.CacheTo, "dest"))
 		for _, s := range t.Secrets {
@@ -348,43 +344,45 @@ func (g *guard) missingEntitlements(t *ir.Target, missing *privileges) error {
 }
 
 // contextPaths returns the paths that the contexts and the Dockerfile of t mean on
-// this machine.
-func (g *guard) contextPaths(t *ir.Target) ([]string, error) {
+// this machine, by the rules of package frontend.
+func (g *guard) contextPaths(t *ir.Target) []string {
 	var paths []string
-	if t.RemoteContext == nil && !isRemotePath(t.Context) {
-		where := strings.TrimPrefix(t.Context, "cwd://")
-		if where == "" {
-			where = "."
-		}
+	where := strings.TrimPrefix(t.Context, "cwd://")
+	if where == "" {
+		where = "."
+	}
+	// A directory is one even if its name reads like that of a repository.
+	info, err := os.Stat(g.app.path(where))
+	local := t.RemoteContext == nil && (err == nil && info.IsDir() || !isRemotePath(where))
+	if local {
 		paths = append(paths, where)
-		if t.DockerfileInline == nil && !isRemotePath(t.Dockerfile) {
-			file, cwd := strings.CutPrefix(t.Dockerfile, "cwd://")
-			if !cwd && !filepath.IsAbs(file) {
-				file = filepath.Join(g.app.path(where), file)
-			}
-			paths = append(paths, file)
-		}
-	} else if file, cwd := strings.CutPrefix(t.Dockerfile, "cwd://"); t.DockerfileInline == nil && (cwd || filepath.IsAbs(file)) {
+	}
+	file, cwd := strings.CutPrefix(t.Dockerfile, "cwd://")
+	switch {
+	case t.DockerfileInline != nil, strings.HasPrefix(file, "http://"), strings.HasPrefix(file, "https://"):
+	case cwd || filepath.IsAbs(file):
 		paths = append(paths, file)
+	case local:
+		paths = append(paths, filepath.Join(g.app.path(where), file))
 	}
 	for _, k := range ir.SortedKeys(t.Contexts) {
-		v := t.Contexts[k]
+		v := strings.TrimPrefix(t.Contexts[k], "cwd://")
 		if _, remote := t.RemoteContexts[k]; remote || isRemotePath(v) {
 			continue
 		}
 		if layout, ok := strings.CutPrefix(v, "oci-layout://"); ok {
 			layout, _, _ = strings.Cut(layout, "@")
-			if i := strings.LastIndexByte(layout, ':'); i > strings.LastIndexByte(layout, '/') {
+			if i := strings.LastIndexByte(layout, ':'); i > strings.LastIndexAny(layout, `/\`) && i > 1 {
 				layout = layout[:i]
 			}
 			v = layout
 		}
-		paths = append(paths, strings.TrimPrefix(v, "cwd://"))
+		paths = append(paths, v)
 	}
-	return paths, nil
+	return paths
 }
 
-// isRemotePath reports whether a context or Dockerfile is not a path.
+// isRemotePath reports whether a context is not a path.
 func isRemotePath(s string) bool {
 	for _, prefix := range []string{"http://", "https://", "target:", "docker-image:"} {
 		if strings.HasPrefix(s, prefix) {
@@ -741,6 +739,7 @@ func entitled(units []*frontend.Unit) ([]string, error) {
 	var errs []error
 	seen := map[string]bool{}
 	for _, u := range units {
+		var lacks []string
 		for _, need := range u.Entitlements {
 			before := len(list)
 			for _, e := range u.Target.Entitlements {
@@ -748,14 +747,17 @@ func entitled(units []*frontend.Unit) ([]string, error) {
 					list = append(list, e)
 				}
 			}
-			if key := u.Target.Name + " " + need; len(list) == before && !seen[key] {
-				seen[key] = true
-				errs = append(errs, &ir.SourceError{
-					Range:   u.Target.Origin("entitlements"),
-					Summary: fmt.Sprintf("target %s has a step that needs the entitlement %s, which the target does not declare", u.Target.Name, need),
-					Detail:  fmt.Sprintf("add entitlements = [%q] to the target and pass --allow %s", need, need),
-				})
+			if len(list) == before {
+				lacks = append(lacks, need)
 			}
+		}
+		if len(lacks) > 0 && !seen[u.Target.Name] {
+			seen[u.Target.Name] = true
+			errs = append(errs, &ir.SourceError{
+				Range:   u.Target.Origin("entitlements"),
+				Summary: fmt.Sprintf("target %s has steps that need %s, which it does not declare", u.Target.Name, strings.Join(lacks, " and ")),
+				Detail:  fmt.Sprintf("add entitlements = [\"%s\"] to it and pass --allow %s", strings.Join(lacks, `", "`), strings.Join(lacks, " --allow ")),
+			})
 		}
 	}
 	slices.Sort(list)
