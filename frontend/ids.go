@@ -12,11 +12,12 @@ import (
 
 // idTable gives secrets and SSH agents ids that mean one source throughout the
 // project. An id that all targets use for the same source stays as it is, so that
-// steps keep the digests they have elsewhere. Any other id is replaced everywhere
-// by one that names the source, in targets that do not declare it as well: they
-// must not get to see what another target declares.
+// steps keep the digests they have elsewhere. Where targets declare different
+// sources, it is replaced by one that names the source. A target that does not
+// declare an id gets one that nobody declares: all targets are built in one
+// session, and it must not get to see what another target declares.
 type idTable struct {
-	secrets, ssh map[string]bool // ids that mean several things
+	secrets, ssh map[string]bool // ids that are declared; true = with several sources
 }
 
 func newIDTable(p *ir.Project) *idTable {
@@ -30,8 +31,6 @@ func newIDTable(p *ir.Project) *idTable {
 			ssh[s.ID] = append(ssh[s.ID], sourceKey(s))
 		}
 	}
-	// A target without a declaration counts only where the id is ambiguous
-	// already: it fails on the node, or does without an optional secret.
 	return &idTable{secrets: ambiguous(secrets), ssh: ambiguous(ssh)}
 }
 
@@ -39,9 +38,7 @@ func ambiguous(sources map[string][]string) map[string]bool {
 	m := map[string]bool{}
 	for id, keys := range sources {
 		slices.Sort(keys)
-		if len(slices.Compact(keys)) > 1 {
-			m[id] = true
-		}
+		m[id] = len(slices.Compact(keys)) > 1
 	}
 	return m
 }
@@ -58,7 +55,7 @@ func sourceKey(s any) string {
 	return digest.FromBytes(data).Encoded()[:12]
 }
 
-// undeclared ends an id that several targets declare, but not the one whose step
+// undeclared ends an id that other targets declare, but not the one whose step
 // asks for it.
 const undeclared = ".undeclared"
 
@@ -73,7 +70,7 @@ func (it *idTable) secret(t *ir.Target, id string) (string, ir.Secret, bool) {
 			return id, s, true
 		}
 	}
-	if it.secrets[id] {
+	if _, ok := it.secrets[id]; ok {
 		id += undeclared
 	}
 	return id, ir.Secret{}, false
@@ -90,7 +87,7 @@ func (it *idTable) agent(t *ir.Target, id string) (string, ir.SSH, bool) {
 			return id, s, true
 		}
 	}
-	if it.ssh[id] {
+	if _, ok := it.ssh[id]; ok {
 		id += undeclared
 	}
 	return id, ir.SSH{}, false

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 
+	"github.com/containerd/containerd/v2/core/content"
 	bkclient "github.com/moby/buildkit/client"
 	"golang.org/x/sync/errgroup"
 
@@ -20,11 +21,13 @@ type caches struct {
 	imports  []ir.CacheEntry
 	byTarget map[string][]ir.CacheEntry // to be written with a target's outputs
 	shared   bool                       // caches are written when all is built
+	stores   map[string]content.Store   // of imports in directories
+	warnings []string
 }
 
 // decideCaches decides what can be decided before the first solve: imports, and
 // the caches that targets write themselves.
-func decideCaches(b *Build) caches {
+func decideCaches(b *Build) (caches, error) {
 	c := caches{input: b.Cache, byTarget: map[string][]ir.CacheEntry{}, shared: !b.Cache.Repo.IsZero()}
 	c.input.Nodes = map[ir.UnitID]int{}
 	for n, parts := range b.Sched.Plan {
@@ -45,11 +48,17 @@ func decideCaches(b *Build) caches {
 	}
 	c.input.Fleet = len(b.Sched.Nodes)
 	p := cachepolicy.Decide(c.input)
-	c.imports = p.ImportEntries()
+	var err error
+	if c.imports, c.stores, c.warnings, err = localImports(p.ImportEntries(), b.Dir); err != nil {
+		return caches{}, err
+	}
 	for _, e := range p.TargetExports {
+		if e.Entry, err = localExport(e.Entry, b.Dir); err != nil {
+			return caches{}, fmt.Errorf("target %s: %w", e.Target, err)
+		}
 		c.byTarget[e.Target] = append(c.byTarget[e.Target], e.Entry)
 	}
-	return c
+	return c, nil
 }
 
 // exports decides which node writes which cluster, from where units were built.
@@ -101,7 +110,7 @@ func (r *run) exportCaches(ctx context.Context, finish sched.Finish) error {
 			both, cancel := endWith(n.ctx, ctx)
 			defer cancel()
 			observe := func(st *bkclient.SolveStatus) { r.messages <- statusMessage{node: n, status: st, export: true} }
-			if err := n.solver.exportCache(both, req, observe); err != nil {
+			if err := n.exportCache(both, req, observe); err != nil {
 				errs[i] = fmt.Errorf("node %s: write cache %s: %w", n.info.Name, x.Entry.Attrs["ref"], plain(err))
 			}
 			return nil

@@ -320,7 +320,7 @@ func (r *run) evaluate(p *partitionRun) error {
 		}
 	}
 	observe := func(st *bkclient.SolveStatus) { r.messages <- statusMessage{node: p.node, status: st} }
-	return p.node.solver.evaluate(p.ctx, p.slice, observe, func() { r.messages <- evaluatedMessage{p} }, p.release)
+	return p.node.evaluate(p.ctx, p.slice, observe, func() { r.messages <- evaluatedMessage{p} }, p.release)
 }
 
 // slice cuts the part of the graph that p needs, and notes the roots by whose end
@@ -390,7 +390,7 @@ func (r *run) writeOutputs(p *partitionRun, u sched.UnitID, outs []output, m *ex
 	}
 	observe := func(st *bkclient.SolveStatus) { r.messages <- statusMessage{node: p.node, status: st, export: true} }
 	if len(outs) == 0 {
-		_, err := p.node.solver.export(p.ctx, req, observe)
+		_, err := p.node.export(p.ctx, req, observe)
 		return err
 	}
 	for i, out := range outs {
@@ -399,7 +399,7 @@ func (r *run) writeOutputs(p *partitionRun, u sched.UnitID, outs []output, m *ex
 		if i > 0 {
 			one.cacheTo = nil // written once
 		}
-		resp, err := p.node.solver.export(p.ctx, one, observe)
+		resp, err := p.node.export(p.ctx, one, observe)
 		if err == nil && out.commit != nil {
 			err = out.commit()
 		}

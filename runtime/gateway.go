@@ -3,16 +3,12 @@ package runtime
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 
-	"github.com/containerd/containerd/v2/core/content"
-	contentlocal "github.com/containerd/containerd/v2/plugins/content/local"
 	"github.com/containerd/platforms"
 	bkclient "github.com/moby/buildkit/client"
 	gateway "github.com/moby/buildkit/frontend/gateway/client"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
-	"github.com/tonistiigi/fsutil"
 
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/frontend"
@@ -34,16 +30,12 @@ var _ frontend.Gateway = (*Gateway)(nil)
 // platform.
 func (g *Gateway) Build(ctx context.Context, s frontend.Session, fn func(context.Context, gateway.Client) error) error {
 	n := g.Pool.nodeFor(s.Platform)
-	in := Inputs{Dirs: s.Locals, Env: g.Env, Secrets: SecretSources(s.Secrets, g.Env, g.Path), SSH: map[string][]string{}}
+	in := Inputs{Dirs: s.Locals, Layouts: s.OCIStores, Env: g.Env, Secrets: SecretSources(s.Secrets, g.Env, g.Path), SSH: map[string][]string{}}
 	for _, a := range s.SSH {
 		in.SSH[a.ID] = a.Paths
 	}
 	var sent transfers
-	attach, err := in.attachables(&sent)
-	if err != nil {
-		return err
-	}
-	stores, err := layoutStores(s.OCIStores)
+	offer, err := in.services(&sent)
 	if err != nil {
 		return err
 	}
@@ -55,7 +47,7 @@ func (g *Gateway) Build(ctx context.Context, s frontend.Session, fn func(context
 			// What happens on the way to a definition is not shown.
 		}
 	}()
-	_, err = n.client.Build(ctx, bkclient.SolveOpt{Session: attach, OCIStores: stores, Internal: true}, product,
+	_, err = n.client.Build(ctx, bkclient.SolveOpt{Session: offer.attachables(nil), Internal: true}, product,
 		func(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
 			return gateway.NewResult(), fn(ctx, c)
 		}, status)
@@ -72,19 +64,6 @@ func (p *Pool) nodeFor(pl ocispecs.Platform) *node {
 		return slices.ContainsFunc(n.info.Platforms, func(have ocispecs.Platform) bool { return platforms.Only(have).Match(pl) })
 	})
 	return p.nodes[max(i, 0)]
-}
-
-// layoutStores opens OCI image layouts for reading.
-func layoutStores(dirs map[string]string) (map[string]content.Store, error) {
-	stores := map[string]content.Store{}
-	for _, id := range ir.SortedKeys(dirs) {
-		store, err := contentlocal.NewStore(dirs[id])
-		if err != nil {
-			return nil, fmt.Errorf("open image layout %s: %w", dirs[id], err)
-		}
-		stores[id] = store
-	}
-	return stores, nil
 }
 
 // SecretSources says where the values of secrets are, by id. As upstream, an id
@@ -110,5 +89,3 @@ func SecretSourceOf(s ir.Secret, env map[string]string, path func(string) string
 		return SecretSource{File: path(s.ID)}
 	}
 }
-
-var _ fsutil.FS = (*countedFS)(nil)

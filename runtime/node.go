@@ -147,26 +147,6 @@ func (p *Pool) Close() error {
 	return errors.Join(errs...)
 }
 
-// watch pings the node until ctx ends and returns the failure that makes it lost,
-// or nil when ctx ended.
-func (n *node) watch(ctx context.Context) error {
-	t := time.NewTicker(pingInterval)
-	defer t.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-t.C:
-		}
-		if err := n.ping(ctx); err != nil {
-			if ctx.Err() != nil {
-				return nil
-			}
-			return err
-		}
-	}
-}
-
 // ping reports whether the daemon answers.
 func (n *node) ping(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, pingTimeout, fmt.Errorf("no answer within %s", pingTimeout))

@@ -34,6 +34,8 @@ type Result struct {
 	Steals []Steal
 	// Measured are the durations of all steps that ran, for the cost history.
 	Measured []Measured
+	// Warnings are remarks on the run as a whole.
+	Warnings []string
 	Wall     time.Duration
 }
 
@@ -141,7 +143,7 @@ func moveEvent(r *run, cmd sched.Submit) MoveEvent {
 
 // result gathers what the run led to.
 func (r *run) result(finish sched.Finish) *Result {
-	res := &Result{Jobs: r.results, Wall: r.since()}
+	res := &Result{Jobs: r.results, Warnings: r.caches.warnings, Wall: r.since()}
 	for u, o := range finish.Outcomes {
 		j := &res.Jobs[u]
 		j.Reason = o.Reason

@@ -5,9 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"time"
 
-	"github.com/moby/buildkit/session"
 	digest "github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
 
@@ -54,6 +54,7 @@ type run struct {
 	observe  func(Event)
 	caches   caches
 	units    map[ir.UnitID]*frontend.Unit
+	layouts  map[string]string // directories of OCI image layouts, by id
 	sched    *sched.Scheduler
 	vertex   map[digest.Digest]sched.VertexID
 	outputs  [][]output // by job
@@ -69,10 +70,9 @@ type run struct {
 
 // nodeRun is one node's part of a run.
 type nodeRun struct {
-	*node
+	daemon
+	info    NodeInfo
 	id      sched.NodeID
-	session *session.Session
-	solver  *solver
 	tracker *tracker
 	sent    transfers
 	ctx     context.Context // ends when the node is given up
@@ -90,14 +90,26 @@ type nodeRun struct {
 //
 // observe is called from the goroutine of Run.
 func (p *Pool) Run(ctx context.Context, b *Build, observe func(Event)) (*Result, error) {
+	r, err := newRun(b, p.Nodes(), observe)
+	if err != nil {
+		return nil, err
+	}
+	return r.run(ctx, func(ctx context.Context, n *nodeRun) error { return r.open(ctx, p.nodes[n.id], n) })
+}
+
+// newRun prepares a run of b on nodes.
+func newRun(b *Build, nodes []NodeInfo, observe func(Event)) (*run, error) {
 	r := &run{
 		Build: b, start: time.Now(), observe: observe,
-		caches:     decideCaches(b),
 		units:      map[ir.UnitID]*frontend.Unit{},
+		layouts:    maps.Clone(b.Inputs.Layouts),
 		vertex:     make(map[digest.Digest]sched.VertexID, len(b.Graph.Vertices)),
 		messages:   make(chan message),
 		partitions: map[sched.PartitionID]*partitionRun{},
 		failures:   map[failureKey]*StepError{},
+	}
+	if r.layouts == nil {
+		r.layouts = map[string]string{}
 	}
 	for i, v := range b.Graph.Vertices {
 		r.vertex[v.Digest] = sched.VertexID(i)
@@ -105,6 +117,7 @@ func (p *Pool) Run(ctx context.Context, b *Build, observe func(Event)) (*Result,
 	for _, j := range b.Jobs {
 		for _, u := range j.Units {
 			r.units[u.ID] = u
+			maps.Copy(r.layouts, u.OCIStores)
 		}
 		outs, err := outputs(j.Target, b.Dir, b.Stdout, b.Load)
 		if err != nil {
@@ -114,15 +127,32 @@ func (p *Pool) Run(ctx context.Context, b *Build, observe func(Event)) (*Result,
 		r.results = append(r.results, JobResult{Job: j.Name, Target: j.Target.Name, State: NotStarted})
 	}
 	var err error
+	if r.caches, err = decideCaches(b); err != nil {
+		return nil, err
+	}
 	if r.sched, err = sched.New(b.Sched); err != nil {
 		return nil, fmt.Errorf("schedule: %w", err)
 	}
+	for i, info := range nodes {
+		r.nodes = append(r.nodes, &nodeRun{
+			info: info, id: sched.NodeID(i), tracker: newTracker(r.isStep),
+			cancel: func(error) {}, stop: func() {},
+		})
+	}
+	return r, nil
+}
+
+// run carries the run out. open makes a node's daemon ready, and sets what ends it.
+func (r *run) run(ctx context.Context, open func(context.Context, *nodeRun) error) (*Result, error) {
+	defer r.close()
 	// Work on the nodes outlives ctx: when to end it is the scheduler's decision,
 	// which cancels what runs and is told how it ended.
 	work := context.WithoutCancel(ctx)
-	if err := r.open(work, p); err != nil {
-		r.close()
-		return nil, err
+	for _, n := range r.nodes {
+		n.ctx, n.cancel = context.WithCancelCause(work)
+		if err := open(n.ctx, n); err != nil {
+			return nil, err
+		}
 	}
 	finish := r.loop(ctx, work)
 	cacheErr := r.exportCaches(ctx, finish)
@@ -132,28 +162,24 @@ func (p *Pool) Run(ctx context.Context, b *Build, observe func(Event)) (*Result,
 		}
 	}
 	r.pump(&r.workers)
-	r.close()
 	res := r.result(finish)
 	return res, errors.Join(r.err(ctx, finish), cacheErr)
 }
 
-// open starts a session on every node.
-func (r *run) open(ctx context.Context, p *Pool) error {
-	for i, n := range p.nodes {
-		nr := &nodeRun{node: n, id: sched.NodeID(i), stop: func() {}}
-		r.nodes = append(r.nodes, nr)
-		nr.ctx, nr.cancel = context.WithCancelCause(ctx)
-		nr.tracker = newTracker(r.isStep)
-		attach, err := r.Inputs.attachables(&nr.sent)
-		if err != nil {
-			return err
-		}
-		nr.session, nr.stop, err = n.openSession(nr.ctx, r.Inputs.SharedKey, attach)
-		if err != nil {
-			return err
-		}
-		nr.solver = &solver{node: n, session: nr.session, attach: attach, imports: r.caches.imports, entitlements: r.Entitlements}
+// open starts a session on a node.
+func (r *run) open(ctx context.Context, n *node, nr *nodeRun) error {
+	in := r.Inputs
+	in.Layouts = r.layouts
+	offer, err := in.services(&nr.sent)
+	if err != nil {
+		return err
 	}
+	maps.Copy(offer.stores, r.caches.stores)
+	s := &solver{node: n, services: offer, sharedKey: in.SharedKey, imports: r.caches.imports, entitlements: r.Entitlements}
+	if s.session, nr.stop, err = n.openSession(ctx, in.SharedKey, offer.attachables(nil)); err != nil {
+		return err
+	}
+	nr.daemon = s
 	return nil
 }
 

@@ -2,21 +2,33 @@ package runtime
 
 import (
 	"context"
+	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"io"
 	gofs "io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 
+	"github.com/containerd/containerd/v2/core/content"
+	contentlocal "github.com/containerd/containerd/v2/plugins/content/local"
 	"github.com/docker/cli/cli/config"
+	bkclient "github.com/moby/buildkit/client"
+	"github.com/moby/buildkit/client/ociindex"
+	"github.com/moby/buildkit/exporter/containerimage/exptypes"
 	"github.com/moby/buildkit/session"
 	"github.com/moby/buildkit/session/auth/authprovider"
+	sessioncontent "github.com/moby/buildkit/session/content"
 	"github.com/moby/buildkit/session/filesync"
 	"github.com/moby/buildkit/session/secrets"
 	"github.com/moby/buildkit/session/secrets/secretsprovider"
 	"github.com/moby/buildkit/session/sshforward/sshprovider"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/tonistiigi/fsutil"
 	fstypes "github.com/tonistiigi/fsutil/types"
 )
@@ -32,6 +44,8 @@ type Inputs struct {
 	// SSH maps the id that a definition uses to an agent socket or key files;
 	// an empty list is the agent of the environment.
 	SSH map[string][]string
+	// Layouts maps the id of an OCI image layout to its absolute directory.
+	Layouts map[string]string
 	// Env is the environment that secrets are read from.
 	Env map[string]string
 	// SharedKey tells this project on this machine from all others: a node keeps
@@ -124,6 +138,8 @@ func (c *countedFS) Open(path string) (io.ReadCloser, error) {
 	return &countedReader{ReadCloser: rc, sent: c.sent}, nil
 }
 
+var _ fsutil.FS = (*countedFS)(nil)
+
 type countedReader struct {
 	io.ReadCloser
 	sent *transfers
@@ -168,12 +184,12 @@ func (s *secretStore) GetSecret(_ context.Context, id string) ([]byte, error) {
 	return dt, nil
 }
 
-// attachables returns what every session of a run offers: directories, secrets,
-// agents and the user's registry credentials.
-func (in Inputs) attachables(sent *transfers) ([]session.Attachable, error) {
+// services returns what every session of a run offers: directories, image layouts,
+// secrets, agents and the user's registry credentials.
+func (in Inputs) services(sent *transfers) (services, error) {
 	for name, dir := range in.Dirs {
 		if !filepath.IsAbs(dir) {
-			return nil, fmt.Errorf("local source %s: directory %s is not absolute", name, dir)
+			return services{}, fmt.Errorf("local source %s: directory %s is not absolute", name, dir)
 		}
 	}
 	list := []session.Attachable{
@@ -190,9 +206,109 @@ func (in Inputs) attachables(sent *transfers) ([]session.Attachable, error) {
 		}
 		p, err := sshprovider.NewSSHAgentProvider(agents)
 		if err != nil {
-			return nil, fmt.Errorf("forward ssh agents: %w", err)
+			return services{}, fmt.Errorf("forward ssh agents: %w", err)
 		}
 		list = append(list, p)
 	}
-	return list, nil
+	stores := map[string]content.Store{}
+	layouts, err := layoutStores(in.Layouts)
+	if err != nil {
+		return services{}, err
+	}
+	for id, store := range layouts {
+		stores["oci:"+id] = store
+	}
+	return services{attach: list, stores: stores}, nil
+}
+
+// services are what the sessions of one node offer.
+type services struct {
+	attach []session.Attachable
+	stores map[string]content.Store // by the id under which a node asks
+}
+
+// attachables returns all that one session registers, which receives the targets
+// and offers some stores besides. A session takes each service once, and gRPC ends
+// the process at the second time; so the stores of all purposes are one service.
+func (s services) attachables(stores map[string]content.Store, targets ...filesync.FSSyncTarget) []session.Attachable {
+	all := maps.Clone(s.stores)
+	if all == nil {
+		all = map[string]content.Store{}
+	}
+	maps.Copy(all, stores)
+	list := slices.Clone(s.attach)
+	if len(all) > 0 {
+		list = append(list, sessioncontent.NewAttachable(all))
+	}
+	if len(targets) > 0 {
+		list = append(list, filesync.NewFSSyncTarget(targets...))
+	}
+	return list
+}
+
+// layoutExport is the id under which a node asks for the store that an exporter
+// writes an image layout into.
+const layoutExport = "export"
+
+// receiving returns what a session needs in order to receive what req makes on the
+// client: the first exporter's files or blobs, and caches in directories.
+func (req *exportRequest) receiving() (stores map[string]content.Store, targets []filesync.FSSyncTarget, err error) {
+	stores = map[string]content.Store{}
+	for _, c := range req.cacheTo {
+		if c.Type != cacheLocal {
+			continue
+		}
+		dest := c.Attrs["dest"]
+		if stores[storeOf(dest)], err = contentlocal.NewStore(dest); err != nil {
+			return nil, nil, fmt.Errorf("cache in %s: %w", dest, err)
+		}
+	}
+	if req.entry == nil {
+		return stores, nil, nil
+	}
+	switch e := req.entry; {
+	case e.Output != nil:
+		targets = append(targets, filesync.WithFSSync(0, e.Output))
+	case e.OutputDir == "":
+	case e.Type != bkclient.ExporterLocal:
+		// An image layout that is written into, as several builds may do.
+		if stores[layoutExport], err = contentlocal.NewStore(e.OutputDir); err != nil {
+			return nil, nil, fmt.Errorf("image layout in %s: %w", e.OutputDir, err)
+		}
+	default:
+		mode, err := bkclient.ParseLocalExporterMode(e.Attrs["mode"])
+		if err != nil {
+			return nil, nil, err
+		}
+		if mode == bkclient.LocalExporterModeDelete {
+			targets = append(targets, filesync.WithFSSyncDirDelete(0, e.OutputDir))
+		} else {
+			targets = append(targets, filesync.WithFSSyncDir(0, e.OutputDir))
+		}
+	}
+	return stores, targets, nil
+}
+
+// enter adds the image that was written into an OCI layout to its index, under the
+// names of the response.
+func enter(dir string, resp map[string]string) error {
+	dt, err := base64.StdEncoding.DecodeString(resp[exptypes.ExporterImageDescriptorKey])
+	if err != nil || len(dt) == 0 {
+		return fmt.Errorf("image layout in %s: the node did not describe the image", dir)
+	}
+	var desc ocispecs.Descriptor
+	if err := json.Unmarshal(dt, &desc); err != nil {
+		return fmt.Errorf("image layout in %s: %w", dir, err)
+	}
+	names := []ociindex.NameOrTag{ociindex.Tag("latest")}
+	if list := resp[exptypes.ExporterImageNameKey]; list != "" {
+		names = nil
+		for name := range strings.SplitSeq(list, ",") {
+			names = append(names, ociindex.Name(name))
+		}
+	}
+	if err := ociindex.NewStoreIndex(dir).Put(desc, names...); err != nil {
+		return fmt.Errorf("image layout in %s: %w", dir, err)
+	}
+	return nil
 }

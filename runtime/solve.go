@@ -37,18 +37,38 @@ type image struct {
 	attestations []result.Attestation[*pb.Definition]
 }
 
-// solver runs the solves of one node in one session.
+// daemon is a node as a run needs it: solves in one session, and a sign of life.
+// observe receives the status of a solve, in order.
+type daemon interface {
+	// evaluate runs every step of p. It calls evaluated when all results are
+	// there and then holds them until release is closed.
+	evaluate(ctx context.Context, p partition, observe func(*bkclient.SolveStatus), evaluated func(), release <-chan struct{}) error
+	// export hands results that the node already holds to an exporter and
+	// returns the exporter's response.
+	export(ctx context.Context, req exportRequest, observe func(*bkclient.SolveStatus)) (map[string]string, error)
+	// exportCache writes a cache of results that the node already holds,
+	// without any image.
+	exportCache(ctx context.Context, req exportRequest, observe func(*bkclient.SolveStatus)) error
+	// ping reports whether the node answers.
+	ping(ctx context.Context) error
+}
+
+// solver is a daemon over one session.
 type solver struct {
-	node    *node
+	*node
 	session *session.Session
 	// imports is the same union for every solve of the run: a vertex keeps the
 	// cache sources that it had when it was first looked up, so a solve with
 	// fewer of them would make its neighbours miss.
 	imports      []ir.CacheEntry
 	entitlements []string
-	// attach is what a session of its own offers, for exports that need one.
-	attach []session.Attachable
+	// services and sharedKey are what a session of its own needs, for exports
+	// that cannot share one.
+	services  services
+	sharedKey string
 }
+
+var _ daemon = (*solver)(nil)
 
 // partition is one slice to be evaluated as a whole.
 type partition struct {
@@ -58,37 +78,12 @@ type partition struct {
 	single []*pb.Definition
 }
 
-// evaluate runs every step of p. It calls evaluated when all results are there and
-// then holds them until release is closed, so that exports of the same digests
-// are answered from memory: a step that ignores the cache would otherwise run
-// once more for each of them.
-//
-// observe receives the status of the solve, in order.
+// evaluate implements daemon. The results are held so that exports of the same
+// digests are answered from memory: a step that ignores the cache would otherwise
+// run once more for each of them.
 func (s *solver) evaluate(ctx context.Context, p partition, observe func(*bkclient.SolveStatus), evaluated func(), release <-chan struct{}) error {
-	opt := bkclient.SolveOpt{
-		SharedSession:         s.session,
-		SessionPreInitialized: true,
-		AllowedEntitlements:   s.entitlements,
-		CacheImports:          clientEntries(s.imports),
-	}
-	_, err := s.build(ctx, opt, observe, func(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
-		defs := p.single
-		caps := c.BuildOpts().LLBCaps
-		if caps.Supports(pb.CapPassthroughOp) == nil {
-			defs = []*pb.Definition{p.joined}
-		}
-		eg, egCtx := errgroup.WithContext(ctx)
-		for _, def := range defs {
-			eg.Go(func() error {
-				_, err := c.Solve(egCtx, gateway.SolveRequest{
-					Evaluate:     true,
-					Definition:   def,
-					CacheImports: gatewayImports(s.imports),
-				})
-				return err
-			})
-		}
-		if err := eg.Wait(); err != nil {
+	_, err := s.build(ctx, s.session, bkclient.SolveOpt{}, observe, func(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
+		if err := s.evaluateAll(ctx, c, p); err != nil {
 			return nil, err
 		}
 		evaluated()
@@ -102,6 +97,28 @@ func (s *solver) evaluate(ctx context.Context, p partition, observe func(*bkclie
 	return err
 }
 
+// evaluateAll runs every step of p: in one solve, or in one for each unit where
+// the node does not know the op that joins them.
+func (s *solver) evaluateAll(ctx context.Context, c gateway.Client, p partition) error {
+	defs := p.single
+	caps := c.BuildOpts().LLBCaps
+	if caps.Supports(pb.CapPassthroughOp) == nil {
+		defs = []*pb.Definition{p.joined}
+	}
+	eg, ctx := errgroup.WithContext(ctx)
+	for _, def := range defs {
+		eg.Go(func() error {
+			_, err := c.Solve(ctx, gateway.SolveRequest{
+				Evaluate:     true,
+				Definition:   def,
+				CacheImports: gatewayImports(s.imports),
+			})
+			return err
+		})
+	}
+	return eg.Wait()
+}
+
 // exportRequest is one output of one target.
 type exportRequest struct {
 	images []image
@@ -112,47 +129,45 @@ type exportRequest struct {
 	frontend map[string]string // attestations and SOURCE_DATE_EPOCH, as a frontend would have received them
 }
 
-// export hands results that the node already holds to an exporter and returns the
-// exporter's response.
+// export implements daemon.
 func (s *solver) export(ctx context.Context, req exportRequest, observe func(*bkclient.SolveStatus)) (map[string]string, error) {
-	opt := bkclient.SolveOpt{
-		SharedSession:         s.session,
-		SessionPreInitialized: true,
-		AllowedEntitlements:   s.entitlements,
-		CacheImports:          clientEntries(s.imports),
-		CacheExports:          req.cacheTo,
-		FrontendAttrs:         maps.Clone(req.frontend),
-	}
+	opt := bkclient.SolveOpt{CacheExports: req.cacheTo, FrontendAttrs: maps.Clone(req.frontend)}
 	if req.entry != nil {
 		opt.Exports = []bkclient.ExportEntry{*req.entry}
-		if usesSession(*req.entry) || usesStore(req.cacheTo) {
-			// The client receives files through the session under the
-			// number of the exporter within its solve, so two such exports
-			// cannot share one.
-			opt.SharedSession, opt.SessionPreInitialized = nil, false
-			opt.Session = s.attach
-		}
 	}
-	resp, err := s.build(ctx, opt, observe, func(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
-		return s.result(ctx, c, req)
-	})
+	build := func(in *session.Session) (map[string]string, error) {
+		resp, err := s.build(ctx, in, opt, observe, func(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
+			return s.result(ctx, c, req)
+		})
+		if err != nil {
+			return nil, err
+		}
+		return resp.ExporterResponse, nil
+	}
+	if !req.receives() {
+		return build(s.session)
+	}
+	// The client receives files through the session under the number of the
+	// exporter within its solve, so two such exports cannot share one.
+	stores, targets, err := req.receiving()
 	if err != nil {
 		return nil, err
 	}
-	return resp.ExporterResponse, nil
+	own, stop, err := s.openSession(ctx, s.sharedKey, s.services.attachables(stores, targets...))
+	if err != nil {
+		return nil, err
+	}
+	resp, err := build(own)
+	stop()
+	if err == nil && req.entry != nil && stores[layoutExport] != nil {
+		err = enter(req.entry.OutputDir, resp)
+	}
+	return resp, err
 }
 
-// exportCache writes a cache of results that the node already holds, without any
-// image.
+// exportCache implements daemon.
 func (s *solver) exportCache(ctx context.Context, req exportRequest, observe func(*bkclient.SolveStatus)) error {
-	opt := bkclient.SolveOpt{
-		SharedSession:         s.session,
-		SessionPreInitialized: true,
-		AllowedEntitlements:   s.entitlements,
-		CacheImports:          clientEntries(s.imports),
-		CacheExports:          req.cacheTo,
-	}
-	_, err := s.build(ctx, opt, observe, func(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
+	_, err := s.build(ctx, s.session, bkclient.SolveOpt{CacheExports: req.cacheTo}, observe, func(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
 		res := gateway.NewResult()
 		for i, img := range req.images {
 			ref, err := s.ref(ctx, c, img.definition)
@@ -215,8 +230,12 @@ func (s *solver) result(ctx context.Context, c gateway.Client, req exportRequest
 	return res, nil
 }
 
-// build is Client.Build with the status stream drained into observe.
-func (s *solver) build(ctx context.Context, opt bkclient.SolveOpt, observe func(*bkclient.SolveStatus), f gateway.BuildFunc) (*bkclient.SolveResponse, error) {
+// build is Client.Build in a session that is open, with the status stream drained
+// into observe. Caches are imported by the solves within the build; given to the
+// build as well, the client would open those in directories, and write there.
+func (s *solver) build(ctx context.Context, in *session.Session, opt bkclient.SolveOpt, observe func(*bkclient.SolveStatus), f gateway.BuildFunc) (*bkclient.SolveResponse, error) {
+	opt.SharedSession, opt.SessionPreInitialized = in, true
+	opt.AllowedEntitlements = s.entitlements
 	status := make(chan *bkclient.SolveStatus)
 	drained := make(chan struct{})
 	go func() {
@@ -225,7 +244,7 @@ func (s *solver) build(ctx context.Context, opt bkclient.SolveOpt, observe func(
 			observe(st)
 		}
 	}()
-	resp, err := s.node.client.Build(ctx, opt, product, f, status)
+	resp, err := s.client.Build(ctx, opt, product, f, status)
 	<-drained
 	if err != nil && ctx.Err() != nil {
 		// The daemon reports a cancelled solve in its own words; the reason
@@ -235,33 +254,20 @@ func (s *solver) build(ctx context.Context, opt bkclient.SolveOpt, observe func(
 	return resp, err
 }
 
-// usesSession reports whether the result of e comes to the client as files.
-func usesSession(e bkclient.ExportEntry) bool {
-	return e.Output != nil || e.OutputDir != "" || e.OutputStore != nil
-}
-
-// usesStore reports whether one of the cache exports is kept on the client.
-func usesStore(exports []bkclient.CacheOptionsEntry) bool {
-	for _, e := range exports {
-		if e.Type == "local" {
+// receives reports whether something of req comes to the client as files.
+func (req *exportRequest) receives() bool {
+	for _, e := range req.cacheTo {
+		if e.Type == cacheLocal {
 			return true
 		}
 	}
-	return false
+	return req.entry != nil && (req.entry.Output != nil || req.entry.OutputDir != "")
 }
 
 func gatewayImports(entries []ir.CacheEntry) []gateway.CacheOptionsEntry {
 	list := make([]gateway.CacheOptionsEntry, len(entries))
 	for i, e := range entries {
 		list[i] = gateway.CacheOptionsEntry{Type: e.Type, Attrs: e.Attrs}
-	}
-	return list
-}
-
-func clientEntries(entries []ir.CacheEntry) []bkclient.CacheOptionsEntry {
-	list := make([]bkclient.CacheOptionsEntry, len(entries))
-	for i, e := range entries {
-		list[i] = cacheEntry(e)
 	}
 	return list
 }
