@@ -149,6 +149,9 @@ func (c *buildCmd) build(ctx context.Context, a *app, mode progressui.DisplayMod
 	if result == nil {
 		return err
 	}
+	for _, w := range result.Warnings {
+		fmt.Fprintf(a.stderr, "WARNING: %s\n", w)
+	}
 	if rememberErr := a.remember(build, history, infos, result); rememberErr != nil {
 		fmt.Fprintf(a.stderr, "WARNING: %v\n", rememberErr)
 	}
