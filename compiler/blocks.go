@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/convert"
 
@@ -17,6 +19,7 @@ type block struct {
 	*hcl.Block
 	// Set by readBlock.
 	attributes []*attribute    // those the type knows, in order of appearance
+	loading    []*attribute    // the same in the order in which their dependencies are resolved
 	schemaErr  hcl.Diagnostics // what is wrong with the shape of the block
 	// Set by nameBlock.
 	instances []*instance // one, or one for each combination of a matrix
@@ -55,6 +58,15 @@ func (e *evaluator) readBlock(b *block) {
 		x := e.analyze(a.Expr)
 		x.references(e.noteReference)
 		b.attributes = append(b.attributes, &attribute{Attribute: a, expr: x})
+	}
+	// docker buildx has them in a small map, which it walks in the order in which
+	// they were put in most of the time: by name, or in JSON by appearance. It
+	// shows in which attribute is to blame for a cycle.
+	b.loading = b.attributes
+	if _, native := b.Body.(*hclsyntax.Body); native {
+		b.loading = slices.SortedFunc(slices.Values(b.attributes), func(x, y *attribute) int {
+			return strings.Compare(x.Name, y.Name)
+		})
 	}
 }
 
@@ -240,7 +252,7 @@ func (e *evaluator) resolveInstance(b *block, inst *instance, only string) error
 		_, done := inst.done[a.Name]
 		return !done && (only == "" || a.Name == only) && !isStructural(a.Name)
 	}
-	for _, a := range b.attributes {
+	for _, a := range b.loading {
 		if !wanted(a) || a.Name == dependsOnAttribute {
 			continue
 		}

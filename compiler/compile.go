@@ -107,8 +107,10 @@ func Compile(ctx context.Context, o Options) (*ir.Project, error) {
 	for _, name := range ir.SortedKeys(s.groups) {
 		p.Groups = append(p.Groups, *s.groups[name])
 	}
+	lowered := make(map[string]*ir.Target, len(targets))
 	checks := o.checks(def.remote)
-	for _, d := range targets {
+	for _, name := range s.order {
+		d := s.targets[name]
 		if args.noPolicy {
 			d.policy = []ir.Policy{{Disabled: true}}
 		}
@@ -120,7 +122,10 @@ func Compile(ctx context.Context, o Options) (*ir.Project, error) {
 		if err := validateTarget(t, checks); err != nil {
 			return nil, def.sources.show(err)
 		}
-		p.Targets = append(p.Targets, t)
+		lowered[name] = t
+	}
+	for _, d := range targets {
+		p.Targets = append(p.Targets, lowered[d.name])
 	}
 	if o.Strict {
 		p.Warnings = def.warnings(p)

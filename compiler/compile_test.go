@@ -61,6 +61,17 @@ target "b" {
 	}, places, "problems of the second target are found too")
 }
 
+func TestDeepNestingIsAnError(t *testing.T) {
+	for _, open := range []string{"[", "(", "{a=", "!", "-", "[-("} {
+		o := project(t, "docker-bake.hcl", "X = "+strings.Repeat(open, 200_000))
+		_, err := compiler.Compile(context.Background(), o)
+		require.EqualError(t, err, "docker-bake.hcl: expressions are nested more than 10000 levels deep", open)
+	}
+	o := project(t, "docker-bake.json", `{"X":`+strings.Repeat("[", 200_000))
+	_, err := compiler.Compile(context.Background(), o)
+	require.EqualError(t, err, "docker-bake.json: expressions are nested more than 10000 levels deep")
+}
+
 func TestOrigins(t *testing.T) {
 	o := project(t, "docker-bake.hcl", `target "base" {
   args = {

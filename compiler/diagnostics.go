@@ -2,8 +2,11 @@ package compiler
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
@@ -51,6 +54,7 @@ func (s sources) explain(err error) error {
 }
 
 func (s sources) sourceError(d *hcl.Diagnostic) *ir.SourceError {
+	settleSuggestion(d)
 	e := &ir.SourceError{Summary: d.Summary, Detail: d.Detail}
 	if d.Subject != nil {
 		e.Range = sourceRange(*d.Subject)
@@ -127,6 +131,49 @@ func excerpt(data []byte, r ir.Range) string {
 	}
 	b.WriteString(rule)
 	return b.String()
+}
+
+const didYouMean = " Did you mean "
+
+// settleSuggestion replaces the name that the HCL library suggests for an unknown
+// one by the nearest: the library takes any that is near, in no order.
+func settleSuggestion(d *hcl.Diagnostic) {
+	text, _, ok := strings.Cut(d.Detail, didYouMean)
+	if !ok || d.EvalContext == nil {
+		return
+	}
+	quoted, err := strconv.QuotedPrefix(text[max(0, strings.IndexByte(text, '"')):])
+	if err != nil {
+		return
+	}
+	name, err := strconv.Unquote(quoted)
+	if err != nil {
+		return
+	}
+	known := map[string]struct{}{}
+	for scope := d.EvalContext; scope != nil; scope = scope.Parent() {
+		if strings.Contains(d.Summary, "function") {
+			for k := range scope.Functions {
+				known[k] = struct{}{}
+			}
+			continue
+		}
+		for k := range scope.Variables {
+			known[k] = struct{}{}
+		}
+	}
+	d.Detail = text + suggest(name, ir.SortedKeys(known))
+}
+
+// sortDiagnostics puts what is found in one body in order of place. The HCL
+// library walks the attributes it did not expect in no order.
+func sortDiagnostics(diags hcl.Diagnostics) {
+	slices.SortStableFunc(diags, func(a, b *hcl.Diagnostic) int {
+		if a.Subject == nil || b.Subject == nil {
+			return 0
+		}
+		return cmp.Compare(a.Subject.Start.Byte, b.Subject.Start.Byte)
+	})
 }
 
 // diagnose returns err as diagnostics: as it is, if it already is, or under the

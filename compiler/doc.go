@@ -43,8 +43,9 @@
 // keys of a matrix vary in alphabetical order, the first one fastest; overrides of
 // one target are applied by name, then secrets, secret, output, push and load;
 // variables, functions, attributes and global attributes are evaluated in order of
-// appearance, links in order of the context names; of several mistakes the first
-// in that order is the first reported.
+// appearance, what the attributes of a block need is resolved in order of their
+// names, links in order of the context names; of several mistakes the first in
+// that order is the first reported.
 //
 // # What upstream gets wrong
 //

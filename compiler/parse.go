@@ -68,9 +68,42 @@ func hasBakeExtension(name string) bool {
 	return strings.HasSuffix(name, ".json") || strings.HasSuffix(name, ".hcl")
 }
 
+// maxNesting bounds how deep expressions may be nested. The parser recurses, and
+// Go ends a process whose stack grows without bound.
+const maxNesting = 10_000
+
+// tooDeep reports whether the brackets, or the operators in front of one operand,
+// of a file are nested beyond reason. Text in strings and comments counts as well,
+// which does no harm at this depth.
+func tooDeep(data []byte) bool {
+	depth, prefix := 0, 0
+	for _, c := range data {
+		switch c {
+		case '(', '[', '{':
+			depth++
+		case ')', ']', '}':
+			depth = max(0, depth-1)
+		}
+		switch c {
+		case '!', '-', '?':
+			prefix++
+		case ' ', '\t', '\n', '\r':
+		default:
+			prefix = 0
+		}
+		if depth > maxNesting || prefix > maxNesting {
+			return true
+		}
+	}
+	return false
+}
+
 // parseHCL parses a file of the HCL family. Diagnostics of a file whose name
 // tells no syntax name it with the syntax appended, as "-.hcl".
 func parseHCL(f sourceFile) (hclSource, error) {
+	if tooDeep(f.Data) {
+		return hclSource{}, fmt.Errorf("%s: expressions are nested more than %d levels deep", f.Name, maxNesting)
+	}
 	parser := hclparse.NewParser()
 	switch {
 	case strings.HasSuffix(f.Name, ".json"):

@@ -18,6 +18,7 @@ type functionDef struct {
 // readFunction takes in a function block; its unknown attributes are errors.
 func (e *evaluator) readFunction(b *hcl.Block) hcl.Diagnostics {
 	content, diags := b.Body.Content(functionSchema)
+	sortDiagnostics(diags)
 	f := &functionDef{
 		params:   content.Attributes["params"],
 		variadic: content.Attributes["variadic_params"],
@@ -130,6 +131,9 @@ func (e *evaluator) newFunction(params []string, variadic string, result *expres
 		}
 		v, diags := result.Value(scope)
 		if diags.HasErrors() {
+			for _, d := range diags { // they are about to become text
+				settleSuggestion(d)
+			}
 			return cty.DynamicVal, diags
 		}
 		return v, nil

@@ -53,6 +53,7 @@ func (e *evaluator) readVariable(b *hcl.Block) hcl.Diagnostics {
 	}
 	for _, vb := range content.Blocks {
 		rule, d := vb.Body.Content(validationSchema)
+		sortDiagnostics(d)
 		diags = append(diags, d...)
 		r := validation{missing: vb.Body.MissingItemRange()}
 		if a := rule.Attributes["condition"]; a != nil {
