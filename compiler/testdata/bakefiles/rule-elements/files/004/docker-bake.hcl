@@ -1,0 +1,3 @@
+target "a" {
+ output=["type=oci,dest=x.tar"]
+}

@@ -1,0 +1,3 @@
+target "a" {
+ output=["type=docker,dest=q.tar"]
+}

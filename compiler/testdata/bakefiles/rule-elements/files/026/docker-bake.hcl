@@ -1,0 +1,3 @@
+target "a" {
+ output=["type=tar,dest=x"]
+}

@@ -1,0 +1,3 @@
+target "a" {
+ output=["out,x"]
+}

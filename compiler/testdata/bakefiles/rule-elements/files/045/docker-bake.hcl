@@ -1,0 +1,3 @@
+target "a" {
+ output=[{type="local",dest="x",Foo="b"}]
+}

@@ -1,0 +1,3 @@
+target "a" {
+ cache-to=[{type="registry",ref="x",n=1}]
+}

@@ -1,0 +1,3 @@
+target "a" {
+ secret=["type=env,id=a,src=B"]
+}

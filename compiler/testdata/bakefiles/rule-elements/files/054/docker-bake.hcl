@@ -1,0 +1,3 @@
+target "a" {
+ secret=["type=foo,id=a"]
+}

@@ -1,0 +1,3 @@
+target "a" {
+ secret=["src=docker-bake.hcl"]
+}

@@ -1,0 +1,3 @@
+target "a" {
+ secret=["id=a,src=nope"]
+}

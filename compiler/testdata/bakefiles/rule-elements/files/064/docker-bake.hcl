@@ -1,0 +1,3 @@
+target "a" {
+ attest=[{type="sbom",disabled=true}]
+}

@@ -1,0 +1,3 @@
+target "a" {
+ policy=[{filename="p",strict=true}]
+}

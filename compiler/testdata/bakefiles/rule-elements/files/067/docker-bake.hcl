@@ -1,0 +1,3 @@
+target "a" {
+ policy=[{log-level="debug"}]
+}

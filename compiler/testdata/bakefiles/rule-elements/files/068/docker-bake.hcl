@@ -1,0 +1,3 @@
+target "a" {
+ policy=[{disabled=1}]
+}

@@ -1,0 +1,3 @@
+target "a" {
+ annotations=["index:a=b"]
+}

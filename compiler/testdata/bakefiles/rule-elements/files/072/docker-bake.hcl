@@ -1,0 +1,3 @@
+target "a" {
+ annotations=["index[x y]:a=b"]
+}

@@ -1,0 +1,3 @@
+target "a" {
+ ulimits=["foo=1"]
+}

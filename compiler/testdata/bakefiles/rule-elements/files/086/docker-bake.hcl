@@ -1,0 +1,3 @@
+target "a" {
+ resources={memory=5}
+}

@@ -1,0 +1,3 @@
+target "a" {
+ resources={cpu-shares=1.5}
+}

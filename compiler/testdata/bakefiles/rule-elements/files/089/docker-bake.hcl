@@ -1,0 +1,3 @@
+target "a" {
+ resources={cpuset-cpus="0-3",cpuset-mems="a"}
+}

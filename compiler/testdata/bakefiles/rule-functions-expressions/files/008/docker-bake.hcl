@@ -1,0 +1,3 @@
+target "a" {
+ args={x=indexof(["a"],"a")}
+}

@@ -1,0 +1,3 @@
+target "a" {
+ args={x=lookup({a=1},"b","c")}
+}

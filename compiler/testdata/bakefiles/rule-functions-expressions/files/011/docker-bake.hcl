@@ -1,0 +1,3 @@
+target "a" {
+ args={x=parseint("ff",16)}
+}

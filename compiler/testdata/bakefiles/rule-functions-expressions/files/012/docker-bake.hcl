@@ -1,0 +1,3 @@
+target "a" {
+ args={x=regexall("a","aa")[1]}
+}

@@ -1,0 +1,3 @@
+target "a" {
+ args={x=split(",","a,b")[1]}
+}

@@ -1,0 +1,3 @@
+target "a" {
+ args={x=zipmap(["a"],[1]).a}
+}

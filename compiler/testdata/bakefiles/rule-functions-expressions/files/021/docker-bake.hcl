@@ -1,0 +1,3 @@
+target "a" {
+ args={x=setproduct(["a"],["b"])[0][1]}
+}

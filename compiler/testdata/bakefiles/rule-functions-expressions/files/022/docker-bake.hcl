@@ -1,0 +1,3 @@
+target "a" {
+ args={x=chunklist(["a","b","c"],2)[1][0]}
+}

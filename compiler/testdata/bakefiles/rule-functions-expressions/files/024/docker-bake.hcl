@@ -1,0 +1,3 @@
+target "a" {
+ args={x=convert(["1"],list(number))[0]}
+}

@@ -1,0 +1,3 @@
+target "a" {
+ args={x=format("%s-%d","a",1)}
+}

@@ -1,0 +1,3 @@
+target "a" {
+ args={x=divide(1,0)}
+}

@@ -1,0 +1,3 @@
+target "a" {
+ args={x=pow(2,3)}
+}

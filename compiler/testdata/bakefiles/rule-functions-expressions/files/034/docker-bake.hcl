@@ -1,0 +1,3 @@
+target "a" {
+ args={x=int(1.7)}
+}

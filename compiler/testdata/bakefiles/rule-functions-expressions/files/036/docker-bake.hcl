@@ -1,0 +1,3 @@
+target "a" {
+ args={x=values({b=1,a=2})[0]}
+}

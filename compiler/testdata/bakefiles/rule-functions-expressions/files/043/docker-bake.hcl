@@ -1,0 +1,3 @@
+target "a" {
+ args={x=jsonencode({a=[1,null]})}
+}

@@ -1,0 +1,3 @@
+target "a" {
+ args={x="%{for x in ["a","b"]}${x},%{endfor}"}
+}

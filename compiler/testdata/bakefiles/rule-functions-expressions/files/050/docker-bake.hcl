@@ -1,0 +1,3 @@
+target "a" {
+ args={x="%{if false}a%{else}b%{endif}"}
+}

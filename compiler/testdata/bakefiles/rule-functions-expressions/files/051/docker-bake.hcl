@@ -1,0 +1,7 @@
+target "a" {
+ args={x=<<-EOT
+    a
+      b
+  EOT
+}
+}

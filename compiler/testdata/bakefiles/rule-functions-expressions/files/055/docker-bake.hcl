@@ -1,0 +1,3 @@
+target "a" {
+ args={x=5%3}
+}

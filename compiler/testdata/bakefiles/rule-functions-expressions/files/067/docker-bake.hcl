@@ -1,0 +1,3 @@
+target "a" {
+ args={x="\u00e9\n\t\""}
+}

@@ -1,0 +1,7 @@
+function "f" {
+ params=[]
+ result="1"
+}
+target "a" {
+ args={x=f()}
+}

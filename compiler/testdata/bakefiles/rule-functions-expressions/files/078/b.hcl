@@ -1,0 +1,10 @@
+function "f" {
+ params=[]
+ result="2"
+}
+target "a" {
+ args={y=f()}
+}
+group "default" {
+ targets=["a"]
+}

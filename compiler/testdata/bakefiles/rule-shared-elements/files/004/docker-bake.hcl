@@ -1,0 +1,11 @@
+target "base" {
+ cache-from = ["x","x","z"]
+}
+target "c1" {
+ inherits=["base"]
+ cache-from=["y1"]
+}
+target "c2" {
+ inherits=["base"]
+ cache-from=["y2"]
+}
