@@ -1,0 +1,189 @@
+package main
+
+import (
+	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/dbake/dbake/compiler/ir"
+)
+
+// fakeEngine answers as the Docker engine does. The handler of /images/load is
+// given; info is its status.
+func fakeEngine(t *testing.T, info string, load http.HandlerFunc) map[string]string {
+	t.Helper()
+	// The path of a socket is short; that of a test need not be.
+	dir, err := os.MkdirTemp("", "engine")
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /info", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, info) })
+	mux.HandleFunc("POST /images/load", load)
+	srv := httptest.NewUnstartedServer(mux)
+	require.NoError(t, srv.Listener.Close())
+	srv.Listener, err = net.Listen("unix", filepath.Join(dir, "s"))
+	require.NoError(t, err)
+	srv.Start()
+	t.Cleanup(srv.Close)
+	return map[string]string{"DOCKER_HOST": "unix://" + filepath.Join(dir, "s")}
+}
+
+const containerdStore = `{"DriverStatus":[["Backing","x"],["driver-type","io.containerd.snapshotter.v1"]]}`
+
+func loadedProject(t ...*ir.Target) *ir.Project { return &ir.Project{Targets: t} }
+
+func TestLoad(t *testing.T) {
+	var got string
+	env := fakeEngine(t, "{}", func(w http.ResponseWriter, r *http.Request) {
+		data, err := io.ReadAll(r.Body)
+		if err == nil {
+			got = string(data)
+		}
+		_, _ = io.WriteString(w, `{"stream":"Loaded image: x"}`+"\n")
+	})
+	a := &app{env: env}
+	p := loadedProject(&ir.Target{Name: "a"}, &ir.Target{Name: "b", Outputs: []ir.Output{{Type: "docker"}}})
+	out, load, err := a.prepareLoad(t.Context(), p)
+	require.NoError(t, err)
+	require.Equal(t, p, out)
+	w, err := load(t.Context())
+	require.NoError(t, err)
+	_, err = io.WriteString(w, "an archive")
+	require.NoError(t, err)
+	require.NoError(t, w.Close())
+	require.Equal(t, "an archive", got)
+}
+
+func TestLoadFails(t *testing.T) {
+	for name, tt := range map[string]struct {
+		answer http.HandlerFunc
+		want   string
+	}{
+		"status": {func(w http.ResponseWriter, r *http.Request) {
+			w.WriteHeader(http.StatusInternalServerError)
+			_, _ = io.WriteString(w, `{"message":"no space left"}`)
+		}, ": no space left"},
+		"status without a message": {func(w http.ResponseWriter, r *http.Request) {
+			w.WriteHeader(http.StatusTeapot)
+		}, ": 418 I'm a teapot"},
+		"in the stream": {func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body)
+			_, _ = io.WriteString(w, `{"stream":"x"}{"errorDetail":{"message":"invalid tar"},"error":"older"}`)
+		}, ": invalid tar"},
+		"older engine": {func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body)
+			_, _ = io.WriteString(w, `{"error":"older"}`)
+		}, ": older"},
+		"not the engine": {func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body)
+			_, _ = io.WriteString(w, `<html>`)
+		}, "read its answer"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := &app{env: fakeEngine(t, "{}", tt.answer)}
+			_, load, err := a.prepareLoad(t.Context(), loadedProject(&ir.Target{Name: "b", Outputs: []ir.Output{{Type: "docker"}}}))
+			require.NoError(t, err)
+			w, err := load(t.Context())
+			require.NoError(t, err)
+			// The engine may have hung up while this is written; Close says why.
+			_, _ = io.Copy(w, strings.NewReader(strings.Repeat("x", 1<<20)))
+			require.ErrorContains(t, w.Close(), tt.want)
+		})
+	}
+}
+
+func TestPrepareLoad(t *testing.T) {
+	load := []ir.Output{{Type: "image"}, {Type: "docker", Attrs: map[string]string{"name": "x"}}}
+	several := &ir.Target{Name: "several", Platforms: []string{"linux/amd64,linux/arm64"}, Outputs: load}
+	nothing := func(http.ResponseWriter, *http.Request) {}
+
+	// Nothing is loaded: no engine is asked.
+	for _, o := range []ir.Output{{Type: "docker", Dest: "x.tar"}, {Type: "docker", Dest: "-"}, {Type: "docker", Attrs: map[string]string{"tar": "false"}}, {Type: "image"}} {
+		p := loadedProject(&ir.Target{Name: "t", Outputs: []ir.Output{o}})
+		out, load, err := (&app{env: map[string]string{"DOCKER_HOST": "unix:///nonexistent"}}).prepareLoad(t.Context(), p)
+		require.NoError(t, err)
+		require.Nil(t, load)
+		require.Same(t, p, out)
+	}
+
+	old := &app{env: fakeEngine(t, `{"DriverStatus":null}`, nothing)}
+	_, _, err := old.prepareLoad(t.Context(), loadedProject(several))
+	require.EqualError(t, err, "target several: docker exporter does not currently support exporting manifest lists; the Docker engine stores several platforms and attestations only with the containerd image store")
+	_, _, err = old.prepareLoad(t.Context(), loadedProject(&ir.Target{Name: "sbom", Attest: []ir.Attest{{Type: "sbom"}}, Outputs: load}))
+	require.ErrorContains(t, err, "manifest lists")
+	_, _, err = old.prepareLoad(t.Context(), loadedProject(&ir.Target{Name: "t", Attest: []ir.Attest{{Type: "sbom", Disabled: true}}, Outputs: load}))
+	require.NoError(t, err)
+	_, _, err = old.prepareLoad(t.Context(), loadedProject(&ir.Target{Name: "t", Outputs: []ir.Output{{Type: "docker", Attrs: map[string]string{"context": "desk"}}}}))
+	require.ErrorContains(t, err, "docker context desk")
+
+	containerd := &app{env: fakeEngine(t, containerdStore, nothing)}
+	out, _, err := containerd.prepareLoad(t.Context(), loadedProject(several))
+	require.NoError(t, err)
+	require.Equal(t, []ir.Output{{Type: "image"}, {Type: "oci", Attrs: map[string]string{"name": "x", "prefer-image-digest": "true"}}}, out.Targets[0].Outputs)
+	require.Equal(t, "docker", several.Outputs[1].Type, "the project is not changed")
+}
+
+func TestEngineHost(t *testing.T) {
+	home := t.TempDir()
+	meta := filepath.Join(home, ".docker", "contexts", "meta", contextID("desk"))
+	require.NoError(t, os.MkdirAll(meta, 0o755))
+	write := func(path string, v any) {
+		data, err := json.Marshal(v)
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(path, data, 0o644))
+	}
+	write(filepath.Join(meta, "meta.json"), map[string]any{"Name": "desk", "Endpoints": map[string]any{"docker": map[string]any{"Host": "unix:///run/desk.sock"}}})
+	for _, tt := range []struct {
+		env        map[string]string
+		want, fail string
+	}{
+		{nil, defaultEngine, ""},
+		{map[string]string{"HOME": home}, defaultEngine, ""},
+		{map[string]string{"HOME": home, "DOCKER_CONTEXT": "default"}, defaultEngine, ""},
+		{map[string]string{"HOME": home, "DOCKER_CONTEXT": "desk"}, "unix:///run/desk.sock", ""},
+		{map[string]string{"HOME": home, "DOCKER_CONTEXT": "desk", "DOCKER_HOST": "tcp://h:1"}, "tcp://h:1", ""},
+		{map[string]string{"HOME": home, "DOCKER_CONTEXT": "none"}, "", "docker context none"},
+	} {
+		got, err := engineHost(tt.env)
+		if tt.fail != "" {
+			require.ErrorContains(t, err, tt.fail)
+			continue
+		}
+		require.NoError(t, err)
+		require.Equal(t, tt.want, got)
+	}
+	write(filepath.Join(home, ".docker", "config.json"), map[string]any{"currentContext": "desk"})
+	got, err := engineHost(map[string]string{"HOME": home})
+	require.NoError(t, err)
+	require.Equal(t, "unix:///run/desk.sock", got)
+
+	require.NoError(t, os.MkdirAll(filepath.Join(home, ".docker", "contexts", "tls", contextID("desk")), 0o755))
+	_, err = engineHost(map[string]string{"HOME": home})
+	require.ErrorContains(t, err, "certificates of its own")
+}
+
+func TestNewEngine(t *testing.T) {
+	for host, base := range map[string]string{
+		"unix:///x.sock": "http://docker", "unix://": "http://docker", "tcp://h:1": "http://h:1", "h:1": "http://h:1",
+		"http://h:1/prefix/": "http://h:1/prefix", "https://h:1": "https://h:1", "ssh://user@h": "http://docker",
+	} {
+		e, err := newEngine(map[string]string{"DOCKER_HOST": host})
+		require.NoError(t, err, host)
+		require.Equal(t, base, e.base, host)
+	}
+	for _, env := range []map[string]string{
+		{"DOCKER_HOST": "npipe:////./x"}, {"DOCKER_HOST": "ssh://h?x=y"},
+		{"DOCKER_HOST": "tcp://h:1", "DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": t.TempDir()},
+	} {
+		_, err := newEngine(env)
+		require.Error(t, err, env)
+	}
+}
