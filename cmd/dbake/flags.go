@@ -3,7 +3,7 @@ package main
 // definitionFlags say what is to be built: the files, the targets and what
 // changes them. They are those of "docker buildx bake".
 type definitionFlags struct {
-	Targets []string `arg:"" optional:"" name:"target" help:"Targets, groups or patterns to build; \"default\" when there are none. A Git or HTTP URL before them is where the definition is read from."`
+	Targets []string `arg:"" optional:"" name:"target" help:"Targets, groups or patterns to build; \"default\" when there are none. A Git or HTTP URL before them is where the definition is read from. To build a plan saved as JSON, its file alone."`
 
 	File       []string `short:"f" sep:"none" placeholder:"FILE" help:"Build definition: Bake HCL or JSON, or a compose file; - is standard input. Repeatable."`
 	Set        []string `sep:"none" placeholder:"TARGET.KEY=VALUE" help:"Override a value of the targets that match, as \"*.platform=linux/arm64\" or \"web.tags+=x:1\". Repeatable."`
@@ -35,7 +35,8 @@ type nodeFlags struct {
 
 // planFlags say how the work is divided.
 type planFlags struct {
-	Strategy      string `default:"affinity" placeholder:"NAME" help:"How targets are given to nodes: ${strategies}."`
-	History       string `placeholder:"FILE" help:"Where measured costs of steps are kept; none keeps nothing (default: in the user's cache directory)."`
-	CacheRegistry string `placeholder:"REF" help:"Repository through which the nodes share results, as registry.example.com/team/cache."`
+	Strategy      string     `default:"affinity" placeholder:"NAME" help:"How targets are given to nodes: ${strategies}."`
+	PlanBudget    planBudget `placeholder:"N|TIME" help:"How long to search for a better plan: a number of tasks to schedule (the same plan on every machine; default 12000000, under a second), or a time, as 2s."`
+	History       string     `placeholder:"FILE" help:"Where measured costs of steps are kept; none keeps nothing (default: in the user's cache directory)."`
+	CacheRegistry string     `placeholder:"REF" help:"Repository through which the nodes share results, as registry.example.com/team/cache."`
 }

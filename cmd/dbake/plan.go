@@ -1,9 +1,13 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/dbake/dbake/cmd/dbake/internal/view"
@@ -21,14 +25,16 @@ type planCmd struct {
 	nodeFlags
 	planFlags
 
-	Format  string `default:"table" enum:"table,json" help:"Output: table or json."`
-	Output  string `short:"o" placeholder:"FILE" help:"Write to a file instead of standard output."`
-	Offline bool   `help:"Ask no registry and no node: base images that are not known are assumed, and named."`
+	Format  string   `default:"table" enum:"table,json,dot,mermaid,html" help:"Output: table; json, which \"dbake build FILE\" can build; dot or mermaid for a diagram; html for a page with a time chart."`
+	Output  string   `short:"o" placeholder:"FILE" help:"Write to a file instead of standard output."`
+	Explain string   `placeholder:"TARGET" help:"Tell why this target is on its node, what each other node would cost, and what its steps cost."`
+	Compare []string `placeholder:"NAME" help:"Show the plans of several strategies side by side; all is every one of them."`
+	Offline bool     `help:"Ask no registry and no node: base images that are not known are assumed, and named."`
 }
 
 func (c *planCmd) Run(ctx contextBinding, a *app) (err error) {
-	if _, err := partition.Lookup(c.Strategy); err != nil {
-		return usageError{err}
+	if err := c.check(); err != nil {
+		return err
 	}
 	call, err := c.callFlag()
 	if err == nil && call.method != "" {
@@ -72,26 +78,107 @@ func (c *planCmd) Run(ctx contextBinding, a *app) (err error) {
 	if err != nil {
 		return err
 	}
+	if len(c.Compare) > 0 {
+		return c.compare(ctx, a, build, planned)
+	}
 	p, err := makePlan(ctx, build, planned, &c.planFlags)
 	if err != nil {
 		return err
 	}
+	if c.Explain != "" {
+		e, err := p.Explain(ctx, build, c.Explain)
+		if err != nil {
+			return err
+		}
+		return a.output(c.Output, func(w io.Writer) error { return view.Explain(w, e) })
+	}
+	if c.Format == "json" || c.Format == "html" {
+		if err := p.Reasons(ctx); err != nil {
+			return err
+		}
+	}
+	var file *plan.File
+	if c.Format == "json" {
+		definitions, err := nodes.definitions(project)
+		if err != nil {
+			return err
+		}
+		file = p.File(requestOf(&c.definitionFlags, &c.nodeFlags, &c.planFlags), definitions)
+	}
 	return a.output(c.Output, func(w io.Writer) error {
-		if c.Format == "json" {
-			return p.WriteJSON(w)
+		switch c.Format {
+		case "json":
+			return file.Write(w)
+		case "dot":
+			return view.Dot(w, p)
+		case "mermaid":
+			return view.Mermaid(w, p)
+		case "html":
+			return view.HTML(w, p)
 		}
 		return view.Plan(w, p)
 	})
 }
 
-// output lets write fill a file, or standard output when name is "" or "-".
-func (a *app) output(name string, write func(io.Writer) error) error {
-	if name == "" || name == "-" {
-		return write(a.stdout)
+// check refuses flags that mean nothing together.
+func (c *planCmd) check() error {
+	switch {
+	case c.Explain != "" && len(c.Compare) > 0:
+		return usageError{errors.New("--explain and --compare exclude each other")}
+	case (c.Explain != "" || len(c.Compare) > 0) && c.Format != "table":
+		return usageError{errors.New("--explain and --compare are written as tables only")}
 	}
-	f, err := os.Create(a.path(name))
-	if err != nil {
+	if len(c.Compare) == 1 && c.Compare[0] == "all" {
+		c.Compare = nil
+		for _, s := range partition.Strategies() {
+			c.Compare = append(c.Compare, s.Name())
+		}
+	}
+	for _, name := range append([]string{c.Strategy}, c.Compare...) {
+		if _, err := partition.Lookup(name); err != nil {
+			return usageError{err}
+		}
+	}
+	return nil
+}
+
+// compare plans with several strategies.
+func (c *planCmd) compare(ctx context.Context, a *app, build *plan.Build, nodes []plan.Node) error {
+	var plans []*plan.Plan
+	for _, name := range c.Compare {
+		f := c.planFlags
+		f.Strategy = name
+		p, err := makePlan(ctx, build, nodes, &f)
+		if err != nil {
+			return err
+		}
+		plans = append(plans, p)
+	}
+	return a.output(c.Output, func(w io.Writer) error { return view.Compare(w, plans) })
+}
+
+// output lets write fill standard output, when name is "" or "-", or a file, all or
+// nothing.
+func (a *app) output(name string, write func(io.Writer) error) error {
+	var buf bytes.Buffer
+	if err := write(&buf); err != nil {
 		return err
 	}
-	return errors.Join(write(f), f.Close())
+	if name == "" || name == "-" {
+		_, err := a.stdout.Write(buf.Bytes())
+		return err
+	}
+	path := a.path(name)
+	tmp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	if err != nil {
+		return fmt.Errorf("write %s: %w", name, err)
+	}
+	_, err = tmp.Write(buf.Bytes())
+	if err = errors.Join(err, tmp.Chmod(0o644), tmp.Close()); err == nil {
+		err = os.Rename(tmp.Name(), path)
+	}
+	if err != nil {
+		return fmt.Errorf("write %s: %w", name, errors.Join(err, os.Remove(tmp.Name())))
+	}
+	return nil
 }

@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"github.com/moby/buildkit/solver/pb"
-	digest "github.com/opencontainers/go-digest"
 	"github.com/tonistiigi/fsutil"
 
 	"github.com/dbake/dbake/llbmerge"
@@ -23,45 +22,34 @@ type content struct {
 	bytes int64
 }
 
-// readContents looks at the files that the vertices of the graph read.
-func (b *Build) readContents(ctx context.Context) error {
-	b.content = make([]content, len(b.Graph.Vertices))
-	b.keys = make([]digest.Digest, len(b.Graph.Vertices))
-	dirs := b.Locals()
-	index := make(map[digest.Digest]int, len(b.Graph.Vertices))
-	seen := map[string]content{}
-	for i, v := range b.Graph.Vertices {
-		index[v.Digest] = i
-		for _, r := range reads(v) {
-			local := b.Graph.Vertices[index[v.Inputs[r.input]]].Local
-			if local == nil {
-				continue
-			}
-			id := fmt.Sprintf("%q %q %q %q", dirs[local.Name], r.path, r.includes, local.ExcludePatterns)
-			c, ok := seen[id]
-			if !ok {
-				var err error
-				if c, err = readContent(ctx, dirs[local.Name], r, local.ExcludePatterns); err != nil {
-					return fmt.Errorf("look at the context of %s: %w", v.Step, err)
-				}
-				seen[id] = c
-			}
-			b.content[i].key += c.key
-			b.content[i].bytes += c.bytes
-		}
-		b.keys[i] = contentKey(v, b.content[i].key, func(d digest.Digest) digest.Digest { return b.keys[index[d]] })
-	}
-	return nil
+// reader looks at the files that vertices read, each set of files once.
+type reader struct {
+	dirs map[string]string // of local sources
+	seen map[string]content
 }
 
-// contentKey names the result of a vertex: what it does, to what, with which files.
-func contentKey(v *llbmerge.Vertex, files string, key func(digest.Digest) digest.Digest) digest.Digest {
-	var s strings.Builder
-	s.WriteString(v.Digest.String() + "\n" + files + "\n")
-	for _, in := range v.Inputs {
-		s.WriteString(key(in).String() + "\n")
+// read returns what v reads of the local sources among its inputs.
+func (r *reader) read(ctx context.Context, v *llbmerge.Vertex, input func(int) *llbmerge.Vertex) (content, error) {
+	var all content
+	for _, part := range reads(v) {
+		local := input(part.input).Local
+		if local == nil {
+			continue
+		}
+		dir := r.dirs[local.Name]
+		id := fmt.Sprintf("%q %q %q %q", dir, part.path, part.includes, local.ExcludePatterns)
+		c, ok := r.seen[id]
+		if !ok {
+			var err error
+			if c, err = readContent(ctx, dir, part, local.ExcludePatterns); err != nil {
+				return content{}, fmt.Errorf("look at the context of %s: %w", v.Step, err)
+			}
+			r.seen[id] = c
+		}
+		all.key += c.key
+		all.bytes += c.bytes
 	}
-	return digest.FromString(s.String())
+	return all, nil
 }
 
 // read is a part of an input that a vertex reads.
@@ -134,20 +122,4 @@ func readContent(ctx context.Context, dir string, r read, excludes []string) (co
 	}
 	c.key = fmt.Sprintf("%x", h.Sum(nil))
 	return c, nil
-}
-
-// Held returns the content keys of the vertices that are given, for the memory of
-// what a node holds.
-func (b *Build) Held(vertices []digest.Digest) []digest.Digest {
-	index := make(map[digest.Digest]int, len(b.Graph.Vertices))
-	for i, v := range b.Graph.Vertices {
-		index[v.Digest] = i
-	}
-	var keys []digest.Digest
-	for _, d := range vertices {
-		if i, ok := index[d]; ok {
-			keys = append(keys, b.keys[i])
-		}
-	}
-	return keys
 }

@@ -2,55 +2,134 @@ package plan
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
 	"io"
-	"time"
+
+	digest "github.com/opencontainers/go-digest"
 
 	"github.com/dbake/dbake/internal/cost"
 )
 
-// formatVersion is that of the JSON form; it changes when a field changes its
-// meaning or goes.
-const formatVersion = 1
+// Format is the value of "format" in the JSON form of a plan, by which it is told
+// from other JSON files. Version is that of the form: it changes when a field
+// changes its meaning or goes; new fields do not change it.
+const (
+	Format  = "dbake-plan"
+	Version = 1
+)
 
-// seconds is a duration as JSON has it.
-func seconds(d time.Duration) float64 { return d.Seconds() }
+// File is the JSON form of a plan. Times are in seconds since the start of the run,
+// costs in seconds on a node of speed 1.
+//
+// Only Request, the names of nodes, Partitions, Pooled and the digests in Targets
+// are read back, see [Build.Restore]; everything else is for people and programs
+// that look at plans.
+type File struct {
+	Format  string `json:"format"`
+	Version int    `json:"version"`
+	// Request is what was asked for, as on the command line.
+	Request Request `json:"request"`
 
-type planJSON struct {
-	Version    int         `json:"version"`
-	Strategy   string      `json:"strategy"`
-	Makespan   float64     `json:"makespan_s"`
-	LowerBound float64     `json:"lower_bound_s"`
-	Single     float64     `json:"single_node_s,omitempty"`
-	Proven     bool        `json:"proven_optimal"`
-	Nodes      []nodeJSON  `json:"nodes"`
-	Targets    []jobJSON   `json:"targets"`
-	Stages     []stageJSON `json:"shared_stages"`
-	Assumed    []string    `json:"assumed_images,omitempty"`
+	Strategy string `json:"strategy"`
+	// Pooled says that targets are given to idle nodes during the run; Partitions
+	// are then only what is expected.
+	Pooled     bool    `json:"pooled,omitempty"`
+	Makespan   float64 `json:"makespan_s"`
+	LowerBound float64 `json:"lower_bound_s"`
+	Proven     bool    `json:"proven_optimal"`
+	// SingleNode is the node that alone would end first, Single its makespan;
+	// left out when no node can build everything.
+	SingleNode string  `json:"single_node,omitempty"`
+	Single     float64 `json:"single_node_s,omitempty"`
+	// Executed is the cost of all executions, Duplicated that of those beyond the
+	// first of each step.
+	Executed   float64 `json:"executed_s"`
+	Duplicated float64 `json:"duplicated_s"`
+	// Effort is the number of tasks that were scheduled to find the plan.
+	Effort  int        `json:"planning_effort"`
+	Nodes   []FileNode `json:"nodes"`
+	Targets []FileJob  `json:"targets"`
+	// Stages are the groups of steps that several targets share.
+	Stages []FileStage `json:"shared_stages"`
+	Steps  []FileStep  `json:"steps"`
+	// Tasks are the executions by start; Critical are the indices of those that
+	// decide the makespan.
+	Tasks    []FileTask `json:"tasks"`
+	Critical []int      `json:"critical_path"`
+	// Assumed are the base images of which nothing is known.
+	Assumed []string `json:"assumed_images,omitempty"`
 }
 
-type nodeJSON struct {
-	Name       string     `json:"name"`
-	Addr       string     `json:"addr,omitempty"`
-	Speed      float64    `json:"speed"`
-	Slots      int        `json:"slots"`
-	Partitions [][]string `json:"partitions"` // target names; each inner list is one solve
+// Request is what a plan was asked for. It holds what the user wrote, the values of
+// --set and --var included.
+type Request struct {
+	Files      []string `json:"files,omitempty"`
+	Targets    []string `json:"targets,omitempty"`
+	Set        []string `json:"set,omitempty"`
+	Vars       []string `json:"vars,omitempty"`
+	NoCache    *bool    `json:"no_cache,omitempty"`
+	Pull       *bool    `json:"pull,omitempty"`
+	SBOM       string   `json:"sbom,omitempty"`
+	Provenance string   `json:"provenance,omitempty"`
+	Policy     []string `json:"policy,omitempty"`
+	Push       bool     `json:"push,omitempty"`
+	Load       bool     `json:"load,omitempty"`
+	Strict     bool     `json:"strict,omitempty"`
+	Exclude    []string `json:"exclude,omitempty"`
+	WithDeps   bool     `json:"with_deps,omitempty"`
+	Profiles   []string `json:"profiles,omitempty"`
+
+	Nodes         []string `json:"nodes,omitempty"`
+	Builder       string   `json:"builder,omitempty"`
+	StateDir      string   `json:"state_dir,omitempty"`
+	Buildkitd     string   `json:"buildkitd,omitempty"`
+	CacheRegistry string   `json:"cache_registry,omitempty"`
+}
+
+// FileNode is a node and what it builds.
+type FileNode struct {
+	Name  string  `json:"name"`
+	Addr  string  `json:"addr,omitempty"`
+	Speed float64 `json:"speed"`
+	Slots int     `json:"slots"`
+	// Partitions are target names in order; each inner list is one solve.
+	Partitions [][]string `json:"partitions"`
 	Busy       float64    `json:"busy_s"`
 	Finish     float64    `json:"finish_s"`
-	Steps      int        `json:"steps"`
+	// Steps is the number of distinct steps of its targets, Executed that of those
+	// it has to run, WarmShare the part of their cost that it is spared.
+	Steps     int     `json:"steps"`
+	Executed  int     `json:"steps_executed"`
+	WarmShare float64 `json:"warm_share"`
 }
 
-type jobJSON struct {
-	Name   string              `json:"name"`
-	Node   string              `json:"node"`
-	Done   float64             `json:"done_s"`
-	Own    float64             `json:"own_s"`
-	Shared float64             `json:"shared_s"`
-	Steps  int                 `json:"steps"`
-	Warm   int                 `json:"steps_held"`
-	From   map[cost.Source]int `json:"costs_from"`
+// FileJob is a target and what is predicted of it.
+type FileJob struct {
+	Name string `json:"name"`
+	// Definition changes when anything in the resolved definition of the target
+	// does.
+	Definition digest.Digest `json:"definition"`
+	Node       string        `json:"node"`
+	Done       float64       `json:"done_s"`
+	Own        float64       `json:"own_s"`
+	Shared     float64       `json:"shared_s"`
+	Steps      int           `json:"steps"`
+	Warm       int           `json:"steps_held"`
+	// First is the position of the first step that has to be run, from 1; 0 when
+	// its node holds all results. FirstStep is its index in Steps.
+	First     int    `json:"rebuilt_from"`
+	FirstStep *int   `json:"rebuilt_from_step,omitempty"`
+	Why       string `json:"why,omitempty"`
+	// Reason says why the target is on its node; left out in very large plans.
+	Reason string `json:"reason,omitempty"`
+	// From counts the steps to be run by where their cost was taken from:
+	// measured, similar or prior.
+	From map[cost.Source]int `json:"costs_from"`
 }
 
-type stageJSON struct {
+// FileStage is a group of steps that the same targets need.
+type FileStage struct {
 	Name    string   `json:"name"`
 	Steps   int      `json:"steps"`
 	Cost    float64  `json:"cost_s"`
@@ -58,39 +137,124 @@ type stageJSON struct {
 	Nodes   []string `json:"nodes"`
 }
 
-// WriteJSON writes the plan, indented. Times are in seconds since the start of
-// the run; costs are those of a node of speed 1.
-func (p *Plan) WriteJSON(w io.Writer) error {
-	out := planJSON{
-		Version: formatVersion, Strategy: p.Strategy,
-		Makespan: seconds(p.Makespan), LowerBound: seconds(p.Bound), Single: seconds(p.Single), Proven: p.Proven,
-		Stages: []stageJSON{}, Assumed: p.Assumed,
+// FileStep is a vertex of the merged graph. Sources (images, directories) are
+// among them.
+type FileStep struct {
+	Name    string      `json:"name"`
+	Kind    string      `json:"kind"`
+	Stage   string      `json:"stage,omitempty"`
+	Cost    float64     `json:"cost_s"`
+	Source  cost.Source `json:"cost_from"`
+	Samples int         `json:"samples"`
+	Spread  float64     `json:"spread"`
+	// Targets are the indices in Targets of those that need it.
+	Targets []int `json:"targets"`
+	// HeldBy are the names of the nodes that hold its result.
+	HeldBy []string `json:"held_by,omitempty"`
+}
+
+// FileTask is an execution of a step; Step is an index in Steps.
+type FileTask struct {
+	Step  int     `json:"step"`
+	Node  string  `json:"node"`
+	Start float64 `json:"start_s"`
+	End   float64 `json:"end_s"`
+}
+
+// File returns the JSON form of the plan; definitions are those of
+// [Definitions].
+func (p *Plan) File(request Request, definitions map[string]digest.Digest) *File {
+	f := &File{
+		Format: Format, Version: Version, Request: request,
+		Strategy: p.Strategy, Pooled: p.Pooled,
+		Makespan: p.Makespan.Seconds(), LowerBound: p.Bound.Seconds(), Proven: p.Proven,
+		SingleNode: p.SingleNode, Single: p.Single.Seconds(),
+		Executed: p.Executed.Seconds(), Duplicated: p.Duplicated.Seconds(), Effort: p.Effort,
+		Targets: []FileJob{}, Stages: []FileStage{}, Steps: []FileStep{}, Tasks: []FileTask{},
+		Critical: append([]int{}, p.Critical...), Assumed: p.Assumed,
 	}
 	for n, node := range p.Nodes {
 		s := p.Shares[n]
-		nj := nodeJSON{
+		fn := FileNode{
 			Name: node.Name, Addr: node.Addr, Speed: node.Speed, Slots: node.Slots, Partitions: [][]string{},
-			Busy: seconds(s.Busy), Finish: seconds(s.Finish), Steps: s.Steps,
+			Busy: s.Busy.Seconds(), Finish: s.Finish.Seconds(), Steps: s.Steps, Executed: s.Executed, WarmShare: s.Warm,
 		}
 		for _, part := range s.Partitions {
 			var names []string
 			for _, j := range part {
 				names = append(names, p.Jobs[j].Name)
 			}
-			nj.Partitions = append(nj.Partitions, names)
+			fn.Partitions = append(fn.Partitions, names)
 		}
-		out.Nodes = append(out.Nodes, nj)
+		f.Nodes = append(f.Nodes, fn)
 	}
 	for _, j := range p.Jobs {
-		out.Targets = append(out.Targets, jobJSON{
-			Name: j.Name, Node: p.Nodes[j.Node].Name, Done: seconds(j.Done),
-			Own: seconds(j.Own), Shared: seconds(j.Shared), Steps: j.Steps, Warm: j.Warm, From: j.From,
-		})
+		fj := FileJob{
+			Name: j.Name, Definition: definitions[j.Name], Node: p.Nodes[j.Node].Name,
+			Done: j.Done.Seconds(), Own: j.Own.Seconds(), Shared: j.Shared.Seconds(),
+			Steps: j.Steps, Warm: j.Warm, First: j.First, Why: string(j.Why), Reason: j.Reason, From: j.From,
+		}
+		if j.First > 0 {
+			fj.FirstStep = &j.FirstStep
+		}
+		f.Targets = append(f.Targets, fj)
 	}
 	for _, s := range p.Stages {
-		out.Stages = append(out.Stages, stageJSON{Name: s.Name, Steps: s.Steps, Cost: seconds(s.Cost), Targets: s.Jobs, Nodes: s.Nodes})
+		f.Stages = append(f.Stages, FileStage{Name: s.Name, Steps: s.Steps, Cost: s.Cost.Seconds(), Targets: s.Jobs, Nodes: s.Nodes})
 	}
+	for _, s := range p.Steps {
+		fs := FileStep{
+			Name: s.Name, Kind: s.Kind, Stage: s.Stage, Cost: s.Cost.Seconds(),
+			Source: s.Source, Samples: s.Samples, Spread: s.Spread, Targets: append([]int{}, s.Jobs...),
+		}
+		for _, n := range s.Held {
+			fs.HeldBy = append(fs.HeldBy, p.Nodes[n].Name)
+		}
+		f.Steps = append(f.Steps, fs)
+	}
+	for _, t := range p.Tasks {
+		f.Tasks = append(f.Tasks, FileTask{Step: t.Step, Node: p.Nodes[t.Node].Name, Start: t.Start.Seconds(), End: t.End.Seconds()})
+	}
+	return f
+}
+
+// Write writes the JSON form, indented.
+func (f *File) Write(w io.Writer) error {
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")
-	return enc.Encode(out)
+	enc.SetEscapeHTML(false)
+	return enc.Encode(f)
+}
+
+// ErrNotPlan is wrapped when a file is no plan of dbake.
+var ErrNotPlan = errors.New("not a plan of dbake")
+
+// ReadFile reads the JSON form. The error wraps [ErrNotPlan] when it is something
+// else.
+func ReadFile(r io.Reader) (*File, error) {
+	var f File
+	dt, err := io.ReadAll(r)
+	if err != nil {
+		return nil, err
+	}
+	var head struct {
+		Format  string `json:"format"`
+		Version int    `json:"version"`
+	}
+	if json.Unmarshal(dt, &head) != nil || head.Format != Format {
+		return nil, ErrNotPlan
+	}
+	if head.Version != Version {
+		return nil, fmt.Errorf("the plan has version %d, this dbake reads version %d: make the plan anew", head.Version, Version)
+	}
+	if err := json.Unmarshal(dt, &f); err != nil {
+		return nil, fmt.Errorf("read plan: %w", err)
+	}
+	return &f, nil
+}
+
+// IsZero reports whether nothing in particular was asked for.
+func (r Request) IsZero() bool {
+	dt, err := json.Marshal(r)
+	return err == nil && string(dt) == "{}"
 }

@@ -23,11 +23,28 @@ type Plan struct {
 	// Stages are the groups of steps that several jobs share, the most
 	// expensive first.
 	Stages []Stage
+	// Steps are the vertices of the graph.
+	Steps []Step
+	// Tasks are the executions that take time, in the order of their starts.
+	// Critical are those that decide the makespan, first to last: each one began
+	// when the one before had ended, because it needed its result or its slot.
+	Tasks    []Task
+	Critical []int
+
 	// Makespan is the predicted time of the whole run, Bound what no plan on
-	// these nodes can beat, Single what the first node alone would take.
+	// these nodes can beat. Single is what the best node would take alone,
+	// 0 when none can build everything.
 	Makespan, Bound, Single time.Duration
+	SingleNode              string
+	// Executed is the cost of all executions, Duplicated that of those beyond
+	// the first of each step; both at speed 1.
+	Executed, Duplicated time.Duration
 	// Proven says that no plan has a smaller makespan.
-	Proven  bool
+	Proven bool
+	// Effort is how many tasks were scheduled to find the plan. Stopped says that
+	// the search was cut short by its time limit.
+	Effort  int
+	Stopped bool
 	Assumed []string
 
 	// Pooled says that the jobs wait in one queue for whichever node is idle;
@@ -49,7 +66,21 @@ type Share struct {
 	Partitions [][]int
 	// Busy is the predicted sum of its steps, Finish the end of the last.
 	Busy, Finish time.Duration
-	Steps        int
+	// Steps is the number of steps that its jobs consist of, each counted once,
+	// Executed that of those it has to run.
+	Steps, Executed int
+	// Warm is the part of the cost of its jobs that it is spared because of what
+	// it holds, from 0 to 1.
+	Warm float64
+}
+
+// Jobs returns the number of jobs of the share.
+func (s Share) Jobs() int {
+	n := 0
+	for _, part := range s.Partitions {
+		n += len(part)
+	}
+	return n
 }
 
 // JobPlan is the prediction for one job.
@@ -58,23 +89,57 @@ type JobPlan struct {
 	Node int // index of Plan.Nodes
 	// Done is when its result is predicted to be there.
 	Done time.Duration
-	// Own is the cost of its steps that no other job needs, Shared that of the
-	// others; both at speed 1.
+	// Own is the cost of its steps that have to be run and that no other job
+	// needs, Shared that of the others; both at speed 1.
 	Own, Shared time.Duration
-	// Steps is the number of its steps, Warm that of those whose results its
-	// node holds. From counts the others by where the prediction of their cost
-	// came from.
+	// Steps is the number of its steps, Warm that of those that need not be run
+	// because of what its node holds. From counts the others by where the
+	// prediction of their cost came from.
 	Steps, Warm int
 	From        map[cost.Source]int
+	// First is the position of the first step that has to be run, counted from 1
+	// in the order of the graph; 0 when all results are held. FirstStep is its
+	// index in Plan.Steps, and Why the reason.
+	First, FirstStep int
+	Why              Why
+	// Reason says why it is on its node, once [Plan.Reasons] has found out.
+	Reason string
+}
+
+// Step is a vertex of the graph as people see it.
+type Step struct {
+	// Name is that of the Dockerfile frontend, "[build 2/4] RUN make".
+	Name  string
+	Stage string
+	// Kind is that of llbmerge. Work says that it is a step, not a source.
+	Kind string
+	Work bool
+	// Cost is at speed 1; Source says where it came from, Samples from how many
+	// executions, and Spread how far those lie apart.
+	Cost    time.Duration
+	Source  cost.Source
+	Samples int
+	Spread  float64
+	// Jobs are those that need it, ascending. Steps of one stage group share the
+	// slice.
+	Jobs []int
+	// Held are the nodes that hold its result, ascending.
+	Held []int
+}
+
+// Task is an execution of a step.
+type Task struct {
+	Step, Node int // indices of Plan.Steps and Plan.Nodes
+	Start, End time.Duration
 }
 
 // Stage is a group of steps that the same jobs need.
 type Stage struct {
-	Name  string
+	Name  string // that of its dearest step
 	Steps int
 	Cost  time.Duration // of all its steps, at speed 1
 	Jobs  []string
-	Nodes []string // those that build it
+	Nodes []string // those that need it: each builds it once, or holds it
 }
 
 // Make plans b on nodes. It needs no network.
@@ -89,99 +154,184 @@ func Make(ctx context.Context, b *Build, nodes []Node, strategy partition.Strate
 	}
 	p := &Plan{
 		Strategy: made.Strategy, Nodes: nodes,
-		Makespan: made.Schedule.Makespan.Duration(), Bound: made.Bound.Max.Duration(), Proven: made.Proven,
-		Assumed: b.Assumed,
+		Bound: made.Bound.Max.Duration(), Proven: made.Proven, Effort: made.Steps, Stopped: made.Stopped,
 		Problem: problem, Assignment: made.Assignment, Schedule: made.Schedule,
-		Pooled: made.Strategy == "queue",
+		Pooled: made.Strategy == queue,
 	}
-	p.jobs(b)
-	p.shares()
-	p.stages(b)
-	if p.Single, err = single(ctx, problem); err != nil {
+	if err := p.describe(ctx, b); err != nil {
 		return nil, err
 	}
+	p.partitions()
 	return p, nil
 }
 
-// single is the makespan with everything on the first node that can build it all;
-// 0 when none can.
-func single(ctx context.Context, problem partition.Problem) (time.Duration, error) {
+// queue is the strategy whose jobs are given out during the run.
+const queue = "queue"
+
+// describe fills in all that follows from the problem and its schedule.
+func (p *Plan) describe(ctx context.Context, b *Build) error {
+	p.Makespan, p.Assumed = p.Schedule.Makespan.Duration(), b.Assumed
+	p.Executed, p.Duplicated = p.Schedule.Executed.Duration(), p.Schedule.Duplicated.Duration()
+	p.steps(b)
+	p.tasks()
+	p.jobs(b)
+	p.stages(b)
+	return p.single(ctx)
+}
+
+// single finds what one node would take.
+func (p *Plan) single(ctx context.Context) error {
 	s, err := partition.Lookup("single")
 	if err != nil {
-		return 0, err
+		return err
 	}
-	one := problem
-	one.Nodes = problem.Nodes[:1]
-	made, err := s.Plan(ctx, one, partition.Options{})
+	made, err := s.Plan(ctx, p.Problem, partition.Options{})
 	if err != nil {
-		if ctx.Err() != nil {
-			return 0, context.Cause(ctx)
-		}
-		return 0, nil // some platform needs another node
+		return fmt.Errorf("plan for a single node: %w", err)
 	}
-	return made.Schedule.Makespan.Duration(), nil
+	nodes := slices.Compact(slices.Clone(made.Assignment.Node))
+	if len(nodes) == 1 { // else some platform needs another node
+		p.Single, p.SingleNode = made.Schedule.Makespan.Duration(), p.Nodes[nodes[0]].Name
+	}
+	return nil
 }
 
-// jobs fills in the prediction for each job.
-func (p *Plan) jobs(b *Build) {
-	users := make([]int, len(p.Problem.Vertices))
-	needs := make([][]partition.VertexID, len(b.Jobs))
-	for i, t := range p.Problem.Targets {
-		needs[i] = closure(p.Problem, t.Root)
-		for _, v := range needs[i] {
-			users[v]++
+// steps describes the vertices of the graph.
+func (p *Plan) steps(b *Build) {
+	p.Steps = make([]Step, len(b.Graph.Vertices))
+	for i, v := range b.Graph.Vertices {
+		c := b.Costs[i]
+		p.Steps[i] = Step{
+			Name: v.Step, Stage: v.Stage, Kind: v.Kind.String(), Work: v.Kind.IsStep(),
+			Cost: c.Duration, Source: c.Source, Samples: c.Samples, Spread: c.Spread,
 		}
 	}
-	warm := make([]map[partition.VertexID]bool, len(p.Nodes))
 	for n, node := range p.Problem.Nodes {
-		warm[n] = map[partition.VertexID]bool{}
 		for _, v := range node.Warm {
-			warm[n][v] = true
+			p.Steps[v].Held = append(p.Steps[v].Held, n)
 		}
 	}
+	jobOf := map[string]int{} // by unit
 	for i, j := range b.Jobs {
-		jp := JobPlan{
-			Name: j.Name, Node: int(p.Assignment.Node[i]),
-			Done: p.Schedule.Done[i].Duration(), From: map[cost.Source]int{},
+		for _, u := range j.Units {
+			jobOf[string(u.ID)] = i
 		}
-		for _, v := range needs[i] {
-			step := int(v) < len(b.Graph.Vertices) && b.Graph.Vertices[v].Kind.IsStep()
-			if step {
-				jp.Steps++
-			}
-			if warm[jp.Node][v] {
-				if step {
-					jp.Warm++
-				}
-				continue
-			}
-			if step {
-				jp.From[b.Costs[v].Source]++
-			}
-			if c := p.Problem.Vertices[v].Cost.Duration(); users[v] > 1 {
-				jp.Shared += c
-			} else {
-				jp.Own += c
-			}
+	}
+	for _, g := range b.Graph.Groups() {
+		var jobs []int
+		for _, u := range g.Users {
+			jobs = append(jobs, jobOf[u])
 		}
-		p.Jobs = append(p.Jobs, jp)
+		slices.Sort(jobs)
+		jobs = slices.Compact(jobs)
+		for _, v := range g.Vertices {
+			p.Steps[v].Jobs = jobs
+		}
 	}
 }
 
-// closure returns root and everything below it, ascending.
-func closure(p partition.Problem, root partition.VertexID) []partition.VertexID {
-	seen := map[partition.VertexID]bool{root: true}
-	list := []partition.VertexID{root}
-	for i := 0; i < len(list); i++ {
-		for _, in := range p.Vertices[list[i]].Inputs {
-			if !seen[in] {
-				seen[in] = true
-				list = append(list, in)
-			}
+// tasks gathers the executions that take time.
+func (p *Plan) tasks() {
+	index := map[int]int{} // of Tasks, by index of Schedule.Tasks
+	var order []int
+	for i, t := range p.Schedule.Tasks {
+		if t.Kind == partition.Exec && t.End > t.Start && int(t.Vertex) < len(p.Steps) {
+			order = append(order, i)
 		}
 	}
-	slices.Sort(list)
-	return list
+	slices.SortStableFunc(order, func(x, y int) int {
+		s, t := p.Schedule.Tasks[x], p.Schedule.Tasks[y]
+		return cmp.Or(cmp.Compare(s.Start, t.Start), cmp.Compare(s.Node, t.Node), cmp.Compare(s.Vertex, t.Vertex))
+	})
+	for _, i := range order {
+		t := p.Schedule.Tasks[i]
+		index[i] = len(p.Tasks)
+		p.Tasks = append(p.Tasks, Task{Step: int(t.Vertex), Node: int(t.Node), Start: t.Start.Duration(), End: t.End.Duration()})
+	}
+	for _, i := range p.Schedule.CriticalPath() {
+		if k, ok := index[i]; ok {
+			p.Critical = append(p.Critical, k)
+		}
+	}
+}
+
+// jobs fills in the prediction for each job and what the nodes are spared.
+func (p *Plan) jobs(b *Build) {
+	p.Shares = make([]Share, len(p.Nodes))
+	for n, load := range p.Schedule.Nodes {
+		p.Shares[n].Busy, p.Shares[n].Finish = load.Busy.Duration(), load.Finish.Duration()
+	}
+	spent := make([]time.Duration, len(p.Nodes))
+	for _, t := range p.Schedule.Tasks {
+		if t.Kind != partition.Exec || int(t.Vertex) >= len(p.Steps) {
+			continue
+		}
+		spent[t.Node] += p.Steps[t.Vertex].Cost
+		if p.Steps[t.Vertex].Work {
+			p.Shares[t.Node].Executed++
+		}
+	}
+	byNode := make([][]int, len(p.Nodes))
+	for i := range b.Jobs {
+		n := int(p.Assignment.Node[i])
+		byNode[n] = append(byNode[n], i)
+	}
+	p.Jobs = make([]JobPlan, len(b.Jobs))
+	w := newWalker(p.Problem.Vertices)
+	counted := make([]int, len(p.Steps)) // by step: 1 + the node that it was counted for
+	for n, jobs := range byNode {
+		warm := map[partition.VertexID]bool{}
+		for _, v := range p.Problem.Nodes[n].Warm {
+			warm[v] = true
+		}
+		total := time.Duration(0)
+		for _, i := range jobs {
+			root := p.Problem.Targets[i].Root
+			position := map[partition.VertexID]int{}
+			j := JobPlan{Name: b.Jobs[i].Name, Node: n, Done: p.Schedule.Done[i].Duration(), From: map[cost.Source]int{}}
+			for _, v := range w.below(root, nil) {
+				if int(v) >= len(p.Steps) {
+					continue
+				}
+				step := p.Steps[v]
+				if step.Work {
+					j.Steps++
+					position[v] = j.Steps
+				}
+				if counted[v] != n+1 {
+					counted[v] = n + 1
+					total += step.Cost
+					if step.Work {
+						p.Shares[n].Steps++
+					}
+				}
+			}
+			cold := 0
+			for _, v := range w.below(root, func(v partition.VertexID) bool { return warm[v] }) {
+				if int(v) >= len(p.Steps) {
+					continue
+				}
+				step := p.Steps[v]
+				if len(step.Jobs) > 1 {
+					j.Shared += step.Cost
+				} else {
+					j.Own += step.Cost
+				}
+				if !step.Work {
+					continue
+				}
+				j.From[step.Source]++
+				if cold++; cold == 1 {
+					j.First, j.FirstStep, j.Why = position[v], int(v), b.why(int(v), n, p.Nodes)
+				}
+			}
+			j.Warm = j.Steps - cold
+			p.Jobs[i] = j
+		}
+		if total > 0 {
+			p.Shares[n].Warm = max(0, 1-float64(spent[n])/float64(total))
+		}
+	}
 }
 
 // A partition holds jobs until their own work is about quantum, but not more than
@@ -192,13 +342,9 @@ const (
 	partitionMax = 8
 )
 
-// shares orders the jobs of each node by their predicted end and cuts the order
-// into partitions.
-func (p *Plan) shares() {
-	p.Shares = make([]Share, len(p.Nodes))
-	for n, load := range p.Schedule.Nodes {
-		p.Shares[n].Busy, p.Shares[n].Finish, p.Shares[n].Steps = load.Busy.Duration(), load.Finish.Duration(), load.Executed
-	}
+// partitions orders the jobs of each node by their predicted end and cuts the
+// order into partitions.
+func (p *Plan) partitions() {
 	order := make([]int, len(p.Jobs))
 	for i := range order {
 		order[i] = i
@@ -221,22 +367,12 @@ func (p *Plan) shares() {
 
 // stages gathers what several jobs share.
 func (p *Plan) stages(b *Build) {
-	jobOf := map[string]int{} // by unit
-	for i, j := range b.Jobs {
-		for _, u := range j.Units {
-			jobOf[string(u.ID)] = i
-		}
-	}
 	for _, g := range b.Graph.Groups() {
-		s := Stage{}
-		var jobs []int
-		for _, u := range g.Users {
-			jobs = append(jobs, jobOf[u])
-		}
-		slices.Sort(jobs)
-		if jobs = slices.Compact(jobs); len(jobs) < 2 {
+		jobs := p.Steps[g.Vertices[0]].Jobs
+		if len(jobs) < 2 {
 			continue
 		}
+		s := Stage{}
 		nodes := map[int]bool{}
 		for _, j := range jobs {
 			s.Jobs = append(s.Jobs, p.Jobs[j].Name)
@@ -244,14 +380,14 @@ func (p *Plan) stages(b *Build) {
 		}
 		var dearest time.Duration = -1
 		for _, v := range g.Vertices {
-			if !b.Graph.Vertices[v].Kind.IsStep() {
+			step := p.Steps[v]
+			if !step.Work {
 				continue
 			}
 			s.Steps++
-			c := b.Costs[v].Duration
-			s.Cost += c
-			if c > dearest {
-				dearest, s.Name = c, b.Graph.Vertices[v].Name
+			s.Cost += step.Cost
+			if step.Cost > dearest {
+				dearest, s.Name = step.Cost, step.Name
 			}
 		}
 		if s.Steps == 0 {

@@ -23,7 +23,11 @@ func (b *Build) predict(history *cost.Store) {
 	b.Costs = make([]cost.Prediction, len(b.Graph.Vertices))
 	b.steps = make([]cost.Step, len(b.Graph.Vertices))
 	for i, v := range b.Graph.Vertices {
-		b.steps[i] = costStep(v, b.content[i].bytes)
+		n := b.names[i]
+		b.steps[i] = cost.Step{Key: n.op, Slot: n.slot, Kind: kindOf(v), Command: v.Command, InputBytes: n.read.bytes}
+		if v.Platform != nil {
+			b.steps[i].Platform = PlatformName(*v.Platform)
+		}
 		b.Costs[i] = history.Predict(b.steps[i])
 		if v.Kind == llbmerge.KindLocal || v.Kind == llbmerge.KindPassthrough {
 			// Sending a directory is not a step of any one target, and every
@@ -35,32 +39,27 @@ func (b *Build) predict(history *cost.Store) {
 
 // Record teaches the history what the steps of a run took.
 func (b *Build) Record(history *cost.Store, ms []Measurement, now time.Time) {
-	index := make(map[digest.Digest]int, len(b.Graph.Vertices))
-	for i, v := range b.Graph.Vertices {
-		index[v.Digest] = i
-	}
 	for _, m := range ms {
-		if i, ok := index[m.Vertex]; ok {
+		if i, ok := b.index[m.Vertex]; ok {
 			history.Record(b.steps[i], cost.Sample{Node: m.Node, Took: m.Took, When: now})
 		}
 	}
 }
 
-// place takes stage and position out of the name that the Dockerfile frontend
+// position takes stage and position out of the name that the Dockerfile frontend
 // gives to a step, as "[build 2/4] RUN make". The total is left out, so that
 // adding a step at the end leaves the others where they are.
-var place = regexp.MustCompile(`^\[(.*?) ?(\d+)/\d+\] (\S+)`)
+var position = regexp.MustCompile(`^\[(.*?) ?(\d+)/\d+\] (\S+)`)
 
-// costStep describes a vertex to the history.
-func costStep(v *llbmerge.Vertex, bytes int64) cost.Step {
-	s := cost.Step{Key: v.Digest, Kind: kindOf(v), Command: v.Command, InputBytes: bytes}
-	if v.Platform != nil {
-		s.Platform = PlatformName(*v.Platform)
+// slotOf returns Dockerfile, stage and position of a step, "" when its name does
+// not tell. dir is the context of one of its targets: most Dockerfiles have the
+// same name.
+func slotOf(v *llbmerge.Vertex, dir string) string {
+	m := position.FindStringSubmatch(v.Step)
+	if m == nil || len(v.Locations) == 0 || v.Locations[0].File == nil {
+		return ""
 	}
-	if m := place.FindStringSubmatch(v.Step); m != nil && len(v.Locations) > 0 && v.Locations[0].File != nil {
-		s.Slot = fmt.Sprintf("%s/%s/%s", v.Locations[0].File.Filename, m[1], m[2])
-	}
-	return s
+	return fmt.Sprintf("%s/%s/%s/%s", dir, v.Locations[0].File.Filename, m[1], m[2])
 }
 
 func kindOf(v *llbmerge.Vertex) cost.Kind {
@@ -70,7 +69,7 @@ func kindOf(v *llbmerge.Vertex) cost.Kind {
 	case llbmerge.KindImage:
 		return cost.From
 	case llbmerge.KindFile:
-		if m := place.FindStringSubmatch(v.Step); m != nil && m[3] == "ADD" {
+		if m := position.FindStringSubmatch(v.Step); m != nil && m[3] == "ADD" {
 			return cost.Add
 		}
 		return cost.Copy

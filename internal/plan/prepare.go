@@ -2,10 +2,9 @@ package plan
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/containerd/platforms"
@@ -35,11 +34,9 @@ type Build struct {
 	// Assumed are the base images whose config is a guess, sorted.
 	Assumed []string
 
-	// By vertex: what the history knows it by, what it reads of the user's
-	// directories, and the name of its result.
-	steps   []cost.Step
-	content []content
-	keys    []digest.Digest
+	index map[digest.Digest]int // of Graph.Vertices
+	steps []cost.Step           // by vertex: what the history knows it by
+	names []names               // by vertex
 }
 
 // Job is a target with the units that are built and exported as one.
@@ -56,10 +53,19 @@ func Prepare(ctx context.Context, p *ir.Project, opts frontend.Options, history 
 	if err != nil {
 		return nil, err
 	}
+	return assemble(ctx, p, units, history)
+}
+
+// assemble makes one build of compiled units.
+func assemble(ctx context.Context, p *ir.Project, units []*frontend.Unit, history *cost.Store) (*Build, error) {
 	b := &Build{Project: p, Units: units}
-	merge := b.scope()
-	if b.Graph, err = llbmerge.Merge(merge); err != nil {
+	var err error
+	if b.Graph, err = llbmerge.Merge(b.scope()); err != nil {
 		return nil, fmt.Errorf("merge the graphs of %d units: %w", len(units), err)
+	}
+	b.index = make(map[digest.Digest]int, len(b.Graph.Vertices))
+	for i, v := range b.Graph.Vertices {
+		b.index[v.Digest] = i
 	}
 	byTarget := map[string][]*frontend.Unit{}
 	for _, u := range units {
@@ -71,64 +77,57 @@ func Prepare(ctx context.Context, p *ir.Project, opts frontend.Options, history 
 	for _, t := range p.Targets {
 		b.Jobs = append(b.Jobs, Job{Name: t.Name, Target: t, Units: byTarget[t.Name]})
 	}
-	if err := b.readContents(ctx); err != nil {
+	if err := b.name(ctx); err != nil {
 		return nil, err
 	}
 	b.predict(history)
 	return b, nil
 }
 
-// scope returns the units for merging. Secrets and agents are looked up by id in
-// one session, so an id that means different sources in different targets gets
-// one name for each source.
+// undeclared ends the id of a secret or an agent in the graph for a unit that asks
+// for it without declaring it, when another unit does declare it: nothing is served
+// under that name, as nothing would be if the unit were built alone.
+const undeclared = ".undeclared"
+
+// scope returns the units for merging, and gathers the sources of the secrets and
+// agents. The frontend sees to it that an id of which there is a source names that
+// source in every unit that declares it.
 func (b *Build) scope() []llbmerge.Unit {
-	secrets := map[string]map[ir.Secret]bool{}
-	ssh := map[string]map[string]bool{}
-	for _, u := range b.Units {
-		for id, s := range u.Secrets {
-			add(secrets, id, s)
-		}
-		for id, s := range u.SSH {
-			add(ssh, id, fmt.Sprintf("%q", s.Paths))
-		}
-	}
 	b.Secrets, b.SSH = map[string]ir.Secret{}, map[string]ir.SSH{}
+	for _, u := range b.Units {
+		maps.Copy(b.Secrets, u.Secrets)
+		maps.Copy(b.SSH, u.SSH)
+	}
 	var list []llbmerge.Unit
 	for _, u := range b.Units {
 		if len(u.Definition.GetDef()) == 0 {
 			continue
 		}
-		m := llbmerge.Unit{ID: string(u.ID), Definition: u.Definition, Locals: map[string]string{}, Secrets: map[string]string{}, SSH: map[string]string{}}
+		m := llbmerge.Unit{
+			ID: string(u.ID), Definition: u.Definition, Locals: map[string]string{},
+			Secrets: hidden(b.Secrets, u.Secrets), SSH: hidden(b.SSH, u.SSH),
+		}
 		for name := range u.Locals {
 			m.Locals[name] = name
-		}
-		for id, s := range u.Secrets {
-			m.Secrets[id] = scoped(id, len(secrets[id]) > 1, fmt.Sprintf("%q %q", s.Src, s.Env))
-			b.Secrets[m.Secrets[id]] = s
-		}
-		for id, s := range u.SSH {
-			m.SSH[id] = scoped(id, len(ssh[id]) > 1, fmt.Sprintf("%q", s.Paths))
-			b.SSH[m.SSH[id]] = s
 		}
 		list = append(list, m)
 	}
 	return list
 }
 
-func add[V comparable](m map[string]map[V]bool, id string, v V) {
-	if m[id] == nil {
-		m[id] = map[V]bool{}
+// hidden renames the ids that others declare and the unit does not; nil when there
+// are none.
+func hidden[V any](all, own map[string]V) map[string]string {
+	if len(own) == len(all) {
+		return nil
 	}
-	m[id][v] = true
-}
-
-// scoped returns the name of an id in the merged graph.
-func scoped(id string, ambiguous bool, source string) string {
-	if !ambiguous {
-		return id
+	m := map[string]string{}
+	for id := range all {
+		if _, ok := own[id]; !ok {
+			m[id] = id + undeclared
+		}
 	}
-	sum := sha256.Sum256([]byte(source))
-	return id + "-" + hex.EncodeToString(sum[:6])
+	return m
 }
 
 // Locals returns the directory of every local source of the graph.

@@ -3,6 +3,7 @@ package plan
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/containerd/platforms"
 	digest "github.com/opencontainers/go-digest"
@@ -21,7 +22,8 @@ type Node struct {
 	Slots int     // steps at once; >= 1
 	// Platforms whose steps it can run; empty is unknown, and taken for all.
 	Platforms []ocispecs.Platform
-	// Holds names the results that the node has, by [Build.Held].
+	// Holds are the names under which results of the node are remembered, see
+	// [Build.Held].
 	Holds map[digest.Digest]bool
 }
 
@@ -31,39 +33,59 @@ const (
 	latency   = 0.5   // seconds
 )
 
-// noExchange makes every transfer dearer than any rebuild: without a cache
-// registry nodes have no way to hand results to each other.
+// noExchange makes every transfer dearer than any rebuild. The partitioner could
+// plan for nodes that hand each other results through a registry, but a run has no
+// way to send the result of a step, only those of targets: until it has, a plan
+// that counts on it would be wrong. See "What is not planned for" in the package
+// documentation.
 const noExchange = partition.Seconds(1e9)
 
 // problem returns b as the partitioner's problem. Vertex i is Graph.Vertices[i];
 // those beyond join the roots of jobs that have not exactly one.
 func (b *Build) problem(nodes []Node) (partition.Problem, error) {
 	p := partition.Problem{Network: partition.Network{Bandwidth: bandwidth, Latency: noExchange}}
-	index := make(map[string]partition.VertexID, len(b.Graph.Vertices)) // by digest
+	p.Vertices = make([]partition.Vertex, len(b.Graph.Vertices), len(b.Graph.Vertices)+len(b.Jobs))
 	// The platforms that steps need, compared as containerd does.
 	needs := map[string]ocispecs.Platform{}
+	known := map[platformKey]string{}
 	for i, v := range b.Graph.Vertices {
-		index[v.Digest.String()] = partition.VertexID(i)
-		pv := partition.Vertex{Name: v.Name, Cost: partition.Of(b.Costs[i].Duration), Bytes: b.Costs[i].Bytes}
+		pv := partition.Vertex{Name: v.Step, Cost: partition.Of(b.Costs[i].Duration), Bytes: b.Costs[i].Bytes}
 		for _, in := range v.Inputs {
-			id := index[in.String()]
-			if !slices.Contains(pv.Inputs, id) {
+			if id := partition.VertexID(b.index[in]); !slices.Contains(pv.Inputs, id) {
 				pv.Inputs = append(pv.Inputs, id)
 			}
 		}
 		if v.Kind == llbmerge.KindExec && v.Platform != nil {
-			pv.Platform = PlatformName(*v.Platform)
-			needs[pv.Platform] = *v.Platform
+			key := keyOf(*v.Platform)
+			name, ok := known[key]
+			if !ok {
+				name = PlatformName(*v.Platform)
+				known[key], needs[name] = name, *v.Platform
+			}
+			pv.Platform = name
 		}
-		p.Vertices = append(p.Vertices, pv)
+		p.Vertices[i] = pv
+	}
+	results := make(map[digest.Digest][]partition.VertexID, len(b.names))
+	for i, n := range b.names {
+		if !b.Graph.Vertices[i].IgnoreCache {
+			results[n.result] = append(results[n.result], partition.VertexID(i))
+		}
 	}
 	for _, n := range nodes {
 		pn := partition.Node{Name: n.Name, Speed: n.Speed, Slots: n.Slots, Platforms: n.offers(needs)}
-		for i, v := range b.Graph.Vertices {
-			if n.Holds[b.keys[i]] && !v.IgnoreCache {
-				pn.Warm = append(pn.Warm, partition.VertexID(i))
+		if len(n.Holds) < len(results) {
+			for d := range n.Holds {
+				pn.Warm = append(pn.Warm, results[d]...)
+			}
+		} else {
+			for d, list := range results {
+				if n.Holds[d] {
+					pn.Warm = append(pn.Warm, list...)
+				}
 			}
 		}
+		slices.Sort(pn.Warm)
 		p.Nodes = append(p.Nodes, pn)
 	}
 	targets := map[string]partition.TargetID{}
@@ -71,28 +93,80 @@ func (b *Build) problem(nodes []Node) (partition.Problem, error) {
 		targets[j.Name] = partition.TargetID(i)
 	}
 	for _, j := range b.Jobs {
-		t := partition.Target{Name: j.Name, Root: b.root(j, index, &p)}
+		t := partition.Target{Name: j.Name, Root: b.root(j, &p)}
 		for _, name := range j.Target.DependsOn {
 			if id, ok := targets[name]; ok {
 				t.After = append(t.After, id)
 			}
 		}
-		t.Platforms = execPlatforms(p, t.Root)
-		if err := placeable(j, t, p.Nodes); err != nil {
+		p.Targets = append(p.Targets, t)
+	}
+	w := newWalker(p.Vertices)
+	for i, j := range b.Jobs {
+		t := &p.Targets[i]
+		for _, v := range w.below(t.Root, nil) {
+			if name := p.Vertices[v].Platform; name != "" && !slices.Contains(t.Platforms, name) {
+				t.Platforms = append(t.Platforms, name)
+			}
+		}
+		slices.Sort(t.Platforms)
+		if err := placeable(j, *t, p.Nodes); err != nil {
 			return partition.Problem{}, err
 		}
-		p.Targets = append(p.Targets, t)
 	}
 	return p, nil
 }
 
+// platformKey is a platform as a key: comparing them by name is slow.
+type platformKey struct{ os, arch, variant, version, features string }
+
+func keyOf(p ocispecs.Platform) platformKey {
+	return platformKey{p.OS, p.Architecture, p.Variant, p.OSVersion, strings.Join(p.OSFeatures, ",")}
+}
+
+// walker finds what stands below a vertex, many times over one graph.
+type walker struct {
+	vertices []partition.Vertex
+	seen     []int // by vertex: the walk that was there last
+	walks    int
+	list     []partition.VertexID
+}
+
+func newWalker(vertices []partition.Vertex) *walker {
+	return &walker{vertices: vertices, seen: make([]int, len(vertices))}
+}
+
+// below returns root and everything below it, ascending, leaving out what stop is
+// true for and what is needed for that only. The result is good until the next
+// call.
+func (w *walker) below(root partition.VertexID, stop func(partition.VertexID) bool) []partition.VertexID {
+	w.walks++
+	w.list = w.list[:0]
+	visit := func(v partition.VertexID) {
+		if w.seen[v] != w.walks {
+			w.seen[v] = w.walks
+			if stop == nil || !stop(v) {
+				w.list = append(w.list, v)
+			}
+		}
+	}
+	visit(root)
+	for i := 0; i < len(w.list); i++ {
+		for _, in := range w.vertices[w.list[i]].Inputs {
+			visit(in)
+		}
+	}
+	slices.Sort(w.list)
+	return w.list
+}
+
 // root returns the vertex that stands for a job: that of its only unit, or one
 // that joins several.
-func (b *Build) root(j Job, index map[string]partition.VertexID, p *partition.Problem) partition.VertexID {
+func (b *Build) root(j Job, p *partition.Problem) partition.VertexID {
 	var roots []partition.VertexID
 	for _, u := range j.Units {
 		if r, ok := b.Graph.Root(string(u.ID)); ok {
-			if id := index[r.Digest.String()]; !slices.Contains(roots, id) {
+			if id := partition.VertexID(b.index[r.Digest]); !slices.Contains(roots, id) {
 				roots = append(roots, id)
 			}
 		}
@@ -114,28 +188,6 @@ func (n Node) offers(needs map[string]ocispecs.Platform) []string {
 			list = append(list, name)
 		}
 	}
-	return list
-}
-
-// execPlatforms returns the platforms of the steps below root, sorted.
-func execPlatforms(p partition.Problem, root partition.VertexID) []string {
-	var list []string
-	seen := map[partition.VertexID]bool{root: true}
-	stack := []partition.VertexID{root}
-	for len(stack) > 0 {
-		v := p.Vertices[stack[len(stack)-1]]
-		stack = stack[:len(stack)-1]
-		if v.Platform != "" && !slices.Contains(list, v.Platform) {
-			list = append(list, v.Platform)
-		}
-		for _, in := range v.Inputs {
-			if !seen[in] {
-				seen[in] = true
-				stack = append(stack, in)
-			}
-		}
-	}
-	slices.Sort(list)
 	return list
 }
 

@@ -3,123 +3,222 @@ package view
 import (
 	"fmt"
 	"io"
-	"slices"
+	"strconv"
 	"strings"
-	"text/tabwriter"
-
-	"github.com/docker/go-units"
+	"time"
 
 	"github.com/dbake/dbake/internal/cost"
 	"github.com/dbake/dbake/internal/plan"
-	"github.com/dbake/dbake/runtime/local"
 )
 
 // Plan prints a plan as tables: what each node builds and when, what is shared and
-// how often it is built, and how long it all takes beside the best there could be.
+// how often it is built, what decides how long it takes, and how that compares with
+// the best there could be.
 func Plan(w io.Writer, p *plan.Plan) error {
-	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(tw, "NODE\tTARGET\tDONE AT\tOWN\tSHARED\tSTEPS\tHELD\tCOSTS FROM")
-	for n, node := range p.Nodes {
-		if len(p.Shares[n].Partitions) == 0 {
-			fmt.Fprintf(tw, "%s\t-\t\t\t\t\t\t\n", node.Name)
-			continue
+	for _, part := range []func(io.Writer, *plan.Plan) error{planTargets, planNodes, planStages, planPath} {
+		if err := part(w, p); err != nil {
+			return err
 		}
+		fmt.Fprintln(w)
+	}
+	planTotals(w, p)
+	return nil
+}
+
+// planTargets prints what each node builds, in order. A bar joins the targets that
+// are one solve.
+func planTargets(w io.Writer, p *plan.Plan) error {
+	t := newTable(3, 4, 5)
+	t.row("NODE", "", "TARGET", "DONE AT", "OWN", "SHARED", "COSTS FROM", "STEPS TO RUN")
+	for n, node := range p.Nodes {
 		name := node.Name
+		if len(p.Shares[n].Partitions) == 0 {
+			t.row(name, "", "-")
+		}
 		for _, part := range p.Shares[n].Partitions {
-			for _, j := range part {
+			for i, j := range part {
 				job := p.Jobs[j]
-				fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\n", name, job.Name, seconds(job.Done), seconds(job.Own), seconds(job.Shared), job.Steps, job.Warm, sources(job.From))
+				t.row(name, bracket(i, len(part)), job.Name, seconds(job.Done), seconds(job.Own), seconds(job.Shared), sources(job.From), rebuild(job, node.Name))
 				name = ""
 			}
 		}
 	}
-	if err := tw.Flush(); err != nil {
-		return err
+	return t.write(w)
+}
+
+// bracket is a piece of the line that joins n rows.
+func bracket(i, n int) string {
+	switch {
+	case n == 1:
+		return "─"
+	case i == 0:
+		return "┌"
+	case i == n-1:
+		return "└"
 	}
-	if len(p.Stages) > 0 {
-		fmt.Fprintln(w)
-		fmt.Fprintln(tw, "SHARED STAGE\tSTEPS\tCOST\tUSED BY\tBUILT ON")
-		for _, s := range p.Stages {
-			fmt.Fprintf(tw, "%s\t%d\t%s\t%s\t%s\n", ellipsis(s.Name, 60), s.Steps, seconds(s.Cost), some(s.Jobs, 4), strings.Join(s.Nodes, ", "))
-		}
-		if err := tw.Flush(); err != nil {
-			return err
-		}
+	return "│"
+}
+
+// rebuild says which steps of a job have to be run, and why the first of them.
+func rebuild(j plan.JobPlan, node string) string {
+	switch {
+	case j.Steps == 0:
+		return "no steps"
+	case j.First == 0:
+		return "held by " + node
+	case j.Warm == 0 && j.Why == plan.WhyEmpty:
+		return fmt.Sprintf("all %d", j.Steps) // the same for all its targets
+	case j.Warm == 0:
+		return fmt.Sprintf("all %d: %s", j.Steps, j.Why)
+	case j.Steps-j.Warm == j.Steps-j.First+1:
+		return fmt.Sprintf("%d of %d on: %s", j.First, j.Steps, j.Why)
 	}
-	fmt.Fprintln(w)
+	return fmt.Sprintf("%d of %d, first %d: %s", j.Steps-j.Warm, j.Steps, j.First, j.Why)
+}
+
+func planNodes(w io.Writer, p *plan.Plan) error {
+	t := newTable(1, 2, 3, 4, 5, 6, 7, 8)
+	t.row("NODE", "SPEED", "SLOTS", "TARGETS", "SOLVES", "STEPS", "TO RUN", "WARM", "BUSY", "ENDS AT")
 	for n, node := range p.Nodes {
-		fmt.Fprintf(tw, "%s\tbusy %s\tends at %s\n", node.Name, seconds(p.Shares[n].Busy), seconds(p.Shares[n].Finish))
+		s := p.Shares[n]
+		t.row(node.Name, strconv.FormatFloat(node.Speed, 'g', 4, 64), strconv.Itoa(node.Slots), strconv.Itoa(s.Jobs()), strconv.Itoa(len(s.Partitions)),
+			strconv.Itoa(s.Steps), strconv.Itoa(s.Executed), fmt.Sprintf("%.0f%%", 100*s.Warm), seconds(s.Busy), seconds(s.Finish))
 	}
-	if err := tw.Flush(); err != nil {
+	return t.write(w)
+}
+
+// maxStages and maxPath bound the tables; the JSON form has all of it.
+const (
+	maxStages = 20
+	maxPath   = 20
+)
+
+func planStages(w io.Writer, p *plan.Plan) error {
+	t := newTable(0, 1)
+	t.row("COST", "STEPS", "BUILT ON", "USED BY", "SHARED STAGE (its dearest step)")
+	for i, s := range p.Stages {
+		if i == maxStages {
+			break
+		}
+		on := strings.Join(s.Nodes, ", ")
+		if len(on) > 16 {
+			on = fmt.Sprintf("%d nodes", len(s.Nodes))
+		}
+		t.row(seconds(s.Cost), strconv.Itoa(s.Steps), on, ellipsis(some(s.Jobs, 3), 28), s.Name)
+	}
+	if len(p.Stages) == 0 {
+		fmt.Fprintln(w, "no two targets share a step")
+		return nil
+	}
+	if err := t.write(w); err != nil {
 		return err
 	}
-	fmt.Fprintf(w, "\npredicted makespan %s, lower bound %s%s", seconds(p.Makespan), seconds(p.Bound), gap(p))
-	if p.Single > 0 && len(p.Nodes) > 1 {
-		fmt.Fprintf(w, "; %s alone would take %s", p.Nodes[0].Name, seconds(p.Single))
-	}
-	fmt.Fprintf(w, " (strategy %s)\n", p.Strategy)
-	if len(p.Assumed) > 0 {
-		fmt.Fprintf(w, "assumed, because nothing is known of them: %s\n", strings.Join(p.Assumed, ", "))
+	if more := p.Stages[min(maxStages, len(p.Stages)):]; len(more) > 0 {
+		var sum time.Duration
+		for _, s := range more {
+			sum += s.Cost
+		}
+		fmt.Fprintf(w, "and %d cheaper stages, %s\n", len(more), seconds(sum))
 	}
 	return nil
 }
 
+// planPath prints the tasks that decide the makespan. Those that hardly count are
+// only counted.
+func planPath(w io.Writer, p *plan.Plan) error {
+	t := newTable(0, 1)
+	t.row("FROM", "TAKES", "ON", "FOR", "CRITICAL PATH")
+	rest, sum := 0, time.Duration(0)
+	for _, i := range p.Critical {
+		task := p.Tasks[i]
+		step := p.Steps[task.Step]
+		if took := task.End - task.Start; len(t.rows) > maxPath || took < p.Makespan/200 {
+			rest++
+			sum += took
+			continue
+		}
+		t.row(seconds(task.Start), seconds(task.End-task.Start), p.Nodes[task.Node].Name, ellipsis(some(jobsOn(p, task), 2), 28), step.Name)
+	}
+	if len(p.Critical) == 0 {
+		fmt.Fprintln(w, "nothing has to be run")
+		return nil
+	}
+	if err := t.write(w); err != nil {
+		return err
+	}
+	if rest > 0 {
+		fmt.Fprintf(w, "and %d more of %s together\n", rest, seconds(sum))
+	}
+	return nil
+}
+
+// jobsOn names the jobs on the task's node that need its step.
+func jobsOn(p *plan.Plan, t plan.Task) []string {
+	var names []string
+	for _, j := range p.Steps[t.Step].Jobs {
+		if p.Jobs[j].Node == t.Node {
+			names = append(names, p.Jobs[j].Name)
+		}
+	}
+	return names
+}
+
+func planTotals(w io.Writer, p *plan.Plan) {
+	paragraph(w, "  ", fmt.Sprintf("predicted makespan %s, lower bound %s%s; strategy %s", seconds(p.Makespan), seconds(p.Bound), gap(p), p.Strategy))
+	if len(p.Nodes) > 1 {
+		text := fmt.Sprintf("work %s, of which %s is done more than once", seconds(p.Executed), seconds(p.Duplicated))
+		switch {
+		case p.Single > 0 && p.Makespan > 0:
+			text += fmt.Sprintf("; %s alone would take %s, %.1f times as long", p.SingleNode, seconds(p.Single), float64(p.Single)/float64(p.Makespan))
+		case p.Single > 0:
+			text += fmt.Sprintf("; %s alone would take %s", p.SingleNode, seconds(p.Single))
+		}
+		paragraph(w, "  ", text)
+	}
+	if p.Pooled {
+		paragraph(w, "  ", "targets are given to idle nodes during the run: which node builds what is only expected")
+	}
+	if p.Stopped {
+		paragraph(w, "  ", "the search was cut short by its time limit: another run may find another plan")
+	}
+	if len(p.Assumed) > 0 {
+		paragraph(w, "  ", "assumed, because nothing is known of them: "+strings.Join(p.Assumed, ", "))
+	}
+}
+
+// gap says how far the plan may be from the best one.
 func gap(p *plan.Plan) string {
 	switch {
 	case p.Proven:
 		return ", no plan is better"
 	case p.Bound > 0:
-		return fmt.Sprintf(", at most %.1f%% above the best plan", 100*(float64(p.Makespan)/float64(p.Bound)-1))
+		return fmt.Sprintf(", gap at most %s", percent(gapOf(p)))
 	}
 	return ""
 }
 
-// sources says where the costs of a job's steps came from: "3 measured, 2 prior".
+// gapOf is makespan / lower bound - 1.
+func gapOf(p *plan.Plan) float64 {
+	if p.Bound <= 0 {
+		return 0
+	}
+	return float64(p.Makespan)/float64(p.Bound) - 1
+}
+
+func percent(f float64) string { return fmt.Sprintf("%.1f%%", 100*f) }
+
+// sources says where the costs of a job's steps came from: one word when it is the
+// same for all of them, else "3 measured, 2 prior".
 func sources(from map[cost.Source]int) string {
-	var list []string
+	var list, names []string
 	for _, s := range []cost.Source{cost.Measured, cost.Similar, cost.Prior} {
 		if n := from[s]; n > 0 {
 			list = append(list, fmt.Sprintf("%d %s", n, s))
+			names = append(names, string(s))
 		}
+	}
+	if len(names) == 1 {
+		return names[0]
 	}
 	return strings.Join(list, ", ")
-}
-
-// some lists at most n names and counts the others.
-func some(names []string, n int) string {
-	if len(names) <= n {
-		return strings.Join(names, ", ")
-	}
-	return fmt.Sprintf("%s and %d more", strings.Join(slices.Clone(names[:n-1]), ", "), len(names)-n+1)
-}
-
-// ellipsis cuts s to at most n characters.
-func ellipsis(s string, n int) string {
-	r := []rune(s)
-	if len(r) <= n {
-		return s
-	}
-	return string(r[:n-1]) + "…"
-}
-
-// Status prints the state of the local cluster.
-func Status(w io.Writer, st *local.Status) error {
-	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(tw, "NAME\tADDRESS\tSTATE\tVERSION\tPLATFORMS\tCACHE")
-	state := func(alive bool, problem string) string {
-		if alive {
-			return "running"
-		}
-		if problem != "" {
-			return problem
-		}
-		return "not running"
-	}
-	if st.Registry.Addr != "" {
-		fmt.Fprintf(tw, "registry\t%s\t%s\t\t\t\n", st.Registry.Addr, state(st.Registry.Alive, ""))
-	}
-	for _, n := range st.Nodes {
-		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\n", n.Name, n.Addr, state(n.Alive, n.Problem), n.Version, some(n.Platforms, 3), units.BytesSize(float64(n.CacheSize)))
-	}
-	return tw.Flush()
 }

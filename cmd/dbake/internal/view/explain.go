@@ -1,0 +1,117 @@
+package view
+
+import (
+	"fmt"
+	"io"
+	"strconv"
+	"time"
+
+	"github.com/dbake/dbake/internal/plan"
+)
+
+// Explain prints why a target is on its node, what other nodes would mean, and what
+// the target consists of.
+func Explain(w io.Writer, e *plan.Explanation) error {
+	fmt.Fprintf(w, "%s is built on %s: %s\n", e.Job.Name, e.Node, e.Why)
+	fmt.Fprintf(w, "done at %s; steps to run: %s\n\n", seconds(e.Job.Done), rebuild(e.Job, e.Node))
+	t := newTable(1, 2, 3)
+	t.row("ON", "TARGET DONE", "BUILD ENDS", "WORK IN ALL", "")
+	for _, a := range e.Alternatives {
+		note := ""
+		if a.Chosen {
+			note = "chosen"
+		}
+		t.row(a.Node, seconds(a.Done), seconds(a.Makespan), signed(a.Work), note)
+	}
+	if err := t.write(w); err != nil {
+		return err
+	}
+	if !e.Complete {
+		fmt.Fprintln(w, "these nodes were compared; there are more that could build it")
+	}
+	fmt.Fprintln(w)
+	t = newTable(0, 1)
+	t.row("#", "COST", "COST FROM", "ON "+e.Node, "ALSO FOR", "STEP")
+	for _, s := range e.Steps {
+		number := ""
+		if s.Position > 0 {
+			number = strconv.Itoa(s.Position)
+		}
+		state := string(s.State)
+		if s.Why != "" {
+			state += ": " + string(s.Why)
+		}
+		t.row(number, seconds(s.Cost), origin(s.Step), state, ellipsis(some(s.Others, 2), 20), s.Name)
+	}
+	return t.write(w)
+}
+
+// origin says where the cost of a step came from.
+func origin(s plan.Step) string {
+	switch {
+	case s.Samples == 1:
+		return fmt.Sprintf("%s once", s.Source)
+	case s.Samples > 1:
+		return fmt.Sprintf("%s %d× ±%.0f%%", s.Source, s.Samples, 100*s.Spread)
+	}
+	return string(s.Source)
+}
+
+// signed is a difference of durations.
+func signed(d time.Duration) string {
+	if d > -50*time.Millisecond && d < 50*time.Millisecond {
+		return "="
+	}
+	return fmt.Sprintf("%+.1fs", d.Seconds())
+}
+
+// Compare prints plans of several strategies side by side.
+func Compare(w io.Writer, plans []*plan.Plan) error {
+	t := newTable(1, 2, 3, 4, 5, 6)
+	t.row("STRATEGY", "MAKESPAN", "GAP", "WORK", "DUPLICATED", "NODES USED", "EFFORT", "")
+	best := plans[0].Makespan
+	for _, p := range plans {
+		best = min(best, p.Makespan)
+	}
+	for _, p := range plans {
+		used := 0
+		for _, s := range p.Shares {
+			if len(s.Partitions) > 0 {
+				used++
+			}
+		}
+		note := ""
+		switch {
+		case p.Proven:
+			note = "optimal"
+		case p.Makespan == best:
+			note = "best of these"
+		}
+		if p.Stopped {
+			note = join(note, "search cut short")
+		}
+		t.row(p.Strategy, seconds(p.Makespan), percent(gapOf(p)), seconds(p.Executed), seconds(p.Duplicated), strconv.Itoa(used), strconv.Itoa(p.Effort), note)
+	}
+	if err := t.write(w); err != nil {
+		return err
+	}
+	fmt.Fprintln(w)
+	paragraph(w, "  ", fmt.Sprintf("lower bound %s. GAP is how far the makespan is above it, DUPLICATED what is built on more than one node, EFFORT the number of tasks scheduled to find the plan.", seconds(bestBound(plans))))
+	return nil
+}
+
+// bestBound is the largest of the lower bounds: all hold for all plans.
+func bestBound(plans []*plan.Plan) time.Duration {
+	bound := plans[0].Bound
+	for _, p := range plans {
+		bound = max(bound, p.Bound)
+	}
+	return bound
+}
+
+func join(a, b string) string {
+	if a == "" {
+		return b
+	}
+	return a + ", " + b
+}

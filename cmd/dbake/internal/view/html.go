@@ -1,0 +1,237 @@
+package view
+
+import (
+	_ "embed"
+	"fmt"
+	"html/template"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/dbake/dbake/internal/plan"
+)
+
+//go:embed plan.html
+var planPage string
+
+var planTemplate = template.Must(template.New("plan").Parse(planPage))
+
+// page is what the template shows.
+type page struct {
+	Title    string
+	Figures  []figure
+	Ticks    []tick
+	Bound    *tick
+	Nodes    []nodeChart
+	Hidden   int // executions too short to be seen
+	Targets  []targetRow
+	Stages   []stageRow
+	Path     []pathRow
+	PathMore string
+	Notes    []string
+}
+
+type figure struct{ Name, Value, Note string }
+
+type tick struct {
+	Left template.CSS
+	Text string
+}
+
+type nodeChart struct {
+	Name, Note string
+	Lanes      [][]bar
+}
+
+type bar struct {
+	Place    template.CSS
+	Class    string
+	Label    string
+	Title    string
+	Text     string // lines
+	Critical bool
+}
+
+type targetRow struct {
+	Name, Node, Solve, Done, Own, Shared, From, State, Reason string
+	Held                                                      bool
+}
+
+type stageRow struct{ Name, Cost, Steps, Nodes, Targets string }
+
+type pathRow struct{ From, Takes, Node, For, Name string }
+
+// visible is the smallest part of the width that a bar may have.
+const visible = 0.0005
+
+// HTML prints the plan as one page that needs nothing else: a chart of what each
+// node does when, and what the tables of [Plan] say.
+func HTML(w io.Writer, p *plan.Plan) error {
+	pg := page{Title: headline(p), Figures: figures(p)}
+	for _, n := range p.Nodes {
+		pg.Nodes = append(pg.Nodes, nodeChart{Name: n.Name})
+	}
+	pg.chart(p)
+	pg.tables(p)
+	if p.Pooled {
+		pg.Notes = append(pg.Notes, "Targets are given to idle nodes during the run: which node builds what is only expected.")
+	}
+	if p.Stopped {
+		pg.Notes = append(pg.Notes, "The search was cut short by its time limit.")
+	}
+	if len(p.Assumed) > 0 {
+		pg.Notes = append(pg.Notes, "Assumed, because nothing is known of them: "+strings.Join(p.Assumed, ", ")+".")
+	}
+	return planTemplate.Execute(w, pg)
+}
+
+func figures(p *plan.Plan) []figure {
+	optimal := "a plan for these nodes cannot take less"
+	if p.Proven {
+		optimal = "reached: no plan is better"
+	}
+	list := []figure{
+		{"Makespan", seconds(p.Makespan), "predicted, strategy " + p.Strategy},
+		{"Lower bound", seconds(p.Bound), optimal},
+		{"Gap", percent(gapOf(p)), "no plan is better by more"},
+	}
+	if p.Single > 0 && len(p.Nodes) > 1 {
+		note := p.SingleNode + " alone"
+		if p.Makespan > 0 {
+			note += fmt.Sprintf(", %.1f times as long", float64(p.Single)/float64(p.Makespan))
+		}
+		list = append(list, figure{"Single node", seconds(p.Single), note})
+	}
+	return append(list, figure{"Work", seconds(p.Executed), seconds(p.Duplicated) + " of it done more than once"})
+}
+
+// chart places the executions of each node in lanes, as many as run at once.
+func (pg *page) chart(p *plan.Plan) {
+	span := max(p.Makespan, p.Bound)
+	if span <= 0 {
+		return
+	}
+	critical := make([]bool, len(p.Tasks))
+	for _, i := range p.Critical {
+		critical[i] = true
+	}
+	why := map[[2]int]plan.Why{} // by step and node
+	for _, j := range p.Jobs {
+		if j.First > 0 {
+			why[[2]int{j.FirstStep, j.Node}] = j.Why
+		}
+	}
+	ends := make([][]time.Duration, len(p.Nodes)) // by node and lane
+	for i, t := range p.Tasks {
+		lane := slices.IndexFunc(ends[t.Node], func(end time.Duration) bool { return end <= t.Start })
+		if lane < 0 {
+			lane = len(ends[t.Node])
+			ends[t.Node] = append(ends[t.Node], 0)
+			pg.Nodes[t.Node].Lanes = append(pg.Nodes[t.Node].Lanes, nil)
+		}
+		ends[t.Node][lane] = t.End
+		if float64(t.End-t.Start) < visible*float64(span) {
+			pg.Hidden++
+			continue
+		}
+		lanes := pg.Nodes[t.Node].Lanes
+		lanes[lane] = append(lanes[lane], newBar(p, t, span, critical[i], why[[2]int{t.Step, t.Node}]))
+	}
+	for n, s := range p.Shares {
+		pg.Nodes[n].Note = fmt.Sprintf("%d targets in %d solves · %.0f%% warm · ends at %s", s.Jobs(), len(s.Partitions), 100*s.Warm, seconds(s.Finish))
+	}
+	step := tickStep(span)
+	for at := time.Duration(0); at <= span; at += step {
+		pg.Ticks = append(pg.Ticks, tick{left(at, span), shortTime(at)})
+	}
+	if p.Bound > 0 {
+		pg.Bound = &tick{left(p.Bound, span), "lower bound " + seconds(p.Bound)}
+	}
+}
+
+func newBar(p *plan.Plan, t plan.Task, span time.Duration, critical bool, why plan.Why) bar {
+	step := p.Steps[t.Step]
+	here := jobsOn(p, t)
+	b := bar{
+		Place:    template.CSS(fmt.Sprintf("left:%.3f%%;width:%.3f%%", 100*float64(t.Start)/float64(span), 100*float64(t.End-t.Start)/float64(span))),
+		Title:    step.Name,
+		Critical: critical,
+	}
+	switch {
+	case !step.Work:
+		b.Class, b.Label = "source", step.Name
+	case len(step.Jobs) > 1:
+		b.Class, b.Label = "shared", step.Name
+	default:
+		b.Class, b.Label = "own", strings.Join(here, ", ")
+	}
+	lines := []string{
+		fmt.Sprintf("%s to %s on %s", seconds(t.Start), seconds(t.End), p.Nodes[t.Node].Name),
+		fmt.Sprintf("cost %s at speed 1, %s", seconds(step.Cost), origin(step)),
+		"for " + some(here, 8),
+	}
+	if len(step.Jobs) > len(here) {
+		lines = append(lines, fmt.Sprintf("%d more targets need it on other nodes", len(step.Jobs)-len(here)))
+	}
+	if why != "" {
+		lines = append(lines, "has to be run: "+string(why))
+	}
+	if critical {
+		lines = append(lines, "on the critical path")
+	}
+	b.Text = strings.Join(lines, "\n")
+	return b
+}
+
+func left(at, span time.Duration) template.CSS {
+	return template.CSS(fmt.Sprintf("left:%.3f%%", 100*float64(at)/float64(span)))
+}
+
+// tickStep returns a round time that fits five to ten times into span.
+func tickStep(span time.Duration) time.Duration {
+	unit := time.Millisecond
+	for {
+		for _, f := range []time.Duration{1, 2, 5} {
+			if span <= 10*f*unit {
+				return f * unit
+			}
+		}
+		unit *= 10
+	}
+}
+
+func shortTime(d time.Duration) string {
+	return strconv.FormatFloat(d.Seconds(), 'f', -1, 64) + "s"
+}
+
+func (pg *page) tables(p *plan.Plan) {
+	for n, s := range p.Shares {
+		for k, part := range s.Partitions {
+			for _, i := range part {
+				j := p.Jobs[i]
+				pg.Targets = append(pg.Targets, targetRow{
+					Name: j.Name, Node: p.Nodes[n].Name, Solve: strconv.Itoa(k + 1), Done: seconds(j.Done), Own: seconds(j.Own), Shared: seconds(j.Shared),
+					From: sources(j.From), State: rebuild(j, p.Nodes[n].Name), Reason: j.Reason, Held: j.First == 0 && j.Steps > 0,
+				})
+			}
+		}
+	}
+	for _, s := range p.Stages {
+		pg.Stages = append(pg.Stages, stageRow{s.Name, seconds(s.Cost), strconv.Itoa(s.Steps), strings.Join(s.Nodes, ", "), some(s.Jobs, 6)})
+	}
+	rest, sum := 0, time.Duration(0)
+	for _, i := range p.Critical {
+		t := p.Tasks[i]
+		if took := t.End - t.Start; took < p.Makespan/1000 {
+			rest++
+			sum += took
+			continue
+		}
+		pg.Path = append(pg.Path, pathRow{seconds(t.Start), seconds(t.End - t.Start), p.Nodes[t.Node].Name, some(jobsOn(p, t), 3), p.Steps[t.Step].Name})
+	}
+	if rest > 0 {
+		pg.PathMore = fmt.Sprintf("and %d more of %s together", rest, seconds(sum))
+	}
+}

@@ -1,0 +1,151 @@
+package plan
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/dbake/dbake/partition"
+)
+
+// Explanation tells why a job is on its node, what it would mean to have it on
+// another, and what it consists of.
+type Explanation struct {
+	Job  JobPlan
+	Node string
+	Why  string
+	// Alternatives are the nodes considered, the best first; the chosen one is
+	// among them.
+	Alternatives []Alternative
+	// Complete is false when there are more nodes that may build the job.
+	Complete bool
+	// Steps are in the order of the graph, sources that cost nothing left out.
+	Steps []JobStep
+}
+
+// Alternative is what would be predicted with the job on another node and all else
+// as planned.
+type Alternative struct {
+	Node     string
+	Chosen   bool
+	Makespan time.Duration
+	Done     time.Duration
+	// Work is how much more would be executed in the whole run, at speed 1.
+	Work time.Duration
+}
+
+// JobStep is a step of the job that is explained.
+type JobStep struct {
+	Step
+	// Position counts the steps of the job from 1; 0 for sources.
+	Position int
+	// State is what the job's node does about the step.
+	State StepState
+	Why   Why // for those that have to be run for a reason of their own
+	// Others are the names of the jobs on the same node that need it, too.
+	Others []string
+}
+
+// StepState says what a node does about a step.
+type StepState string
+
+// The states of a step.
+const (
+	Held    StepState = "held"     // the node holds the result
+	Covered StepState = "not used" // the node holds the result of what is made of it
+	Rebuilt StepState = "run"
+)
+
+// Explain explains where the named job was placed.
+func (p *Plan) Explain(ctx context.Context, b *Build, name string) (*Explanation, error) {
+	i := slices.IndexFunc(p.Jobs, func(j JobPlan) bool { return j.Name == name })
+	if i < 0 {
+		return nil, fmt.Errorf("target %s is not in the plan", name)
+	}
+	reason, err := partition.Explain(ctx, p.Problem, p.Assignment, partition.TargetID(i))
+	if err != nil {
+		return nil, fmt.Errorf("explain target %s: %w", name, err)
+	}
+	j := p.Jobs[i]
+	e := &Explanation{Job: j, Node: p.Nodes[j.Node].Name, Why: reason.String()}
+	able := 0
+	for _, n := range p.Problem.Nodes {
+		if lacks(n, p.Problem.Targets[i]) == "" {
+			able++
+		}
+	}
+	e.Complete = len(reason.Alternatives) >= able
+	for _, a := range reason.Alternatives {
+		e.Alternatives = append(e.Alternatives, Alternative{
+			Node: p.Nodes[a.Node].Name, Chosen: int(a.Node) == j.Node,
+			Makespan: a.Makespan.Duration(), Done: a.Done.Duration(), Work: a.Executed.Duration(),
+		})
+	}
+	e.Steps = p.jobSteps(b, i)
+	return e, nil
+}
+
+// maxReasons bounds the work of Reasons: each job is tried on many nodes.
+const maxReasons = 200
+
+// Reasons finds out why each job is on its node, unless there are too many of them.
+func (p *Plan) Reasons(ctx context.Context) error {
+	if len(p.Jobs) > maxReasons {
+		return nil
+	}
+	for i := range p.Jobs {
+		reason, err := partition.Explain(ctx, p.Problem, p.Assignment, partition.TargetID(i))
+		if err != nil {
+			return fmt.Errorf("explain target %s: %w", p.Jobs[i].Name, err)
+		}
+		p.Jobs[i].Reason = reason.String()
+	}
+	return nil
+}
+
+// jobSteps lists what job i consists of.
+func (p *Plan) jobSteps(b *Build, i int) []JobStep {
+	node := p.Jobs[i].Node
+	warm := func(v partition.VertexID) bool {
+		return int(v) < len(p.Steps) && slices.Contains(p.Steps[v].Held, node)
+	}
+	w := newWalker(p.Problem.Vertices)
+	root := p.Problem.Targets[i].Root
+	run := map[partition.VertexID]bool{}
+	for _, v := range w.below(root, warm) {
+		run[v] = true
+	}
+	var list []JobStep
+	position := 0
+	for _, v := range w.below(root, nil) {
+		if int(v) >= len(p.Steps) {
+			continue
+		}
+		s := JobStep{Step: p.Steps[v], State: Covered}
+		if s.Work {
+			position++
+			s.Position = position
+		} else if s.Cost == 0 {
+			continue
+		}
+		switch {
+		case run[v]:
+			s.State = Rebuilt
+			if s.Work && !slices.ContainsFunc(p.Problem.Vertices[v].Inputs, func(in partition.VertexID) bool {
+				return run[in] && p.Steps[in].Work
+			}) {
+				s.Why = b.why(int(v), node, p.Nodes)
+			}
+		case warm(v):
+			s.State = Held
+		}
+		for _, other := range s.Jobs {
+			if other != i && p.Jobs[other].Node == node {
+				s.Others = append(s.Others, p.Jobs[other].Name)
+			}
+		}
+		list = append(list, s)
+	}
+	return list
+}

@@ -1,0 +1,169 @@
+package plan
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/moby/buildkit/solver/pb"
+	digest "github.com/opencontainers/go-digest"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/dbake/dbake/compiler/ir"
+	"github.com/dbake/dbake/llbmerge"
+)
+
+// names are what a vertex is remembered by from run to run. The digest of the
+// vertex is not fit for that: what a local source transfers is the union of what
+// all targets of the run need, so that the digests above it change with the list
+// of targets. None of these names does.
+type names struct {
+	// op is what the vertex and all below it do, whatever is in the files.
+	op digest.Digest
+	// result is op with the files that are read: what a node holds by this name
+	// need not be built.
+	result digest.Digest
+	// place and form tell why a result is not held: where in which Dockerfile the
+	// step stands, and what it does there apart from its inputs. "" when the
+	// place is not known.
+	place, form digest.Digest
+	slot        string // place for the history: the same for all targets of a Dockerfile
+	// files says that op and result are not one: the vertex, or one below it,
+	// reads files.
+	files bool
+	read  content
+}
+
+// name finds the names of all vertices.
+func (b *Build) name(ctx context.Context) error {
+	b.names = make([]names, len(b.Graph.Vertices))
+	r := &reader{dirs: b.Locals(), seen: map[string]content{}}
+	targets := map[string]*ir.Target{} // by unit
+	for _, u := range b.Units {
+		targets[string(u.ID)] = u.Target
+	}
+	for i, v := range b.Graph.Vertices {
+		n := &b.names[i]
+		var err error
+		n.read, err = r.read(ctx, v, func(in int) *llbmerge.Vertex { return b.Graph.Vertices[b.index[v.Inputs[in]]] })
+		if err != nil {
+			return err
+		}
+		form, err := formOf(v)
+		if err != nil {
+			return fmt.Errorf("name %s: %w", v.Step, err)
+		}
+		op := append([]byte(nil), form...)
+		var result strings.Builder
+		n.files = n.read.key != ""
+		for k, in := range v.Inputs {
+			below := b.names[b.index[in]]
+			op = binary.AppendUvarint(append(op, below.op...), uint64(v.Op.GetInputs()[k].GetIndex()))
+			result.WriteString(string(below.result) + "\n")
+			n.files = n.files || below.files
+		}
+		n.op = digest.FromBytes(op)
+		n.result = n.op
+		if n.files {
+			n.result = digest.FromString(string(n.op) + "\n" + n.read.key + "\n" + result.String())
+		}
+		if n.slot = slotOf(v, targets[v.Users[0]].Context); n.slot != "" {
+			n.place = digest.FromString("place " + n.slot + " " + only(v.Users, targets))
+			n.form = digest.FromString("form " + string(n.place) + string(form))
+		}
+	}
+	return nil
+}
+
+// formOf encodes what a vertex does apart from its inputs. Constraints are left
+// out: they say where and whether to look into the cache, not what to do.
+func formOf(v *llbmerge.Vertex) ([]byte, error) {
+	if l := v.Local; l != nil {
+		return fmt.Appendf(nil, "local %q %q %q", l.Name, l.IncludePatterns, l.ExcludePatterns), nil
+	}
+	return proto.MarshalOptions{Deterministic: true}.Marshal(&pb.Op{Op: v.Op.GetOp(), Platform: v.Op.GetPlatform()})
+}
+
+// only returns the target that all the units belong to, "" when they are of several.
+func only(units []string, targets map[string]*ir.Target) string {
+	name := ""
+	for i, u := range units {
+		if t := targets[u].Name; i == 0 {
+			name = t
+		} else if t != name {
+			return ""
+		}
+	}
+	return name
+}
+
+// Held returns the names under which the results of the given vertices are
+// remembered for a node: those of the results, and those by which a later plan can
+// tell why a result is not there.
+func (b *Build) Held(vertices []digest.Digest) []digest.Digest {
+	var list []digest.Digest
+	for _, d := range vertices {
+		i, ok := b.index[d]
+		if !ok {
+			continue
+		}
+		n := b.names[i]
+		list = append(list, n.result)
+		if n.files {
+			list = append(list, n.op)
+		}
+		if n.place != "" {
+			list = append(list, n.place, n.form)
+		}
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
+}
+
+// Why says why a step has to be executed on a node.
+type Why string
+
+// The reasons, those that are certain first.
+const (
+	// WhyNoCache: the target asks for it.
+	WhyNoCache Why = "cache not wanted"
+	// WhyEmpty: nothing is known to be held by the node.
+	WhyEmpty Why = "node holds nothing yet"
+	// WhyFiles: the step was run there with other files.
+	WhyFiles Why = "changed files"
+	// WhySource: the step was run there on another base image or source.
+	WhySource Why = "changed base or source"
+	// WhyCommand: at its place in the Dockerfile stood another command.
+	WhyCommand Why = "edited command"
+	// WhyElsewhere: another node holds the result, and has no way to hand it over.
+	WhyElsewhere Why = "built on another node only"
+	// WhyNew: none of the above.
+	WhyNew Why = "never built here"
+)
+
+// why says why a vertex, all of whose inputs among steps are held, is not held by
+// node n.
+func (b *Build) why(i, n int, nodes []Node) Why {
+	holds, v, name := nodes[n].Holds, b.Graph.Vertices[i], b.names[i]
+	switch {
+	case v.IgnoreCache:
+		return WhyNoCache
+	case name.files && holds[name.op]:
+		return WhyFiles
+	case name.place != "" && holds[name.form]:
+		return WhySource
+	case name.place != "" && holds[name.place]:
+		return WhyCommand
+	}
+	for m, other := range nodes {
+		if m != n && other.Holds[name.result] {
+			return WhyElsewhere
+		}
+	}
+	if len(holds) == 0 {
+		return WhyEmpty
+	}
+	return WhyNew
+}
