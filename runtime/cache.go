@@ -19,16 +19,16 @@ import (
 type caches struct {
 	input    cachepolicy.Input
 	imports  []ir.CacheEntry
-	byTarget map[string][]ir.CacheEntry // to be written with a target's outputs
-	shared   bool                       // caches are written when all is built
-	stores   map[string]content.Store   // of imports in directories
+	byUnit   map[ir.UnitID][]ir.CacheEntry // to be written with the outputs of the unit's job
+	shared   bool                          // caches are written when all is built
+	stores   map[string]content.Store      // of imports in directories
 	warnings []string
 }
 
 // decideCaches decides what can be decided before the first solve: imports, and
 // the caches that targets write themselves.
 func decideCaches(b *Build) (caches, error) {
-	c := caches{input: b.Cache, byTarget: map[string][]ir.CacheEntry{}, shared: !b.Cache.Repo.IsZero()}
+	c := caches{input: b.Cache, byUnit: map[ir.UnitID][]ir.CacheEntry{}, shared: !b.Cache.Repo.IsZero()}
 	c.input.Nodes = map[ir.UnitID]int{}
 	for n, parts := range b.Sched.Plan {
 		for _, part := range parts {
@@ -39,11 +39,15 @@ func decideCaches(b *Build) (caches, error) {
 			}
 		}
 	}
+	// Any node will do for a job that waits for one, but those that a target is
+	// divided into are never on the same.
+	of := map[string]int{}
 	for _, part := range b.Sched.Pool {
 		for _, u := range part {
 			for _, unit := range b.Jobs[u].Units {
-				c.input.Nodes[unit.ID] = 0 // any: a job is never cut in two
+				c.input.Nodes[unit.ID] = of[b.Jobs[u].Target.Name]
 			}
+			of[b.Jobs[u].Target.Name]++
 		}
 	}
 	c.input.Fleet = len(b.Sched.Nodes)
@@ -56,7 +60,9 @@ func decideCaches(b *Build) (caches, error) {
 		if e.Entry, err = localExport(e.Entry, b.Dir); err != nil {
 			return caches{}, fmt.Errorf("target %s: %w", e.Target, err)
 		}
-		c.byTarget[e.Target] = append(c.byTarget[e.Target], e.Entry)
+		for _, u := range e.Units {
+			c.byUnit[u] = append(c.byUnit[u], e.Entry)
+		}
 	}
 	return c, nil
 }

@@ -431,8 +431,10 @@ func (r *run) exportRequest(job plan.Job) (exportRequest, error) {
 		}
 		req.images = append(req.images, img)
 	}
-	for _, c := range r.caches.byTarget[job.Target.Name] {
-		req.cacheTo = append(req.cacheTo, cacheEntry(c))
+	if len(job.Units) > 0 {
+		for _, c := range r.caches.byUnit[job.Units[0].ID] {
+			req.cacheTo = append(req.cacheTo, cacheEntry(c))
+		}
 	}
 	return req, nil
 }

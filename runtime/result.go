@@ -143,7 +143,7 @@ func moveEvent(r *run, cmd sched.Submit) MoveEvent {
 
 // result gathers what the run led to.
 func (r *run) result(finish sched.Finish) *Result {
-	res := &Result{Jobs: r.results, Warnings: r.caches.warnings, Wall: r.since()}
+	res := &Result{Jobs: r.results, Warnings: r.caches.warnings}
 	for u, o := range finish.Outcomes {
 		j := &res.Jobs[u]
 		j.Reason = o.Reason

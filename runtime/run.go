@@ -9,6 +9,7 @@ import (
 	"time"
 
 	digest "github.com/opencontainers/go-digest"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/dbake/dbake/cachepolicy"
@@ -16,6 +17,7 @@ import (
 	"github.com/dbake/dbake/frontend"
 	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/llbmerge"
+	"github.com/dbake/dbake/runtime/registry"
 	"github.com/dbake/dbake/runtime/sched"
 )
 
@@ -58,6 +60,8 @@ type run struct {
 	sched    *sched.Scheduler
 	vertex   map[digest.Digest]sched.VertexID
 	outputs  [][]output // by job
+	divided  []*divided
+	putIndex func(ctx context.Context, index registry.Index, insecure bool) (ocispecs.Descriptor, error)
 	nodes    []*nodeRun
 	workers  errgroup.Group
 	messages chan message
@@ -103,6 +107,8 @@ func newRun(b *Build, nodes []NodeInfo, observe func(Event)) (*run, error) {
 		Build: b, start: time.Now(), observe: observe,
 		units:      map[ir.UnitID]*frontend.Unit{},
 		layouts:    maps.Clone(b.Inputs.Layouts),
+		divided:    dividedTargets(b),
+		putIndex:   b.putIndex,
 		vertex:     make(map[digest.Digest]sched.VertexID, len(b.Graph.Vertices)),
 		messages:   make(chan message),
 		partitions: map[sched.PartitionID]*partitionRun{},
@@ -114,12 +120,21 @@ func newRun(b *Build, nodes []NodeInfo, observe func(Event)) (*run, error) {
 	for i, v := range b.Graph.Vertices {
 		r.vertex[v.Digest] = sched.VertexID(i)
 	}
-	for _, j := range b.Jobs {
+	parts := map[int]*divided{} // by job
+	for _, d := range r.divided {
+		for _, j := range d.jobs {
+			parts[j] = d
+		}
+	}
+	for i, j := range b.Jobs {
 		for _, u := range j.Units {
 			r.units[u.ID] = u
 			maps.Copy(r.layouts, u.OCIStores)
 		}
 		outs, err := outputs(j.Target, b.Dir, b.Stdout, b.Load)
+		if d := parts[i]; err == nil && d != nil {
+			outs, err = d.divide(outs)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -163,7 +178,12 @@ func (r *run) run(ctx context.Context, open func(context.Context, *nodeRun) erro
 	}
 	r.pump(&r.workers)
 	res := r.result(finish)
-	return res, errors.Join(r.err(ctx, finish), cacheErr)
+	err := r.err(ctx, finish)
+	if ctx.Err() == nil {
+		err = errors.Join(err, r.joinImages(ctx))
+	}
+	res.Wall = r.since()
+	return res, errors.Join(err, cacheErr)
 }
 
 // open starts a session on a node.

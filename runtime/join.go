@@ -1,0 +1,237 @@
+package runtime
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/containerd/platforms"
+	"github.com/distribution/reference"
+	bkclient "github.com/moby/buildkit/client"
+	"github.com/moby/buildkit/exporter/containerimage/exptypes"
+	digest "github.com/opencontainers/go-digest"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/dbake/dbake/compiler/ir"
+	"github.com/dbake/dbake/runtime/registry"
+)
+
+// joinParallel is how many images are put together at once.
+const joinParallel = 4
+
+// divided is a target whose platforms are built as several jobs, because no node
+// can run all of them. Its jobs push by digest; when all are there, the client
+// writes the index that joins them under the target's names.
+type divided struct {
+	target  *ir.Target
+	jobs    []int // indices of Build.Jobs
+	images  []joint
+	ordered []ocispecs.Platform // of all units
+}
+
+// joint is one image that is to be put together.
+type joint struct {
+	names       []string
+	repo        string // where the parts are pushed
+	annotations map[string]string
+	insecure    bool
+	parts       []digest.Digest // by place in divided.jobs; "" until it is pushed
+}
+
+// dividedTargets returns the targets that several jobs build, in order.
+func dividedTargets(b *Build) []*divided {
+	var list []*divided
+	byTarget := map[string]*divided{}
+	for i, j := range b.Jobs {
+		d := byTarget[j.Target.Name]
+		if d == nil {
+			d = &divided{target: j.Target}
+			byTarget[j.Target.Name] = d
+			list = append(list, d)
+		}
+		d.jobs = append(d.jobs, i)
+		for _, u := range j.Units {
+			d.ordered = append(d.ordered, u.ExportPlatform)
+		}
+	}
+	list = slices.DeleteFunc(list, func(d *divided) bool { return len(d.jobs) == 1 })
+	for _, d := range list {
+		// The index lists platforms as the target does, however they were divided.
+		order := func(p ocispecs.Platform) int { return platformOrder(d.target, p) }
+		slices.SortStableFunc(d.ordered, func(x, y ocispecs.Platform) int { return order(x) - order(y) })
+	}
+	return list
+}
+
+// platformOrder is the place of p among the platforms of t.
+func platformOrder(t *ir.Target, p ocispecs.Platform) int {
+	p = platforms.Normalize(p)
+	for i, name := range t.Platforms {
+		// The version of Windows is that of the base image.
+		q, err := platforms.Parse(name)
+		if err == nil && q.OS == p.OS && q.Architecture == p.Architecture && q.Variant == p.Variant {
+			return i
+		}
+	}
+	return len(t.Platforms)
+}
+
+// divide makes the outputs of a job those of one part: pushed by digest, to be
+// named when all parts are there. What is not pushed cannot be put together.
+func (d *divided) divide(outs []output) ([]output, error) {
+	first := d.images == nil
+	for i := range outs {
+		out := &outs[i]
+		attrs := out.entry.Attrs
+		if out.entry.Type != bkclient.ExporterImage || !out.pushed {
+			err := fmt.Errorf("an output of type %s needs all platforms on one node, and no node can build them all; push the image instead", out.entry.Type)
+			return nil, d.refuse(err)
+		}
+		if _, ok := attrs[string(exptypes.OptKeyPushByDigest)]; ok {
+			return nil, d.refuse(errors.New("an image whose platforms no single node can build gets a name; leave push-by-digest out"))
+		}
+		names := strings.Split(attrs["name"], ",")
+		ref, err := reference.ParseNormalizedNamed(names[0])
+		if err != nil {
+			return nil, fmt.Errorf("target %s: name %q: %w", d.target.Name, names[0], err)
+		}
+		if first {
+			j := joint{names: names, repo: ref.Name(), parts: make([]digest.Digest, len(d.jobs)), annotations: map[string]string{}}
+			for _, k := range ir.SortedKeys(attrs) {
+				if name, ok := strings.CutPrefix(k, exptypes.AnnotationIndexKey("")); ok {
+					j.annotations[name] = attrs[k]
+				}
+			}
+			if v, ok := attrs[string(exptypes.OptKeyInsecure)]; ok {
+				j.insecure = v == ""
+				if v != "" {
+					if j.insecure, err = strconv.ParseBool(v); err != nil {
+						return nil, fmt.Errorf("target %s: invalid value %q for %s", d.target.Name, v, exptypes.OptKeyInsecure)
+					}
+				}
+			}
+			d.images = append(d.images, j)
+		}
+		attrs["name"] = ref.Name()
+		attrs[string(exptypes.OptKeyPushByDigest)] = "true"
+		attrs[string(exptypes.OptKeyNameCanonical)] = "true"
+	}
+	return outs, nil
+}
+
+func (d *divided) refuse(err error) error {
+	return &ir.SourceError{Range: d.target.Origin("output"), Summary: fmt.Sprintf("target %s: %v", d.target.Name, err), Err: err}
+}
+
+// joinImages puts together the images of targets whose parts are all there.
+func (r *run) joinImages(ctx context.Context) error {
+	var eg errgroup.Group
+	eg.SetLimit(joinParallel)
+	errs := make([]error, len(r.divided))
+	for i, d := range r.divided {
+		if len(d.images) == 0 || slices.ContainsFunc(d.jobs, func(j int) bool { return r.results[j].State != Done }) {
+			continue
+		}
+		eg.Go(func() error {
+			if err := r.joinTarget(ctx, d); err != nil {
+				errs[i] = fmt.Errorf("target %s: put its platforms together: %w", d.target.Name, err)
+				for _, j := range d.jobs {
+					r.results[j].State, r.results[j].Err, r.results[j].Reason = Failed, errs[i], errs[i].Error()
+				}
+			}
+			return nil
+		})
+	}
+	_ = eg.Wait() // they report through errs
+	return errors.Join(errs...)
+}
+
+// joinTarget writes the indexes of one target. The target's first job tells of
+// them; what the parts are called is of no use to anybody.
+func (r *run) joinTarget(ctx context.Context, d *divided) error {
+	first := &r.results[d.jobs[0]]
+	for k, j := range d.jobs {
+		res := &r.results[j]
+		if len(res.Images) != len(d.images) {
+			return fmt.Errorf("node %s told of %d images instead of %d", res.Node, len(res.Images), len(d.images))
+		}
+		for i, img := range res.Images {
+			d.images[i].parts[k] = digest.Digest(img.Digest)
+		}
+	}
+	images := make([]Image, 0, len(d.images))
+	var last ocispecs.Descriptor
+	for _, img := range d.images {
+		index := registry.Index{Names: img.names, Platforms: d.ordered, Annotations: img.annotations}
+		for _, dgst := range img.parts {
+			index.Parts = append(index.Parts, registry.Part{Repo: img.repo, Digest: dgst})
+		}
+		desc, err := r.putIndex(ctx, index, img.insecure)
+		if err != nil {
+			return err
+		}
+		for _, name := range img.names {
+			images = append(images, Image{Name: name, Digest: desc.Digest.String(), Pushed: true})
+		}
+		last = desc
+	}
+	for _, j := range d.jobs {
+		res := &r.results[j]
+		res.Images = nil
+		for _, k := range []string{exptypes.ExporterImageDigestKey, exptypes.ExporterImageDescriptorKey, exptypes.ExporterImageConfigDigestKey, exptypes.ExporterImageNameKey} {
+			delete(res.Metadata, k)
+		}
+	}
+	dt, err := json.Marshal(last)
+	if err != nil {
+		return fmt.Errorf("encode descriptor: %w", err)
+	}
+	first.Images = images
+	var names []string
+	for _, img := range images {
+		names = append(names, img.Name)
+	}
+	for k, v := range Metadata(map[string]string{
+		exptypes.ExporterImageDigestKey:     last.Digest.String(),
+		exptypes.ExporterImageDescriptorKey: base64.StdEncoding.EncodeToString(dt),
+		exptypes.ExporterImageNameKey:       strings.Join(names, ","),
+	}) {
+		first.Metadata[k] = v
+	}
+	return nil
+}
+
+// putIndex writes an index with the user's credentials. Registries that need not be
+// secure are asked over TLS first, as a node does.
+func (b *Build) putIndex(ctx context.Context, index registry.Index, insecure bool) (ocispecs.Descriptor, error) {
+	creds, err := registry.DockerCredentials(b.Inputs.Env["DOCKER_CONFIG"])
+	if err != nil {
+		return ocispecs.Descriptor{}, err
+	}
+	put := func(host registry.Host) (ocispecs.Descriptor, error) {
+		opts := registry.Options{Credentials: creds, Hosts: map[string]registry.Host{}}
+		for _, name := range index.Names {
+			ref, err := reference.ParseNormalizedNamed(name)
+			if err != nil {
+				return ocispecs.Descriptor{}, fmt.Errorf("name %q: %w", name, err)
+			}
+			if insecure {
+				opts.Hosts[reference.Domain(ref)] = host
+			}
+		}
+		c := registry.New(opts)
+		defer c.Close()
+		return c.PutIndex(ctx, index)
+	}
+	desc, err := put(registry.Host{SkipVerify: true})
+	if err != nil && insecure && ctx.Err() == nil {
+		return put(registry.Host{PlainHTTP: true})
+	}
+	return desc, err
+}
