@@ -64,6 +64,7 @@ dbake build "${on_cluster[@]}" --metadata-file "$state/metadata.json"
 
 say "Running a program out of one of the images"
 # The image is built already, so only its files are sent.
+mkdir "$state/catalog"
 dbake build "${on_cluster[@]}" --progress quiet --allow "fs.write=$state/catalog" \
   --set "catalog.output=type=local,dest=$state/catalog" catalog
 "$state/catalog/bin/catalog" -version

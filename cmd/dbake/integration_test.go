@@ -307,7 +307,7 @@ func (w *world) checkImages(digests map[string]string) {
 func (w *world) checkBinary(dir string) {
 	t := w.t
 	t.Helper()
-	out := filepath.Join(t.TempDir(), "cart")
+	out := t.TempDir()
 	r := w.build(dir, 3, "--allow", "fs.write="+out, "--set", "cart.output=type=local,dest="+out, "cart")
 	require.Zero(t, r.status, r.stderr)
 	version, err := exec.Command(filepath.Join(out, "bin", "cart"), "-version").CombinedOutput()
