@@ -39,11 +39,22 @@ type buildCmd struct {
 	KeepGoing    bool   `short:"k" help:"When a target fails, still build all that does not depend on it."`
 	Jobs         int    `placeholder:"N" help:"Build at most N targets at once over all nodes (default: as many as the nodes have slots)."`
 	NoSteal      bool   `help:"Let no node take over what was planned for another."`
+
+	saved *plan.File // the plan to build; nil makes one
 }
 
 func (c *buildCmd) Run(ctx contextBinding, a *app) (err error) {
 	if c.Print && c.List != "" {
 		return usageError{errors.New("--print and --list are mutually exclusive")}
+	}
+	saved, err := a.planFile(c.Targets)
+	if err != nil {
+		return err
+	}
+	if saved != nil {
+		if err := c.useSaved(saved); err != nil {
+			return err
+		}
 	}
 	if c.Print || c.List != "" {
 		return c.describe(ctx, a)
@@ -82,6 +93,9 @@ func (c *buildCmd) build(ctx context.Context, a *app, mode progressui.DisplayMod
 		return err
 	}
 	called, project := split(all)
+	if err := c.checkSaved(nodes, project); err != nil {
+		return err
+	}
 	if len(project.Targets) == 0 {
 		return c.answer(ctx, a, all, nodes, nil, call)
 	}
@@ -113,7 +127,7 @@ func (c *buildCmd) build(ctx context.Context, a *app, mode progressui.DisplayMod
 	if err != nil {
 		return err
 	}
-	p, err := makePlan(ctx, build, ready, &c.planFlags)
+	p, err := c.plan(ctx, build, ready)
 	if err != nil {
 		return err
 	}
@@ -294,7 +308,9 @@ func makePlan(ctx context.Context, b *plan.Build, nodes []plan.Node, f *planFlag
 	if err != nil {
 		return nil, usageError{err}
 	}
-	return plan.Make(ctx, b, nodes, strategy, partition.Options{})
+	ctx, stop, opts := f.PlanBudget.context(ctx)
+	defer stop()
+	return plan.Make(ctx, b, nodes, strategy, opts)
 }
 
 // strategyNames lists the strategies for the help text.
