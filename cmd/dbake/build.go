@@ -127,6 +127,7 @@ func (c *buildCmd) build(ctx context.Context, a *app, mode progressui.DisplayMod
 	if err != nil {
 		return err
 	}
+	build = build.Divide(ready)
 	p, err := c.plan(ctx, build, ready)
 	if err != nil {
 		return err
