@@ -78,6 +78,7 @@ func (c *planCmd) Run(ctx contextBinding, a *app) (err error) {
 	if err != nil {
 		return err
 	}
+	build = build.Divide(planned)
 	if len(c.Compare) > 0 {
 		return c.compare(ctx, a, build, planned)
 	}
