@@ -88,16 +88,14 @@ func (b *Build) problem(nodes []Node) (partition.Problem, error) {
 		slices.Sort(pn.Warm)
 		p.Nodes = append(p.Nodes, pn)
 	}
-	targets := map[string]partition.TargetID{}
+	targets := map[string][]partition.TargetID{} // several where a target is divided
 	for i, j := range b.Jobs {
-		targets[j.Name] = partition.TargetID(i)
+		targets[j.Target.Name] = append(targets[j.Target.Name], partition.TargetID(i))
 	}
 	for _, j := range b.Jobs {
 		t := partition.Target{Name: j.Name, Root: b.root(j, &p)}
 		for _, name := range j.Target.DependsOn {
-			if id, ok := targets[name]; ok {
-				t.After = append(t.After, id)
-			}
+			t.After = append(t.After, targets[name]...)
 		}
 		p.Targets = append(p.Targets, t)
 	}
