@@ -125,12 +125,10 @@ func (b *Build) Held(vertices []digest.Digest) []digest.Digest {
 // Why says why a step has to be executed on a node.
 type Why string
 
-// The reasons, those that are certain first.
+// The reasons; the first that holds is given.
 const (
 	// WhyNoCache: the target asks for it.
 	WhyNoCache Why = "cache not wanted"
-	// WhyEmpty: nothing is known to be held by the node.
-	WhyEmpty Why = "node holds nothing yet"
 	// WhyFiles: the step was run there with other files.
 	WhyFiles Why = "changed files"
 	// WhySource: the step was run there on another base image or source.
@@ -139,6 +137,8 @@ const (
 	WhyCommand Why = "edited command"
 	// WhyElsewhere: another node holds the result, and has no way to hand it over.
 	WhyElsewhere Why = "built on another node only"
+	// WhyEmpty: nothing is known to be held by the node.
+	WhyEmpty Why = "node holds nothing yet"
 	// WhyNew: none of the above.
 	WhyNew Why = "never built here"
 )

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/dbake/dbake/internal/plan"
@@ -31,19 +32,27 @@ func Explain(w io.Writer, e *plan.Explanation) error {
 	}
 	fmt.Fprintln(w)
 	t = newTable(0, 1)
-	t.row("#", "COST", "COST FROM", "ON "+e.Node, "ALSO FOR", "STEP")
+	t.row("#", "COST", "COST FROM", "ALSO FOR", "ON "+e.Node, "STEP")
 	for _, s := range e.Steps {
 		number := ""
 		if s.Position > 0 {
 			number = strconv.Itoa(s.Position)
 		}
 		state := string(s.State)
-		if s.Why != "" {
+		if s.Why != "" && s.Why != plan.WhyEmpty {
 			state += ": " + string(s.Why)
 		}
-		t.row(number, seconds(s.Cost), origin(s.Step), state, ellipsis(some(s.Others, 2), 20), s.Name)
+		t.row(number, seconds(s.Cost), origin(s.Step), also(s.Others), state, s.Name)
 	}
 	return t.write(w)
+}
+
+// also names one other target of the node that needs a step, or counts them.
+func also(others []string) string {
+	if len(others) > 1 {
+		return fmt.Sprintf("%d targets", len(others))
+	}
+	return strings.Join(others, "")
 }
 
 // origin says where the cost of a step came from.

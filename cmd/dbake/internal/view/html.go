@@ -38,6 +38,7 @@ type figure struct{ Name, Value, Note string }
 type tick struct {
 	Left template.CSS
 	Text string
+	End  bool // no room to its right
 }
 
 type nodeChart struct {
@@ -88,7 +89,7 @@ func HTML(w io.Writer, p *plan.Plan) error {
 }
 
 func figures(p *plan.Plan) []figure {
-	optimal := "a plan for these nodes cannot take less"
+	optimal := "no plan can take less"
 	if p.Proven {
 		optimal = "reached: no plan is better"
 	}
@@ -144,10 +145,10 @@ func (pg *page) chart(p *plan.Plan) {
 	}
 	step := tickStep(span)
 	for at := time.Duration(0); at <= span; at += step {
-		pg.Ticks = append(pg.Ticks, tick{left(at, span), shortTime(at)})
+		pg.Ticks = append(pg.Ticks, tick{left(at, span), shortTime(at), at > span*19/20})
 	}
 	if p.Bound > 0 {
-		pg.Bound = &tick{left(p.Bound, span), "lower bound " + seconds(p.Bound)}
+		pg.Bound = &tick{left(p.Bound, span), "lower bound " + seconds(p.Bound), false}
 	}
 }
 
@@ -163,7 +164,7 @@ func newBar(p *plan.Plan, t plan.Task, span time.Duration, critical bool, why pl
 	case !step.Work:
 		b.Class, b.Label = "source", step.Name
 	case len(step.Jobs) > 1:
-		b.Class, b.Label = "shared", step.Name
+		b.Class, b.Label = "shared", stageLabel(step, here)
 	default:
 		b.Class, b.Label = "own", strings.Join(here, ", ")
 	}
@@ -183,6 +184,18 @@ func newBar(p *plan.Plan, t plan.Task, span time.Duration, critical bool, why pl
 	}
 	b.Text = strings.Join(lines, "\n")
 	return b
+}
+
+// stageLabel is what is written on the bar of a shared step.
+func stageLabel(step plan.Step, jobs []string) string {
+	name := step.Stage
+	if name == "" {
+		name = step.Name
+	}
+	if len(jobs) > 2 {
+		return fmt.Sprintf("%s (%d targets)", name, len(jobs))
+	}
+	return fmt.Sprintf("%s (%s)", name, strings.Join(jobs, ", "))
 }
 
 func left(at, span time.Duration) template.CSS {
