@@ -67,7 +67,7 @@ func (f *definitionFlags) callFlag() (callFlag, error) {
 
 // split divides the targets of p into those that ask for something other than a
 // build and a project of the others. What the others link to is built for them,
-// whatever it asks for itself.
+// whatever it asks for itself. The agents that contexts need are declared in it.
 func split(p *ir.Project) (called []*ir.Target, build *ir.Project) {
 	needed := map[string]bool{}
 	for i := len(p.Targets) - 1; i >= 0; i-- {
@@ -100,7 +100,22 @@ func split(p *ir.Project) (called []*ir.Target, build *ir.Project) {
 		}
 		rest.Targets = append(rest.Targets, t)
 	}
-	return called, &rest
+	return called, withAgents(&rest)
+}
+
+// withAgents declares the agent of the environment for the targets whose context
+// is read over ssh and that declare none.
+func withAgents(p *ir.Project) *ir.Project {
+	out := *p
+	out.Targets = slices.Clone(p.Targets)
+	for i, t := range p.Targets {
+		if len(t.SSH) == 0 && isGitSSH(t.Context) {
+			forwarding := *t
+			forwarding.SSH = []ir.SSH{{ID: "default"}}
+			out.Targets[i] = &forwarding
+		}
+	}
+	return &out
 }
 
 // callAll answers for a command line with --call: no target is built.
@@ -135,7 +150,7 @@ func (c *buildCmd) answer(ctx context.Context, a *app, p *ir.Project, found *nod
 	opts.Resolver = &unreachable{Resolver: opts.Resolver, offline: offline, noted: map[string]bool{}, note: func(image string, err error) {
 		fmt.Fprintf(a.stderr, "WARNING: assuming what %s is like: %v\n", image, err)
 	}}
-	answers, err := frontend.Call(ctx, p, opts)
+	answers, err := frontend.Call(ctx, withAgents(p), opts)
 	if err != nil {
 		return err
 	}

@@ -62,6 +62,27 @@ func TestSplit(t *testing.T) {
 	require.Len(t, build.Targets, 1)
 }
 
+// A context that is read over ssh needs an agent, though no step does.
+func TestWithAgents(t *testing.T) {
+	agent, key := []ir.SSH{{ID: "default"}}, []ir.SSH{{ID: "default", Paths: []string{"key"}}}
+	for _, tt := range []struct {
+		context   string
+		ssh, want []ir.SSH
+	}{
+		{"git@github.com:x/y.git", nil, agent},
+		{"ssh://git@example.com/x.git#main", nil, agent},
+		{"git@github.com:x/y.git", key, key},
+		{"https://github.com/x/y.git", nil, nil},
+		{"git://example.com/x.git", nil, nil},
+		{"https://user@example.com/x.git", nil, nil},
+		{".", nil, nil},
+	} {
+		p := &ir.Project{Targets: []*ir.Target{{Context: tt.context, SSH: tt.ssh}}}
+		require.Equal(t, tt.want, withAgents(p).Targets[0].SSH, tt.context)
+		require.Equal(t, tt.ssh, p.Targets[0].SSH, "the project is not changed")
+	}
+}
+
 // resolverFunc is a frontend.Resolver.
 type resolverFunc func() (*frontend.Image, error)
 

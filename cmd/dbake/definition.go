@@ -17,7 +17,7 @@ func (a *app) compilerOptions(f *definitionFlags, env map[string]string) compile
 		call = "check"
 	}
 	return compiler.Options{
-		Dir: a.dir, Env: env, Platform: platforms.Format(platforms.DefaultSpec()), Stdin: a.stdin,
+		Dir: a.dir, Env: env, Platform: platforms.Format(platforms.DefaultSpec()), Stdin: a.stdin, Terminal: isTerminal(a.stdout),
 		Files: f.File, Targets: f.Targets, Vars: f.Var,
 		Overrides: f.Set, Push: f.Push, Load: f.Load, NoCache: f.NoCache, Pull: f.Pull,
 		Call: call, SBOM: f.SBOM, Provenance: f.Provenance, Policy: f.Policy,

@@ -705,9 +705,9 @@ func (r *privilegeRequest) show(w io.Writer, args []string, terminal bool) {
 // buildNames are the names of the build command.
 var buildNames = []string{"build", "bake", "f"}
 
-// isTerminal reports whether someone can answer on r.
-func isTerminal(r io.Reader) bool {
-	f, ok := r.(*os.File)
+// isTerminal reports whether a stream is that of someone at a terminal.
+func isTerminal(stream any) bool {
+	f, ok := stream.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
