@@ -8,11 +8,11 @@ import (
 	"slices"
 )
 
-// score orders plans: a shorter makespan first, then less executed work, then
-// fewer targets moved from where the last plan had them.
+// score orders plans: a shorter makespan first, then less effort, then fewer
+// targets moved from where the last plan had them.
 type score struct {
 	makespan float64
-	executed float64 // at speed 1
+	effort   float64 // executed work at speed 1, and time on links
 	moved    int
 }
 
@@ -20,8 +20,8 @@ func (a score) less(b score) bool {
 	switch {
 	case a.makespan != b.makespan:
 		return a.makespan < b.makespan
-	case a.executed != b.executed:
-		return a.executed < b.executed
+	case a.effort != b.effort:
+		return a.effort < b.effort
 	}
 	return a.moved < b.moved
 }
@@ -45,7 +45,7 @@ type searcher struct {
 
 	steps, limit int
 	lower        float64 // no plan is shorter
-	weight       float64 // of executed work in the objective
+	weight       float64 // of effort in the objective
 
 	cum    []float64 // running sums of vertex costs, to draw vertices by cost
 	drawn  []int32   // vertices some target needs
@@ -57,9 +57,12 @@ type searcher struct {
 }
 
 const (
-	// workWeight is what one second less of executed work, spread over all slots, is
-	// worth in seconds of makespan: it leads the search out of plateaus.
-	workWeight = 0.1
+	// effortWeight is what one second less of effort, spread over all slots, is worth
+	// in seconds of makespan: it leads the search out of plateaus, and away from
+	// plans that move results about for next to nothing.
+	effortWeight = 0.1
+	// linkWeight is the effort of one second on a link.
+	linkWeight = 1
 	// again: one move in this many is followed by another before the plan is judged.
 	again = 5
 )
@@ -103,7 +106,7 @@ func newSearcher(r *run, seed uint64, lower float64) *searcher {
 	for n := range m.nn {
 		capacity += m.capacity(n)
 	}
-	s.weight = workWeight / capacity
+	s.weight = effortWeight / capacity
 	return s
 }
 
@@ -152,7 +155,7 @@ func (s *searcher) again(d *draft) {
 }
 
 // objective is what annealing minimises.
-func (s *searcher) objective(a score) float64 { return a.makespan + s.weight*a.executed }
+func (s *searcher) objective(a score) float64 { return a.makespan + s.weight*a.effort }
 
 // try schedules cur. It reports false as soon as the objective must exceed limit.
 func (s *searcher) try(limit float64) (score, bool) {
@@ -167,10 +170,12 @@ func (s *searcher) try(limit float64) (score, bool) {
 	out := score{}
 	for i, k := range sim.kind {
 		if k == Exec {
-			out.executed += m.cost[sim.vert[i]]
+			out.effort += m.cost[sim.vert[i]]
+		} else {
+			out.effort += linkWeight * sim.dur[i]
 		}
 	}
-	cut := limit - s.weight*out.executed
+	cut := limit - s.weight*out.effort
 	sim.rank(s.cur.order)
 	if sim.mustExceed(cut) {
 		return out, false

@@ -48,7 +48,8 @@ type Run struct {
 // at once as it has slots. It fetches a step when the registry holds it at the time
 // of submission and that is sooner than executing it or planned. Transfers go one
 // at a time in each direction. A stage that the plan ships to other nodes is a
-// unit of its own, and the units that are to fetch it wait for it.
+// unit of its own, and the units that are to fetch it wait for it; what such a unit
+// needs otherwise is a unit too, so that it need not wait.
 type Cluster struct {
 	p     partition.Problem
 	plan  partition.Plan
@@ -64,11 +65,14 @@ type Cluster struct {
 
 	roots    []partition.VertexID // per unit
 	stages   int                  // units from here on are stages
+	parts    int                  // and from here on parts
 	nodes    []*machine
 	registry map[partition.VertexID]bool
 	planned  map[site]bool          // fetches of the plan
 	starts   map[site]time.Duration // planned starts
 	first    []time.Duration        // per vertex: its first planned start
+	sends    []time.Duration        // per stage and part: when the plan has it
+	local    map[site]bool          // parts: units that are there to be built early, not to be sent
 	ran      map[partition.VertexID]int
 	out      Run
 }
@@ -135,7 +139,7 @@ func (h *happenings) Pop() any {
 func Execute(p partition.Problem, plan partition.Plan, world World, steal bool) (Run, error) {
 	c := &Cluster{
 		p: p, plan: plan, world: world, stages: len(p.Targets),
-		registry: map[partition.VertexID]bool{}, planned: map[site]bool{}, starts: map[site]time.Duration{},
+		registry: map[partition.VertexID]bool{}, planned: map[site]bool{}, local: map[site]bool{}, starts: map[site]time.Duration{},
 		first: make([]time.Duration, len(p.Vertices)), ran: map[partition.VertexID]int{},
 	}
 	config := c.configure()
@@ -180,8 +184,13 @@ func (c *Cluster) loop() (Run, error) {
 		for len(c.inbox) > 0 && !c.done {
 			ev := c.inbox[0]
 			c.inbox = c.inbox[1:]
-			for _, cmd := range c.sched.Step(ev) {
+			commands := c.sched.Step(ev)
+			for _, cmd := range commands {
 				c.carryOut(cmd)
+			}
+			// No Export in the answer means that another node publishes the unit.
+			if b, ok := ev.(sched.UnitBuilt); ok && !slices.Contains(commands, sched.Command(sched.Export{Partition: b.Partition, Unit: b.Unit})) {
+				c.leave(b.Partition, b.Unit)
 			}
 		}
 		if c.done {
@@ -273,12 +282,14 @@ func (c *Cluster) configure() sched.Config {
 			continue
 		}
 		stage[t.Vertex] = sched.UnitID(len(config.Units))
+		c.sends = append(c.sends, t.Start.Duration())
 		config.Units = append(config.Units, sched.Unit{
 			Name: "stage " + p.Vertices[t.Vertex].Name, Root: sched.VertexID(t.Vertex),
 		})
 		c.roots = append(c.roots, t.Vertex)
 		on = append(on, t.Node)
 	}
+	c.parts = len(config.Units)
 	// Units wait for the stages they are to fetch.
 	for n, share := range c.plan.Assignment.Shares {
 		for _, f := range share.Fetch {
@@ -286,16 +297,60 @@ func (c *Cluster) configure() sched.Config {
 		}
 	}
 	for u, n := range on {
-		for _, v := range c.closure(n, c.roots[u]) {
-			if s, ok := stage[v]; ok && c.planned[site{n, v}] && int(s) != u {
-				if _, fetched := c.starts[site{n, v}]; fetched {
-					config.Units[u].After = append(config.Units[u].After, s)
-				}
+		list := c.closure(n, c.roots[u])
+		for _, v := range list {
+			if s, ok := stage[v]; ok && c.fetches(n, v) && int(s) != u {
+				config.Units[u].After = append(config.Units[u].After, s)
 			}
 		}
+		if len(config.Units[u].After) == 0 {
+			continue
+		}
+		// What does not need them should not wait with the unit.
+		for _, v := range c.ready(n, list) {
+			here := site{n, v}
+			if _, ok := c.starts[here]; !ok || v == c.roots[u] || c.local[here] {
+				continue
+			}
+			c.local[here] = true
+			config.Units = append(config.Units, sched.Unit{Name: "part " + p.Vertices[v].Name, Root: sched.VertexID(v)})
+			c.roots = append(c.roots, v)
+			c.sends = append(c.sends, c.starts[here])
+			on = append(on, n)
+		}
 	}
+	config.Options.Ahead = 1
 	config.Plan = c.partitions(on)
 	return config
+}
+
+// fetches tells whether by the plan n fetches v from another node.
+func (c *Cluster) fetches(n partition.NodeID, v partition.VertexID) bool {
+	_, held := c.starts[site{n, v}]
+	return held && c.planned[site{n, v}]
+}
+
+// ready returns the last vertices of list, a closure on n, that need nothing that
+// is fetched from another node.
+func (c *Cluster) ready(n partition.NodeID, list []partition.VertexID) []partition.VertexID {
+	in := map[partition.VertexID]bool{}
+	for _, v := range list {
+		in[v] = true
+	}
+	sorted := slices.Clone(list)
+	slices.Sort(sorted)
+	waits := map[partition.VertexID]bool{}
+	last := map[partition.VertexID]bool{}
+	for _, v := range sorted {
+		waits[v] = c.fetches(n, v)
+		for _, u := range c.p.Vertices[v].Inputs {
+			waits[v] = waits[v] || in[u] && waits[u]
+		}
+		for _, u := range c.p.Vertices[v].Inputs {
+			last[u] = last[u] || in[u] && waits[v] && !waits[u]
+		}
+	}
+	return slices.DeleteFunc(sorted, func(v partition.VertexID) bool { return !last[v] })
 }
 
 // closure returns what of root is not warm on n and, by the plan, needed there.
@@ -334,6 +389,9 @@ func (c *Cluster) partitions(on []partition.NodeID) [][]sched.Partition {
 	begin := make([]time.Duration, len(on))
 	for u, n := range on {
 		own := time.Duration(1 << 62)
+		if u >= c.stages {
+			own = c.sends[u-c.stages]
+		}
 		for _, v := range lists[u] {
 			if at, ok := c.starts[site{n, v}]; ok && (users[site{n, v}] == 1 || v == c.roots[u]) {
 				own = min(own, at)
@@ -392,7 +450,9 @@ func (c *Cluster) need(m *machine, v partition.VertexID) {
 	}
 	w := &want{}
 	if c.registry[v] {
-		w.fetch = c.planned[site{m.id, v}] || c.transfer(v) < c.exec(m, v, false) || !c.runs(m, v)
+		here := site{m.id, v}
+		_, planned := c.starts[here]
+		w.fetch = c.planned[here] || !c.runs(m, v) || !planned && c.transfer(v) < c.exec(m, v, false)
 	}
 	m.want[v] = w
 	for k, u := range c.p.Vertices[v].Inputs {
@@ -523,7 +583,7 @@ func (c *Cluster) export(cmd sched.Export) {
 	if s == nil {
 		return
 	}
-	if int(cmd.Unit) < c.stages || c.registry[c.roots[cmd.Unit]] {
+	if int(cmd.Unit) < c.stages || int(cmd.Unit) >= c.parts || c.registry[c.roots[cmd.Unit]] {
 		c.exported(m, s, cmd.Unit)
 		return
 	}
@@ -556,6 +616,17 @@ func (c *Cluster) send(m *machine) {
 
 func (c *Cluster) exported(m *machine, s *submission, u sched.UnitID) {
 	c.tell(sched.UnitExported{At: c.now, Partition: s.id, Unit: u})
+	c.close(m, s, u)
+}
+
+// leave ends a unit that is not exported here.
+func (c *Cluster) leave(id sched.PartitionID, u sched.UnitID) {
+	if m, s := c.find(id); s != nil {
+		c.close(m, s, u)
+	}
+}
+
+func (c *Cluster) close(m *machine, s *submission, u sched.UnitID) {
 	delete(s.open, u)
 	if len(s.open) == 0 {
 		c.end(m, s, "")
