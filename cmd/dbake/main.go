@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"os"
 	"os/signal"
 	"strings"
@@ -19,6 +20,9 @@ import (
 )
 
 func main() {
+	// What libraries log by the way, as about connections that end, is in our
+	// errors where it matters.
+	log.SetOutput(io.Discard)
 	dir, err := os.Getwd()
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "ERROR: %v\n", err)
