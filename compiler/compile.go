@@ -360,7 +360,8 @@ func (o *Options) load(ctx context.Context, req request) (*loaded, error) {
 		}
 	}
 	builtins := map[string]string{"BAKE_CMD_CONTEXT": req.cmdContext, "BAKE_LOCAL_PLATFORM": o.Platform}
-	e := newEvaluator(src, builtins, lookup)
+	functions := functionWorld{Home: o.Env["HOME"]}.functions()
+	e := newEvaluator(src, builtins, functions, lookup)
 	if len(byFamily.hcl) > 0 {
 		diags := e.read(byFamily.hcl)
 		if !diags.HasErrors() {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/zclconf/go-cty/cty"
+	"github.com/zclconf/go-cty/cty/function"
 
 	"github.com/dbake/dbake/compiler/ir"
 )
@@ -86,14 +87,15 @@ type global struct {
 // not exist as long as they are not evaluated, so most callers let it pass.
 var errUndefined = errors.New("undefined")
 
-func newEvaluator(src sources, builtins map[string]string, lookup func(string) (string, bool)) *evaluator {
+// newEvaluator returns an evaluator for files that may call functions.
+func newEvaluator(src sources, builtins map[string]string, functions map[string]function.Function, lookup func(string) (string, bool)) *evaluator {
 	return &evaluator{
 		sources:  src,
 		builtins: builtins,
 		lookup:   lookup,
 		root: &hcl.EvalContext{
 			Variables: map[string]cty.Value{},
-			Functions: builtinFunctions(),
+			Functions: functions,
 		},
 		startedValues:    map[scopedName]struct{}{},
 		startedFunctions: map[scopedName]struct{}{},

@@ -38,13 +38,8 @@ type functionWorld struct {
 	Home   string           // for homedir; "" is the current user's
 }
 
-// builtinFunctions returns the functions every expression of a bake file may
-// call, as the real world answers them.
-func builtinFunctions() map[string]function.Function {
-	return functionWorld{}.functions()
-}
-
-// functions returns the built-in functions by name. The map is the caller's.
+// functions returns the functions every expression of a bake file may call, by
+// name. The map is the caller's.
 func (w functionWorld) functions() map[string]function.Function {
 	return map[string]function.Function{
 		// Numbers and comparisons.
