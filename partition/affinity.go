@@ -109,11 +109,30 @@ func (r *run) search(starts []start) *draft {
 		}
 	}
 	meet(list)
+	if r.o.Previous != nil {
+		r.stay(list[0], budget)
+	}
 	list[0].polish(list[0].steps + budget/10)
 	for _, c := range list {
 		r.steps += c.steps
 	}
 	return list[0].best
+}
+
+// stay prefers a plan that moves less than the best of c and is hardly longer: the
+// earlier one, with only fetches and order chosen anew, or else the best with
+// targets taken back one by one.
+func (r *run) stay(c *searcher, budget int) {
+	shortest, best := c.bestScore, c.best.clone()
+	c.begin(r.again())
+	c.pinned, c.lower = true, shortest.makespan
+	c.anneal(c.steps+budget/2, 0.01, 0.0005)
+	if c.bestScore.makespan <= shortest.makespan*(1+stability) {
+		return
+	}
+	c.pinned = false
+	c.begin(best)
+	c.homeward()
 }
 
 // phase is one annealing of all chains.

@@ -46,6 +46,7 @@ type searcher struct {
 	steps, limit int
 	lower        float64 // no plan is shorter
 	weight       float64 // of effort in the objective
+	pinned       bool    // targets stay on their nodes
 
 	cum    []float64 // running sums of vertex costs, to draw vertices by cost
 	drawn  []int32   // vertices some target needs
@@ -241,7 +242,6 @@ func (s *searcher) anneal(limit int, hot, cold float64) {
 // makespan for anything.
 func (s *searcher) polish(limit int) {
 	s.restart()
-	s.homeward()
 	weight := s.weight
 	s.weight = 0
 	defer func() { s.weight = weight }()
@@ -258,8 +258,13 @@ func (s *searcher) polish(limit int) {
 	}
 }
 
+// stability is the share of the makespan that a plan may be longer than the
+// shortest found if it leaves more targets where the last plan had them: moving one
+// makes caches cold, which no estimate shows.
+const stability = 0.02
+
 // homeward takes targets back to where the last plan had them as long as that
-// costs no time.
+// costs next to no time.
 func (s *searcher) homeward() {
 	prev := s.r.o.Previous
 	if prev == nil {
@@ -268,6 +273,7 @@ func (s *searcher) homeward() {
 	weight := s.weight
 	s.weight = 0
 	defer func() { s.weight = weight }()
+	limit := s.bestScore.makespan * (1 + stability)
 	for t, n := range prev {
 		if n < 0 || int(n) >= s.m.nn || s.cur.node[t] == int32(n) || !s.m.allows(t, int(n)) || s.r.ctx.Err() != nil {
 			continue
@@ -276,8 +282,7 @@ func (s *searcher) homeward() {
 			s.undo = s.undo[:0]
 			s.setNode(int32(t), int(n))
 			s.settleIn(int(s.m.root[t]), int(n), fetch)
-			next, ok := s.try(s.bestScore.makespan)
-			if ok {
+			if next, ok := s.try(limit); ok {
 				s.accept(next)
 				s.best.copyFrom(s.cur)
 				s.bestScore = next
@@ -409,7 +414,13 @@ func (s *searcher) move() bool {
 	if m.nn == 1 {
 		return s.moveOrder()
 	}
-	switch k := rng.IntN(100); {
+	k := rng.IntN(100)
+	if s.pinned && k < 50 {
+		k += 50
+	}
+	switch {
+	case s.pinned && k >= 80 && k < 88:
+		return s.toggleFetch()
 	case k < 30:
 		return s.moveTarget()
 	case k < 50:
