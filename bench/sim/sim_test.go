@@ -1,0 +1,189 @@
+package sim
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"math"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/dbake/dbake/bench/gen"
+	"github.com/dbake/dbake/partition"
+	"github.com/dbake/dbake/partition/schedfile"
+)
+
+func small(t testing.TB, class string, seed uint64) schedfile.Instance {
+	t.Helper()
+	in, err := gen.New(class, gen.Small, seed)
+	require.NoError(t, err)
+	return in
+}
+
+func planned(t testing.TB, p partition.Problem, budget int) partition.Plan {
+	t.Helper()
+	s, err := partition.Lookup("")
+	require.NoError(t, err)
+	plan, err := s.Plan(context.Background(), p, partition.Options{Budget: budget})
+	require.NoError(t, err)
+	return plan
+}
+
+func TestGeneratedInstancesArePlannable(t *testing.T) {
+	for _, class := range gen.Classes() {
+		in := small(t, class, 7)
+		again := small(t, class, 7)
+		require.Equal(t, in, again)
+		plan := planned(t, in.Problem, 10_000)
+		require.GreaterOrEqual(t, plan.Gap(), 1-1e-9, class)
+	}
+	_, err := gen.New("unheard-of", gen.Small, 1)
+	require.Error(t, err)
+}
+
+// With one node and right estimates, running is what was planned.
+func TestRunFollowsThePlan(t *testing.T) {
+	for _, class := range []string{"fat", "forest", "disjoint", "chain"} {
+		in := small(t, class, 3)
+		in.Problem.Nodes = in.Problem.Nodes[:1]
+		plan := planned(t, in.Problem, -1)
+		for _, steal := range []bool{false, true} {
+			run, err := Execute(in.Problem, plan, World{}, steal)
+			require.NoError(t, err)
+			require.InDelta(t, float64(plan.Schedule.Makespan), run.Makespan.Seconds(), 1e-3, class)
+			require.Zero(t, run.Duplicated)
+		}
+	}
+}
+
+// Whatever goes wrong, every target is built, and equal runs are equal.
+func TestRunsInABadWorld(t *testing.T) {
+	for i, class := range gen.Classes() {
+		in := small(t, class, uint64(20+i))
+		seen, factor := Misjudge(in.Problem, uint64(i))
+		plan := planned(t, seen, 50_000)
+		for _, c := range []Conditions{{}, {Errors: true}, {Lose: 0.3}, {Slow: 10}} {
+			if c.Lose > 0 && class == "mixed" {
+				continue // its only node of a platform may be the one that is lost
+			}
+			world := c.world(seen, plan, nil)
+			if c.Errors {
+				world.Factor = factor
+			}
+			run, err := Execute(seen, plan, world, true)
+			require.NoError(t, err, "%s %+v", class, c)
+			again, err := Execute(seen, plan, world, true)
+			require.NoError(t, err)
+			require.Equal(t, run, again)
+			if c.Lose > 0 {
+				require.GreaterOrEqual(t, run.Makespan, world.Lost[0].At)
+			}
+			_, err = resulting(seen, plan, run.Node)
+			require.NoError(t, err)
+		}
+	}
+}
+
+func TestMisjudge(t *testing.T) {
+	in := small(t, "forest", 1)
+	seen, factor := Misjudge(in.Problem, 9)
+	for v, f := range factor {
+		require.InEpsilon(t, float64(in.Problem.Vertices[v].Cost), float64(seen.Vertices[v].Cost)*f, 1e-9)
+		require.GreaterOrEqual(t, 1/f, 0.3-1e-9)
+		require.LessOrEqual(t, 1/f, 3+1e-9)
+	}
+}
+
+func TestSummarise(t *testing.T) {
+	rows := []Row{
+		{Instance: "a", Strategy: "x", Makespan: 10, LowerBound: 8, Executed: 4, Duplicated: 1},
+		{Instance: "a", Strategy: "y", Makespan: 12, LowerBound: 10, Executed: 4, Planning: 2},
+		{Instance: "b", Strategy: "x", Makespan: 9, LowerBound: 9},
+		{Instance: "b", Strategy: "y", Makespan: 9, LowerBound: 9},
+	}
+	Bounds(rows)
+	got := Summarise(rows)
+	require.Equal(t, []Summary{
+		{Strategy: "x", Gap: 1, Worst: 1, Best: 1, Shortest: 2, Duplicated: 0.125, Instances: 2},
+		{Strategy: "y", Gap: math.Exp(math.Log(1.2) / 2), Worst: 1.2, Best: math.Exp(math.Log(1.2) / 2), Shortest: 1, Planning: 2, Instances: 2},
+	}, got)
+	require.True(t, rows[0].Proven)
+	var table, plot bytes.Buffer
+	require.NoError(t, WriteTable(&table, rows))
+	require.Contains(t, table.String(), "1.2000")
+	require.NoError(t, WritePlot(&plot, rows, "a < b"))
+	require.Contains(t, plot.String(), "a &lt; b")
+	require.Equal(t, 4, strings.Count(plot.String(), "<circle"))
+}
+
+func TestCommand(t *testing.T) {
+	dir := t.TempDir()
+	var out, log bytes.Buffer
+	ctx := context.Background()
+	require.NoError(t, Main(ctx, []string{"-generate", dir}, &out, &log))
+	one, err := filepath.Glob(filepath.Join(dir, "small", "*forest*.json"))
+	require.NoError(t, err)
+	require.Len(t, one, 1)
+	require.NoError(t, Main(ctx, []string{"-instance", one[0], "-strategy", "all", "-budget", "20000"}, &out, &log))
+	for _, s := range partition.Strategies() {
+		require.Contains(t, out.String(), s.Name())
+	}
+	out.Reset()
+	require.NoError(t, Main(ctx, []string{"-instance", one[0], "-json", "-budget", "20000"}, &out, &log))
+	in, err := ReadInstance(one[0])
+	require.NoError(t, err)
+	a, makespan, err := schedfile.ReadResult(&out, in.Problem)
+	require.NoError(t, err)
+	s, err := partition.Evaluate(in.Problem, a)
+	require.NoError(t, err)
+	require.InDelta(t, makespan, float64(s.Makespan), 1e-6)
+	require.ErrorContains(t, Main(ctx, nil, &out, &log), "-instance")
+	require.ErrorContains(t, Main(ctx, []string{"-instance", one[0], "-strategy", "no"}, &out, &log), "unknown strategy")
+}
+
+// BenchmarkPlan shows how planning grows: run with -benchtime 1x -benchmem.
+func BenchmarkPlan(b *testing.B) {
+	for _, class := range []string{"monorepo", "forest", "warm"} {
+		for _, targets := range []int{100, 1_000, 10_000} {
+			in, err := gen.New(class, gen.Size{Targets: targets, Nodes: targets / 10, Slots: 2}, 1)
+			require.NoError(b, err)
+			b.Run(fmt.Sprintf("%s/targets=%d/nodes=%d", class, len(in.Problem.Targets), len(in.Problem.Nodes)), func(b *testing.B) {
+				var plan partition.Plan
+				for b.Loop() {
+					plan = planned(b, in.Problem, 0)
+				}
+				b.ReportMetric(plan.Gap(), "gap")
+				b.ReportMetric(float64(plan.Schedule.Makespan), "makespan-s")
+			})
+		}
+	}
+}
+
+// BenchmarkPlace is planning without search.
+func BenchmarkPlace(b *testing.B) {
+	for _, targets := range []int{100, 1_000, 10_000} {
+		in, err := gen.New("monorepo", gen.Size{Targets: targets, Nodes: targets / 10, Slots: 2}, 1)
+		require.NoError(b, err)
+		b.Run(fmt.Sprintf("targets=%d/nodes=%d", len(in.Problem.Targets), len(in.Problem.Nodes)), func(b *testing.B) {
+			for b.Loop() {
+				planned(b, in.Problem, -1)
+			}
+		})
+	}
+}
+
+func BenchmarkRun(b *testing.B) {
+	in, err := gen.New("monorepo", gen.Medium, 1)
+	require.NoError(b, err)
+	plan := planned(b, in.Problem, 1_000_000)
+	var run Run
+	for b.Loop() {
+		run, err = Execute(in.Problem, plan, World{}, true)
+		require.NoError(b, err)
+	}
+	b.ReportMetric(run.Makespan.Round(time.Second).Seconds(), "makespan-s")
+}
