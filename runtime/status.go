@@ -102,6 +102,10 @@ func (t *tracker) vertex(v *bkclient.Vertex, s *vertexStatus, changes *[]change)
 			return false
 		}
 		s.cached = true
+	case s.cached && t.isStep(v.Digest):
+		// Its layers were fetched or unpacked, because something that did run
+		// wanted them; the step itself did not run.
+		return true
 	default:
 		for _, e := range s.runs {
 			if e.started.Equal(*v.Started) {
