@@ -1,7 +1,6 @@
 package runtime
 
 import (
-	"context"
 	"errors"
 	"slices"
 	"time"
@@ -256,10 +255,7 @@ func union(list []execution) time.Duration {
 }
 
 // err returns why the run did not build everything, nil when it did.
-func (r *run) err(ctx context.Context, finish sched.Finish) error {
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
+func (r *run) err(finish sched.Finish) error {
 	var errs []error
 	for _, e := range r.errs {
 		if len(e.Jobs) > 0 && !r.recovered(e) {

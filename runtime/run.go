@@ -178,12 +178,15 @@ func (r *run) run(ctx context.Context, open func(context.Context, *nodeRun) erro
 	}
 	r.pump(&r.workers)
 	res := r.result(finish)
-	err := r.err(ctx, finish)
+	err := r.err(finish)
 	if ctx.Err() == nil {
-		err = errors.Join(err, r.joinImages(ctx))
+		err = errors.Join(err, r.joinImages(ctx), cacheErr)
 	}
 	res.Wall = r.since()
-	return res, errors.Join(err, cacheErr)
+	if ctx.Err() != nil {
+		return res, context.Cause(ctx)
+	}
+	return res, err
 }
 
 // open starts a session on a node.

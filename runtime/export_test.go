@@ -1,0 +1,171 @@
+package runtime
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/dbake/dbake/compiler/ir"
+)
+
+func TestOutputs(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, os.Mkdir(filepath.Join(dir, "there"), 0o755))
+	type attrs = map[string]string
+	load := func(context.Context) (io.WriteCloser, error) { return keepOpen{io.Discard}, nil }
+	for _, tt := range []struct {
+		name        string
+		out         ir.Output
+		tags        []string
+		annotations []string
+		load        func(context.Context) (io.WriteCloser, error)
+
+		typ    string
+		attrs  attrs
+		dir    string // below the project's
+		file   bool   // written as a stream
+		pushed bool
+		err    string
+	}{
+		{name: "image", out: ir.Output{Type: "image"}, tags: []string{"app", "example.com/a/b:1", "app:latest"},
+			typ: "image", attrs: attrs{"name": "docker.io/library/app:latest,example.com/a/b:1"}},
+		{name: "image without name", out: ir.Output{Type: "image"}, typ: "image", attrs: attrs{}},
+		{name: "own name", out: ir.Output{Type: "image", Attrs: attrs{"name": "x/y"}}, tags: []string{"app"}, typ: "image", attrs: attrs{"name": "x/y"}},
+		{name: "bad tag", out: ir.Output{Type: "image"}, tags: []string{"A:B:C"}, err: `invalid tag "A:B:C"`},
+		{name: "registry", out: ir.Output{Type: "registry"}, tags: []string{"app:1"},
+			typ: "image", attrs: attrs{"name": "docker.io/library/app:1", "push": "true", "unpack": "false"}, pushed: true},
+		{name: "registry unpacked", out: ir.Output{Type: "registry", Attrs: attrs{"unpack": "true"}}, tags: []string{"app:1"},
+			typ: "image", attrs: attrs{"name": "docker.io/library/app:1", "push": "true", "unpack": "true"}, pushed: true},
+		{name: "push without tag", out: ir.Output{Type: "image", Attrs: attrs{"push": "true"}}, err: "tag is needed when pushing to registry"},
+		{name: "push as a word", out: ir.Output{Type: "image", Attrs: attrs{"push": ""}}, tags: []string{"app"},
+			typ: "image", attrs: attrs{"push": "", "name": "docker.io/library/app:latest"}, pushed: true},
+		{name: "push maybe", out: ir.Output{Type: "image", Attrs: attrs{"push": "maybe"}}, tags: []string{"app"}, err: `invalid value "maybe" for push`},
+		{name: "local", out: ir.Output{Type: "local", Dest: "out"}, tags: []string{"app"}, typ: "local", attrs: attrs{}, dir: "out"},
+		{name: "local in place", out: ir.Output{Type: "local", Dest: "there"}, typ: "local", attrs: attrs{}, dir: "there"},
+		{name: "local nowhere", out: ir.Output{Type: "local"}, err: "dest is required for local exporter"},
+		{name: "local to stdout", out: ir.Output{Type: "local", Dest: "-"}, err: "dest is required for local exporter"},
+		{name: "tar", out: ir.Output{Type: "tar", Dest: "out.tar"}, typ: "tar", attrs: attrs{}, file: true},
+		{name: "tar nowhere", out: ir.Output{Type: "tar"}, load: load, err: "dest file is required for tar exporter"},
+		{name: "tar onto a directory", out: ir.Output{Type: "tar", Dest: "there"}, err: "there is a directory; name a file"},
+		{name: "oci", out: ir.Output{Type: "oci", Dest: "o.tar"}, tags: []string{"app"}, typ: "oci", attrs: attrs{"name": "docker.io/library/app:latest"}, file: true},
+		{name: "oci layout", out: ir.Output{Type: "oci", Dest: "there", Attrs: attrs{"tar": "false"}}, typ: "oci", attrs: attrs{"tar": "false"}, dir: "there"},
+		{name: "oci layout to stdout", out: ir.Output{Type: "oci", Dest: "-", Attrs: attrs{"tar": "false"}}, err: "dest is required for oci exporter with tar=false"},
+		{name: "oci tar maybe", out: ir.Output{Type: "oci", Dest: "x", Attrs: attrs{"tar": "maybe"}}, err: `invalid value "maybe" for tar`},
+		{name: "docker", out: ir.Output{Type: "docker"}, load: load, typ: "docker", attrs: attrs{}, file: true},
+		{name: "docker without engine", out: ir.Output{Type: "docker"}, err: "dest file is required for docker exporter"},
+		{name: "docker to stdout", out: ir.Output{Type: "docker", Dest: "-"}, typ: "docker", attrs: attrs{}, file: true},
+		{name: "unknown", out: ir.Output{Type: "floppy"}, err: `unknown output type "floppy"`},
+		{name: "annotations", out: ir.Output{Type: "image"},
+			annotations: []string{"a=1", "index:b=2", "manifest[linux/amd64],index-descriptor:c=3", "d=x=y:z"},
+			typ:         "image",
+			attrs: attrs{
+				"annotation.a": "1", "annotation-index.b": "2",
+				"annotation-manifest[linux/amd64].c": "3", "annotation-index-descriptor.c": "3",
+				"annotation.d": "x=y:z",
+			}},
+		{name: "annotation without value", out: ir.Output{Type: "image"}, annotations: []string{"a"}, err: `invalid annotation "a"`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			target := &ir.Target{Name: "app", Tags: tt.tags, Annotations: tt.annotations, Outputs: []ir.Output{tt.out, {Type: "cacheonly"}}}
+			outs, err := outputs(target, dir, io.Discard, tt.load)
+			if tt.err != "" {
+				require.ErrorContains(t, err, tt.err)
+				require.ErrorContains(t, err, "target app: ")
+				var source *ir.SourceError
+				require.ErrorAs(t, err, &source)
+				return
+			}
+			require.NoError(t, err)
+			require.Len(t, outs, 1, "nothing is exported to the cache")
+			out := outs[0]
+			require.Equal(t, tt.typ, out.entry.Type)
+			require.Equal(t, tt.attrs, out.entry.Attrs)
+			require.Equal(t, tt.pushed, out.pushed)
+			require.Equal(t, tt.file, out.entry.Output != nil)
+			want := ""
+			if tt.dir != "" {
+				want = filepath.Join(dir, tt.dir)
+			}
+			require.Equal(t, want, out.entry.OutputDir)
+		})
+	}
+}
+
+// TestArchiveFiles writes archives as an exporter does.
+func TestArchiveFiles(t *testing.T) {
+	dir := t.TempDir()
+	var stdout bytes.Buffer
+	one := func(dest string) output {
+		outs, err := outputs(&ir.Target{Name: "app", Outputs: []ir.Output{{Type: "tar", Dest: dest}}}, dir, &stdout, nil)
+		require.NoError(t, err)
+		return outs[0]
+	}
+	write := func(o output, text string) {
+		w, err := o.entry.Output(nil)
+		require.NoError(t, err)
+		_, err = io.WriteString(w, text)
+		require.NoError(t, err)
+		require.NoError(t, w.Close())
+	}
+	files := func() []string {
+		entries, err := os.ReadDir(filepath.Join(dir, "sub"))
+		require.NoError(t, err)
+		var names []string
+		for _, e := range entries {
+			names = append(names, e.Name())
+		}
+		return names
+	}
+
+	o := one("-")
+	write(o, "shown")
+	require.Nil(t, o.commit)
+	require.Equal(t, "shown", stdout.String())
+
+	o = one("sub/out.tar")
+	require.ErrorContains(t, o.commit(), "the node sent nothing")
+	require.NoError(t, o.discard())
+	write(o, "first")
+	require.NotEqual(t, []string{"out.tar"}, files(), "not there before it is complete")
+	require.NoError(t, o.commit())
+	require.Equal(t, []string{"out.tar"}, files())
+
+	o = one("sub/out.tar")
+	write(o, "broken")
+	require.NoError(t, o.discard())
+	require.Equal(t, []string{"out.tar"}, files())
+	dt, err := os.ReadFile(filepath.Join(dir, "sub", "out.tar"))
+	require.NoError(t, err)
+	require.Equal(t, "first", string(dt), "the last good file stays")
+}
+
+func TestImages(t *testing.T) {
+	require.Empty(t, output{}.images(map[string]string{"image.name": "a"}))
+	require.Equal(t, []Image{{Digest: "sha256:1"}}, output{pushed: true}.images(map[string]string{"containerimage.digest": "sha256:1"}))
+	require.Equal(t, []Image{{Name: "a", Digest: "sha256:1", Pushed: true}, {Name: "b", Digest: "sha256:1", Pushed: true}},
+		output{pushed: true}.images(map[string]string{"containerimage.digest": "sha256:1", "image.name": "a,b"}))
+}
+
+func TestMetadata(t *testing.T) {
+	encoded := func(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
+	require.Equal(t, map[string]any{
+		"containerimage.digest":     "sha256:1",
+		"containerimage.descriptor": json.RawMessage(`{"size":1}`),
+		"list":                      encoded(`[1]`),
+		"empty":                     encoded(`{}`),
+		"number":                    "1234",
+	}, Metadata(map[string]string{
+		"containerimage.digest":     "sha256:1",
+		"containerimage.descriptor": encoded(`{"size":1}`),
+		"list":                      encoded(`[1]`),
+		"empty":                     encoded(`{}`),
+		"number":                    "1234",
+	}))
+}

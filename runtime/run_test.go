@@ -1,0 +1,572 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	bkclient "github.com/moby/buildkit/client"
+	"github.com/moby/buildkit/client/llb"
+	"github.com/moby/buildkit/exporter/containerimage/exptypes"
+	bkerrdefs "github.com/moby/buildkit/solver/errdefs"
+	digest "github.com/opencontainers/go-digest"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/dbake/dbake/cachepolicy"
+	"github.com/dbake/dbake/compiler/ir"
+	"github.com/dbake/dbake/frontend"
+	"github.com/dbake/dbake/internal/plan"
+	"github.com/dbake/dbake/llbmerge"
+	"github.com/dbake/dbake/runtime/nodeset"
+	"github.com/dbake/dbake/runtime/sched"
+)
+
+// base is what all jobs of a test start from: an image and a step on it.
+func base(t testing.TB) llb.State {
+	t.Helper()
+	return llb.Image("docker.io/library/base@" + digest.FromString("base").String()).Run(llb.Shlex("shared")).Root()
+}
+
+// newUnit compiles a unit that ends in one step for each command.
+func newUnit(t testing.TB, target *ir.Target, commands ...string) *frontend.Unit {
+	t.Helper()
+	st := base(t)
+	for _, c := range commands {
+		st = st.Run(llb.Shlex(c)).Root()
+	}
+	def, err := st.Marshal(t.Context())
+	require.NoError(t, err)
+	return &frontend.Unit{ID: ir.UnitID(target.Name), Target: target, Definition: def.ToPB(), Config: []byte("{}")}
+}
+
+// newBuild is a build of one job for each target, job i planned for node i%nodes in
+// a partition of its own. Every step takes a second.
+func newBuild(t testing.TB, nodes int, names ...string) *Build {
+	t.Helper()
+	b := &Build{Dir: t.TempDir(), Stdout: io.Discard}
+	var units []llbmerge.Unit
+	for _, name := range names {
+		target := &ir.Target{Name: name, Tags: []string{"example.com/" + name}, Outputs: []ir.Output{{Type: "registry", Attrs: map[string]string{}}}}
+		u := newUnit(t, target, name+" first", name+" second")
+		b.Jobs = append(b.Jobs, plan.Job{Name: name, Target: target, Units: []*frontend.Unit{u}})
+		units = append(units, llbmerge.Unit{ID: name, Definition: u.Definition})
+	}
+	var err error
+	b.Graph, err = llbmerge.Merge(units)
+	require.NoError(t, err)
+	index := map[digest.Digest]sched.VertexID{}
+	for i, v := range b.Graph.Vertices {
+		index[v.Digest] = sched.VertexID(i)
+		sv := sched.Vertex{}
+		if v.Kind.IsStep() {
+			sv.Cost = time.Second
+		}
+		for _, in := range v.Inputs {
+			sv.Inputs = append(sv.Inputs, index[in])
+		}
+		b.Sched.Vertices = append(b.Sched.Vertices, sv)
+	}
+	b.Sched.Plan = make([][]sched.Partition, nodes)
+	b.Sched.Network.Latency = time.Hour
+	for n := range nodes {
+		b.Sched.Nodes = append(b.Sched.Nodes, sched.Node{Name: fmt.Sprintf("n%d", n+1)})
+	}
+	for i, name := range names {
+		root, ok := b.Graph.Root(name)
+		require.True(t, ok)
+		b.Sched.Units = append(b.Sched.Units, sched.Unit{Name: name, Root: index[root.Digest]})
+		b.Sched.Plan[i%nodes] = append(b.Sched.Plan[i%nodes], sched.Partition{sched.UnitID(i)})
+	}
+	return b
+}
+
+// fleet are fake nodes that take the time of a test's bubble.
+type fleet struct {
+	t     *testing.T
+	graph *llbmerge.Graph
+	nodes []*fakeNode
+}
+
+func newFleet(t *testing.T, b *Build) *fleet {
+	f := &fleet{t: t, graph: b.Graph}
+	for range b.Sched.Nodes {
+		f.nodes = append(f.nodes, &fakeNode{
+			graph: b.Graph, took: time.Second, dead: make(chan struct{}),
+			held: map[digest.Digest]bool{}, active: map[digest.Digest]chan struct{}{}, ran: map[string]int{}, fails: map[string]error{},
+			exportFails: map[string][]error{},
+		})
+	}
+	return f
+}
+
+// run carries b out on the fleet.
+func (f *fleet) run(ctx context.Context, b *Build) (*Result, []Event, error) {
+	f.t.Helper()
+	var infos []NodeInfo
+	for _, n := range b.Sched.Nodes {
+		infos = append(infos, NodeInfo{Spec: nodeset.Spec{Name: n.Name}})
+	}
+	var events []Event
+	r, err := newRun(b, infos, func(e Event) { events = append(events, e) })
+	require.NoError(f.t, err)
+	res, err := r.run(ctx, func(_ context.Context, n *nodeRun) error {
+		n.daemon = f.nodes[n.id]
+		return nil
+	})
+	for i, n := range f.nodes {
+		require.Zero(f.t, n.running, "calls of node %d", i+1)
+	}
+	return res, events, err
+}
+
+// exports counts over all nodes how often an image was exported.
+func (f *fleet) exports() map[string]int {
+	count := map[string]int{}
+	for _, n := range f.nodes {
+		for _, name := range n.exported {
+			count[name]++
+		}
+	}
+	return count
+}
+
+// fakeNode runs steps one after the other by waiting.
+type fakeNode struct {
+	graph *llbmerge.Graph
+	took  time.Duration
+	dead  chan struct{}    // closed when the machine is gone
+	fails map[string]error // by command
+	// exportFails are the errors of an image's exports, one each.
+	exportFails map[string][]error
+	cacheFails  error
+
+	mu       sync.Mutex
+	running  int // calls
+	held     map[digest.Digest]bool
+	active   map[digest.Digest]chan struct{}
+	ran      map[string]int // by command
+	exported []string
+	caches   []string
+}
+
+var errGone = status.Error(codes.Unavailable, "connection refused")
+
+func (n *fakeNode) enter() func() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.running++
+	return func() {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.running--
+	}
+}
+
+func (n *fakeNode) wait(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-n.dead:
+		return errGone
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-timer.C:
+		return nil
+	}
+}
+
+func (n *fakeNode) ping(context.Context) error {
+	select {
+	case <-n.dead:
+		return errGone
+	default:
+		return nil
+	}
+}
+
+func (n *fakeNode) evaluate(ctx context.Context, p partition, observe func(*bkclient.SolveStatus), evaluated func(), release <-chan struct{}) error {
+	defer n.enter()()
+	for _, dt := range p.joined.Def {
+		v, ok := n.graph.Vertex(digest.FromBytes(dt))
+		if !ok {
+			continue // the join
+		}
+		if err := n.step(ctx, v, observe); err != nil {
+			return err
+		}
+	}
+	evaluated()
+	select {
+	case <-n.dead:
+		return errGone
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-release:
+		return nil
+	}
+}
+
+// step runs a step, or waits for another solve that runs it.
+func (n *fakeNode) step(ctx context.Context, v *llbmerge.Vertex, observe func(*bkclient.SolveStatus)) error {
+	for {
+		n.mu.Lock()
+		if n.held[v.Digest] {
+			n.mu.Unlock()
+			now := time.Now()
+			observe(&bkclient.SolveStatus{Vertexes: []*bkclient.Vertex{{Digest: v.Digest, Name: v.Name, Started: &now, Completed: &now, Cached: true}}})
+			return nil
+		}
+		done, busy := n.active[v.Digest]
+		if !busy {
+			done = make(chan struct{})
+			n.active[v.Digest] = done
+			n.mu.Unlock()
+			err := n.execute(ctx, v, observe)
+			n.mu.Lock()
+			n.held[v.Digest] = err == nil
+			delete(n.active, v.Digest)
+			close(done)
+			n.mu.Unlock()
+			return err
+		}
+		n.mu.Unlock()
+		select {
+		case <-done:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+func (n *fakeNode) execute(ctx context.Context, v *llbmerge.Vertex, observe func(*bkclient.SolveStatus)) error {
+	if !v.Kind.IsStep() {
+		return nil
+	}
+	command := strings.Trim(v.Command, "[]\"")
+	started := time.Now()
+	observe(&bkclient.SolveStatus{Vertexes: []*bkclient.Vertex{{Digest: v.Digest, Name: v.Name, Started: &started}}})
+	observe(&bkclient.SolveStatus{Logs: []*bkclient.VertexLog{{Vertex: v.Digest, Data: []byte("says " + command + "\n"), Timestamp: started}}})
+	if err := n.wait(ctx, n.took); err != nil {
+		return err
+	}
+	n.mu.Lock()
+	n.ran[command]++
+	n.mu.Unlock()
+	if err := n.fails[command]; err != nil {
+		return bkerrdefs.WrapVertex(err, v.Digest)
+	}
+	completed := time.Now()
+	observe(&bkclient.SolveStatus{Vertexes: []*bkclient.Vertex{{Digest: v.Digest, Name: v.Name, Started: &started, Completed: &completed}}})
+	return nil
+}
+
+func (n *fakeNode) export(ctx context.Context, req exportRequest, _ func(*bkclient.SolveStatus)) (map[string]string, error) {
+	defer n.enter()()
+	if err := n.wait(ctx, 100*time.Millisecond); err != nil {
+		return nil, err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	name := req.entry.Attrs["name"]
+	if errs := n.exportFails[name]; len(errs) > 0 {
+		n.exportFails[name] = errs[1:]
+		return nil, errs[0]
+	}
+	n.exported = append(n.exported, name)
+	return map[string]string{
+		exptypes.ExporterImageNameKey:   name,
+		exptypes.ExporterImageDigestKey: digest.FromString(name).String(),
+	}, nil
+}
+
+func (n *fakeNode) exportCache(ctx context.Context, req exportRequest, _ func(*bkclient.SolveStatus)) error {
+	defer n.enter()()
+	if err := n.wait(ctx, time.Second); err != nil {
+		return err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, c := range req.cacheTo {
+		n.caches = append(n.caches, c.Attrs["ref"])
+	}
+	return n.cacheFails
+}
+
+// states are the ends of all jobs.
+func states(res *Result) map[string]State {
+	m := map[string]State{}
+	for _, j := range res.Jobs {
+		m[j.Job] = j.State
+	}
+	return m
+}
+
+// all gives every name one value.
+func all[V any](v V, names ...string) map[string]V {
+	m := map[string]V{}
+	for _, n := range names {
+		m[n] = v
+	}
+	return m
+}
+
+var names = []string{"a", "b", "c", "d", "e", "f"}
+
+func images(names ...string) map[string]int {
+	m := map[string]int{}
+	for _, n := range names {
+		m["example.com/"+n+":latest"] = 1
+	}
+	return m
+}
+
+func TestRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBuild(t, 2, names...)
+		f := newFleet(t, b)
+		res, events, err := f.run(t.Context(), b)
+		require.NoError(t, err)
+		require.Equal(t, all(Done, names...), states(res))
+		require.Equal(t, images(names...), f.exports())
+		for i, n := range f.nodes {
+			require.Equal(t, 1, n.ran["shared"])
+			require.Equal(t, 7, res.Nodes[i].Ran)
+			require.Zero(t, res.Nodes[i].Repeated)
+			require.Equal(t, 2, res.Nodes[i].Shared)
+			require.GreaterOrEqual(t, res.Nodes[i].Busy, 3*time.Second)
+		}
+		require.Equal(t, "example.com/a:latest", res.Jobs[0].Images[0].Name)
+		require.True(t, res.Jobs[0].Images[0].Pushed)
+		require.Len(t, res.Measured, 14)
+		stages := map[string][]string{}
+		for _, e := range events {
+			if e, ok := e.(JobEvent); ok {
+				stages[e.Job] = append(stages[e.Job], e.Stage)
+			}
+		}
+		require.Equal(t, all([]string{"submitted", "built", "exported"}, names...), stages)
+	})
+}
+
+// TestNodeLost loses a node while it works, in each of its states.
+func TestNodeLost(t *testing.T) {
+	for _, after := range []time.Duration{0, 500 * time.Millisecond, 1500 * time.Millisecond, 3050 * time.Millisecond, 4 * time.Second, 5 * time.Second} {
+		t.Run(after.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBuild(t, 3, names...)
+				f := newFleet(t, b)
+				time.AfterFunc(after, func() { close(f.nodes[1].dead) })
+				res, events, err := f.run(t.Context(), b)
+				require.NoError(t, err)
+				require.Equal(t, all(Done, names...), states(res))
+				for name, n := range f.exports() {
+					require.LessOrEqual(t, n, 2, name) // again if the node went before it told
+				}
+				require.Len(t, f.exports(), len(names))
+				require.ErrorIs(t, res.Nodes[1].Lost, errGone)
+				lost := 0
+				for _, e := range events {
+					if _, ok := e.(NodeEvent); ok {
+						lost++
+					}
+				}
+				require.Equal(t, 1, lost)
+				for _, j := range res.Jobs {
+					require.NoError(t, j.Err)
+				}
+			})
+		})
+	}
+}
+
+func TestAllNodesLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBuild(t, 2, names...)
+		f := newFleet(t, b)
+		for _, n := range f.nodes {
+			time.AfterFunc(1500*time.Millisecond, func() { close(n.dead) })
+		}
+		res, _, err := f.run(t.Context(), b)
+		require.ErrorIs(t, err, ErrIncomplete)
+		var node *NodeError
+		require.ErrorAs(t, err, &node)
+		require.Equal(t, "lost", node.Op)
+		for _, j := range res.Jobs {
+			require.NotEqual(t, Done, j.State)
+		}
+	})
+}
+
+// TestIdleNodeLost loses a node that no call tells of: the watch has to.
+func TestIdleNodeLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBuild(t, 1, "a")
+		b.Sched.Nodes = append(b.Sched.Nodes, sched.Node{Name: "idle"})
+		f := newFleet(t, b)
+		f.nodes[0].took = time.Minute
+		close(f.nodes[1].dead)
+		res, _, err := f.run(t.Context(), b)
+		require.NoError(t, err)
+		require.Error(t, res.Nodes[1].Lost)
+		require.NoError(t, res.Nodes[0].Lost)
+	})
+}
+
+func TestStepFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBuild(t, 2, names...)
+		f := newFleet(t, b)
+		f.nodes[0].fails["a first"] = errors.New("exit code: 3")
+		res, _, err := f.run(t.Context(), b)
+		var step *StepError
+		require.ErrorAs(t, err, &step)
+		require.Equal(t, []string{"a"}, step.Jobs)
+		require.Equal(t, "n1", step.Node)
+		require.Equal(t, []string{"says a first"}, step.Log)
+		require.Contains(t, step.Error(), "exit code: 3")
+		require.Contains(t, step.Error(), "\n  says a first")
+		require.Equal(t, Failed, states(res)["a"])
+		require.Same(t, step, res.Jobs[0].Err)
+		require.Equal(t, Cancelled, states(res)["b"])
+		require.Equal(t, NotStarted, states(res)["f"])
+		require.Empty(t, f.exports())
+	})
+}
+
+// TestSharedStepFails has every job fail because of one step: one error, told once
+// for each node that ran it.
+func TestSharedStepFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBuild(t, 1, names...)
+		b.Sched.Options.KeepGoing = true
+		f := newFleet(t, b)
+		f.nodes[0].fails["shared"] = errors.New("exit code: 1")
+		res, _, err := f.run(t.Context(), b)
+		require.Equal(t, all(Failed, names...), states(res))
+		require.Equal(t, 1, strings.Count(err.Error(), "exit code: 1"), err.Error())
+	})
+}
+
+func TestKeepGoing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBuild(t, 2, names...)
+		b.Sched.Options.KeepGoing = true
+		b.Sched.Units[2].After = []sched.UnitID{0} // c after a
+		f := newFleet(t, b)
+		f.nodes[0].fails["a second"] = errors.New("exit code: 3")
+		res, _, err := f.run(t.Context(), b)
+		require.ErrorContains(t, err, "target a: ")
+		require.Equal(t, map[string]State{"a": Failed, "b": Done, "c": Skipped, "d": Done, "e": Done, "f": Done}, states(res))
+		require.Equal(t, "a failed", res.Jobs[2].Reason)
+		require.Equal(t, images("b", "d", "e", "f"), f.exports())
+	})
+}
+
+func TestCancel(t *testing.T) {
+	for _, after := range []time.Duration{time.Millisecond, 1500 * time.Millisecond, 3050 * time.Millisecond} {
+		t.Run(after.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBuild(t, 2, names...)
+				f := newFleet(t, b)
+				ctx, cancel := context.WithCancelCause(t.Context())
+				why := errors.New("interrupted")
+				time.AfterFunc(after, func() { cancel(why) })
+				res, _, err := f.run(ctx, b)
+				require.Equal(t, why, err)
+				require.Equal(t, Cancelled, states(res)["a"])
+				require.Equal(t, NotStarted, states(res)["f"])
+			})
+		})
+	}
+}
+
+func TestExportFails(t *testing.T) {
+	const name = "example.com/a:latest"
+	t.Run("final", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBuild(t, 1, names...)
+			b.Sched.Options.KeepGoing = true
+			f := newFleet(t, b)
+			f.nodes[0].exportFails[name] = []error{errors.New("denied")}
+			res, _, err := f.run(t.Context(), b)
+			require.ErrorContains(t, err, "target a: write output of type image: denied")
+			want := all(Done, names...)
+			want["a"] = Failed
+			require.Equal(t, want, states(res))
+		})
+	})
+	t.Run("retried", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBuild(t, 1, names...)
+			f := newFleet(t, b)
+			f.nodes[0].exportFails[name] = []error{errors.New("503 Service Unavailable")}
+			res, _, err := f.run(t.Context(), b)
+			require.NoError(t, err)
+			require.Equal(t, all(Done, names...), states(res))
+			require.Equal(t, images(names...), f.exports())
+			require.Equal(t, 1, f.nodes[0].ran["a second"], "the results were there")
+		})
+	})
+}
+
+// TestHedged has a node that is far slower than planned, so that another takes its
+// jobs over: each job is exported once, whoever builds it first.
+func TestHedged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBuild(t, 2, names...)
+		b.Sched.Options.Steal = true
+		b.Sched.Plan = [][]sched.Partition{nil, nil}
+		for u := range b.Jobs {
+			b.Sched.Plan[0] = append(b.Sched.Plan[0], sched.Partition{sched.UnitID(u)})
+		}
+		f := newFleet(t, b)
+		f.nodes[0].took = 30 * time.Second
+		res, _, err := f.run(t.Context(), b)
+		require.NoError(t, err)
+		require.Equal(t, all(Done, names...), states(res))
+		require.Equal(t, images(names...), f.exports())
+		require.NotEmpty(t, res.Steals)
+	})
+}
+
+// TestSharedCaches writes the caches of a registry when all is built, from results
+// that are still held.
+func TestSharedCaches(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, fails := range []error{nil, errors.New("denied")} {
+			b := newBuild(t, 2, names...)
+			repo, err := cachepolicy.ParseRepo("example.com/cache")
+			require.NoError(t, err)
+			b.Cache = cachepolicy.Input{Repo: repo, Records: map[ir.UnitID][]int{}}
+			for i, j := range b.Jobs {
+				id := j.Units[0].ID
+				b.Cache.Units = append(b.Cache.Units, ir.Unit{ID: id, Target: j.Target})
+				b.Cache.Records[id] = []int{0, i + 1}
+			}
+			var ids []ir.UnitID
+			for _, u := range b.Cache.Units {
+				ids = append(ids, u.ID)
+			}
+			b.Cache.Clusters = cachepolicy.Group(ids, b.Cache.Records, func(int) bool { return true })
+			f := newFleet(t, b)
+			f.nodes[1].cacheFails = fails
+			res, _, err := f.run(t.Context(), b)
+			require.Equal(t, all(Done, names...), states(res))
+			require.Len(t, slices.Concat(f.nodes[0].caches, f.nodes[1].caches), 2)
+			if fails == nil {
+				require.NoError(t, err)
+			} else {
+				require.ErrorContains(t, err, "node n2: write cache example.com/cache:")
+			}
+		}
+	})
+}

@@ -1,0 +1,156 @@
+package runtime
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"testing"
+	"time"
+
+	bkclient "github.com/moby/buildkit/client"
+	digest "github.com/opencontainers/go-digest"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+var (
+	start  = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	step   = digest.FromString("step")
+	source = digest.FromString("source")
+)
+
+// at is a time in seconds from start.
+func at(s float64) *time.Time {
+	t := start.Add(time.Duration(s * float64(time.Second)))
+	return &t
+}
+
+func vertex(d digest.Digest, started, completed *time.Time) *bkclient.SolveStatus {
+	return &bkclient.SolveStatus{Vertexes: []*bkclient.Vertex{{Digest: d, Started: started, Completed: completed}}}
+}
+
+func TestTracker(t *testing.T) {
+	tr := newTracker(func(d digest.Digest) bool { return d == step })
+	observe := func(st *bkclient.SolveStatus, export bool) (shown int, changes []change) {
+		fresh, changes := tr.observe(st, export)
+		return len(fresh.Vertexes), changes
+	}
+
+	shown, changes := observe(vertex(step, nil, nil), false)
+	require.Equal(t, 1, shown)
+	require.Empty(t, changes)
+	shown, changes = observe(vertex(step, at(0), nil), false)
+	require.Equal(t, 1, shown)
+	require.Equal(t, []change{{vertex: step}}, changes)
+	shown, changes = observe(vertex(step, at(0), at(2)), false)
+	require.Equal(t, 1, shown)
+	require.Equal(t, []change{{vertex: step, done: true, took: 2 * time.Second}}, changes)
+
+	// Another stream tells the same once more, from the start.
+	for _, st := range []*bkclient.SolveStatus{vertex(step, nil, nil), vertex(step, at(0), nil), vertex(step, at(0), at(2))} {
+		shown, changes = observe(st, false)
+		require.Zero(t, shown)
+		require.Empty(t, changes)
+	}
+	// An export finds it cached.
+	cached := vertex(step, at(3), at(3))
+	cached.Vertexes[0].Cached = true
+	shown, changes = observe(cached, true)
+	require.Zero(t, shown)
+	require.Empty(t, changes)
+	require.Len(t, tr.vertices[step].runs, 1)
+
+	// It really runs again.
+	_, changes = observe(vertex(step, at(5), at(6)), false)
+	require.Empty(t, changes, "its result was there already")
+	require.Len(t, tr.vertices[step].runs, 2)
+
+	// The end of a source's first phase tells nothing of its result.
+	shown, changes = observe(vertex(source, at(0), at(1)), false)
+	require.Equal(t, 1, shown)
+	require.Empty(t, changes)
+
+	// What only an export does is shown.
+	shown, _ = observe(vertex(digest.FromString("exporting"), at(7), nil), true)
+	require.Equal(t, 1, shown)
+}
+
+func TestTrackerCachedAndFailed(t *testing.T) {
+	tr := newTracker(func(digest.Digest) bool { return true })
+	cached := vertex(step, at(0), at(0))
+	cached.Vertexes[0].Cached = true
+	fresh, changes := tr.observe(cached, false)
+	require.Len(t, fresh.Vertexes, 1)
+	require.Equal(t, []change{{vertex: step, done: true, cached: true}}, changes)
+	require.True(t, tr.vertices[step].cached)
+	require.Empty(t, tr.vertices[step].runs)
+	fresh, changes = tr.observe(cached, false)
+	require.Empty(t, fresh.Vertexes)
+	require.Empty(t, changes)
+
+	failed := vertex(source, at(0), at(1))
+	failed.Vertexes[0].Error = "exit code: 1"
+	fresh, changes = tr.observe(failed, false)
+	require.Len(t, fresh.Vertexes, 1, "the failure is shown")
+	require.Empty(t, changes)
+	require.False(t, tr.vertices[source].done)
+}
+
+func TestTrackerLogs(t *testing.T) {
+	tr := newTracker(func(digest.Digest) bool { return true })
+	logs := func(list ...*bkclient.VertexLog) int {
+		fresh, _ := tr.observe(&bkclient.SolveStatus{Logs: list}, false)
+		return len(fresh.Logs)
+	}
+	line := func(s float64, data string) *bkclient.VertexLog {
+		return &bkclient.VertexLog{Vertex: step, Data: []byte(data), Timestamp: *at(s)}
+	}
+	require.Equal(t, 2, logs(line(1, "one\r\ntw"), line(2, "o\nthree")))
+	require.Zero(t, logs(line(1, "one\r\ntw"), line(2, "o\nthree")), "replayed by another stream")
+	require.Equal(t, []string{"one", "two", "three"}, tr.logTail(step))
+	for i := range 100 {
+		require.Equal(t, 1, logs(line(float64(10+i), fmt.Sprintf("-%d\n", i))))
+	}
+	tail := tr.logTail(step)
+	require.Len(t, tail, tailLines)
+	require.Equal(t, "-99", tail[tailLines-1])
+	require.Empty(t, tr.logTail(source))
+}
+
+func TestUnion(t *testing.T) {
+	require.Zero(t, union(nil))
+	require.Equal(t, 6*time.Second, union([]execution{
+		{*at(10), *at(12)}, {*at(0), *at(3)}, {*at(1), *at(2)}, {*at(2), *at(4)}, {*at(4), *at(4)},
+	}))
+}
+
+func TestRetryable(t *testing.T) {
+	for _, tt := range []struct {
+		err                  error
+		retryable, transport bool
+	}{
+		{errors.New("exit code: 1"), false, false},
+		{status.Error(codes.Unavailable, "gone"), true, true},
+		{fmt.Errorf("solve: %w", status.Error(codes.Unavailable, "gone")), true, true},
+		{errors.New("rpc error: code = Unavailable desc = gone"), true, true},
+		{&net.OpError{Op: "dial", Err: errors.New("refused")}, true, true},
+		{status.Error(codes.InvalidArgument, "bad"), false, false},
+		{errors.New("push: unexpected status: 502 Bad Gateway"), true, false},
+		{errors.New("no such job abc"), true, false},
+		{errors.New("insufficient_scope: authorization failed"), false, false},
+	} {
+		require.Equal(t, tt.retryable, retryable(tt.err), tt.err)
+		require.Equal(t, tt.transport, transport(tt.err), tt.err)
+	}
+}
+
+func TestPlain(t *testing.T) {
+	inner := errors.New("failed to solve: rpc error: code = Unknown desc = exit code: 1")
+	err := plain(inner)
+	require.Equal(t, "exit code: 1", err.Error())
+	require.ErrorIs(t, err, inner)
+	other := errors.New("no route")
+	require.Same(t, other, plain(other))
+	require.Equal(t, "bad", plain(status.Error(codes.InvalidArgument, "bad")).Error())
+}
