@@ -169,13 +169,22 @@ func (s *solver) export(ctx context.Context, req exportRequest, observe func(*bk
 func (s *solver) exportCache(ctx context.Context, req exportRequest, observe func(*bkclient.SolveStatus)) error {
 	_, err := s.build(ctx, s.session, bkclient.SolveOpt{CacheExports: req.cacheTo}, observe, func(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
 		res := gateway.NewResult()
+		// The daemon wants a platform for each of several results, and takes any
+		// name for it.
+		named := exptypes.Platforms{}
 		for i, img := range req.images {
 			ref, err := s.ref(ctx, c, img.definition)
 			if err != nil {
 				return nil, err
 			}
 			res.AddRef(key(i), ref)
+			named.Platforms = append(named.Platforms, exptypes.Platform{ID: key(i), Platform: platforms.Normalize(img.platform)})
 		}
+		dt, err := json.Marshal(named)
+		if err != nil {
+			return nil, fmt.Errorf("encode platforms: %w", err)
+		}
+		res.AddMeta(exptypes.ExporterPlatformsKey, dt)
 		return res, nil
 	})
 	return err
