@@ -5,6 +5,9 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
 	"strings"
 
 	"github.com/moby/buildkit/solver/pb"
@@ -90,10 +93,18 @@ func readContent(ctx context.Context, dir string, r read, excludes []string) (co
 		return content{}, err
 	}
 	opt := &fsutil.FilterOpt{ExcludePatterns: excludes}
-	if p := strings.Trim(r.path, "/"); p != "" && p != "." {
-		opt.FollowPaths = []string{p}
-	} else {
+	start := ""
+	switch p := path.Clean(strings.Trim(r.path, "/")); {
+	case p == ".":
 		opt.IncludePatterns = r.includes
+	case isPlain(dir, p):
+		// Only what is below p is looked at: when thousands of targets copy a
+		// directory each, looking into their parent for each of them would take
+		// quadratic time.
+		opt.IncludePatterns = []string{p}
+		start = p
+	default:
+		opt.FollowPaths = []string{p}
 	}
 	files, err := fsutil.NewFilterFS(plain, opt)
 	if err != nil {
@@ -101,7 +112,7 @@ func readContent(ctx context.Context, dir string, r read, excludes []string) (co
 	}
 	var c content
 	h := sha256.New()
-	err = files.Walk(ctx, "", func(p string, e fs.DirEntry, err error) error {
+	err = files.Walk(ctx, start, func(p string, e fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
@@ -122,4 +133,20 @@ func readContent(ctx context.Context, dir string, r read, excludes []string) (co
 	}
 	c.key = fmt.Sprintf("%x", h.Sum(nil))
 	return c, nil
+}
+
+// isPlain reports whether p is the name of something below dir: no wildcard, no
+// symbolic link on the way.
+func isPlain(dir, p string) bool {
+	if strings.ContainsAny(p, `*?[\^`) {
+		return false
+	}
+	at := dir
+	for part := range strings.SplitSeq(p, "/") {
+		at = filepath.Join(at, part)
+		if info, err := os.Lstat(at); part == ".." || err != nil || info.Mode()&fs.ModeSymlink != 0 {
+			return false
+		}
+	}
+	return true
 }

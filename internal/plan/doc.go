@@ -5,10 +5,46 @@
 //	project ─► frontend ─► llbmerge ─► Build ─► partition ─► Plan
 //
 // "dbake plan" prints a Plan, "dbake build" executes it; both come from the same
-// functions, so what is shown is what is done. A Plan has a JSON form that can be
-// kept and built later: only the node and the order of each job are read back,
-// all else in it is for people.
+// functions, so what is shown is what is done.
 //
 // A job is what is placed on a node as one: a target with all its platforms, so
-// that one node exports the whole image.
+// that one node exports the whole image. The jobs of a node are cut into
+// partitions, each of which is submitted as one solve.
+//
+// # What is remembered of a step
+//
+// Digests in the merged graph depend on which targets are built together, since
+// local sources are widened to what all of them read. So steps are known to the
+// memory of nodes and to the cost history by names of their own:
+//
+//   - the operation: what the step and all below it do, whatever is in the files.
+//     Costs are kept by it;
+//   - the result: the operation with names, sizes, modes and times of the files
+//     that are read. An edited file changes the results of exactly the steps that
+//     read it and of those above them. What a node holds by this name is planned
+//     to cost nothing. Times are compared because reading every file would take
+//     longer than the answer is worth; a fresh checkout therefore looks new,
+//     although a node would find what it holds by content;
+//   - place and form: where in which Dockerfile the step stands, and what it does
+//     there apart from its inputs. They tell why a result is not held ([Why]).
+//
+// # What is not planned for
+//
+// A run can send the result of a target through a cache registry, but not that of a
+// single step from one node to another. Plans are made accordingly: a stage that
+// the targets of two nodes share is built on both, and results that only a
+// registry holds are not counted as there. With --cache-registry a run may
+// therefore end sooner than it was predicted to, never later for that reason.
+//
+// # The JSON form
+//
+// [File] is the form of a plan that is kept, with every field documented there;
+// "format": "dbake-plan" tells it from other JSON. Fields may be added, none
+// changes its meaning within a version. A plan that is built later ([File.Check],
+// [Build.Restore]) names the targets that were asked for, and is refused when the
+// definition of one of them has changed, when one was added or is gone, or when a
+// node is not there that has something to build. Dockerfiles and files may have
+// changed: a plan says where targets are built, in which order and together with
+// which, not what they are. All times, costs and reasons in it are for people, and
+// are found anew.
 package plan

@@ -52,7 +52,7 @@ func newDiagram(p *plan.Plan) *diagram {
 // nodeLabel, jobLabel and stageLabel return lines of text.
 func (d *diagram) nodeLabel(n int) []string {
 	s := d.plan.Shares[n]
-	return []string{fmt.Sprintf("%s: %d targets, ends at %s", d.plan.Nodes[n].Name, s.Jobs(), seconds(s.Finish))}
+	return []string{fmt.Sprintf("%s: %s, ends at %s", d.plan.Nodes[n].Name, count(s.Jobs(), "target"), seconds(s.Finish))}
 }
 
 func (d *diagram) jobLabel(j int) []string {
@@ -66,7 +66,7 @@ func (d *diagram) jobLabel(j int) []string {
 
 func (d *diagram) stageLabel(s int) []string {
 	stage := d.stages[s]
-	text := fmt.Sprintf("%s, %d steps", seconds(stage.Cost), stage.Steps)
+	text := fmt.Sprintf("%s, %s", seconds(stage.Cost), count(stage.Steps, "step"))
 	if len(stage.Nodes) > 1 {
 		text += fmt.Sprintf(", built on %d nodes", len(stage.Nodes))
 	}
@@ -185,5 +185,13 @@ func mermaidText(lines []string) string {
 
 // headline is the plan in one line.
 func headline(p *plan.Plan) string {
-	return fmt.Sprintf("%d targets on %d nodes: %s, lower bound %s (%s)", len(p.Jobs), len(p.Nodes), seconds(p.Makespan), seconds(p.Bound), p.Strategy)
+	return fmt.Sprintf("%s on %s: %s, lower bound %s (%s)", count(len(p.Jobs), "target"), count(len(p.Nodes), "node"), seconds(p.Makespan), seconds(p.Bound), p.Strategy)
+}
+
+// count is a number of things: "1 step", "2 steps".
+func count(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
 }

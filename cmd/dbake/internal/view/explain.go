@@ -78,7 +78,7 @@ func signed(d time.Duration) string {
 func Compare(w io.Writer, plans []*plan.Plan) error {
 	t := newTable(1, 2, 3, 4, 5, 6)
 	t.row("STRATEGY", "MAKESPAN", "GAP", "WORK", "DUPLICATED", "NODES USED", "EFFORT", "")
-	best := plans[0].Makespan
+	best, bound := plans[0].Makespan, bestBound(plans)
 	for _, p := range plans {
 		best = min(best, p.Makespan)
 	}
@@ -99,13 +99,13 @@ func Compare(w io.Writer, plans []*plan.Plan) error {
 		if p.Stopped {
 			note = join(note, "search cut short")
 		}
-		t.row(p.Strategy, seconds(p.Makespan), percent(gapOf(p)), seconds(p.Executed), seconds(p.Duplicated), strconv.Itoa(used), strconv.Itoa(p.Effort), note)
+		t.row(p.Strategy, seconds(p.Makespan), percent(gapOf(p.Makespan, bound)), seconds(p.Executed), seconds(p.Duplicated), strconv.Itoa(used), strconv.Itoa(p.Effort), note)
 	}
 	if err := t.write(w); err != nil {
 		return err
 	}
 	fmt.Fprintln(w)
-	paragraph(w, "  ", fmt.Sprintf("lower bound %s. GAP is how far the makespan is above it, DUPLICATED what is built on more than one node, EFFORT the number of tasks scheduled to find the plan.", seconds(bestBound(plans))))
+	paragraph(w, "  ", fmt.Sprintf("lower bound %s. GAP is how far the makespan is above it, DUPLICATED what is built on more than one node, EFFORT the number of tasks scheduled to find the plan.", seconds(bound)))
 	return nil
 }
 

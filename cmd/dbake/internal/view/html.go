@@ -96,7 +96,7 @@ func figures(p *plan.Plan) []figure {
 	list := []figure{
 		{"Makespan", seconds(p.Makespan), "predicted, strategy " + p.Strategy},
 		{"Lower bound", seconds(p.Bound), optimal},
-		{"Gap", percent(gapOf(p)), "no plan is better by more"},
+		{"Gap", percent(gapOf(p.Makespan, p.Bound)), "no plan is better by more"},
 	}
 	if p.Single > 0 && len(p.Nodes) > 1 {
 		note := p.SingleNode + " alone"
@@ -141,7 +141,7 @@ func (pg *page) chart(p *plan.Plan) {
 		lanes[lane] = append(lanes[lane], newBar(p, t, span, critical[i], why[[2]int{t.Step, t.Node}]))
 	}
 	for n, s := range p.Shares {
-		pg.Nodes[n].Note = fmt.Sprintf("%d targets in %d solves · %.0f%% warm · ends at %s", s.Jobs(), len(s.Partitions), 100*s.Warm, seconds(s.Finish))
+		pg.Nodes[n].Note = fmt.Sprintf("%s in %s · %.0f%% warm · ends at %s", count(s.Jobs(), "target"), count(len(s.Partitions), "solve"), 100*s.Warm, seconds(s.Finish))
 	}
 	step := tickStep(span)
 	for at := time.Duration(0); at <= span; at += step {

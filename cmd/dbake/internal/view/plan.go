@@ -71,9 +71,9 @@ func rebuild(j plan.JobPlan, node string) string {
 	case j.Warm == 0:
 		return fmt.Sprintf("all %d: %s", j.Steps, j.Why)
 	case j.Steps-j.Warm == j.Steps-j.First+1:
-		return fmt.Sprintf("%d of %d on: %s", j.First, j.Steps, j.Why)
+		return fmt.Sprintf("from step %d of %d: %s", j.First, j.Steps, j.Why)
 	}
-	return fmt.Sprintf("%d of %d, first %d: %s", j.Steps-j.Warm, j.Steps, j.First, j.Why)
+	return fmt.Sprintf("%d of %d, from step %d: %s", j.Steps-j.Warm, j.Steps, j.First, j.Why)
 }
 
 func planNodes(w io.Writer, p *plan.Plan) error {
@@ -192,17 +192,17 @@ func gap(p *plan.Plan) string {
 	case p.Proven:
 		return ", no plan is better"
 	case p.Bound > 0:
-		return fmt.Sprintf(", gap at most %s", percent(gapOf(p)))
+		return fmt.Sprintf(", gap at most %s", percent(gapOf(p.Makespan, p.Bound)))
 	}
 	return ""
 }
 
 // gapOf is makespan / lower bound - 1.
-func gapOf(p *plan.Plan) float64 {
-	if p.Bound <= 0 {
+func gapOf(makespan, bound time.Duration) float64 {
+	if bound <= 0 {
 		return 0
 	}
-	return float64(p.Makespan)/float64(p.Bound) - 1
+	return float64(makespan)/float64(bound) - 1
 }
 
 func percent(f float64) string { return fmt.Sprintf("%.1f%%", 100*f) }

@@ -1,0 +1,103 @@
+package plan
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// floors are the packages of the module from the bottom up: each imports only
+// packages of lower lines, those of its own directory, and itself. After "not:"
+// are modules that the packages of the line must not even reach.
+const floors = `
+compiler/ir
+compiler partition cachepolicy runtime/sched internal/cost internal/warm  not: github.com/moby/buildkit
+frontend llbmerge
+internal/plan
+runtime
+cmd/dbake bench
+`
+
+// alone are packages that import nothing of the module but their own directory.
+var alone = []string{"compiler/ir", "internal/cost", "internal/warm", "runtime/nodeset", "runtime/registry"}
+
+const module = "github.com/dbake/dbake/"
+
+func TestFloors(t *testing.T) {
+	type rules struct {
+		floor     int
+		forbidden []string
+	}
+	byFolder := map[string]rules{}
+	for i, line := range strings.Split(strings.TrimSpace(floors), "\n") {
+		folders, forbidden, _ := strings.Cut(line, "not:")
+		for _, f := range strings.Fields(folders) {
+			byFolder[f] = rules{floor: i, forbidden: strings.Fields(forbidden)}
+		}
+	}
+	// folderOf returns the line's entry that a package belongs to: the longest
+	// that it is, or is below of.
+	folderOf := func(pkg string) string {
+		for f := pkg; ; {
+			if _, ok := byFolder[f]; ok {
+				return f
+			}
+			i := strings.LastIndexByte(f, '/')
+			if i < 0 {
+				return ""
+			}
+			f = f[:i]
+		}
+	}
+
+	cmd := exec.Command("go", "list", "-json=ImportPath,Imports,Deps", "./...")
+	cmd.Dir = "../.."
+	out, err := cmd.Output()
+	require.NoError(t, err)
+	dec := json.NewDecoder(bytes.NewReader(out))
+	count := 0
+	for {
+		var p struct {
+			ImportPath    string
+			Imports, Deps []string
+		}
+		err := dec.Decode(&p)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		require.NoError(t, err)
+		pkg := strings.TrimPrefix(p.ImportPath, module)
+		folder := folderOf(pkg)
+		require.NotEmpty(t, folder, "%s is on no floor", pkg)
+		count++
+		for _, imported := range p.Imports {
+			other, ok := strings.CutPrefix(imported, module)
+			if !ok || folderOf(other) == folder {
+				continue
+			}
+			require.Less(t, byFolder[folderOf(other)].floor, byFolder[folder].floor, "%s imports %s", pkg, other)
+		}
+		for _, a := range alone {
+			if pkg != a && !strings.HasPrefix(pkg, a+"/") {
+				continue
+			}
+			for _, imported := range p.Imports {
+				if other, ok := strings.CutPrefix(imported, module); ok {
+					require.True(t, strings.HasPrefix(other+"/", a+"/"), "%s imports %s", pkg, other)
+				}
+			}
+		}
+		for _, mod := range byFolder[folder].forbidden {
+			for _, dep := range p.Deps {
+				require.False(t, dep == mod || strings.HasPrefix(dep, mod+"/"), "%s reaches %s", pkg, dep)
+			}
+		}
+	}
+	require.Greater(t, count, 10)
+}
