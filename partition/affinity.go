@@ -30,8 +30,20 @@ func (s affinity) Plan(ctx context.Context, p Problem, o Options) (Plan, error) 
 	if err != nil {
 		return Plan{}, fmt.Errorf("plan with %s: %w", s.Name(), err)
 	}
-	return r.finish(s.Name(), r.search(r.starts()))
+	best := r.search(r.starts())
+	if r.m.nn > smallNodes || r.m.nv > smallVertices || o.Previous != nil {
+		return r.finish(s.Name(), best)
+	}
+	best, proven := r.prove(best, o.budget()/4)
+	return r.finishProven(s.Name(), best, proven)
 }
+
+// Up to these sizes affinity also tries for a proof, see exact: branch and bound
+// sometimes finds what annealing missed, and a proven plan needs no second look.
+const (
+	smallNodes    = 4
+	smallVertices = 64
+)
 
 // start is a plan to begin from.
 type start struct {

@@ -22,11 +22,44 @@
 // [Plan], which carries assignment, schedule and lower bound. Strategies are looked
 // up by name; "affinity" is the one to use.
 //
+// [Explain] tells why a target is on its node and what each other node would cost;
+// [Schedule.CriticalPath] which tasks decide the makespan.
+//
+// # Strategies
+//
+//	single       all on the node that alone ends first
+//	round-robin  dealt out in turn
+//	random       seeded
+//	queue        an idle node takes the next target
+//	lpt          longest target first to the least loaded node, as if nothing were shared
+//	rendezvous   by hash of the base, with bounded load
+//	heft         earliest finish time, counting only what a node would have to add
+//	affinity     the best of these, annealed; see there
+//	exact        branch and bound; for small problems
+//
+// Strategies work on a canonical form of the problem: reordering or renaming nodes
+// and targets does not change the makespan. (round-robin, random and rendezvous
+// depend on order or names by nature.)
+//
 // # Invariants
 //
 // All functions are pure: no clock, no network, no goroutine that outlives its
 // call, no global state. Equal arguments give equal results, because search is
 // limited by work done ([Options.Budget]) and time limits come from the caller's
 // context only. A Problem is never modified. Makespans never fall below the bound.
-// Everything is safe for concurrent use.
+// Everything is safe for concurrent use. affinity and exact are never longer than
+// single, queue, lpt and heft.
+//
+// # Cost
+//
+// Predicting a schedule takes O((V + tasks) log tasks). heft looks at every node for
+// every target up to 64 nodes, beyond that at those that hold part of it and at the
+// least busy of each kind, so that it grows with the number of targets; 12,000
+// targets on 1,000 nodes take about a second.
+//
+// # Sources
+//
+// Graham 1969 (list scheduling, LPT); Topcuoglu, Hariri and Wu 2002 (HEFT); Giffler
+// and Thompson 1960 (active schedules); Kirkpatrick, Gelatt and Vecchi 1983
+// (annealing); Thaler and Ravishankar 1998 (rendezvous hashing).
 package partition

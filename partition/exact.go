@@ -44,19 +44,30 @@ func (s exact) Plan(ctx context.Context, p Problem, o Options) (Plan, error) {
 	if err != nil {
 		return Plan{}, fmt.Errorf("plan with %s: %w", s.Name(), err)
 	}
-	best := r.search(r.starts())
-	e := newBranching(r, best)
+	limit := o.Budget
+	if limit == 0 {
+		limit = exactBudget
+	}
+	best, proven := r.prove(r.search(r.starts()), limit)
+	return r.finishProven(s.Name(), best, proven)
+}
+
+// prove looks for a plan shorter than d, and reports whether there is none shorter
+// than the one it returns. It gives up after limit steps.
+func (r *run) prove(d *draft, limit int) (*draft, bool) {
+	e := newBranching(r, d, limit)
 	proven := e.solve()
 	r.steps += e.steps
-	plan, err := r.finish(s.Name(), e.best)
-	if err != nil {
-		return plan, err
-	}
-	if proven {
+	return e.best, proven
+}
+
+func (r *run) finishProven(name string, d *draft, proven bool) (Plan, error) {
+	plan, err := r.finish(name, d)
+	if err == nil && proven {
 		plan.Proven = true
 		plan.Bound.Max = plan.Schedule.Makespan
 	}
-	return plan, nil
+	return plan, err
 }
 
 type branching struct {
@@ -99,16 +110,13 @@ type branching struct {
 
 type item struct{ head, work, tail float64 }
 
-func newBranching(r *run, best *draft) *branching {
+func newBranching(r *run, best *draft, limit int) *branching {
 	m := r.m
 	e := &branching{
 		r: r, m: m, sim: newSimulator(m), best: best.clone(), missed: math.Inf(1),
-		limit: r.o.Budget, must: m.must(), roots: make([][]int32, m.nv), nodes: m.nn,
+		limit: limit, must: m.must(), roots: make([][]int32, m.nv), nodes: m.nn,
 		single: make([]bool, m.nv), exec: make([]uint32, m.nv), decided: make([]bool, m.nv),
 		first: make([]float64, m.nv), rest: make([]float64, m.nv),
-	}
-	if e.limit == 0 {
-		e.limit = exactBudget
 	}
 	e.upper, _ = e.sim.makespan(e.best)
 	for t, v := range m.root {
