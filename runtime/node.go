@@ -12,6 +12,8 @@ import (
 	"github.com/moby/buildkit/session/grpchijack"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/dbake/dbake/runtime/nodeset"
 )
@@ -24,7 +26,7 @@ const (
 	// after a ping failed that had pingTimeout to succeed: a machine that is
 	// starved for seconds is slow, not dead.
 	pingInterval = 5 * time.Second
-	pingTimeout  = 30 * time.Second
+	pingTimeout  = 60 * time.Second
 )
 
 // Pool is the set of BuildKit nodes that a command talks to, one connection each.
@@ -151,7 +153,9 @@ func (p *Pool) Close() error {
 func (n *node) ping(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, pingTimeout, fmt.Errorf("no answer within %s", pingTimeout))
 	defer cancel()
-	if _, err := n.client.ListWorkers(ctx); err != nil {
+	// Info costs the daemon nothing, where listing its workers would make it try
+	// out every platform again. A daemon too old to know it answers all the same.
+	if _, err := n.client.Info(ctx); err != nil && status.Code(err) != codes.Unimplemented {
 		if cause := context.Cause(ctx); cause != nil {
 			return cause
 		}
