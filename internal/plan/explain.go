@@ -86,12 +86,15 @@ func (p *Plan) Explain(ctx context.Context, b *Build, name string) (*Explanation
 	return e, nil
 }
 
-// maxReasons bounds the work of Reasons: each job is tried on many nodes.
-const maxReasons = 200
+// maxReasons bounds the work of Reasons, in tasks scheduled: it is about that of
+// the search for the plan.
+const maxReasons = 12_000_000
 
-// Reasons finds out why each job is on its node, unless there are too many of them.
+// Reasons finds out why each job is on its node. In very large plans that would take
+// too long, and there are no reasons.
 func (p *Plan) Reasons(ctx context.Context) error {
-	if len(p.Jobs) > maxReasons {
+	const alternatives = 32 // that are considered for each job, at most
+	if len(p.Jobs)*min(len(p.Nodes), alternatives)*len(p.Steps) > maxReasons {
 		return nil
 	}
 	for i := range p.Jobs {

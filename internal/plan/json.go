@@ -134,7 +134,10 @@ type FileStage struct {
 	Steps   int      `json:"steps"`
 	Cost    float64  `json:"cost_s"`
 	Targets []string `json:"targets"`
-	Nodes   []string `json:"nodes"`
+	// Nodes build it, each once; HeldBy need it, and hold it or what is made of
+	// it.
+	Nodes  []string `json:"nodes"`
+	HeldBy []string `json:"held_by,omitempty"`
 }
 
 // FileStep is a vertex of the merged graph. Sources (images, directories) are
@@ -200,7 +203,7 @@ func (p *Plan) File(request Request, definitions map[string]digest.Digest) *File
 		f.Targets = append(f.Targets, fj)
 	}
 	for _, s := range p.Stages {
-		f.Stages = append(f.Stages, FileStage{Name: s.Name, Steps: s.Steps, Cost: s.Cost.Seconds(), Targets: s.Jobs, Nodes: s.Nodes})
+		f.Stages = append(f.Stages, FileStage{Name: s.Name, Steps: s.Steps, Cost: s.Cost.Seconds(), Targets: s.Jobs, Nodes: append([]string{}, s.Nodes...), HeldBy: s.Held})
 	}
 	for _, s := range p.Steps {
 		fs := FileStep{

@@ -139,7 +139,8 @@ type Stage struct {
 	Steps int
 	Cost  time.Duration // of all its steps, at speed 1
 	Jobs  []string
-	Nodes []string // those that need it: each builds it once, or holds it
+	Nodes []string // those that build it, each once
+	Held  []string // those that need it and hold it, or what is made of it
 }
 
 // Make plans b on nodes. It needs no network.
@@ -367,17 +368,27 @@ func (p *Plan) partitions() {
 
 // stages gathers what several jobs share.
 func (p *Plan) stages(b *Build) {
+	type execution struct{ step, node int }
+	run := map[execution]bool{}
+	for _, t := range p.Schedule.Tasks {
+		if t.Kind == partition.Exec && int(t.Vertex) < len(p.Steps) && p.Steps[t.Vertex].Work {
+			run[execution{int(t.Vertex), int(t.Node)}] = true
+		}
+	}
 	for _, g := range b.Graph.Groups() {
 		jobs := p.Steps[g.Vertices[0]].Jobs
 		if len(jobs) < 2 {
 			continue
 		}
 		s := Stage{}
-		nodes := map[int]bool{}
+		var nodes []int
 		for _, j := range jobs {
 			s.Jobs = append(s.Jobs, p.Jobs[j].Name)
-			nodes[p.Jobs[j].Node] = true
+			nodes = append(nodes, p.Jobs[j].Node)
 		}
+		slices.Sort(nodes)
+		nodes = slices.Compact(nodes)
+		builds := map[int]bool{}
 		var dearest time.Duration = -1
 		for _, v := range g.Vertices {
 			step := p.Steps[v]
@@ -389,13 +400,20 @@ func (p *Plan) stages(b *Build) {
 			if step.Cost > dearest {
 				dearest, s.Name = step.Cost, step.Name
 			}
+			for _, n := range nodes {
+				if run[execution{v, n}] {
+					builds[n] = true
+				}
+			}
 		}
 		if s.Steps == 0 {
 			continue
 		}
-		for n := range p.Nodes {
-			if nodes[n] {
+		for _, n := range nodes {
+			if builds[n] {
 				s.Nodes = append(s.Nodes, p.Nodes[n].Name)
+			} else {
+				s.Held = append(s.Held, p.Nodes[n].Name)
 			}
 		}
 		p.Stages = append(p.Stages, s)

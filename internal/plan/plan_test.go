@@ -288,8 +288,13 @@ func TestSharesAndStages(t *testing.T) {
 
 	p = makePlan(t, project.prepare("app", "web"), "round-robin", holding("a", nil), holding("b", nil))
 	require.Equal(t, []string{"a", "b"}, p.Stages[0].Nodes)
+	require.Empty(t, p.Stages[0].Held)
 	require.GreaterOrEqual(t, p.Duplicated, p.Stages[0].Cost)
 	require.GreaterOrEqual(t, p.Makespan, p.Bound)
+
+	warm := makePlan(t, project.prepare(), "single", holding("a", project.prepare()))
+	require.Empty(t, warm.Stages[0].Nodes)
+	require.Equal(t, []string{"a"}, warm.Stages[0].Held)
 
 	require.NotEmpty(t, p.Critical)
 	last := p.Tasks[p.Critical[len(p.Critical)-1]]

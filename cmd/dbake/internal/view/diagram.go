@@ -3,6 +3,7 @@ package view
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/dbake/dbake/internal/plan"
@@ -14,8 +15,8 @@ type diagram struct {
 	plan   *plan.Plan
 	stages []plan.Stage
 	users  [][]int // by stage: indices of jobs
-	alone  [][]int // by node: stages that only this node builds
-	spread []int   // stages that several nodes build
+	alone  [][]int // by node: stages that only this node needs
+	spread []int   // stages that several nodes need
 	hot    []bool  // by job: it is why the build does not end sooner
 }
 
@@ -34,8 +35,8 @@ func newDiagram(p *plan.Plan) *diagram {
 			users = append(users, jobs[name])
 		}
 		d.users = append(d.users, users)
-		if len(s.Nodes) == 1 {
-			n := nodes[s.Nodes[0]]
+		if all := slices.Concat(s.Nodes, s.Held); len(all) == 1 {
+			n := nodes[all[0]]
 			d.alone[n] = append(d.alone[n], i)
 		} else {
 			d.spread = append(d.spread, i)

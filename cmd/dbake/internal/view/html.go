@@ -232,7 +232,7 @@ func (pg *page) tables(p *plan.Plan) {
 		}
 	}
 	for _, s := range p.Stages {
-		pg.Stages = append(pg.Stages, stageRow{s.Name, seconds(s.Cost), strconv.Itoa(s.Steps), strings.Join(s.Nodes, ", "), some(s.Jobs, 6)})
+		pg.Stages = append(pg.Stages, stageRow{s.Name, seconds(s.Cost), strconv.Itoa(s.Steps), builtOn(s, 60), some(s.Jobs, 6)})
 	}
 	rest, sum := 0, time.Duration(0)
 	for _, i := range p.Critical {

@@ -87,6 +87,24 @@ func planNodes(w io.Writer, p *plan.Plan) error {
 	return t.write(w)
 }
 
+// builtOn names the nodes that build a stage in at most n characters, or counts
+// them.
+func builtOn(s plan.Stage, n int) string {
+	names := func(list []string) string {
+		if text := strings.Join(list, ", "); len(text) <= n {
+			return text
+		}
+		return count(len(list), "node")
+	}
+	switch {
+	case len(s.Held) == 0:
+		return names(s.Nodes)
+	case len(s.Nodes) == 0:
+		return "held by " + names(s.Held)
+	}
+	return names(s.Nodes) + "; " + count(len(s.Held), "node") + " hold it"
+}
+
 // maxStages and maxPath bound the tables; the JSON form has all of it.
 const (
 	maxStages = 20
@@ -100,11 +118,7 @@ func planStages(w io.Writer, p *plan.Plan) error {
 		if i == maxStages {
 			break
 		}
-		on := strings.Join(s.Nodes, ", ")
-		if len(on) > 16 {
-			on = fmt.Sprintf("%d nodes", len(s.Nodes))
-		}
-		t.row(seconds(s.Cost), strconv.Itoa(s.Steps), on, ellipsis(some(s.Jobs, 3), 28), s.Name)
+		t.row(seconds(s.Cost), strconv.Itoa(s.Steps), builtOn(s, 16), ellipsis(some(s.Jobs, 3), 28), s.Name)
 	}
 	if len(p.Stages) == 0 {
 		fmt.Fprintln(w, "no two targets share a step")
@@ -165,13 +179,10 @@ func jobsOn(p *plan.Plan, t plan.Task) []string {
 
 func planTotals(w io.Writer, p *plan.Plan) {
 	paragraph(w, "  ", fmt.Sprintf("predicted makespan %s, lower bound %s%s; strategy %s", seconds(p.Makespan), seconds(p.Bound), gap(p), p.Strategy))
-	if len(p.Nodes) > 1 {
+	if len(p.Nodes) > 1 && p.Executed > 0 {
 		text := fmt.Sprintf("work %s, of which %s is done more than once", seconds(p.Executed), seconds(p.Duplicated))
-		switch {
-		case p.Single > 0 && p.Makespan > 0:
+		if p.Single > 0 && p.Makespan > 0 {
 			text += fmt.Sprintf("; %s alone would take %s, %.1f times as long", p.SingleNode, seconds(p.Single), float64(p.Single)/float64(p.Makespan))
-		case p.Single > 0:
-			text += fmt.Sprintf("; %s alone would take %s", p.SingleNode, seconds(p.Single))
 		}
 		paragraph(w, "  ", text)
 	}

@@ -42,7 +42,7 @@ func fixedPlan() *plan.Plan {
 			{Name: "docs", Node: 1, Done: 0, Steps: 2, Warm: 2, From: map[cost.Source]int{}},
 			{Name: "tool", Node: 1, Done: 12 * second, Own: 30 * second, Steps: 3, Warm: 1, From: map[cost.Source]int{cost.Similar: 2}, First: 2, FirstStep: 5, Why: plan.WhyCommand},
 		},
-		Stages: []plan.Stage{{Name: long, Steps: 1, Cost: 10 * second, Jobs: []string{"api", `web "<b>"`}, Nodes: []string{"small", "big"}}},
+		Stages: []plan.Stage{{Name: long, Steps: 1, Cost: 10 * second, Jobs: []string{"api", `web "<b>"`}, Nodes: []string{"small", "big"}}, {Name: "[base 2/2] RUN true", Steps: 2, Cost: second, Jobs: []string{"docs", "tool"}, Held: []string{"big"}}},
 		Steps: []plan.Step{
 			{Name: "[toolchain 1/2] FROM docker.io/library/debian:13", Kind: "image", Stage: "toolchain", Cost: second, Source: cost.Prior, Jobs: []int{0, 1}},
 			{Name: long, Kind: "exec", Stage: "toolchain", Work: true, Cost: 10 * second, Source: cost.Prior, Jobs: []int{0, 1, 3}},
