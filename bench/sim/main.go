@@ -82,7 +82,7 @@ func (f settings) compare(ctx context.Context, stdout, stderr io.Writer) error {
 	var rows []Row
 	for _, in := range instances {
 		for _, s := range strategies {
-			if s.Name() == "exact" && f.dir != "" && len(strategies) > 1 && len(in.Problem.Targets) > smallTargets {
+			if s.Name() == "exact" && len(strategies) > 1 && len(in.Problem.Targets) > smallTargets {
 				continue
 			}
 			row, plan, err := Measure(ctx, in, s, f.options)
@@ -107,7 +107,8 @@ func (f settings) compare(ctx context.Context, stdout, stderr io.Writer) error {
 	return f.print(rows, stdout, stderr)
 }
 
-// smallTargets is up to how many targets a comparison includes exact.
+// smallTargets is up to how many targets "all" includes exact, which takes minutes
+// on larger instances.
 const smallTargets = 12
 
 // try runs the plan under the conditions and returns the plan that resulted.

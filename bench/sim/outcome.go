@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/dbake/dbake/partition"
@@ -14,8 +15,8 @@ type Conditions struct {
 	// Errors draws a factor in [0.3, 3] for every vertex, by which its cost was
 	// misjudged when the plan was made; log-uniform.
 	Errors bool
-	// Lose takes the busiest node away when this share of the makespan has passed;
-	// 0 = never.
+	// Lose takes the busiest node that can be done without away when this share of
+	// the makespan has passed; 0 = never.
 	Lose float64
 	// Slow multiplies the time of transfers; 0 = 1.
 	Slow float64
@@ -71,17 +72,28 @@ func Try(p partition.Problem, plan partition.Plan, world World) (Outcome, error)
 // world is what the conditions make of a plan.
 func (c Conditions) world(p partition.Problem, plan partition.Plan, factor []float64) World {
 	w := World{Factor: factor, Slow: c.Slow}
-	if c.Lose > 0 && len(p.Nodes) > 1 {
-		busiest := 0
-		for n, load := range plan.Schedule.Nodes {
-			if load.Busy > plan.Schedule.Nodes[busiest].Busy {
-				busiest = n
-			}
-		}
+	if n := expendable(p, plan); c.Lose > 0 && n >= 0 {
 		at := time.Duration(c.Lose * float64(plan.Schedule.Makespan.Duration()))
-		w.Lost = []Loss{{partition.NodeID(busiest), at}}
+		w.Lost = []Loss{{n, at}}
 	}
 	return w
+}
+
+// expendable is the busiest node without which everything can still be built, -1 if
+// there is none.
+func expendable(p partition.Problem, plan partition.Plan) partition.NodeID {
+	best := partition.NodeID(-1)
+	for n, load := range plan.Schedule.Nodes {
+		if best >= 0 && load.Busy <= plan.Schedule.Nodes[best].Busy {
+			continue
+		}
+		rest := p
+		rest.Nodes = slices.Delete(slices.Clone(p.Nodes), n, n+1)
+		if _, err := partition.LowerBound(rest); err == nil {
+			best = partition.NodeID(n)
+		}
+	}
+	return best
 }
 
 // resulting is the plan that a run amounted to, as one for p: targets where they
