@@ -94,7 +94,7 @@ func Dot(w io.Writer, p *plan.Plan) error {
 	d := newDiagram(p)
 	var b strings.Builder
 	fmt.Fprintf(&b, "digraph plan {\n  rankdir=LR;\n  label=%s;\n", dotText([]string{headline(p)}))
-	b.WriteString("  node [fontname=\"sans-serif\", fontsize=11, style=filled];\n  edge [color=\"#8a8f98\"];\n")
+	b.WriteString("  graph [fontname=\"sans-serif\", fontsize=12];\n  node [fontname=\"sans-serif\", fontsize=11, style=filled];\n  edge [fontname=\"sans-serif\", fontsize=10, color=\"#8a8f98\"];\n")
 	stage := func(indent string, s int) {
 		fmt.Fprintf(&b, "%ss%d [shape=ellipse, fillcolor=\"#d7f0e6\", color=\"#1b8a6b\", label=%s];\n", indent, s, dotText(d.stageLabel(s)))
 	}
