@@ -143,11 +143,15 @@ type Stage struct {
 	Held  []string // those that need it and hold it, or what is made of it
 }
 
-// Make plans b on nodes. It needs no network.
+// Make plans b on nodes. It needs no network. Unless opts say which plan was the
+// previous one, it is taken from what the nodes hold.
 func Make(ctx context.Context, b *Build, nodes []Node, strategy partition.Strategy, opts partition.Options) (*Plan, error) {
 	problem, err := b.problem(nodes)
 	if err != nil {
 		return nil, err
+	}
+	if opts.Previous == nil {
+		opts.Previous = b.previous(nodes)
 	}
 	made, err := strategy.Plan(ctx, problem, opts)
 	if err != nil {

@@ -509,3 +509,28 @@ func TestUnplaceable(t *testing.T) {
 	require.ErrorContains(t, err, "docker-bake.hcl:")
 	require.ErrorContains(t, err, "linux/s390x")
 }
+
+// After a run each node holds what it built. An edited file moves no target that
+// does not read it.
+func TestAnEditMovesNothingElse(t *testing.T) {
+	project := newProject(t, shop)
+	b := project.prepare()
+	before := makePlan(t, b, "affinity", holding("a", nil), holding("b", nil), holding("c", nil))
+	nodes := slices.Clone(before.Nodes)
+	for _, task := range before.Schedule.Tasks {
+		for _, d := range b.Held([]digest.Digest{b.Graph.Vertices[task.Vertex].Digest}) {
+			nodes[task.Node].Holds[d] = true
+		}
+	}
+	for _, file := range []string{"app/main.c", "web/main.c", "docs/index.md"} {
+		project.write(file, "edited: "+file)
+		after := makePlan(t, project.prepare(), "affinity", nodes...)
+		for i, j := range after.Jobs {
+			if j.First == 0 {
+				require.Equal(t, before.Jobs[i].Node, j.Node, "%s after an edit of %s", j.Name, file)
+			} else {
+				require.Equal(t, WhyFiles, j.Why, "%s is rebuilt where it was built", j.Name)
+			}
+		}
+	}
+}
