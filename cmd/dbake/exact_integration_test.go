@@ -1,0 +1,583 @@
+//go:build integration
+
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/containerd/platforms"
+	bkclient "github.com/moby/buildkit/client"
+	"github.com/moby/buildkit/exporter/containerimage/exptypes"
+	gateway "github.com/moby/buildkit/frontend/gateway/client"
+	"github.com/moby/buildkit/solver/pb"
+	"github.com/rogpeppe/go-internal/txtar"
+	"github.com/stretchr/testify/require"
+	"github.com/tonistiigi/fsutil"
+	"golang.org/x/crypto/ssh/agent"
+
+	"github.com/dbake/dbake/compiler/ir"
+	"github.com/dbake/dbake/runtime/registry"
+)
+
+// printed is what --print tells of a target, as far as the tests use it.
+type printed struct {
+	Context    string
+	Contexts   map[string]string
+	Dockerfile string
+	Args       map[string]string
+	Labels     map[string]string
+	Target     string
+}
+
+// describe returns the resolved targets of a project.
+func (w *world) describe(dir string, n int) map[string]printed {
+	w.t.Helper()
+	r := w.run(dir, append([]string{"build", "--print"}, w.on(n)...)...)
+	require.Zero(w.t, r.status, r.stderr)
+	var p struct{ Target map[string]printed }
+	require.NoError(w.t, json.Unmarshal([]byte(r.stdout), &p))
+	return p.Target
+}
+
+// plainBuild builds one target as buildctl does: the node's own Dockerfile frontend,
+// one solve for the target and one for each target that it links to.
+func plainBuild(t *testing.T, addr, dir string, targets map[string]printed, name string) (digest string) {
+	t.Helper()
+	c, err := bkclient.New(t.Context(), addr)
+	require.NoError(t, err)
+	defer c.Close()
+
+	mounts := map[string]fsutil.FS{}
+	mount := func(name, path string) {
+		m, err := fsutil.NewFS(path)
+		require.NoError(t, err)
+		mounts[name] = m
+	}
+	var solve func(ctx context.Context, gw gateway.Client, name string) (*gateway.Result, error)
+	requests := map[string]gateway.SolveRequest{}
+	var prepare func(name string)
+	prepare = func(name string) {
+		target := targets[name]
+		local := filepath.Join(dir, target.Context)
+		dockerfile := filepath.Join(local, target.Dockerfile)
+		mount(name+".context", local)
+		mount(name+".dockerfile", filepath.Dir(dockerfile))
+		attrs := map[string]string{
+			"contextkey": name + ".context", "dockerfilekey": name + ".dockerfile",
+			"filename": filepath.Base(dockerfile),
+		}
+		if target.Target != "" {
+			attrs["target"] = target.Target
+		}
+		for k, v := range target.Args {
+			attrs["build-arg:"+k] = v
+		}
+		for k, v := range target.Labels {
+			attrs["label:"+k] = v
+		}
+		for k, v := range target.Contexts {
+			switch link, ok := strings.CutPrefix(v, "target:"); {
+			case ok:
+				prepare(link)
+				attrs["context:"+k] = "input:" + k
+			case strings.Contains(v, "://"):
+				attrs["context:"+k] = v
+			default:
+				mount(name+"."+k, filepath.Join(dir, v))
+				attrs["context:"+k] = "local:" + name + "." + k
+			}
+		}
+		requests[name] = gateway.SolveRequest{Frontend: "dockerfile.v0", FrontendOpt: attrs, FrontendInputs: map[string]*pb.Definition{}}
+	}
+	prepare(name)
+	solve = func(ctx context.Context, gw gateway.Client, name string) (*gateway.Result, error) {
+		req := requests[name]
+		for _, k := range ir.SortedKeys(targets[name].Contexts) {
+			link, ok := strings.CutPrefix(targets[name].Contexts[k], "target:")
+			if !ok {
+				continue
+			}
+			res, err := solve(ctx, gw, link)
+			if err != nil {
+				return nil, err
+			}
+			st, err := res.Ref.ToState()
+			if err != nil {
+				return nil, err
+			}
+			def, err := st.Marshal(ctx)
+			if err != nil {
+				return nil, err
+			}
+			req.FrontendInputs[k] = def.ToPB()
+			metadata, err := json.Marshal(map[string][]byte{exptypes.ExporterImageConfigKey: res.Metadata[exptypes.ExporterImageConfigKey]})
+			if err != nil {
+				return nil, err
+			}
+			req.FrontendOpt["input-metadata:"+k] = string(metadata)
+		}
+		return gw.Solve(ctx, req)
+	}
+	opt := bkclient.SolveOpt{
+		LocalMounts: mounts, FrontendAttrs: map[string]string{},
+		Exports: []bkclient.ExportEntry{{Type: bkclient.ExporterImage, Attrs: map[string]string{"rewrite-timestamp": "true"}}},
+	}
+	// The exporter looks at the request of the build for the source date epoch.
+	for k, v := range requests[name].FrontendOpt {
+		if strings.HasPrefix(k, "build-arg:") {
+			opt.FrontendAttrs[k] = v
+		}
+	}
+	resp, err := c.Build(t.Context(), opt, "", func(ctx context.Context, gw gateway.Client) (*gateway.Result, error) {
+		return solve(ctx, gw, name)
+	}, nil)
+	require.NoError(t, err, name)
+	return resp.ExporterResponse[exptypes.ExporterImageDigestKey]
+}
+
+// project writes the files of a txtar archive to a directory.
+func project(t *testing.T, archive string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for _, f := range txtar.Parse([]byte(archive)).Files {
+		name := filepath.Join(dir, f.Name)
+		require.NoError(t, os.MkdirAll(filepath.Dir(name), 0o755))
+		require.NoError(t, os.WriteFile(name, f.Data, 0o644))
+	}
+	return dir
+}
+
+const library = `
+-- docker-bake.hcl --
+variable "EPOCH" { default = "1700000000" }
+group "default" { targets = ["reader", "writer", "shelf", "index", "tiny"] }
+target "_common" {
+  args   = { SOURCE_DATE_EPOCH = EPOCH, EDITION = "second \"revised\"", EMPTY = "" }
+  attest = ["type=provenance,disabled=true"]
+  output = ["type=image,rewrite-timestamp=true"]
+  labels = { "org.example.title" = "it's \"quoted\" = odd", "org.example.empty" = "" }
+}
+target "reader" {
+  inherits   = ["_common"]
+  dockerfile = "docker/Dockerfile"
+  target     = "reader"
+}
+target "writer" {
+  inherits   = ["_common"]
+  dockerfile = "docker/Dockerfile"
+  target     = "writer"
+  args       = { EDITION = "third" }
+}
+target "shelf" {
+  inherits = ["_common"]
+  context  = "shelf"
+  contexts = { books = "books", reader = "target:reader", tools = "docker-image://busybox:1" }
+}
+target "index" {
+  inherits = ["_common"]
+  context  = "shelf"
+  dockerfile = "Dockerfile.index"
+  contexts = { shelf = "target:shelf", base = "target:writer" }
+}
+target "tiny" {
+  inherits = ["_common"]
+  context  = "books"
+  dockerfile = "../docker/Dockerfile.tiny"
+}
+-- .dockerignore --
+**/*.secret
+notes
+-- docker/Dockerfile --
+# syntax=docker/dockerfile:1
+ARG BASE=busybox
+FROM ${BASE}:1 AS common
+ARG EDITION=first
+ARG UNUSED
+ENV EDITION=${EDITION} \
+    WHERE=/srv/${EDITION:+books}
+LABEL edition="${EDITION}" org.example.title="replaced" multi="one \
+two"
+WORKDIR /srv
+COPY . .
+RUN <<EOT
+set -e
+find . -type f | sort > /list
+echo "$EDITION" >> /list
+EOT
+FROM common AS reader
+USER 1000:1000
+EXPOSE 80/tcp 53/udp
+ENTRYPOINT ["/bin/busybox", "cat"]
+CMD ["/list"]
+HEALTHCHECK --interval=5s CMD test -f /list
+VOLUME /data
+STOPSIGNAL SIGINT
+FROM common AS build
+COPY --chmod=0600 --chown=7:7 books/one.txt /out/one
+ADD books/two.txt /out/
+RUN --mount=type=bind,source=books,target=/b --mount=type=cache,target=/c cat /b/*.txt | tee /out/all > /c/all
+FROM busybox:1 AS writer
+ONBUILD RUN echo built on > /onbuild
+SHELL ["/bin/busybox", "sh", "-c"]
+COPY --from=build --link /out /out
+RUN echo $((6 * 7)) > /answer
+-- docker/Dockerfile.tiny --
+FROM scratch
+ARG SOURCE_DATE_EPOCH
+COPY --exclude=two.txt *.txt /
+-- books/one.txt --
+one
+-- books/two.txt --
+two
+-- books/hidden.secret --
+hidden
+-- notes --
+not sent
+-- shelf/Dockerfile --
+FROM tools AS t
+RUN --mount=from=books,target=/books cp /books/one.txt /one
+FROM reader
+USER root
+COPY --from=t /one /srv/one
+COPY --from=books two.txt /srv/
+RUN id > /who; cat /list >> /who
+-- shelf/Dockerfile.index --
+FROM base
+COPY --from=shelf /who /who
+`
+
+// TestImagesAreThoseOfBuildKit compares the images that two nodes make together
+// with those that the Dockerfile frontend of one fresh node makes of the same
+// targets.
+func TestImagesAreThoseOfBuildKit(t *testing.T) {
+	w := newWorld(t, 2)
+	dirs := map[string]string{"storefront": storefront(t), "library": project(t, library)}
+	ours := map[string]map[string]string{}
+	targets := map[string]map[string]printed{}
+	for _, name := range ir.SortedKeys(dirs) {
+		metadata := filepath.Join(t.TempDir(), "metadata.json")
+		r := w.build(dirs[name], 2, "--metadata-file", metadata)
+		require.Zero(t, r.status, r.stderr)
+		ours[name] = digests(t, metadata)
+		targets[name] = w.describe(dirs[name], 2)
+	}
+	require.Len(t, ours["storefront"], 19)
+	require.Len(t, ours["library"], 5)
+	w.renew(1)
+	for _, name := range ir.SortedKeys(ours) {
+		for _, target := range ir.SortedKeys(ours[name]) {
+			require.Equal(t, plainBuild(t, w.addrs[0], dirs[name], targets[name], target), ours[name][target], "%s: %s", name, target)
+		}
+	}
+}
+
+const vault = `
+-- docker-bake.hcl --
+group "default" { targets = ["file", "env", "without"] }
+target "_" {
+  args   = { NONCE = "%[1]s" }
+  output = ["type=local,dest=out"]
+}
+target "file" {
+  inherits = ["_"]
+  secret   = ["id=token,src=%[2]s"]
+  ssh      = ["default=%[3]s"]
+}
+target "env" {
+  inherits = ["_"]
+  secret   = ["id=token,env=CANARY"]
+  output   = ["type=local,dest=out-env"]
+}
+target "without" {
+  inherits = ["_"]
+  output   = ["type=local,dest=out-without"]
+}
+-- Dockerfile --
+FROM busybox:1 AS look
+ARG NONCE
+RUN --mount=type=secret,id=token --mount=type=ssh \
+    mkdir /found; \
+    if [ -f /run/secrets/token ]; then sha256sum < /run/secrets/token | cut -d' ' -f1 > /found/token; fi; \
+    if [ -S "$SSH_AUTH_SOCK" ]; then echo yes > /found/agent; fi; \
+    echo $NONCE > /found/nonce
+FROM scratch
+COPY --from=look /found /
+`
+
+// TestSecretsStayApart has two targets that mean different things by one secret,
+// and one that declares nothing: each sees its own, and no value is found in
+// anything that is printed or kept.
+func TestSecretsStayApart(t *testing.T) {
+	w := newWorld(t, 2)
+	socket := startAgent(t)
+	fileValue, envValue := "canary-4f1c in a file", "canary-4f1c in the environment"
+	secret := filepath.Join(t.TempDir(), "token")
+	require.NoError(t, os.WriteFile(secret, []byte(fileValue), 0o600))
+	dir := project(t, fmt.Sprintf(vault, "1", secret, socket))
+	home := t.TempDir()
+	w.home = home
+
+	var printed []string
+	for _, args := range [][]string{
+		{"plan"},
+		{"plan", "--format", "json"},
+		{"build", "--print"},
+		{"--debug", "build", "--progress", "plain", "--metadata-file", filepath.Join(home, "metadata.json")},
+		{"build", "--progress", "rawjson", "--set", "*.args.NONCE=2"},
+	} {
+		cmd := w.command(dir, append(append(args, w.on(2)...), grants(args, dir, secret, socket)...)...)
+		cmd.Env = append(cmd.Env, "CANARY="+envValue)
+		out, err := cmd.CombinedOutput()
+		require.NoError(t, err, "%v\n%s", args, out)
+		printed = append(printed, string(out))
+	}
+	read := func(name string) string {
+		dt, err := os.ReadFile(filepath.Join(dir, name))
+		require.NoError(t, err)
+		return strings.TrimSpace(string(dt))
+	}
+	sum := func(s string) string {
+		h := sha256.Sum256([]byte(s))
+		return hex.EncodeToString(h[:])
+	}
+	require.Equal(t, sum(fileValue), read("out/token"))
+	require.Equal(t, sum(envValue), read("out-env/token"))
+	require.NoFileExists(t, filepath.Join(dir, "out-without", "token"))
+	require.Equal(t, "yes", read("out/agent"))
+	require.NoFileExists(t, filepath.Join(dir, "out-env", "agent"))
+	require.NoFileExists(t, filepath.Join(dir, "out-without", "agent"))
+
+	for _, out := range printed {
+		require.NotContains(t, out, "canary-4f1c")
+	}
+	for _, root := range []string{home, w.state, dir} {
+		require.NoError(t, filepath.WalkDir(root, func(name string, entry fs.DirEntry, err error) error {
+			if err != nil || !entry.Type().IsRegular() {
+				return nil // nodes are at work: files go
+			}
+			dt, err := os.ReadFile(name)
+			if err == nil && strings.Contains(string(dt), "canary-4f1c") {
+				t.Errorf("a secret is in %s", name)
+			}
+			return nil
+		}))
+	}
+}
+
+// grants are the flags by which a build may use what the project asks for.
+func grants(args []string, dir, secret, agent string) []string {
+	list := []string{}
+	for _, a := range args {
+		if a == "build" {
+			for _, name := range []string{"out", "out-env", "out-without"} {
+				list = append(list, "--allow", "fs.write="+filepath.Join(dir, name))
+			}
+			list = append(list, "--allow", "fs.read="+secret, "--allow", "ssh", "--allow", "fs.read="+filepath.Dir(agent))
+		}
+	}
+	return list
+}
+
+const slow = `
+-- docker-bake.hcl --
+variable "DBAKE_REGISTRY" { default = "" }
+group "default" { targets = ["t"] }
+target "t" {
+  name       = "t${i}"
+  matrix     = { i = [0, 1, 2, 3, 4, 5, 6, 7] }
+  args       = { I = "${i}" }
+  tags       = ["${DBAKE_REGISTRY}/slow/t${i}:1"]
+  output     = ["type=image,push=true"]
+}
+-- Dockerfile --
+FROM busybox:1
+ARG I
+RUN echo started $I && sleep 2 && echo $I > /i
+RUN sleep 1 && echo again >> /i
+`
+
+// TestNodeKilled kills a node's daemon in the middle of a step.
+func TestNodeKilled(t *testing.T) {
+	w := newWorld(t, 3)
+	dir := project(t, slow)
+	cmd := w.command(dir, append([]string{"build", "--progress", "plain"}, w.on(3)...)...)
+	stderr, err := cmd.StderrPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	shown := awaitNode(t, stderr, "n2")
+	require.NoError(t, syscall.Kill(daemon(t, filepath.Join(w.state, "nodes", "n2")), syscall.SIGKILL))
+	rest := readAll(t, stderr)
+	_ = cmd.Wait() // the status is looked at below
+	require.Zero(t, cmd.ProcessState.ExitCode(), "%s%s", shown, rest)
+	require.Contains(t, rest, "[n2] lost: ")
+	require.Contains(t, rest, "8 of 8 targets built")
+	for i := range 8 {
+		_, err := registryClient(t).Config(t.Context(), fmt.Sprintf("%s/slow/t%d:1", w.registry, i), platforms.DefaultSpec())
+		require.NoError(t, err)
+		require.Regexp(t, fmt.Sprintf(`(?m)^t%d +n[13] +built|^t%d +n2 +built`, i, i), rest)
+	}
+}
+
+const several = `
+-- docker-bake.hcl --
+variable "DBAKE_REGISTRY" { default = "" }
+group "default" { targets = ["a", "b"] }
+target "a" {
+  no-cache = true
+  tags     = ["${DBAKE_REGISTRY}/several/a:1"]
+  output   = ["type=image,push=true", "type=oci,dest=a.tar", "type=oci,tar=false,dest=layout", "type=local,dest=a"]
+  cache-to = ["type=local,dest=cache,mode=max"]
+}
+target "b" {
+  no-cache = true
+  contexts = { base = "target:a" }
+  dockerfile-inline = "FROM base\nRUN echo b > /b\n"
+  output   = ["type=tar,dest=b.tar", "type=docker,dest=b-docker.tar"]
+}
+target "c" {
+  contexts = { base = "oci-layout://layout:1" }
+  dockerfile-inline = "FROM base\nRUN test -f /two && echo c > /c\n"
+  output   = ["type=local,dest=c"]
+}
+target "d" {
+  cache-from = ["type=local,src=cache", "type=local,src=nowhere"]
+  output     = ["type=local,dest=d"]
+}
+-- Dockerfile --
+FROM busybox:1
+RUN echo one > /one
+RUN echo two > /two
+`
+
+// TestOutputsAndStores writes several outputs of steps that ignore the cache, each
+// of which runs once nevertheless, and reads layouts and caches in directories back.
+func TestOutputsAndStores(t *testing.T) {
+	w := newWorld(t, 1)
+	dir := project(t, several)
+	w.renew(1)
+	for run := 1; run <= 2; run++ {
+		r := w.build(dir, 1, "--allow", "fs.write="+dir)
+		require.Zero(t, r.status, r.stderr)
+		require.Equal(t, 3*run, runSteps(t, w.addrs, "RUN"), r.stderr)
+	}
+	for _, name := range []string{"a.tar", "a/two", "layout/index.json", "b.tar", "b-docker.tar", "cache/index.json"} {
+		require.FileExists(t, filepath.Join(dir, name))
+	}
+	before := listing(t, filepath.Join(dir, "layout"), filepath.Join(dir, "cache"))
+
+	w.renew(1)
+	r := w.build(dir, 1, "--allow", "fs.write="+dir, "d")
+	require.Zero(t, r.status, r.stderr)
+	require.Zero(t, runSteps(t, w.addrs, "RUN"), r.stderr)
+	require.FileExists(t, filepath.Join(dir, "d", "two"))
+	require.Contains(t, r.stderr, "WARNING: cache in "+filepath.Join(dir, "nowhere")+" is not used: there is none")
+	require.NoDirExists(t, filepath.Join(dir, "nowhere"))
+
+	r = w.build(dir, 1, "--allow", "fs.write="+dir, "c")
+	require.Zero(t, r.status, r.stderr)
+	require.FileExists(t, filepath.Join(dir, "c", "c"))
+	require.Equal(t, before, listing(t, filepath.Join(dir, "layout"), filepath.Join(dir, "cache")), "what is only read stays as it is")
+}
+
+// listing names all files below some directories.
+func listing(t *testing.T, dirs ...string) []string {
+	t.Helper()
+	var list []string
+	for _, dir := range dirs {
+		require.NoError(t, filepath.WalkDir(dir, func(name string, _ fs.DirEntry, err error) error {
+			list = append(list, name)
+			return err
+		}))
+	}
+	return list
+}
+
+// daemon returns the process of the node whose directory is given.
+func daemon(t *testing.T, dir string) int {
+	t.Helper()
+	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	require.NoError(t, err)
+	for _, f := range files {
+		dt, err := os.ReadFile(f)
+		if err != nil {
+			continue // it has ended
+		}
+		if args := strings.Split(string(dt), "\x00"); filepath.Base(args[0]) == "buildkitd" && strings.Contains(string(dt), dir+"/") {
+			pid, err := strconv.Atoi(filepath.Base(filepath.Dir(f)))
+			require.NoError(t, err)
+			return pid
+		}
+	}
+	require.Fail(t, "no daemon runs in "+dir)
+	return 0
+}
+
+var startedOn = regexp.MustCompile(`(?m)^#(\d+) \[(n\d+) [^\n]*RUN echo started`)
+
+// awaitNode reads until a step that prints has begun on the node.
+func awaitNode(t *testing.T, r io.Reader, node string) string {
+	t.Helper()
+	var seen []byte
+	buf := make([]byte, 4096)
+	for {
+		for _, m := range startedOn.FindAllSubmatch(seen, -1) {
+			if string(m[2]) == node && regexp.MustCompile(`(?m)^#`+string(m[1])+` [\d.]+ started`).Match(seen) {
+				return string(seen)
+			}
+		}
+		n, err := r.Read(buf)
+		seen = append(seen, buf[:n]...)
+		require.NoError(t, err, "%s", seen)
+	}
+}
+
+func readAll(t *testing.T, r io.Reader) string {
+	t.Helper()
+	dt, err := io.ReadAll(r)
+	require.NoError(t, err)
+	return string(dt)
+}
+
+func registryClient(t *testing.T) *registry.Client {
+	c := registry.New(registry.Options{})
+	t.Cleanup(c.Close)
+	return c
+}
+
+// startAgent serves an ssh agent without keys and returns its socket.
+func startAgent(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "agent") // the name of a socket is short
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
+	l, err := net.Listen("unix", filepath.Join(dir, "s"))
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = l.Close() }) // ends the loop below
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				_ = agent.ServeAgent(agent.NewKeyring(), conn) // ends with the connection
+			}()
+		}
+	}()
+	return filepath.Join(dir, "s")
+}
