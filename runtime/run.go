@@ -175,6 +175,10 @@ func (r *run) run(ctx context.Context, open func(context.Context, *nodeRun) erro
 		for _, held := range n.held {
 			close(held)
 		}
+		r.workers.Go(func() error {
+			n.daemon.end()
+			return nil
+		})
 	}
 	r.pump(&r.workers)
 	res := r.result(finish)
@@ -198,7 +202,7 @@ func (r *run) open(ctx context.Context, n *node, nr *nodeRun) error {
 		return err
 	}
 	maps.Copy(offer.stores, r.caches.stores)
-	s := &solver{node: n, services: offer, sharedKey: in.SharedKey, imports: r.caches.imports, entitlements: r.Entitlements}
+	s := &solver{node: n, life: ctx, services: offer, sharedKey: in.SharedKey, imports: r.caches.imports, entitlements: r.Entitlements}
 	if s.session, nr.stop, err = n.openSession(ctx, in.SharedKey, offer.attachables(nil)); err != nil {
 		return err
 	}

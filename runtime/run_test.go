@@ -193,6 +193,8 @@ func (n *fakeNode) ping(context.Context) error {
 	}
 }
 
+func (n *fakeNode) end() {}
+
 func (n *fakeNode) evaluate(ctx context.Context, p partition, observe func(*bkclient.SolveStatus), evaluated func(), release <-chan struct{}) error {
 	defer n.enter()()
 	for _, dt := range p.joined.Def {

@@ -51,12 +51,17 @@ type daemon interface {
 	exportCache(ctx context.Context, req exportRequest, observe func(*bkclient.SolveStatus)) error
 	// ping reports whether the node answers.
 	ping(ctx context.Context) error
+	// end lets go of what evaluate keeps from one call to the next, and waits.
+	end()
 }
 
 // solver is a daemon over one session.
 type solver struct {
 	*node
 	session *session.Session
+	// life ends when the node is given up.
+	life        context.Context
+	evaluations evaluations
 	// imports is the same union for every solve of the run: a vertex keeps the
 	// cache sources that it had when it was first looked up, so a solve with
 	// fewer of them would make its neighbours miss.
@@ -76,25 +81,6 @@ type partition struct {
 	// single holds one definition for each unit, for nodes without that op.
 	joined *pb.Definition
 	single []*pb.Definition
-}
-
-// evaluate implements daemon. The results are held so that exports of the same
-// digests are answered from memory: a step that ignores the cache would otherwise
-// run once more for each of them.
-func (s *solver) evaluate(ctx context.Context, p partition, observe func(*bkclient.SolveStatus), evaluated func(), release <-chan struct{}) error {
-	_, err := s.build(ctx, s.session, bkclient.SolveOpt{}, observe, func(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
-		if err := s.evaluateAll(ctx, c, p); err != nil {
-			return nil, err
-		}
-		evaluated()
-		select {
-		case <-release:
-			return gateway.NewResult(), nil
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		}
-	})
-	return err
 }
 
 // evaluateAll runs every step of p: in one solve, or in one for each unit where
