@@ -122,6 +122,18 @@ func (n *node) probe(ctx context.Context) error {
 	for _, p := range workers[0].Platforms {
 		n.info.Platforms = append(n.info.Platforms, platforms.Normalize(p))
 	}
+	if len(n.info.Spec.Platforms) > 0 {
+		// What the user says of a node counts, as with buildx: it may be meant
+		// for less than it can do, or be able to do more than it knows.
+		n.info.Platforms = nil
+		for _, name := range n.info.Spec.Platforms {
+			p, err := platforms.Parse(name)
+			if err != nil {
+				return fmt.Errorf("platform %q: %w", name, err)
+			}
+			n.info.Platforms = append(n.info.Platforms, platforms.Normalize(p))
+		}
+	}
 	// Daemons before 0.11 do not implement Info; its absence is no failure.
 	if info, err := n.client.Info(ctx); err == nil {
 		n.info.Version = info.BuildkitVersion.Version

@@ -79,6 +79,7 @@ func plainBuild(t *testing.T, addr, dir string, targets map[string]printed, name
 		attrs := map[string]string{
 			"contextkey": name + ".context", "dockerfilekey": name + ".dockerfile",
 			"filename": filepath.Base(dockerfile),
+			"cmdline":  "", // a "# syntax=" line is not followed: the node has its own frontend
 		}
 		if target.Target != "" {
 			attrs["target"] = target.Target
@@ -491,6 +492,63 @@ func TestOutputsAndStores(t *testing.T) {
 	require.Zero(t, r.status, r.stderr)
 	require.FileExists(t, filepath.Join(dir, "c", "c"))
 	require.Equal(t, before, listing(t, filepath.Join(dir, "layout"), filepath.Join(dir, "cache")), "what is only read stays as it is")
+}
+
+const twice = `
+-- docker-bake.hcl --
+variable "REGISTRY" { default = "" }
+variable "PUSH" { default = "" }
+group "default" { targets = ["app", "after"] }
+target "app" {
+  platforms   = ["linux/arm64", "linux/amd64"]
+  args        = { SOURCE_DATE_EPOCH = "1700000000", REGISTRY = REGISTRY }
+  tags        = ["${REGISTRY}/twice/app:${PUSH}", "${REGISTRY}/twice/other:${PUSH}"]
+  annotations = ["index:org.example.a=1", "manifest:org.example.b=2"]
+  attest      = ["type=provenance,disabled=true"]
+  output      = ["type=image,push=true,rewrite-timestamp=true"]
+  cache-to    = ["type=local,dest=cache"]
+}
+target "after" {
+  depends-on        = ["app"]
+  dockerfile-inline = "FROM ${REGISTRY}/library/busybox:1\nRUN true\n"
+  output            = ["type=cacheonly"]
+}
+-- Dockerfile --
+ARG REGISTRY
+FROM ${REGISTRY}/library/busybox:1
+ARG TARGETARCH
+RUN echo $TARGETARCH > /arch
+`
+
+// TestPlatformsOfSeveralNodes builds a target whose platforms no node offers alone:
+// each node pushes its part, and the index is the one that a node makes which
+// offers both. (The programs of the base are those of this machine throughout.)
+func TestPlatformsOfSeveralNodes(t *testing.T) {
+	w := newWorld(t, 2)
+	dir := project(t, twice)
+	build := func(push string, nodes ...string) result {
+		args := []string{"build", "--progress", "plain", "--var", "REGISTRY=" + w.registry, "--var", "PUSH=" + push,
+			"--metadata-file", push + ".json", "--allow", "fs.write=" + dir}
+		return w.run(dir, append(args, nodes...)...)
+	}
+	r := build("two", "--nodes", "x="+w.addrs[0]+",platforms=linux/amd64", "--nodes", "y="+w.addrs[1]+",platforms=linux/arm64")
+	require.Zero(t, r.status, r.stderr)
+	r = build("one", "--nodes", "x="+w.addrs[0]+",platforms=linux/amd64;linux/arm64")
+	require.Zero(t, r.status, r.stderr)
+	one, two := digests(t, filepath.Join(dir, "one.json")), digests(t, filepath.Join(dir, "two.json"))
+	require.NotEmpty(t, two["app"])
+	require.Equal(t, one["app"], two["app"])
+	for _, name := range []string{"app", "other"} {
+		_, desc, err := registryClient(t).Manifest(t.Context(), w.registry+"/twice/"+name+":two")
+		require.NoError(t, err)
+		require.Equal(t, two["app"], desc.Digest.String())
+	}
+	require.FileExists(t, filepath.Join(dir, "cache", "index.json"))
+
+	r = build("none", "--nodes", "x="+w.addrs[0]+",platforms=linux/amd64", "--nodes", "y="+w.addrs[1]+",platforms=linux/arm64",
+		"--set", "app.output=type=oci,dest=app.tar")
+	require.Equal(t, 1, r.status)
+	require.Contains(t, r.stderr, "target app: an output of type oci needs all platforms on one node")
 }
 
 // listing names all files below some directories.
