@@ -388,12 +388,15 @@ func (r *run) writeOutputs(p *partitionRun, u sched.UnitID, outs []output, m *ex
 	if len(outs) == 0 && len(req.cacheTo) == 0 {
 		return nil
 	}
-	observe := func(st *bkclient.SolveStatus) { r.messages <- statusMessage{node: p.node, status: st, export: true} }
 	if len(outs) == 0 {
-		_, err := p.node.export(p.ctx, req, observe)
+		_, err := p.node.export(p.ctx, req, r.observeExport(p.node, job.Name))
 		return err
 	}
 	for i, out := range outs {
+		observe := r.observeExport(p.node, job.Name)
+		if len(outs) > 1 {
+			observe = r.observeExport(p.node, fmt.Sprintf("%s, output %d", job.Name, i+1))
+		}
 		one := req
 		one.entry = &out.entry
 		if i > 0 {
@@ -415,6 +418,14 @@ func (r *run) writeOutputs(p *partitionRun, u sched.UnitID, outs []output, m *ex
 		}
 	}
 	return nil
+}
+
+// observeExport returns what takes the status of one export in.
+func (r *run) observeExport(n *nodeRun, name string) func(*bkclient.SolveStatus) {
+	own := ownVertices{name: name, ids: map[digest.Digest]digest.Digest{}}
+	return func(st *bkclient.SolveStatus) {
+		r.messages <- statusMessage{node: n, status: own.rename(st), export: true}
+	}
 }
 
 // exportRequest returns what all outputs of a job have in common.

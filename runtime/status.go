@@ -160,3 +160,51 @@ func (t *tracker) logTail(d digest.Digest) []string {
 	}
 	return lines
 }
+
+// ownVertices tells the vertices of one export from those of all others. A node
+// names what an exporter does after the session and the exporter's number, which
+// are the same in each of them.
+type ownVertices struct {
+	name string
+	ids  map[digest.Digest]digest.Digest
+}
+
+// exporting begins the names of vertices that are an exporter's work.
+const exporting = "exporting "
+
+// rename returns st with the exporter's vertices under names and digests of their
+// own.
+func (o *ownVertices) rename(st *bkclient.SolveStatus) *bkclient.SolveStatus {
+	out := &bkclient.SolveStatus{}
+	id := func(d digest.Digest) digest.Digest {
+		if own, ok := o.ids[d]; ok {
+			return own
+		}
+		return d
+	}
+	for _, v := range st.Vertexes {
+		if strings.HasPrefix(v.Name, exporting) {
+			o.ids[v.Digest] = digest.FromString(o.name + "\x00" + v.Digest.String())
+			c := *v
+			c.Digest, c.Name = o.ids[v.Digest], v.Name+" ("+o.name+")"
+			v = &c
+		}
+		out.Vertexes = append(out.Vertexes, v)
+	}
+	for _, s := range st.Statuses {
+		c := *s
+		c.Vertex = id(s.Vertex)
+		out.Statuses = append(out.Statuses, &c)
+	}
+	for _, l := range st.Logs {
+		c := *l
+		c.Vertex = id(l.Vertex)
+		out.Logs = append(out.Logs, &c)
+	}
+	for _, w := range st.Warnings {
+		c := *w
+		c.Vertex = id(w.Vertex)
+		out.Warnings = append(out.Warnings, &c)
+	}
+	return out
+}

@@ -118,6 +118,36 @@ func TestTrackerLogs(t *testing.T) {
 	require.Empty(t, tr.logTail(source))
 }
 
+// TestOwnVertices keeps exports apart whose vertices have one digest.
+func TestOwnVertices(t *testing.T) {
+	shared := digest.FromString("exporter of the session")
+	message := func() []*bkclient.SolveStatus {
+		return []*bkclient.SolveStatus{
+			{Vertexes: []*bkclient.Vertex{{Digest: shared, Name: "exporting to image"}, {Digest: step, Name: "RUN exporting"}}},
+			{
+				Statuses: []*bkclient.VertexStatus{{ID: "pushing layers", Vertex: shared}, {ID: "x", Vertex: step}},
+				Logs:     []*bkclient.VertexLog{{Vertex: shared}}, Warnings: []*bkclient.VertexWarning{{Vertex: shared}},
+			},
+		}
+	}
+	seen := map[digest.Digest]bool{}
+	for _, name := range []string{"a", "b"} {
+		own := ownVertices{name: name, ids: map[digest.Digest]digest.Digest{}}
+		list := message()
+		first, second := own.rename(list[0]), own.rename(list[1])
+		v := first.Vertexes[0]
+		require.Equal(t, "exporting to image ("+name+")", v.Name)
+		require.False(t, seen[v.Digest])
+		seen[v.Digest] = true
+		require.Equal(t, list[0].Vertexes[1], first.Vertexes[1])
+		require.Equal(t, v.Digest, second.Statuses[0].Vertex)
+		require.Equal(t, step, second.Statuses[1].Vertex)
+		require.Equal(t, v.Digest, second.Logs[0].Vertex)
+		require.Equal(t, v.Digest, second.Warnings[0].Vertex)
+		require.Equal(t, message(), list, "the message is as it was")
+	}
+}
+
 func TestUnion(t *testing.T) {
 	require.Zero(t, union(nil))
 	require.Equal(t, 6*time.Second, union([]execution{
