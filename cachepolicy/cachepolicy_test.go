@@ -111,15 +111,26 @@ export registry,ignore-error=true,TAILdbake-api-9697d54d,registry.insecure=true 
 		},
 		{
 			// Numbers follow the units, not the nodes: 7 comes before 3.
-			name: "a cluster on several nodes has a ref for each, and reads what another number of nodes wrote",
+			name: "a cluster on several nodes has a ref for each, which become one; that one is read, and not the parts",
 			in: Input{Repo: repo, Units: build("api", "web"), Clusters: []Cluster{cluster("api", "web")}, Nodes: nodes("api=7 web=3"), Fleet: 8,
 				Known: map[string][]string{repo.Name: {"dbake-" + api + "-2", "dbake-" + api, "dbake-" + api + "-0"}}},
 			want: `
 import registry,ref=r:5000/team/cache:dbake-api-9697d54d [cluster] the cache of cluster api-9697d54d
-import registry,ref=r:5000/team/cache:dbake-api-9697d54d-0 [cluster] the cache of cluster api-9697d54d
-import registry,ref=r:5000/team/cache:dbake-api-9697d54d-2 [cluster] the cache of cluster api-9697d54d
 export registry,ignore-error=true,TAILdbake-api-9697d54d-0 on 7 of api [cluster-node] the cluster is built on 2 nodes, and an export replaces its ref
 export registry,ignore-error=true,TAILdbake-api-9697d54d-1 on 3 of web [cluster-node] the cluster is built on 2 nodes, and an export replaces its ref
+join r:5000/team/cache:dbake-api-9697d54d of r:5000/team/cache:dbake-api-9697d54d-0, r:5000/team/cache:dbake-api-9697d54d-1 [join] 2 parts, 0 records together
+no import registry r:5000/team/cache:dbake-api-9697d54d-0 [joined] the ref of cluster api-9697d54d holds all its parts
+no import registry r:5000/team/cache:dbake-api-9697d54d-2 [joined] the ref of cluster api-9697d54d holds all its parts
+`,
+		},
+		{
+			name: "where parts were never joined, as this machine may not write, all are read",
+			in: Input{Repo: repo, Units: build("api", "web"), Clusters: []Cluster{cluster("api", "web")}, Nodes: nodes("api=0 web=0"), Fleet: 2,
+				Known: map[string][]string{repo.Name: {"dbake-" + api + "-1", "dbake-" + api + "-0"}}},
+			want: `
+import registry,ref=r:5000/team/cache:dbake-api-9697d54d-0 [cluster] the cache of cluster api-9697d54d
+import registry,ref=r:5000/team/cache:dbake-api-9697d54d-1 [cluster] the cache of cluster api-9697d54d
+export registry,ignore-error=true,TAILdbake-api-9697d54d on 0 of api, web [cluster] one export for 2 units
 `,
 		},
 		{
@@ -262,6 +273,7 @@ warning [target-part] target app is built on 2 nodes and exports its cache to od
 			want: `
 export registry,ignore-error=true,TAILdbake-api-9697d54d-0 on 0 of api [cluster-node] the cluster is built on 2 nodes, and an export replaces its ref
 export registry,ignore-error=true,TAILdbake-api-9697d54d-1 on 1 of web [cluster-node] the cluster is built on 2 nodes, and an export replaces its ref
+join r:5000/team/cache:dbake-api-9697d54d of r:5000/team/cache:dbake-api-9697d54d-0, r:5000/team/cache:dbake-api-9697d54d-1 [join] 2 parts, 0 records together
 export registry,mode=max,ref=r/c on 0 with api [target] cache-to of target api
 export local,dest=d/ on 0 with api [target] cache-to of target api
 export registry,ref=r/c:latest on 1 with web [target] cache-to of target web

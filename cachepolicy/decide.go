@@ -52,6 +52,7 @@ type decider struct {
 	slugs    map[string]bool        // of the units
 	imported map[string]ir.CacheEntry
 	siblings int
+	complete bool // the registry has the ref of every cluster of this build
 	policy   Policy
 }
 
@@ -114,6 +115,7 @@ type candidate struct {
 	target  string // whose cache-from it is
 	cluster string // whose ref in Repo it is
 	part    bool   // a part of a target's own cache
+	joined  bool   // a part of a cluster whose ref holds all parts
 	absent  bool   // the registry was asked and does not have it
 	guessed bool   // the registry was not asked
 }
@@ -138,6 +140,9 @@ var importRules = []struct {
 	{"absent", true, func(_ *decider, c candidate) string {
 		return when(c.absent, "the registry does not have it yet")
 	}},
+	{"joined", true, func(_ *decider, c candidate) string {
+		return when(c.joined, "the ref of cluster "+c.cluster+" holds all its parts")
+	}},
 	{"target-part", false, func(_ *decider, c candidate) string {
 		return when(c.part, "target "+c.target+" was exported by several nodes")
 	}},
@@ -149,6 +154,9 @@ var importRules = []struct {
 			return "the cache of cluster " + c.cluster + ", if it exists: the registry's tags are not known"
 		}
 		return "the cache of cluster " + c.cluster
+	}},
+	{"complete", true, func(d *decider, _ candidate) string {
+		return when(d.complete, "every cluster of this build has a ref of its own")
 	}},
 	{"limit", true, func(d *decider, _ candidate) string {
 		return when(d.siblings >= d.limits.Siblings, fmt.Sprintf("%d refs of other sets of targets are imported already", d.siblings))
@@ -260,12 +268,19 @@ func (d *decider) repoCandidates() []candidate {
 	tags, asked := d.tags(d.in.Repo.Name)
 	var own, near, far []candidate
 	seen := map[string]bool{}
+	whole := map[string]bool{} // clusters with a ref that is no part
+	for _, c := range d.clusters {
+		// Where the whole is too large to be joined, a ref for it is an old one.
+		whole[c.Name()] = slices.Contains(tags, d.in.Repo.tag(c.Name(), -1)) && d.records(c.Units) <= d.limits.Records
+	}
+	d.complete = !slices.ContainsFunc(d.clusters, func(c Cluster) bool { return !whole[c.Name()] })
 	for _, tag := range tags {
 		cluster, ok := d.in.Repo.cutTag(tag)
 		if !ok {
 			continue
 		}
 		c := candidate{entry: ref(tag), cluster: cluster}
+		c.joined = whole[cluster] && tag != d.in.Repo.tag(cluster, -1)
 		switch {
 		case d.names[cluster]:
 			seen[cluster] = true
@@ -352,6 +367,7 @@ func (d *decider) clusterExports() {
 		}
 		name := built.Name()
 		parts := cutCluster(&d.in, built, d.limits.Records)
+		first := len(d.policy.Exports)
 		for i, p := range parts {
 			p.partly = len(built.Units) < len(c.Units)
 			tag := d.in.Repo.tag(name, i)
@@ -360,7 +376,40 @@ func (d *decider) clusterExports() {
 			}
 			d.clusterExport(p, tag)
 		}
+		d.join(name, parts, d.policy.Exports[first:])
 	}
+}
+
+// join decides whether the parts of a cluster become one ref: when all of them are
+// written, and are together within what an importer reads.
+func (d *decider) join(name string, parts []*part, exports []Export) {
+	if len(parts) < 2 || len(exports) < len(parts) {
+		return
+	}
+	var units []ir.UnitID
+	for _, p := range parts {
+		units = append(units, p.units...)
+	}
+	records := d.records(units)
+	if records > d.limits.Records {
+		return
+	}
+	j := Join{Ref: d.in.Repo.Name + ":" + d.in.Repo.tag(name, -1), Reason: fmt.Sprintf("%s, %s together", count(len(parts), "part"), count(records, "record"))}
+	for _, x := range exports {
+		j.Parts = append(j.Parts, x.Entry.Attrs["ref"])
+	}
+	d.policy.Joins = append(d.policy.Joins, j)
+}
+
+// records is the number of records that units have together.
+func (d *decider) records(units []ir.UnitID) int {
+	seen := map[int]bool{}
+	for _, u := range units {
+		for _, v := range d.in.Records[u] {
+			seen[v] = true
+		}
+	}
+	return len(seen)
 }
 
 func (d *decider) clusterExport(p *part, tag string) {

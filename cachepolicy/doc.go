@@ -23,6 +23,12 @@
 //     Hence: few references, and none that is known to be absent.
 //   - An import of type registry is known by its ref alone (cmKey); of two
 //     entries with one ref and other attributes the first counts.
+//   - What a vertex found in one cache names its result there and nowhere else: the
+//     vertex after it is looked up under that name only (solver/combinedcache.go,
+//     solver/cachemanager.go, getID). Of two caches imported side by side, the
+//     second is of no use behind a step that the first one had. Hence: the parts
+//     of a cluster are joined to one cache, and where that exists nothing else is
+//     imported for it.
 //   - An import that fails costs one line in the progress and the hits it would
 //     have given, nothing else.
 //   - An importer reads at most 1 MiB of manifest and of config

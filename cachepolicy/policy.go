@@ -75,6 +75,8 @@ type Policy struct {
 	// Exports are one solve each, on the part's node, of exactly its units: at
 	// the earliest when those are done, and none waits for another.
 	Exports []Export
+	// Joins are done when the exports they name are written.
+	Joins []Join
 	// TargetExports go with the export solve of the target on that node.
 	TargetExports []TargetExport
 	// Skipped is what was considered and left out.
@@ -99,6 +101,15 @@ type Export struct {
 	Entry   ir.CacheEntry
 	Rule    string
 	Reason  string
+}
+
+// Join makes one cache of the parts of a cluster. A step that was found in one
+// cache is of no help to find the next one in another, so importing parts beside
+// each other misses what is in the middle of a part.
+type Join struct {
+	Ref    string
+	Parts  []string
+	Reason string
 }
 
 // TargetExport is a cache that a target asks to write.
@@ -156,6 +167,9 @@ func (p *Policy) String() string {
 	}
 	for _, e := range p.Exports {
 		fmt.Fprintf(&b, "export %s on %d of %s [%s] %s\n", entryString(e.Entry), e.Node, joinUnits(e.Units), e.Rule, e.Reason)
+	}
+	for _, j := range p.Joins {
+		fmt.Fprintf(&b, "join %s of %s [join] %s\n", j.Ref, strings.Join(j.Parts, ", "), j.Reason)
 	}
 	for _, e := range p.TargetExports {
 		fmt.Fprintf(&b, "export %s on %d with %s [%s] %s\n", entryString(e.Entry), e.Node, joinUnits(e.Units), e.Rule, e.Reason)

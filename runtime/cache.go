@@ -56,6 +56,9 @@ func decideCaches(b *Build) (caches, error) {
 	if c.imports, c.stores, c.warnings, err = localImports(p.ImportEntries(), b.Dir); err != nil {
 		return caches{}, err
 	}
+	for _, w := range p.Warnings {
+		c.warnings = append(c.warnings, w.Text)
+	}
 	for _, e := range p.TargetExports {
 		if e.Entry, err = localExport(e.Entry, b.Dir); err != nil {
 			return caches{}, fmt.Errorf("target %s: %w", e.Target, err)
@@ -67,8 +70,9 @@ func decideCaches(b *Build) (caches, error) {
 	return c, nil
 }
 
-// exports decides which node writes which cluster, from where units were built.
-func (c *caches) exports(r *run, finish sched.Finish) []cachepolicy.Export {
+// decideExports decides which node writes which cluster, from where units were
+// built.
+func (c *caches) decideExports(r *run, finish sched.Finish) cachepolicy.Policy {
 	in := c.input
 	in.Nodes = map[ir.UnitID]int{}
 	for u, o := range finish.Outcomes {
@@ -79,8 +83,7 @@ func (c *caches) exports(r *run, finish sched.Finish) []cachepolicy.Export {
 			in.Nodes[unit.ID] = int(o.Node)
 		}
 	}
-	p := cachepolicy.Decide(in)
-	return p.Exports
+	return cachepolicy.Decide(in)
 }
 
 // exportCaches writes the shared caches, all at once. A cache that cannot be
@@ -90,9 +93,9 @@ func (r *run) exportCaches(ctx context.Context, finish sched.Finish) error {
 		return nil
 	}
 	var eg errgroup.Group
-	exports := r.caches.exports(r, finish)
-	errs := make([]error, len(exports))
-	for i, x := range exports {
+	policy := r.caches.decideExports(r, finish)
+	errs := make([]error, len(policy.Exports))
+	for i, x := range policy.Exports {
 		n := r.nodes[x.Node]
 		if n.lost != nil {
 			continue
@@ -123,7 +126,13 @@ func (r *run) exportCaches(ctx context.Context, finish sched.Finish) error {
 		})
 	}
 	r.pump(&eg)
-	return errors.Join(errs...)
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	if err := r.joinCaches(ctx, policy.Joins); err != nil {
+		r.caches.warnings = append(r.caches.warnings, err.Error())
+	}
+	return nil
 }
 
 // endWith returns a context that has the values of ctx and ends with either.

@@ -3,11 +3,11 @@ package plan
 import (
 	"github.com/dbake/dbake/cachepolicy"
 	"github.com/dbake/dbake/compiler/ir"
-	"github.com/dbake/dbake/llbmerge"
 )
 
 // Caches returns what the cache policy decides from, as far as it is known before
-// a node is chosen. Units are in one cluster when they share a RUN step: unlike
+// a node is chosen. Units are in one cluster when they share a step, so that what
+// stands behind a shared step is in the same cache as the step itself. Unlike
 // predicted costs, that is the same in every run.
 func (b *Build) Caches(repo cachepolicy.Repo) cachepolicy.Input {
 	in := cachepolicy.Input{Repo: repo, Records: map[ir.UnitID][]int{}}
@@ -22,7 +22,7 @@ func (b *Build) Caches(repo cachepolicy.Repo) cachepolicy.Input {
 		}
 	}
 	in.Clusters = cachepolicy.Group(ids, in.Records, func(v int) bool {
-		return b.Graph.Vertices[v].Kind == llbmerge.KindExec
+		return b.Graph.Vertices[v].Kind.IsStep()
 	})
 	return in
 }

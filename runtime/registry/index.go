@@ -1,7 +1,6 @@
 package registry
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -11,9 +10,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
-	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
@@ -267,25 +264,4 @@ func platformKey(p *ocispec.Platform) string {
 		return ""
 	}
 	return platforms.FormatAll(platforms.Normalize(*p))
-}
-
-// push writes a manifest under a reference.
-func (c *Client) push(ctx context.Context, ref string, desc ocispec.Descriptor, data []byte) error {
-	p, err := c.resolver().Pusher(ctx, ref)
-	if err != nil {
-		return fail(ctx, "write", ref, err)
-	}
-	w, err := p.Push(ctx, desc)
-	if errdefs.IsAlreadyExists(err) {
-		return nil
-	}
-	if err != nil {
-		return fail(ctx, "write", ref, err)
-	}
-	defer w.Close()
-	err = content.Copy(ctx, w, bytes.NewReader(data), desc.Size, desc.Digest)
-	if err != nil && !errdefs.IsAlreadyExists(err) {
-		return fail(ctx, "write", ref, err)
-	}
-	return nil
 }

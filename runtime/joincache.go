@@ -1,0 +1,109 @@
+package runtime
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	cacheimport "github.com/moby/buildkit/cache/remotecache/v1"
+	cacheimporttypes "github.com/moby/buildkit/cache/remotecache/v1/types"
+	digest "github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/specs-go"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/dbake/dbake/cachepolicy"
+	"github.com/dbake/dbake/runtime/registry"
+)
+
+// maxCacheConfig is the largest list of records that a BuildKit importer reads
+// (cache/remotecache/import.go).
+const maxCacheConfig = 1 << 20
+
+// joinCache makes one cache of several in the same repository. Their layers stay
+// where they are; only the list of records is written anew.
+func joinCache(ctx context.Context, c *registry.Client, j cachepolicy.Join) error {
+	chains := cacheimport.NewCacheChains()
+	for _, ref := range j.Parts {
+		if err := readCache(ctx, c, ref, chains); err != nil {
+			return err
+		}
+	}
+	config, layers, err := chains.Marshal(ctx)
+	if err != nil {
+		return fmt.Errorf("join caches: %w", err)
+	}
+	dt, err := json.Marshal(config)
+	if err != nil {
+		return fmt.Errorf("encode cache %s: %w", j.Ref, err)
+	}
+	if len(dt) > maxCacheConfig {
+		return nil // the parts can be read, the whole could not
+	}
+	m := ocispecs.Manifest{
+		Versioned: specs.Versioned{SchemaVersion: 2},
+		MediaType: ocispecs.MediaTypeImageManifest,
+		Config:    ocispecs.Descriptor{MediaType: cacheimporttypes.CacheConfigMediaTypeV0, Digest: digest.FromBytes(dt), Size: int64(len(dt))},
+	}
+	for _, l := range config.Layers {
+		pair, ok := layers[l.Blob]
+		if !ok {
+			return fmt.Errorf("join caches: layer %s is in no part", l.Blob)
+		}
+		m.Layers = append(m.Layers, pair.Descriptor)
+	}
+	if err := c.Push(ctx, j.Ref, m.Config, dt); err != nil {
+		return err
+	}
+	if dt, err = json.Marshal(m); err != nil {
+		return fmt.Errorf("encode cache %s: %w", j.Ref, err)
+	}
+	return c.Push(ctx, j.Ref, ocispecs.Descriptor{MediaType: m.MediaType, Digest: digest.FromBytes(dt), Size: int64(len(dt))}, dt)
+}
+
+// readCache adds the records of a cache to chains.
+func readCache(ctx context.Context, c *registry.Client, ref string, chains *cacheimport.CacheChains) error {
+	dt, _, err := c.Manifest(ctx, ref)
+	if err != nil {
+		return err
+	}
+	var m ocispecs.Manifest
+	if err := json.Unmarshal(dt, &m); err != nil {
+		return fmt.Errorf("decode cache %s: %w", ref, err)
+	}
+	if m.Config.MediaType != cacheimporttypes.CacheConfigMediaTypeV0 {
+		return fmt.Errorf("%s is no cache: its config is %q", ref, m.Config.MediaType)
+	}
+	layers := cacheimport.DescriptorProvider{}
+	for _, l := range m.Layers {
+		layers[l.Digest] = cacheimport.DescriptorProviderPair{Descriptor: l}
+	}
+	if dt, err = c.Blob(ctx, ref, m.Config, maxCacheConfig); err != nil {
+		return err
+	}
+	if err := cacheimport.Parse(dt, layers, chains); err != nil {
+		return fmt.Errorf("decode cache %s: %w", ref, err)
+	}
+	return nil
+}
+
+// joinCaches joins the parts of clusters that several nodes wrote. Where this
+// machine cannot do it the parts remain, and are read side by side.
+func (r *run) joinCaches(ctx context.Context, joins []cachepolicy.Join) error {
+	if len(joins) == 0 {
+		return nil
+	}
+	creds, err := registry.DockerCredentials(r.Inputs.Env["DOCKER_CONFIG"])
+	if err != nil {
+		return err
+	}
+	c := registry.New(registry.Options{Credentials: creds})
+	defer c.Close()
+	var errs []error
+	for _, j := range joins {
+		if err := joinCache(ctx, c, j); err != nil {
+			errs = append(errs, fmt.Errorf("join the caches of %s: %w", j.Ref, err))
+		}
+	}
+	return errors.Join(errs...)
+}
