@@ -45,7 +45,7 @@ type bakeRun struct {
 
 // TestBakefiles runs every case of testdata/bakefiles. A new case is a new folder.
 func TestBakefiles(t *testing.T) {
-	folders, err := filepath.Glob("testdata/bakefiles/*/case.json")
+	folders, err := filepath.Glob("../testdata/bakefiles/*/case.json")
 	require.NoError(t, err)
 	require.NotEmpty(t, folders)
 	for _, file := range folders {

@@ -15,7 +15,7 @@ import (
 
 // seed adds the contents of the files of the conformance cases that match.
 func seed(f *testing.F, pattern string) {
-	for _, p := range []string{"testdata/bakefiles/*/files/", "testdata/bakefiles/*/files/*/"} {
+	for _, p := range []string{"../testdata/bakefiles/*/files/", "../testdata/bakefiles/*/files/*/"} {
 		names, err := filepath.Glob(p + pattern)
 		require.NoError(f, err)
 		for _, name := range names {
