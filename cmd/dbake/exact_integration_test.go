@@ -53,101 +53,106 @@ func (w *world) describe(dir string, n int) map[string]printed {
 	return p.Target
 }
 
-// plainBuild builds one target as buildctl does: the node's own Dockerfile frontend,
-// one solve for the target and one for each target that it links to.
+// plainBuild builds one target as buildctl does: by the node's own Dockerfile
+// frontend, in a build of its own, inside those of the targets that it links to.
 func plainBuild(t *testing.T, addr, dir string, targets map[string]printed, name string) (digest string) {
 	t.Helper()
 	c, err := bkclient.New(t.Context(), addr)
 	require.NoError(t, err)
 	defer c.Close()
+	b := plainBuilder{t: t, client: c, dir: dir, targets: targets}
+	export := bkclient.ExportEntry{Type: bkclient.ExporterImage, Attrs: map[string]string{"rewrite-timestamp": "true"}}
+	resp, err := b.build(t.Context(), name, func(context.Context, *gateway.Result) error { return nil }, export)
+	require.NoError(t, err, name)
+	return resp[exptypes.ExporterImageDigestKey]
+}
 
+type plainBuilder struct {
+	t       *testing.T
+	client  *bkclient.Client
+	dir     string
+	targets map[string]printed
+}
+
+// build calls use with the result of a target while its build lasts.
+func (b *plainBuilder) build(ctx context.Context, name string, use func(context.Context, *gateway.Result) error, exports ...bkclient.ExportEntry) (resp map[string]string, err error) {
+	target := b.targets[name]
+	req := gateway.SolveRequest{Frontend: "dockerfile.v0", FrontendInputs: map[string]*pb.Definition{}}
 	mounts := map[string]fsutil.FS{}
 	mount := func(name, path string) {
 		m, err := fsutil.NewFS(path)
-		require.NoError(t, err)
+		require.NoError(b.t, err)
 		mounts[name] = m
 	}
-	var solve func(ctx context.Context, gw gateway.Client, name string) (*gateway.Result, error)
-	requests := map[string]gateway.SolveRequest{}
-	var prepare func(name string)
-	prepare = func(name string) {
-		target := targets[name]
-		local := filepath.Join(dir, target.Context)
-		dockerfile := filepath.Join(local, target.Dockerfile)
-		mount(name+".context", local)
-		mount(name+".dockerfile", filepath.Dir(dockerfile))
-		attrs := map[string]string{
-			"contextkey": name + ".context", "dockerfilekey": name + ".dockerfile",
-			"filename": filepath.Base(dockerfile),
-			"cmdline":  "", // a "# syntax=" line is not followed: the node has its own frontend
-		}
-		if target.Target != "" {
-			attrs["target"] = target.Target
-		}
-		for k, v := range target.Args {
-			attrs["build-arg:"+k] = v
-		}
-		for k, v := range target.Labels {
-			attrs["label:"+k] = v
-		}
-		for k, v := range target.Contexts {
-			switch link, ok := strings.CutPrefix(v, "target:"); {
-			case ok:
-				prepare(link)
-				attrs["context:"+k] = "input:" + k
-			case strings.Contains(v, "://"):
-				attrs["context:"+k] = v
-			default:
-				mount(name+"."+k, filepath.Join(dir, v))
-				attrs["context:"+k] = "local:" + name + "." + k
-			}
-		}
-		requests[name] = gateway.SolveRequest{Frontend: "dockerfile.v0", FrontendOpt: attrs, FrontendInputs: map[string]*pb.Definition{}}
+	local := filepath.Join(b.dir, target.Context)
+	dockerfile := filepath.Join(local, target.Dockerfile)
+	mount("context", local)
+	mount("dockerfile", filepath.Dir(dockerfile))
+	req.FrontendOpt = map[string]string{
+		"filename": filepath.Base(dockerfile),
+		"cmdline":  "", // a "# syntax=" line is not followed: the node has its own frontend
 	}
-	prepare(name)
-	solve = func(ctx context.Context, gw gateway.Client, name string) (*gateway.Result, error) {
-		req := requests[name]
-		for _, k := range ir.SortedKeys(targets[name].Contexts) {
-			link, ok := strings.CutPrefix(targets[name].Contexts[k], "target:")
-			if !ok {
-				continue
-			}
-			res, err := solve(ctx, gw, link)
+	if target.Target != "" {
+		req.FrontendOpt["target"] = target.Target
+	}
+	for k, v := range target.Args {
+		req.FrontendOpt["build-arg:"+k] = v
+	}
+	for k, v := range target.Labels {
+		req.FrontendOpt["label:"+k] = v
+	}
+	var links []string
+	for _, k := range ir.SortedKeys(target.Contexts) {
+		switch v := target.Contexts[k]; {
+		case strings.HasPrefix(v, "target:"):
+			links = append(links, k)
+			req.FrontendOpt["context:"+k] = "input:" + k
+		case strings.Contains(v, "://"):
+			req.FrontendOpt["context:"+k] = v
+		default:
+			mount(k, filepath.Join(b.dir, v))
+			req.FrontendOpt["context:"+k] = "local:" + k
+		}
+	}
+	opt := bkclient.SolveOpt{LocalMounts: mounts, Exports: exports, FrontendAttrs: req.FrontendOpt}
+	inner := func(ctx context.Context) error {
+		out, err := b.client.Build(ctx, opt, "", func(ctx context.Context, gw gateway.Client) (*gateway.Result, error) {
+			res, err := gw.Solve(ctx, req)
 			if err != nil {
 				return nil, err
 			}
-			st, err := res.Ref.ToState()
-			if err != nil {
-				return nil, err
-			}
-			def, err := st.Marshal(ctx)
-			if err != nil {
-				return nil, err
-			}
-			req.FrontendInputs[k] = def.ToPB()
-			metadata, err := json.Marshal(map[string][]byte{exptypes.ExporterImageConfigKey: res.Metadata[exptypes.ExporterImageConfigKey]})
-			if err != nil {
-				return nil, err
-			}
-			req.FrontendOpt["input-metadata:"+k] = string(metadata)
+			return res, use(ctx, res)
+		}, nil)
+		if err == nil {
+			resp = out.ExporterResponse
 		}
-		return gw.Solve(ctx, req)
+		return err
 	}
-	opt := bkclient.SolveOpt{
-		LocalMounts: mounts, FrontendAttrs: map[string]string{},
-		Exports: []bkclient.ExportEntry{{Type: bkclient.ExporterImage, Attrs: map[string]string{"rewrite-timestamp": "true"}}},
-	}
-	// The exporter looks at the request of the build for the source date epoch.
-	for k, v := range requests[name].FrontendOpt {
-		if strings.HasPrefix(k, "build-arg:") {
-			opt.FrontendAttrs[k] = v
+	for _, k := range links {
+		then := inner
+		inner = func(ctx context.Context) error {
+			_, err := b.build(ctx, strings.TrimPrefix(target.Contexts[k], "target:"), func(ctx context.Context, res *gateway.Result) error {
+				st, err := res.Ref.ToState()
+				if err != nil {
+					return err
+				}
+				def, err := st.Marshal(ctx)
+				if err != nil {
+					return err
+				}
+				req.FrontendInputs[k] = def.ToPB()
+				metadata, err := json.Marshal(map[string][]byte{exptypes.ExporterImageConfigKey: res.Metadata[exptypes.ExporterImageConfigKey]})
+				if err != nil {
+					return err
+				}
+				req.FrontendOpt["input-metadata:"+k] = string(metadata)
+				return then(ctx)
+			})
+			return err
 		}
 	}
-	resp, err := c.Build(t.Context(), opt, "", func(ctx context.Context, gw gateway.Client) (*gateway.Result, error) {
-		return solve(ctx, gw, name)
-	}, nil)
-	require.NoError(t, err, name)
-	return resp.ExporterResponse[exptypes.ExporterImageDigestKey]
+	err = inner(ctx)
+	return resp, err
 }
 
 // project writes the files of a txtar archive to a directory.
