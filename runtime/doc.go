@@ -1,0 +1,60 @@
+// Package runtime carries plans out on BuildKit nodes.
+//
+// [Dial] connects to the nodes, [Pool.Run] builds and exports a [Build] on them.
+// What to do when is decided by runtime/sched; this package tells it what happens
+// and does what it says. It also reaches a node for the compiler ([Gateway]), and
+// its subpackages start local nodes (local), find nodes (nodeset) and talk to
+// registries (registry).
+//
+// # A run
+//
+// One goroutine, the caller of Run, owns the state of a run and the scheduler. All
+// else, solves, exports and health checks, are workers: each holds what it was
+// started with and reports by message. Run returns when none is left, whatever
+// happened, and with a [Result] that accounts for every job. Cancelling the
+// context asks the scheduler to end the run; nothing is cut off behind its back.
+//
+// # On a node
+//
+//   - One connection and one session serve the whole run: directories, image
+//     layouts, secrets, agents, credentials and caches in directories. So a
+//     directory is sent once, however many targets read it. The client's layouts
+//     and caches are only read; a secret that a target does not declare is not
+//     served, although other targets of the session declare it.
+//   - Partitions are evaluated one solve each, several at a time, in one build that
+//     holds the results. A partition is one definition whose last op joins its
+//     units; a node from before BuildKit 0.31, which does not know that op, gets
+//     one solve for each unit.
+//   - An export is a build of its own that asks for the same digests: the daemon
+//     answers from memory, and a step that ignores the cache runs once all the
+//     same. Outputs that come to the client as files have a session each, since
+//     the daemon finds their receiver by the number of the exporter alone.
+//   - Every solve imports the same caches: a vertex keeps the sources that it had
+//     when it was first looked up.
+//
+// What an exporter is given (results, image configs, platforms, attestations) is
+// what the Dockerfile frontend would have returned, so that an image is, to the
+// digest, the one that BuildKit makes of the target.
+//
+// # Status
+//
+// The status streams of a node's solves overlap, and each repeats the past of the
+// vertices it meets. An execution is counted by vertex and start time, whatever
+// stream tells of it; observers are told nothing twice.
+//
+// # Failures
+//
+// A failed step fails the jobs that need it and is told once, as a [StepError]
+// with its place in the Dockerfile and its last output. Failures of the
+// surroundings (connections, a registry's 5xx) are retried. A node that does not
+// answer is lost: its jobs go to others. An archive is written beside its place
+// and renamed, so that a failure leaves the last good file; images are named
+// after everything else.
+//
+// # Several nodes for one target
+//
+// A target whose platforms no node can run all of is several jobs (Divide of
+// internal/plan). Each pushes its part by digest; the client joins them into the index
+// that one node would have pushed, and names it. Outputs other than a pushed image
+// are refused.
+package runtime
