@@ -257,7 +257,8 @@ func (p *composePlaces) find(docs []*composeDoc, depth int, path ...string) (com
 			if !ok {
 				continue
 			}
-			service, in := path[1], docs
+			var service string
+			in := docs
 			if n := resolveAlias(e.value); n.Kind == yaml.ScalarNode {
 				service = p.expand(n.Value)
 			} else {

@@ -91,8 +91,7 @@ type board struct {
 	mode     []uint8
 	need     []bool
 	slots    []float64
-	class    []int // per node: its class
-	classes  []nodeClass
+	class    []int     // per node: its class
 	cheapest [][]int32 // per class: nodes by when their first slot is free, a heap
 }
 

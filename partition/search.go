@@ -43,10 +43,10 @@ type searcher struct {
 	best      *draft
 	bestScore score
 
-	steps, limit int
-	lower        float64 // no plan is shorter
-	weight       float64 // of effort in the objective
-	pinned       bool    // targets stay on their nodes
+	steps  int
+	lower  float64 // no plan is shorter
+	weight float64 // of effort in the objective
+	pinned bool    // targets stay on their nodes
 
 	cum    []float64 // running sums of vertex costs, to draw vertices by cost
 	drawn  []int32   // vertices some target needs

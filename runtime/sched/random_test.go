@@ -140,7 +140,6 @@ type submission struct {
 	units  []chaosUnit
 	cancel bool
 	failed bool
-	broken bool // by a step that fails
 }
 
 type chaosUnit int

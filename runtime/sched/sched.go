@@ -19,7 +19,6 @@ type Scheduler struct {
 	nodes []*node
 	units []unit
 	rank  []int      // topological position of each unit
-	names []string   // of units
 	deps  [][]UnitID // After and Links
 	rdeps [][]UnitID
 	pools []*lane
