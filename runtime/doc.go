@@ -48,8 +48,7 @@
 // with its place in the Dockerfile and its last output. Failures of the
 // surroundings (connections, a registry's 5xx) are retried. A node that does not
 // answer is lost: its jobs go to others. An archive is written beside its place
-// and renamed, so that a failure leaves the last good file; images are named
-// after everything else.
+// and renamed, so that a failure leaves the last good file.
 //
 // # Several nodes for one target
 //
