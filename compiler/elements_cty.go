@@ -64,7 +64,7 @@ func one[T any](v T, err error) ([]T, error) {
 
 // stringMap returns the entries of an object or map that are known and not null.
 func stringMap(v cty.Value) (map[string]string, error) {
-	v, err := convert.Convert(v, mapElementType)
+	v, err := convertValue(v, mapElementType)
 	if err != nil {
 		return nil, err
 	}

@@ -15,6 +15,8 @@ import (
 	"github.com/zclconf/go-cty/cty/convert"
 	"github.com/zclconf/go-cty/cty/gocty"
 	ctyjson "github.com/zclconf/go-cty/cty/json"
+
+	"github.com/dbake/dbake/compiler/ir"
 )
 
 // jsonSuffix is added to the name of a variable to give its value as JSON.
@@ -82,7 +84,7 @@ func decodeLiteral(expr hcl.Expression, want cty.Type, dst any) hcl.Diagnostics 
 
 // decodeValue converts v, the value of expr, to a type and stores it in dst.
 func decodeValue(v cty.Value, expr hcl.Expression, want cty.Type, dst any) hcl.Diagnostics {
-	v, err := convert.Convert(v, want)
+	v, err := convertValue(v, want)
 	if err == nil {
 		err = gocty.FromCtyValue(v, dst)
 	}
@@ -90,6 +92,21 @@ func decodeValue(v cty.Value, expr hcl.Expression, want cty.Type, dst any) hcl.D
 		return unsuitable(expr, err)
 	}
 	return nil
+}
+
+// convertValue is convert.Convert whose error, where several entries of an object
+// do not fit, is about the first of them by name: the library takes any.
+func convertValue(v cty.Value, want cty.Type) (cty.Value, error) {
+	out, err := convert.Convert(v, want)
+	if err == nil || !v.Type().IsObjectType() || !want.IsMapType() || !v.IsKnown() || v.IsNull() {
+		return out, err
+	}
+	for _, name := range ir.SortedKeys(v.Type().AttributeTypes()) {
+		if _, err := convert.Convert(cty.ObjectVal(map[string]cty.Value{name: v.GetAttr(name)}), want); err != nil {
+			return cty.NilVal, err
+		}
+	}
+	return out, err
 }
 
 func unsuitable(expr hcl.Expression, err error) hcl.Diagnostics {
@@ -169,7 +186,7 @@ func (e *evaluator) evaluateValue(scope *hcl.EvalContext, name string) (cty.Valu
 		if diags.HasErrors() {
 			return cty.NilVal, diags
 		}
-		v, err := convert.Convert(v, typ)
+		v, err := convertValue(v, typ)
 		if err != nil {
 			return cty.NilVal, fmt.Errorf("invalid type %s for variable %s default value: %w", typ.FriendlyName(), name, err)
 		}
