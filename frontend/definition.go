@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -23,8 +24,10 @@ import (
 type rewriter struct {
 	rename map[string]string // local source names
 	secret func(id string) string
-	agent  func(id string) string
-	pin    func(ctx context.Context, ref string, p *pb.Platform) (string, error)
+	// declared reports whether the target has a secret of exactly this id.
+	declared func(id string) bool
+	agent    func(id string) string
+	pin      func(ctx context.Context, ref string, p *pb.Platform) (string, error)
 }
 
 // apply returns def rewritten; def itself is left alone.
@@ -155,7 +158,8 @@ func (rw *rewriter) sourceOp(ctx context.Context, op *pb.Op, src *pb.SourceOp) (
 		changed = replace(&src.Identifier, "docker-image://"+pinned)
 	case "git":
 		for _, attr := range []string{pb.AttrAuthTokenSecret, pb.AttrAuthHeaderSecret} {
-			if id, ok := src.Attrs[attr]; ok && rw.secret(id) != id {
+			// With a secret for the host alone, the general one is not asked for.
+			if id, ok := src.Attrs[attr]; ok && !rw.declared(id+"."+gitHost(src)) && rw.secret(id) != id {
 				src.Attrs[attr] = rw.secret(id)
 				changed = true
 			}
@@ -249,6 +253,9 @@ func (f *facts) source(src *pb.SourceOp) {
 		for _, attr := range []string{pb.AttrAuthTokenSecret, pb.AttrAuthHeaderSecret} {
 			if id := src.Attrs[attr]; id != "" {
 				f.secrets[id] = true
+				if host := gitHost(src); host != "" {
+					f.secrets[id+"."+host] = true // nodes ask for this one first
+				}
 			}
 		}
 		if id := src.Attrs[pb.AttrMountSSHSock]; id != "" {
@@ -259,6 +266,15 @@ func (f *facts) source(src *pb.SourceOp) {
 			f.secrets[id] = true
 		}
 	}
+}
+
+// gitHost returns the host of a git source, "" for one that takes no secrets.
+func gitHost(src *pb.SourceOp) string {
+	u, err := url.Parse(src.Attrs[pb.AttrFullRemoteURL])
+	if err != nil {
+		return "" // as user@host:path
+	}
+	return u.Host
 }
 
 func (f *facts) exec(e *pb.ExecOp) {

@@ -36,6 +36,10 @@ type Options struct {
 	// Gateway reaches a node for what cannot be compiled here; nil when there
 	// is none.
 	Gateway Gateway
+	// Tree is the repository or archive that the project was read from, which
+	// the remote contexts of its targets are directories of; nil when there is
+	// none.
+	Tree *pb.Definition
 	// NodePlatform is the build platform of all units and the target platform
 	// of units that do not name one; zero is the platform of this machine.
 	NodePlatform ocispecs.Platform

@@ -139,6 +139,37 @@ func TestRemoteContext(t *testing.T) {
 	require.ErrorContains(t, err, "source policy sub/Dockerfile.rego of target t cannot be enforced")
 }
 
+// Directories of a remote definition that have no URL, and named contexts, are
+// copied out of its tree.
+func TestRemoteTree(t *testing.T) {
+	def, err := llb.Git("https://example.com/repo.git", "").Marshal(t.Context())
+	require.NoError(t, err)
+	n := &stubNode{files: map[string]string{"Dockerfile": "FROM scratch\nCOPY . /\nCOPY --from=other . /\n"}}
+	o := options()
+	o.Gateway, o.Tree = n, def.ToPB()
+	token := ir.Secret{ID: "GIT_AUTH_TOKEN.example.com", Env: "TOKEN"}
+	target := &ir.Target{Name: "t", RemoteContext: ptr("sub"), Contexts: map[string]string{"other": "../dir"},
+		RemoteContexts: map[string]string{"other": "../dir"}, Secrets: []ir.Secret{token}}
+	p := project(t, "-- Dockerfile --\nFROM wrong\n", target,
+		&ir.Target{Name: "u", DockerfileInline: ptr("FROM scratch\n"), Secrets: []ir.Secret{{ID: "GIT_AUTH_TOKEN", Env: "OTHER"}}})
+	target.Context = "" // as it is without a URL
+	units, err := Compile(t.Context(), p, o)
+	require.NoError(t, err)
+	require.Empty(t, units[0].Locals)
+	require.Equal(t, map[string]ir.Secret{token.ID: token}, units[0].Secrets)
+	golden(t, "remote-tree", text(t, units[0].Definition))
+
+	// Up from a URL leads nowhere, but the tree has a root.
+	target.Context, target.RemoteContext = "https://example.com/repo.git#:../sub", ptr("../sub")
+	again, err := Compile(t.Context(), p, o)
+	require.NoError(t, err)
+	require.Equal(t, text(t, units[0].Definition), text(t, again[0].Definition))
+
+	o.Tree = nil
+	_, err = Compile(t.Context(), p, o)
+	require.ErrorContains(t, err, "a remote definition that was not fetched")
+}
+
 // A local Dockerfile for a remote context is read here.
 func TestRemoteContextLocalDockerfile(t *testing.T) {
 	u := compile(t, project(t, "-- Dockerfile --\nFROM alpine\nCOPY x /\n",

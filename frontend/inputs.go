@@ -17,6 +17,7 @@ import (
 
 	"github.com/containerd/platforms"
 	"github.com/docker/go-units"
+	"github.com/moby/buildkit/client/llb"
 	"github.com/moby/buildkit/exporter/containerimage/exptypes"
 	"github.com/moby/buildkit/frontend/dockerfile/dfgitutil"
 	"github.com/moby/buildkit/frontend/dockerui"
@@ -199,10 +200,17 @@ func (c *compilation) mainContext(in *inputs) error {
 	if where == "" {
 		where = "."
 	}
-	local := isDir(c.abs(where))
+	local := t.RemoteContext == nil && isDir(c.abs(where))
+	tree := t.RemoteContext != nil && !hasURL(t)
 	switch {
 	case where == "-":
 		return in.at("context", nil, "context from stdin not allowed in bake")
+	case tree:
+		def, err := c.subtree(*t.RemoteContext)
+		if err != nil {
+			return in.at("context", err, "unable to prepare context: %v", err)
+		}
+		in.defs[recordedContext] = def
 	case local:
 		name, err := c.addDir(in, c.abs(where))
 		if err != nil {
@@ -234,6 +242,9 @@ func (c *compilation) mainContext(in *inputs) error {
 		return c.refusePolicy(in, "")
 	case !local && !cwd && !filepath.IsAbs(dockerfile):
 		// The Dockerfile lies in the remote context.
+		if tree {
+			in.defs[recordedDockerfile] = in.defs[recordedContext]
+		}
 		in.attrs["filename"] = filepath.ToSlash(dockerfile)
 		in.dockerfilePath = dockerfile
 		return c.refusePolicy(in, "")
@@ -251,6 +262,38 @@ func (c *compilation) mainContext(in *inputs) error {
 	}
 	in.dockerfileSource(name, actualName(in.sources[name].dir, filepath.Base(dockerfile)))
 	return c.refusePolicy(in, filepath.Join(in.sources[name].dir, in.attrs["filename"]))
+}
+
+// hasURL reports whether the directory of a remote definition that is the context
+// of t has a URL of its own: in a URL there is no way up.
+func hasURL(t *ir.Target) bool {
+	dir := path.Clean(*t.RemoteContext)
+	return t.Context != "" && dir != ".." && !strings.HasPrefix(dir, "../")
+}
+
+// errNoTree is why directories of a remote definition cannot be contexts.
+var errNoTree = errors.New("it is a directory of a remote definition that was not fetched")
+
+// subtree returns a directory of the remote definition.
+func (c *compilation) subtree(dir string) (*pb.Definition, error) {
+	if c.Tree == nil {
+		return nil, errNoTree
+	}
+	if dir = path.Join("/", dir); dir == "/" {
+		return c.Tree, nil
+	}
+	root, err := defState(c.Tree)
+	if err != nil {
+		return nil, err
+	}
+	st := llb.Scratch().File(llb.Copy(root, dir, "/", &llb.CopyInfo{CopyDirContentsOnly: true}),
+		dockerui.WithInternalName("set context to "+dir))
+	// Nothing in it is waited for.
+	def, err := st.Marshal(context.Background(), llb.Platform(c.NodePlatform))
+	if err != nil {
+		return nil, err
+	}
+	return def.ToPB(), nil
 }
 
 // memoryDockerfile makes data the Dockerfile.
@@ -348,7 +391,17 @@ func (c *compilation) namedContexts(in *inputs) error {
 			continue
 		}
 		layout, isLayout := strings.CutPrefix(v, "oci-layout://")
+		dir, isTree := t.RemoteContexts[k]
 		switch {
+		case isTree:
+			def, err := c.subtree(dir)
+			if err != nil {
+				return in.at(at, err, "failed to get build context %s: %s: %v", k, v, err)
+			}
+			// No linked target hands over an input of this name.
+			name := "definition::" + path.Clean(dir)
+			in.defs[name] = def
+			in.attrs["context:"+k] = "input:" + name
 		case strings.HasPrefix(v, "docker-image://"), isURL(v):
 			in.attrs["context:"+k] = v
 		case isLayout:

@@ -8,6 +8,7 @@ import (
 	"github.com/containerd/platforms"
 	bkclient "github.com/moby/buildkit/client"
 	gateway "github.com/moby/buildkit/frontend/gateway/client"
+	"github.com/moby/buildkit/session"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/dbake/dbake/compiler/ir"
@@ -39,6 +40,11 @@ func (g *Gateway) Build(ctx context.Context, s frontend.Session, fn func(context
 	if err != nil {
 		return err
 	}
+	return n.gateway(ctx, offer.attachables(nil), fn)
+}
+
+// gateway calls fn with the client of a build on n whose session offers attach.
+func (n *node) gateway(ctx context.Context, attach []session.Attachable, fn func(context.Context, gateway.Client) error) error {
 	status := make(chan *bkclient.SolveStatus)
 	drained := make(chan struct{})
 	go func() {
@@ -47,7 +53,7 @@ func (g *Gateway) Build(ctx context.Context, s frontend.Session, fn func(context
 			// What happens on the way to a definition is not shown.
 		}
 	}()
-	_, err = n.client.Build(ctx, bkclient.SolveOpt{Session: offer.attachables(nil), Internal: true}, product,
+	_, err := n.client.Build(ctx, bkclient.SolveOpt{Session: attach, Internal: true}, product,
 		func(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
 			return gateway.NewResult(), fn(ctx, c)
 		}, status)

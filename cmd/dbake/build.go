@@ -85,19 +85,22 @@ func (c *buildCmd) build(ctx context.Context, a *app, mode progressui.DisplayMod
 	if err != nil {
 		return err
 	}
-	all, err := a.compile(ctx, &c.definitionFlags, nodes.environment(a.env))
+	standby := &standby{app: a, flags: &c.nodeFlags, nodes: nodes}
+	defer func() { err = errors.Join(err, standby.close()) }()
+	all, err := a.compile(ctx, &c.definitionFlags, nodes.environment(a.env), standby)
 	if err != nil {
 		return err
 	}
 	if err := a.admit(ctx, all, &c.definitionFlags, mode); err != nil {
 		return err
 	}
+	all = standby.withAccess(all)
 	called, project := split(all)
 	if err := c.checkSaved(nodes, project); err != nil {
 		return err
 	}
 	if len(project.Targets) == 0 {
-		return c.answer(ctx, a, all, nodes, nil, call)
+		return c.answer(ctx, a, all, standby, nil, call)
 	}
 	if len(called) == 0 {
 		a.warnNoOutput(project)
@@ -106,12 +109,10 @@ func (c *buildCmd) build(ctx context.Context, a *app, mode progressui.DisplayMod
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, nodes.stop()) }()
-	pool, err := nodes.start(ctx)
+	pool, err := standby.start(ctx)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, pool.Close()) }()
 
 	history, err := a.openHistory(c.History)
 	if err != nil {
@@ -119,7 +120,9 @@ func (c *buildCmd) build(ctx context.Context, a *app, mode progressui.DisplayMod
 	}
 	defer func() { err = errors.Join(err, history.Close()) }()
 	infos := pool.Nodes()
-	build, err := plan.Prepare(ctx, project, a.frontendOptions(nodes, infos, &runtime.Gateway{Pool: pool, Env: a.env, Path: a.path}), history)
+	opts := a.frontendOptions(nodes, infos, standby)
+	opts.Tree = standby.tree()
+	build, err := plan.Prepare(ctx, project, opts, history)
 	if err != nil {
 		return err
 	}
@@ -163,7 +166,7 @@ func (c *buildCmd) build(ctx context.Context, a *app, mode progressui.DisplayMod
 		return err
 	}
 	if len(called) > 0 {
-		return c.answer(ctx, a, all, nodes, metadata(result), call)
+		return c.answer(ctx, a, all, standby, metadata(result), call)
 	}
 	if c.MetadataFile != "" {
 		return a.writeMetadata(c.MetadataFile, metadata(result))
@@ -228,7 +231,7 @@ func (a *app) warnNoOutput(p *ir.Project) {
 }
 
 // describe prints the definition instead of building it.
-func (c *buildCmd) describe(ctx context.Context, a *app) error {
+func (c *buildCmd) describe(ctx context.Context, a *app) (err error) {
 	if _, err := parseAllow(c.Allow); err != nil {
 		return usageError{err}
 	}
@@ -237,15 +240,16 @@ func (c *buildCmd) describe(ctx context.Context, a *app) error {
 	}
 	var nodes *nodes
 	if len(c.Nodes) > 0 {
-		var err error
 		if nodes, err = a.findNodes(ctx, &c.nodeFlags); err != nil {
 			return err
 		}
 	}
+	standby := &standby{app: a, flags: &c.nodeFlags, nodes: nodes}
+	defer func() { err = errors.Join(err, standby.close()) }()
 	if c.List != "" {
-		return compiler.List(ctx, a.compilerOptions(&c.definitionFlags, nodes.environment(a.env)), c.List, a.stdout)
+		return compiler.List(ctx, a.compilerOptions(&c.definitionFlags, nodes.environment(a.env), standby), c.List, a.stdout)
 	}
-	project, err := a.compile(ctx, &c.definitionFlags, nodes.environment(a.env))
+	project, err := a.compile(ctx, &c.definitionFlags, nodes.environment(a.env), standby)
 	if err != nil {
 		return err
 	}

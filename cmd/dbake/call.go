@@ -11,7 +11,6 @@ import (
 	"strings"
 	"sync"
 
-	gateway "github.com/moby/buildkit/frontend/gateway/client"
 	"github.com/moby/buildkit/util/progress/progressui"
 	"github.com/tonistiigi/go-csvvalue"
 
@@ -126,26 +125,28 @@ func (c *buildCmd) callAll(ctx context.Context, a *app, mode progressui.DisplayM
 			return err
 		}
 	}
-	project, err := a.compile(ctx, &c.definitionFlags, found.environment(a.env))
+	standby := &standby{app: a, flags: &c.nodeFlags, nodes: found}
+	defer func() { err = errors.Join(err, standby.close()) }()
+	project, err := a.compile(ctx, &c.definitionFlags, found.environment(a.env), standby)
 	if err != nil {
 		return err
 	}
 	if err := a.admit(ctx, project, &c.definitionFlags, mode); err != nil {
 		return err
 	}
-	return c.answer(ctx, a, project, found, nil, flag)
+	return c.answer(ctx, a, standby.withAccess(project), standby, nil, flag)
 }
 
 // answer prints what the targets of p that are not to be built ask for, and ends
 // the command with the status of the answers. built is the metadata of targets
 // that were built in this run.
-func (c *buildCmd) answer(ctx context.Context, a *app, p *ir.Project, found *nodes, built map[string]map[string]any, flag callFlag) (err error) {
-	standby := &standby{app: a, flags: &c.nodeFlags, nodes: found}
-	defer func() { err = errors.Join(err, standby.close()) }()
+func (c *buildCmd) answer(ctx context.Context, a *app, p *ir.Project, standby *standby, built map[string]map[string]any, flag callFlag) error {
+	found := standby.nodes
 	if found == nil {
 		found = &nodes{}
 	}
 	opts := a.frontendOptions(found, nil, standby)
+	opts.Tree = standby.tree()
 	offline := frontend.NewRegistryResolver(frontend.RegistryOptions{CacheDir: a.cacheDir("images"), Offline: true})
 	opts.Resolver = &unreachable{Resolver: opts.Resolver, offline: offline, noted: map[string]bool{}, note: func(image string, err error) {
 		fmt.Fprintf(a.stderr, "WARNING: assuming what %s is like: %v\n", image, err)
@@ -184,57 +185,6 @@ func (c *buildCmd) answer(ctx context.Context, a *app, p *ir.Project, found *nod
 		return exitError{status}
 	}
 	return nil
-}
-
-// standby reaches a node for the few answers that need one, as those about a
-// Dockerfile in a git repository, and starts none before.
-type standby struct {
-	app   *app
-	flags *nodeFlags
-
-	mu    sync.Mutex // guards what follows
-	nodes *nodes
-	pool  *runtime.Pool
-}
-
-// Build implements frontend.Gateway.
-func (s *standby) Build(ctx context.Context, session frontend.Session, fn func(context.Context, gateway.Client) error) error {
-	pool, err := s.start(ctx)
-	if err != nil {
-		return err
-	}
-	gw := &runtime.Gateway{Pool: pool, Env: s.app.env, Path: s.app.path}
-	return gw.Build(ctx, session, fn)
-}
-
-func (s *standby) start(ctx context.Context) (*runtime.Pool, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.pool != nil {
-		return s.pool, nil
-	}
-	var err error
-	if s.nodes == nil {
-		if s.nodes, err = s.app.findNodes(ctx, s.flags); err != nil {
-			return nil, err
-		}
-	}
-	s.pool, err = s.nodes.start(ctx)
-	return s.pool, err
-}
-
-// close ends what was started.
-func (s *standby) close() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var err error
-	if s.pool != nil {
-		err = s.pool.Close()
-	}
-	if s.nodes != nil {
-		err = errors.Join(err, s.nodes.stop())
-	}
-	return err
 }
 
 // unreachable answers from what is known, and with a guess, where the network

@@ -11,7 +11,7 @@ import (
 )
 
 // compilerOptions say how the definition is to be resolved.
-func (a *app) compilerOptions(f *definitionFlags, env map[string]string) compiler.Options {
+func (a *app) compilerOptions(f *definitionFlags, env map[string]string, remote compiler.RemoteReader) compiler.Options {
 	call := f.Call
 	if f.Check {
 		call = "check"
@@ -21,13 +21,15 @@ func (a *app) compilerOptions(f *definitionFlags, env map[string]string) compile
 		Files: f.File, Targets: f.Targets, Vars: f.Var,
 		Overrides: f.Set, Push: f.Push, Load: f.Load, NoCache: f.NoCache, Pull: f.Pull,
 		Call: call, SBOM: f.SBOM, Provenance: f.Provenance, Policy: f.Policy,
+		Remote:   remote,
 		Profiles: f.Profile, Exclude: f.Exclude, WithDeps: f.WithDeps, Strict: f.Strict,
 	}
 }
 
-// compile resolves the definition and shows what --strict has to say about it.
-func (a *app) compile(ctx context.Context, f *definitionFlags, env map[string]string) (*ir.Project, error) {
-	p, err := compiler.Compile(ctx, a.compilerOptions(f, env))
+// compile resolves the definition and shows what --strict has to say about it. One
+// that is elsewhere is read by remote; nil refuses it.
+func (a *app) compile(ctx context.Context, f *definitionFlags, env map[string]string, remote compiler.RemoteReader) (*ir.Project, error) {
+	p, err := compiler.Compile(ctx, a.compilerOptions(f, env, remote))
 	if err != nil {
 		return nil, err
 	}

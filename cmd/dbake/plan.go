@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/dbake/dbake/cmd/dbake/internal/view"
+	"github.com/dbake/dbake/compiler"
 	"github.com/dbake/dbake/frontend"
 	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/partition"
@@ -47,7 +48,13 @@ func (c *planCmd) Run(ctx contextBinding, a *app) (err error) {
 	if err != nil {
 		return err
 	}
-	project, err := a.compile(ctx, &c.definitionFlags, nodes.environment(a.env))
+	standby := &standby{app: a, flags: &c.nodeFlags, nodes: nodes}
+	defer func() { err = errors.Join(err, standby.close()) }()
+	var remote compiler.RemoteReader
+	if !c.Offline {
+		remote = standby
+	}
+	project, err := a.compile(ctx, &c.definitionFlags, nodes.environment(a.env), remote)
 	if err != nil {
 		return err
 	}
@@ -57,10 +64,14 @@ func (c *planCmd) Run(ctx contextBinding, a *app) (err error) {
 	if err := a.warnPrivileges(project, &c.definitionFlags); err != nil {
 		return err
 	}
-	if _, project = split(project); len(project.Targets) == 0 {
+	if _, project = split(standby.withAccess(project)); len(project.Targets) == 0 {
 		return errors.New("none of the targets is to be built: all have the attribute call")
 	}
 	opts := a.frontendOptions(nodes, nil, nil)
+	if opts.Tree = standby.tree(); opts.Tree != nil {
+		// A node runs already, and Dockerfiles lie where only it can read them.
+		opts.Gateway = standby
+	}
 	opts.Resolver = frontend.NewRegistryResolver(frontend.RegistryOptions{
 		Mirrors: nodes.mirrors(), CacheDir: a.cacheDir("images"), DockerConfig: a.env["DOCKER_CONFIG"],
 		MaxAge: planMaxAge, Offline: c.Offline,

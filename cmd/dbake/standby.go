@@ -1,0 +1,132 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+
+	gateway "github.com/moby/buildkit/frontend/gateway/client"
+	"github.com/moby/buildkit/solver/pb"
+
+	"github.com/dbake/dbake/compiler"
+	"github.com/dbake/dbake/compiler/ir"
+	"github.com/dbake/dbake/frontend"
+	"github.com/dbake/dbake/runtime"
+)
+
+// standby reaches the nodes of a command for what needs one before the build, as
+// a definition or a Dockerfile in a git repository, and starts none before.
+type standby struct {
+	app   *app
+	flags *nodeFlags
+
+	mu         sync.Mutex // guards what follows
+	nodes      *nodes     // nil until they are needed
+	pool       *runtime.Pool
+	url        string // of the definition, if it was read from one
+	definition *pb.Definition
+}
+
+var (
+	_ frontend.Gateway      = (*standby)(nil)
+	_ compiler.RemoteReader = (*standby)(nil)
+)
+
+// Build implements frontend.Gateway.
+func (s *standby) Build(ctx context.Context, session frontend.Session, fn func(context.Context, gateway.Client) error) error {
+	pool, err := s.start(ctx)
+	if err != nil {
+		return err
+	}
+	gw := &runtime.Gateway{Pool: pool, Env: s.app.env, Path: s.app.path}
+	return gw.Build(ctx, session, fn)
+}
+
+// ReadDefinition implements compiler.RemoteReader.
+func (s *standby) ReadDefinition(ctx context.Context, url string, names []string, optional bool) (*compiler.RemoteDefinition, error) {
+	pool, err := s.start(ctx)
+	if err != nil {
+		return nil, err
+	}
+	d := &runtime.Definitions{Pool: pool, Env: s.app.env, Path: s.app.path}
+	def, err := d.ReadDefinition(ctx, url, names, optional)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.url, s.definition = url, d.Tree()
+	return def, nil
+}
+
+// tree is what the definition was read from, nil if that has no directories.
+func (s *standby) tree() *pb.Definition {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.definition
+}
+
+// withAccess gives the targets of p that read from where the definition lies the
+// credentials with which it was read. What a target declares itself counts.
+func (s *standby) withAccess(p *ir.Project) *ir.Project {
+	s.mu.Lock()
+	url := s.url
+	s.mu.Unlock()
+	if url == "" {
+		return p
+	}
+	secrets := runtime.GitSecrets(url, s.app.env)
+	agent, ssh := runtime.GitAgent(url, s.app.env)
+	out := *p
+	out.Targets = slices.Clone(p.Targets)
+	for i, t := range p.Targets {
+		if t.RemoteContext == nil && len(t.RemoteContexts) == 0 && !runtime.SameGitHost(t.Context, url) {
+			continue
+		}
+		reading := *t
+		reading.Secrets = slices.Clone(t.Secrets)
+		for _, secret := range secrets {
+			if !slices.ContainsFunc(t.Secrets, func(have ir.Secret) bool { return have.ID == secret.ID }) {
+				reading.Secrets = append(reading.Secrets, secret)
+			}
+		}
+		// The agent has been granted only to those whose context is read with it.
+		if ssh && len(t.SSH) == 0 && isGitSSH(t.Context) {
+			reading.SSH = []ir.SSH{agent}
+		}
+		out.Targets[i] = &reading
+	}
+	return &out
+}
+
+// start starts the nodes, if they have not been.
+func (s *standby) start(ctx context.Context) (*runtime.Pool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.pool != nil {
+		return s.pool, nil
+	}
+	var err error
+	if s.nodes == nil {
+		if s.nodes, err = s.app.findNodes(ctx, s.flags); err != nil {
+			return nil, err
+		}
+	}
+	s.pool, err = s.nodes.start(ctx)
+	return s.pool, err
+}
+
+// close ends what was started.
+func (s *standby) close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var err error
+	if s.pool != nil {
+		err = s.pool.Close()
+	}
+	if s.nodes != nil {
+		err = errors.Join(err, s.nodes.stop())
+	}
+	return err
+}

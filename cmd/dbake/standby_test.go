@@ -1,0 +1,42 @@
+package main
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/dbake/dbake/compiler/ir"
+)
+
+// Credentials go to the targets that read from where the definition lies, no
+// others.
+func TestDefinitionAccess(t *testing.T) {
+	here := "."
+	declared := ir.Secret{ID: "GIT_AUTH_TOKEN.example.com", Src: "token"}
+	p := &ir.Project{Targets: []*ir.Target{
+		{Name: "root", Context: "https://example.com/a.git", RemoteContext: &here},
+		{Name: "named", Context: "out", RemoteContexts: map[string]string{"x": "x"}},
+		{Name: "neighbour", Context: "https://example.com/b.git"},
+		{Name: "stranger", Context: "https://example.org/a.git"},
+		{Name: "local", Context: "."},
+		{Name: "declares", Context: "https://example.com/a.git", RemoteContext: &here, Secrets: []ir.Secret{declared}},
+	}}
+	s := &standby{app: &app{env: map[string]string{"BUILDX_BAKE_GIT_AUTH_TOKEN": "t"}}}
+	require.Same(t, p, s.withAccess(p), "the definition is local")
+
+	s.url = "https://example.com/a.git#main"
+	token := ir.Secret{ID: "GIT_AUTH_TOKEN.example.com", Env: "BUILDX_BAKE_GIT_AUTH_TOKEN"}
+	want := [][]ir.Secret{{token}, {token}, {token}, nil, nil, {declared}}
+	for i, target := range s.withAccess(p).Targets {
+		require.Equal(t, want[i], target.Secrets, target.Name)
+		require.Empty(t, target.SSH)
+	}
+	require.Empty(t, p.Targets[0].Secrets, "what is printed does not change")
+
+	s.app.env = map[string]string{"BUILDX_BAKE_GIT_SSH": "key"}
+	s.url = "git@example.com:a.git"
+	p.Targets[0].Context = s.url
+	with := s.withAccess(p).Targets
+	require.Equal(t, []ir.SSH{{ID: "default", Paths: []string{"key"}}}, with[0].SSH)
+	require.Empty(t, with[1].SSH, "it was not asked whether the agent may be used")
+}
