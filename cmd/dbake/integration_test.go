@@ -340,7 +340,7 @@ target "bad" {
   dockerfile-inline = <<EOT
 FROM busybox
 RUN echo first
-RUN echo told && echo why >&2 && exit 3
+RUN echo told && echo why && exit 3
 EOT
 }
 target "after" {
