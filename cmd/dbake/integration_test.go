@@ -366,7 +366,7 @@ func TestFailures(t *testing.T) {
 	t.Run("step", func(t *testing.T) {
 		r := w.build(dir, 2, "--keep-going")
 		require.Equal(t, 1, r.status)
-		require.Equal(t, 1, strings.Count(r.stderr, "ERROR: "), r.stderr)
+		require.Len(t, regexp.MustCompile(`(?m)^ERROR: `).FindAllString(r.stderr, -1), 1, r.stderr)
 		require.Regexp(t, `ERROR: .*:3: targets? bad(, after)?: .*RUN echo told .* failed on node n\d: .*exit code: 3`, r.stderr)
 		require.Contains(t, r.stderr, "\n  told\n  why\n")
 		require.Contains(t, r.stderr, ">>> RUN echo told")
@@ -393,7 +393,7 @@ func TestFailures(t *testing.T) {
 	t.Run("node", func(t *testing.T) {
 		r := w.run(dir, "build", "--nodes", "here="+w.addrs[0], "--nodes", "gone=tcp://127.0.0.1:1", "good")
 		require.Equal(t, 1, r.status)
-		require.Equal(t, 1, strings.Count(r.stderr, "ERROR: "), r.stderr)
+		require.Len(t, regexp.MustCompile(`(?m)^ERROR: `).FindAllString(r.stderr, -1), 1, r.stderr)
 		require.Contains(t, r.stderr, "ERROR: node gone (tcp://127.0.0.1:1): cannot be reached: ")
 	})
 	t.Run("interrupt", func(t *testing.T) {
