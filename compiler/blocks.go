@@ -42,6 +42,8 @@ type instance struct {
 	// done and started hold names of attributes: those whose value is known, and
 	// those whose evaluation by a reference has begun.
 	done, started map[string]struct{}
+	// resolving is set while the whole block is evaluated.
+	resolving bool
 }
 
 func newBlock(b *hcl.Block) *block { return &block{Block: b} }
@@ -239,7 +241,18 @@ func (e *evaluator) resolveBlock(b *block, only string) error {
 		if b.schemaErr.HasErrors() && (only == "" || b.Type == blockTarget) {
 			return b.schemaErr
 		}
-		if err := e.resolveInstance(b, inst, only); err != nil {
+		if only == "" {
+			// A block that refers to itself as a whole, directly or by another.
+			if inst.resolving {
+				return fmt.Errorf("reference cycle not allowed for %s.%s", b.Type, b.names[i])
+			}
+			inst.resolving = true
+		}
+		err := e.resolveInstance(b, inst, only)
+		if only == "" {
+			inst.resolving = false
+		}
+		if err != nil {
 			return err
 		}
 		e.publish(blockKey{b.Type, b.names[i]}, inst)
