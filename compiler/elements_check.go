@@ -47,7 +47,7 @@ func (o checkOptions) lookup(name string) (string, bool) {
 // as given.
 func (o checkOptions) stat(path string) (fs.FileInfo, error) {
 	st, err := os.Stat(o.abs(path))
-	return st, asGiven(err, path)
+	return st, asNamed(err, path)
 }
 
 func (o checkOptions) abs(path string) string {
@@ -55,15 +55,6 @@ func (o checkOptions) abs(path string) string {
 		return path
 	}
 	return filepath.Join(o.Dir, path)
-}
-
-// asGiven puts the path that the user wrote into an error of the file system.
-func asGiven(err error, path string) error {
-	var pathErr *fs.PathError
-	if errors.As(err, &pathErr) {
-		return &fs.PathError{Op: pathErr.Op, Path: path, Err: pathErr.Err}
-	}
-	return err
 }
 
 // validateTarget returns the first problem of a target, with the range of the
@@ -231,12 +222,12 @@ func (o checkOptions) checkKey(path string) (isSocket bool, err error) {
 	}
 	f, err := os.Open(o.abs(path))
 	if err != nil {
-		return false, fmt.Errorf("failed to open %s: %w", path, asGiven(err, path))
+		return false, fmt.Errorf("failed to open %s: %w", path, asNamed(err, path))
 	}
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, maxKeySize))
 	if err != nil {
-		return false, fmt.Errorf("failed to read %s: %w", path, asGiven(err, path))
+		return false, fmt.Errorf("failed to read %s: %w", path, asNamed(err, path))
 	}
 	if _, err := ssh.ParseRawPrivateKey(data); err != nil {
 		return false, fmt.Errorf("failed to parse %s: %w", path, err)
@@ -366,7 +357,7 @@ func (o checkOptions) checkSourcePolicy() error {
 	}
 	f, err := os.Open(o.abs(path))
 	if err != nil {
-		return fmt.Errorf("failed to read policy file: %w", asGiven(err, path))
+		return fmt.Errorf("failed to read policy file: %w", asNamed(err, path))
 	}
 	return f.Close()
 }

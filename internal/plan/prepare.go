@@ -141,16 +141,6 @@ func (b *Build) Locals() map[string]string {
 	return dirs
 }
 
-// Entitlements returns what the steps need beyond a sandbox, sorted.
-func (b *Build) Entitlements() []string {
-	var list []string
-	for _, u := range b.Units {
-		list = append(list, u.Entitlements...)
-	}
-	slices.Sort(list)
-	return slices.Compact(list)
-}
-
 // Warnings returns the remarks of the Dockerfile frontend, each once.
 func (b *Build) Warnings() []frontend.Warning {
 	var list []frontend.Warning
