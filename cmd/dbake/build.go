@@ -20,6 +20,7 @@ import (
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/frontend"
 	"github.com/dbake/dbake/internal/cost"
+	"github.com/dbake/dbake/internal/filesum"
 	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/internal/warm"
 	"github.com/dbake/dbake/partition"
@@ -122,10 +123,12 @@ func (c *buildCmd) build(ctx context.Context, a *app, mode progressui.DisplayMod
 	infos := pool.Nodes()
 	opts := a.frontendOptions(nodes, infos, standby)
 	opts.Tree = standby.tree()
-	build, err := plan.Prepare(ctx, project, opts, history)
+	files := a.files()
+	build, err := plan.Prepare(ctx, project, opts, plan.Memory{History: history, Files: files})
 	if err != nil {
 		return err
 	}
+	a.saveFiles(files)
 	ready, err := dialled(infos, a.ledger())
 	if err != nil {
 		return err
@@ -351,6 +354,17 @@ func (a *app) remember(b *plan.Build, history *cost.Store, infos []runtime.NodeI
 
 // ledger is where it is remembered what nodes hold.
 func (a *app) ledger() warm.Ledger { return warm.Ledger{Dir: a.cacheDir("nodes")} }
+
+// files are the digests of the user's files as far as earlier runs know them.
+func (a *app) files() *filesum.Cache { return filesum.Open(a.cacheDir("files"), time.Now()) }
+
+// saveFiles keeps what was found out of the user's files. That it cannot be kept is
+// no more than worth a remark: the next run reads them again.
+func (a *app) saveFiles(files *filesum.Cache) {
+	if err := files.Save(); err != nil {
+		fmt.Fprintf(a.stderr, "WARNING: %v\n", err)
+	}
+}
 
 // openHistory opens the cost history: FILE, "none", or that of the user.
 func (a *app) openHistory(name string) (*cost.Store, error) {

@@ -81,10 +81,12 @@ func (c *planCmd) Run(ctx contextBinding, a *app) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, history.Close()) }()
-	build, err := plan.Prepare(ctx, project, opts, history)
+	files := a.files()
+	build, err := plan.Prepare(ctx, project, opts, plan.Memory{History: history, Files: files})
 	if err != nil {
 		return err
 	}
+	a.saveFiles(files)
 	planned, err := nodes.planned(a.ledger())
 	if err != nil {
 		return err

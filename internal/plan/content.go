@@ -12,15 +12,17 @@ import (
 
 	"github.com/moby/buildkit/solver/pb"
 	"github.com/tonistiigi/fsutil"
+	"github.com/tonistiigi/fsutil/types"
 
+	"github.com/dbake/dbake/internal/filesum"
 	"github.com/dbake/dbake/llbmerge"
 )
 
 // content is what a vertex reads of the user's directories.
 type content struct {
 	// key changes when a file that is read is changed; "" when none is. It is
-	// made from names, sizes, modes and times: reading every file would take
-	// longer than the answer is worth.
+	// made of what a node compares: names, modes and contents, whoever owns the
+	// files and whenever they were written.
 	key   string
 	bytes int64
 }
@@ -29,6 +31,7 @@ type content struct {
 type reader struct {
 	dirs map[string]string // of local sources
 	seen map[string]content
+	sums *filesum.Cache
 }
 
 // read returns what v reads of the local sources among its inputs.
@@ -44,7 +47,7 @@ func (r *reader) read(ctx context.Context, v *llbmerge.Vertex, input func(int) *
 		c, ok := r.seen[id]
 		if !ok {
 			var err error
-			if c, err = readContent(ctx, dir, part, local.ExcludePatterns); err != nil {
+			if c, err = readContent(ctx, r.sums, dir, part, local.ExcludePatterns); err != nil {
 				return content{}, fmt.Errorf("look at the context of %s: %w", v.Step, err)
 			}
 			r.seen[id] = c
@@ -87,7 +90,7 @@ func reads(v *llbmerge.Vertex) []read {
 }
 
 // readContent summarises the files that r means; its path may hold wildcards.
-func readContent(ctx context.Context, dir string, r read, excludes []string) (content, error) {
+func readContent(ctx context.Context, sums *filesum.Cache, dir string, r read, excludes []string) (content, error) {
 	plain, err := fsutil.NewFS(dir)
 	if err != nil {
 		return content{}, err
@@ -111,7 +114,8 @@ func readContent(ctx context.Context, dir string, r read, excludes []string) (co
 		return content{}, err
 	}
 	var c content
-	h := sha256.New()
+	var list []found
+	var regular []string
 	err = files.Walk(ctx, start, func(p string, e fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -120,19 +124,48 @@ func readContent(ctx context.Context, dir string, r read, excludes []string) (co
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(h, "%q %d", p, info.Mode())
+		f := found{path: p, mode: info.Mode()}
+		if st, ok := info.Sys().(*types.Stat); ok && f.mode&fs.ModeSymlink != 0 {
+			f.link = st.Linkname
+		}
+		if f.mode.IsRegular() {
+			regular = append(regular, p)
+		}
 		if !info.IsDir() {
-			fmt.Fprintf(h, " %d %d", info.Size(), info.ModTime().UnixNano())
 			c.bytes += info.Size()
 		}
-		h.Write([]byte{'\n'})
+		list = append(list, f)
 		return nil
 	})
 	if err != nil {
 		return content{}, err
 	}
+	digests, err := sums.Sums(ctx, dir, regular)
+	if err != nil {
+		return content{}, err
+	}
+	h := sha256.New()
+	for _, f := range list {
+		switch {
+		case f.mode&fs.ModeSymlink != 0:
+			// Systems differ in the permissions of links, and nobody asks for them.
+			fmt.Fprintf(h, "%q link %q\n", f.path, f.link)
+		case f.mode.IsRegular():
+			fmt.Fprintf(h, "%q %d %x\n", f.path, f.mode, digests[0])
+			digests = digests[1:]
+		default:
+			fmt.Fprintf(h, "%q %d\n", f.path, f.mode)
+		}
+	}
 	c.key = fmt.Sprintf("%x", h.Sum(nil))
 	return c, nil
+}
+
+// found is a file that a vertex reads.
+type found struct {
+	path string
+	mode fs.FileMode
+	link string // where a symbolic link leads
 }
 
 // isPlain reports whether p is the name of something below dir: no wildcard, no

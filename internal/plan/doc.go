@@ -19,12 +19,11 @@
 //
 //   - the operation: what the step and all below it do, whatever is in the files.
 //     Costs are kept by it;
-//   - the result: the operation with names, sizes, modes and times of the files
-//     that are read. An edited file changes the results of exactly the steps that
-//     read it and of those above them. What a node holds by this name is planned
-//     to cost nothing. Times are compared because reading every file would take
-//     longer than the answer is worth; a fresh checkout therefore looks new,
-//     although a node would find what it holds by content;
+//   - the result: the operation with names, modes and contents of the files that
+//     are read, which is what a node compares, too. An edited file changes the
+//     results of exactly the steps that read it and of those above them; a fresh
+//     checkout changes nothing. What a node holds by this name is planned to cost
+//     nothing. Unchanged files are not read again (internal/filesum);
 //   - place and form: where in which Dockerfile the step stands, and what it does
 //     there apart from its inputs. They tell why a result is not held ([Why]).
 //

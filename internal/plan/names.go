@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/dbake/dbake/compiler/ir"
+	"github.com/dbake/dbake/internal/filesum"
 	"github.com/dbake/dbake/llbmerge"
 )
 
@@ -37,9 +38,9 @@ type names struct {
 }
 
 // name finds the names of all vertices.
-func (b *Build) name(ctx context.Context) error {
+func (b *Build) name(ctx context.Context, sums *filesum.Cache) error {
 	b.names = make([]names, len(b.Graph.Vertices))
-	r := &reader{dirs: b.Locals(), seen: map[string]content{}}
+	r := &reader{dirs: b.Locals(), seen: map[string]content{}, sums: sums}
 	targets := map[string]*ir.Target{} // by unit
 	for _, u := range b.Units {
 		targets[string(u.ID)] = u.Target

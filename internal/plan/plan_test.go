@@ -3,6 +3,7 @@ package plan
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -19,6 +20,7 @@ import (
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/frontend"
 	"github.com/dbake/dbake/internal/cost"
+	"github.com/dbake/dbake/internal/filesum"
 	"github.com/dbake/dbake/partition"
 )
 
@@ -106,7 +108,7 @@ func (p *project) prepare(targets ...string) *Build {
 	p.t.Helper()
 	b, err := Prepare(context.Background(), p.compile(targets...), frontend.Options{
 		Dir: p.dir, Resolver: frontend.NewRegistryResolver(frontend.RegistryOptions{Offline: true}),
-	}, p.history)
+	}, Memory{History: p.history, Files: filesum.Open("", time.Now())})
 	require.NoError(p.t, err)
 	return b
 }
@@ -244,12 +246,69 @@ x
 		"what leads out of the way": {read{path: "/svc/../real"}, 2},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := readContent(context.Background(), p.dir, c.read, []string{"svc/*/skip"})
+			got, err := readContent(context.Background(), filesum.Open("", time.Now()), p.dir, c.read, []string{"svc/*/skip"})
 			require.NoError(t, err)
 			require.Equal(t, c.bytes, got.bytes)
 			require.NotEmpty(t, got.key)
 		})
 	}
+}
+
+// What a node compares is what counts: a fresh checkout has other times.
+func TestWhatChangesAResult(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(path string) error
+		cold   bool
+	}{
+		"time": {func(path string) error { return os.Chtimes(path, time.Unix(1, 0), time.Unix(1, 0)) }, false},
+		"content of equal size": {func(path string) error {
+			info, err := os.Stat(path)
+			if err != nil {
+				return err
+			}
+			if err := os.WriteFile(path, []byte("App\n"), 0o644); err != nil {
+				return err
+			}
+			return os.Chtimes(path, info.ModTime(), info.ModTime())
+		}, true},
+		"mode": {func(path string) error { return os.Chmod(path, 0o755) }, true},
+		"name": {func(path string) error { return os.Rename(path, path+"c") }, true},
+		"kind": {func(path string) error { return errors.Join(os.Remove(path), os.Symlink("app", path)) }, true},
+		"another link": {func(path string) error {
+			link := filepath.Join(filepath.Dir(path), "link")
+			return errors.Join(os.Remove(link), os.Symlink("elsewhere", link))
+		}, true},
+		"a copy of everything": {func(path string) error {
+			dir := filepath.Dir(path)
+			if err := os.CopyFS(dir+".new", os.DirFS(dir)); err != nil {
+				return err
+			}
+			return errors.Join(os.RemoveAll(dir), os.Rename(dir+".new", dir))
+		}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newProject(t, shop)
+			require.NoError(t, os.Symlink("main.c", filepath.Join(p.dir, "app/link")))
+			node := holding("a", p.prepare("app"))
+			require.NoError(t, c.change(filepath.Join(p.dir, "app/main.c")))
+			want := ""
+			if c.cold {
+				want = "[app 1/2] COPY app /src\n[app 2/2] RUN make app\napp: 2 of 4 from 3: changed files"
+			}
+			require.Equal(t, want, cold(makePlan(t, p.prepare("app"), "single", node)))
+		})
+	}
+}
+
+// The same project elsewhere has the same names.
+func TestAnotherCheckoutIsTheSame(t *testing.T) {
+	p := newProject(t, shop)
+	node := holding("a", p.prepare())
+	p.dir = t.TempDir()
+	for _, f := range txtar.Parse([]byte(shop)).Files {
+		p.write(f.Name, string(f.Data))
+	}
+	require.Empty(t, cold(makePlan(t, p.prepare(), "single", node)))
 }
 
 func TestWhatIsRunForAPart(t *testing.T) {

@@ -14,6 +14,7 @@ import (
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/frontend"
 	"github.com/dbake/dbake/internal/cost"
+	"github.com/dbake/dbake/internal/filesum"
 	"github.com/dbake/dbake/llbmerge"
 )
 
@@ -46,18 +47,24 @@ type Job struct {
 	Units  []*frontend.Unit
 }
 
+// Memory is what is known from earlier runs.
+type Memory struct {
+	History *cost.Store
+	Files   *filesum.Cache
+}
+
 // Prepare compiles and merges the units of a project and predicts what each step
 // costs. The error joins one for each unit that could not be compiled.
-func Prepare(ctx context.Context, p *ir.Project, opts frontend.Options, history *cost.Store) (*Build, error) {
+func Prepare(ctx context.Context, p *ir.Project, opts frontend.Options, known Memory) (*Build, error) {
 	units, err := frontend.Compile(ctx, p, opts)
 	if err != nil {
 		return nil, err
 	}
-	return assemble(ctx, p, units, history)
+	return assemble(ctx, p, units, known)
 }
 
 // assemble makes one build of compiled units.
-func assemble(ctx context.Context, p *ir.Project, units []*frontend.Unit, history *cost.Store) (*Build, error) {
+func assemble(ctx context.Context, p *ir.Project, units []*frontend.Unit, known Memory) (*Build, error) {
 	b := &Build{Project: p, Units: units}
 	var err error
 	if b.Graph, err = llbmerge.Merge(b.scope()); err != nil {
@@ -77,10 +84,10 @@ func assemble(ctx context.Context, p *ir.Project, units []*frontend.Unit, histor
 	for _, t := range p.Targets {
 		b.Jobs = append(b.Jobs, Job{Name: t.Name, Target: t, Units: byTarget[t.Name]})
 	}
-	if err := b.name(ctx); err != nil {
+	if err := b.name(ctx, known.Files); err != nil {
 		return nil, err
 	}
-	b.predict(history)
+	b.predict(known.History)
 	return b, nil
 }
 

@@ -1,0 +1,234 @@
+// Package filesum finds the SHA-256 of files and remembers it, so that a file that
+// has not changed is read once and not in every run.
+//
+// A [Cache] is a directory with one file for each root below which files were looked
+// at. What is remembered of a file is trusted as long as its size, its inode and the
+// times of its last modification and of its last change of any kind are the same;
+// the latter cannot be set by programs, so a file whose modification time was put
+// back is read again. A file that was changed just before it was read might be
+// changed once more without a visible difference: its digest is not kept beyond the run.
+//
+// The cache is never needed. A file of it that is damaged, or that another process
+// replaces meanwhile, costs reading again. Nothing is locked.
+package filesum
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// Sum is the digest of a file.
+type Sum [sha256.Size]byte
+
+const (
+	// settled is how long ago a file must have been changed for its digest to be
+	// kept: more than the resolution of times of any file system.
+	settled = 2 * time.Second
+	// kept is for how many days a file that nobody asks for is remembered.
+	kept = 30
+	// maxReaders bounds the files that are read at one time.
+	maxReaders = 16
+)
+
+// Cache remembers the digests of files. It is safe for concurrent use.
+type Cache struct {
+	dir   string
+	now   time.Time
+	reads atomic.Int64 // files read, for tests
+
+	mu    sync.Mutex       // guards what follows
+	roots map[string]*root // by absolute directory
+}
+
+// root is what is known of the files below a directory.
+type root struct {
+	files map[string]entry // by name, relative to the root
+	dirty bool             // differs from what is on the disk
+}
+
+// entry is what is known of a file.
+type entry struct {
+	id   identity
+	sum  Sum
+	seen int64 // day when it was last asked for
+	// fresh says that the file might be changed once more without a visible
+	// difference: the digest is good for this run only.
+	fresh bool
+}
+
+// identity tells versions of a file apart.
+type identity struct {
+	size     int64
+	modified int64 // in nanoseconds since 1970, as the next
+	changed  int64 // last change of content, name or mode; 0 = not known
+	inode    uint64
+}
+
+// Open returns the cache in dir, which need not exist; "" is one that is kept
+// nowhere. now is the time of this run.
+func Open(dir string, now time.Time) *Cache {
+	return &Cache{dir: dir, now: now, roots: map[string]*root{}}
+}
+
+// Sums returns the digests of regular files, by their names relative to dir. A file
+// that cannot be read, or is gone by now, is known by its size and time only: that
+// it is needed, whoever needs it will say. The only error is that of ctx.
+func (c *Cache) Sums(ctx context.Context, dir string, names []string) ([]Sum, error) {
+	r := c.root(dir)
+	found := make([]*entry, len(names))
+	var next atomic.Int64
+	eg, ctx := errgroup.WithContext(ctx)
+	for range min(maxReaders, 2*runtime.GOMAXPROCS(0), len(names)) {
+		eg.Go(func() error {
+			buf := make([]byte, 64<<10)
+			for {
+				i := int(next.Add(1)) - 1
+				if i >= len(names) {
+					return nil
+				}
+				if err := ctx.Err(); err != nil {
+					return context.Cause(ctx)
+				}
+				found[i] = c.sum(r, dir, names[i], buf)
+			}
+		})
+	}
+	if err := eg.Wait(); err != nil {
+		return nil, err
+	}
+	sums := make([]Sum, len(names))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i, name := range names {
+		e := found[i]
+		sums[i] = e.sum
+		if old, ok := r.files[name]; !ok || old != *e {
+			r.files[name] = *e
+			r.dirty = r.dirty || ok || !e.fresh
+		}
+	}
+	return sums, nil
+}
+
+// sum returns what is known of one file now.
+func (c *Cache) sum(r *root, dir, name string, buf []byte) *entry {
+	path := filepath.Join(dir, name)
+	info, err := os.Lstat(path)
+	if err != nil {
+		return &entry{sum: sha256.Sum256([]byte("gone")), fresh: true}
+	}
+	id := identify(info)
+	c.mu.Lock()
+	old, ok := r.files[name]
+	c.mu.Unlock()
+	if ok && old.id == id {
+		old.seen = c.day()
+		return &old
+	}
+	e, err := read(path, buf)
+	if err != nil {
+		return &entry{sum: sha256.Sum256(fmt.Appendf(nil, "unreadable %d %d", id.size, id.modified)), fresh: true}
+	}
+	c.reads.Add(1)
+	e.seen = c.day()
+	last := e.id.changed
+	if last == 0 {
+		last = e.id.modified
+	}
+	e.fresh = last >= c.now.Add(-settled).UnixNano()
+	return &e
+}
+
+// read returns the digest of a file and what the file was before it was read.
+func read(path string, buf []byte) (e entry, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return entry{}, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return entry{}, err
+	}
+	if !info.Mode().IsRegular() {
+		return entry{}, errors.New("not a regular file")
+	}
+	h := sha256.New()
+	// Without the wrapper the file would be asked to copy itself.
+	if _, err := io.CopyBuffer(h, struct{ io.Reader }{f}, buf); err != nil {
+		return entry{}, err
+	}
+	e.id = identify(info)
+	h.Sum(e.sum[:0])
+	return e, nil
+}
+
+// day counts the days since 1970.
+func (c *Cache) day() int64 { return c.now.Unix() / (24 * 60 * 60) }
+
+// root returns what is known of the files below dir.
+func (c *Cache) root(dir string) *root {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	r := c.roots[dir]
+	if r == nil {
+		r = &root{files: c.load(dir)}
+		c.roots[dir] = r
+	}
+	return r
+}
+
+// Save writes what was found out to the directory of the cache.
+func (c *Cache) Save() error {
+	if c.dir == "" {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var errs []error
+	written := false
+	for dir, r := range c.roots {
+		if r.dirty {
+			errs = append(errs, c.save(dir, r))
+			r.dirty, written = false, true
+		}
+	}
+	if written {
+		errs = append(errs, c.prune())
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("remember the digests of files: %w", err)
+	}
+	return nil
+}
+
+// prune removes the files of roots that nobody asked for in a long time. Those that
+// are asked for are written at least once a day.
+func (c *Cache) prune() error {
+	entries, err := os.ReadDir(c.dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		info, err := e.Info()
+		if err != nil || !info.Mode().IsRegular() || c.now.Sub(info.ModTime()) < kept*24*time.Hour {
+			continue // also one that is gone by now
+		}
+		if err := os.Remove(filepath.Join(c.dir, e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,16 @@
+//go:build darwin || freebsd || netbsd
+
+package filesum
+
+import (
+	"io/fs"
+	"syscall"
+)
+
+func identify(info fs.FileInfo) identity {
+	id := identity{size: info.Size(), modified: info.ModTime().UnixNano()}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		id.changed, id.inode = st.Ctimespec.Nano(), st.Ino
+	}
+	return id
+}
