@@ -81,7 +81,9 @@ type listedTarget struct {
 }
 
 // shownTargets returns the targets and groups by name, without those whose name
-// begins with an underscore: they are private.
+// begins with an underscore: they are private. Of a target and a group of one name
+// either may come first, always the same one: the sort upstream is not stable, and
+// this is that sort of the same list.
 func (c *config) shownTargets() []listedTarget {
 	var list []listedTarget
 	for _, t := range c.targets {
@@ -99,9 +101,8 @@ func (c *config) shownTargets() []listedTarget {
 		}
 		list = append(list, listedTarget{Name: g.Name, Description: description, Group: true})
 	}
-	list = slices.DeleteFunc(list, func(t listedTarget) bool { return strings.HasPrefix(t.Name, "_") })
-	slices.SortStableFunc(list, func(a, b listedTarget) int { return cmp.Compare(a.Name, b.Name) })
-	return list
+	slices.SortFunc(list, func(a, b listedTarget) int { return cmp.Compare(a.Name, b.Name) })
+	return slices.DeleteFunc(list, func(t listedTarget) bool { return strings.HasPrefix(t.Name, "_") })
 }
 
 func (l listing) targets(w io.Writer, list []listedTarget) error {
