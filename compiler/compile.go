@@ -338,26 +338,12 @@ func (o *Options) load(ctx context.Context, req request) (*loaded, error) {
 	for _, f := range files {
 		src[f.Name] = f.Data
 	}
-	byFamily, err := classify(ctx, files, compose)
+	byFamily, c, err := parse(ctx, files, compose)
 	if err != nil {
 		return nil, src.explain(err)
 	}
 	for _, f := range byFamily.hcl {
 		src[f.Name] = f.Data
-	}
-
-	c := &config{}
-	if len(byFamily.compose) > 0 {
-		targets, groups, err := parseCompose(ctx, byFamily.compose, compose)
-		if err != nil {
-			return nil, err
-		}
-		for _, t := range targets {
-			c.addTarget(t)
-		}
-		for i := range groups {
-			c.groups = append(c.groups, &groups[i])
-		}
 	}
 	builtins := map[string]string{"BAKE_CMD_CONTEXT": req.cmdContext, "BAKE_LOCAL_PLATFORM": o.Platform}
 	functions := functionWorld{Home: o.Env["HOME"]}.functions()

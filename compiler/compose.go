@@ -65,10 +65,11 @@ func looksLikeCompose(ctx context.Context, f sourceFile, opt composeOptions) (bo
 	if err != nil {
 		return false, err
 	}
-	switch strings.ToLower(filepath.Ext(f.Name)) {
-	case ".yml", ".yaml":
+	if hasComposeExtension(f.Name) {
 		err := validateCompose(ctx, f, opt, env)
 		return true, explainCompose(ctx, err, []sourceFile{f}, opt, env)
+	}
+	switch strings.ToLower(filepath.Ext(f.Name)) {
 	case ".json", ".hcl":
 		return false, nil
 	}

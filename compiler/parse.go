@@ -3,6 +3,7 @@ package compiler
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
@@ -31,14 +32,57 @@ type classified struct {
 	hcl     []hclSource
 }
 
+// parse tells the files apart, and returns what the compose files among them
+// define.
+//
+// A compose file that is the only one is valid if reading it succeeds, and reading
+// takes most of the time there is: it is checked on its own only for the error.
+func parse(ctx context.Context, files []sourceFile, opt composeOptions) (classified, *config, error) {
+	if oneCompose(files) {
+		if byFamily, c, err := parseChecked(ctx, files, opt, true); err == nil {
+			return byFamily, c, nil
+		}
+	}
+	return parseChecked(ctx, files, opt, false)
+}
+
+func parseChecked(ctx context.Context, files []sourceFile, opt composeOptions, checked bool) (classified, *config, error) {
+	byFamily, err := classify(ctx, files, opt, checked)
+	if err != nil {
+		return classified{}, nil, err
+	}
+	c := &config{}
+	if len(byFamily.compose) == 0 {
+		return byFamily, c, nil
+	}
+	targets, groups, err := parseCompose(ctx, byFamily.compose, opt)
+	if err != nil {
+		return classified{}, nil, err
+	}
+	for _, t := range targets {
+		c.addTarget(t)
+	}
+	for i := range groups {
+		c.groups = append(c.groups, &groups[i])
+	}
+	return byFamily, c, nil
+}
+
 // classify tells compose files from bake files and parses the latter.
 //
 // The name decides where it can: .yml and .yaml are compose, .json and .hcl are
 // bake files in the syntax of that name. Anything else, standard input too, is
 // what it can be read as: compose, then HCL, then JSON.
-func classify(ctx context.Context, files []sourceFile, opt composeOptions) (classified, error) {
+//
+// Each compose file is also checked on its own, unless checked says that this is
+// not needed.
+func classify(ctx context.Context, files []sourceFile, opt composeOptions, checked bool) (classified, error) {
 	var c classified
 	for _, f := range files {
+		if checked && hasComposeExtension(f.Name) {
+			c.compose = append(c.compose, f)
+			continue
+		}
 		isCompose, composeErr := looksLikeCompose(ctx, f, opt)
 		if isCompose {
 			if composeErr != nil {
@@ -56,12 +100,32 @@ func classify(ctx context.Context, files []sourceFile, opt composeOptions) (clas
 	return c, nil
 }
 
+// oneCompose reports whether exactly one of the files can be a compose file, by
+// its name.
+func oneCompose(files []sourceFile) bool {
+	n := 0
+	for _, f := range files {
+		switch {
+		case hasComposeExtension(f.Name):
+			n++
+		case !hasBakeExtension(f.Name):
+			return false
+		}
+	}
+	return n == 1
+}
+
 // explainSyntax returns the error for a file that no syntax fits.
 func explainSyntax(f sourceFile, composeErr error, err error) error {
 	if composeErr == nil || hasBakeExtension(f.Name) {
 		return err
 	}
 	return fmt.Errorf("failed to parse %s: parsing yaml: %s, parsing hcl: %w", f.Name, composeErr, err)
+}
+
+func hasComposeExtension(name string) bool {
+	ext := strings.ToLower(filepath.Ext(name))
+	return ext == ".yml" || ext == ".yaml"
 }
 
 func hasBakeExtension(name string) bool {
