@@ -88,6 +88,7 @@ type Steal struct {
 type Measured struct {
 	Node   string
 	Vertex digest.Digest
+	Start  time.Time // by the clock of the node
 	Took   time.Duration
 }
 
@@ -184,7 +185,7 @@ func (r *run) result(finish sched.Finish) *Result {
 				continue
 			}
 			for _, e := range s.runs {
-				res.Measured = append(res.Measured, Measured{Node: n.info.Name, Vertex: v.Digest, Took: e.completed.Sub(e.started)})
+				res.Measured = append(res.Measured, Measured{Node: n.info.Name, Vertex: v.Digest, Start: e.started, Took: e.completed.Sub(e.started)})
 			}
 		}
 	}

@@ -129,7 +129,7 @@ func (c *buildCmd) build(ctx context.Context, a *app, mode progressui.DisplayMod
 		return err
 	}
 	a.saveFiles(files)
-	ready, err := dialled(infos, a.ledger())
+	ready, err := dialled(infos, pool.Records(ctx), a.ledger())
 	if err != nil {
 		return err
 	}
@@ -159,7 +159,7 @@ func (c *buildCmd) build(ctx context.Context, a *app, mode progressui.DisplayMod
 	for _, w := range result.Warnings {
 		fmt.Fprintf(a.stderr, "WARNING: %s\n", w)
 	}
-	if rememberErr := a.remember(build, history, infos, result); rememberErr != nil {
+	if rememberErr := a.remember(build, history, infos, pool.Records(context.WithoutCancel(ctx)), result); rememberErr != nil {
 		fmt.Fprintf(a.stderr, "WARNING: %v\n", rememberErr)
 	}
 	if mode != progressui.QuietMode || err != nil {
@@ -333,22 +333,26 @@ func strategyNames() string {
 	return names
 }
 
-// remember notes what the steps of a run took and where their results are.
-func (a *app) remember(b *plan.Build, history *cost.Store, infos []runtime.NodeInfo, r *runtime.Result) error {
+// remember notes what the steps of a run took and where their results are. records
+// are what each node keeps now.
+func (a *app) remember(b *plan.Build, history *cost.Store, infos []runtime.NodeInfo, records [][]warm.Record, r *runtime.Result) error {
 	now := time.Now()
 	addr := map[string]string{}
-	var errs []error
 	for i, n := range r.Nodes {
 		addr[n.Name] = infos[i].Addr
-		if n.Lost == nil {
-			errs = append(errs, a.ledger().Add(infos[i].Addr, infos[i].ID, b.Held(n.Held), now))
-		}
 	}
 	var list []plan.Measurement
 	for _, m := range r.Measured {
-		list = append(list, plan.Measurement{Node: addr[m.Node], Vertex: m.Vertex, Took: m.Took})
+		list = append(list, plan.Measurement{Node: addr[m.Node], Vertex: m.Vertex, Start: m.Start, Took: m.Took})
 	}
 	b.Record(history, list, now)
+	var errs []error
+	for i, n := range r.Nodes {
+		if n.Lost == nil {
+			at := infos[i].Addr
+			errs = append(errs, a.ledger().Add(at, infos[i].ID, b.Held(n.Held), b.Traces(at, list), records[i], now))
+		}
+	}
 	return errors.Join(errs...)
 }
 

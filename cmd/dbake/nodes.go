@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -158,10 +159,27 @@ func (n *nodes) mirrors() map[string][]frontend.Endpoint {
 	}
 }
 
-// planned returns the nodes as the planner sees them before they are asked.
-func (n *nodes) planned(ledger warm.Ledger) ([]plan.Node, error) {
+// planned returns the nodes as the planner sees them without starting any. Those
+// that run are asked what they can do and what they hold, unless offline; of the
+// others the ledger is believed.
+func (n *nodes) planned(ctx context.Context, ledger warm.Ledger, offline bool, warn func(string)) ([]plan.Node, error) {
+	var answers []runtime.Answer
+	if !offline {
+		answers = runtime.Ask(ctx, n.specs)
+	}
 	var list []plan.Node
-	for _, s := range n.specs {
+	for i, s := range n.specs {
+		if answers != nil && answers[i].Err == nil {
+			p, err := asked(answers[i].Info, answers[i].Records, ledger)
+			if err != nil {
+				return nil, err
+			}
+			list = append(list, p)
+			continue
+		}
+		if answers != nil && !n.mayRest(s) {
+			warn(fmt.Sprintf("%v; what it holds is taken from earlier builds", answers[i].Err))
+		}
 		p := plan.Node{Name: s.Name, Addr: s.Addr, Speed: s.Speed, Slots: slots(s.Slots)}
 		for _, name := range s.Platforms {
 			pl, err := platforms.Parse(name)
@@ -179,17 +197,36 @@ func (n *nodes) planned(ledger warm.Ledger) ([]plan.Node, error) {
 	return list, nil
 }
 
+// mayRest reports whether a node is one of those on this machine, which run only
+// while they are used.
+func (n *nodes) mayRest(s nodeset.Spec) bool {
+	return n.cluster != nil && slices.ContainsFunc(n.cluster.Nodes(), func(d local.Node) bool { return d.Name == s.Name && d.Addr == s.Addr })
+}
+
 // dialled returns the nodes as the planner sees them once they have answered.
-func dialled(infos []runtime.NodeInfo, ledger warm.Ledger) ([]plan.Node, error) {
+func dialled(infos []runtime.NodeInfo, records [][]warm.Record, ledger warm.Ledger) ([]plan.Node, error) {
 	var list []plan.Node
-	for _, i := range infos {
-		held, err := ledger.Holds(i.Addr, i.ID)
+	for i, info := range infos {
+		p, err := asked(info, records[i], ledger)
 		if err != nil {
 			return nil, err
 		}
-		list = append(list, plan.Node{Name: i.Name, Addr: i.Addr, Speed: i.Speed, Slots: slots(i.Slots), Platforms: i.Platforms, Holds: held})
+		list = append(list, p)
 	}
 	return list, nil
+}
+
+// asked returns a node as the planner sees it. records is what it keeps, nil when it
+// did not say.
+func asked(i runtime.NodeInfo, records []warm.Record, ledger warm.Ledger) (plan.Node, error) {
+	p := plan.Node{Name: i.Name, Addr: i.Addr, Speed: i.Speed, Slots: slots(i.Slots), Platforms: i.Platforms}
+	var err error
+	if records == nil {
+		p.Holds, err = ledger.Holds(i.Addr, i.ID)
+	} else {
+		p.Holds, p.Lost, err = ledger.Check(i.Addr, i.ID, records)
+	}
+	return p, err
 }
 
 // slots is how many steps a node runs at once when it was not said. BuildKit sets

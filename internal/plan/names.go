@@ -13,6 +13,7 @@ import (
 
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/internal/filesum"
+	"github.com/dbake/dbake/internal/warm"
 	"github.com/dbake/dbake/llbmerge"
 )
 
@@ -123,6 +124,26 @@ func (b *Build) Held(vertices []digest.Digest) []digest.Digest {
 	return slices.Compact(list)
 }
 
+// Traces returns by what a node finds the results of the executions that took place
+// on it, under the names of the results.
+func (b *Build) Traces(node string, ms []Measurement) map[digest.Digest]warm.Trace {
+	traces := map[digest.Digest]warm.Trace{}
+	for _, m := range ms {
+		if i, ok := b.index[m.Vertex]; ok && m.Node == node {
+			traces[b.names[i].result] = warm.NewTrace(recordText(b.Graph.Vertices[i]), m.Start, m.Start.Add(m.Took))
+		}
+	}
+	return traces
+}
+
+// recordText is what BuildKit writes on the result of a step.
+func recordText(v *llbmerge.Vertex) string {
+	if e := v.Op.GetExec(); e != nil {
+		return "mount / from exec " + strings.Join(e.GetMeta().GetArgs(), " ")
+	}
+	return v.Step
+}
+
 // Why says why a step has to be executed on a node.
 type Why string
 
@@ -130,6 +151,8 @@ type Why string
 const (
 	// WhyNoCache: the target asks for it.
 	WhyNoCache Why = "cache not wanted"
+	// WhyPruned: the step was run there, and the result was thrown away.
+	WhyPruned Why = "no longer on the node"
 	// WhyFiles: the step was run there with other files.
 	WhyFiles Why = "changed files"
 	// WhySource: the step was run there on another base image or source.
@@ -151,6 +174,8 @@ func (b *Build) why(i, n int, nodes []Node) Why {
 	switch {
 	case v.IgnoreCache:
 		return WhyNoCache
+	case nodes[n].Lost[name.result]:
+		return WhyPruned
 	case name.files && holds[name.op]:
 		return WhyFiles
 	case name.place != "" && holds[name.form]:

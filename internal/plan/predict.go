@@ -15,6 +15,7 @@ import (
 type Measurement struct {
 	Node   string // its address, which tells nodes of several clusters apart
 	Vertex digest.Digest
+	Start  time.Time // by the clock of the node
 	Took   time.Duration
 }
 

@@ -25,6 +25,8 @@ type Node struct {
 	// Holds are the names under which results of the node are remembered, see
 	// [Build.Held].
 	Holds map[digest.Digest]bool
+	// Lost are names of results that it held once and has thrown away.
+	Lost map[digest.Digest]bool
 }
 
 // The network between nodes and registry when nothing is known of it.

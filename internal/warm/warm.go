@@ -2,8 +2,10 @@
 //
 // A [Ledger] is one small file for each node address, in a directory of the user's
 // cache. It is a memory, not a truth: a node may have thrown results away since, or
-// may have been given a new root. The first costs a wrong prediction and nothing
-// else; the second is noticed by the id that a node keeps in its root.
+// may have been given a new root. The latter is noticed by the id that a node keeps
+// in its root, the former by asking: a node tells what it keeps ([Record]), and the
+// ledger knows by which text and from which time the result of a step is found among
+// that ([Trace]).
 //
 // Steps are named by digests that cover their inputs and the content they copy, so
 // that an edited file makes the steps that read it cold.
@@ -42,6 +44,45 @@ type file struct {
 	// Steps are the results held, with the time when each was last seen, in
 	// seconds since 1970.
 	Steps map[digest.Digest]int64 `json:"steps"`
+	// Traces are those of the steps that can be asked for.
+	Traces map[digest.Digest]Trace `json:"traces,omitempty"`
+}
+
+// Trace is by what a result is found among the records of a node.
+type Trace struct {
+	// Text is a digest of the record's text.
+	Text digest.Digest `json:"text"`
+	// From and To enclose the time when the record was made, by the clock of
+	// the node, in milliseconds since 1970.
+	From int64 `json:"from"`
+	To   int64 `json:"to"`
+}
+
+// NewTrace returns the trace of a result whose step ran from one time to another.
+func NewTrace(text string, from, to time.Time) Trace {
+	return Trace{digest.FromString(text), from.UnixMilli(), to.UnixMilli() + 1}
+}
+
+// Record is a result that a node says it keeps.
+type Record struct {
+	Text string
+	Made time.Time
+}
+
+// lookup finds records by their text.
+type lookup map[digest.Digest][]int64
+
+func newLookup(records []Record) lookup {
+	l := lookup{}
+	for _, r := range records {
+		d := digest.FromString(r.Text)
+		l[d] = append(l[d], r.Made.UnixMilli())
+	}
+	return l
+}
+
+func (l lookup) has(t Trace) bool {
+	return slices.ContainsFunc(l[t.Text], func(made int64) bool { return t.From <= made && made <= t.To })
 }
 
 // Holds returns the steps that the node at addr held when it was last used. With
@@ -57,15 +98,46 @@ func (l Ledger) Holds(addr, id string) (map[digest.Digest]bool, error) {
 	if id != "" && f.ID != id {
 		return nil, nil
 	}
+	return f.held(), nil
+}
+
+func (f *file) held() map[digest.Digest]bool {
 	held := make(map[digest.Digest]bool, len(f.Steps))
 	for d := range f.Steps {
 		held[d] = true
 	}
-	return held, nil
+	return held
 }
 
-// Add notes that the node holds these steps.
-func (l Ledger) Add(addr, id string, steps []digest.Digest, now time.Time) (err error) {
+// Check is Holds for a node that was asked which results it keeps: those that it has
+// no more are not in held, but in lost. What cannot be found among the records of any
+// node is believed, unless everything that can is lost.
+func (l Ledger) Check(addr, id string, records []Record) (held, lost map[digest.Digest]bool, err error) {
+	if l.Dir == "" {
+		return nil, nil, nil
+	}
+	f, err := l.read(addr)
+	if err != nil || f.ID != id {
+		return nil, nil, err
+	}
+	held, lost = f.held(), map[digest.Digest]bool{}
+	found := newLookup(records)
+	for d, t := range f.Traces {
+		if held[d] && !found.has(t) {
+			delete(held, d)
+			lost[d] = true
+		}
+	}
+	if len(lost) > 0 && len(lost) == len(f.Traces) {
+		return nil, f.held(), nil
+	}
+	return held, lost, nil
+}
+
+// Add notes that the node holds these steps. traces are those of the steps that were
+// run; of these, and of earlier ones, those are kept that fit the records of the
+// node. Without records none is: whether they would be found is not known.
+func (l Ledger) Add(addr, id string, steps []digest.Digest, traces map[digest.Digest]Trace, records []Record, now time.Time) (err error) {
 	if l.Dir == "" || len(steps) == 0 {
 		return nil
 	}
@@ -88,8 +160,21 @@ func (l Ledger) Add(addr, id string, steps []digest.Digest, now time.Time) (err 
 	if f.Steps == nil {
 		f.Steps = map[digest.Digest]int64{}
 	}
+	if f.Traces == nil {
+		f.Traces = map[digest.Digest]Trace{}
+	}
+	found := newLookup(records)
 	for _, d := range steps {
 		f.Steps[d] = now.Unix()
+		t, ran := traces[d]
+		if !ran {
+			t = f.Traces[d]
+		}
+		if found.has(t) {
+			f.Traces[d] = t
+		} else {
+			delete(f.Traces, d) // held all the same, but in a way that cannot be told
+		}
 	}
 	f.trim()
 	return l.write(addr, f)
@@ -103,6 +188,7 @@ func (f *file) trim() {
 	times := slices.Sorted(maps.Values(f.Steps))
 	oldest := times[len(times)-maxSteps]
 	maps.DeleteFunc(f.Steps, func(_ digest.Digest, at int64) bool { return at < oldest })
+	maps.DeleteFunc(f.Traces, func(d digest.Digest, _ Trace) bool { return f.Steps[d] == 0 })
 }
 
 func (l Ledger) path(addr string) string {

@@ -16,9 +16,9 @@ var t0 = time.Unix(1_700_000_000, 0)
 func TestLedgerRemembersByAddressAndID(t *testing.T) {
 	l := Ledger{Dir: filepath.Join(t.TempDir(), "warm")}
 	a, b := digest.FromString("a"), digest.FromString("b")
-	require.NoError(t, l.Add("tcp://x:1", "id1", []digest.Digest{a}, t0))
-	require.NoError(t, l.Add("tcp://x:1", "id1", []digest.Digest{b}, t0))
-	require.NoError(t, l.Add("tcp://y:1", "id2", []digest.Digest{b}, t0))
+	require.NoError(t, l.Add("tcp://x:1", "id1", []digest.Digest{a}, nil, nil, t0))
+	require.NoError(t, l.Add("tcp://x:1", "id1", []digest.Digest{b}, nil, nil, t0))
+	require.NoError(t, l.Add("tcp://y:1", "id2", []digest.Digest{b}, nil, nil, t0))
 
 	held, err := l.Holds("tcp://x:1", "id1")
 	require.NoError(t, err)
@@ -33,15 +33,66 @@ func TestLedgerRemembersByAddressAndID(t *testing.T) {
 	held, err = l.Holds("tcp://x:1", "other")
 	require.NoError(t, err)
 	require.Empty(t, held)
-	require.NoError(t, l.Add("tcp://x:1", "other", []digest.Digest{b}, t0))
+	require.NoError(t, l.Add("tcp://x:1", "other", []digest.Digest{b}, nil, nil, t0))
 	held, err = l.Holds("tcp://x:1", "other")
 	require.NoError(t, err)
 	require.Equal(t, map[digest.Digest]bool{b: true}, held)
 }
 
+func TestResultsThatAreGoneAreNotBelieved(t *testing.T) {
+	l := Ledger{Dir: t.TempDir()}
+	a, b, c := digest.FromString("a"), digest.FromString("b"), digest.FromString("c")
+	const addr, id = "tcp://x:1", "id1"
+	at := func(seconds int) time.Time { return t0.Add(time.Duration(seconds) * time.Second) }
+	traces := map[digest.Digest]Trace{
+		a: NewTrace("RUN make", at(1), at(3)),
+		b: NewTrace("RUN make", at(5), at(6)),
+		c: NewTrace("RUN other", at(5), at(6)),
+	}
+	makeA, makeB := Record{"RUN make", at(2)}, Record{"RUN make", at(5)}
+	// Of c the node keeps nothing that looks like it: that can never be asked for.
+	require.NoError(t, l.Add(addr, id, []digest.Digest{a, b, c}, traces, []Record{makeA, makeB}, t0))
+
+	check := func(records ...Record) (held, lost map[digest.Digest]bool) {
+		held, lost, err := l.Check(addr, id, records)
+		require.NoError(t, err)
+		return held, lost
+	}
+	held, lost := check(makeB, makeA)
+	require.Equal(t, map[digest.Digest]bool{a: true, b: true, c: true}, held)
+	require.Empty(t, lost)
+	held, lost = check(makeB)
+	require.Equal(t, map[digest.Digest]bool{b: true, c: true}, held)
+	require.Equal(t, map[digest.Digest]bool{a: true}, lost)
+	held, lost = check(Record{"RUN make", at(9)})
+	require.Empty(t, held, "all that can be asked for is gone, so the rest will be, too")
+	require.Equal(t, map[digest.Digest]bool{a: true, b: true, c: true}, lost)
+
+	// b was answered from a cache, and the node keeps it under another text.
+	require.NoError(t, l.Add(addr, id, []digest.Digest{b}, nil, []Record{makeA}, t0))
+	held, lost = check(makeA)
+	require.Equal(t, map[digest.Digest]bool{a: true, b: true, c: true}, held)
+	require.Empty(t, lost)
+
+	held, lost, err := l.Check(addr, "another root", []Record{makeA, makeB})
+	require.NoError(t, err)
+	require.Empty(t, held)
+	require.Empty(t, lost)
+}
+
+func TestWithoutAnAnswerNothingCanBeAskedFor(t *testing.T) {
+	l := Ledger{Dir: t.TempDir()}
+	a := digest.FromString("a")
+	require.NoError(t, l.Add("x", "id", []digest.Digest{a}, map[digest.Digest]Trace{a: NewTrace("RUN", t0, t0)}, nil, t0))
+	held, lost, err := l.Check("x", "id", nil)
+	require.NoError(t, err)
+	require.Equal(t, map[digest.Digest]bool{a: true}, held)
+	require.Empty(t, lost)
+}
+
 func TestZeroLedgerRemembersNothing(t *testing.T) {
 	var l Ledger
-	require.NoError(t, l.Add("a", "id", []digest.Digest{digest.FromString("a")}, t0))
+	require.NoError(t, l.Add("a", "id", []digest.Digest{digest.FromString("a")}, nil, nil, t0))
 	held, err := l.Holds("a", "id")
 	require.NoError(t, err)
 	require.Empty(t, held)
@@ -53,18 +104,20 @@ func TestDamagedFileIsAsNone(t *testing.T) {
 	held, err := l.Holds("a", "")
 	require.NoError(t, err)
 	require.Empty(t, held)
-	require.NoError(t, l.Add("a", "id", []digest.Digest{digest.FromString("a")}, t0))
+	require.NoError(t, l.Add("a", "id", []digest.Digest{digest.FromString("a")}, nil, nil, t0))
 	held, err = l.Holds("a", "id")
 	require.NoError(t, err)
 	require.Len(t, held, 1)
 }
 
 func TestOldestStepsGoFirst(t *testing.T) {
-	f := file{Steps: map[digest.Digest]int64{}}
+	f := file{Steps: map[digest.Digest]int64{}, Traces: map[digest.Digest]Trace{}}
 	for i := range maxSteps + 10 {
 		f.Steps[digest.FromString(fmt.Sprint(i))] = int64(i)
+		f.Traces[digest.FromString(fmt.Sprint(i))] = Trace{}
 	}
 	f.trim()
+	require.Len(t, f.Traces, maxSteps)
 	require.Len(t, f.Steps, maxSteps)
 	require.NotContains(t, f.Steps, digest.FromString("9"))
 	require.Contains(t, f.Steps, digest.FromString("10"))

@@ -1,0 +1,62 @@
+//go:build integration
+
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	bkclient "github.com/moby/buildkit/client"
+	"github.com/stretchr/testify/require"
+)
+
+const warmth = `
+group "default" {
+  targets = ["kept", "pruned"]
+}
+target "kept" {
+  dockerfile-inline = "FROM busybox:1\nRUN echo kept >/kept"
+}
+target "pruned" {
+  dockerfile-inline = "FROM busybox:1\nRUN echo pruned >/pruned\nRUN echo more >/more"
+}
+`
+
+// TestPlansAskNodesWhatTheyHold prunes a node behind dbake's back.
+func TestPlansAskNodesWhatTheyHold(t *testing.T) {
+	w := newWorld(t, 1)
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "docker-bake.hcl"), []byte(warmth), 0o644))
+	r := w.build(dir, 1)
+	require.Zero(t, r.status, r.stderr)
+	plan := func(args ...string) string {
+		r := w.run(dir, append(append([]string{"plan"}, w.on(1)...), args...)...)
+		require.Zero(t, r.status, r.stderr)
+		require.NotContains(t, r.stderr, "WARNING")
+		return r.stdout
+	}
+	const held, gone = `(?m)^.* kept .* held by n1$`, `(?m)^.* pruned .* from step 2 of 2: no longer on the node$`
+	require.Regexp(t, held, plan())
+	require.NotRegexp(t, gone, plan())
+
+	c, err := bkclient.New(t.Context(), w.addrs[0])
+	require.NoError(t, err)
+	defer c.Close()
+	require.NoError(t, c.Prune(t.Context(), nil, bkclient.PruneAll, bkclient.WithFilter([]string{"description~=more"})))
+	require.Regexp(t, held, plan())
+	require.Regexp(t, gone, plan())
+	require.NotRegexp(t, gone, plan("--offline"), "nobody is asked")
+
+	// A node that is not running is not started for a plan.
+	w.down()
+	require.NotRegexp(t, gone, plan())
+	require.Empty(t, processes(t, w.state))
+	w.up(1)
+	r = w.build(dir, 1)
+	require.Zero(t, r.status, r.stderr)
+	require.NotRegexp(t, gone, plan())
+
+	require.NoError(t, c.Prune(t.Context(), nil, bkclient.PruneAll))
+	require.Regexp(t, `(?m)^.* kept .* all 1: no longer on the node$`, plan())
+}

@@ -1,0 +1,82 @@
+package runtime
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	bkclient "github.com/moby/buildkit/client"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/dbake/dbake/internal/warm"
+	"github.com/dbake/dbake/runtime/nodeset"
+)
+
+const (
+	// recordsTimeout bounds how long a node may take to say what it keeps. It does
+	// so in milliseconds unless it has yet to measure results that are new.
+	recordsTimeout = 2 * time.Second
+	// askTimeout bounds how long a plan waits for a node.
+	askTimeout = 3 * time.Second
+)
+
+// Records asks every node which results it keeps. Of a node that does not say in
+// time they are nil.
+func (p *Pool) Records(ctx context.Context) [][]warm.Record {
+	list := make([][]warm.Record, len(p.nodes))
+	var eg errgroup.Group
+	for i, n := range p.nodes {
+		eg.Go(func() error {
+			list[i], _ = n.records(ctx) // not to know is no failure
+			return nil
+		})
+	}
+	_ = eg.Wait()
+	return list
+}
+
+// records returns which results the node keeps; not nil without an error.
+func (n *node) records(ctx context.Context) ([]warm.Record, error) {
+	ctx, cancel := context.WithTimeout(ctx, recordsTimeout)
+	defer cancel()
+	usage, err := n.client.DiskUsage(ctx, bkclient.WithFilter([]string{"type==" + string(bkclient.UsageRecordTypeRegular)}))
+	if err != nil {
+		return nil, err
+	}
+	list := []warm.Record{}
+	for _, u := range usage {
+		list = append(list, warm.Record{Text: u.Description, Made: u.CreatedAt})
+	}
+	return list, nil
+}
+
+// Answer is what a node says when a plan is made.
+type Answer struct {
+	Info    NodeInfo
+	Records []warm.Record // the results it keeps; nil when it did not say
+	Err     error         // a [*NodeError] when the node cannot be asked
+}
+
+// Ask asks the nodes that can be reached at once what they can do and what they
+// keep, each answer in the place of its node.
+func Ask(ctx context.Context, specs []nodeset.Spec) []Answer {
+	answers := make([]Answer, len(specs))
+	ctx, cancel := context.WithTimeoutCause(ctx, askTimeout, fmt.Errorf("no answer within %s", askTimeout))
+	defer cancel()
+	var eg errgroup.Group
+	for i, s := range specs {
+		eg.Go(func() error {
+			n, err := dial(ctx, s)
+			if err != nil {
+				answers[i].Err = err
+				return nil
+			}
+			answers[i].Info = n.info
+			answers[i].Records, _ = n.records(ctx) // not to know is no failure
+			_ = n.client.Close()                   // nothing was started
+			return nil
+		})
+	}
+	_ = eg.Wait()
+	return answers
+}
