@@ -1,6 +1,7 @@
 // Command dbake builds many container images over several BuildKit nodes from
 // Docker Bake files: "dbake plan" tells which node builds what, at what cost and
-// why; "dbake build" does it; "dbake cluster" keeps local nodes running.
+// why; "dbake build" does it; "dbake cluster" keeps local nodes running; "dbake
+// history" carries what steps cost from machine to machine.
 package main
 
 import (
@@ -58,6 +59,7 @@ type cli struct {
 	Build   buildCmd   `cmd:"" aliases:"bake,f" help:"Build targets over the nodes."`
 	Plan    planCmd    `cmd:"" help:"Show which node would build what, at what cost and why, without building."`
 	Cluster clusterCmd `cmd:"" help:"Keep BuildKit nodes and a registry running on this machine."`
+	History historyCmd `cmd:"" help:"Carry what steps cost from machine to machine."`
 	Version versionCmd `cmd:"" help:"Show the version."`
 
 	Supervise superviseCmd `cmd:"" hidden:"" help:"Own the daemons of a cluster that is kept running."`

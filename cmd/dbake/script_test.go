@@ -1,14 +1,20 @@
 package main
 
 import (
+	"context"
 	"flag"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/dbake/dbake/frontend"
+	"github.com/dbake/dbake/internal/filesum"
+	"github.com/dbake/dbake/internal/plan"
 )
 
 var update = flag.Bool("update", false, "rewrite the expected output in testdata/script")
@@ -21,6 +27,8 @@ type lastStatus struct{}
 //
 //	dbake [NAME=VALUE...] ARG...   run dbake with nothing but this environment
 //	status N                       the last dbake must have ended with N
+//	measure HOME SECONDS           note in the history of HOME that each step of the
+//	                               default targets took that long
 //
 // A dbake that may end with another status than 0 is written "! dbake". $WORK/home
 // is the home directory; there is no network and no daemon.
@@ -34,8 +42,9 @@ func TestScript(t *testing.T) {
 			return os.Mkdir(filepath.Join(e.WorkDir, "home"), 0o755)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"dbake":  dbakeCommand,
-			"status": statusCommand,
+			"dbake":   dbakeCommand,
+			"status":  statusCommand,
+			"measure": measureCommand,
 		},
 	})
 }
@@ -59,6 +68,33 @@ func dbakeCommand(ts *testscript.TestScript, neg bool, args []string) {
 	if (status != 0) != neg {
 		ts.Fatalf("dbake ended with status %d", status)
 	}
+}
+
+// measureCommand does what a build does when it has ended.
+func measureCommand(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: measure HOME SECONDS")
+	}
+	took, err := time.ParseDuration(args[1] + "s")
+	ts.Check(err)
+	a := &app{stdin: strings.NewReader(""), stdout: ts.Stdout(), stderr: ts.Stderr(), dir: ts.MkAbs("."), env: map[string]string{"HOME": ts.MkAbs(args[0])}}
+	ctx := context.Background()
+	project, err := a.compile(ctx, &definitionFlags{}, a.env, nil)
+	ts.Check(err)
+	opts := a.frontendOptions(&nodes{}, nil, nil)
+	opts.Resolver = frontend.NewRegistryResolver(frontend.RegistryOptions{Offline: true})
+	history, err := a.openHistory("")
+	ts.Check(err)
+	build, err := plan.Prepare(ctx, project, opts, plan.Memory{History: history, Files: filesum.Open("", time.Now())})
+	ts.Check(err)
+	var list []plan.Measurement
+	for _, v := range build.Graph.Vertices {
+		if v.Kind.IsStep() {
+			list = append(list, plan.Measurement{Node: "tcp://a:1234", Vertex: v.Digest, Took: took})
+		}
+	}
+	build.Record(history, list, time.Now())
+	ts.Check(history.Close())
 }
 
 func statusCommand(ts *testscript.TestScript, neg bool, args []string) {

@@ -1,0 +1,79 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/dbake/dbake/internal/cost"
+)
+
+type historyCmd struct {
+	Export historyExportCmd `cmd:"" help:"Write the history as JSON lines, to be carried to another machine."`
+	Import historyImportCmd `cmd:"" help:"Take in what export wrote. What is known already changes nothing."`
+}
+
+// historyFlag names the history that a command is about.
+type historyFlag struct {
+	History string `placeholder:"FILE" help:"The history (default: that in the user's cache directory)."`
+}
+
+// open opens the history, which must be kept somewhere.
+func (f historyFlag) open(a *app) (*cost.Store, error) {
+	if f.History == cost.InMemory || f.History == "" && a.cacheDir("") == "" {
+		return nil, usageError{errors.New("there is no history: name its file with --history")}
+	}
+	return a.openHistory(f.History)
+}
+
+type historyExportCmd struct {
+	historyFlag
+	Output string `short:"o" placeholder:"FILE" help:"Write to a file instead of standard output."`
+}
+
+func (c *historyExportCmd) Run(a *app) error {
+	history, err := c.open(a)
+	if err != nil {
+		return err
+	}
+	return a.output(c.Output, history.Export)
+}
+
+type historyImportCmd struct {
+	historyFlag
+	Files []string `arg:"" name:"file" help:"What export wrote; - is standard input."`
+}
+
+func (c *historyImportCmd) Run(a *app) error {
+	history, err := c.open(a)
+	if err != nil {
+		return err
+	}
+	steps := 0
+	for _, name := range c.Files {
+		n, err := a.importHistory(history, name)
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		steps += n
+	}
+	if err := history.Close(); err != nil {
+		return err
+	}
+	fmt.Fprintf(a.stdout, "%d steps read, %d known now\n", steps, history.Len())
+	return nil
+}
+
+func (a *app) importHistory(history *cost.Store, name string) (int, error) {
+	var r io.Reader = a.stdin
+	if name != "-" {
+		f, err := os.Open(a.path(name))
+		if err != nil {
+			return 0, err
+		}
+		defer f.Close()
+		r = f
+	}
+	return history.Import(r)
+}
