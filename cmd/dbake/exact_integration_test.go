@@ -4,16 +4,21 @@ package main
 
 import (
 	"context"
+	"crypto/ed25519"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"io"
 	"io/fs"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -27,6 +32,7 @@ import (
 	"github.com/rogpeppe/go-internal/txtar"
 	"github.com/stretchr/testify/require"
 	"github.com/tonistiigi/fsutil"
+	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/agent"
 
 	"github.com/dbake/dbake/compiler/ir"
@@ -293,20 +299,28 @@ func TestImagesAreThoseOfBuildKit(t *testing.T) {
 
 const vault = `
 -- docker-bake.hcl --
-group "default" { targets = ["file", "env", "without"] }
+group "default" { targets = ["file", "env", "key", "without"] }
 target "_" {
-  args   = { NONCE = "%[1]s" }
-  output = ["type=local,dest=out"]
+  args     = { NONCE = "1" }
+  attest   = ["type=provenance,mode=max"]
+  contexts = { tools = "tools" }
 }
 target "file" {
   inherits = ["_"]
-  secret   = ["id=token,src=%[2]s"]
-  ssh      = ["default=%[3]s"]
+  secret   = ["id=token,src=%[1]s"]
+  ssh      = ["default=%[2]s"]
+  output   = ["type=local,dest=out-file"]
 }
 target "env" {
   inherits = ["_"]
   secret   = ["id=token,env=CANARY"]
+  ssh      = ["default"]
   output   = ["type=local,dest=out-env"]
+}
+target "key" {
+  inherits = ["_"]
+  ssh      = ["default=%[3]s"]
+  output   = ["type=local,dest=out-key"]
 }
 target "without" {
   inherits = ["_"]
@@ -315,25 +329,35 @@ target "without" {
 -- Dockerfile --
 FROM busybox:1 AS look
 ARG NONCE
-RUN --mount=type=secret,id=token --mount=type=ssh \
+RUN --mount=type=secret,id=token --mount=type=ssh --mount=from=tools,target=/tools \
     mkdir /found; \
     if [ -f /run/secrets/token ]; then sha256sum < /run/secrets/token | cut -d' ' -f1 > /found/token; fi; \
-    if [ -S "$SSH_AUTH_SOCK" ]; then echo yes > /found/agent; fi; \
+    if [ -S "$SSH_AUTH_SOCK" ]; then /tools/agentkeys > /found/agent || exit 1; fi; \
     echo $NONCE > /found/nonce
 FROM scratch
 COPY --from=look /found /
 `
 
-// TestSecretsStayApart has two targets that mean different things by one secret,
-// and one that declares nothing: each sees its own, and no value is found in
-// anything that is printed or kept.
+// TestSecretsStayApart has targets that mean different things by one secret and by
+// one agent, and one that declares nothing: each sees its own, and no value is
+// found in anything that is printed or kept.
 func TestSecretsStayApart(t *testing.T) {
 	w := newWorld(t, 2)
-	socket := startAgent(t)
+	theirs, theirsPrint := newKey(t)
+	ours, oursPrint := newKey(t)
+	plain, plainPrint := newKey(t)
+	block, err := ssh.MarshalPrivateKey(plain, "")
+	require.NoError(t, err)
 	fileValue, envValue := "canary-4f1c in a file", "canary-4f1c in the environment"
-	secret := filepath.Join(t.TempDir(), "token")
+	outside := t.TempDir()
+	secret, key := filepath.Join(outside, "token"), filepath.Join(outside, "key")
 	require.NoError(t, os.WriteFile(secret, []byte(fileValue), 0o600))
-	dir := project(t, fmt.Sprintf(vault, "1", secret, socket))
+	require.NoError(t, os.WriteFile(key, pem.EncodeToMemory(block), 0o600))
+	socket := startAgent(t, theirs)
+	dir := project(t, fmt.Sprintf(vault, secret, socket, key))
+	out, err := exec.Command("go", "build", "-trimpath", "-o", filepath.Join(dir, "tools", "agentkeys"), "./testdata/agentkeys").CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	env := []string{"CANARY=" + envValue, "SSH_AUTH_SOCK=" + startAgent(t, ours)}
 	home := t.TempDir()
 	w.home = home
 
@@ -341,34 +365,48 @@ func TestSecretsStayApart(t *testing.T) {
 	for _, args := range [][]string{
 		{"plan"},
 		{"plan", "--format", "json"},
+		{"plan", "--output", filepath.Join(home, "saved.json")},
 		{"build", "--print"},
 		{"--debug", "build", "--progress", "plain", "--metadata-file", filepath.Join(home, "metadata.json")},
 		{"build", "--progress", "rawjson", "--set", "*.args.NONCE=2"},
 	} {
-		cmd := w.command(dir, append(append(args, w.on(2)...), grants(args, dir, secret, socket)...)...)
-		cmd.Env = append(cmd.Env, "CANARY="+envValue)
+		if slices.Contains(args, "build") {
+			args = append(args, "--allow", "fs.write="+dir, "--allow", "fs.read="+outside, "--allow", "ssh", "--allow", "fs.read="+filepath.Dir(socket))
+		}
+		cmd := w.command(dir, append(args, w.on(2)...)...)
+		cmd.Env = append(cmd.Env, env...)
 		out, err := cmd.CombinedOutput()
 		require.NoError(t, err, "%v\n%s", args, out)
 		printed = append(printed, string(out))
-	}
-	read := func(name string) string {
-		dt, err := os.ReadFile(filepath.Join(dir, name))
-		require.NoError(t, err)
-		return strings.TrimSpace(string(dt))
 	}
 	sum := func(s string) string {
 		h := sha256.Sum256([]byte(s))
 		return hex.EncodeToString(h[:])
 	}
-	require.Equal(t, sum(fileValue), read("out/token"))
-	require.Equal(t, sum(envValue), read("out-env/token"))
-	require.NoFileExists(t, filepath.Join(dir, "out-without", "token"))
-	require.Equal(t, "yes", read("out/agent"))
-	require.NoFileExists(t, filepath.Join(dir, "out-env", "agent"))
-	require.NoFileExists(t, filepath.Join(dir, "out-without", "agent"))
+	for target, want := range map[string]map[string]string{
+		"file":    {"token": sum(fileValue), "agent": theirsPrint},
+		"env":     {"token": sum(envValue), "agent": oursPrint},
+		"key":     {"agent": plainPrint},
+		"without": {},
+	} {
+		require.FileExists(t, filepath.Join(dir, "out-"+target, "provenance.json"))
+		for _, name := range []string{"token", "agent"} {
+			got, err := os.ReadFile(filepath.Join(dir, "out-"+target, name))
+			if want[name] == "" {
+				require.ErrorIs(t, err, fs.ErrNotExist, "%s: %s", target, name)
+				continue
+			}
+			require.NoError(t, err)
+			require.Equal(t, want[name]+"\n", string(got), "%s: %s", target, name)
+		}
+	}
 
+	// The private key is recognized by a piece of its file.
+	canaries := []string{"canary-4f1c", strings.Split(string(pem.EncodeToMemory(block)), "\n")[3]}
 	for _, out := range printed {
-		require.NotContains(t, out, "canary-4f1c")
+		for _, canary := range canaries {
+			require.NotContains(t, out, canary)
+		}
 	}
 	for _, root := range []string{home, w.state, dir} {
 		require.NoError(t, filepath.WalkDir(root, func(name string, entry fs.DirEntry, err error) error {
@@ -376,26 +414,24 @@ func TestSecretsStayApart(t *testing.T) {
 				return nil // nodes are at work: files go
 			}
 			dt, err := os.ReadFile(name)
-			if err == nil && strings.Contains(string(dt), "canary-4f1c") {
-				t.Errorf("a secret is in %s", name)
+			for _, canary := range canaries {
+				if err == nil && strings.Contains(string(dt), canary) {
+					t.Errorf("a secret is in %s", name)
+				}
 			}
 			return nil
 		}))
 	}
 }
 
-// grants are the flags by which a build may use what the project asks for.
-func grants(args []string, dir, secret, agent string) []string {
-	list := []string{}
-	for _, a := range args {
-		if a == "build" {
-			for _, name := range []string{"out", "out-env", "out-without"} {
-				list = append(list, "--allow", "fs.write="+filepath.Join(dir, name))
-			}
-			list = append(list, "--allow", "fs.read="+secret, "--allow", "ssh", "--allow", "fs.read="+filepath.Dir(agent))
-		}
-	}
-	return list
+// newKey returns a private key and the fingerprint of its public half.
+func newKey(t *testing.T) (ed25519.PrivateKey, string) {
+	t.Helper()
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	require.NoError(t, err)
+	key, err := ssh.NewPublicKey(public)
+	require.NoError(t, err)
+	return private, ssh.FingerprintSHA256(key)
 }
 
 const slow = `
@@ -621,12 +657,14 @@ func registryClient(t *testing.T) *registry.Client {
 	return c
 }
 
-// startAgent serves an ssh agent without keys and returns its socket.
-func startAgent(t *testing.T) string {
+// startAgent serves an ssh agent that holds one key and returns its socket.
+func startAgent(t *testing.T, key ed25519.PrivateKey) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "agent") // the name of a socket is short
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
+	keys := agent.NewKeyring()
+	require.NoError(t, keys.Add(agent.AddedKey{PrivateKey: key}))
 	l, err := net.Listen("unix", filepath.Join(dir, "s"))
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = l.Close() }) // ends the loop below
@@ -638,7 +676,7 @@ func startAgent(t *testing.T) string {
 			}
 			go func() {
 				defer conn.Close()
-				_ = agent.ServeAgent(agent.NewKeyring(), conn) // ends with the connection
+				_ = agent.ServeAgent(keys, conn) // ends with the connection
 			}()
 		}
 	}()
