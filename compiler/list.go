@@ -55,6 +55,9 @@ func parseListing(spec string) (listing, error) {
 // List writes the targets and groups, or the variables, of a definition. The
 // spec is a kind, "targets" or "variables", or type=KIND,format=table|json.
 func List(ctx context.Context, o Options, spec string, w io.Writer) error {
+	if _, err := o.overrides(); err != nil {
+		return err
+	}
 	def, err := o.load(ctx, parseRequest(o.Targets))
 	if err != nil {
 		return err

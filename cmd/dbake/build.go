@@ -41,10 +41,19 @@ type buildCmd struct {
 	Jobs         int    `placeholder:"N" help:"Build at most N targets at once over all nodes (default: as many as the nodes have slots)."`
 	NoSteal      bool   `help:"Let no node take over what was planned for another."`
 
+	ListTargets   bool `hidden:""` // as buildx still has them
+	ListVariables bool `hidden:""`
+
 	saved *plan.File // the plan to build; nil makes one
 }
 
 func (c *buildCmd) Run(ctx contextBinding, a *app) (err error) {
+	switch {
+	case c.ListTargets:
+		c.List = "targets"
+	case c.ListVariables:
+		c.List = "variables"
+	}
 	if c.Print && c.List != "" {
 		return usageError{errors.New("--print and --list are mutually exclusive")}
 	}
@@ -57,15 +66,15 @@ func (c *buildCmd) Run(ctx contextBinding, a *app) (err error) {
 			return err
 		}
 	}
-	if c.Print || c.List != "" {
-		return c.describe(ctx, a)
-	}
 	if env := a.env["BUILDKIT_PROGRESS"]; env != "" && c.Progress == string(progressui.AutoMode) {
 		c.Progress = env
 	}
 	mode, err := view.ParseMode(c.Progress)
 	if err != nil {
 		return usageError{err}
+	}
+	if c.Print || c.List != "" {
+		return c.describe(ctx, a)
 	}
 	if _, err := partition.Lookup(c.Strategy); err != nil {
 		return usageError{err}

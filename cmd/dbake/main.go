@@ -12,6 +12,7 @@ import (
 	"log"
 	"os"
 	"os/signal"
+	"reflect"
 	"strings"
 	"syscall"
 
@@ -93,12 +94,13 @@ func run(args []string, a *app) (status int) {
 		kong.Exit(func(code int) { exited = code }),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
 		kong.Vars{"strategies": strategyNames()},
+		kong.KindMapper(reflect.Bool, boolMapper{}),
 	)
 	if err != nil {
 		view.Error(a.stderr, err, false)
 		return 1
 	}
-	kctx, err := parser.Parse(args)
+	kctx, err := parser.Parse(interspersed(parser.Model.Node, args))
 	if exited >= 0 { // --help
 		return exited
 	}

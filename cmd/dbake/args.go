@@ -1,0 +1,108 @@
+package main
+
+import (
+	"fmt"
+	"reflect"
+	"strconv"
+	"strings"
+
+	"github.com/alecthomas/kong"
+)
+
+// interspersed returns args with what is no flag moved behind the flags. The
+// parser takes the names of targets from one place of the command line only;
+// docker buildx takes them from anywhere.
+func interspersed(root *kong.Node, args []string) []string {
+	var flags, names []string
+	node := root
+	for i := 0; i < len(args); i++ {
+		arg := args[i]
+		switch {
+		case arg == "--":
+			return append(append(append(flags, "--"), names...), args[i+1:]...)
+		case len(arg) > 1 && arg[0] == '-':
+			arg, wantsValue := plainFlag(node, arg)
+			flags = append(flags, arg)
+			if wantsValue && i+1 < len(args) {
+				i++
+				flags = append(flags, args[i])
+			}
+		case subcommand(node, arg) != nil:
+			node = subcommand(node, arg)
+			flags = append(flags, arg)
+		case node == root:
+			return args // no such command
+		default:
+			names = append(names, arg)
+		}
+	}
+	return append(flags, names...)
+}
+
+// subcommand returns the command of node with a name or alias.
+func subcommand(node *kong.Node, name string) *kong.Node {
+	for _, child := range node.Children {
+		if child.Type != kong.CommandNode {
+			continue
+		}
+		if child.Name == name {
+			return child
+		}
+		for _, alias := range child.Aliases {
+			if alias == name {
+				return child
+			}
+		}
+	}
+	return nil
+}
+
+// plainFlag returns an argument of flags as the parser knows it, -f=x being -fx
+// elsewhere, and whether the next argument is the value of its last flag.
+func plainFlag(node *kong.Node, arg string) (plain string, wantsValue bool) {
+	if name, ok := strings.CutPrefix(arg, "--"); ok {
+		f := flagOf(node, func(f *kong.Flag) bool { return f.Name == name })
+		return arg, f != nil && !f.IsBool()
+	}
+	for i, short := range arg[1:] {
+		f := flagOf(node, func(f *kong.Flag) bool { return f.Short == short })
+		if f == nil {
+			return arg, false
+		}
+		if !f.IsBool() {
+			end := 1 + i + len(string(short))
+			return arg[:end] + strings.TrimPrefix(arg[end:], "="), end == len(arg)
+		}
+	}
+	return arg, false
+}
+
+func flagOf(node *kong.Node, is func(*kong.Flag) bool) *kong.Flag {
+	for _, group := range node.AllFlags(false) {
+		for _, f := range group {
+			if is(f) {
+				return f
+			}
+		}
+	}
+	return nil
+}
+
+// boolMapper reads flags that are on or off. A value has the forms that docker
+// buildx takes.
+type boolMapper struct{}
+
+func (boolMapper) IsBool() bool { return true }
+
+func (boolMapper) Decode(ctx *kong.DecodeContext, target reflect.Value) error {
+	on := true
+	if ctx.Scan.Peek().Type == kong.FlagValueToken {
+		text := ctx.Scan.Pop().String()
+		var err error
+		if on, err = strconv.ParseBool(text); err != nil {
+			return fmt.Errorf("invalid value %q: expected true or false", text)
+		}
+	}
+	target.SetBool(on)
+	return nil
+}
