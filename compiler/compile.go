@@ -336,14 +336,14 @@ func (o *Options) load(ctx context.Context, req request) (*loaded, error) {
 
 	src := sources{}
 	for _, f := range files {
+		src[f.Name+".hcl"], src[f.Name+".json"] = f.Data, f.Data // see parseHCL
+	}
+	for _, f := range files {
 		src[f.Name] = f.Data
 	}
 	byFamily, c, err := parse(ctx, files, compose)
 	if err != nil {
 		return nil, src.explain(err)
-	}
-	for _, f := range byFamily.hcl {
-		src[f.Name] = f.Data
 	}
 	builtins := map[string]string{"BAKE_CMD_CONTEXT": req.cmdContext, "BAKE_LOCAL_PLATFORM": o.Platform}
 	functions := functionWorld{Home: o.Env["HOME"]}.functions()

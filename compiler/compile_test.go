@@ -72,6 +72,27 @@ func TestDeepNestingIsAnError(t *testing.T) {
 	require.EqualError(t, err, "docker-bake.json: expressions are nested more than 10000 levels deep")
 }
 
+// TestShortTuple: JSON with fewer elements than the type asks for is an error, also
+// where the library panics.
+func TestShortTuple(t *testing.T) {
+	o := project(t, "docker-bake.hcl", "variable \"V\" {\n  type = tuple([string, number])\n}\n")
+	o.Vars = []string{`V_JSON=["a"]`}
+	_, err := compiler.Compile(context.Background(), o)
+	require.ErrorContains(t, err, "failed to convert variable V from JSON")
+}
+
+// TestExcerptOfUnknownSyntax: lines are shown too of a file that has the name of no
+// syntax and is of none.
+func TestExcerptOfUnknownSyntax(t *testing.T) {
+	o := project(t, "bake.HCL", "target \"a\" {\n  context =\n}\n")
+	o.Files = []string{"bake.HCL"}
+	_, err := compiler.Compile(context.Background(), o)
+	var e *ir.SourceError
+	require.ErrorAs(t, err, &e)
+	require.Equal(t, "bake.HCL.hcl", e.Range.Filename)
+	require.Contains(t, e.Excerpt, ">>>   context =")
+}
+
 func TestOrigins(t *testing.T) {
 	o := project(t, "docker-bake.hcl", `target "base" {
   args = {

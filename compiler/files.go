@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 )
 
 // defaultFiles are read when no file is named, all that exist, in this order.
@@ -94,6 +95,9 @@ func (o *Options) readFile(name string) ([]byte, error) {
 			return nil, fmt.Errorf("read standard input: %w", err)
 		}
 		return data, nil
+	}
+	if name == "" { // which is not the working directory
+		return nil, &fs.PathError{Op: "open", Err: syscall.ENOENT}
 	}
 	data, err := os.ReadFile(o.path(name))
 	return data, asNamed(err, name)

@@ -227,7 +227,7 @@ func (e *evaluator) override(name string, typed bool) (text string, isJSON, ok b
 func overridden(name, text string, isJSON bool, typ cty.Type, typed, hasDefault bool, value cty.Value) (cty.Value, error) {
 	switch {
 	case typed && isJSON:
-		v, err := ctyjson.Unmarshal([]byte(text), typ)
+		v, err := unmarshalJSON([]byte(text), typ)
 		if err != nil {
 			return cty.NilVal, fmt.Errorf("failed to convert variable %s from JSON: %w", name, err)
 		}
@@ -248,6 +248,17 @@ func overridden(name, text string, isJSON bool, typ cty.Type, typed, hasDefault 
 		return primitive(name, text, value.Type())
 	}
 	return cty.NilVal, fmt.Errorf("unsupported type %s for variable %s", value.Type().FriendlyName(), name)
+}
+
+// unmarshalJSON reads a value of a type. The library fails on a tuple that is too
+// short by a panic.
+func unmarshalJSON(data []byte, typ cty.Type) (v cty.Value, err error) {
+	defer func() {
+		if recover() != nil {
+			v, err = cty.NilVal, fmt.Errorf("%s required", typ.FriendlyName())
+		}
+	}()
+	return ctyjson.Unmarshal(data, typ)
 }
 
 // typeConstraint returns the type that expr declares, and whether it declares
