@@ -219,7 +219,10 @@ func (o composeOptions) load(ctx context.Context, files []types.ConfigFile, env 
 	}})
 	built, err := loader.ModelToProject(model, options, details)
 	if err != nil {
-		return composeProject{}, err
+		return composeProject{}, firstEnvFile(model, err, func(model map[string]any) error {
+			_, err := loader.ModelToProject(model, options, details)
+			return err
+		})
 	}
 	return composeProject{built, profiles}, nil
 }
@@ -284,6 +287,28 @@ func buildModel(model map[string]any) map[string]any {
 		out["secrets"] = secrets
 	}
 	return out
+}
+
+// firstEnvFile returns err, which may be about the env_file of any service, for
+// the first of them by name, so that the same files give the same message.
+func firstEnvFile(model map[string]any, err error, convert func(map[string]any) error) error {
+	services, _ := model["services"].(map[string]any)
+	for _, name := range slices.Sorted(maps.Keys(services)) {
+		one := maps.Clone(services)
+		for other, service := range services {
+			if s, ok := service.(map[string]any); ok && other != name {
+				s = maps.Clone(s)
+				delete(s, "env_file")
+				one[other] = s
+			}
+		}
+		alone := maps.Clone(model)
+		alone["services"] = one
+		if err := convert(alone); err != nil {
+			return err
+		}
+	}
+	return err
 }
 
 // moveEnvFiles makes the relative paths of env_file entries start at base: they

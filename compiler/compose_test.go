@@ -234,6 +234,21 @@ func TestComposeBase(t *testing.T) {
 	require.Equal(t, pathBase{}, defs[0].base)
 }
 
+// TestFirstEnvFile: of several services whose env_file is missing, the first by
+// name is reported, every time.
+func TestFirstEnvFile(t *testing.T) {
+	var b strings.Builder
+	b.WriteString("services:\n")
+	for _, name := range []string{"h", "g", "f", "e", "d", "c", "b", "a"} {
+		fmt.Fprintf(&b, "  %[1]s:\n    build: .\n    env_file: %[1]s.env\n", name)
+	}
+	file := sourceFile{Name: "compose.yaml", Data: []byte(b.String())}
+	for range 20 {
+		_, _, err := parseCompose(context.Background(), []sourceFile{file}, composeOptions{Dir: t.TempDir()})
+		require.ErrorContains(t, err, "env file a.env not found")
+	}
+}
+
 func FuzzCompose(f *testing.F) {
 	archives, err := filepath.Glob("testdata/compose/*.txtar")
 	require.NoError(f, err)
@@ -250,13 +265,12 @@ func FuzzCompose(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		opt := composeOptions{Dir: dir, Env: map[string]string{"A": "1"}}
 		file := sourceFile{Name: "compose.yaml", Data: data}
-		if _, err := looksLikeCompose(context.Background(), file, opt); err != nil {
-			return
-		}
 		defs, groups, err := parseCompose(context.Background(), []sourceFile{file}, opt)
 		if err != nil {
 			return
 		}
+		_, err = looksLikeCompose(context.Background(), file, opt)
+		require.NoError(t, err, "parse takes a file that can be read for valid")
 		again, _, err := parseCompose(context.Background(), []sourceFile{file}, opt)
 		require.NoError(t, err)
 		require.Equal(t, defs, again, "the same file, another meaning")
