@@ -56,7 +56,9 @@ type Options struct {
 	// Syntax is empty or SyntaxRemote.
 	Syntax string
 	// LLBCaps are the capabilities that all nodes have; nil is those of the
-	// BuildKit release this package is built with.
+	// BuildKit release this package is built with. Ops that need others are not
+	// used where there is another way, as for COPY --link; a step that needs one
+	// for which there is none fails on the node, which says so.
 	LLBCaps *apicaps.CapSet
 	// Parallelism is how many units are compiled at once; 0 is one for each
 	// processor, at least four since much of the time is spent waiting for

@@ -4,10 +4,13 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/moby/buildkit/solver/pb"
+	"github.com/moby/buildkit/util/apicaps"
+	apicapspb "github.com/moby/buildkit/util/apicaps/pb"
 	digest "github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/stretchr/testify/require"
@@ -110,6 +113,47 @@ func TestOptionsReachSteps(t *testing.T) {
 	require.Equal(t, int64(1<<30), md(1).LinuxResources.Memory)
 	require.True(t, md(1).IgnoreCache)
 	require.False(t, md(2).IgnoreCache)
+}
+
+// Nodes that lack a capability are given definitions without it.
+func TestOldNodes(t *testing.T) {
+	p := project(t, "-- Dockerfile --\nFROM alpine\nCOPY --link a /\nRUN one\n", &ir.Target{Name: "t", Ulimits: []string{"nofile=1:2"}})
+	caps := func(missing ...apicaps.CapID) *apicaps.CapSet {
+		var list []*apicapspb.APICap
+		for _, c := range pb.Caps.All() {
+			if !slices.Contains(missing, apicaps.CapID(c.ID)) {
+				list = append(list, c)
+			}
+		}
+		set := pb.Caps.CapSet(list)
+		return &set
+	}
+	compiled := func(caps *apicaps.CapSet) (merges, ulimits int) {
+		o := options()
+		o.LLBCaps = caps
+		units, err := Compile(t.Context(), p, o)
+		require.NoError(t, err)
+		for _, op := range ops(t, units[0].Definition) {
+			if op.GetMerge() != nil {
+				merges++
+			}
+			ulimits += len(op.GetExec().GetMeta().GetUlimit())
+		}
+		return merges, ulimits
+	}
+	for _, tc := range []struct {
+		caps            *apicaps.CapSet
+		merges, ulimits int
+	}{
+		{nil, 1, 1},
+		{caps(), 1, 1},
+		{caps(pb.CapMergeOp), 0, 1},
+		{caps(pb.CapMergeOp, pb.CapExecMetaUlimit), 0, 0},
+	} {
+		merges, ulimits := compiled(tc.caps)
+		require.Equal(t, tc.merges, merges)
+		require.Equal(t, tc.ulimits, ulimits)
+	}
 }
 
 // Where the Dockerfile and the ignore file are found.

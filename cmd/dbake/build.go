@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/moby/buildkit/solver/pb"
 	"github.com/moby/buildkit/util/progress/progressui"
 
 	"github.com/dbake/dbake/cmd/dbake/internal/view"
@@ -132,6 +133,12 @@ func (c *buildCmd) build(ctx context.Context, a *app, mode progressui.DisplayMod
 	infos := pool.Nodes()
 	opts := a.frontendOptions(nodes, infos, standby)
 	opts.Tree = standby.tree()
+	if opts.LLBCaps, err = pool.LLBCaps(ctx); err != nil {
+		return err
+	}
+	if !opts.LLBCaps.Contains(pb.CapAttestations) {
+		opts.DefaultProvenance = ""
+	}
 	files := a.files()
 	build, err := plan.Prepare(ctx, project, opts, plan.Memory{History: history, Files: files})
 	if err != nil {
