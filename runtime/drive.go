@@ -395,7 +395,7 @@ func (r *run) writeOutputs(p *partitionRun, u sched.UnitID, outs []output, m *ex
 	for i, out := range outs {
 		observe := r.observeExport(p.node, job.Name)
 		if len(outs) > 1 {
-			observe = r.observeExport(p.node, fmt.Sprintf("%s, output %d", job.Name, i+1))
+			observe = r.observeExport(p.node, fmt.Sprintf("%s%s%d", job.Name, furtherOutput, i+1))
 		}
 		one := req
 		one.entry = &out.entry

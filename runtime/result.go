@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"cmp"
 	"errors"
 	"slices"
 	"time"
@@ -8,6 +9,7 @@ import (
 	bkclient "github.com/moby/buildkit/client"
 	digest "github.com/opencontainers/go-digest"
 
+	"github.com/dbake/dbake/llbmerge"
 	"github.com/dbake/dbake/runtime/sched"
 )
 
@@ -31,7 +33,7 @@ type Result struct {
 	Nodes []NodeResult
 	// Steals tell which jobs ran elsewhere than planned, in order of time.
 	Steals []Steal
-	// Measured are the durations of all steps that ran, for the cost history.
+	// Measured is what nodes spent time on, for the cost history.
 	Measured []Measured
 	// Warnings are remarks on the run as a whole.
 	Warnings []string
@@ -69,7 +71,7 @@ type NodeResult struct {
 	// often it read each, by source name.
 	ContextBytes int64
 	Transfers    map[string]int
-	Held         []digest.Digest // the steps whose results are there now
+	Held         []digest.Digest // the steps and images whose results are there now
 	Lost         error           // why the node was given up; nil when it was not
 }
 
@@ -84,10 +86,12 @@ type Steal struct {
 	Here, There time.Duration
 }
 
-// Measured is one execution of a step.
+// Measured is one execution of a step, or a time during which a node fetched a base
+// image or worked at the outputs of a job; these can have several.
 type Measured struct {
 	Node   string
-	Vertex digest.Digest
+	Vertex digest.Digest // "" when it is the outputs of Job
+	Job    string
 	Start  time.Time // by the clock of the node
 	Took   time.Duration
 }
@@ -179,17 +183,37 @@ func (r *run) result(finish sched.Finish) *Result {
 	}
 	for _, n := range r.nodes {
 		res.Nodes = append(res.Nodes, r.nodeResult(n))
-		for _, v := range r.Graph.Vertices {
-			s := n.tracker.vertices[v.Digest]
-			if s == nil || !v.Kind.IsStep() {
-				continue
-			}
-			for _, e := range s.runs {
-				res.Measured = append(res.Measured, Measured{Node: n.info.Name, Vertex: v.Digest, Start: e.started, Took: e.completed.Sub(e.started)})
-			}
-		}
+		res.Measured = append(res.Measured, r.measured(n)...)
 	}
 	return res
+}
+
+// measured is what a node spent time on, by start.
+func (r *run) measured(n *nodeRun) []Measured {
+	var list []Measured
+	add := func(m Measured, runs []execution) {
+		for _, e := range runs {
+			m.Node, m.Start, m.Took = n.info.Name, e.started, e.completed.Sub(e.started)
+			list = append(list, m)
+		}
+	}
+	for _, v := range r.Graph.Vertices {
+		s := n.tracker.vertices[v.Digest]
+		// An image that was there already takes no time, which says nothing of
+		// what it takes elsewhere.
+		if s != nil && (v.Kind.IsStep() || v.Kind == llbmerge.KindImage && s.unpacked) {
+			add(Measured{Vertex: v.Digest}, s.runs)
+		}
+	}
+	for _, s := range n.tracker.vertices {
+		if s.job != "" {
+			add(Measured{Job: s.job}, s.runs)
+		}
+	}
+	slices.SortFunc(list, func(a, b Measured) int {
+		return cmp.Or(a.Start.Compare(b.Start), cmp.Compare(a.Vertex, b.Vertex), cmp.Compare(a.Job, b.Job))
+	})
+	return list
 }
 
 // nodeResult counts what a node did.
@@ -208,6 +232,7 @@ func (r *run) nodeResult(n *nodeRun) NodeResult {
 		}
 	}
 	var busy []execution
+	base := map[digest.Digest]bool{} // what ran steps stand on
 	for _, v := range r.Graph.Vertices {
 		s := n.tracker.vertices[v.Digest]
 		if s == nil || !v.Kind.IsStep() {
@@ -218,6 +243,9 @@ func (r *run) nodeResult(n *nodeRun) NodeResult {
 			res.Ran++
 			res.Repeated += len(s.runs) - 1
 			busy = append(busy, s.runs...)
+			for _, in := range v.Inputs {
+				base[in] = true
+			}
 		case s.cached:
 			res.Cached++
 		}
@@ -232,6 +260,11 @@ func (r *run) nodeResult(n *nodeRun) NodeResult {
 		}
 		if users > 1 {
 			res.Shared += users - 1
+		}
+	}
+	for _, v := range r.Graph.Vertices {
+		if v.Kind == llbmerge.KindImage && base[v.Digest] {
+			res.Held = append(res.Held, v.Digest)
 		}
 	}
 	res.Busy = union(busy)

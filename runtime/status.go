@@ -25,14 +25,18 @@ type tracker struct {
 }
 
 type vertexStatus struct {
-	shown   bool // some stream of an evaluation told of it
-	begun   bool
-	cached  bool
-	done    bool
-	runs    []execution
-	logged  time.Time // of the newest output taken in
-	tail    []string  // the last complete lines
-	partial string    // the line still being written
+	shown  bool // some stream of an evaluation told of it
+	begun  bool
+	cached bool
+	done   bool
+	runs   []execution
+	// unpacked says that layers were fetched and unpacked for it; job is the one
+	// whose export it is.
+	unpacked bool
+	job      string
+	logged   time.Time // of the newest output taken in
+	tail     []string  // the last complete lines
+	partial  string    // the line still being written
 }
 
 // execution is one time that a node ran a step.
@@ -63,12 +67,18 @@ func (t *tracker) observe(st *bkclient.SolveStatus, export bool) (*bkclient.Solv
 		if export && s.shown {
 			continue
 		}
+		if export {
+			s.job = exportedJob(v.Name)
+		}
 		s.shown = s.shown || !export
 		if t.vertex(v, s, &changes) {
 			fresh.Vertexes = append(fresh.Vertexes, v)
 		}
 	}
 	for _, vs := range st.Statuses {
+		if strings.HasPrefix(vs.ID, unpacking) {
+			t.at(vs.Vertex).unpacked = true
+		}
 		if !export || !t.at(vs.Vertex).shown {
 			fresh.Statuses = append(fresh.Statuses, vs)
 		}
@@ -169,8 +179,26 @@ type ownVertices struct {
 	ids  map[digest.Digest]digest.Digest
 }
 
-// exporting begins the names of vertices that are an exporter's work.
-const exporting = "exporting "
+const (
+	// exporting begins the names of vertices that are an exporter's work.
+	exporting = "exporting "
+	// unpacking begins the ids of what is told of a layer being unpacked.
+	unpacking = "extracting "
+	// furtherOutput stands between the name of a job and the number of its
+	// output, when there are several.
+	furtherOutput = ", output "
+)
+
+// exportedJob returns the job of a vertex that rename has named, "" when it is no
+// export.
+func exportedJob(name string) string {
+	if !strings.HasPrefix(name, exporting) {
+		return ""
+	}
+	_, name, _ = strings.Cut(name, " (")
+	name, _, _ = strings.Cut(strings.TrimSuffix(name, ")"), furtherOutput)
+	return name
+}
 
 // rename returns st with the exporter's vertices under names and digests of their
 // own.

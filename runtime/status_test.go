@@ -12,6 +12,9 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/dbake/dbake/llbmerge"
+	"github.com/dbake/dbake/runtime/nodeset"
 )
 
 var (
@@ -74,6 +77,37 @@ func TestTracker(t *testing.T) {
 	// What only an export does is shown.
 	shown, _ = observe(vertex(digest.FromString("exporting"), at(7), nil), true)
 	require.Equal(t, 1, shown)
+}
+
+// What nodes spend time on beside steps: base images that were not there, and
+// outputs.
+func TestMeasured(t *testing.T) {
+	fetched, present := digest.FromString("fetched"), digest.FromString("present")
+	isStep := func(d digest.Digest) bool { return d == step }
+	n := &nodeRun{info: NodeInfo{Spec: nodeset.Spec{Name: "n1"}}, tracker: newTracker(isStep)}
+	evaluate := func(st *bkclient.SolveStatus) { n.tracker.observe(st, false) }
+	evaluate(vertex(fetched, at(0), at(1)))
+	evaluate(vertex(present, at(0), at(1)))
+	evaluate(&bkclient.SolveStatus{Statuses: []*bkclient.VertexStatus{{Vertex: fetched, ID: "extracting sha256:1"}}})
+	evaluate(vertex(fetched, at(1), at(3)))
+	evaluate(vertex(step, at(3), at(4)))
+	own := ownVertices{name: "web@linux/amd64,linux/arm64, output 2", ids: map[digest.Digest]digest.Digest{}}
+	for _, d := range []digest.Digest{digest.FromString("a"), digest.FromString("b")} {
+		st := vertex(d, at(5), at(6))
+		st.Vertexes[0].Name = "exporting to image"
+		n.tracker.observe(own.rename(st), true)
+	}
+	r := &run{Build: &Build{Graph: &llbmerge.Graph{Vertices: []*llbmerge.Vertex{
+		{Digest: fetched, Kind: llbmerge.KindImage}, {Digest: present, Kind: llbmerge.KindImage}, {Digest: step, Kind: llbmerge.KindExec},
+	}}}}
+	const job = "web@linux/amd64,linux/arm64"
+	require.Equal(t, []Measured{
+		{Node: "n1", Vertex: fetched, Start: *at(0), Took: time.Second},
+		{Node: "n1", Vertex: fetched, Start: *at(1), Took: 2 * time.Second},
+		{Node: "n1", Vertex: step, Start: *at(3), Took: time.Second},
+		{Node: "n1", Job: job, Start: *at(5), Took: time.Second},
+		{Node: "n1", Job: job, Start: *at(5), Took: time.Second},
+	}, r.measured(n))
 }
 
 func TestTrackerCachedAndFailed(t *testing.T) {

@@ -353,15 +353,15 @@ func strategyNames() string {
 // are what each node keeps now.
 func (a *app) remember(b *plan.Build, history *cost.Store, infos []runtime.NodeInfo, records [][]warm.Record, r *runtime.Result) error {
 	now := time.Now()
-	addr := map[string]string{}
+	addr, atOnce := map[string]string{}, map[string]int{}
 	for i, n := range r.Nodes {
-		addr[n.Name] = infos[i].Addr
+		addr[n.Name], atOnce[infos[i].Addr] = infos[i].Addr, slots(infos[i].Slots)
 	}
 	var list []plan.Measurement
 	for _, m := range r.Measured {
-		list = append(list, plan.Measurement{Node: addr[m.Node], Vertex: m.Vertex, Start: m.Start, Took: m.Took})
+		list = append(list, plan.Measurement{Node: addr[m.Node], Vertex: m.Vertex, Job: m.Job, Start: m.Start, Took: m.Took})
 	}
-	b.Record(history, list, now)
+	b.Record(history, list, atOnce, now)
 	var errs []error
 	for i, n := range r.Nodes {
 		if n.Lost == nil {

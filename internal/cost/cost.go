@@ -11,11 +11,13 @@ type Kind string
 
 // The kinds of steps.
 const (
-	Run   Kind = "run"
-	Copy  Kind = "copy"
-	Add   Kind = "add"
-	From  Kind = "from"
-	Other Kind = "other"
+	Run  Kind = "run"
+	Copy Kind = "copy"
+	Add  Kind = "add"
+	From Kind = "from"
+	// Export is not a step: it is what writing the outputs of a target takes.
+	Export Kind = "export"
+	Other  Kind = "other"
 )
 
 // Step is a build step as its cost sees it.

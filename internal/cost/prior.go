@@ -90,6 +90,8 @@ func prior(s Step) guess {
 			size = unknownImage
 		}
 		return guess{string(From), 500*time.Millisecond + transfer(size, pullRate), size}
+	case Export:
+		return guess{string(Export), 500 * time.Millisecond, 0}
 	}
 	return guess{string(Other), 200 * time.Millisecond, 0}
 }

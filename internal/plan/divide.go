@@ -61,6 +61,7 @@ func (b *Build) Divide(nodes []Node) *Build {
 			out.Jobs = append(out.Jobs, Job{Name: j.Name + "@" + strings.Join(names, ","), Target: j.Target, Units: g})
 		}
 	}
+	out.exports = out.predictExports()
 	return &out
 }
 

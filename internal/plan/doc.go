@@ -27,6 +27,14 @@
 //   - place and form: where in which Dockerfile the step stands, and what it does
 //     there apart from its inputs. They tell why a result is not held ([Why]).
 //
+// # What a plan counts
+//
+// Steps, base images that have to be fetched, and the writing of outputs, which runs
+// on the node that has built the target when that is done. A node is planned to do as
+// much at once as it has slots; it does not keep to that, so what it took is
+// remembered in proportion ([Build.Record]). Sending directories and opening sessions
+// are not counted.
+//
 // # What is not planned for
 //
 // A run can send the result of a target through a cache registry, but not that of a

@@ -53,7 +53,7 @@ type Plan struct {
 
 	// Problem is what was solved. Its target i is Build.Jobs[i] and its vertex i
 	// is Build.Graph.Vertices[i], as far as those go; further vertices join the
-	// roots of jobs that have not exactly one.
+	// roots of jobs that have not exactly one, or write the outputs of a job.
 	Problem    partition.Problem
 	Assignment partition.Assignment
 	Schedule   partition.Schedule

@@ -3,24 +3,15 @@ package plan
 import (
 	"fmt"
 	"regexp"
-	"time"
-
-	digest "github.com/opencontainers/go-digest"
 
 	"github.com/dbake/dbake/internal/cost"
 	"github.com/dbake/dbake/llbmerge"
 )
 
-// Measurement is one execution of a step.
-type Measurement struct {
-	Node   string // its address, which tells nodes of several clusters apart
-	Vertex digest.Digest
-	Start  time.Time // by the clock of the node
-	Took   time.Duration
-}
-
 // predict asks the history what each step of the graph will cost.
 func (b *Build) predict(history *cost.Store) {
+	b.history = history
+	b.exports = b.predictExports()
 	b.Costs = make([]cost.Prediction, len(b.Graph.Vertices))
 	b.steps = make([]cost.Step, len(b.Graph.Vertices))
 	for i, v := range b.Graph.Vertices {
@@ -34,15 +25,6 @@ func (b *Build) predict(history *cost.Store) {
 			// Sending a directory is not a step of any one target, and every
 			// node is sent what it needs.
 			b.Costs[i].Duration = 0
-		}
-	}
-}
-
-// Record teaches the history what the steps of a run took.
-func (b *Build) Record(history *cost.Store, ms []Measurement, now time.Time) {
-	for _, m := range ms {
-		if i, ok := b.index[m.Vertex]; ok {
-			history.Record(b.steps[i], cost.Sample{Node: m.Node, Took: m.Took, When: now})
 		}
 	}
 }

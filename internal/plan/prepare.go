@@ -38,6 +38,9 @@ type Build struct {
 	index map[digest.Digest]int // of Graph.Vertices
 	steps []cost.Step           // by vertex: what the history knows it by
 	names []names               // by vertex
+
+	history *cost.Store
+	exports []export // by job
 }
 
 // Job is a target with the units that are built and exported as one.

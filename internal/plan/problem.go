@@ -43,7 +43,7 @@ const (
 const noExchange = partition.Seconds(1e9)
 
 // problem returns b as the partitioner's problem. Vertex i is Graph.Vertices[i];
-// those beyond join the roots of jobs that have not exactly one.
+// those beyond join the roots of jobs that have not exactly one, or write outputs.
 func (b *Build) problem(nodes []Node) (partition.Problem, error) {
 	p := partition.Problem{Network: partition.Network{Bandwidth: bandwidth, Latency: noExchange}}
 	p.Vertices = make([]partition.Vertex, len(b.Graph.Vertices), len(b.Graph.Vertices)+len(b.Jobs))
@@ -94,8 +94,8 @@ func (b *Build) problem(nodes []Node) (partition.Problem, error) {
 	for i, j := range b.Jobs {
 		targets[j.Target.Name] = append(targets[j.Target.Name], partition.TargetID(i))
 	}
-	for _, j := range b.Jobs {
-		t := partition.Target{Name: j.Name, Root: b.root(j, &p)}
+	for i, j := range b.Jobs {
+		t := partition.Target{Name: j.Name, Root: b.exported(i, b.root(j, &p), nodes, &p)}
 		for _, name := range j.Target.DependsOn {
 			t.After = append(t.After, targets[name]...)
 		}
@@ -175,6 +175,18 @@ func (b *Build) root(j Job, p *partition.Problem) partition.VertexID {
 		return roots[0]
 	}
 	p.Vertices = append(p.Vertices, partition.Vertex{Name: j.Name, Inputs: roots})
+	return partition.VertexID(len(p.Vertices) - 1)
+}
+
+// exported returns the vertex that stands for the outputs of job i, or root when
+// there are none.
+func (b *Build) exported(i int, root partition.VertexID, nodes []Node, p *partition.Problem) partition.VertexID {
+	if b.exports[i].fresh.Key == "" {
+		return root
+	}
+	p.Vertices = append(p.Vertices, partition.Vertex{
+		Name: "export " + b.Jobs[i].Name, Cost: partition.Of(b.exportCost(i, nodes).Duration), Inputs: []partition.VertexID{root},
+	})
 	return partition.VertexID(len(p.Vertices) - 1)
 }
 

@@ -1,0 +1,84 @@
+package plan
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/dbake/dbake/internal/cost"
+)
+
+// during is a measurement in seconds since some time.
+func during(node string, from, to float64) Measurement {
+	seconds := func(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+	return Measurement{Node: node, Start: time.Unix(1_700_000_000, 0).Add(seconds(from)), Took: seconds(to - from)}
+}
+
+func TestCharge(t *testing.T) {
+	for name, c := range map[string]struct {
+		slots map[string]int
+		ms    []Measurement
+		want  []float64
+	}{
+		"one after the other": {map[string]int{"a": 1}, []Measurement{during("a", 0, 2), during("a", 2, 5)}, []float64{2, 3}},
+		"within the slots":    {map[string]int{"a": 2}, []Measurement{during("a", 0, 4), during("a", 1, 5)}, []float64{4, 4}},
+		"beyond the slots":    {map[string]int{"a": 1}, []Measurement{during("a", 0, 4), during("a", 2, 6)}, []float64{3, 3}},
+		"three on two":        {map[string]int{"a": 2}, []Measurement{during("a", 0, 3), during("a", 0, 3), during("a", 0, 6)}, []float64{2, 2, 5}},
+		"each node by itself": {map[string]int{"a": 1, "b": 1}, []Measurement{during("a", 0, 4), during("b", 0, 4)}, []float64{4, 4}},
+		"slots not known":     {nil, []Measurement{during("a", 0, 4), during("a", 0, 4)}, []float64{4, 4}},
+		"no time at all":      {map[string]int{"a": 1}, []Measurement{during("a", 1, 1), during("a", 0, 4)}, []float64{0, 4}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var got []float64
+			for _, d := range charge(c.ms, c.slots) {
+				got = append(got, d.Seconds())
+			}
+			require.InDeltaSlice(t, c.want, got, 1e-6)
+		})
+	}
+}
+
+// What writing outputs and fetching base images took is part of the next plan.
+func TestOutputsAndImagesAreLearned(t *testing.T) {
+	p := newProject(t, shop)
+	p.replace("docker-bake.hcl", `target = "app"`, "target = \"app\"\n  output = [\"type=image,name=registry/app,push=true\"]")
+	b := p.prepare("app", "web")
+	before := makePlan(t, b, "single", holding("a", nil))
+	var list []Measurement
+	for _, v := range b.Graph.Vertices {
+		m := during("tcp://a:1", 0, 1)
+		m.Vertex = v.Digest
+		list = append(list, m)
+		if !v.Kind.IsStep() {
+			list = append(list, m) // a pull is told in pieces
+		}
+	}
+	for _, part := range []Measurement{during("tcp://a:1", 10, 14), during("tcp://a:1", 14, 15)} {
+		part.Job = "app"
+		list = append(list, part)
+	}
+	b.Record(p.history, list, nil, time.Unix(1_700_000_000, 0))
+
+	// Elsewhere images have other names.
+	p.replace("docker-bake.hcl", "registry/app", "elsewhere/app")
+	b = p.prepare("app", "web")
+	plan := makePlan(t, b, "single", holding("a", nil))
+	require.Equal(t, cost.Measured, b.exports[0].freshCost.Source)
+	require.Equal(t, 5*time.Second, b.exports[0].freshCost.Duration)
+	require.Zero(t, b.exports[1], "nothing is written of it")
+	// Base image, two shared steps, two steps of each on two slots.
+	require.Equal(t, 6*time.Second, plan.Jobs[1].Done)
+	require.Equal(t, 11*time.Second, plan.Jobs[0].Done)
+	require.Equal(t, plan.Jobs[0].Done, plan.Makespan)
+	require.NotEqual(t, before.Makespan, plan.Makespan)
+
+	// What is held has to be written all the same, but that is another thing.
+	require.Equal(t, cost.Prior, b.exports[0].againCost.Source)
+	again := during("tcp://a:1", 0, 2)
+	again.Job = "app"
+	b.Record(p.history, []Measurement{again}, nil, time.Unix(1_700_000_100, 0))
+	b = p.prepare("app", "web")
+	require.Equal(t, 2*time.Second, makePlan(t, b, "single", holding("a", b)).Makespan)
+	require.Equal(t, 11*time.Second, makePlan(t, b, "single", holding("a", nil)).Makespan)
+}
