@@ -3,6 +3,7 @@
 //
 //	go run ./bench sim -instance FILE   # one instance in virtual time
 //	go run ./bench sim -dir DIR         # a table of strategies over many
+//	go run ./bench real                 # builds on nodes of this machine: predicted and measured
 package main
 
 import (
@@ -13,6 +14,7 @@ import (
 	"os/signal"
 	"slices"
 
+	"github.com/dbake/dbake/bench/real"
 	"github.com/dbake/dbake/bench/sim"
 )
 
@@ -25,6 +27,7 @@ type command struct {
 func commands() []command {
 	return []command{
 		{"sim", "compare strategies on scheduling instances in virtual time", sim.Main},
+		{"real", "compare predictions and strategies with builds on real nodes", real.Main},
 	}
 }
 
