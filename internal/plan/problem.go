@@ -186,6 +186,7 @@ func (b *Build) exported(i int, root partition.VertexID, nodes []Node, p *partit
 	}
 	p.Vertices = append(p.Vertices, partition.Vertex{
 		Name: "export " + b.Jobs[i].Name, Cost: partition.Of(b.exportCost(i, nodes).Duration), Inputs: []partition.VertexID{root},
+		Bytes: 1 << 50, // no other node can hand it over
 	})
 	return partition.VertexID(len(p.Vertices) - 1)
 }
