@@ -3,6 +3,7 @@ package runtime
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	bkclient "github.com/moby/buildkit/client"
@@ -22,8 +23,8 @@ const (
 
 // Records asks every node which results it keeps. Of a node that does not say in
 // time they are nil.
-func (p *Pool) Records(ctx context.Context) [][]warm.Record {
-	list := make([][]warm.Record, len(p.nodes))
+func (p *Pool) Records(ctx context.Context) []warm.Records {
+	list := make([]warm.Records, len(p.nodes))
 	var eg errgroup.Group
 	for i, n := range p.nodes {
 		eg.Go(func() error {
@@ -36,25 +37,31 @@ func (p *Pool) Records(ctx context.Context) [][]warm.Record {
 }
 
 // records returns which results the node keeps; not nil without an error.
-func (n *node) records(ctx context.Context) ([]warm.Record, error) {
+func (n *node) records(ctx context.Context) (warm.Records, error) {
 	ctx, cancel := context.WithTimeout(ctx, recordsTimeout)
 	defer cancel()
 	usage, err := n.client.DiskUsage(ctx, bkclient.WithFilter([]string{"type==" + string(bkclient.UsageRecordTypeRegular)}))
 	if err != nil {
 		return nil, err
 	}
-	list := []warm.Record{}
+	var list []warm.Record
 	for _, u := range usage {
-		list = append(list, warm.Record{Text: u.Description, Made: u.CreatedAt})
+		r := warm.Record{Text: u.Description, Made: u.CreatedAt, Bytes: u.Size}
+		list = append(list, r)
+		// The name of a step can have its targets after it.
+		if i := strings.LastIndex(r.Text, " ("); i > 0 && strings.HasSuffix(r.Text, ")") {
+			r.Text = r.Text[:i]
+			list = append(list, r)
+		}
 	}
-	return list, nil
+	return warm.NewRecords(list), nil
 }
 
 // Answer is what a node says when a plan is made.
 type Answer struct {
 	Info    NodeInfo
-	Records []warm.Record // the results it keeps; nil when it did not say
-	Err     error         // a [*NodeError] when the node cannot be asked
+	Records warm.Records // the results it keeps; nil when it did not say
+	Err     error        // a [*NodeError] when the node cannot be asked
 }
 
 // Ask asks the nodes that can be reached at once what they can do and what they

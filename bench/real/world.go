@@ -150,7 +150,7 @@ func (w *world) build(ctx context.Context, dir string, env map[string]string, st
 	for _, m := range r.Measured {
 		list = append(list, plan.Measurement{Node: m.Node, Vertex: m.Vertex, Job: m.Job, Start: m.Start, Took: m.Took})
 	}
-	b.Record(w.history, list, slots, time.Now())
+	b.Record(w.history, list, slots, nil, time.Now())
 	return p, r, nil
 }
 

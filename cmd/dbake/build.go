@@ -351,17 +351,18 @@ func strategyNames() string {
 
 // remember notes what the steps of a run took and where their results are. records
 // are what each node keeps now.
-func (a *app) remember(b *plan.Build, history *cost.Store, infos []runtime.NodeInfo, records [][]warm.Record, r *runtime.Result) error {
+func (a *app) remember(b *plan.Build, history *cost.Store, infos []runtime.NodeInfo, records []warm.Records, r *runtime.Result) error {
 	now := time.Now()
-	addr, atOnce := map[string]string{}, map[string]int{}
+	addr, atOnce, kept := map[string]string{}, map[string]int{}, map[string]warm.Records{}
 	for i, n := range r.Nodes {
-		addr[n.Name], atOnce[infos[i].Addr] = infos[i].Addr, slots(infos[i].Slots)
+		at := infos[i].Addr
+		addr[n.Name], atOnce[at], kept[at] = at, slots(infos[i].Slots), records[i]
 	}
 	var list []plan.Measurement
 	for _, m := range r.Measured {
 		list = append(list, plan.Measurement{Node: addr[m.Node], Vertex: m.Vertex, Job: m.Job, Start: m.Start, Took: m.Took})
 	}
-	b.Record(history, list, atOnce, now)
+	b.Record(history, list, atOnce, kept, now)
 	var errs []error
 	for i, n := range r.Nodes {
 		if n.Lost == nil {

@@ -204,7 +204,7 @@ func (n *nodes) mayRest(s nodeset.Spec) bool {
 }
 
 // dialled returns the nodes as the planner sees them once they have answered.
-func dialled(infos []runtime.NodeInfo, records [][]warm.Record, ledger warm.Ledger) ([]plan.Node, error) {
+func dialled(infos []runtime.NodeInfo, records []warm.Records, ledger warm.Ledger) ([]plan.Node, error) {
 	var list []plan.Node
 	for i, info := range infos {
 		p, err := asked(info, records[i], ledger)
@@ -218,7 +218,7 @@ func dialled(infos []runtime.NodeInfo, records [][]warm.Record, ledger warm.Ledg
 
 // asked returns a node as the planner sees it. records is what it keeps, nil when it
 // did not say.
-func asked(i runtime.NodeInfo, records []warm.Record, ledger warm.Ledger) (plan.Node, error) {
+func asked(i runtime.NodeInfo, records warm.Records, ledger warm.Ledger) (plan.Node, error) {
 	p := plan.Node{Name: i.Name, Addr: i.Addr, Speed: i.Speed, Slots: slots(i.Slots), Platforms: i.Platforms}
 	var err error
 	if records == nil {

@@ -93,7 +93,7 @@ func measureCommand(ts *testscript.TestScript, neg bool, args []string) {
 			list = append(list, plan.Measurement{Node: "tcp://a:1234", Vertex: v.Digest, Took: took})
 		}
 	}
-	build.Record(history, list, nil, time.Now())
+	build.Record(history, list, nil, nil, time.Now())
 	ts.Check(history.Close())
 }
 

@@ -5,6 +5,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"regexp"
 	"testing"
 
 	bkclient "github.com/moby/buildkit/client"
@@ -39,6 +40,11 @@ func TestPlansAskNodesWhatTheyHold(t *testing.T) {
 	const held, gone = `(?m)^.* kept .* held by n1$`, `(?m)^.* pruned .* from step 2 of 2: no longer on the node$`
 	require.Regexp(t, held, plan())
 	require.NotRegexp(t, gone, plan())
+
+	// The sizes of results are known as well.
+	h := w.run(dir, "history", "export")
+	require.Zero(t, h.status, h.stderr)
+	require.Len(t, regexp.MustCompile(`(?m)^.*"slot":"\./Dockerfile.*"kind":"run".*"bytes":[1-9].*$`).FindAllString(h.stdout, -1), 3, h.stdout)
 
 	c, err := bkclient.New(t.Context(), w.addrs[0])
 	require.NoError(t, err)

@@ -130,10 +130,15 @@ func (b *Build) Traces(node string, ms []Measurement) map[digest.Digest]warm.Tra
 	traces := map[digest.Digest]warm.Trace{}
 	for _, m := range ms {
 		if i, ok := b.index[m.Vertex]; ok && m.Node == node {
-			traces[b.names[i].result] = warm.NewTrace(recordText(b.Graph.Vertices[i]), m.Start, m.Start.Add(m.Took))
+			traces[b.names[i].result] = b.trace(i, m)
 		}
 	}
 	return traces
+}
+
+// trace is by what a node finds the result of an execution of vertex i.
+func (b *Build) trace(i int, m Measurement) warm.Trace {
+	return warm.NewTrace(recordText(b.Graph.Vertices[i]), m.Start, m.Start.Add(m.Took))
 }
 
 // recordText is what BuildKit writes on the result of a step.

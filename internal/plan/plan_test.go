@@ -436,7 +436,7 @@ func TestHistoryIsFoundAgain(t *testing.T) {
 			list = append(list, Measurement{Node: "tcp://a:1", Vertex: v.Digest, Took: 7 * time.Second})
 		}
 	}
-	b.Record(p.history, list, nil, time.Unix(1_700_000_000, 0))
+	b.Record(p.history, list, nil, nil, time.Unix(1_700_000_000, 0))
 	p.write("app/main.c", "another")
 	p.replace("Dockerfile", "make web", "make web test")
 	plan := makePlan(t, p.prepare("app", "web"), "single", holding("a", nil))

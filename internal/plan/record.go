@@ -8,6 +8,7 @@ import (
 	digest "github.com/opencontainers/go-digest"
 
 	"github.com/dbake/dbake/internal/cost"
+	"github.com/dbake/dbake/internal/warm"
 )
 
 // Measurement is one execution of a step, or a time during which a node fetched a
@@ -22,13 +23,14 @@ type Measurement struct {
 
 // Record teaches the history what a run took. slots says how many steps each node is
 // planned to run at once, by address; of a node that is not among them it is not
-// known.
+// known. kept are the results that each node keeps, which tell the size of those that
+// were made.
 //
 // A node does not keep to its slots: it runs what is ready, and writes outputs
 // besides. What is remembered is what an execution would have taken with no more
 // than slots of them at once, so that the plan, which keeps to them, ends when the
 // run did.
-func (b *Build) Record(history *cost.Store, ms []Measurement, slots map[string]int, now time.Time) {
+func (b *Build) Record(history *cost.Store, ms []Measurement, slots map[string]int, kept map[string]warm.Records, now time.Time) {
 	jobs := map[string]int{}
 	for i, j := range b.Jobs {
 		jobs[j.Name] = i
@@ -74,7 +76,12 @@ func (b *Build) Record(history *cost.Store, ms []Measurement, slots map[string]i
 			}
 			whole[p] = len(list)
 		}
-		list = append(list, sample{step, cost.Sample{Node: m.Node, Took: charged[i], When: now}})
+		made := cost.Sample{Node: m.Node, Took: charged[i], When: now}
+		if v, ok := b.index[m.Vertex]; ok {
+			r, _ := kept[m.Node].Find(b.trace(v, m)) // 0 is not known
+			made.Bytes = max(0, r.Bytes)
+		}
+		list = append(list, sample{step, made})
 	}
 	for _, s := range list {
 		history.Record(s.step, s.Sample)

@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dbake/dbake/internal/cost"
+	"github.com/dbake/dbake/internal/warm"
 )
 
 // during is a measurement in seconds since some time.
@@ -58,7 +59,7 @@ func TestOutputsAndImagesAreLearned(t *testing.T) {
 		part.Job = "app"
 		list = append(list, part)
 	}
-	b.Record(p.history, list, nil, time.Unix(1_700_000_000, 0))
+	b.Record(p.history, list, nil, nil, time.Unix(1_700_000_000, 0))
 
 	// Elsewhere images have other names.
 	p.replace("docker-bake.hcl", "registry/app", "elsewhere/app")
@@ -77,8 +78,33 @@ func TestOutputsAndImagesAreLearned(t *testing.T) {
 	require.Equal(t, cost.Prior, b.exports[0].againCost.Source)
 	again := during("tcp://a:1", 0, 2)
 	again.Job = "app"
-	b.Record(p.history, []Measurement{again}, nil, time.Unix(1_700_000_100, 0))
+	b.Record(p.history, []Measurement{again}, nil, nil, time.Unix(1_700_000_100, 0))
 	b = p.prepare("app", "web")
 	require.Equal(t, 2*time.Second, makePlan(t, b, "single", holding("a", b)).Makespan)
 	require.Equal(t, 11*time.Second, makePlan(t, b, "single", holding("a", nil)).Makespan)
+}
+
+func TestSizesAreLearned(t *testing.T) {
+	p := newProject(t, shop)
+	b := p.prepare("docs")
+	var list []Measurement
+	for _, v := range b.Graph.Vertices {
+		m := during("tcp://a:1", 0, 1)
+		m.Vertex = v.Digest
+		list = append(list, m)
+	}
+	at := list[0].Start.Add(time.Second / 2)
+	kept := map[string]warm.Records{"tcp://a:1": warm.NewRecords([]warm.Record{
+		{Text: "mount / from exec /bin/sh -c make docs", Made: at, Bytes: 5},
+		{Text: "[2/3] COPY . /docs", Made: at.Add(time.Minute), Bytes: 7}, // another one
+	})}
+	b.Record(p.history, list, nil, kept, time.Unix(1_700_000_000, 0))
+	bytes := map[string]int64{}
+	b = p.prepare("docs")
+	for i, v := range b.Graph.Vertices {
+		if v.Kind.IsStep() {
+			bytes[v.Step] = b.Costs[i].Bytes
+		}
+	}
+	require.Equal(t, map[string]int64{"[2/3] COPY . /docs": 0, "[3/3] RUN make docs": 5}, bytes)
 }

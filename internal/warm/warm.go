@@ -65,24 +65,32 @@ func NewTrace(text string, from, to time.Time) Trace {
 
 // Record is a result that a node says it keeps.
 type Record struct {
-	Text string
-	Made time.Time
+	Text  string
+	Made  time.Time
+	Bytes int64
 }
 
-// lookup finds records by their text.
-type lookup map[digest.Digest][]int64
+// Records are what a node keeps, by a digest of the text.
+type Records map[digest.Digest][]Record
 
-func newLookup(records []Record) lookup {
-	l := lookup{}
-	for _, r := range records {
+// NewRecords makes records ready to be searched.
+func NewRecords(list []Record) Records {
+	rs := Records{}
+	for _, r := range list {
 		d := digest.FromString(r.Text)
-		l[d] = append(l[d], r.Made.UnixMilli())
+		rs[d] = append(rs[d], r)
 	}
-	return l
+	return rs
 }
 
-func (l lookup) has(t Trace) bool {
-	return slices.ContainsFunc(l[t.Text], func(made int64) bool { return t.From <= made && made <= t.To })
+// Find returns the record that t leads to.
+func (rs Records) Find(t Trace) (Record, bool) {
+	for _, r := range rs[t.Text] {
+		if at := r.Made.UnixMilli(); t.From <= at && at <= t.To {
+			return r, true
+		}
+	}
+	return Record{}, false
 }
 
 // Holds returns the steps that the node at addr held when it was last used. With
@@ -112,7 +120,7 @@ func (f *file) held() map[digest.Digest]bool {
 // Check is Holds for a node that was asked which results it keeps: those that it has
 // no more are not in held, but in lost. What cannot be found among the records of any
 // node is believed, unless everything that can is lost.
-func (l Ledger) Check(addr, id string, records []Record) (held, lost map[digest.Digest]bool, err error) {
+func (l Ledger) Check(addr, id string, records Records) (held, lost map[digest.Digest]bool, err error) {
 	if l.Dir == "" {
 		return nil, nil, nil
 	}
@@ -121,9 +129,8 @@ func (l Ledger) Check(addr, id string, records []Record) (held, lost map[digest.
 		return nil, nil, err
 	}
 	held, lost = f.held(), map[digest.Digest]bool{}
-	found := newLookup(records)
 	for d, t := range f.Traces {
-		if held[d] && !found.has(t) {
+		if _, found := records.Find(t); held[d] && !found {
 			delete(held, d)
 			lost[d] = true
 		}
@@ -137,7 +144,7 @@ func (l Ledger) Check(addr, id string, records []Record) (held, lost map[digest.
 // Add notes that the node holds these steps. traces are those of the steps that were
 // run; of these, and of earlier ones, those are kept that fit the records of the
 // node. Without records none is: whether they would be found is not known.
-func (l Ledger) Add(addr, id string, steps []digest.Digest, traces map[digest.Digest]Trace, records []Record, now time.Time) (err error) {
+func (l Ledger) Add(addr, id string, steps []digest.Digest, traces map[digest.Digest]Trace, records Records, now time.Time) (err error) {
 	if l.Dir == "" || len(steps) == 0 {
 		return nil
 	}
@@ -163,14 +170,13 @@ func (l Ledger) Add(addr, id string, steps []digest.Digest, traces map[digest.Di
 	if f.Traces == nil {
 		f.Traces = map[digest.Digest]Trace{}
 	}
-	found := newLookup(records)
 	for _, d := range steps {
 		f.Steps[d] = now.Unix()
 		t, ran := traces[d]
 		if !ran {
 			t = f.Traces[d]
 		}
-		if found.has(t) {
+		if _, found := records.Find(t); found {
 			f.Traces[d] = t
 		} else {
 			delete(f.Traces, d) // held all the same, but in a way that cannot be told

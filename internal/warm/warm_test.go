@@ -49,12 +49,12 @@ func TestResultsThatAreGoneAreNotBelieved(t *testing.T) {
 		b: NewTrace("RUN make", at(5), at(6)),
 		c: NewTrace("RUN other", at(5), at(6)),
 	}
-	makeA, makeB := Record{"RUN make", at(2)}, Record{"RUN make", at(5)}
+	makeA, makeB := Record{"RUN make", at(2), 1}, Record{"RUN make", at(5), 2}
 	// Of c the node keeps nothing that looks like it: that can never be asked for.
-	require.NoError(t, l.Add(addr, id, []digest.Digest{a, b, c}, traces, []Record{makeA, makeB}, t0))
+	require.NoError(t, l.Add(addr, id, []digest.Digest{a, b, c}, traces, NewRecords([]Record{makeA, makeB}), t0))
 
 	check := func(records ...Record) (held, lost map[digest.Digest]bool) {
-		held, lost, err := l.Check(addr, id, records)
+		held, lost, err := l.Check(addr, id, NewRecords(records))
 		require.NoError(t, err)
 		return held, lost
 	}
@@ -64,17 +64,17 @@ func TestResultsThatAreGoneAreNotBelieved(t *testing.T) {
 	held, lost = check(makeB)
 	require.Equal(t, map[digest.Digest]bool{b: true, c: true}, held)
 	require.Equal(t, map[digest.Digest]bool{a: true}, lost)
-	held, lost = check(Record{"RUN make", at(9)})
+	held, lost = check(Record{"RUN make", at(9), 1})
 	require.Empty(t, held, "all that can be asked for is gone, so the rest will be, too")
 	require.Equal(t, map[digest.Digest]bool{a: true, b: true, c: true}, lost)
 
 	// b was answered from a cache, and the node keeps it under another text.
-	require.NoError(t, l.Add(addr, id, []digest.Digest{b}, nil, []Record{makeA}, t0))
+	require.NoError(t, l.Add(addr, id, []digest.Digest{b}, nil, NewRecords([]Record{makeA}), t0))
 	held, lost = check(makeA)
 	require.Equal(t, map[digest.Digest]bool{a: true, b: true, c: true}, held)
 	require.Empty(t, lost)
 
-	held, lost, err := l.Check(addr, "another root", []Record{makeA, makeB})
+	held, lost, err := l.Check(addr, "another root", NewRecords([]Record{makeA, makeB}))
 	require.NoError(t, err)
 	require.Empty(t, held)
 	require.Empty(t, lost)
