@@ -32,6 +32,7 @@ type recorder struct {
 	llbCaps   apicaps.CapSet
 	caps      apicaps.CapSet
 	frontends map[string]llb.State
+	commits   *commits // nil while there is no node that could be asked
 
 	mu       sync.Mutex // guards the fields below
 	images   map[string]bool
@@ -78,6 +79,9 @@ func newRecorder(c *compilation, in *inputs, remote gateway.Client) (*recorder, 
 		frontends: make(map[string]llb.State, len(in.defs)),
 		images:    map[string]bool{},
 		assumed:   map[string]bool{},
+	}
+	if c.Gateway != nil {
+		r.commits = &c.commits
 	}
 	for name, def := range in.defs {
 		st, err := defState(def)

@@ -28,10 +28,18 @@ type rewriter struct {
 	declared func(id string) bool
 	agent    func(id string) string
 	pin      func(ctx context.Context, ref string, p *pb.Platform) (string, error)
+	// commit pins a git source and reports whether it changed it.
+	commit func(ctx context.Context, src *pb.SourceOp) (bool, error)
 }
 
 // apply returns def rewritten; def itself is left alone.
 func (rw *rewriter) apply(ctx context.Context, def *pb.Definition) (*pb.Definition, error) {
+	return rewrite(ctx, def, rw.op)
+}
+
+// rewrite returns def with each op as change leaves it, its inputs apart. change
+// reports whether it changed anything.
+func rewrite(ctx context.Context, def *pb.Definition, change func(context.Context, *pb.Op) (bool, error)) (*pb.Definition, error) {
 	out := &pb.Definition{
 		Def:      make([][]byte, 0, len(def.Def)),
 		Metadata: make(map[string]*pb.OpMetadata, len(def.Metadata)),
@@ -44,7 +52,7 @@ func (rw *rewriter) apply(ctx context.Context, def *pb.Definition) (*pb.Definiti
 			return nil, fmt.Errorf("decode LLB op: %w", err)
 		}
 		old := string(digest.FromBytes(dt))
-		changed, err := rw.op(ctx, &op)
+		changed, err := change(ctx, &op)
 		if err != nil {
 			return nil, err
 		}
@@ -79,10 +87,13 @@ func (rw *rewriter) apply(ctx context.Context, def *pb.Definition) (*pb.Definiti
 				delete(md.Caps, string(pb.CapSourceLocalUnique))
 				delete(md.Caps, string(pb.CapSourceLocalSessionID))
 			}
+			if src := op.GetSource(); src != nil && src.Attrs[pb.AttrGitChecksum] != "" {
+				gitCaps(src, md)
+			}
 			out.Metadata[dgst] = md
 		}
 	}
-	src, err := rw.source(ctx, def.Source, digests)
+	src, err := rewriteSource(ctx, def.Source, digests, change)
 	if err != nil {
 		return nil, err
 	}
@@ -90,8 +101,8 @@ func (rw *rewriter) apply(ctx context.Context, def *pb.Definition) (*pb.Definiti
 	return out, nil
 }
 
-// source rewrites the source maps.
-func (rw *rewriter) source(ctx context.Context, src *pb.Source, digests map[string]string) (*pb.Source, error) {
+// rewriteSource rewrites the source maps.
+func rewriteSource(ctx context.Context, src *pb.Source, digests map[string]string, change func(context.Context, *pb.Op) (bool, error)) (*pb.Source, error) {
 	if src == nil {
 		return nil, nil
 	}
@@ -106,7 +117,7 @@ func (rw *rewriter) source(ctx context.Context, src *pb.Source, digests map[stri
 	for _, info := range src.Infos {
 		info = info.CloneVT()
 		if info.Definition != nil && info.Definition.Def != nil {
-			def, err := rw.apply(ctx, info.Definition)
+			def, err := rewrite(ctx, info.Definition, change)
 			if err != nil {
 				return nil, err
 			}
@@ -157,6 +168,10 @@ func (rw *rewriter) sourceOp(ctx context.Context, op *pb.Op, src *pb.SourceOp) (
 		}
 		changed = replace(&src.Identifier, "docker-image://"+pinned)
 	case "git":
+		// The node is asked by the names that its session knows.
+		if changed, err = rw.commit(ctx, src); err != nil {
+			return false, err
+		}
 		for _, attr := range []string{pb.AttrAuthTokenSecret, pb.AttrAuthHeaderSecret} {
 			// With a secret for the host alone, the general one is not asked for.
 			if id, ok := src.Attrs[attr]; ok && !rw.declared(id+"."+gitHost(src)) && rw.secret(id) != id {

@@ -19,6 +19,16 @@
 //   - Every image is pinned by digest. The one exception is an image of which
 //     nothing is known because the resolver works offline; it is listed in
 //     [Unit.Assumed].
+//   - A git source names the commit that its reference stands for: a node is asked
+//     once per run and reference, so that no two nodes build two commits, nor one
+//     node in two solves. It is added to the source, whose URL and reference stay
+//     as they were written, in the provenance too. A branch may move meanwhile: its
+//     commit is fetched by name; where the directory .git is kept, or a node cannot
+//     do that, the build fails instead, as it does for a tag that moves. Nodes too
+//     old to tell a commit leave the source as it is. What a foreign frontend reads while it compiles is not pinned, only
+//     what it returns. Without a gateway, sources stay as they are; so do files
+//     fetched over HTTP without a checksum, as a node would have to fetch them to
+//     tell it.
 //   - A secret or SSH id names one source: where two targets of the project use
 //     one id for different sources, the ids in the definitions differ
 //     ([Unit.Secrets], [Unit.SSH]).

@@ -188,6 +188,7 @@ type compilation struct {
 	ids      *idTable
 	realDir  string
 	platform string // NodePlatform as text
+	commits  commits
 
 	llbCaps, gatewayCaps apicaps.CapSet
 }

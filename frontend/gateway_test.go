@@ -3,6 +3,7 @@ package frontend
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"maps"
 	"os"
@@ -15,6 +16,8 @@ import (
 	"github.com/moby/buildkit/client/llb/sourceresolver"
 	gateway "github.com/moby/buildkit/frontend/gateway/client"
 	"github.com/moby/buildkit/solver/pb"
+	"github.com/moby/buildkit/util/apicaps"
+	digest "github.com/opencontainers/go-digest"
 	"github.com/stretchr/testify/require"
 	"github.com/tonistiigi/fsutil/types"
 
@@ -27,10 +30,12 @@ import (
 type stubNode struct {
 	gateway.Client
 	files map[string]string
+	refs  map[string]string // of git repositories, by the end of their URL
 
 	mu       sync.Mutex // guards the fields below
 	sessions []Session
 	solved   []gateway.SolveRequest
+	resolved []string
 }
 
 func (n *stubNode) Build(ctx context.Context, s Session, fn func(context.Context, gateway.Client) error) error {
@@ -73,8 +78,23 @@ func (n *stubNode) Solve(ctx context.Context, req gateway.SolveRequest) (*gatewa
 	return res, nil
 }
 
-func (n *stubNode) ResolveSourceMetadata(context.Context, *pb.SourceOp, sourceresolver.Opt) (*sourceresolver.MetaResponse, error) {
-	return nil, errors.New("no metadata")
+func (n *stubNode) ResolveSourceMetadata(_ context.Context, op *pb.SourceOp, _ sourceresolver.Opt) (*sourceresolver.MetaResponse, error) {
+	if !strings.HasPrefix(op.Identifier, "git://") {
+		return nil, errors.New("no metadata")
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.resolved = append(n.resolved, op.Identifier)
+	res := &sourceresolver.MetaResponse{Op: op}
+	if n.refs != nil {
+		ref, _, _ := strings.Cut(fragment(op.Identifier), ":")
+		if n.refs[ref] == "" {
+			return nil, errors.New("repository does not contain ref " + ref)
+		}
+		// Another commit each time.
+		res.Git = &sourceresolver.ResolveGitResponse{Ref: n.refs[ref], Checksum: fmt.Sprintf("%040d", len(n.resolved))}
+	}
+	return res, nil
 }
 
 type stubRef struct {
@@ -137,6 +157,123 @@ func TestRemoteContext(t *testing.T) {
 	n.files["sub/Dockerfile.rego"] = ""
 	_, err = compileOn(t, n, project(t, "", &ir.Target{Name: "t", Context: "https://example.com/repo.git#main", Dockerfile: "sub/Dockerfile"}))
 	require.ErrorContains(t, err, "source policy sub/Dockerfile.rego of target t cannot be enforced")
+}
+
+// A reference means one commit throughout a run, and what is asked of the node is
+// only what the definition does not say.
+func TestGitCommits(t *testing.T) {
+	const sha = "2222222222222222222222222222222222222222"
+	refs := map[string]string{"": "refs/heads/main", "main": "refs/heads/main", "v1": "refs/tags/v1"}
+	sources := func(t *testing.T, n *stubNode, caps *apicaps.CapSet, targets ...*ir.Target) []string {
+		o := options()
+		o.LLBCaps = caps
+		if n != nil {
+			o.Gateway = n
+		}
+		units, err := Compile(t.Context(), project(t, "", targets...), o)
+		require.NoError(t, err)
+		var list []string
+		for _, u := range units {
+			for i, op := range ops(t, u.Definition) {
+				if src := op.GetSource(); src != nil && strings.HasPrefix(src.Identifier, "git://") {
+					by := ""
+					if src.Attrs[pb.AttrGitFetchByCommit] != "" {
+						by = " by commit"
+					}
+					list = append(list, strings.TrimSpace(src.Identifier+" "+src.Attrs[pb.AttrGitChecksum]+by))
+					caps := u.Definition.Metadata[string(digest.FromBytes(u.Definition.Def[i]))].Caps
+					require.Equal(t, src.Attrs[pb.AttrGitChecksum] != "", caps[string(pb.CapSourceGitChecksum)])
+					require.Equal(t, by != "", caps[string(pb.CapSourceGitFetchByCommit)])
+				}
+			}
+		}
+		return list
+	}
+	inline := func(name, add string) *ir.Target {
+		return &ir.Target{Name: name, DockerfileInline: ptr("FROM alpine\nADD " + add + " /\n")}
+	}
+	first, second := fmt.Sprintf("%040d", 1), fmt.Sprintf("%040d", 2)
+	for _, tc := range []struct {
+		name     string
+		node     *stubNode
+		caps     *apicaps.CapSet
+		targets  []*ir.Target
+		want     []string
+		resolved int
+	}{
+		{
+			name: "branch", node: &stubNode{refs: refs, files: map[string]string{"Dockerfile": "FROM alpine\nCOPY . /\n"}},
+			targets: []*ir.Target{
+				{Name: "context", Context: "https://example.com/r.git#main"}, inline("sub", "https://example.com/r.git#main:sub"),
+				inline("other", "https://example.com/other.git#main"),
+			},
+			want: []string{
+				"git://example.com/r.git#main " + first + " by commit", "git://example.com/r.git#main:sub " + first + " by commit",
+				"git://example.com/other.git#main " + second + " by commit",
+			},
+			resolved: 2,
+		},
+		{
+			name: "default branch", node: &stubNode{refs: refs}, targets: []*ir.Target{inline("a", "https://example.com/r.git")},
+			want: []string{"git://example.com/r.git " + first + " by commit"}, resolved: 1,
+		},
+		{
+			name: "tag", node: &stubNode{refs: refs}, targets: []*ir.Target{inline("a", "https://example.com/r.git#v1")},
+			want: []string{"git://example.com/r.git#v1 " + first}, resolved: 1,
+		},
+		{
+			name: "with .git", node: &stubNode{refs: refs}, targets: []*ir.Target{inline("a", "--keep-git-dir=true https://example.com/r.git#main")},
+			want: []string{"git://example.com/r.git#main " + first}, resolved: 1,
+		},
+		{
+			name: "node that cannot fetch a commit", node: &stubNode{refs: refs}, caps: capsWithout(pb.CapSourceGitFetchByCommit),
+			targets: []*ir.Target{inline("a", "https://example.com/r.git#main")},
+			want:    []string{"git://example.com/r.git#main " + first}, resolved: 1,
+		},
+		{
+			name: "commit", node: &stubNode{refs: refs}, targets: []*ir.Target{inline("a", "https://example.com/r.git#"+sha), inline("b", "--checksum="+sha+" https://example.com/r.git#main")},
+			want: []string{"git://example.com/r.git#" + sha, "git://example.com/r.git#main " + sha},
+		},
+		{
+			name: "node that does not tell", node: &stubNode{}, targets: []*ir.Target{inline("a", "https://example.com/r.git#main")},
+			want: []string{"git://example.com/r.git#main"}, resolved: 1,
+		},
+		{
+			name: "no node", targets: []*ir.Target{inline("a", "https://example.com/r.git#main")},
+			want: []string{"git://example.com/r.git#main"},
+		},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			got := sources(t, tc.node, tc.caps, tc.targets...)
+			if tc.name == "branch" { // whichever was compiled first
+				got = swapped(got, first, second)
+			}
+			require.Equal(t, tc.want, got)
+			if tc.node != nil {
+				require.Len(t, tc.node.resolved, tc.resolved)
+				for _, req := range tc.node.solved {
+					var op pb.Op
+					require.NoError(t, op.UnmarshalVT(req.Definition.Def[0]))
+					require.NotEmpty(t, op.GetSource().Attrs[pb.AttrGitChecksum], "what is read is of the commit")
+				}
+			}
+		})
+	}
+
+	_, err := compileOn(t, &stubNode{refs: refs}, project(t, "", inline("a", "https://example.com/r.git#gone")))
+	require.ErrorContains(t, err, "find the commit of https://example.com/r.git#gone: repository does not contain ref gone")
+}
+
+// swapped exchanges two texts if the first element holds the second of them.
+func swapped(list []string, a, b string) []string {
+	if len(list) == 0 || !strings.Contains(list[0], b) {
+		return list
+	}
+	var out []string
+	for _, s := range list {
+		out = append(out, strings.NewReplacer(a, b, b, a).Replace(s))
+	}
+	return out
 }
 
 // Directories of a remote definition that have no URL, and named contexts, are

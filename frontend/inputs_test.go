@@ -115,19 +115,21 @@ func TestOptionsReachSteps(t *testing.T) {
 	require.False(t, md(2).IgnoreCache)
 }
 
+// capsWithout are the capabilities of nodes that lack some.
+func capsWithout(missing ...apicaps.CapID) *apicaps.CapSet {
+	var list []*apicapspb.APICap
+	for _, c := range pb.Caps.All() {
+		if !slices.Contains(missing, apicaps.CapID(c.ID)) {
+			list = append(list, c)
+		}
+	}
+	set := pb.Caps.CapSet(list)
+	return &set
+}
+
 // Nodes that lack a capability are given definitions without it.
 func TestOldNodes(t *testing.T) {
 	p := project(t, "-- Dockerfile --\nFROM alpine\nCOPY --link a /\nRUN one\n", &ir.Target{Name: "t", Ulimits: []string{"nofile=1:2"}})
-	caps := func(missing ...apicaps.CapID) *apicaps.CapSet {
-		var list []*apicapspb.APICap
-		for _, c := range pb.Caps.All() {
-			if !slices.Contains(missing, apicaps.CapID(c.ID)) {
-				list = append(list, c)
-			}
-		}
-		set := pb.Caps.CapSet(list)
-		return &set
-	}
 	compiled := func(caps *apicaps.CapSet) (merges, ulimits int) {
 		o := options()
 		o.LLBCaps = caps
@@ -146,9 +148,9 @@ func TestOldNodes(t *testing.T) {
 		merges, ulimits int
 	}{
 		{nil, 1, 1},
-		{caps(), 1, 1},
-		{caps(pb.CapMergeOp), 0, 1},
-		{caps(pb.CapMergeOp, pb.CapExecMetaUlimit), 0, 0},
+		{capsWithout(), 1, 1},
+		{capsWithout(pb.CapMergeOp), 0, 1},
+		{capsWithout(pb.CapMergeOp, pb.CapExecMetaUlimit), 0, 0},
 	} {
 		merges, ulimits := compiled(tc.caps)
 		require.Equal(t, tc.merges, merges)

@@ -97,8 +97,13 @@ func (r *recordedRef) solve(ctx context.Context) (gateway.Reference, error) {
 		return nil, err
 	}
 	r.once.Do(func() {
+		// What is read is of the commit that is built.
+		var def *pb.Definition
+		if def, r.err = r.recorder.pinned(ctx, r.def); r.err != nil {
+			return
+		}
 		var res *gateway.Result
-		if res, r.err = node.Solve(ctx, gateway.SolveRequest{Definition: r.def}); r.err == nil {
+		if res, r.err = node.Solve(ctx, gateway.SolveRequest{Definition: def}); r.err == nil {
 			r.remote, r.err = res.SingleRef()
 		}
 	})

@@ -183,7 +183,8 @@ func (c *compilation) rewriter(in *inputs, rec *recorder) *rewriter {
 		declared: func(id string) bool {
 			return slices.ContainsFunc(t.Secrets, func(s ir.Secret) bool { return s.ID == id })
 		},
-		agent: func(id string) string { id, _, _ = c.ids.agent(t, id); return id },
+		agent:  func(id string) string { id, _, _ = c.ids.agent(t, id); return id },
+		commit: rec.pinGit,
 		pin: func(ctx context.Context, ref string, p *pb.Platform) (string, error) {
 			return pinReference(ref, func(named reference.Named) (string, error) {
 				pinned, _, err := rec.image(ctx, named.String(), platformSpec(p, c.NodePlatform))

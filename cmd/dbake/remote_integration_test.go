@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -159,6 +160,53 @@ func TestRemoteDefinition(t *testing.T) {
 	})
 }
 
+const moving = `
+-- docker-bake.hcl --
+variable "URL" { default = "" }
+group "default" { targets = ["a", "b"] }
+target "a" {
+  dockerfile-inline = "FROM busybox:1\nADD ${URL}#main /a\nRUN cat /a/file > /out\n"
+  output            = ["type=local,dest=a"]
+}
+target "b" {
+  context           = "${URL}#main"
+  dockerfile-inline = "FROM busybox:1\nCOPY file /b\nRUN cat /b > /out\n"
+  output            = ["type=local,dest=b"]
+}
+`
+
+// TestBranchMoves moves a branch as soon as a node has been told where it is: two
+// nodes build the commit that it was at all the same, the next run the new one.
+func TestBranchMoves(t *testing.T) {
+	w := newWorld(t, 2)
+	bare := gitRepository(t, map[string]string{"file": "first\n"})
+	work := t.TempDir()
+	git := func(args ...string) {
+		out, err := exec.Command("git", args...).CombinedOutput()
+		require.NoError(t, err, "git %s: %s", strings.Join(args, " "), out)
+	}
+	git("clone", "-q", bare, work)
+	require.NoError(t, os.WriteFile(filepath.Join(work, "file"), []byte("second\n"), 0o600))
+	git("-C", work, "-c", "user.name=test", "-c", "user.email=test@example.com", "commit", "-q", "-a", "-m", "second")
+	git("-C", work, "push", "-q", "origin", "HEAD:refs/heads/next")
+	var once sync.Once
+	url := gitServer(t, bare, "", func(r *http.Request) {
+		if r.Method == http.MethodPost {
+			once.Do(func() { git("-C", bare, "update-ref", "refs/heads/main", "refs/heads/next") })
+		}
+	})
+	dir := project(t, moving)
+	for _, want := range []string{"first\n", "second\n"} {
+		r := w.build(dir, 2, "--strategy", "round-robin", "--var", "URL="+url, "--allow", "fs.write="+dir)
+		require.Zero(t, r.status, r.stderr)
+		for _, target := range []string{"a", "b"} {
+			got, err := os.ReadFile(filepath.Join(dir, target, "out"))
+			require.NoError(t, err)
+			require.Equal(t, want, string(got), target)
+		}
+	}
+}
+
 // remoteRun runs dbake with more variables in its environment.
 func remoteRun(t *testing.T, w *world, dir string, env []string, args ...string) result {
 	t.Helper()
@@ -196,8 +244,8 @@ func gitRepository(t *testing.T, files map[string]string) string {
 }
 
 // gitServer serves a repository over HTTP to whoever knows the token and returns
-// its URL.
-func gitServer(t *testing.T, bare, token string) string {
+// its URL. served are told of each request that has been answered.
+func gitServer(t *testing.T, bare, token string, served ...func(*http.Request)) string {
 	t.Helper()
 	path, err := exec.LookPath("git")
 	require.NoError(t, err)
@@ -212,6 +260,9 @@ func gitServer(t *testing.T, bare, token string) string {
 			return
 		}
 		backend.ServeHTTP(rw, r)
+		for _, f := range served {
+			f(r)
+		}
 	}))
 	t.Cleanup(server.Close)
 	return server.URL + "/" + filepath.Base(bare)
