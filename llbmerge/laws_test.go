@@ -72,6 +72,36 @@ func TestSliceOfMergeIsMergeOfSlices(t *testing.T) {
 	})
 }
 
+// The slice at a unit's root is that of the units which need the root.
+func TestSliceAt(t *testing.T) {
+	forRandom(t, func(t *testing.T, _ *rand.Rand, units []Unit) {
+		g := merge(t, units)
+		for _, id := range g.Units() {
+			root, ok := g.Root(id)
+			if !ok {
+				continue
+			}
+			of, err := g.Slice(id)
+			require.NoError(t, err)
+			at, err := g.SliceAt(root)
+			require.NoError(t, err)
+			require.ElementsMatch(t, of.Def, at.Def)
+			v, _ := g.Vertex(root.Digest)
+			if len(v.Users) == 1 {
+				require.Equal(t, of.Metadata, at.Metadata)
+			}
+		}
+		for _, v := range g.Vertices {
+			def, err := g.SliceAt(Root{Digest: v.Digest})
+			require.NoError(t, err)
+			checkDefinition(t, g, def, nil)
+			require.Equal(t, v.Bytes, def.Def[len(def.Def)-2])
+		}
+	})
+	_, err := merge(t, nil).SliceAt(Root{Digest: digest.FromString("x")})
+	require.ErrorContains(t, err, "not in the graph")
+}
+
 // Only what depends on a local source depends on which other units there are.
 func TestDigestsAreLocal(t *testing.T) {
 	forRandom(t, func(t *testing.T, _ *rand.Rand, units []Unit) {

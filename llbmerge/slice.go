@@ -51,6 +51,47 @@ func (g *Graph) Slice(ids ...string) (*pb.Definition, error) {
 			}
 		}
 	}
+	s := g.slicer(in, vertices)
+	if err := s.root(units); err != nil {
+		return nil, err
+	}
+	return s.def, nil
+}
+
+// SliceAt returns the definition of the result r, which need not be that of a unit,
+// with metadata and source maps of every unit that needs the vertex. The vertices
+// are those that [Graph.Slice] has for these units.
+func (g *Graph) SliceAt(r Root) (*pb.Definition, error) {
+	root, ok := g.index[r.Digest]
+	if !ok {
+		return nil, fmt.Errorf("vertex %s is not in the graph", r.Digest)
+	}
+	in := make([]bool, len(g.names))
+	for _, d := range g.details[root] {
+		in[d.user] = true
+	}
+	needed := make([]bool, root+1)
+	needed[root] = true
+	var vertices []int
+	for i := root; i >= 0; i-- {
+		if !needed[i] {
+			continue
+		}
+		vertices = append(vertices, i)
+		for _, input := range g.Vertices[i].Inputs {
+			needed[g.index[input]] = true
+		}
+	}
+	slices.Reverse(vertices)
+	s := g.slicer(in, vertices)
+	if err := s.root([]*unit{{root: root, output: r.Index}}); err != nil {
+		return nil, err
+	}
+	return s.def, nil
+}
+
+// slicer returns a slicer that has appended the vertices.
+func (g *Graph) slicer(in []bool, vertices []int) *slicer {
 	s := &slicer{
 		graph: g,
 		in:    in,
@@ -60,10 +101,7 @@ func (g *Graph) Slice(ids ...string) (*pb.Definition, error) {
 	for _, v := range vertices {
 		s.vertex(v)
 	}
-	if err := s.root(units); err != nil {
-		return nil, err
-	}
-	return s.def, nil
+	return s
 }
 
 // slicer builds one definition.
