@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/partition"
 	"github.com/dbake/dbake/runtime/sched"
 )
@@ -47,9 +48,8 @@ type Run struct {
 // A node runs the ready steps of its submissions in the order of the plan, as many
 // at once as it has slots. It fetches a step when the registry holds it at the time
 // of submission and that is sooner than executing it or planned. Transfers go one
-// at a time in each direction. A stage that the plan ships to other nodes is a
-// unit of its own, and the units that are to fetch it wait for it; what such a unit
-// needs otherwise is a unit too, so that it need not wait.
+// at a time in each direction. Steps that the plan sends are units of their own,
+// see plan.Exchange.
 type Cluster struct {
 	p     partition.Problem
 	plan  partition.Plan
@@ -63,16 +63,14 @@ type Cluster struct {
 	done   bool
 	finish sched.Finish
 
-	roots    []partition.VertexID // per unit
-	stages   int                  // units from here on are stages
-	parts    int                  // and from here on parts
+	roots    []partition.VertexID   // per unit
+	targets  int                    // units from here on are intermediate steps
+	sent     [][]partition.VertexID // by each of those
 	nodes    []*machine
 	registry map[partition.VertexID]bool
 	planned  map[site]bool          // fetches of the plan
 	starts   map[site]time.Duration // planned starts
 	first    []time.Duration        // per vertex: its first planned start
-	sends    []time.Duration        // per stage and part: when the plan has it
-	local    map[site]bool          // parts: units that are there to be built early, not to be sent
 	ran      map[partition.VertexID]int
 	out      Run
 }
@@ -138,8 +136,8 @@ func (h *happenings) Pop() any {
 // Execute runs a plan for p, whose costs are the estimates, in the given world.
 func Execute(p partition.Problem, plan partition.Plan, world World, steal bool) (Run, error) {
 	c := &Cluster{
-		p: p, plan: plan, world: world, stages: len(p.Targets),
-		registry: map[partition.VertexID]bool{}, planned: map[site]bool{}, local: map[site]bool{}, starts: map[site]time.Duration{},
+		p: p, plan: plan, world: world, targets: len(p.Targets),
+		registry: map[partition.VertexID]bool{}, planned: map[site]bool{}, starts: map[site]time.Duration{},
 		first: make([]time.Duration, len(p.Vertices)), ran: map[partition.VertexID]int{},
 	}
 	config := c.configure()
@@ -206,9 +204,9 @@ func (c *Cluster) loop() (Run, error) {
 }
 
 func (c *Cluster) result() (Run, error) {
-	c.out.Node = make([]partition.NodeID, c.stages)
+	c.out.Node = make([]partition.NodeID, c.targets)
 	for u, o := range c.finish.Outcomes {
-		if u >= c.stages {
+		if u >= c.targets {
 			continue
 		}
 		if o.State != sched.Built {
@@ -273,142 +271,41 @@ func (c *Cluster) configure() sched.Config {
 	for v := range c.first {
 		c.first[v] = 1 << 62
 	}
-	on := append([]partition.NodeID(nil), c.plan.Assignment.Node...)
-	stage := map[partition.VertexID]sched.UnitID{}
 	for _, t := range c.plan.Schedule.Tasks {
 		c.first[t.Vertex] = min(c.first[t.Vertex], t.Start.Duration())
 		if t.Kind != partition.Export {
 			c.starts[site{t.Node, t.Vertex}] = t.Start.Duration()
-			continue
 		}
-		stage[t.Vertex] = sched.UnitID(len(config.Units))
-		c.sends = append(c.sends, t.Start.Duration())
-		config.Units = append(config.Units, sched.Unit{
-			Name: "stage " + p.Vertices[t.Vertex].Name, Root: sched.VertexID(t.Vertex),
-		})
-		c.roots = append(c.roots, t.Vertex)
-		on = append(on, t.Node)
 	}
-	c.parts = len(config.Units)
-	// Units wait for the stages they are to fetch.
 	for n, share := range c.plan.Assignment.Shares {
 		for _, f := range share.Fetch {
 			c.planned[site{partition.NodeID(n), f.Vertex}] = true
 		}
 	}
-	for u, n := range on {
-		list := c.closure(n, c.roots[u])
-		for _, v := range list {
-			if s, ok := stage[v]; ok && c.fetches(n, v) && int(s) != u {
-				config.Units[u].After = append(config.Units[u].After, s)
-			}
-		}
-		if len(config.Units[u].After) == 0 {
-			continue
-		}
-		// What does not need them should not wait with the unit.
-		for _, v := range c.ready(n, list) {
-			here := site{n, v}
-			if _, ok := c.starts[here]; !ok || v == c.roots[u] || c.local[here] {
-				continue
-			}
-			c.local[here] = true
-			config.Units = append(config.Units, sched.Unit{Name: "part " + p.Vertices[v].Name, Root: sched.VertexID(v)})
-			c.roots = append(c.roots, v)
-			c.sends = append(c.sends, c.starts[here])
-			on = append(on, n)
+	exchange := plan.NewExchange(p, c.plan.Assignment, c.plan.Schedule)
+	on := slices.Clone(c.plan.Assignment.Node)
+	for _, s := range exchange.Steps {
+		config.Units = append(config.Units, sched.Unit{Name: "step " + p.Vertices[s.Vertex].Name, Root: sched.VertexID(s.Vertex)})
+		c.roots = append(c.roots, s.Vertex)
+		c.sent = append(c.sent, s.Sent)
+		on = append(on, s.Node)
+	}
+	for u, after := range exchange.After {
+		for _, d := range after {
+			config.Units[u].After = append(config.Units[u].After, sched.UnitID(d))
 		}
 	}
 	config.Options.Ahead = 1
-	config.Plan = c.partitions(on)
-	return config
-}
-
-// fetches tells whether by the plan n fetches v from another node.
-func (c *Cluster) fetches(n partition.NodeID, v partition.VertexID) bool {
-	_, held := c.starts[site{n, v}]
-	return held && c.planned[site{n, v}]
-}
-
-// ready returns the last vertices of list, a closure on n, that need nothing that
-// is fetched from another node.
-func (c *Cluster) ready(n partition.NodeID, list []partition.VertexID) []partition.VertexID {
-	in := map[partition.VertexID]bool{}
-	for _, v := range list {
-		in[v] = true
-	}
-	sorted := slices.Clone(list)
-	slices.Sort(sorted)
-	waits := map[partition.VertexID]bool{}
-	last := map[partition.VertexID]bool{}
-	for _, v := range sorted {
-		waits[v] = c.fetches(n, v)
-		for _, u := range c.p.Vertices[v].Inputs {
-			waits[v] = waits[v] || in[u] && waits[u]
-		}
-		for _, u := range c.p.Vertices[v].Inputs {
-			last[u] = last[u] || in[u] && waits[v] && !waits[u]
-		}
-	}
-	return slices.DeleteFunc(sorted, func(v partition.VertexID) bool { return !last[v] })
-}
-
-// closure returns what of root is not warm on n and, by the plan, needed there.
-func (c *Cluster) closure(n partition.NodeID, root partition.VertexID) []partition.VertexID {
-	list := []partition.VertexID{root}
-	seen := map[partition.VertexID]bool{root: true}
-	for i := 0; i < len(list); i++ {
-		v := list[i]
-		if slices.Contains(c.p.Nodes[n].Warm, v) {
-			continue
-		}
-		for k, u := range c.p.Vertices[v].Inputs {
-			if k > 0 && c.planned[site{n, v}] {
-				break
-			}
-			if !seen[u] {
-				seen[u] = true
-				list = append(list, u)
-			}
-		}
-	}
-	return list
-}
-
-// partitions puts every node's units in the order in which the plan begins what
-// only they need.
-func (c *Cluster) partitions(on []partition.NodeID) [][]sched.Partition {
-	users := map[site]int{}
-	lists := make([][]partition.VertexID, len(on))
-	for u, n := range on {
-		lists[u] = c.closure(n, c.roots[u])
-		for _, v := range lists[u] {
-			users[site{n, v}]++
-		}
-	}
-	begin := make([]time.Duration, len(on))
-	for u, n := range on {
-		own := time.Duration(1 << 62)
-		if u >= c.stages {
-			own = c.sends[u-c.stages]
-		}
-		for _, v := range lists[u] {
-			if at, ok := c.starts[site{n, v}]; ok && (users[site{n, v}] == 1 || v == c.roots[u]) {
-				own = min(own, at)
-			}
-		}
-		begin[u] = own
-	}
-	plan := make([][]sched.Partition, len(c.p.Nodes))
-	units := make([]int, len(on))
+	units := make([]sched.UnitID, len(on))
 	for u := range units {
-		units[u] = u
+		units[u] = sched.UnitID(u)
 	}
-	slices.SortStableFunc(units, func(a, b int) int { return cmp.Compare(begin[a], begin[b]) })
+	slices.SortStableFunc(units, func(a, b sched.UnitID) int { return cmp.Compare(exchange.Begin[a], exchange.Begin[b]) })
+	config.Plan = make([][]sched.Partition, len(p.Nodes))
 	for _, u := range units {
-		plan[on[u]] = append(plan[on[u]], sched.Partition{sched.UnitID(u)})
+		config.Plan[on[u]] = append(config.Plan[on[u]], sched.Partition{u})
 	}
-	return plan
+	return config
 }
 
 func (c *Cluster) carryOut(cmd sched.Command) {
@@ -583,7 +480,7 @@ func (c *Cluster) export(cmd sched.Export) {
 	if s == nil {
 		return
 	}
-	if int(cmd.Unit) < c.stages || int(cmd.Unit) >= c.parts || c.registry[c.roots[cmd.Unit]] {
+	if int(cmd.Unit) < c.targets || len(c.unsent(cmd.Unit)) == 0 {
 		c.exported(m, s, cmd.Unit)
 		return
 	}
@@ -591,7 +488,12 @@ func (c *Cluster) export(cmd sched.Export) {
 	c.send(m)
 }
 
-// send takes the next stage up m's link.
+// unsent returns what a step sends and the registry has not.
+func (c *Cluster) unsent(u sched.UnitID) []partition.VertexID {
+	return slices.DeleteFunc(slices.Clone(c.sent[int(u)-c.targets]), func(v partition.VertexID) bool { return c.registry[v] })
+}
+
+// send takes the next step up m's link.
 func (c *Cluster) send(m *machine) {
 	if m.pushing || len(m.outgoing) == 0 || m.lost {
 		return
@@ -599,14 +501,20 @@ func (c *Cluster) send(m *machine) {
 	next := m.outgoing[0]
 	m.outgoing = m.outgoing[1:]
 	m.pushing = true
-	v := c.roots[next.unit]
-	c.after(c.transfer(v), func() {
+	var took time.Duration
+	list := c.unsent(next.unit)
+	for _, v := range list {
+		took += c.transfer(v)
+	}
+	c.after(took, func() {
 		m.pushing = false
 		if m.lost {
 			return
 		}
-		c.registry[v] = true
-		c.tell(sched.VertexCached{At: c.now, Vertex: sched.VertexID(v)})
+		for _, v := range list {
+			c.registry[v] = true
+			c.tell(sched.VertexCached{At: c.now, Vertex: sched.VertexID(v)})
+		}
 		if _, s := c.find(next.part); s != nil {
 			c.exported(m, s, next.unit)
 		}

@@ -104,7 +104,7 @@ func (c *planCmd) Run(ctx contextBinding, a *app) (err error) {
 		if err != nil {
 			return err
 		}
-		return a.output(c.Output, func(w io.Writer) error { return view.Explain(w, e) })
+		return a.output(c.Output, func(w io.Writer) error { return view.Explain(w, p, e) })
 	}
 	if c.Format == "json" || c.Format == "html" {
 		if err := p.Reasons(ctx); err != nil {

@@ -35,13 +35,19 @@
 // remembered in proportion ([Build.Record]). Sending directories and opening sessions
 // are not counted.
 //
-// # What is not planned for
+// # Results that are handed over
 //
-// A run can send the result of a target through a cache registry, but not that of a
-// single step from one node to another. Plans are made accordingly: a stage that
-// the targets of two nodes share is built on both, and results that only a
-// registry holds are not counted as there. With --cache-registry a run may
-// therefore end sooner than it was predicted to, never later for that reason.
+// A step that the targets of two nodes share is built on both, or built on one and
+// handed over, whichever is predicted to end sooner. What is handed over travels as
+// a cache of its own, through the cache registry or else through the client, and
+// the other node reads it before it needs the step ([Exchange]). A cache rather than
+// an image in the step's place: the graph, and with it the provenance of images and
+// the keys under which nodes remember results, are those of a build on one node. A
+// node that does not find the result after all builds the step.
+//
+// Not handed over are sources, results of steps that ignore the cache, and those of
+// steps that have several. Of what a node takes, it still reads the directories that
+// the steps below were made from: that is how a cache is looked into.
 //
 // # The JSON form
 //

@@ -40,8 +40,10 @@ type JobStep struct {
 	Step
 	// Position counts the steps of the job from 1; 0 for sources.
 	Position int
-	// State is what the job's node does about the step.
+	// State is what the job's node does about the step; From is where it is Taken
+	// from.
 	State StepState
+	From  string
 	Why   Why // for those that have to be run for a reason of their own
 	// Others are the names of the jobs on the same node that need it, too.
 	Others []string
@@ -53,8 +55,10 @@ type StepState string
 // The states of a step.
 const (
 	Held    StepState = "held"     // the node holds the result
-	Covered StepState = "not used" // the node holds the result of what is made of it
+	Covered StepState = "not used" // the node holds or takes the result of what is made of it
 	Rebuilt StepState = "run"
+	// Taken: the node takes the result from another one, or from the registry.
+	Taken StepState = "fetched"
 )
 
 // Explain explains where the named job was placed.
@@ -113,10 +117,15 @@ func (p *Plan) jobSteps(b *Build, i int) []JobStep {
 	warm := func(v partition.VertexID) bool {
 		return int(v) < len(p.Steps) && slices.Contains(p.Steps[v].Held, node)
 	}
+	fetched := p.fetches(node)
+	there := func(v partition.VertexID) bool {
+		_, ok := fetched[v]
+		return ok || warm(v)
+	}
 	w := newWalker(p.Problem.Vertices)
 	root := p.Problem.Targets[i].Root
 	run := map[partition.VertexID]bool{}
-	for _, v := range w.below(root, warm) {
+	for _, v := range w.below(root, there) {
 		run[v] = true
 	}
 	var list []JobStep
@@ -142,6 +151,8 @@ func (p *Plan) jobSteps(b *Build, i int) []JobStep {
 			}
 		case warm(v):
 			s.State = Held
+		case there(v):
+			s.State, s.From = Taken, p.source(fetched[v])
 		}
 		for _, other := range s.Jobs {
 			if other != i && p.Jobs[other].Node == node {

@@ -9,6 +9,7 @@ import (
 	digest "github.com/opencontainers/go-digest"
 
 	"github.com/dbake/dbake/internal/cost"
+	"github.com/dbake/dbake/partition"
 )
 
 // Format is the value of "format" in the JSON form of a plan, by which it is told
@@ -22,9 +23,9 @@ const (
 // File is the JSON form of a plan. Times are in seconds since the start of the run,
 // costs in seconds on a node of speed 1.
 //
-// Only Request, the names of nodes, Partitions, Pooled and the digests in Targets
-// are read back, see [Build.Restore]; everything else is for people and programs
-// that look at plans.
+// Only Request, the names of nodes, Partitions, Fetch, Build, Pooled and the digests
+// in Targets and Steps are read back, see [Build.Restore]; everything else is for
+// people and programs that look at plans.
 type File struct {
 	Format  string `json:"format"`
 	Version int    `json:"version"`
@@ -53,7 +54,7 @@ type File struct {
 	// Stages are the groups of steps that several targets share.
 	Stages []FileStage `json:"shared_stages"`
 	Steps  []FileStep  `json:"steps"`
-	// Tasks are the executions by start; Critical are the indices of those that
+	// Tasks are the executions and transfers by start; Critical are the indices of those that
 	// decide the makespan.
 	Tasks    []FileTask `json:"tasks"`
 	Critical []int      `json:"critical_path"`
@@ -95,13 +96,23 @@ type FileNode struct {
 	Slots int     `json:"slots"`
 	// Partitions are target names in order; each inner list is one solve.
 	Partitions [][]string `json:"partitions"`
-	Busy       float64    `json:"busy_s"`
-	Finish     float64    `json:"finish_s"`
+	// Fetch are the steps whose results it takes from another node, Build those
+	// that it builds for others only; indices in Steps.
+	Fetch  []FileFetch `json:"fetch,omitempty"`
+	Build  []int       `json:"build,omitempty"`
+	Busy   float64     `json:"busy_s"`
+	Finish float64     `json:"finish_s"`
 	// Steps is the number of distinct steps of its targets, Executed that of those
 	// it has to run, WarmShare the part of their cost that it is spared.
 	Steps     int     `json:"steps"`
 	Executed  int     `json:"steps_executed"`
 	WarmShare float64 `json:"warm_share"`
+}
+
+// FileFetch is the transfer of a result; From is a node, or "registry".
+type FileFetch struct {
+	Step int    `json:"step"`
+	From string `json:"from"`
 }
 
 // FileJob is a target and what is predicted of it.
@@ -117,10 +128,13 @@ type FileJob struct {
 	Steps      int           `json:"steps"`
 	Warm       int           `json:"steps_held"`
 	// First is the position of the first step that has to be run, from 1; 0 when
-	// its node holds all results. FirstStep is its index in Steps.
+	// its node holds or fetches all results. FirstStep is its index in Steps.
 	First     int    `json:"rebuilt_from"`
 	FirstStep *int   `json:"rebuilt_from_step,omitempty"`
 	Why       string `json:"why,omitempty"`
+	// FetchedFrom are the nodes from which results are taken for it, "registry"
+	// among them.
+	FetchedFrom []string `json:"fetched_from,omitempty"`
 	// Reason says why the target is on its node; left out in very large plans.
 	Reason string `json:"reason,omitempty"`
 	// From counts the steps to be run by where their cost was taken from:
@@ -138,30 +152,36 @@ type FileStage struct {
 	// it.
 	Nodes  []string `json:"nodes"`
 	HeldBy []string `json:"held_by,omitempty"`
+	// FetchedBy take it, or what is made of it, from another node.
+	FetchedBy []string `json:"fetched_by,omitempty"`
 }
 
 // FileStep is a vertex of the merged graph. Sources (images, directories) are
 // among them.
 type FileStep struct {
-	Name    string      `json:"name"`
-	Kind    string      `json:"kind"`
-	Stage   string      `json:"stage,omitempty"`
-	Cost    float64     `json:"cost_s"`
-	Source  cost.Source `json:"cost_from"`
-	Samples int         `json:"samples"`
-	Spread  float64     `json:"spread"`
+	Name string `json:"name"`
+	// Operation is what the step and all below it do, whatever is in the files.
+	Operation digest.Digest `json:"operation"`
+	Kind      string        `json:"kind"`
+	Stage     string        `json:"stage,omitempty"`
+	Cost      float64       `json:"cost_s"`
+	Source    cost.Source   `json:"cost_from"`
+	Samples   int           `json:"samples"`
+	Spread    float64       `json:"spread"`
 	// Targets are the indices in Targets of those that need it.
 	Targets []int `json:"targets"`
 	// HeldBy are the names of the nodes that hold its result.
 	HeldBy []string `json:"held_by,omitempty"`
 }
 
-// FileTask is an execution of a step; Step is an index in Steps.
+// FileTask is what a node does with a step, "run", "send" or "fetch"; Step is an
+// index in Steps.
 type FileTask struct {
-	Step  int     `json:"step"`
-	Node  string  `json:"node"`
-	Start float64 `json:"start_s"`
-	End   float64 `json:"end_s"`
+	Kind  TaskKind `json:"kind"`
+	Step  int      `json:"step"`
+	Node  string   `json:"node"`
+	Start float64  `json:"start_s"`
+	End   float64  `json:"end_s"`
 }
 
 // File returns the JSON form of the plan; definitions are those of
@@ -189,6 +209,18 @@ func (p *Plan) File(request Request, definitions map[string]digest.Digest) *File
 			}
 			fn.Partitions = append(fn.Partitions, names)
 		}
+		if p.Assignment.Shares != nil {
+			for _, f := range p.Assignment.Shares[n].Fetch {
+				if int(f.Vertex) < len(p.Steps) {
+					fn.Fetch = append(fn.Fetch, FileFetch{int(f.Vertex), p.source(int(f.From))})
+				}
+			}
+			for _, v := range p.Assignment.Shares[n].Build {
+				if int(v) < len(p.Steps) {
+					fn.Build = append(fn.Build, int(v))
+				}
+			}
+		}
 		f.Nodes = append(f.Nodes, fn)
 	}
 	for _, j := range p.Jobs {
@@ -200,14 +232,17 @@ func (p *Plan) File(request Request, definitions map[string]digest.Digest) *File
 		if j.First > 0 {
 			fj.FirstStep = &j.FirstStep
 		}
+		for _, n := range j.FetchedFrom {
+			fj.FetchedFrom = append(fj.FetchedFrom, p.source(n))
+		}
 		f.Targets = append(f.Targets, fj)
 	}
 	for _, s := range p.Stages {
-		f.Stages = append(f.Stages, FileStage{Name: s.Name, Steps: s.Steps, Cost: s.Cost.Seconds(), Targets: s.Jobs, Nodes: append([]string{}, s.Nodes...), HeldBy: s.Held})
+		f.Stages = append(f.Stages, FileStage{Name: s.Name, Steps: s.Steps, Cost: s.Cost.Seconds(), Targets: s.Jobs, Nodes: append([]string{}, s.Nodes...), HeldBy: s.Held, FetchedBy: s.Fetched})
 	}
 	for _, s := range p.Steps {
 		fs := FileStep{
-			Name: s.Name, Kind: s.Kind, Stage: s.Stage, Cost: s.Cost.Seconds(),
+			Name: s.Name, Operation: s.op, Kind: s.Kind, Stage: s.Stage, Cost: s.Cost.Seconds(),
 			Source: s.Source, Samples: s.Samples, Spread: s.Spread, Targets: append([]int{}, s.Jobs...),
 		}
 		for _, n := range s.Held {
@@ -216,9 +251,20 @@ func (p *Plan) File(request Request, definitions map[string]digest.Digest) *File
 		f.Steps = append(f.Steps, fs)
 	}
 	for _, t := range p.Tasks {
-		f.Tasks = append(f.Tasks, FileTask{Step: t.Step, Node: p.Nodes[t.Node].Name, Start: t.Start.Seconds(), End: t.End.Seconds()})
+		f.Tasks = append(f.Tasks, FileTask{Kind: t.Kind, Step: t.Step, Node: p.Nodes[t.Node].Name, Start: t.Start.Seconds(), End: t.End.Seconds()})
 	}
 	return f
+}
+
+// fromRegistry is what stands for the registry where nodes are named.
+const fromRegistry = "registry"
+
+// source names where a result is taken from.
+func (p *Plan) source(n int) string {
+	if n == int(partition.Registry) {
+		return fromRegistry
+	}
+	return p.Nodes[n].Name
 }
 
 // Write writes the JSON form, indented.

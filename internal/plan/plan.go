@@ -7,6 +7,8 @@ import (
 	"slices"
 	"time"
 
+	digest "github.com/opencontainers/go-digest"
+
 	"github.com/dbake/dbake/internal/cost"
 	"github.com/dbake/dbake/partition"
 )
@@ -25,7 +27,8 @@ type Plan struct {
 	Stages []Stage
 	// Steps are the vertices of the graph.
 	Steps []Step
-	// Tasks are the executions that take time, in the order of their starts.
+	// Tasks are the executions and transfers that take time, in the order of their
+	// starts.
 	// Critical are those that decide the makespan, first to last: each one began
 	// when the one before had ended, because it needed its result or its slot.
 	Tasks    []Task
@@ -57,6 +60,8 @@ type Plan struct {
 	Problem    partition.Problem
 	Assignment partition.Assignment
 	Schedule   partition.Schedule
+	// Exchange is what nodes build to hand it over. Its targets are the jobs.
+	Exchange Exchange
 }
 
 // Share is what one node builds.
@@ -69,8 +74,8 @@ type Share struct {
 	// Steps is the number of steps that its jobs consist of, each counted once,
 	// Executed that of those it has to run.
 	Steps, Executed int
-	// Warm is the part of the cost of its jobs that it is spared because of what
-	// it holds, from 0 to 1.
+	// Warm is the part of the cost of its jobs, but for what it fetches, that it is
+	// spared because of what it holds; from 0 to 1.
 	Warm float64
 }
 
@@ -93,7 +98,7 @@ type JobPlan struct {
 	// needs, Shared that of the others; both at speed 1.
 	Own, Shared time.Duration
 	// Steps is the number of its steps, Warm that of those that need not be run
-	// because of what its node holds. From counts the others by where the
+	// because of what its node holds or fetches. From counts the others by where the
 	// prediction of their cost came from.
 	Steps, Warm int
 	From        map[cost.Source]int
@@ -102,6 +107,9 @@ type JobPlan struct {
 	// index in Plan.Steps, and Why the reason.
 	First, FirstStep int
 	Why              Why
+	// FetchedFrom are the nodes from which its node takes results for it, ascending;
+	// partition.Registry stands for the registry.
+	FetchedFrom []int
 	// Reason says why it is on its node, once [Plan.Reasons] has found out.
 	Reason string
 }
@@ -125,13 +133,35 @@ type Step struct {
 	Jobs []int
 	// Held are the nodes that hold its result, ascending.
 	Held []int
+	// Fetched are the nodes that take its result from another one, ascending by
+	// To.
+	Fetched []Fetch
+
+	op digest.Digest
 }
 
-// Task is an execution of a step.
+// Fetch says that one node takes a result from another; indices of Plan.Nodes, and
+// From is partition.Registry where it comes from the registry.
+type Fetch struct{ To, From int }
+
+// Task is an execution of a step, or a transfer of its result.
 type Task struct {
+	Kind       TaskKind
 	Step, Node int // indices of Plan.Steps and Plan.Nodes
 	Start, End time.Duration
 }
+
+// TaskKind says what a node does with a step.
+type TaskKind string
+
+// The kinds of tasks. Transfers take no slot.
+const (
+	TaskRun   TaskKind = "run"
+	TaskSend  TaskKind = "send"
+	TaskFetch TaskKind = "fetch"
+)
+
+var taskKinds = map[partition.Kind]TaskKind{partition.Exec: TaskRun, partition.Export: TaskSend, partition.Pull: TaskFetch}
 
 // Stage is a group of steps that the same jobs need.
 type Stage struct {
@@ -141,6 +171,8 @@ type Stage struct {
 	Jobs  []string
 	Nodes []string // those that build it, each once
 	Held  []string // those that need it and hold it, or what is made of it
+	// Fetched are those that take it, or what is made of it, from another node.
+	Fetched []string
 }
 
 // Make plans b on nodes. It needs no network. Unless opts say which plan was the
@@ -177,6 +209,7 @@ const queue = "queue"
 func (p *Plan) describe(ctx context.Context, b *Build) error {
 	p.Makespan, p.Assumed = p.Schedule.Makespan.Duration(), b.Assumed
 	p.Executed, p.Duplicated = p.Schedule.Executed.Duration(), p.Schedule.Duplicated.Duration()
+	p.Exchange = NewExchange(p.Problem, p.Assignment, p.Schedule)
 	p.steps(b)
 	p.tasks()
 	p.jobs(b)
@@ -208,12 +241,20 @@ func (p *Plan) steps(b *Build) {
 		c := b.Costs[i]
 		p.Steps[i] = Step{
 			Name: v.Step, Stage: v.Stage, Kind: v.Kind.String(), Work: v.Kind.IsStep(),
-			Cost: c.Duration, Source: c.Source, Samples: c.Samples, Spread: c.Spread,
+			Cost: c.Duration, Source: c.Source, Samples: c.Samples, Spread: c.Spread, op: b.names[i].op,
 		}
 	}
 	for n, node := range p.Problem.Nodes {
 		for _, v := range node.Warm {
 			p.Steps[v].Held = append(p.Steps[v].Held, n)
+		}
+	}
+	for n, share := range p.Assignment.Shares {
+		for _, f := range share.Fetch {
+			if int(f.Vertex) < len(p.Steps) {
+				step := &p.Steps[f.Vertex]
+				step.Fetched = append(step.Fetched, Fetch{n, int(f.From)})
+			}
 		}
 	}
 	jobOf := map[string]int{} // by unit
@@ -235,12 +276,23 @@ func (p *Plan) steps(b *Build) {
 	}
 }
 
-// tasks gathers the executions that take time.
+// fetches returns what n takes from others, by vertex.
+func (p *Plan) fetches(n int) map[partition.VertexID]int {
+	list := map[partition.VertexID]int{}
+	if p.Assignment.Shares != nil {
+		for _, f := range p.Assignment.Shares[n].Fetch {
+			list[f.Vertex] = int(f.From)
+		}
+	}
+	return list
+}
+
+// tasks gathers the executions and transfers that take time.
 func (p *Plan) tasks() {
 	index := map[int]int{} // of Tasks, by index of Schedule.Tasks
 	var order []int
 	for i, t := range p.Schedule.Tasks {
-		if t.Kind == partition.Exec && t.End > t.Start && int(t.Vertex) < len(p.Steps) {
+		if t.End > t.Start && int(t.Vertex) < len(p.Steps) {
 			order = append(order, i)
 		}
 	}
@@ -251,7 +303,7 @@ func (p *Plan) tasks() {
 	for _, i := range order {
 		t := p.Schedule.Tasks[i]
 		index[i] = len(p.Tasks)
-		p.Tasks = append(p.Tasks, Task{Step: int(t.Vertex), Node: int(t.Node), Start: t.Start.Duration(), End: t.End.Duration()})
+		p.Tasks = append(p.Tasks, Task{Kind: taskKinds[t.Kind], Step: int(t.Vertex), Node: int(t.Node), Start: t.Start.Duration(), End: t.End.Duration()})
 	}
 	for _, i := range p.Schedule.CriticalPath() {
 		if k, ok := index[i]; ok {
@@ -283,12 +335,14 @@ func (p *Plan) jobs(b *Build) {
 	}
 	p.Jobs = make([]JobPlan, len(b.Jobs))
 	w := newWalker(p.Problem.Vertices)
-	counted := make([]int, len(p.Steps)) // by step: 1 + the node that it was counted for
+	// By step: 1 + the node that it, or its cost, was counted for.
+	counted, costed := make([]int, len(p.Steps)), make([]int, len(p.Steps))
 	for n, jobs := range byNode {
 		warm := map[partition.VertexID]bool{}
 		for _, v := range p.Problem.Nodes[n].Warm {
 			warm[v] = true
 		}
+		fetched := p.fetches(n)
 		total := time.Duration(0)
 		for _, i := range jobs {
 			root := p.Problem.Targets[i].Root
@@ -305,14 +359,26 @@ func (p *Plan) jobs(b *Build) {
 				}
 				if counted[v] != n+1 {
 					counted[v] = n + 1
-					total += step.Cost
 					if step.Work {
 						p.Shares[n].Steps++
 					}
 				}
 			}
+			for _, v := range w.below(root, func(v partition.VertexID) bool { _, ok := fetched[v]; return ok && !warm[v] }) {
+				if int(v) < len(p.Steps) && costed[v] != n+1 {
+					costed[v] = n + 1
+					total += p.Steps[v].Cost
+				}
+			}
 			cold := 0
-			for _, v := range w.below(root, func(v partition.VertexID) bool { return warm[v] }) {
+			stop := func(v partition.VertexID) bool {
+				from, ok := fetched[v]
+				if ok && !warm[v] && !slices.Contains(j.FetchedFrom, from) {
+					j.FetchedFrom = append(j.FetchedFrom, from)
+				}
+				return ok || warm[v]
+			}
+			for _, v := range w.below(root, stop) {
 				if int(v) >= len(p.Steps) {
 					continue
 				}
@@ -330,6 +396,7 @@ func (p *Plan) jobs(b *Build) {
 					j.First, j.FirstStep, j.Why = position[v], int(v), b.why(int(v), n, p.Nodes)
 				}
 			}
+			slices.Sort(j.FetchedFrom)
 			j.Warm = j.Steps - cold
 			p.Jobs[i] = j
 		}
@@ -414,10 +481,13 @@ func (p *Plan) stages(b *Build) {
 			continue
 		}
 		for _, n := range nodes {
-			if builds[n] {
-				s.Nodes = append(s.Nodes, p.Nodes[n].Name)
-			} else {
-				s.Held = append(s.Held, p.Nodes[n].Name)
+			switch name := p.Nodes[n].Name; {
+			case builds[n]:
+				s.Nodes = append(s.Nodes, name)
+			case slices.ContainsFunc(jobs, func(j int) bool { return p.Jobs[j].Node == n && len(p.Jobs[j].FetchedFrom) > 0 }):
+				s.Fetched = append(s.Fetched, name)
+			default:
+				s.Held = append(s.Held, name)
 			}
 		}
 		p.Stages = append(p.Stages, s)

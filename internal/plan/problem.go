@@ -29,33 +29,82 @@ type Node struct {
 	Lost map[digest.Digest]bool
 }
 
-// The network between nodes and registry when nothing is known of it.
+// What it costs to hand a result over, in each direction. A result goes through a
+// registry or through the client. To send it takes a solve of its own, of about a
+// second, and the layers are compressed on the way out, at what gzip does on one
+// core.
 const (
-	bandwidth = 100e6 // bytes per second
-	latency   = 0.5   // seconds
+	bandwidth = 40e6 // bytes per second
+	latency   = 1.0  // seconds
 )
 
-// noExchange makes every transfer dearer than any rebuild. The partitioner could
-// plan for nodes that hand each other results through a registry, but a run has no
-// way to send the result of a step, only those of targets: until it has, a plan
-// that counts on it would be wrong. See "What is not planned for" in the package
-// documentation.
-const noExchange = partition.Seconds(1e9)
+// unsendable is the size of results that cannot be handed over: it makes every
+// transfer dearer than any rebuild.
+const unsendable = int64(1) << 50
+
+// sendable reports, for every vertex, whether its result can be handed over to
+// another node: sources come from where they are, and the key by which a result is
+// found again is that of its cache, which steps that ignore it do not look into.
+func (b *Build) sendable() []bool {
+	ok := make([]bool, len(b.Graph.Vertices))
+	cached := make([]bool, len(b.Graph.Vertices))
+	output := map[digest.Digest]int64{} // the one that is used; -1 = several
+	use := func(d digest.Digest, index int64) {
+		if had, seen := output[d]; seen && had != index {
+			index = -1
+		}
+		output[d] = index
+	}
+	for i, v := range b.Graph.Vertices {
+		cached[i] = !v.IgnoreCache
+		for k, in := range v.Inputs {
+			cached[i] = cached[i] && cached[b.index[in]]
+			use(in, v.Op.GetInputs()[k].GetIndex())
+		}
+	}
+	for _, u := range b.Units {
+		if r, has := b.Graph.Root(string(u.ID)); has {
+			use(r.Digest, int64(r.Index))
+		}
+	}
+	for i, v := range b.Graph.Vertices {
+		ok[i] = v.Kind.IsStep() && cached[i] && output[v.Digest] == 0
+	}
+	return ok
+}
+
+// layerParent returns the input on whose layers the result of v stands, -1 when
+// there is none.
+func layerParent(v *llbmerge.Vertex) int {
+	if f := v.Op.GetFile(); f != nil && len(f.GetActions()) > 0 {
+		return int(f.GetActions()[0].GetInput())
+	}
+	return 0
+}
 
 // problem returns b as the partitioner's problem. Vertex i is Graph.Vertices[i];
 // those beyond join the roots of jobs that have not exactly one, or write outputs.
 func (b *Build) problem(nodes []Node) (partition.Problem, error) {
-	p := partition.Problem{Network: partition.Network{Bandwidth: bandwidth, Latency: noExchange}}
+	p := partition.Problem{Network: partition.Network{Bandwidth: bandwidth, Latency: latency}}
+	sendable := b.sendable()
 	p.Vertices = make([]partition.Vertex, len(b.Graph.Vertices), len(b.Graph.Vertices)+len(b.Jobs))
 	// The platforms that steps need, compared as containerd does.
 	needs := map[string]ocispecs.Platform{}
 	known := map[platformKey]string{}
 	for i, v := range b.Graph.Vertices {
 		pv := partition.Vertex{Name: v.Step, Cost: partition.Of(b.Costs[i].Duration), Bytes: b.Costs[i].Bytes}
+		if !sendable[i] {
+			pv.Bytes = unsendable
+		}
 		for _, in := range v.Inputs {
 			if id := partition.VertexID(b.index[in]); !slices.Contains(pv.Inputs, id) {
 				pv.Inputs = append(pv.Inputs, id)
 			}
+		}
+		if k := layerParent(v); k > 0 && k < len(v.Inputs) {
+			parent := partition.VertexID(b.index[v.Inputs[k]])
+			at := slices.Index(pv.Inputs, parent)
+			pv.Inputs = slices.Insert(slices.Delete(pv.Inputs, at, at+1), 0, parent)
 		}
 		if v.Kind == llbmerge.KindExec && v.Platform != nil {
 			key := keyOf(*v.Platform)

@@ -2,6 +2,7 @@ package plan
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -82,8 +83,9 @@ func (f *File) Check(definitions map[string]digest.Digest) error {
 }
 
 // Restore returns the saved plan f for b. Nodes are recognised by their names; of
-// f only the node of each target, the order on each node and the partitions are
-// taken, and everything else is predicted anew. Nodes that f does not name get
+// f only the node of each target, the order on each node, the partitions and the
+// transfers of steps that are still there are taken, and everything else is
+// predicted anew. Nodes that f does not name get
 // nothing. The error wraps [ErrOutdated] when f and b have not the same targets, or
 // when a node that has something to build is not there.
 func (b *Build) Restore(ctx context.Context, nodes []Node, f *File) (*Plan, error) {
@@ -137,7 +139,15 @@ func (b *Build) Restore(ctx context.Context, nodes []Node, f *File) (*Plan, erro
 		}
 	}
 	p := &Plan{Strategy: f.Strategy, Nodes: nodes, Problem: problem, Assignment: a, Pooled: f.Pooled}
-	if p.Schedule, err = partition.Evaluate(problem, a); err != nil {
+	p.Assignment.Shares = b.restoreShares(f, byName)
+	p.Schedule, err = partition.Evaluate(problem, p.Assignment)
+	if errors.Is(err, partition.ErrInfeasible) {
+		// What was to be handed over is not built where it was: everyone builds
+		// what they need.
+		p.Assignment.Shares = nil
+		p.Schedule, err = partition.Evaluate(problem, p.Assignment)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("predict the saved plan: %w", err)
 	}
 	lower, err := partition.LowerBound(problem)
@@ -153,6 +163,49 @@ func (b *Build) Restore(ctx context.Context, nodes []Node, f *File) (*Plan, erro
 		p.Shares[n].Partitions = parts[n]
 	}
 	return p, nil
+}
+
+// restoreShares returns what nodes take from each other by f, as far as steps and
+// nodes are the same.
+func (b *Build) restoreShares(f *File, nodes map[string]int) []partition.Share {
+	vertices := map[digest.Digest]partition.VertexID{}
+	for i, n := range b.names {
+		vertices[n.op] = partition.VertexID(i)
+	}
+	vertex := func(step int) (partition.VertexID, bool) {
+		if step < 0 || step >= len(f.Steps) {
+			return 0, false
+		}
+		v, ok := vertices[f.Steps[step].Operation]
+		return v, ok
+	}
+	shares := make([]partition.Share, len(nodes))
+	for _, saved := range f.Nodes {
+		n, ok := nodes[saved.Name]
+		if !ok {
+			continue
+		}
+		s := &shares[n]
+		for _, x := range saved.Fetch {
+			v, known := vertex(x.Step)
+			from, up := nodes[x.From]
+			if x.From == fromRegistry {
+				from, up = int(partition.Registry), true
+			}
+			if known && up && !slices.ContainsFunc(s.Fetch, func(f partition.Fetch) bool { return f.Vertex == v }) {
+				s.Fetch = append(s.Fetch, partition.Fetch{Vertex: v, From: partition.NodeID(from)})
+			}
+		}
+		for _, step := range saved.Build {
+			if v, known := vertex(step); known {
+				s.Build = append(s.Build, v)
+			}
+		}
+		slices.SortFunc(s.Fetch, func(x, y partition.Fetch) int { return cmp.Compare(x.Vertex, y.Vertex) })
+		slices.Sort(s.Build)
+		s.Build = slices.Compact(s.Build)
+	}
+	return shares
 }
 
 // lacks returns a platform that the target needs and the node does not offer.

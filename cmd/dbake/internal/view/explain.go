@@ -10,11 +10,11 @@ import (
 	"github.com/dbake/dbake/internal/plan"
 )
 
-// Explain prints why a target is on its node, what other nodes would mean, and what
+// Explain prints why a target of p is on its node, what other nodes would mean, and what
 // the target consists of.
-func Explain(w io.Writer, e *plan.Explanation) error {
+func Explain(w io.Writer, p *plan.Plan, e *plan.Explanation) error {
 	fmt.Fprintf(w, "%s is built on %s: %s\n", e.Job.Name, e.Node, e.Why)
-	fmt.Fprintf(w, "done at %s; steps to run: %s\n\n", seconds(e.Job.Done), rebuild(e.Job, e.Node))
+	fmt.Fprintf(w, "done at %s; steps to run: %s\n\n", seconds(e.Job.Done), rebuild(e.Job, p.Nodes))
 	t := newTable(1, 2, 3)
 	t.row("ON", "TARGET DONE", "BUILD ENDS", "WORK IN ALL", "")
 	for _, a := range e.Alternatives {
@@ -39,6 +39,9 @@ func Explain(w io.Writer, e *plan.Explanation) error {
 			number = strconv.Itoa(s.Position)
 		}
 		state := string(s.State)
+		if s.From != "" {
+			state += " from " + s.From
+		}
 		if s.Why != "" && s.Why != plan.WhyEmpty {
 			state += ": " + string(s.Why)
 		}

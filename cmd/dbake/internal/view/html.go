@@ -20,17 +20,19 @@ var planTemplate = template.Must(template.New("plan").Parse(planPage))
 
 // page is what the template shows.
 type page struct {
-	Title    string
-	Figures  []figure
-	Ticks    []tick
-	Bound    *tick
-	Nodes    []nodeChart
-	Hidden   int // executions too short to be seen
-	Targets  []targetRow
-	Stages   []stageRow
-	Path     []pathRow
-	PathMore string
-	Notes    []string
+	Title   string
+	Figures []figure
+	Ticks   []tick
+	Bound   *tick
+	Nodes   []nodeChart
+	Hidden  int // tasks too short to be seen
+	// Transfers says that results are handed over.
+	Transfers bool
+	Targets   []targetRow
+	Stages    []stageRow
+	Path      []pathRow
+	PathMore  string
+	Notes     []string
 }
 
 type figure struct{ Name, Value, Note string }
@@ -124,21 +126,29 @@ func (pg *page) chart(p *plan.Plan) {
 			why[[2]int{j.FirstStep, j.Node}] = j.Why
 		}
 	}
-	ends := make([][]time.Duration, len(p.Nodes)) // by node and lane
-	for i, t := range p.Tasks {
-		lane := slices.IndexFunc(ends[t.Node], func(end time.Duration) bool { return end <= t.Start })
-		if lane < 0 {
-			lane = len(ends[t.Node])
-			ends[t.Node] = append(ends[t.Node], 0)
-			pg.Nodes[t.Node].Lanes = append(pg.Nodes[t.Node].Lanes, nil)
+	// Transfers take no slot: their lanes are below those of the executions.
+	for _, transfers := range []bool{false, true} {
+		ends := make([][]time.Duration, len(p.Nodes)) // by node and lane
+		for i, t := range p.Tasks {
+			if transfers != (t.Kind != plan.TaskRun) {
+				continue
+			}
+			pg.Transfers = pg.Transfers || transfers
+			chart := &pg.Nodes[t.Node]
+			lane := slices.IndexFunc(ends[t.Node], func(end time.Duration) bool { return end <= t.Start })
+			if lane < 0 {
+				lane = len(ends[t.Node])
+				ends[t.Node] = append(ends[t.Node], 0)
+				chart.Lanes = append(chart.Lanes, nil)
+			}
+			ends[t.Node][lane] = t.End
+			if float64(t.End-t.Start) < visible*float64(span) {
+				pg.Hidden++
+				continue
+			}
+			lane += len(chart.Lanes) - len(ends[t.Node])
+			chart.Lanes[lane] = append(chart.Lanes[lane], newBar(p, t, span, critical[i], why[[2]int{t.Step, t.Node}]))
 		}
-		ends[t.Node][lane] = t.End
-		if float64(t.End-t.Start) < visible*float64(span) {
-			pg.Hidden++
-			continue
-		}
-		lanes := pg.Nodes[t.Node].Lanes
-		lanes[lane] = append(lanes[lane], newBar(p, t, span, critical[i], why[[2]int{t.Step, t.Node}]))
 	}
 	for n, s := range p.Shares {
 		pg.Nodes[n].Note = fmt.Sprintf("%s in %s · %.0f%% warm · ends at %s", count(s.Jobs(), "target"), count(len(s.Partitions), "solve"), 100*s.Warm, seconds(s.Finish))
@@ -157,10 +167,12 @@ func newBar(p *plan.Plan, t plan.Task, span time.Duration, critical bool, why pl
 	here := jobsOn(p, t)
 	b := bar{
 		Place:    template.CSS(fmt.Sprintf("left:%.3f%%;width:%.3f%%", 100*float64(t.Start)/float64(span), 100*float64(t.End-t.Start)/float64(span))),
-		Title:    step.Name,
+		Title:    taskName(p, t),
 		Critical: critical,
 	}
 	switch {
+	case t.Kind != plan.TaskRun:
+		b.Class, b.Label = "transfer", string(t.Kind)
 	case !step.Work:
 		b.Class, b.Label = "source", step.Name
 	case len(step.Jobs) > 1:
@@ -168,15 +180,17 @@ func newBar(p *plan.Plan, t plan.Task, span time.Duration, critical bool, why pl
 	default:
 		b.Class, b.Label = "own", strings.Join(here, ", ")
 	}
-	lines := []string{
-		fmt.Sprintf("%s to %s on %s", seconds(t.Start), seconds(t.End), p.Nodes[t.Node].Name),
-		fmt.Sprintf("cost %s at speed 1, %s", seconds(step.Cost), origin(step)),
-		"for " + some(here, 8),
+	lines := []string{fmt.Sprintf("%s to %s on %s", seconds(t.Start), seconds(t.End), p.Nodes[t.Node].Name)}
+	if t.Kind == plan.TaskRun {
+		lines = append(lines, fmt.Sprintf("cost %s at speed 1, %s", seconds(step.Cost), origin(step)))
 	}
-	if len(step.Jobs) > len(here) {
-		lines = append(lines, fmt.Sprintf("%d more targets need it on other nodes", len(step.Jobs)-len(here)))
+	if len(here) > 0 {
+		lines = append(lines, "for "+some(here, 8))
 	}
-	if why != "" {
+	if n := len(step.Jobs) - len(here); n > 0 {
+		lines = append(lines, "needed on other nodes by "+count(n, "target"))
+	}
+	if why != "" && t.Kind == plan.TaskRun {
 		lines = append(lines, "has to be run: "+string(why))
 	}
 	if critical {
@@ -226,7 +240,7 @@ func (pg *page) tables(p *plan.Plan) {
 				j := p.Jobs[i]
 				pg.Targets = append(pg.Targets, targetRow{
 					Name: j.Name, Node: p.Nodes[n].Name, Solve: strconv.Itoa(k + 1), Done: seconds(j.Done), Own: seconds(j.Own), Shared: seconds(j.Shared),
-					From: sources(j.From), State: rebuild(j, p.Nodes[n].Name), Reason: j.Reason, Held: j.First == 0 && j.Steps > 0,
+					From: sources(j.From), State: rebuild(j, p.Nodes), Reason: j.Reason, Held: j.First == 0 && j.Steps > 0,
 				})
 			}
 		}
@@ -242,7 +256,7 @@ func (pg *page) tables(p *plan.Plan) {
 			sum += took
 			continue
 		}
-		pg.Path = append(pg.Path, pathRow{seconds(t.Start), seconds(t.End - t.Start), p.Nodes[t.Node].Name, some(jobsOn(p, t), 3), p.Steps[t.Step].Name})
+		pg.Path = append(pg.Path, pathRow{seconds(t.Start), seconds(t.End - t.Start), p.Nodes[t.Node].Name, some(jobsOn(p, t), 3), taskName(p, t)})
 	}
 	if rest > 0 {
 		pg.PathMore = fmt.Sprintf("and %d more of %s together", rest, seconds(sum))

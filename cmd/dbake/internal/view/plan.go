@@ -38,7 +38,7 @@ func planTargets(w io.Writer, p *plan.Plan) error {
 		for _, part := range p.Shares[n].Partitions {
 			for i, j := range part {
 				job := p.Jobs[j]
-				t.row(name, bracket(i, len(part)), job.Name, seconds(job.Done), seconds(job.Own), seconds(job.Shared), sources(job.From), rebuild(job, node.Name))
+				t.row(name, bracket(i, len(part)), job.Name, seconds(job.Done), seconds(job.Own), seconds(job.Shared), sources(job.From), rebuild(job, p.Nodes))
 				name = ""
 			}
 		}
@@ -60,20 +60,42 @@ func bracket(i, n int) string {
 }
 
 // rebuild says which steps of a job have to be run, and why the first of them.
-func rebuild(j plan.JobPlan, node string) string {
+func rebuild(j plan.JobPlan, nodes []plan.Node) string {
+	var text string
 	switch {
 	case j.Steps == 0:
 		return "no steps"
+	case j.First == 0 && len(j.FetchedFrom) > 0:
+		return "all fetched from " + origins(j.FetchedFrom, nodes)
 	case j.First == 0:
-		return "held by " + node
+		return "held by " + nodes[j.Node].Name
 	case j.Warm == 0 && j.Why == plan.WhyEmpty:
 		return fmt.Sprintf("all %d", j.Steps) // the same for all its targets
 	case j.Warm == 0:
-		return fmt.Sprintf("all %d: %s", j.Steps, j.Why)
+		text = fmt.Sprintf("all %d", j.Steps)
 	case j.Steps-j.Warm == j.Steps-j.First+1:
-		return fmt.Sprintf("from step %d of %d: %s", j.First, j.Steps, j.Why)
+		text = fmt.Sprintf("from step %d of %d", j.First, j.Steps)
+	default:
+		text = fmt.Sprintf("%d of %d, from step %d", j.Steps-j.Warm, j.Steps, j.First)
 	}
-	return fmt.Sprintf("%d of %d, from step %d: %s", j.Steps-j.Warm, j.Steps, j.First, j.Why)
+	if len(j.FetchedFrom) > 0 {
+		// What stands above a fetched step is always new, or it would be held.
+		return text + ", rest from " + origins(j.FetchedFrom, nodes)
+	}
+	return text + ": " + string(j.Why)
+}
+
+// origins names where results are taken from.
+func origins(from []int, nodes []plan.Node) string {
+	var names []string
+	for _, n := range from {
+		if n < 0 {
+			names = append(names, "the registry")
+		} else {
+			names = append(names, nodes[n].Name)
+		}
+	}
+	return strings.Join(names, ", ")
 }
 
 func planNodes(w io.Writer, p *plan.Plan) error {
@@ -96,13 +118,25 @@ func builtOn(s plan.Stage, n int) string {
 		}
 		return count(len(list), "node")
 	}
-	switch {
-	case len(s.Held) == 0:
-		return names(s.Nodes)
-	case len(s.Nodes) == 0:
+	if len(s.Nodes) == 0 && len(s.Fetched) == 0 {
 		return "held by " + names(s.Held)
 	}
-	return names(s.Nodes) + "; " + count(len(s.Held), "node") + " hold it"
+	text := names(s.Nodes)
+	if n := len(s.Fetched); n > 0 {
+		text = strings.TrimPrefix(text+"; "+verb(n, "fetches", "fetch")+" it", "; ")
+	}
+	if n := len(s.Held); n > 0 {
+		text += "; " + verb(n, "holds", "hold") + " it"
+	}
+	return text
+}
+
+// verb is a number of nodes that do something.
+func verb(n int, one, many string) string {
+	if n == 1 {
+		return "1 node " + one
+	}
+	return fmt.Sprintf("%d nodes %s", n, many)
 }
 
 // maxStages and maxPath bound the tables; the JSON form has all of it.
@@ -145,13 +179,12 @@ func planPath(w io.Writer, p *plan.Plan) error {
 	rest, sum := 0, time.Duration(0)
 	for _, i := range p.Critical {
 		task := p.Tasks[i]
-		step := p.Steps[task.Step]
 		if took := task.End - task.Start; len(t.rows) > maxPath || took < p.Makespan/200 {
 			rest++
 			sum += took
 			continue
 		}
-		t.row(seconds(task.Start), seconds(task.End-task.Start), p.Nodes[task.Node].Name, ellipsis(some(jobsOn(p, task), 2), 28), step.Name)
+		t.row(seconds(task.Start), seconds(task.End-task.Start), p.Nodes[task.Node].Name, ellipsis(some(jobsOn(p, task), 2), 28), taskName(p, task))
 	}
 	if len(p.Critical) == 0 {
 		fmt.Fprintln(w, "nothing has to be run")
@@ -164,6 +197,15 @@ func planPath(w io.Writer, p *plan.Plan) error {
 		fmt.Fprintf(w, "and %d more of %s together\n", rest, seconds(sum))
 	}
 	return nil
+}
+
+// taskName is the step that a task runs, or which result it moves.
+func taskName(p *plan.Plan, t plan.Task) string {
+	name := p.Steps[t.Step].Name
+	if t.Kind == plan.TaskRun {
+		return name
+	}
+	return fmt.Sprintf("%s %s", t.Kind, name)
 }
 
 // jobsOn names the jobs on the task's node that need its step.

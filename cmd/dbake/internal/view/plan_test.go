@@ -25,7 +25,7 @@ const second = time.Second
 
 // fixedPlan is a plan with everything that a view has to show: two targets in one
 // solve, one that is held, one with an edited command, a node without work, a stage
-// that is built twice, names that are long or that markup must not swallow.
+// whose result is handed over, names that are long or that markup must not swallow.
 func fixedPlan() *plan.Plan {
 	long := "[toolchain 2/2] RUN apt-get install -y --no-install-recommends build-essential pkg-config && rm -rf /var/lib/apt/lists/*"
 	return &plan.Plan{
@@ -40,12 +40,12 @@ func fixedPlan() *plan.Plan {
 			{Name: "api", Node: 0, Done: 15 * second, Own: 4 * second, Shared: 11 * second, Steps: 2, From: map[cost.Source]int{cost.Prior: 2}, First: 1, FirstStep: 1, Why: plan.WhyEmpty, Reason: "no node is better"},
 			{Name: `web "<b>"`, Node: 0, Done: 21 * second, Own: 6 * second, Shared: 11 * second, Steps: 2, From: map[cost.Source]int{cost.Prior: 1, cost.Measured: 1}, First: 1, FirstStep: 1, Why: plan.WhyNew},
 			{Name: "docs", Node: 1, Done: 0, Steps: 2, Warm: 2, From: map[cost.Source]int{}},
-			{Name: "tool", Node: 1, Done: 12 * second, Own: 30 * second, Steps: 3, Warm: 1, From: map[cost.Source]int{cost.Similar: 2}, First: 2, FirstStep: 5, Why: plan.WhyCommand},
+			{Name: "tool", Node: 1, Done: 12 * second, Own: 30 * second, Steps: 3, Warm: 1, From: map[cost.Source]int{cost.Similar: 2}, First: 2, FirstStep: 5, Why: plan.WhyCommand, FetchedFrom: []int{0}},
 		},
-		Stages: []plan.Stage{{Name: long, Steps: 1, Cost: 10 * second, Jobs: []string{"api", `web "<b>"`}, Nodes: []string{"small", "big"}}, {Name: "[base 2/2] RUN true", Steps: 2, Cost: second, Jobs: []string{"docs", "tool"}, Held: []string{"big"}}},
+		Stages: []plan.Stage{{Name: long, Steps: 1, Cost: 10 * second, Jobs: []string{"api", `web "<b>"`}, Nodes: []string{"small"}, Fetched: []string{"big"}}, {Name: "[base 2/2] RUN true", Steps: 2, Cost: second, Jobs: []string{"docs", "tool"}, Held: []string{"big"}}},
 		Steps: []plan.Step{
 			{Name: "[toolchain 1/2] FROM docker.io/library/debian:13", Kind: "image", Stage: "toolchain", Cost: second, Source: cost.Prior, Jobs: []int{0, 1}},
-			{Name: long, Kind: "exec", Stage: "toolchain", Work: true, Cost: 10 * second, Source: cost.Prior, Jobs: []int{0, 1, 3}},
+			{Name: long, Kind: "exec", Stage: "toolchain", Work: true, Cost: 10 * second, Source: cost.Prior, Jobs: []int{0, 1, 3}, Fetched: []plan.Fetch{{To: 1, From: 0}}},
 			{Name: "[2/2] RUN make api", Kind: "exec", Work: true, Cost: 4 * second, Source: cost.Prior, Jobs: []int{0}},
 			{Name: "[2/2] RUN make web </script>", Kind: "exec", Work: true, Cost: 6 * second, Source: cost.Measured, Samples: 3, Spread: 0.1, Jobs: []int{1}},
 			{Name: "[docs 2/2] RUN make docs", Kind: "exec", Stage: "docs", Work: true, Cost: 8 * second, Source: cost.Measured, Samples: 1, Spread: 1, Jobs: []int{2}, Held: []int{1}},
@@ -53,18 +53,21 @@ func fixedPlan() *plan.Plan {
 			{Name: "[tool 3/3] RUN make check", Kind: "exec", Stage: "tool", Work: true, Cost: second, Source: cost.Similar, Samples: 1, Spread: 1, Jobs: []int{3}},
 		},
 		Tasks: []plan.Task{
-			{Step: 0, Node: 0, Start: 0, End: second},
-			{Step: 5, Node: 1, Start: 0, End: 11600 * time.Millisecond},
-			{Step: 1, Node: 0, Start: second, End: 11 * second},
-			{Step: 2, Node: 0, Start: 11 * second, End: 15 * second},
-			{Step: 6, Node: 1, Start: 11600 * time.Millisecond, End: 12 * second},
-			{Step: 3, Node: 0, Start: 15 * second, End: 21 * second},
-			{Step: 4, Node: 0, Start: 21 * second, End: 21*second + time.Millisecond},
+			{Kind: plan.TaskRun, Step: 0, Node: 0, Start: 0, End: second},
+			{Kind: plan.TaskRun, Step: 5, Node: 1, Start: 0, End: 11600 * time.Millisecond},
+			{Kind: plan.TaskRun, Step: 1, Node: 0, Start: second, End: 11 * second},
+			{Kind: plan.TaskRun, Step: 2, Node: 0, Start: 11 * second, End: 15 * second},
+			{Kind: plan.TaskRun, Step: 6, Node: 1, Start: 11600 * time.Millisecond, End: 12 * second},
+			{Kind: plan.TaskRun, Step: 3, Node: 0, Start: 15 * second, End: 21 * second},
+			{Kind: plan.TaskRun, Step: 4, Node: 0, Start: 21 * second, End: 21*second + time.Millisecond},
+			{Kind: plan.TaskSend, Step: 1, Node: 0, Start: 11 * second, End: 11400 * time.Millisecond},
+			{Kind: plan.TaskFetch, Step: 1, Node: 1, Start: 11400 * time.Millisecond, End: 11600 * time.Millisecond},
 		},
 		Critical: []int{0, 2, 3, 5, 6},
 		Makespan: 21 * second, Bound: 20 * second, Single: 45 * second, SingleNode: "big",
 		Executed: 51 * second, Duplicated: 10 * second, Effort: 1234,
 		Assumed: []string{"docker.io/library/debian:13"},
+		Assignment: partition.Assignment{Shares: []partition.Share{{}, {Fetch: []partition.Fetch{{Vertex: 1, From: 0}}}, {}}},
 		Problem: partition.Problem{Targets: []partition.Target{{}, {}, {}, {After: []partition.TargetID{0}}}},
 	}
 }
@@ -136,12 +139,12 @@ func TestExplainTable(t *testing.T) {
 		},
 		Steps: []plan.JobStep{
 			{Step: p.Steps[0], State: plan.Covered},
-			{Step: p.Steps[1], Position: 1, State: plan.Held, Others: []string{"docs"}},
+			{Step: p.Steps[1], Position: 1, State: plan.Taken, From: "small", Others: []string{"docs"}},
 			{Step: p.Steps[5], Position: 2, State: plan.Rebuilt, Why: plan.WhyCommand},
 			{Step: p.Steps[3], Position: 3, State: plan.Rebuilt, Others: []string{"docs", "more"}},
 		},
 	}
-	requireFits(t, golden(t, "explain.table", func(w io.Writer) error { return Explain(w, e) }))
+	requireFits(t, golden(t, "explain.table", func(w io.Writer) error { return Explain(w, p, e) }))
 }
 
 func TestCompareTable(t *testing.T) {

@@ -1,0 +1,278 @@
+package plan
+
+import (
+	"slices"
+	"time"
+
+	"github.com/dbake/dbake/partition"
+)
+
+// Exchange is an assignment in which nodes take results from each other, in the
+// terms of a scheduler: units that are built and exported, and wait for others.
+//
+// A step that a node sends to others is a unit of its own there, whose export is
+// the transfer; the units that fetch it wait for it. What such a unit needs
+// besides need not wait, and is a unit as well.
+type Exchange struct {
+	// Steps are the units beyond the targets: unit u is Steps[u-targets].
+	Steps []Intermediate
+	// After are the units that each unit waits for, because it fetches what they
+	// send.
+	After [][]int
+	// Begin is when each unit is planned to begin what only it needs: the order
+	// of a node's queue.
+	Begin []time.Duration
+}
+
+// Intermediate is a step that is built without being a target's result.
+type Intermediate struct {
+	Vertex partition.VertexID
+	Node   partition.NodeID
+	// Sent are the steps that other nodes fetch by it: the vertex and those below
+	// it that its layers stand on, the lowest first. None when it is only built
+	// early.
+	Sent []partition.VertexID
+}
+
+// exchanger is an assignment, by node.
+type exchanger struct {
+	p       partition.Problem
+	warm    []map[partition.VertexID]bool
+	fetches []map[partition.VertexID]partition.NodeID // where from
+	// starts are those of the executions and fetches that take place.
+	starts []map[partition.VertexID]time.Duration
+}
+
+func newExchanger(p partition.Problem, a partition.Assignment, s partition.Schedule) exchanger {
+	x := exchanger{p: p}
+	for n, node := range p.Nodes {
+		warm, fetches := map[partition.VertexID]bool{}, map[partition.VertexID]partition.NodeID{}
+		for _, v := range node.Warm {
+			warm[v] = true
+		}
+		if a.Shares != nil {
+			for _, f := range a.Shares[n].Fetch {
+				fetches[f.Vertex] = f.From
+			}
+		}
+		x.warm, x.fetches = append(x.warm, warm), append(x.fetches, fetches)
+		x.starts = append(x.starts, map[partition.VertexID]time.Duration{})
+	}
+	for _, t := range s.Tasks {
+		if t.Kind != partition.Export {
+			x.starts[t.Node][t.Vertex] = t.Start.Duration()
+		}
+	}
+	return x
+}
+
+// Transfers reports whether nodes take anything from each other by the schedule.
+func transfers(s partition.Schedule) bool {
+	return slices.ContainsFunc(s.Tasks, func(t partition.Task) bool { return t.Kind == partition.Export })
+}
+
+// NewExchange returns what the assignment a of p, of which s is the schedule, asks
+// for beyond the targets.
+func NewExchange(p partition.Problem, a partition.Assignment, s partition.Schedule) Exchange {
+	x := newExchanger(p, a, s)
+	b := exchangeBuilder{exchanger: x}
+	for i, t := range p.Targets {
+		b.unit(a.Node[i], t.Root, 1<<62)
+	}
+	sender := b.send(a, s)
+	b.wait(sender)
+	b.begin()
+	return b.Exchange
+}
+
+// exchangeBuilder is the state of one NewExchange.
+type exchangeBuilder struct {
+	exchanger
+	Exchange
+	on    []partition.NodeID   // by unit
+	roots []partition.VertexID // by unit
+	lists [][]partition.VertexID
+}
+
+// unit adds a unit that begins at the given time at the latest.
+func (b *exchangeBuilder) unit(n partition.NodeID, root partition.VertexID, begin time.Duration) int {
+	b.on, b.roots = append(b.on, n), append(b.roots, root)
+	b.Begin = append(b.Begin, begin)
+	b.lists = append(b.lists, b.closure(n, root))
+	b.After = append(b.After, nil)
+	return len(b.on) - 1
+}
+
+// send makes units of the steps that are sent, and returns them by step. A step
+// that others need only because the layers of a further one stand on it goes with
+// that one.
+func (b *exchangeBuilder) send(a partition.Assignment, s partition.Schedule) map[partition.VertexID]int {
+	apart := map[partition.VertexID]bool{}
+	for n := range b.p.Nodes {
+		b.apart(partition.NodeID(n), a, apart)
+	}
+	sent := map[partition.VertexID]bool{}
+	for _, t := range s.Tasks {
+		sent[t.Vertex] = sent[t.Vertex] || t.Kind == partition.Export
+	}
+	sender := map[partition.VertexID]int{}
+	for _, t := range s.Tasks {
+		if t.Kind != partition.Export || !apart[t.Vertex] {
+			continue
+		}
+		step := Intermediate{Vertex: t.Vertex, Node: t.Node, Sent: []partition.VertexID{t.Vertex}}
+		for v := t.Vertex; len(b.p.Vertices[v].Inputs) > 0; {
+			if v = b.p.Vertices[v].Inputs[0]; !sent[v] || apart[v] {
+				break
+			}
+			step.Sent = append(step.Sent, v)
+		}
+		slices.Reverse(step.Sent)
+		b.Steps = append(b.Steps, step)
+		sender[t.Vertex] = b.unit(t.Node, t.Vertex, t.Start.Duration())
+	}
+	return sender
+}
+
+// wait makes units wait for what they fetch, and makes units of what need not wait
+// with them.
+func (b *exchangeBuilder) wait(sender map[partition.VertexID]int) {
+	early := make([]map[partition.VertexID]bool, len(b.p.Nodes))
+	for u := range len(b.on) {
+		n := b.on[u]
+		for _, v := range b.lists[u] {
+			if from, ok := sender[v]; ok && from != u && b.fetched(n, v) {
+				b.After[u] = append(b.After[u], from)
+			}
+		}
+		if len(b.After[u]) == 0 {
+			continue
+		}
+		if early[n] == nil {
+			early[n] = map[partition.VertexID]bool{}
+		}
+		for _, v := range b.ready(n, b.lists[u]) {
+			start, runs := b.starts[n][v]
+			if !runs || v == b.roots[u] || early[n][v] {
+				continue
+			}
+			early[n][v] = true
+			b.Steps = append(b.Steps, Intermediate{Vertex: v, Node: n})
+			b.unit(n, v, start)
+		}
+	}
+}
+
+// begin finds out when each unit begins what only it needs on its node.
+func (b *exchangeBuilder) begin() {
+	users := make([]map[partition.VertexID]int, len(b.p.Nodes))
+	for n := range users {
+		users[n] = map[partition.VertexID]int{}
+	}
+	for u, n := range b.on {
+		for _, v := range b.lists[u] {
+			users[n][v]++
+		}
+	}
+	for u, n := range b.on {
+		for _, v := range b.lists[u] {
+			at, ok := b.starts[n][v]
+			if ok && (v == b.roots[u] || users[n][v] == 1) {
+				b.Begin[u] = min(b.Begin[u], at)
+			}
+		}
+	}
+}
+
+// fetched reports whether n takes v from another node.
+func (x *exchanger) fetched(n partition.NodeID, v partition.VertexID) bool {
+	_, takesPlace := x.starts[n][v]
+	from, ok := x.fetches[n][v]
+	return takesPlace && ok && from != partition.Registry
+}
+
+// takes reports whether n takes v from anywhere instead of building it.
+func (x *exchanger) takes(n partition.NodeID, v partition.VertexID) bool {
+	_, ok := x.fetches[n][v]
+	return ok
+}
+
+// follows are the inputs that n needs to come to hold v.
+func (x *exchanger) follows(n partition.NodeID, v partition.VertexID) []partition.VertexID {
+	in := x.p.Vertices[v].Inputs
+	switch {
+	case x.warm[n][v]:
+		return nil
+	case x.takes(n, v):
+		return in[:min(1, len(in))]
+	}
+	return in
+}
+
+// closure returns root and what n needs for it, ascending.
+func (x *exchanger) closure(n partition.NodeID, root partition.VertexID) []partition.VertexID {
+	list := []partition.VertexID{root}
+	seen := map[partition.VertexID]bool{root: true}
+	for i := 0; i < len(list); i++ {
+		for _, u := range x.follows(n, list[i]) {
+			if !seen[u] {
+				seen[u] = true
+				list = append(list, u)
+			}
+		}
+	}
+	slices.Sort(list)
+	return list
+}
+
+// apart adds to set what n fetches for more than the layers of what it fetches,
+// too.
+func (x *exchanger) apart(n partition.NodeID, a partition.Assignment, set map[partition.VertexID]bool) {
+	if len(x.fetches[n]) == 0 {
+		return
+	}
+	needed := map[partition.VertexID]bool{}
+	var list []partition.VertexID
+	need := func(v partition.VertexID, alone bool) {
+		if !needed[v] {
+			needed[v] = true
+			list = append(list, v)
+		}
+		if alone && x.takes(n, v) {
+			set[v] = true
+		}
+	}
+	for i, t := range x.p.Targets {
+		if a.Node[i] == n {
+			need(t.Root, true)
+		}
+	}
+	for _, v := range a.Shares[n].Build {
+		need(v, true)
+	}
+	for i := 0; i < len(list); i++ {
+		for _, u := range x.follows(n, list[i]) {
+			need(u, !x.takes(n, list[i]))
+		}
+	}
+}
+
+// ready returns the last of list, a closure on n, that need nothing which is
+// fetched.
+func (x *exchanger) ready(n partition.NodeID, list []partition.VertexID) []partition.VertexID {
+	waits, last := map[partition.VertexID]bool{}, map[partition.VertexID]bool{}
+	in := map[partition.VertexID]bool{}
+	for _, v := range list {
+		in[v] = true
+		waits[v] = x.fetched(n, v)
+		for _, u := range x.p.Vertices[v].Inputs {
+			waits[v] = waits[v] || in[u] && waits[u]
+		}
+		for _, u := range x.p.Vertices[v].Inputs {
+			if in[u] && waits[v] && !waits[u] {
+				last[u] = true
+			}
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(list), func(v partition.VertexID) bool { return !last[v] })
+}

@@ -1,0 +1,86 @@
+package plan
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/dbake/dbake/partition"
+)
+
+// Two nodes: a builds the chain base, deps and lib, and x on it; b fetches lib for
+// y, which also needs gen.
+func exchangeProblem() (partition.Problem, partition.Assignment) {
+	const base, deps, lib, gen, x, y = 0, 1, 2, 3, 4, 5
+	p := partition.Problem{
+		Vertices: []partition.Vertex{
+			base: {Name: "base", Cost: 10, Bytes: 100},
+			deps: {Name: "deps", Cost: 10, Bytes: 100, Inputs: []partition.VertexID{base}},
+			lib:  {Name: "lib", Cost: 10, Bytes: 100, Inputs: []partition.VertexID{deps}},
+			gen:  {Name: "gen", Cost: 5},
+			x:    {Name: "x", Cost: 20, Inputs: []partition.VertexID{lib}},
+			y:    {Name: "y", Cost: 20, Inputs: []partition.VertexID{lib, gen}},
+		},
+		Nodes:   []partition.Node{{Name: "a", Speed: 1, Slots: 1}, {Name: "b", Speed: 1, Slots: 1}},
+		Targets: []partition.Target{{Name: "x", Root: x}, {Name: "y", Root: y}},
+		Network: partition.Network{Bandwidth: 100, Latency: 1},
+	}
+	a := partition.Assignment{Node: []partition.NodeID{0, 1}, Shares: []partition.Share{{}, {
+		Fetch: []partition.Fetch{{Vertex: base, From: 0}, {Vertex: deps, From: 0}, {Vertex: lib, From: 0}},
+	}}}
+	return p, a
+}
+
+func exchangeOf(t *testing.T, p partition.Problem, a partition.Assignment) Exchange {
+	s, err := partition.Evaluate(p, a)
+	require.NoError(t, err)
+	return NewExchange(p, a, s)
+}
+
+func TestExchange(t *testing.T) {
+	p, a := exchangeProblem()
+	got := exchangeOf(t, p, a)
+	require.Equal(t, []Intermediate{
+		{Vertex: 2, Node: 0, Sent: []partition.VertexID{0, 1, 2}}, // the layers below lib go with it
+		{Vertex: 3, Node: 1}, // gen need not wait for lib
+	}, got.Steps)
+	require.Equal(t, [][]int{nil, {2}, nil, nil}, got.After)
+	require.Equal(t, 30*time.Second, got.Begin[0])
+	require.Zero(t, got.Begin[3])
+}
+
+// A step that a node needs for itself is sent by itself.
+func TestExchangeApart(t *testing.T) {
+	p, a := exchangeProblem()
+	p.Vertices = append(p.Vertices, partition.Vertex{Name: "z", Cost: 1, Inputs: []partition.VertexID{1}})
+	p.Targets = append(p.Targets, partition.Target{Name: "z", Root: 6})
+	a.Node = append(a.Node, 1)
+	got := exchangeOf(t, p, a)
+	require.Equal(t, []Intermediate{
+		{Vertex: 1, Node: 0, Sent: []partition.VertexID{0, 1}},
+		{Vertex: 2, Node: 0, Sent: []partition.VertexID{2}},
+		{Vertex: 3, Node: 1},
+	}, got.Steps)
+	require.Equal(t, []int{3, 4}, got.After[1])
+	require.Equal(t, []int{3}, got.After[2])
+}
+
+func TestExchangeOfNothing(t *testing.T) {
+	p, a := exchangeProblem()
+	a.Shares = nil
+	got := exchangeOf(t, p, a)
+	require.Empty(t, got.Steps)
+	require.Equal(t, [][]int{nil, nil}, got.After)
+
+	// Of what the node or the registry holds already nothing is sent.
+	p, a = exchangeProblem()
+	p.Nodes[1].Warm = []partition.VertexID{2}
+	require.Empty(t, exchangeOf(t, p, a).Steps)
+	p, a = exchangeProblem()
+	p.Network.Cached = []partition.VertexID{0, 1, 2}
+	for i := range a.Shares[1].Fetch {
+		a.Shares[1].Fetch[i].From = partition.Registry
+	}
+	require.Empty(t, exchangeOf(t, p, a).Steps)
+}
