@@ -61,6 +61,10 @@ func (r Repo) tag(cluster string, part int) string {
 	return t
 }
 
+// StepTag returns the tag under which the result of the named step is handed from
+// node to node. It is no tag of a cluster: later builds do not read it.
+func (r Repo) StepTag(step string) string { return r.Prefix + ".step-" + step }
+
 // cutTag splits a tag of this repository into cluster and part; ok is false when
 // it is no such tag.
 func (r Repo) cutTag(tag string) (cluster string, ok bool) {

@@ -308,5 +308,25 @@ func (g *Graph) Root(id string) (Root, bool) {
 	return Root{Digest: g.Vertices[u.root].Digest, Index: u.output}, true
 }
 
+// Needs reports whether the vertex v is, or needs, the vertex of digest d.
+func (g *Graph) Needs(v, d digest.Digest) bool {
+	root, ok := g.index[v]
+	at, there := g.index[d]
+	if !ok || !there || at > root {
+		return false
+	}
+	needed := make([]bool, root+1)
+	needed[root] = true
+	for i := root; i > at; i-- {
+		if !needed[i] {
+			continue
+		}
+		for _, in := range g.Vertices[i].Inputs {
+			needed[g.index[in]] = true
+		}
+	}
+	return needed[at]
+}
+
 // Groups returns the stage groups in the order of their first vertices.
 func (g *Graph) Groups() []Group { return slices.Clone(g.groups) }

@@ -1,6 +1,8 @@
 package runtime
 
 import (
+	"cmp"
+	"slices"
 	"time"
 
 	"github.com/dbake/dbake/frontend"
@@ -8,7 +10,8 @@ import (
 	"github.com/dbake/dbake/runtime/sched"
 )
 
-// Schedule returns a plan as the scheduler takes it. Its units are the jobs of b.
+// Schedule returns a plan as the scheduler takes it. Its units are the jobs of b,
+// then the steps of the plan's exchange.
 func Schedule(p *plan.Plan, opts sched.Options) sched.Config {
 	c := sched.Config{Options: opts}
 	for _, v := range p.Problem.Vertices {
@@ -36,7 +39,7 @@ func Schedule(p *plan.Plan, opts sched.Options) sched.Config {
 		c.Network.Cached = append(c.Network.Cached, sched.VertexID(v))
 	}
 	c.Network.Bandwidth = int64(p.Problem.Network.Bandwidth)
-	c.Network.Latency = min(p.Problem.Network.Latency.Duration(), time.Hour)
+	c.Network.Latency = p.Problem.Network.Latency.Duration()
 	if p.Pooled {
 		for i := range p.Jobs {
 			c.Pool = append(c.Pool, sched.Partition{sched.UnitID(i)})
@@ -53,7 +56,38 @@ func Schedule(p *plan.Plan, opts sched.Options) sched.Config {
 			c.Plan[n] = append(c.Plan[n], units)
 		}
 	}
+	if len(p.Exchange.Steps) > 0 {
+		addSteps(&c, p)
+	}
 	return c
+}
+
+// addSteps adds what nodes build for each other, where the plan begins it.
+func addSteps(c *sched.Config, p *plan.Plan) {
+	x := p.Exchange
+	for i, s := range x.Steps {
+		u := sched.UnitID(len(c.Units))
+		c.Units = append(c.Units, sched.Unit{Name: p.Problem.Vertices[s.Vertex].Name, Root: sched.VertexID(s.Vertex)})
+		c.Plan[s.Node] = append(c.Plan[s.Node], sched.Partition{u})
+		for _, d := range x.After[len(p.Jobs)+i] {
+			c.Units[u].After = append(c.Units[u].After, sched.UnitID(d))
+		}
+	}
+	for j := range p.Jobs {
+		for _, d := range x.After[j] {
+			c.Units[j].After = append(c.Units[j].After, sched.UnitID(d))
+		}
+	}
+	begin := func(part sched.Partition) time.Duration {
+		first := x.Begin[part[0]]
+		for _, u := range part {
+			first = min(first, x.Begin[u])
+		}
+		return first
+	}
+	for _, parts := range c.Plan {
+		slices.SortStableFunc(parts, func(a, b sched.Partition) int { return cmp.Compare(begin(a), begin(b)) })
+	}
 }
 
 // image is what an exporter needs of a unit.

@@ -33,6 +33,9 @@ func decideCaches(b *Build) (caches, error) {
 	for n, parts := range b.Sched.Plan {
 		for _, part := range parts {
 			for _, u := range part {
+				if int(u) >= len(b.Jobs) {
+					continue
+				}
 				for _, unit := range b.Jobs[u].Units {
 					c.input.Nodes[unit.ID] = n
 				}
@@ -75,7 +78,7 @@ func decideCaches(b *Build) (caches, error) {
 func (c *caches) decideExports(r *run, finish sched.Finish) cachepolicy.Policy {
 	in := c.input
 	in.Nodes = map[ir.UnitID]int{}
-	for u, o := range finish.Outcomes {
+	for u, o := range finish.Outcomes[:len(r.Jobs)] {
 		if o.State != sched.Built {
 			continue
 		}
@@ -119,7 +122,7 @@ func (r *run) exportCaches(ctx context.Context, finish sched.Finish) error {
 			both, cancel := endWith(n.ctx, ctx)
 			defer cancel()
 			observe := func(st *bkclient.SolveStatus) { r.messages <- statusMessage{node: n, status: st, export: true} }
-			if err := n.exportCache(both, req, observe); err != nil {
+			if _, err := n.exportCache(both, req, observe); err != nil {
 				errs[i] = fmt.Errorf("node %s: write cache %s: %w", n.info.Name, x.Entry.Attrs["ref"], plain(err))
 			}
 			return nil

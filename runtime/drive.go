@@ -4,12 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	bkclient "github.com/moby/buildkit/client"
-	"github.com/moby/buildkit/solver/pb"
 	digest "github.com/opencontainers/go-digest"
 
+	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/runtime/sched"
 )
@@ -93,7 +94,9 @@ func (p *partitionRun) built(r *run, u sched.UnitID) []sched.Event {
 		return nil
 	}
 	p.reported[u] = true
-	r.observe(JobEvent{At: r.since(), Job: r.Jobs[u].Name, Node: p.node.info.Name, Stage: "built"})
+	if _, ok := r.step(u); !ok {
+		r.observe(JobEvent{At: r.since(), Job: r.Jobs[u].Name, Node: p.node.info.Name, Stage: "built"})
+	}
 	return []sched.Event{sched.UnitBuilt{At: r.since(), Partition: p.id, Unit: u}}
 }
 
@@ -143,8 +146,17 @@ func (m solvedMessage) take(r *run) []sched.Event {
 
 // failed notes why a unit failed.
 func (r *run) failed(p *partitionRun, u sched.UnitID, f failure) sched.Event {
-	r.results[u].Err = f.err
-	f.err.Jobs = append(f.err.Jobs, r.Jobs[u].Name)
+	jobs := []int{int(u)}
+	if step, ok := r.step(u); ok {
+		v, _ := r.stepVertex(step)
+		jobs = r.jobsWith(v)
+	}
+	for _, j := range jobs {
+		r.results[j].Err = f.err
+		if name := r.Jobs[j].Name; !slices.Contains(f.err.Jobs, name) {
+			f.err.Jobs = append(f.err.Jobs, name)
+		}
+	}
 	return sched.UnitFailed{At: r.since(), Partition: p.id, Unit: u, Vertex: f.vertex, Err: f.err.Summary(), Retryable: f.retryable}
 }
 
@@ -161,6 +173,7 @@ type exportedMessage struct {
 	unit     sched.UnitID
 	images   []Image
 	metadata map[string]any
+	sent     *ir.CacheEntry // what a step was sent as
 	err      error
 	// cancelled is set when the export ended because its partition was ended.
 	cancelled bool
@@ -181,6 +194,9 @@ func (m exportedMessage) take(r *run) []sched.Event {
 }
 
 func (m exportedMessage) note(r *run) []sched.Event {
+	if _, ok := r.step(m.unit); ok {
+		return r.noteSent(m)
+	}
 	if m.err != nil {
 		if m.cancelled {
 			return nil // the end of the solve tells why
@@ -258,7 +274,11 @@ func (r *run) carryOut(cmd sched.Command) []sched.Event {
 	case sched.Submit:
 		return r.submit(cmd)
 	case sched.Export:
-		r.export(r.partitions[cmd.Partition], cmd.Unit)
+		if p := r.partitions[cmd.Partition]; int(cmd.Unit) < len(r.Jobs) {
+			r.export(p, cmd.Unit)
+		} else {
+			r.send(p, cmd.Unit)
+		}
 	case sched.CancelPartition:
 		if p := r.partitions[cmd.Partition]; p != nil {
 			p.cancel(errors.New(cmd.Reason))
@@ -287,11 +307,14 @@ func (r *run) submit(cmd sched.Submit) []sched.Event {
 	if err := r.slice(p); err != nil {
 		return p.end(r, err.Error(), false)
 	}
-	if len(p.units) > 0 && cmd.Why != sched.Planned {
-		r.observe(moveEvent(r, cmd))
+	if e := moveEvent(r, cmd); cmd.Why != sched.Planned && len(e.Jobs) > 0 {
+		r.observe(e)
 	}
 	for _, u := range p.units {
 		p.open[u] = true
+		if _, ok := r.step(u); ok {
+			continue
+		}
 		r.results[u].Node = p.node.info.Name
 		r.observe(JobEvent{At: r.since(), Job: r.Jobs[u].Name, Node: p.node.info.Name, Stage: "submitted"})
 	}
@@ -309,7 +332,7 @@ func (r *run) submit(cmd sched.Submit) []sched.Event {
 
 // evaluate runs the solve of p until its results are released.
 func (r *run) evaluate(p *partitionRun) error {
-	if len(p.slice.joined.GetDef()) == 0 {
+	if len(p.slice.single) == 0 {
 		// Every unit is empty, as FROM scratch alone is: nothing to run.
 		r.messages <- evaluatedMessage{p}
 		select {
@@ -327,7 +350,19 @@ func (r *run) evaluate(p *partitionRun) error {
 // its units are known to be built.
 func (r *run) slice(p *partitionRun) error {
 	var ids []string
+	p.slice.imports = slices.Clone(r.exchange.sent)
 	for _, u := range p.units {
+		if step, ok := r.step(u); ok {
+			_, root := r.stepVertex(step)
+			def, err := r.Graph.SliceAt(root)
+			if err != nil {
+				return err
+			}
+			p.slice.single = append(p.slice.single, def)
+			p.waiting[root.Digest] = append(p.waiting[root.Digest], u)
+			p.missing[u]++
+			continue
+		}
 		whole := false
 		for _, unit := range r.Jobs[u].Units {
 			if len(unit.Definition.GetDef()) == 0 {
@@ -354,8 +389,7 @@ func (r *run) slice(p *partitionRun) error {
 			p.missing[u] = -1
 		}
 	}
-	if len(ids) == 0 {
-		p.slice.joined = &pb.Definition{}
+	if len(ids) == 0 || slices.ContainsFunc(p.units, func(u sched.UnitID) bool { return int(u) >= len(r.Jobs) }) {
 		return nil
 	}
 	var err error

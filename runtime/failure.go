@@ -17,6 +17,8 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/dbake/dbake/compiler/ir"
+	"github.com/dbake/dbake/frontend"
+	"github.com/dbake/dbake/llbmerge"
 	"github.com/dbake/dbake/runtime/sched"
 )
 
@@ -105,6 +107,10 @@ type failure struct {
 func (f failure) blames(r *run, u sched.UnitID) bool {
 	if f.vertex == sched.NoVertex {
 		return true
+	}
+	if step, ok := r.step(u); ok {
+		v, _ := r.stepVertex(step)
+		return r.Graph.Needs(v.Digest, r.Graph.Vertices[f.vertex].Digest)
 	}
 	users := r.Graph.Vertices[f.vertex].Users
 	for _, unit := range r.Jobs[u].Units {
@@ -221,29 +227,40 @@ func (n *nodeRun) gone(ctx context.Context, err error) bool {
 	return ctx.Err() == nil && transport(err) && n.ping(ctx) != nil
 }
 
+// jobsWith returns the jobs that need a vertex.
+func (r *run) jobsWith(v *llbmerge.Vertex) []int {
+	var jobs []int
+	for i, j := range r.Jobs {
+		if slices.ContainsFunc(j.Units, func(u *frontend.Unit) bool { return slices.Contains(v.Users, string(u.ID)) }) {
+			jobs = append(jobs, i)
+		}
+	}
+	return jobs
+}
+
 // source returns the place of a step in the Dockerfile of the first unit of p that
 // needs it.
 func (r *run) source(p *partitionRun, v sched.VertexID) *ir.SourceError {
 	vertex := r.Graph.Vertices[v]
 	for _, u := range p.units {
-		for _, unit := range r.Jobs[u].Units {
-			for _, l := range vertex.Locations {
-				if l.Unit != string(unit.ID) || l.File == nil || len(l.Ranges) == 0 {
-					continue
-				}
-				var excerpt strings.Builder
-				if err := (&bkerrdefs.Source{Info: l.File, Ranges: l.Ranges}).Print(&excerpt); err != nil {
-					continue
-				}
-				first, last := l.Ranges[0].GetStart(), l.Ranges[len(l.Ranges)-1].GetEnd()
-				return &ir.SourceError{
-					Range: ir.Range{
-						Filename: l.File.Filename,
-						Start:    ir.Pos{Line: int(first.GetLine()), Column: int(first.GetCharacter()) + 1},
-						End:      ir.Pos{Line: int(last.GetLine()), Column: int(last.GetCharacter()) + 1},
-					},
-					Summary: vertex.Step, Excerpt: excerpt.String(),
-				}
+		_, step := r.step(u)
+		for _, l := range vertex.Locations {
+			mine := step || slices.ContainsFunc(r.Jobs[u].Units, func(unit *frontend.Unit) bool { return l.Unit == string(unit.ID) })
+			if !mine || l.File == nil || len(l.Ranges) == 0 {
+				continue
+			}
+			var excerpt strings.Builder
+			if err := (&bkerrdefs.Source{Info: l.File, Ranges: l.Ranges}).Print(&excerpt); err != nil {
+				continue
+			}
+			first, last := l.Ranges[0].GetStart(), l.Ranges[len(l.Ranges)-1].GetEnd()
+			return &ir.SourceError{
+				Range: ir.Range{
+					Filename: l.File.Filename,
+					Start:    ir.Pos{Line: int(first.GetLine()), Column: int(first.GetCharacter()) + 1},
+					End:      ir.Pos{Line: int(last.GetLine()), Column: int(last.GetCharacter()) + 1},
+				},
+				Summary: vertex.Step, Excerpt: excerpt.String(),
 			}
 		}
 	}

@@ -16,8 +16,11 @@ import (
 	"github.com/dbake/dbake/compiler/ir"
 )
 
-// cacheLocal is the type of caches that are kept in a directory of the client.
-const cacheLocal = "local"
+// Types of caches: in a directory of the client, and in a registry.
+const (
+	cacheLocal    = "local"
+	cacheRegistry = "registry"
+)
 
 // localImports makes imports of caches in directories ready to be sent: each is
 // named by its digest, and its store is among those returned. A cache that is not

@@ -139,18 +139,31 @@ func (NodeEvent) event()   {}
 // moveEvent tells of a submission that the plan did not foresee.
 func moveEvent(r *run, cmd sched.Submit) MoveEvent {
 	e := MoveEvent{At: r.since(), Node: r.nodes[cmd.Node].info.Name, Why: cmd.Why.String()}
-	for _, u := range cmd.Units {
-		e.Jobs = append(e.Jobs, r.Jobs[u].Name)
-	}
+	e.Jobs = r.jobNames(cmd.Units)
 	return e
+}
+
+// jobNames names those of the units that are jobs.
+func (r *run) jobNames(units []sched.UnitID) []string {
+	var names []string
+	for _, u := range units {
+		if _, ok := r.step(u); !ok {
+			names = append(names, r.Jobs[u].Name)
+		}
+	}
+	return names
 }
 
 // result gathers what the run led to.
 func (r *run) result(finish sched.Finish) *Result {
 	res := &Result{Jobs: r.results, Warnings: r.caches.warnings}
-	for u, o := range finish.Outcomes {
+	for u, o := range finish.Outcomes[:len(r.Jobs)] {
 		j := &res.Jobs[u]
 		j.Reason = o.Reason
+		if _, step := r.step(o.Because); step && o.State == sched.Skipped {
+			// It was to be built elsewhere for several jobs: each of them failed.
+			o.State = sched.Failed
+		}
 		switch o.State {
 		case sched.Built:
 			j.State, j.Reason = Done, ""
@@ -176,10 +189,9 @@ func (r *run) result(finish sched.Finish) *Result {
 	}
 	for _, m := range finish.Moves {
 		s := Steal{At: m.At, Why: m.Why.String(), From: r.nodes[m.From].info.Name, To: r.nodes[m.To].info.Name, Here: m.Here, There: m.There}
-		for _, u := range m.Units {
-			s.Jobs = append(s.Jobs, r.Jobs[u].Name)
+		if s.Jobs = r.jobNames(m.Units); len(s.Jobs) > 0 {
+			res.Steals = append(res.Steals, s)
 		}
-		res.Steals = append(res.Steals, s)
 	}
 	for _, n := range r.nodes {
 		res.Nodes = append(res.Nodes, r.nodeResult(n))
@@ -299,7 +311,7 @@ func (r *run) err(finish sched.Finish) error {
 	if len(errs) > 0 {
 		return errors.Join(errs...)
 	}
-	for _, o := range finish.Outcomes {
+	for _, o := range finish.Outcomes[:len(r.Jobs)] {
 		if o.State != sched.Built {
 			lost := []error{ErrIncomplete}
 			for _, n := range r.nodes {

@@ -29,8 +29,10 @@ const tickInterval = 2 * time.Second
 type Build struct {
 	// Graph holds the steps of all jobs, those of equal work once.
 	Graph *llbmerge.Graph
-	// Jobs are indexed by sched.UnitID.
-	Jobs []plan.Job
+	// Jobs are indexed by sched.UnitID. Units beyond them are Steps, what nodes
+	// build for each other.
+	Jobs  []plan.Job
+	Steps []plan.Intermediate
 	// Sched is the problem and the plan. Its vertex i is Graph.Vertices[i];
 	// vertices beyond those stand for no step. Its nodes are those of the pool.
 	Sched  sched.Config
@@ -55,6 +57,7 @@ type run struct {
 	start    time.Time
 	observe  func(Event)
 	caches   caches
+	exchange *exchange
 	units    map[ir.UnitID]*frontend.Unit
 	layouts  map[string]string // directories of OCI image layouts, by id
 	sched    *sched.Scheduler
@@ -148,6 +151,9 @@ func newRun(b *Build, nodes []NodeInfo, observe func(Event)) (*run, error) {
 	if r.sched, err = sched.New(b.Sched); err != nil {
 		return nil, fmt.Errorf("schedule: %w", err)
 	}
+	if r.exchange, err = newExchange(b.Steps, b.Cache); err != nil {
+		return nil, err
+	}
 	for i, info := range nodes {
 		r.nodes = append(r.nodes, &nodeRun{
 			info: info, id: sched.NodeID(i), tracker: newTracker(r.isStep),
@@ -158,8 +164,12 @@ func newRun(b *Build, nodes []NodeInfo, observe func(Event)) (*run, error) {
 }
 
 // run carries the run out. open makes a node's daemon ready, and sets what ends it.
-func (r *run) run(ctx context.Context, open func(context.Context, *nodeRun) error) (*Result, error) {
-	defer r.close()
+func (r *run) run(ctx context.Context, open func(context.Context, *nodeRun) error) (_ *Result, err error) {
+	defer func() {
+		if closeErr := r.close(); err == nil {
+			err = closeErr
+		}
+	}()
 	// Work on the nodes outlives ctx: when to end it is the scheduler's decision,
 	// which cancels what runs and is told how it ended.
 	work := context.WithoutCancel(ctx)
@@ -182,7 +192,7 @@ func (r *run) run(ctx context.Context, open func(context.Context, *nodeRun) erro
 	}
 	r.pump(&r.workers)
 	res := r.result(finish)
-	err := r.err(finish)
+	err = r.err(finish)
 	if ctx.Err() == nil {
 		err = errors.Join(err, r.joinImages(ctx), cacheErr)
 	}
@@ -202,6 +212,7 @@ func (r *run) open(ctx context.Context, n *node, nr *nodeRun) error {
 		return err
 	}
 	maps.Copy(offer.stores, r.caches.stores)
+	maps.Copy(offer.stores, r.exchange.stores())
 	s := &solver{node: n, life: ctx, services: offer, sharedKey: in.SharedKey, imports: r.caches.imports, entitlements: r.Entitlements}
 	if s.session, nr.stop, err = n.openSession(ctx, in.SharedKey, offer.attachables(nil)); err != nil {
 		return err
@@ -211,11 +222,12 @@ func (r *run) open(ctx context.Context, n *node, nr *nodeRun) error {
 }
 
 // close ends the sessions.
-func (r *run) close() {
+func (r *run) close() error {
 	for _, n := range r.nodes {
 		n.cancel(nil)
 		n.stop()
 	}
+	return r.exchange.close()
 }
 
 // since is the time since the start of the run.

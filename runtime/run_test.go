@@ -16,6 +16,7 @@ import (
 	"github.com/moby/buildkit/client/llb"
 	"github.com/moby/buildkit/exporter/containerimage/exptypes"
 	bkerrdefs "github.com/moby/buildkit/solver/errdefs"
+	"github.com/moby/buildkit/solver/pb"
 	digest "github.com/opencontainers/go-digest"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc/codes"
@@ -98,11 +99,12 @@ type fleet struct {
 
 func newFleet(t *testing.T, b *Build) *fleet {
 	f := &fleet{t: t, graph: b.Graph}
+	var handed sync.Map
 	for range b.Sched.Nodes {
 		f.nodes = append(f.nodes, &fakeNode{
 			graph: b.Graph, took: time.Second, dead: make(chan struct{}),
 			held: map[digest.Digest]bool{}, active: map[digest.Digest]chan struct{}{}, ran: map[string]int{}, fails: map[string]error{},
-			exportFails: map[string][]error{},
+			exportFails: map[string][]error{}, t: t, handed: &handed,
 		})
 	}
 	return f
@@ -148,6 +150,8 @@ type fakeNode struct {
 	// exportFails are the errors of an image's exports, one each.
 	exportFails map[string][]error
 	cacheFails  error
+	t           *testing.T
+	handed      *sync.Map // roots of caches that were handed over, by manifest digest; one for all nodes
 
 	mu       sync.Mutex
 	running  int // calls
@@ -197,12 +201,15 @@ func (n *fakeNode) end() {}
 
 func (n *fakeNode) evaluate(ctx context.Context, p partition, observe func(*bkclient.SolveStatus), evaluated func(), release <-chan struct{}) error {
 	defer n.enter()()
-	for _, dt := range p.joined.Def {
-		v, ok := n.graph.Vertex(digest.FromBytes(dt))
-		if !ok {
-			continue // the join
-		}
-		if err := n.step(ctx, v, observe); err != nil {
+	n.mu.Lock()
+	for _, e := range p.imports {
+		root, ok := n.handed.Load(importedDigest(e))
+		require.True(n.t, ok, "import of what was not written: %v", e)
+		n.held[root.(digest.Digest)] = true
+	}
+	n.mu.Unlock()
+	for _, def := range p.single {
+		if err := n.solve(ctx, rootOf(n.graph, def), observe); err != nil {
 			return err
 		}
 	}
@@ -215,6 +222,37 @@ func (n *fakeNode) evaluate(ctx context.Context, p partition, observe func(*bkcl
 	case <-release:
 		return nil
 	}
+}
+
+// importedDigest is the digest by which an import names a cache.
+func importedDigest(e ir.CacheEntry) string {
+	if e.Type == cacheLocal {
+		return e.Attrs["digest"]
+	}
+	_, d, _ := strings.Cut(e.Attrs["ref"], "@")
+	return d
+}
+
+// rootOf returns the vertex that a definition of one result is about.
+func rootOf(g *llbmerge.Graph, def *pb.Definition) *llbmerge.Vertex {
+	v, _ := g.Vertex(digest.FromBytes(def.Def[len(def.Def)-2]))
+	return v
+}
+
+// solve runs what v needs and the node does not hold.
+func (n *fakeNode) solve(ctx context.Context, v *llbmerge.Vertex, observe func(*bkclient.SolveStatus)) error {
+	n.mu.Lock()
+	held := n.held[v.Digest]
+	n.mu.Unlock()
+	if !held {
+		for _, in := range v.Inputs {
+			input, _ := n.graph.Vertex(in)
+			if err := n.solve(ctx, input, observe); err != nil {
+				return err
+			}
+		}
+	}
+	return n.step(ctx, v, observe)
 }
 
 // step runs a step, or waits for another solve that runs it.
@@ -290,17 +328,20 @@ func (n *fakeNode) export(ctx context.Context, req exportRequest, _ func(*bkclie
 	}, nil
 }
 
-func (n *fakeNode) exportCache(ctx context.Context, req exportRequest, _ func(*bkclient.SolveStatus)) error {
+func (n *fakeNode) exportCache(ctx context.Context, req exportRequest, _ func(*bkclient.SolveStatus)) (map[string]string, error) {
 	defer n.enter()()
 	if err := n.wait(ctx, time.Second); err != nil {
-		return err
+		return nil, err
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, c := range req.cacheTo {
-		n.caches = append(n.caches, c.Attrs["ref"])
+		n.caches = append(n.caches, c.Attrs["ref"]+c.Attrs["dest"])
 	}
-	return n.cacheFails
+	root := rootOf(n.graph, req.images[0].definition).Digest
+	manifest := digest.FromString("cache of " + root.String())
+	n.handed.Store(manifest.String(), root)
+	return map[string]string{cacheManifest: fmt.Sprintf(`{"digest": %q}`, manifest)}, n.cacheFails
 }
 
 // states are the ends of all jobs.

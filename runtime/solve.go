@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 
 	"github.com/containerd/platforms"
 	bkclient "github.com/moby/buildkit/client"
@@ -47,8 +48,8 @@ type daemon interface {
 	// returns the exporter's response.
 	export(ctx context.Context, req exportRequest, observe func(*bkclient.SolveStatus)) (map[string]string, error)
 	// exportCache writes a cache of results that the node already holds,
-	// without any image.
-	exportCache(ctx context.Context, req exportRequest, observe func(*bkclient.SolveStatus)) error
+	// without any image, and returns the response.
+	exportCache(ctx context.Context, req exportRequest, observe func(*bkclient.SolveStatus)) (map[string]string, error)
 	// ping reports whether the node answers.
 	ping(ctx context.Context) error
 	// end lets go of what evaluate keeps from one call to the next, and waits.
@@ -64,7 +65,8 @@ type solver struct {
 	evaluations evaluations
 	// imports is the same union for every solve of the run: a vertex keeps the
 	// cache sources that it had when it was first looked up, so a solve with
-	// fewer of them would make its neighbours miss.
+	// fewer of them would make its neighbours miss. What nodes hand over comes on
+	// top, before the first solve that needs it.
 	imports      []ir.CacheEntry
 	entitlements []string
 	// services and sharedKey are what a session of its own needs, for exports
@@ -77,10 +79,14 @@ var _ daemon = (*solver)(nil)
 
 // partition is one slice to be evaluated as a whole.
 type partition struct {
-	// joined is the definition whose last op joins the roots of all units;
-	// single holds one definition for each unit, for nodes without that op.
+	// joined is the definition whose last op joins the roots of all units, if
+	// there is one; single holds one definition for each unit, for nodes without
+	// that op.
 	joined *pb.Definition
 	single []*pb.Definition
+	// imports are read besides those of the whole run: results that other nodes
+	// have handed over since.
+	imports []ir.CacheEntry
 }
 
 // evaluateAll runs every step of p: in one solve, or in one for each unit where
@@ -88,7 +94,7 @@ type partition struct {
 func (s *solver) evaluateAll(ctx context.Context, c gateway.Client, p partition) error {
 	defs := p.single
 	caps := c.BuildOpts().LLBCaps
-	if caps.Supports(pb.CapPassthroughOp) == nil {
+	if p.joined != nil && caps.Supports(pb.CapPassthroughOp) == nil {
 		defs = []*pb.Definition{p.joined}
 	}
 	eg, ctx := errgroup.WithContext(ctx)
@@ -97,7 +103,7 @@ func (s *solver) evaluateAll(ctx context.Context, c gateway.Client, p partition)
 			_, err := c.Solve(ctx, gateway.SolveRequest{
 				Evaluate:     true,
 				Definition:   def,
-				CacheImports: gatewayImports(s.imports),
+				CacheImports: gatewayImports(slices.Concat(s.imports, p.imports)),
 			})
 			return err
 		})
@@ -121,10 +127,16 @@ func (s *solver) export(ctx context.Context, req exportRequest, observe func(*bk
 	if req.entry != nil {
 		opt.Exports = []bkclient.ExportEntry{*req.entry}
 	}
+	return s.exporting(ctx, req, opt, observe, func(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
+		return s.result(ctx, c, req)
+	})
+}
+
+// exporting runs an export in the session of the run, or in one of its own when
+// something comes to the client.
+func (s *solver) exporting(ctx context.Context, req exportRequest, opt bkclient.SolveOpt, observe func(*bkclient.SolveStatus), f gateway.BuildFunc) (map[string]string, error) {
 	build := func(in *session.Session) (map[string]string, error) {
-		resp, err := s.build(ctx, in, opt, observe, func(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
-			return s.result(ctx, c, req)
-		})
+		resp, err := s.build(ctx, in, opt, observe, f)
 		if err != nil {
 			return nil, err
 		}
@@ -152,8 +164,8 @@ func (s *solver) export(ctx context.Context, req exportRequest, observe func(*bk
 }
 
 // exportCache implements daemon.
-func (s *solver) exportCache(ctx context.Context, req exportRequest, observe func(*bkclient.SolveStatus)) error {
-	_, err := s.build(ctx, s.session, bkclient.SolveOpt{CacheExports: req.cacheTo}, observe, func(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
+func (s *solver) exportCache(ctx context.Context, req exportRequest, observe func(*bkclient.SolveStatus)) (map[string]string, error) {
+	return s.exporting(ctx, req, bkclient.SolveOpt{CacheExports: req.cacheTo}, observe, func(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
 		res := gateway.NewResult()
 		// The daemon wants a platform for each of several results, and takes any
 		// name for it.
@@ -173,7 +185,6 @@ func (s *solver) exportCache(ctx context.Context, req exportRequest, observe fun
 		res.AddMeta(exptypes.ExporterPlatformsKey, dt)
 		return res, nil
 	})
-	return err
 }
 
 // ref returns the lazy result of a definition.

@@ -63,9 +63,9 @@ type Cluster struct {
 	done   bool
 	finish sched.Finish
 
-	roots    []partition.VertexID   // per unit
-	targets  int                    // units from here on are intermediate steps
-	sent     [][]partition.VertexID // by each of those
+	roots    []partition.VertexID // per unit
+	targets  int                  // units from here on are intermediate steps
+	sent     [][]int              // by each of those
 	nodes    []*machine
 	registry map[partition.VertexID]bool
 	planned  map[site]bool          // fetches of the plan
@@ -286,9 +286,9 @@ func (c *Cluster) configure() sched.Config {
 	on := slices.Clone(c.plan.Assignment.Node)
 	for _, s := range exchange.Steps {
 		config.Units = append(config.Units, sched.Unit{Name: "step " + p.Vertices[s.Vertex].Name, Root: sched.VertexID(s.Vertex)})
-		c.roots = append(c.roots, s.Vertex)
+		c.roots = append(c.roots, partition.VertexID(s.Vertex))
 		c.sent = append(c.sent, s.Sent)
-		on = append(on, s.Node)
+		on = append(on, partition.NodeID(s.Node))
 	}
 	for u, after := range exchange.After {
 		for _, d := range after {
@@ -490,7 +490,13 @@ func (c *Cluster) export(cmd sched.Export) {
 
 // unsent returns what a step sends and the registry has not.
 func (c *Cluster) unsent(u sched.UnitID) []partition.VertexID {
-	return slices.DeleteFunc(slices.Clone(c.sent[int(u)-c.targets]), func(v partition.VertexID) bool { return c.registry[v] })
+	var list []partition.VertexID
+	for _, v := range c.sent[int(u)-c.targets] {
+		if v := partition.VertexID(v); !c.registry[v] {
+			list = append(list, v)
+		}
+	}
+	return list
 }
 
 // send takes the next step up m's link.

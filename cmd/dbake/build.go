@@ -278,7 +278,7 @@ func (c *buildCmd) describe(ctx context.Context, a *app) (err error) {
 // request puts together what the run needs.
 func (c *buildCmd) request(ctx context.Context, a *app, nodes *nodes, project *ir.Project, build *plan.Build, p *plan.Plan) (*runtime.Build, error) {
 	r := &runtime.Build{
-		Graph: build.Graph, Jobs: build.Jobs,
+		Graph: build.Graph, Jobs: build.Jobs, Steps: p.Exchange.Steps,
 		Sched: runtime.Schedule(p, sched.Options{
 			Jobs: c.Jobs, KeepGoing: c.KeepGoing, Steal: !c.NoSteal && len(p.Nodes) > 1,
 			Backoff: time.Second, Ahead: 1,

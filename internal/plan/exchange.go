@@ -26,12 +26,11 @@ type Exchange struct {
 
 // Intermediate is a step that is built without being a target's result.
 type Intermediate struct {
-	Vertex partition.VertexID
-	Node   partition.NodeID
+	Vertex, Node int // indices into the problem
 	// Sent are the steps that other nodes fetch by it: the vertex and those below
 	// it that its layers stand on, the lowest first. None when it is only built
 	// early.
-	Sent []partition.VertexID
+	Sent []int
 }
 
 // exchanger is an assignment, by node.
@@ -120,12 +119,12 @@ func (b *exchangeBuilder) send(a partition.Assignment, s partition.Schedule) map
 		if t.Kind != partition.Export || !apart[t.Vertex] {
 			continue
 		}
-		step := Intermediate{Vertex: t.Vertex, Node: t.Node, Sent: []partition.VertexID{t.Vertex}}
+		step := Intermediate{Vertex: int(t.Vertex), Node: int(t.Node), Sent: []int{int(t.Vertex)}}
 		for v := t.Vertex; len(b.p.Vertices[v].Inputs) > 0; {
 			if v = b.p.Vertices[v].Inputs[0]; !sent[v] || apart[v] {
 				break
 			}
-			step.Sent = append(step.Sent, v)
+			step.Sent = append(step.Sent, int(v))
 		}
 		slices.Reverse(step.Sent)
 		b.Steps = append(b.Steps, step)
@@ -157,7 +156,7 @@ func (b *exchangeBuilder) wait(sender map[partition.VertexID]int) {
 				continue
 			}
 			early[n][v] = true
-			b.Steps = append(b.Steps, Intermediate{Vertex: v, Node: n})
+			b.Steps = append(b.Steps, Intermediate{Vertex: int(v), Node: int(n)})
 			b.unit(n, v, start)
 		}
 	}

@@ -42,8 +42,8 @@ func TestExchange(t *testing.T) {
 	p, a := exchangeProblem()
 	got := exchangeOf(t, p, a)
 	require.Equal(t, []Intermediate{
-		{Vertex: 2, Node: 0, Sent: []partition.VertexID{0, 1, 2}}, // the layers below lib go with it
-		{Vertex: 3, Node: 1}, // gen need not wait for lib
+		{Vertex: 2, Node: 0, Sent: []int{0, 1, 2}}, // the layers below lib go with it
+		{Vertex: 3, Node: 1},                       // gen need not wait for lib
 	}, got.Steps)
 	require.Equal(t, [][]int{nil, {2}, nil, nil}, got.After)
 	require.Equal(t, 30*time.Second, got.Begin[0])
@@ -58,8 +58,8 @@ func TestExchangeApart(t *testing.T) {
 	a.Node = append(a.Node, 1)
 	got := exchangeOf(t, p, a)
 	require.Equal(t, []Intermediate{
-		{Vertex: 1, Node: 0, Sent: []partition.VertexID{0, 1}},
-		{Vertex: 2, Node: 0, Sent: []partition.VertexID{2}},
+		{Vertex: 1, Node: 0, Sent: []int{0, 1}},
+		{Vertex: 2, Node: 0, Sent: []int{2}},
 		{Vertex: 3, Node: 1},
 	}, got.Steps)
 	require.Equal(t, []int{3, 4}, got.After[1])
