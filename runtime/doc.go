@@ -30,7 +30,12 @@
 //     same. Outputs that come to the client as files have a session each, since
 //     the daemon finds their receiver by the number of the exporter alone.
 //   - Every solve imports the same caches: a vertex keeps the sources that it had
-//     when it was first looked up.
+//     when it was first looked up. Results that were handed over come on top.
+//
+//   - What a node builds for others, as the plan says (Exchange of internal/plan), is
+//     a partition of its own whose export is a cache of that one result. It is
+//     written to the cache registry or, without one, into a directory of the client
+//     that lasts as long as the run; solves that begin later import it by digest.
 //
 // What an exporter is given (results, image configs, platforms, attestations) is
 // what the Dockerfile frontend would have returned, so that an image is, to the

@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -30,10 +31,11 @@ type vertexStatus struct {
 	cached bool
 	done   bool
 	runs   []execution
-	// unpacked says that layers were fetched and unpacked for it; job is the one
-	// whose export it is.
+	// layers are the times at which layers of its result were fetched or unpacked;
+	// unpacked says that some were unpacked.
+	layers   []time.Time
 	unpacked bool
-	job      string
+	job      string    // whose export it is
 	logged   time.Time // of the newest output taken in
 	tail     []string  // the last complete lines
 	partial  string    // the line still being written
@@ -62,6 +64,18 @@ func newTracker(isStep func(digest.Digest) bool) *tracker {
 func (t *tracker) observe(st *bkclient.SolveStatus, export bool) (*bkclient.SolveStatus, []change) {
 	fresh := &bkclient.SolveStatus{Warnings: st.Warnings}
 	var changes []change
+	for _, vs := range st.Statuses {
+		if !isLayer(vs.ID) {
+			continue
+		}
+		s := t.at(vs.Vertex)
+		s.unpacked = s.unpacked || strings.HasPrefix(vs.ID, unpacking)
+		s.layers = append(s.layers, vs.Timestamp)
+		if t.isStep(vs.Vertex) && len(s.runs) > 0 {
+			s.runs = slices.DeleteFunc(s.runs, s.fetched)
+			s.cached = s.cached || len(s.runs) == 0
+		}
+	}
 	for _, v := range st.Vertexes {
 		s := t.at(v.Digest)
 		if export && s.shown {
@@ -76,9 +90,6 @@ func (t *tracker) observe(st *bkclient.SolveStatus, export bool) (*bkclient.Solv
 		}
 	}
 	for _, vs := range st.Statuses {
-		if strings.HasPrefix(vs.ID, unpacking) {
-			t.at(vs.Vertex).unpacked = true
-		}
 		if !export || !t.at(vs.Vertex).shown {
 			fresh.Statuses = append(fresh.Statuses, vs)
 		}
@@ -112,10 +123,12 @@ func (t *tracker) vertex(v *bkclient.Vertex, s *vertexStatus, changes *[]change)
 			return false
 		}
 		s.cached = true
-	case s.cached && t.isStep(v.Digest):
+	case s.cached && s.done && t.isStep(v.Digest):
 		// Its layers were fetched or unpacked, because something that did run
 		// wanted them; the step itself did not run.
 		return true
+	case t.isStep(v.Digest) && s.fetched(execution{*v.Started, *v.Completed}):
+		s.cached = true
 	default:
 		for _, e := range s.runs {
 			if e.started.Equal(*v.Started) {
@@ -130,10 +143,23 @@ func (t *tracker) vertex(v *bkclient.Vertex, s *vertexStatus, changes *[]change)
 	if !s.done {
 		s.done = true
 		*changes = append(*changes, change{
-			vertex: v.Digest, done: true, cached: v.Cached, took: v.Completed.Sub(*v.Started),
+			vertex: v.Digest, done: true, cached: s.cached, took: v.Completed.Sub(*v.Started),
 		})
 	}
 	return true
+}
+
+// isLayer tells the statuses of layers that are fetched or unpacked from others.
+func isLayer(id string) bool {
+	return strings.HasPrefix(id, "sha256:") || strings.HasPrefix(id, unpacking)
+}
+
+// fetched reports whether what looks like an execution was the fetch of a result
+// from a cache.
+func (s *vertexStatus) fetched(e execution) bool {
+	return slices.ContainsFunc(s.layers, func(at time.Time) bool {
+		return !at.Before(e.started) && !at.After(e.completed)
+	})
 }
 
 func (t *tracker) at(d digest.Digest) *vertexStatus {

@@ -131,6 +131,27 @@ func TestTrackerCachedAndFailed(t *testing.T) {
 	require.False(t, tr.vertices[source].done)
 }
 
+// A result that is fetched from a cache looks like an execution, but for its layers.
+func TestTrackerFetched(t *testing.T) {
+	for name, late := range map[string]bool{"layers first": false, "layers last": true} {
+		t.Run(name, func(t *testing.T) {
+			tr := newTracker(func(digest.Digest) bool { return true })
+			layer := &bkclient.SolveStatus{Statuses: []*bkclient.VertexStatus{{ID: "extracting sha256:1", Vertex: step, Timestamp: *at(1)}}}
+			if !late {
+				tr.observe(layer, false)
+			}
+			tr.observe(vertex(step, at(0), at(2)), false)
+			if late {
+				require.Len(t, tr.vertices[step].runs, 1)
+				tr.observe(layer, false)
+			}
+			require.Empty(t, tr.vertices[step].runs)
+			require.True(t, tr.vertices[step].cached)
+			require.True(t, tr.vertices[step].done)
+		})
+	}
+}
+
 func TestTrackerLogs(t *testing.T) {
 	tr := newTracker(func(digest.Digest) bool { return true })
 	logs := func(list ...*bkclient.VertexLog) int {

@@ -66,9 +66,9 @@ func fixedPlan() *plan.Plan {
 		Critical: []int{0, 2, 3, 5, 6},
 		Makespan: 21 * second, Bound: 20 * second, Single: 45 * second, SingleNode: "big",
 		Executed: 51 * second, Duplicated: 10 * second, Effort: 1234,
-		Assumed: []string{"docker.io/library/debian:13"},
+		Assumed:    []string{"docker.io/library/debian:13"},
 		Assignment: partition.Assignment{Shares: []partition.Share{{}, {Fetch: []partition.Fetch{{Vertex: 1, From: 0}}}, {}}},
-		Problem: partition.Problem{Targets: []partition.Target{{}, {}, {}, {After: []partition.TargetID{0}}}},
+		Problem:    partition.Problem{Targets: []partition.Target{{}, {}, {}, {After: []partition.TargetID{0}}}},
 	}
 }
 
