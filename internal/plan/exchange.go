@@ -65,11 +65,6 @@ func newExchanger(p partition.Problem, a partition.Assignment, s partition.Sched
 	return x
 }
 
-// Transfers reports whether nodes take anything from each other by the schedule.
-func transfers(s partition.Schedule) bool {
-	return slices.ContainsFunc(s.Tasks, func(t partition.Task) bool { return t.Kind == partition.Export })
-}
-
 // NewExchange returns what the assignment a of p, of which s is the schedule, asks
 // for beyond the targets.
 func NewExchange(p partition.Problem, a partition.Assignment, s partition.Schedule) Exchange {
