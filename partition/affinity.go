@@ -124,6 +124,7 @@ func (r *run) search(starts []start) *draft {
 	if r.o.Previous != nil {
 		r.stay(list[0], budget)
 	}
+	list[0].tidy(list[0].steps + budget/10)
 	list[0].polish(list[0].steps + budget/10)
 	for _, c := range list {
 		r.steps += c.steps

@@ -258,6 +258,43 @@ func (s *searcher) polish(limit int) {
 	}
 }
 
+// tidy takes out, one by one, what the plan is no shorter for: a target whose result
+// is fetched goes where it is built, and what is fetched is built if that costs
+// less than the transfer. Random moves seldom find these among all others.
+func (s *searcher) tidy(limit int) {
+	s.restart()
+	weight := s.weight
+	s.weight = 0
+	defer func() { s.weight = weight }()
+	spent := func() bool { return s.steps >= limit || s.r.ctx.Err() != nil }
+	for better := true; better && !spent(); {
+		before := s.bestScore
+		for t := 0; t < s.m.nt && !spent(); t++ {
+			root := int(s.m.root[t])
+			n, q := int(s.cur.node[t]), int(s.sim.src[root])
+			if q < 0 || q == n || !hasBit(s.m.set(s.sim.pull, root), n) || !s.m.allows(t, q) {
+				continue
+			}
+			s.undo = s.undo[:0]
+			s.setNode(int32(t), q)
+			s.keepIfNoWorse()
+			s.sim.derive(s.cur)
+		}
+		for v := 0; v < s.m.nv && !spent(); v++ {
+			for n := 0; n < s.m.nn && !spent(); n++ {
+				if !hasBit(s.m.set(s.sim.pull, v), n) || !s.m.runs(v, n) {
+					continue
+				}
+				s.undo = s.undo[:0]
+				s.setFetch(v, n, false)
+				s.keepIfNoWorse()
+				s.sim.derive(s.cur)
+			}
+		}
+		better = s.bestScore.less(before)
+	}
+}
+
 // stability is the share of the makespan that a plan may be longer than the
 // shortest found if it leaves more targets where the last plan had them: moving one
 // makes caches cold, which no estimate shows.
