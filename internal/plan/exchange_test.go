@@ -84,3 +84,44 @@ func TestExchangeOfNothing(t *testing.T) {
 	}
 	require.Empty(t, exchangeOf(t, p, a).Steps)
 }
+
+// Results are handed over only where that saves a part of the whole.
+func TestChoose(t *testing.T) {
+	const base, x, y = 0, 1, 2
+	for name, c := range map[string]struct {
+		bytes    int64
+		makespan partition.Seconds
+		fetches  int
+	}{
+		"cheap transfer": {100, 54, 1},         // 50 and two transfers of 2 s
+		"dear transfer":  {2300, 100, 0},       // 98 s would be 2 % less
+		"no transfer":    {unsendable, 100, 0}, // x and y where base is
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := partition.Problem{
+				Vertices: []partition.Vertex{
+					base: {Name: "base", Cost: 100, Bytes: c.bytes},
+					x:    {Name: "x", Cost: 50, Inputs: []partition.VertexID{base}},
+					y:    {Name: "y", Cost: 50, Inputs: []partition.VertexID{base}},
+				},
+				Nodes: []partition.Node{
+					{Name: "a", Speed: 1, Slots: 1, Warm: []partition.VertexID{base}},
+					{Name: "b", Speed: 1, Slots: 1},
+				},
+				Targets: []partition.Target{{Name: "x", Root: x}, {Name: "y", Root: y}},
+				Network: partition.Network{Bandwidth: 100, Latency: 1},
+			}
+			strategy, err := partition.Lookup("affinity")
+			require.NoError(t, err)
+			made, err := choose(t.Context(), p, strategy, partition.Options{})
+			require.NoError(t, err)
+			require.InDelta(t, float64(c.makespan), float64(made.Schedule.Makespan), 1e-6)
+			n := 0
+			for _, s := range made.Assignment.Shares {
+				n += len(s.Fetch)
+			}
+			require.Equal(t, c.fetches, n)
+			require.LessOrEqual(t, made.Bound.Max, made.Schedule.Makespan)
+		})
+	}
+}

@@ -185,7 +185,7 @@ func Make(ctx context.Context, b *Build, nodes []Node, strategy partition.Strate
 	if opts.Previous == nil {
 		opts.Previous = b.previous(nodes)
 	}
-	made, err := strategy.Plan(ctx, problem, opts)
+	made, err := choose(ctx, problem, strategy, opts)
 	if err != nil {
 		return nil, fmt.Errorf("divide %d targets among %d nodes: %w", len(b.Jobs), len(nodes), err)
 	}
@@ -202,8 +202,64 @@ func Make(ctx context.Context, b *Build, nodes []Node, strategy partition.Strate
 	return p, nil
 }
 
-// queue is the strategy whose jobs are given out during the run.
-const queue = "queue"
+// worthwhile is the part of the makespan that handing results over has to save: how
+// long a transfer takes is known less well than how long a step does, and a plan
+// without any waits for nobody.
+const worthwhile = 0.03
+
+// choose makes a plan in which nodes take nothing from each other, and one in which
+// they may, with half of the budget each.
+func choose(ctx context.Context, p partition.Problem, strategy partition.Strategy, opts partition.Options) (partition.Plan, error) {
+	if strategy.Name() == exact || len(p.Nodes) < 2 {
+		return strategy.Plan(ctx, p, opts)
+	}
+	if opts.Budget == 0 {
+		opts.Budget = partition.DefaultBudget
+	}
+	if opts.Budget > 0 {
+		opts.Budget = (opts.Budget + 1) / 2
+	}
+	alone := p
+	alone.Vertices = slices.Clone(p.Vertices)
+	cached := map[partition.VertexID]bool{}
+	for _, v := range p.Network.Cached {
+		cached[v] = true
+	}
+	for i := range alone.Vertices {
+		if !cached[partition.VertexID(i)] {
+			alone.Vertices[i].Bytes = unsendable
+		}
+	}
+	first := ctx
+	if end, limited := ctx.Deadline(); limited {
+		var stop context.CancelFunc
+		first, stop = context.WithTimeout(ctx, time.Until(end)/2)
+		defer stop()
+	}
+	simple, err := strategy.Plan(first, alone, opts)
+	if err != nil {
+		return partition.Plan{}, err
+	}
+	made, err := strategy.Plan(ctx, p, opts)
+	if err != nil {
+		return partition.Plan{}, err
+	}
+	steps, stopped := simple.Steps+made.Steps, simple.Stopped || made.Stopped
+	if made.Schedule.Makespan >= simple.Schedule.Makespan*(1-worthwhile) {
+		// The bound is that of all plans.
+		simple.Bound, simple.Proven = made.Bound, simple.Schedule.Makespan <= made.Bound.Max
+		made = simple
+	}
+	made.Steps, made.Stopped = steps, stopped
+	return made, nil
+}
+
+// Strategies that are treated in their own way: exact gives proofs, and the jobs of
+// queue are given out during the run.
+const (
+	exact = "exact"
+	queue = "queue"
+)
 
 // describe fills in all that follows from the problem and its schedule.
 func (p *Plan) describe(ctx context.Context, b *Build) error {
