@@ -21,14 +21,17 @@
 //     directory is sent once, however many targets read it. The client's layouts
 //     and caches are only read; a secret that a target does not declare is not
 //     served, although other targets of the session declare it.
+//
 //   - Partitions are evaluated one solve each, several at a time, in one build that
 //     holds the results. A partition is one definition whose last op joins its
 //     units; a node from before BuildKit 0.31, which does not know that op, gets
 //     one solve for each unit.
+//
 //   - An export is a build of its own that asks for the same digests: the daemon
 //     answers from memory, and a step that ignores the cache runs once all the
 //     same. Outputs that come to the client as files have a session each, since
 //     the daemon finds their receiver by the number of the exporter alone.
+//
 //   - Every solve imports the same caches: a vertex keeps the sources that it had
 //     when it was first looked up. Results that were handed over come on top.
 //

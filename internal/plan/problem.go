@@ -223,7 +223,7 @@ func (b *Build) root(j Job, p *partition.Problem) partition.VertexID {
 	if len(roots) == 1 {
 		return roots[0]
 	}
-	p.Vertices = append(p.Vertices, partition.Vertex{Name: j.Name, Inputs: roots})
+	p.Vertices = append(p.Vertices, partition.Vertex{Name: j.Name, Inputs: roots, Bytes: unsendable})
 	return partition.VertexID(len(p.Vertices) - 1)
 }
 
@@ -235,7 +235,7 @@ func (b *Build) exported(i int, root partition.VertexID, nodes []Node, p *partit
 	}
 	p.Vertices = append(p.Vertices, partition.Vertex{
 		Name: "export " + b.Jobs[i].Name, Cost: partition.Of(b.exportCost(i, nodes).Duration), Inputs: []partition.VertexID{root},
-		Bytes: 1 << 50, // no other node can hand it over
+		Bytes: unsendable,
 	})
 	return partition.VertexID(len(p.Vertices) - 1)
 }
