@@ -11,8 +11,6 @@ import (
 	"text/tabwriter"
 
 	"github.com/tonistiigi/go-csvvalue"
-
-	"github.com/dbake/dbake/compiler/ir"
 )
 
 // listing is what --list asks for.
@@ -55,31 +53,27 @@ func parseListing(spec string) (listing, error) {
 }
 
 // List writes the targets and groups, or the variables, of a definition. The
-// spec is a kind, "targets" or "variables", or type=KIND,format=table|json. It
-// returns what a strict reading objects to, if one is asked for.
-func List(ctx context.Context, o Options, spec string, w io.Writer) (warnings []*ir.SourceError, err error) {
+// spec is a kind, "targets" or "variables", or type=KIND,format=table|json.
+func List(ctx context.Context, o Options, spec string, w io.Writer) error {
 	if _, err := o.overrides(); err != nil {
-		return nil, err
+		return err
 	}
 	def, err := o.load(ctx, parseRequest(o.Targets))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	l, err := parseListing(spec)
 	if err != nil {
-		return nil, err
-	}
-	if o.Strict {
-		warnings = def.warnings(&ir.Project{}) // nothing is selected
+		return err
 	}
 	if l.kind == "variables" {
 		var list []shownVariable // null in JSON, for a definition that cannot have any
 		if len(def.files.hcl) > 0 {
 			list = def.evaluator.shownVariables()
 		}
-		return warnings, l.variables(w, list)
+		return l.variables(w, list)
 	}
-	return warnings, l.targets(w, def.config.shownTargets())
+	return l.targets(w, def.config.shownTargets())
 }
 
 // listedTarget is a target or group as it is listed.

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 
 	"github.com/containerd/containerd/v2/core/content"
 	bkclient "github.com/moby/buildkit/client"
+	digest "github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/dbake/dbake/cachepolicy"
@@ -23,6 +25,46 @@ type caches struct {
 	shared   bool                          // caches are written when all is built
 	stores   map[string]content.Store      // of imports in directories
 	warnings []string
+	written  []WrittenCache
+}
+
+// WrittenCache is a cache in a registry that a run has written whole: with the
+// results of all steps, not only of the last ones.
+type WrittenCache struct {
+	Ref   string
+	Steps []digest.Digest // those that the node held which wrote it
+}
+
+// wrote notes that the results of units on a node are in a cache.
+func (r *run) wrote(ref string, n *nodeRun, units []ir.UnitID) {
+	w := WrittenCache{Ref: ref}
+	for _, v := range r.Graph.Vertices {
+		s := n.tracker.vertices[v.Digest]
+		if s != nil && s.done && v.Kind.IsStep() && slices.ContainsFunc(v.Users, func(u string) bool { return slices.Contains(units, ir.UnitID(u)) }) {
+			w.Steps = append(w.Steps, v.Digest)
+		}
+	}
+	r.caches.written = append(r.caches.written, w)
+}
+
+// writtenByTargets notes the caches that targets asked for and that were written
+// with their outputs.
+func (r *run) writtenByTargets() {
+	for i, j := range r.Jobs {
+		at := slices.IndexFunc(r.nodes, func(n *nodeRun) bool { return n.info.Name == r.results[i].Node })
+		if r.results[i].State != Done || at < 0 || len(j.Units) == 0 {
+			continue
+		}
+		var ids []ir.UnitID
+		for _, u := range j.Units {
+			ids = append(ids, u.ID)
+		}
+		for _, e := range r.caches.byUnit[ids[0]] {
+			if e.Type == "registry" && e.Attrs["mode"] == "max" && e.Attrs["ref"] != "" && e.Attrs["ignore-error"] == "" {
+				r.wrote(e.Attrs["ref"], r.nodes[at], ids)
+			}
+		}
+	}
 }
 
 // decideCaches decides what can be decided before the first solve: imports, and
@@ -97,7 +139,7 @@ func (r *run) exportCaches(ctx context.Context, finish sched.Finish) error {
 	}
 	var eg errgroup.Group
 	policy := r.caches.decideExports(r, finish)
-	errs := make([]error, len(policy.Exports))
+	errs, asked := make([]error, len(policy.Exports)), make([]bool, len(policy.Exports))
 	for i, x := range policy.Exports {
 		n := r.nodes[x.Node]
 		if n.lost != nil {
@@ -118,6 +160,7 @@ func (r *run) exportCaches(ctx context.Context, finish sched.Finish) error {
 		if len(req.images) == 0 {
 			continue
 		}
+		asked[i] = true
 		eg.Go(func() error {
 			both, cancel := endWith(n.ctx, ctx)
 			defer cancel()
@@ -129,6 +172,11 @@ func (r *run) exportCaches(ctx context.Context, finish sched.Finish) error {
 		})
 	}
 	r.pump(&eg)
+	for i, x := range policy.Exports {
+		if asked[i] && errs[i] == nil {
+			r.wrote(x.Entry.Attrs["ref"], r.nodes[x.Node], x.Units)
+		}
+	}
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}

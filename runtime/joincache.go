@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	cacheimport "github.com/moby/buildkit/cache/remotecache/v1"
 	cacheimporttypes "github.com/moby/buildkit/cache/remotecache/v1/types"
@@ -21,24 +22,25 @@ import (
 const maxCacheConfig = 1 << 20
 
 // joinCache makes one cache of several in the same repository. Their layers stay
-// where they are; only the list of records is written anew.
-func joinCache(ctx context.Context, c *registry.Client, j cachepolicy.Join) error {
+// where they are; only the list of records is written anew. It reports whether it did:
+// what is too large to be read is left in parts.
+func joinCache(ctx context.Context, c *registry.Client, j cachepolicy.Join) (bool, error) {
 	chains := cacheimport.NewCacheChains()
 	for _, ref := range j.Parts {
 		if err := readCache(ctx, c, ref, chains); err != nil {
-			return err
+			return false, err
 		}
 	}
 	config, layers, err := chains.Marshal(ctx)
 	if err != nil {
-		return fmt.Errorf("join caches: %w", err)
+		return false, fmt.Errorf("join caches: %w", err)
 	}
 	dt, err := json.Marshal(config)
 	if err != nil {
-		return fmt.Errorf("encode cache %s: %w", j.Ref, err)
+		return false, fmt.Errorf("encode cache %s: %w", j.Ref, err)
 	}
 	if len(dt) > maxCacheConfig {
-		return nil // the parts can be read, the whole could not
+		return false, nil // the parts can be read, the whole could not
 	}
 	m := ocispecs.Manifest{
 		Versioned: specs.Versioned{SchemaVersion: 2},
@@ -48,17 +50,18 @@ func joinCache(ctx context.Context, c *registry.Client, j cachepolicy.Join) erro
 	for _, l := range config.Layers {
 		pair, ok := layers[l.Blob]
 		if !ok {
-			return fmt.Errorf("join caches: layer %s is in no part", l.Blob)
+			return false, fmt.Errorf("join caches: layer %s is in no part", l.Blob)
 		}
 		m.Layers = append(m.Layers, pair.Descriptor)
 	}
 	if err := c.Push(ctx, j.Ref, m.Config, dt); err != nil {
-		return err
+		return false, err
 	}
 	if dt, err = json.Marshal(m); err != nil {
-		return fmt.Errorf("encode cache %s: %w", j.Ref, err)
+		return false, fmt.Errorf("encode cache %s: %w", j.Ref, err)
 	}
-	return c.Push(ctx, j.Ref, ocispecs.Descriptor{MediaType: m.MediaType, Digest: digest.FromBytes(dt), Size: int64(len(dt))}, dt)
+	err = c.Push(ctx, j.Ref, ocispecs.Descriptor{MediaType: m.MediaType, Digest: digest.FromBytes(dt), Size: int64(len(dt))}, dt)
+	return err == nil, err
 }
 
 // readCache adds the records of a cache to chains.
@@ -101,9 +104,20 @@ func (r *run) joinCaches(ctx context.Context, joins []cachepolicy.Join) error {
 	defer c.Close()
 	var errs []error
 	for _, j := range joins {
-		if err := joinCache(ctx, c, j); err != nil {
+		joined, err := joinCache(ctx, c, j)
+		if err != nil {
 			errs = append(errs, fmt.Errorf("join the caches of %s: %w", j.Ref, err))
 		}
+		if !joined {
+			continue
+		}
+		whole := WrittenCache{Ref: j.Ref}
+		for _, w := range r.caches.written {
+			if slices.Contains(j.Parts, w.Ref) {
+				whole.Steps = append(whole.Steps, w.Steps...)
+			}
+		}
+		r.caches.written = append(r.caches.written, whole)
 	}
 	return errors.Join(errs...)
 }

@@ -35,6 +35,8 @@ type Result struct {
 	Steals []Steal
 	// Measured is what nodes spent time on, for the cost history.
 	Measured []Measured
+	// Caches are those that were written to registries.
+	Caches []WrittenCache
 	// Warnings are remarks on the run as a whole.
 	Warnings []string
 	Wall     time.Duration
@@ -197,6 +199,8 @@ func (r *run) result(finish sched.Finish) *Result {
 		res.Nodes = append(res.Nodes, r.nodeResult(n))
 		res.Measured = append(res.Measured, r.measured(n)...)
 	}
+	r.writtenByTargets()
+	res.Caches = r.caches.written
 	return res
 }
 

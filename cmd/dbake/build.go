@@ -16,6 +16,7 @@ import (
 	"github.com/moby/buildkit/solver/pb"
 	"github.com/moby/buildkit/util/progress/progressui"
 
+	"github.com/dbake/dbake/cachepolicy"
 	"github.com/dbake/dbake/cmd/dbake/internal/view"
 	"github.com/dbake/dbake/compiler"
 	"github.com/dbake/dbake/compiler/ir"
@@ -149,12 +150,20 @@ func (c *buildCmd) build(ctx context.Context, a *app, mode progressui.DisplayMod
 	if err != nil {
 		return err
 	}
-	build = build.Divide(ready)
+	caches, err := a.caches(ctx, c.CacheRegistry, build)
+	if err != nil {
+		return err
+	}
+	cached, err := a.cached(ctx, caches)
+	if err != nil {
+		return err
+	}
+	build = build.Divide(ready).WithCache(cached)
 	p, err := c.plan(ctx, build, ready)
 	if err != nil {
 		return err
 	}
-	request, err := c.request(ctx, a, nodes, project, build, p)
+	request, err := c.request(a, nodes, project, build, p, caches)
 	if err != nil {
 		return err
 	}
@@ -174,6 +183,9 @@ func (c *buildCmd) build(ctx context.Context, a *app, mode progressui.DisplayMod
 	}
 	for _, w := range result.Warnings {
 		fmt.Fprintf(a.stderr, "WARNING: %s\n", w)
+	}
+	if rememberErr := a.rememberCaches(context.WithoutCancel(ctx), build, result.Caches, time.Now()); rememberErr != nil {
+		fmt.Fprintf(a.stderr, "WARNING: %v\n", rememberErr)
 	}
 	if rememberErr := a.remember(build, history, infos, pool.Records(context.WithoutCancel(ctx)), result); rememberErr != nil {
 		fmt.Fprintf(a.stderr, "WARNING: %v\n", rememberErr)
@@ -195,23 +207,16 @@ func (c *buildCmd) build(ctx context.Context, a *app, mode progressui.DisplayMod
 
 // admit checks that nothing is asked for that cannot be done or was not granted.
 func (a *app) admit(ctx context.Context, p *ir.Project, f *definitionFlags, mode progressui.DisplayMode) error {
-	if err := a.refusePolicies(p); err != nil {
+	if err := refusePolicies(p); err != nil {
 		return err
 	}
 	return a.authorize(ctx, p, f, mode == progressui.RawJSONMode)
 }
 
-// envSourcePolicy names a file with a policy that BuildKit applies to sources.
-const envSourcePolicy = "EXPERIMENTAL_BUILDKIT_SOURCE_POLICY"
-
-// refusePolicies refuses what the environment and targets ask of source policies,
-// and --policy, which is a value of all targets: a build that went past a policy
-// would be worse than none. A policy beside a Dockerfile is found, and refused,
+// refusePolicies refuses what targets ask of source policies, and --policy, which
+// is a value of all targets. A policy beside a Dockerfile is found, and refused,
 // where the Dockerfile is compiled.
-func (a *app) refusePolicies(p *ir.Project) error {
-	if file := a.env[envSourcePolicy]; file != "" {
-		return fmt.Errorf("the source policy %s cannot be enforced: dbake does not apply $%s; build with docker buildx, or without it", file, envSourcePolicy)
-	}
+func refusePolicies(p *ir.Project) error {
 	for _, t := range p.Targets {
 		asks := false
 		for _, policy := range t.Policy {
@@ -273,9 +278,7 @@ func (c *buildCmd) describe(ctx context.Context, a *app) (err error) {
 	standby := &standby{app: a, flags: &c.nodeFlags, nodes: nodes}
 	defer func() { err = errors.Join(err, standby.close()) }()
 	if c.List != "" {
-		warnings, err := compiler.List(ctx, a.compilerOptions(&c.definitionFlags, nodes.environment(a.env), standby), c.List, a.stdout)
-		a.warn(warnings)
-		return err
+		return compiler.List(ctx, a.compilerOptions(&c.definitionFlags, nodes.environment(a.env), standby), c.List, a.stdout)
 	}
 	project, err := a.compile(ctx, &c.definitionFlags, nodes.environment(a.env), standby)
 	if err != nil {
@@ -285,7 +288,7 @@ func (c *buildCmd) describe(ctx context.Context, a *app) (err error) {
 }
 
 // request puts together what the run needs.
-func (c *buildCmd) request(ctx context.Context, a *app, nodes *nodes, project *ir.Project, build *plan.Build, p *plan.Plan) (*runtime.Build, error) {
+func (c *buildCmd) request(a *app, nodes *nodes, project *ir.Project, build *plan.Build, p *plan.Plan, caches cachepolicy.Input) (*runtime.Build, error) {
 	r := &runtime.Build{
 		Graph: build.Graph, Jobs: build.Jobs, Steps: p.Exchange.Steps,
 		Sched: runtime.Schedule(p, sched.Options{
@@ -298,7 +301,7 @@ func (c *buildCmd) request(ctx context.Context, a *app, nodes *nodes, project *i
 			Dirs: build.Locals(), Secrets: map[string]runtime.SecretSource{}, SSH: map[string][]string{},
 			Env: a.env, SharedKey: a.sharedKey(project.Dir),
 		},
-		Dir: project.Dir, Stdout: a.stdout,
+		Dir: project.Dir, Stdout: a.stdout, Cache: caches,
 	}
 	for id, s := range build.Secrets {
 		r.Inputs.Secrets[id] = runtime.SecretSourceOf(s, a.env, a.path)
@@ -308,9 +311,6 @@ func (c *buildCmd) request(ctx context.Context, a *app, nodes *nodes, project *i
 	}
 	var err error
 	if r.Entitlements, err = entitled(build.Units); err != nil {
-		return nil, err
-	}
-	if r.Cache, err = a.caches(ctx, c.CacheRegistry, build); err != nil {
 		return nil, err
 	}
 	return r, nil

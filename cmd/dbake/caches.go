@@ -2,10 +2,20 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
+	"sync"
+	"time"
+
+	digest "github.com/opencontainers/go-digest"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/dbake/dbake/cachepolicy"
+	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/internal/plan"
+	"github.com/dbake/dbake/internal/warm"
+	"github.com/dbake/dbake/runtime"
 	"github.com/dbake/dbake/runtime/registry"
 )
 
@@ -30,6 +40,7 @@ func (a *app) caches(ctx context.Context, ref string, b *plan.Build) (cachepolic
 		return cachepolicy.Input{}, err
 	}
 	client := registry.New(registry.Options{Credentials: creds})
+	defer client.Close()
 	in.Known = map[string][]string{}
 	for _, name := range repos {
 		tags, err := client.Tags(ctx, name)
@@ -40,4 +51,94 @@ func (a *app) caches(ctx context.Context, ref string, b *plan.Build) (cachepolic
 		in.Known[name] = tags
 	}
 	return in, nil
+}
+
+// cachesTimeout bounds how long registries may take to say which caches they have.
+const cachesTimeout = 3 * time.Second
+
+// cacheLedger is where it is remembered what caches in registries hold: a cache is
+// known by its ref, and is another one when its manifest has another digest.
+func (a *app) cacheLedger() warm.Ledger { return warm.Ledger{Dir: a.cacheDir("caches")} }
+
+// cached returns under which names results are known to be in the caches that the
+// nodes will read: those that earlier builds wrote and that are there unchanged.
+func (a *app) cached(ctx context.Context, in cachepolicy.Input) (map[digest.Digest]bool, error) {
+	known := map[string]bool{} // refs
+	policy := cachepolicy.Decide(in)
+	for _, e := range policy.ImportEntries() {
+		ref := e.Attrs["ref"]
+		if e.Type != "registry" || ref == "" {
+			continue
+		}
+		held, err := a.cacheLedger().Holds(ref, "")
+		if err != nil {
+			return nil, err
+		}
+		if len(held) > 0 {
+			known[ref] = true
+		}
+	}
+	found, err := a.manifests(ctx, ir.SortedKeys(known))
+	if err != nil {
+		return nil, err
+	}
+	results := map[digest.Digest]bool{}
+	for ref, manifest := range found {
+		held, err := a.cacheLedger().Holds(ref, manifest.String())
+		if err != nil {
+			return nil, err
+		}
+		maps.Copy(results, held)
+	}
+	return results, nil
+}
+
+// manifests asks registries for the digests of the manifests that refs stand for.
+// Those that are not there, or not told in time, are left out.
+func (a *app) manifests(ctx context.Context, refs []string) (map[string]digest.Digest, error) {
+	if len(refs) == 0 {
+		return nil, nil
+	}
+	creds, err := registry.DockerCredentials(a.env["DOCKER_CONFIG"])
+	if err != nil {
+		return nil, err
+	}
+	client := registry.New(registry.Options{Credentials: creds})
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(ctx, cachesTimeout)
+	defer cancel()
+	var mu sync.Mutex // guards found
+	found := map[string]digest.Digest{}
+	var eg errgroup.Group
+	eg.SetLimit(8)
+	for _, ref := range refs {
+		eg.Go(func() error {
+			desc, err := client.Resolve(ctx, ref)
+			if err != nil {
+				return nil // not to know is no failure
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			found[ref] = desc.Digest
+			return nil
+		})
+	}
+	_ = eg.Wait()
+	return found, nil
+}
+
+// rememberCaches notes what the caches hold that a run has written.
+func (a *app) rememberCaches(ctx context.Context, b *plan.Build, written []runtime.WrittenCache, now time.Time) error {
+	var refs []string
+	for _, w := range written {
+		refs = append(refs, w.Ref)
+	}
+	found, err := a.manifests(ctx, refs)
+	errs := []error{err}
+	for _, w := range written {
+		if manifest, ok := found[w.Ref]; ok {
+			errs = append(errs, a.cacheLedger().Add(w.Ref, manifest.String(), b.Held(w.Steps), nil, nil, now))
+		}
+	}
+	return errors.Join(errs...)
 }

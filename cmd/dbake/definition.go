@@ -33,13 +33,8 @@ func (a *app) compile(ctx context.Context, f *definitionFlags, env map[string]st
 	if err != nil {
 		return nil, err
 	}
-	a.warn(p.Warnings)
-	return p, nil
-}
-
-// warn shows what --strict has to say.
-func (a *app) warn(warnings []*ir.SourceError) {
-	for _, w := range warnings {
+	for _, w := range p.Warnings {
 		fmt.Fprintf(a.stderr, "WARNING: %s\n", w)
 	}
+	return p, nil
 }

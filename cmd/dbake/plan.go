@@ -58,7 +58,7 @@ func (c *planCmd) Run(ctx contextBinding, a *app) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := a.refusePolicies(project); err != nil {
+	if err := refusePolicies(project); err != nil {
 		return err
 	}
 	if err := a.warnPrivileges(project, &c.definitionFlags); err != nil {
@@ -91,7 +91,17 @@ func (c *planCmd) Run(ctx contextBinding, a *app) (err error) {
 	if err != nil {
 		return err
 	}
-	build = build.Divide(planned)
+	if build = build.Divide(planned); !c.Offline {
+		caches, err := a.caches(ctx, c.CacheRegistry, build)
+		if err != nil {
+			return err
+		}
+		cached, err := a.cached(ctx, caches)
+		if err != nil {
+			return err
+		}
+		build = build.WithCache(cached)
+	}
 	if len(c.Compare) > 0 {
 		return c.compare(ctx, a, build, planned)
 	}

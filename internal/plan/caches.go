@@ -1,6 +1,8 @@
 package plan
 
 import (
+	digest "github.com/opencontainers/go-digest"
+
 	"github.com/dbake/dbake/cachepolicy"
 	"github.com/dbake/dbake/compiler/ir"
 )
@@ -25,4 +27,12 @@ func (b *Build) Caches(repo cachepolicy.Repo) cachepolicy.Input {
 		return b.Graph.Vertices[v].Kind.IsStep()
 	})
 	return in
+}
+
+// WithCache returns b knowing that these results are in a cache that every node can
+// read, under the names of [Build.Held].
+func (b *Build) WithCache(results map[digest.Digest]bool) *Build {
+	out := *b
+	out.cached = results
+	return &out
 }

@@ -35,6 +35,14 @@
 // remembered in proportion ([Build.Record]). Sending directories and opening sessions
 // are not counted.
 //
+// # What is held
+//
+// Nodes hold what the ledger (internal/warm) remembers and they have not thrown away
+// since ([Node]). A cache in a registry holds what the build had that wrote it
+// ([Build.WithCache]); such results are fetched where that is predicted to end sooner
+// than building them. A cache that a build on another machine wrote is read by the
+// run, but not known to the plan.
+//
 // # Results that are handed over
 //
 // A step that the targets of two nodes share is built on both, or built on one and

@@ -170,8 +170,10 @@ type FileStep struct {
 	Spread    float64       `json:"spread"`
 	// Targets are the indices in Targets of those that need it.
 	Targets []int `json:"targets"`
-	// HeldBy are the names of the nodes that hold its result.
-	HeldBy []string `json:"held_by,omitempty"`
+	// HeldBy are the names of the nodes that hold its result. InRegistry says that
+	// a cache does that all nodes read.
+	HeldBy     []string `json:"held_by,omitempty"`
+	InRegistry bool     `json:"in_registry,omitempty"`
 }
 
 // FileTask is what a node does with a step, "run", "send" or "fetch"; Step is an
@@ -243,7 +245,7 @@ func (p *Plan) File(request Request, definitions map[string]digest.Digest) *File
 	for _, s := range p.Steps {
 		fs := FileStep{
 			Name: s.Name, Operation: s.op, Kind: s.Kind, Stage: s.Stage, Cost: s.Cost.Seconds(),
-			Source: s.Source, Samples: s.Samples, Spread: s.Spread, Targets: append([]int{}, s.Jobs...),
+			Source: s.Source, Samples: s.Samples, Spread: s.Spread, Targets: append([]int{}, s.Jobs...), InRegistry: s.Cached,
 		}
 		for _, n := range s.Held {
 			fs.HeldBy = append(fs.HeldBy, p.Nodes[n].Name)

@@ -156,6 +156,8 @@ type Why string
 const (
 	// WhyNoCache: the target asks for it.
 	WhyNoCache Why = "cache not wanted"
+	// WhyDear: the result is in the registry, and to fetch it would not end sooner.
+	WhyDear Why = "built sooner than fetched"
 	// WhyPruned: the step was run there, and the result was thrown away.
 	WhyPruned Why = "no longer on the node"
 	// WhyFiles: the step was run there with other files.
@@ -180,6 +182,8 @@ func (b *Build) why(i, n int, nodes []Node) Why {
 	switch {
 	case v.IgnoreCache:
 		return WhyNoCache
+	case b.cached[name.result]:
+		return WhyDear
 	case nodes[n].Lost[name.result]:
 		return WhyPruned
 	case name.files && holds[name.op]:

@@ -131,8 +131,10 @@ type Step struct {
 	// Jobs are those that need it, ascending. Steps of one stage group share the
 	// slice.
 	Jobs []int
-	// Held are the nodes that hold its result, ascending.
-	Held []int
+	// Held are the nodes that hold its result, ascending. Cached says that the
+	// registry does.
+	Held   []int
+	Cached bool
 	// Fetched are the nodes that take its result from another one, ascending by
 	// To.
 	Fetched []Fetch
@@ -304,6 +306,9 @@ func (p *Plan) steps(b *Build) {
 		for _, v := range node.Warm {
 			p.Steps[v].Held = append(p.Steps[v].Held, n)
 		}
+	}
+	for _, v := range p.Problem.Network.Cached {
+		p.Steps[v].Cached = true
 	}
 	for n, share := range p.Assignment.Shares {
 		for _, f := range share.Fetch {

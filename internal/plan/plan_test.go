@@ -317,6 +317,46 @@ func TestWhatIsRunForAPart(t *testing.T) {
 	require.Empty(t, cold(makePlan(t, p.prepare("app"), "single", node)), "the names do not depend on what else is built")
 }
 
+// What a cache in the registry holds is fetched where that is sooner.
+func TestWhatTheRegistryHolds(t *testing.T) {
+	p := newProject(t, shop)
+	b := p.prepare("app", "web")
+	var list []Measurement
+	var results []digest.Digest
+	for _, v := range b.Graph.Vertices {
+		took := 10 * time.Second
+		if strings.Contains(v.Step, "COPY") {
+			took = time.Millisecond
+		}
+		list = append(list, Measurement{Node: "tcp://a:1", Vertex: v.Digest, Took: took})
+		if v.Kind.IsStep() && !strings.Contains(v.Step, "make web") {
+			results = append(results, v.Digest)
+		}
+	}
+	b.Record(p.history, list, nil, nil, time.Unix(1_700_000_000, 0))
+	cached := map[digest.Digest]bool{}
+	for _, d := range b.Held(results) {
+		cached[d] = true
+	}
+	plan := makePlan(t, p.prepare("app", "web").WithCache(cached), "affinity", holding("a", nil))
+	for _, j := range plan.Jobs {
+		require.Equal(t, []int{int(partition.Registry)}, j.FetchedFrom)
+	}
+	require.Zero(t, plan.Jobs[0].First)
+	require.Equal(t, 3, plan.Jobs[1].First)
+	require.Equal(t, WhyDear, plan.Jobs[1].Why, "COPY web is there, too, but takes no time")
+	require.Less(t, plan.Makespan, 30*time.Second)
+	for _, s := range plan.Steps {
+		require.Equal(t, s.Work && !strings.Contains(s.Name, "make web"), s.Cached, s.Name)
+	}
+
+	// An edited file makes the results others.
+	p.write("app/main.c", "another")
+	plan = makePlan(t, p.prepare("app", "web").WithCache(cached), "affinity", holding("a", nil))
+	require.Equal(t, 3, plan.Jobs[0].First)
+	require.Equal(t, []int{int(partition.Registry)}, plan.Jobs[0].FetchedFrom)
+}
+
 func TestWhyWithoutMemory(t *testing.T) {
 	p := newProject(t, shop)
 	b := p.prepare("docs")

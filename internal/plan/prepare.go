@@ -41,6 +41,7 @@ type Build struct {
 
 	history *cost.Store
 	exports []export // by job
+	cached  map[digest.Digest]bool
 }
 
 // Job is a target with the units that are built and exported as one.

@@ -122,6 +122,9 @@ func (b *Build) problem(nodes []Node) (partition.Problem, error) {
 		if !b.Graph.Vertices[i].IgnoreCache {
 			results[n.result] = append(results[n.result], partition.VertexID(i))
 		}
+		if sendable[i] && b.cached[n.result] {
+			p.Network.Cached = append(p.Network.Cached, partition.VertexID(i))
+		}
 	}
 	for _, n := range nodes {
 		pn := partition.Node{Name: n.Name, Speed: n.Speed, Slots: n.Slots, Platforms: n.offers(needs)}

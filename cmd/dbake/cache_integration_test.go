@@ -1,0 +1,69 @@
+//go:build integration
+
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/dbake/dbake/runtime/registry"
+)
+
+const slowSteps = `
+group "default" {
+  targets = ["one", "two"]
+}
+target "one" {
+  dockerfile-inline = "FROM busybox:1 AS deps\nRUN sleep 3 && echo deps >/deps\nFROM deps\nRUN sleep 3 && echo one >/one"
+}
+target "two" {
+  dockerfile-inline = "FROM busybox:1 AS deps\nRUN sleep 3 && echo deps >/deps\nFROM deps\nRUN sleep 3 && echo two >/two"
+}
+`
+
+// TestPlansKnowWhatTheRegistryHolds builds with a cache registry, and plans for nodes
+// that hold nothing.
+func TestPlansKnowWhatTheRegistryHolds(t *testing.T) {
+	w := newWorld(t, 2)
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "docker-bake.hcl"), []byte(slowSteps), 0o644))
+	cache := "--cache-registry=" + w.registry + "/cache"
+	r := w.build(dir, 2, cache)
+	require.Zero(t, r.status, r.stderr)
+	w.renew(2)
+	plan := func(args ...string) string {
+		r := w.run(dir, append(append([]string{"plan"}, w.on(2)...), args...)...)
+		require.Zero(t, r.status, r.stderr)
+		require.NotContains(t, r.stderr, "WARNING")
+		return r.stdout
+	}
+	const fetched = `(?m)^.* one .* all fetched from the registry$`
+	require.Regexp(t, fetched, plan(cache))
+	require.Regexp(t, `"in_registry": true`, plan(cache, "--format", "json"))
+	require.NotContains(t, plan(cache, "--offline"), "registry", "nobody is asked")
+	require.NotContains(t, plan(), "registry", "the nodes will not read it")
+
+	// The run does what the plan says.
+	r = w.build(dir, 2, cache)
+	require.Zero(t, r.status, r.stderr)
+	require.Zero(t, runSteps(t, w.addrs, "RUN"))
+
+	// A cache that somebody else has replaced is another one.
+	w.renew(2)
+	c := registry.New(registry.Options{})
+	defer c.Close()
+	tags, err := c.Tags(t.Context(), w.registry+"/cache")
+	require.NoError(t, err)
+	require.NotEmpty(t, tags)
+	busybox := w.registry + "/library/busybox:1"
+	manifest, desc, err := c.Manifest(t.Context(), busybox)
+	require.NoError(t, err)
+	for _, tag := range tags {
+		require.NoError(t, c.Copy(t.Context(), busybox, w.registry+"/cache", desc))
+		require.NoError(t, c.Push(t.Context(), w.registry+"/cache:"+tag, desc, manifest))
+	}
+	require.NotContains(t, plan(cache), "the registry")
+}
