@@ -221,8 +221,8 @@ target "a" {
   }
 }
 target "b" {
-  tags       = ["foo:latest"]
-  cache-to   = ["type=registry,ref=r"]
+  tags       = ["docker.io/library/foo:latest"]
+  cache-to   = ["type=registry,ref=docker.io/library/r"]
   depends_on = [nope]
 }
 group "default" {
@@ -248,11 +248,15 @@ group "default" {
 		`docker-bake.hcl:6,3-12: Unknown attribute; A target has no attribute "dockerfil". Did you mean "dockerfile"?`,
 		`docker-bake.hcl:9,16-22: Unknown target in depends_on; There is no target "zz".`,
 		`docker-bake.hcl:10,3-7: Unknown block; "args" is an attribute of a target: write it with an equals sign.`,
-		`docker-bake.hcl:15,16-30: Tag built twice; Targets "a" and "b" both build foo:latest: one overwrites the other.`,
-		`docker-bake.hcl:16,16-39: Cache exported twice; Targets "a" and "b" both export to registry,ref=r: one overwrites the other.`,
+		`docker-bake.hcl:15,16-48: Tag built twice; Targets "a" and "b" both build docker.io/library/foo:latest: one overwrites the other.`,
+		`docker-bake.hcl:16,16-57: Cache exported twice; Targets "a" and "b" both export to registry,ref=docker.io/library/r:latest: one overwrites the other.`,
 		`docker-bake.hcl:17,16-17: Ignored depends_on; Unsuitable value type: Unsuitable value: value must be known`,
 		`docker-bake.hcl:17,17-21: Ignored depends_on; Unknown variable: There is no variable named "nope".`,
 	}, warnings)
+
+	listed, err := compiler.List(context.Background(), o, "targets", &bytes.Buffer{})
+	require.NoError(t, err)
+	require.Len(t, listed, 8, "all but those of targets that are built together")
 }
 
 func TestList(t *testing.T) {
@@ -305,10 +309,13 @@ target "lib" {}
 `,
 	} {
 		var b strings.Builder
-		require.NoError(t, compiler.List(context.Background(), o, spec, &b))
+		warnings, err := compiler.List(context.Background(), o, spec, &b)
+		require.NoError(t, err)
+		require.Empty(t, warnings)
 		require.Equal(t, want, b.String(), spec)
 	}
-	require.EqualError(t, compiler.List(context.Background(), o, "nope", &bytes.Buffer{}), `invalid list type "nope"`)
+	_, err := compiler.List(context.Background(), o, "nope", &bytes.Buffer{})
+	require.EqualError(t, err, `invalid list type "nope"`)
 }
 
 // fakeRemote serves one definition and records what it was asked for.

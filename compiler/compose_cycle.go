@@ -9,13 +9,13 @@ import (
 	"github.com/dbake/dbake/compiler/ir"
 )
 
-// An anchor whose value merges an alias of itself has no finite value. The parser
-// beneath compose-go follows it until the stack is full, which nothing can recover
-// from; so such files are refused before it sees them. In a file without merge keys
-// compose-go notices, and says it better.
+// A mapping that merges itself has no finite value. compose-go notices a mapping
+// that contains itself by the path that leads to it; merging makes no path, and so
+// it merges on until it has counted too many nodes, which takes a minute. Such files
+// are refused before, in its words.
 
-// checkAnchors returns an error for the first anchor that contains itself in the
-// files, and those they name, that have merge keys.
+// checkAnchors returns an error for the first mapping that merges itself, in the
+// files and those they name.
 func checkAnchors(files []sourceFile, base string, env map[string]string) error {
 	worth := false
 	for _, f := range files {
@@ -37,7 +37,7 @@ func (p *composePlaces) checkAnchors(docs []*composeDoc, seen map[*composeDoc]bo
 		}
 		seen[doc] = true
 		if bytes.Contains(doc.data, []byte("<<")) {
-			if node := selfContaining(doc.root, map[*yaml.Node]visit{}); node != nil {
+			if node := selfMerging(doc.root, map[*yaml.Node]visit{}); node != nil {
 				return &anchorError{doc: doc, node: node}
 			}
 		}
@@ -58,17 +58,17 @@ func (p *composePlaces) checkAnchors(docs []*composeDoc, seen map[*composeDoc]bo
 	return nil
 }
 
-// anchorError is an anchor that contains itself.
+// anchorError is a mapping that merges itself.
 type anchorError struct {
 	doc  *composeDoc
 	node *yaml.Node
 }
 
 func (e *anchorError) Error() string {
-	return fmt.Sprintf("failed to parse %s: yaml: line %d: anchor '%s' value contains itself", e.doc.file, e.node.Line, e.node.Anchor)
+	return fmt.Sprintf("failed to parse %s: yaml: construct errors:\n  line %d: compose file exceeds maximum node visit limit (100000)", e.doc.file, e.doc.root.Line)
 }
 
-// visit tells how far a node has been searched.
+// visit tells how far a mapping has been followed.
 type visit int
 
 const (
@@ -76,22 +76,36 @@ const (
 	visited
 )
 
-// selfContaining returns the first node below one that contains an alias of
-// itself.
-func selfContaining(node *yaml.Node, state map[*yaml.Node]visit) *yaml.Node {
-	switch state[node] {
-	case visiting:
-		return node
-	case visited:
+// selfMerging returns the first mapping below node that merges itself.
+func selfMerging(node *yaml.Node, state map[*yaml.Node]visit) *yaml.Node {
+	if found := followMerges(node, state); found != nil {
+		return found
+	}
+	for _, child := range node.Content {
+		if found := selfMerging(child, state); found != nil {
+			return found
+		}
+	}
+	return nil
+}
+
+// followMerges returns a mapping that merges itself among those that node merges.
+// A list of mappings to merge is not followed: its items have paths.
+func followMerges(node *yaml.Node, state map[*yaml.Node]visit) *yaml.Node {
+	switch {
+	case node.Kind == yaml.AliasNode:
+		return followMerges(node.Alias, state)
+	case node.Kind != yaml.MappingNode || state[node] == visited:
 		return nil
+	case state[node] == visiting:
+		return node
 	}
 	state[node] = visiting
-	children := node.Content
-	if node.Kind == yaml.AliasNode {
-		children = []*yaml.Node{node.Alias}
-	}
-	for _, child := range children {
-		if found := selfContaining(child, state); found != nil {
+	for i := 0; i+1 < len(node.Content); i += 2 {
+		if node.Content[i].Value != "<<" {
+			continue
+		}
+		if found := followMerges(node.Content[i+1], state); found != nil {
 			return found
 		}
 	}

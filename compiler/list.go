@@ -11,6 +11,8 @@ import (
 	"text/tabwriter"
 
 	"github.com/tonistiigi/go-csvvalue"
+
+	"github.com/dbake/dbake/compiler/ir"
 )
 
 // listing is what --list asks for.
@@ -53,27 +55,31 @@ func parseListing(spec string) (listing, error) {
 }
 
 // List writes the targets and groups, or the variables, of a definition. The
-// spec is a kind, "targets" or "variables", or type=KIND,format=table|json.
-func List(ctx context.Context, o Options, spec string, w io.Writer) error {
+// spec is a kind, "targets" or "variables", or type=KIND,format=table|json. It
+// returns what a strict reading objects to, if one is asked for.
+func List(ctx context.Context, o Options, spec string, w io.Writer) (warnings []*ir.SourceError, err error) {
 	if _, err := o.overrides(); err != nil {
-		return err
+		return nil, err
 	}
 	def, err := o.load(ctx, parseRequest(o.Targets))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	l, err := parseListing(spec)
 	if err != nil {
-		return err
+		return nil, err
+	}
+	if o.Strict {
+		warnings = def.warnings(&ir.Project{}) // nothing is selected
 	}
 	if l.kind == "variables" {
 		var list []shownVariable // null in JSON, for a definition that cannot have any
 		if len(def.files.hcl) > 0 {
 			list = def.evaluator.shownVariables()
 		}
-		return l.variables(w, list)
+		return warnings, l.variables(w, list)
 	}
-	return l.targets(w, def.config.shownTargets())
+	return warnings, l.targets(w, def.config.shownTargets())
 }
 
 // listedTarget is a target or group as it is listed.

@@ -4,8 +4,8 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
-	"strings"
 
+	"github.com/distribution/reference"
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 
@@ -194,7 +194,11 @@ func (w *warner) sharedExports(p *ir.Project) {
 			}
 			place := c.Type
 			for _, a := range attrs {
-				if v := c.Attrs[a]; v != "" {
+				v := c.Attrs[a]
+				if a == "ref" {
+					v = imageName(v)
+				}
+				if v != "" {
 					place += "," + a + "=" + v
 				}
 			}
@@ -209,7 +213,7 @@ func (w *warner) sharedExports(p *ir.Project) {
 			continue // exports nothing
 		}
 		for _, tag := range t.Tags {
-			image := withTag(tag)
+			image := imageName(tag)
 			if other, ok := images[image]; ok && other != t.Name {
 				w.warn(t.Origin("tags"), "Tag built twice",
 					fmt.Sprintf("Targets %q and %q both build %s: one overwrites the other.", other, t.Name, tag))
@@ -220,19 +224,14 @@ func (w *warner) sharedExports(p *ir.Project) {
 	}
 }
 
-// withTag returns an image reference with the tag it means.
-func withTag(ref string) string {
-	if _, name, ok := cutLast(ref, "/"); strings.ContainsAny(name, ":@") || !ok && strings.ContainsAny(ref, ":@") {
+// imageName returns an image reference in full, as "docker.io/library/a:latest" for
+// "a", so that two spellings of one image are seen to be the same.
+func imageName(ref string) string {
+	named, err := reference.ParseNormalizedNamed(ref)
+	if err != nil {
 		return ref
 	}
-	return ref + ":latest"
-}
-
-func cutLast(s, sep string) (before, after string, ok bool) {
-	if i := strings.LastIndex(s, sep); i >= 0 {
-		return s[:i], s[i+len(sep):], true
-	}
-	return s, "", false
+	return reference.TagNameOnly(named).String()
 }
 
 // suggest returns a sentence that names the most similar of the known names, ""

@@ -188,6 +188,13 @@ func (r *recorder) solveFrontend(ctx context.Context, req gateway.SolveRequest) 
 	if err != nil {
 		return nil, err
 	}
+	// Nodes would look the image up at different times.
+	pinned, _, err := r.image(ctx, image, r.platform)
+	if err != nil {
+		return nil, metadataError(image, err)
+	}
+	req.FrontendOpt = maps.Clone(req.FrontendOpt)
+	req.FrontendOpt["source"] = pinned
 	req.Evaluate = false
 	return node.Solve(ctx, req)
 }

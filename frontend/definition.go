@@ -227,7 +227,7 @@ func pinReference(ref string, resolve func(reference.Named) (string, error)) (st
 
 // facts are what a definition needs from outside.
 type facts struct {
-	locals, stores, secrets, agents, entitlements map[string]bool
+	locals, stores, secrets, agents, entitlements, devices map[string]bool
 }
 
 func newFacts() *facts {
@@ -237,6 +237,7 @@ func newFacts() *facts {
 		secrets:      map[string]bool{},
 		agents:       map[string]bool{},
 		entitlements: map[string]bool{},
+		devices:      map[string]bool{},
 	}
 }
 
@@ -310,8 +311,11 @@ func (f *facts) exec(e *pb.ExecOp) {
 	if e.Security == pb.SecurityMode_INSECURE {
 		f.entitlements[string(entitlements.EntitlementSecurityInsecure)] = true
 	}
-	if slices.ContainsFunc(e.CdiDevices, func(d *pb.CDIDevice) bool { return !d.Optional }) {
-		f.entitlements[string(entitlements.EntitlementDevice)] = true
+	for _, d := range e.CdiDevices {
+		if !d.Optional {
+			f.entitlements[string(entitlements.EntitlementDevice)] = true
+			f.devices[d.Name] = true
+		}
 	}
 }
 
@@ -353,6 +357,7 @@ func (c *compilation) needs(unit *Unit, in *inputs) error {
 	keep(unit.Secrets, f.secrets)
 	keep(unit.SSH, f.agents)
 	unit.Entitlements = ir.SortedKeys(f.entitlements)
+	unit.Devices = ir.SortedKeys(f.devices)
 	return nil
 }
 

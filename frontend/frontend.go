@@ -114,6 +114,8 @@ type Unit struct {
 	// Entitlements are those that the ops need, sorted: "network.host",
 	// "security.insecure", "device".
 	Entitlements []string
+	// Devices are the names of the CDI devices that the ops need, sorted.
+	Devices []string
 	// Images are the image references that the frontend asked about, sorted;
 	// Assumed those among them whose config is a guess.
 	Images  []string

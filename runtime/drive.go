@@ -432,7 +432,7 @@ func (r *run) writeOutputs(p *partitionRun, u sched.UnitID, outs []output, m *ex
 			observe = r.observeExport(p.node, fmt.Sprintf("%s%s%d", job.Name, furtherOutput, i+1))
 		}
 		one := req
-		one.entry = &out.entry
+		one.entry = out.within(p.ctx)
 		if i > 0 {
 			one.cacheTo = nil // written once
 		}
@@ -444,7 +444,7 @@ func (r *run) writeOutputs(p *partitionRun, u sched.UnitID, outs []output, m *ex
 			if out.discard != nil {
 				err = errors.Join(err, out.discard())
 			}
-			return fmt.Errorf("target %s: write output of type %s: %w", job.Target.Name, out.entry.Type, err)
+			return fmt.Errorf("write output of type %s: %w", out.entry.Type, err)
 		}
 		m.images = append(m.images, out.images(resp)...)
 		for k, v := range Metadata(resp) {
@@ -467,7 +467,7 @@ func (r *run) exportRequest(job plan.Job) (exportRequest, error) {
 	var req exportRequest
 	for i, u := range job.Units {
 		if i == 0 {
-			req.frontend = u.FrontendAttrs
+			req.frontend = frontendAttrs(job.Units)
 			req.index = u.MultiPlatform
 		}
 		img, err := r.image(u)

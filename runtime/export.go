@@ -31,6 +31,8 @@ type Image struct {
 // output is one planned export of a target, in BuildKit's terms.
 type output struct {
 	entry bkclient.ExportEntry
+	// load, when it is set, takes the archive in place of a file.
+	load func(context.Context) (io.WriteCloser, error)
 	// commit makes a written file visible under its name; discard removes what
 	// was written. Both are nil when the export leaves no file.
 	commit, discard func() error
@@ -131,7 +133,7 @@ func archive(out output, o ir.Output, dest string, stdout io.Writer, load func(c
 		out.entry.Output = func(map[string]string) (io.WriteCloser, error) { return keepOpen{stdout}, nil }
 		return out, nil
 	case dest == "" && load != nil && (o.Type == bkclient.ExporterDocker || o.Type == bkclient.ExporterOCI):
-		out.entry.Output = func(map[string]string) (io.WriteCloser, error) { return load(context.Background()) }
+		out.load = load
 		return out, nil
 	case dest == "":
 		return output{}, fmt.Errorf("dest file is required for %s exporter", o.Type)
@@ -172,6 +174,16 @@ func archive(out output, o ir.Output, dest string, stdout io.Writer, load func(c
 		return nil
 	}
 	return out, nil
+}
+
+// within returns the export as a client takes it. What it writes into ends with
+// ctx.
+func (o output) within(ctx context.Context) *bkclient.ExportEntry {
+	entry := o.entry
+	if o.load != nil {
+		entry.Output = func(map[string]string) (io.WriteCloser, error) { return o.load(ctx) }
+	}
+	return &entry
 }
 
 // keepOpen is a writer whose Close leaves the stream open.

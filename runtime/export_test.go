@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dbake/dbake/compiler/ir"
+	"github.com/dbake/dbake/frontend"
 )
 
 func TestOutputs(t *testing.T) {
@@ -88,7 +90,7 @@ func TestOutputs(t *testing.T) {
 			require.Equal(t, tt.typ, out.entry.Type)
 			require.Equal(t, tt.attrs, out.entry.Attrs)
 			require.Equal(t, tt.pushed, out.pushed)
-			require.Equal(t, tt.file, out.entry.Output != nil)
+			require.Equal(t, tt.file, out.within(t.Context()).Output != nil)
 			want := ""
 			if tt.dir != "" {
 				want = filepath.Join(dir, tt.dir)
@@ -168,4 +170,36 @@ func TestMetadata(t *testing.T) {
 		"empty":                     encoded(`{}`),
 		"number":                    "1234",
 	}))
+}
+
+// An engine that does not answer is waited for as long as the export lasts.
+func TestLoadEndsWithExport(t *testing.T) {
+	ctx, cancel := context.WithCancelCause(t.Context())
+	load := func(ctx context.Context) (io.WriteCloser, error) {
+		<-ctx.Done()
+		return nil, context.Cause(ctx)
+	}
+	outs, err := outputs(&ir.Target{Name: "app", Outputs: []ir.Output{{Type: "docker"}}}, "/", io.Discard, load)
+	require.NoError(t, err)
+	why := errors.New("interrupted")
+	cancel(why)
+	_, err = outs[0].within(ctx).Output(nil)
+	require.Equal(t, why, err)
+}
+
+// An export of several platforms is asked for all of them.
+func TestFrontendAttrs(t *testing.T) {
+	unit := func(attrs ...string) *frontend.Unit {
+		u := &frontend.Unit{FrontendAttrs: map[string]string{"label:a": "b"}}
+		for i := 0; i < len(attrs); i += 2 {
+			u.FrontendAttrs[attrs[i]] = attrs[i+1]
+		}
+		return u
+	}
+	require.Equal(t, map[string]string{"label:a": "b"}, frontendAttrs([]*frontend.Unit{unit()}))
+	one := unit("platform", "linux/amd64")
+	require.Equal(t, one.FrontendAttrs, frontendAttrs([]*frontend.Unit{one}))
+	require.Equal(t, map[string]string{"label:a": "b", "platform": "linux/amd64,linux/arm/v7"},
+		frontendAttrs([]*frontend.Unit{one, unit("platform", "linux/arm/v7")}))
+	require.Equal(t, "linux/amd64", one.FrontendAttrs["platform"])
 }

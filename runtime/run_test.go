@@ -541,7 +541,7 @@ func TestExportFails(t *testing.T) {
 			f := newFleet(t, b)
 			f.nodes[0].exportFails[name] = []error{errors.New("denied")}
 			res, _, err := f.run(t.Context(), b)
-			require.ErrorContains(t, err, "target a: write output of type image: denied")
+			require.EqualError(t, err, "target a: failed on node n1: write output of type image: denied")
 			want := all(Done, names...)
 			want["a"] = Failed
 			require.Equal(t, want, states(res))

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/containerd/platforms"
 	bkclient "github.com/moby/buildkit/client"
@@ -19,6 +20,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/dbake/dbake/compiler/ir"
+	"github.com/dbake/dbake/frontend"
 )
 
 // imageConfigKey is the metadata key of an image's config.
@@ -119,6 +121,21 @@ type exportRequest struct {
 	entry    *bkclient.ExportEntry // nil exports cache only
 	cacheTo  []bkclient.CacheOptionsEntry
 	frontend map[string]string // attestations and SOURCE_DATE_EPOCH, as a frontend would have received them
+}
+
+// frontendAttrs are the options of units that are exported as one: those of any of
+// them, for all platforms.
+func frontendAttrs(units []*frontend.Unit) map[string]string {
+	attrs := maps.Clone(units[0].FrontendAttrs)
+	if attrs["platform"] == "" {
+		return attrs
+	}
+	var names []string
+	for _, u := range units {
+		names = append(names, u.FrontendAttrs["platform"])
+	}
+	attrs["platform"] = strings.Join(names, ",")
+	return attrs
 }
 
 // export implements daemon.

@@ -207,16 +207,23 @@ func (c *buildCmd) build(ctx context.Context, a *app, mode progressui.DisplayMod
 
 // admit checks that nothing is asked for that cannot be done or was not granted.
 func (a *app) admit(ctx context.Context, p *ir.Project, f *definitionFlags, mode progressui.DisplayMode) error {
-	if err := refusePolicies(p); err != nil {
+	if err := a.refusePolicies(p); err != nil {
 		return err
 	}
 	return a.authorize(ctx, p, f, mode == progressui.RawJSONMode)
 }
 
-// refusePolicies refuses what targets ask of source policies, and --policy, which
-// is a value of all targets. A policy beside a Dockerfile is found, and refused,
+// envSourcePolicy names a file with a policy that BuildKit applies to sources.
+const envSourcePolicy = "EXPERIMENTAL_BUILDKIT_SOURCE_POLICY"
+
+// refusePolicies refuses what the environment and targets ask of source policies,
+// and --policy, which is a value of all targets: a build that went past a policy
+// would be worse than none. A policy beside a Dockerfile is found, and refused,
 // where the Dockerfile is compiled.
-func refusePolicies(p *ir.Project) error {
+func (a *app) refusePolicies(p *ir.Project) error {
+	if file := a.env[envSourcePolicy]; file != "" {
+		return fmt.Errorf("the source policy %s cannot be enforced: dbake does not apply $%s; build with docker buildx, or without it", file, envSourcePolicy)
+	}
 	for _, t := range p.Targets {
 		asks := false
 		for _, policy := range t.Policy {
@@ -278,7 +285,9 @@ func (c *buildCmd) describe(ctx context.Context, a *app) (err error) {
 	standby := &standby{app: a, flags: &c.nodeFlags, nodes: nodes}
 	defer func() { err = errors.Join(err, standby.close()) }()
 	if c.List != "" {
-		return compiler.List(ctx, a.compilerOptions(&c.definitionFlags, nodes.environment(a.env), standby), c.List, a.stdout)
+		warnings, err := compiler.List(ctx, a.compilerOptions(&c.definitionFlags, nodes.environment(a.env), standby), c.List, a.stdout)
+		a.warn(warnings)
+		return err
 	}
 	project, err := a.compile(ctx, &c.definitionFlags, nodes.environment(a.env), standby)
 	if err != nil {

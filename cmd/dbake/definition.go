@@ -33,8 +33,13 @@ func (a *app) compile(ctx context.Context, f *definitionFlags, env map[string]st
 	if err != nil {
 		return nil, err
 	}
-	for _, w := range p.Warnings {
+	a.warn(p.Warnings)
+	return p, nil
+}
+
+// warn shows what --strict has to say.
+func (a *app) warn(warnings []*ir.SourceError) {
+	for _, w := range warnings {
 		fmt.Fprintf(a.stderr, "WARNING: %s\n", w)
 	}
-	return p, nil
 }

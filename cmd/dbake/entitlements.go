@@ -731,6 +731,39 @@ func answer(ctx context.Context, r io.Reader) bool {
 	}
 }
 
+// foreignDevices returns the devices that steps of a unit need and that its target
+// does not declare, as entitlements: nodes are told of the declarations of all
+// targets at once. Only full names can be told apart here; what a class means,
+// or a kind of device without a name, is known to the node alone.
+func foreignDevices(u *frontend.Unit) []string {
+	var list []string
+	for _, device := range u.Devices {
+		if !slices.ContainsFunc(u.Target.Entitlements, func(e string) bool { return mayMean(e, device) }) {
+			list = append(list, allowDevice+"="+device)
+		}
+	}
+	return list
+}
+
+// mayMean reports whether an entitlement may be for the device of that name.
+func mayMean(entitlement, device string) bool {
+	key, value, _ := strings.Cut(entitlement, "=")
+	if key != allowDevice {
+		return false
+	}
+	name, err := deviceName(value)
+	if err != nil || name == "" || strings.Contains(value, ",") { // an alias may stand for any name
+		return true
+	}
+	kind, id, _ := strings.Cut(name, "=")
+	wantKind, wantID, _ := strings.Cut(device, "=")
+	if !strings.Contains(kind, "/") || !strings.Contains(wantKind, "/") {
+		return true
+	}
+	open := func(id string) bool { return id == "" || id == "*" }
+	return kind == wantKind && (id == wantID || open(id) || open(wantID))
+}
+
 // entitled returns the entitlements that the nodes are to grant: those that the
 // steps of a unit need and its target declares. The project is authorized, so
 // what is declared is granted. What a step needs beyond that is an error.
@@ -749,6 +782,8 @@ func entitled(units []*frontend.Unit) ([]string, error) {
 			}
 			if len(list) == before {
 				lacks = append(lacks, need)
+			} else if need == allowDevice {
+				lacks = append(lacks, foreignDevices(u)...)
 			}
 		}
 		if len(lacks) > 0 && !seen[u.Target.Name] {

@@ -58,7 +58,7 @@ func (c *planCmd) Run(ctx contextBinding, a *app) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := refusePolicies(project); err != nil {
+	if err := a.refusePolicies(project); err != nil {
 		return err
 	}
 	if err := a.warnPrivileges(project, &c.definitionFlags); err != nil {
