@@ -157,7 +157,8 @@ type FileStage struct {
 }
 
 // FileStep is a vertex of the merged graph. Sources (images, directories) are
-// among them.
+// among them; after them come those of kind "export", which write the outputs of a
+// target, and "join", which stand for several results.
 type FileStep struct {
 	Name string `json:"name"`
 	// Operation is what the step and all below it do, whatever is in the files.

@@ -25,7 +25,7 @@ type Plan struct {
 	// Stages are the groups of steps that several jobs share, the most
 	// expensive first.
 	Stages []Stage
-	// Steps are the vertices of the graph.
+	// Steps are the vertices of the graph, then those that Problem has beyond them.
 	Steps []Step
 	// Tasks are the executions and transfers that take time, in the order of their
 	// starts.
@@ -119,7 +119,8 @@ type Step struct {
 	// Name is that of the Dockerfile frontend, "[build 2/4] RUN make".
 	Name  string
 	Stage string
-	// Kind is that of llbmerge. Work says that it is a step, not a source.
+	// Kind is that of llbmerge, or "export" for the writing of a job's outputs, or
+	// "join". Work says that it is a step of a Dockerfile, not a source or output.
 	Kind string
 	Work bool
 	// Cost is at speed 1; Source says where it came from, Samples from how many
@@ -335,7 +336,32 @@ func (p *Plan) steps(b *Build) {
 			p.Steps[v].Jobs = jobs
 		}
 	}
+	p.outputs(b)
 }
+
+// outputs adds the steps that stand for no vertex of the graph.
+func (p *Plan) outputs(b *Build) {
+	for _, v := range p.Problem.Vertices[len(p.Steps):] {
+		p.Steps = append(p.Steps, Step{Name: v.Name, Kind: kindJoin})
+	}
+	for i, t := range p.Problem.Targets {
+		step := &p.Steps[t.Root]
+		if int(t.Root) < len(b.Graph.Vertices) {
+			continue
+		}
+		step.Jobs = append(step.Jobs, i)
+		if b.exports[i].fresh.Key != "" {
+			c := b.exportCost(i, p.Nodes)
+			step.Kind, step.Cost, step.Source, step.Samples, step.Spread = kindExport, c.Duration, c.Source, c.Samples, c.Spread
+		}
+	}
+}
+
+// The kinds of steps that llbmerge does not know.
+const (
+	kindExport = "export" // the writing of a job's outputs
+	kindJoin   = "join"   // of several results to that of a job
+)
 
 // fetches returns what n takes from others, by vertex.
 func (p *Plan) fetches(n int) map[partition.VertexID]int {

@@ -73,6 +73,10 @@ func TestOutputsAndImagesAreLearned(t *testing.T) {
 	require.Equal(t, 11*time.Second, plan.Jobs[0].Done)
 	require.Equal(t, plan.Jobs[0].Done, plan.Makespan)
 	require.NotEqual(t, before.Makespan, plan.Makespan)
+	last := plan.Tasks[plan.Critical[len(plan.Critical)-1]]
+	require.Equal(t, "export app", plan.Steps[last.Step].Name)
+	require.Equal(t, cost.Measured, plan.Steps[last.Step].Source)
+	require.Equal(t, plan.Makespan, last.End)
 
 	// What is held has to be written all the same, but that is another thing.
 	require.Equal(t, cost.Prior, b.exports[0].againCost.Source)
