@@ -52,8 +52,8 @@ type Options struct {
 	// Exclude names targets, groups or patterns, each item one or several separated
 	// by commas, that are not to be built, unless another target reads them.
 	Exclude []string
-	// WithDeps treats the targets that the requested ones link to or depend on as
-	// if they were requested too.
+	// WithDeps treats the targets that the requested ones link to or depend on, in
+	// bake files or as services of compose files, as if they were requested too.
 	WithDeps bool
 	// Strict fills Project.Warnings.
 	Strict bool

@@ -157,6 +157,27 @@ type composeProject struct {
 	*types.Project
 	// profiles are those of each service that has any.
 	profiles map[string][]string
+	// dependsOn are the services that each one is started after.
+	dependsOn map[string][]string
+}
+
+// builtWith returns the targets of the services that one depends on, directly or
+// through services that have nothing to build.
+func (p composeProject) builtWith(name string) []string {
+	var targets []string
+	seen := map[string]struct{}{name: {}}
+	for queue := p.dependsOn[name]; len(queue) > 0; queue = queue[1:] {
+		if _, ok := seen[queue[0]]; ok {
+			continue
+		}
+		seen[queue[0]] = struct{}{}
+		if service, ok := p.Services[queue[0]]; ok && service.Build != nil {
+			targets = append(targets, composeTargetName(queue[0]))
+		} else {
+			queue = append(queue, p.dependsOn[queue[0]]...)
+		}
+	}
+	return targets
 }
 
 // load merges files into one project in which every profile is enabled.
@@ -201,7 +222,7 @@ func (o composeOptions) load(ctx context.Context, files []types.ConfigFile, env 
 		return composeProject{}, err
 	}
 
-	profiles := modelProfiles(model)
+	profiles, dependsOn := modelProfiles(model), modelDependencies(model)
 	model = buildModel(model)
 	if len(model) == 0 {
 		return composeProject{}, errors.New("empty compose file")
@@ -224,7 +245,7 @@ func (o composeOptions) load(ctx context.Context, files []types.ConfigFile, env 
 			return err
 		})
 	}
-	return composeProject{built, profiles}, nil
+	return composeProject{built, profiles, dependsOn}, nil
 }
 
 // substitute replaces the variables of a string, and warns of those that are not
@@ -251,6 +272,19 @@ func modelProfiles(model map[string]any) map[string][]string {
 		list, _ := s["profiles"].([]any)
 		for _, p := range list {
 			out[name] = append(out[name], fmt.Sprint(p))
+		}
+	}
+	return out
+}
+
+// modelDependencies returns what the services of a model depend on.
+func modelDependencies(model map[string]any) map[string][]string {
+	out := map[string][]string{}
+	services, _ := model["services"].(map[string]any)
+	for name, service := range services {
+		s, _ := service.(map[string]any)
+		if on, ok := s["depends_on"].(map[string]any); ok {
+			out[name] = slices.Sorted(maps.Keys(on))
 		}
 	}
 	return out
@@ -397,6 +431,7 @@ func composeTargets(ctx context.Context, project composeProject, files []sourceF
 			return nil, nil, &composeError{path: []string{"services", name, "build"}, err: err}
 		}
 		d.origins = places.origins(service, d)
+		d.builtWith = project.builtWith(name)
 		if len(files) > 0 {
 			d.base = composeBase(files[0].Name, d)
 		}

@@ -54,8 +54,8 @@ func (r *resolver) selectTargets(names []string, excluded map[string]struct{}, d
 	return s, nil
 }
 
-// dependencies returns the targets that t reads or is ordered after. Names in
-// depends_on that no target has order nothing.
+// dependencies returns the targets that t reads, is ordered after, or, as a compose
+// service, is started after. Names in depends_on that no target has mean nothing.
 func (r *resolver) dependencies(t *definition) []string {
 	var names []string
 	for _, key := range ir.SortedKeys(t.contexts) {
@@ -63,7 +63,7 @@ func (r *resolver) dependencies(t *definition) []string {
 			names = append(names, name)
 		}
 	}
-	for _, name := range t.dependsOn {
+	for _, name := range slices.Concat(t.dependsOn, t.builtWith) {
 		if _, ok := r.config.byName[name]; ok {
 			names = append(names, name)
 		}

@@ -52,6 +52,7 @@ type definition struct {
 	extraHosts       map[string]*string // as args
 	policy           []ir.Policy
 	dependsOn        []string // extension of dbake
+	builtWith        []string // by depends_on of compose, which orders nothing
 
 	// Set on resolved targets only.
 	linked        bool    // built for those that read it
@@ -105,6 +106,7 @@ func (t *definition) merge(d *definition) {
 	t.entitlements = append(t.entitlements, d.entitlements...)
 	t.policy = append(t.policy, d.policy...)
 	t.dependsOn = append(t.dependsOn, d.dependsOn...)
+	t.builtWith = append(t.builtWith, d.builtWith...)
 
 	t.attest = dedupeAttests(append(slices.Clip(t.attest), d.attest...))
 	t.secrets = dedupeSecrets(append(slices.Clip(t.secrets), d.secrets...))

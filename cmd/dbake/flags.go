@@ -21,7 +21,7 @@ type definitionFlags struct {
 
 	Strict   bool     `help:"Report what bake accepts in silence: unknown attributes and blocks, unused variables, cache refs and tags written twice."`
 	Exclude  []string `placeholder:"NAME" help:"Leave these targets out."`
-	WithDeps bool     `help:"Build also what the targets depend on by depends_on of compose."`
+	WithDeps bool     `help:"Build also what the targets read or depend on, by depends_on of compose files too."`
 	Profile  []string `placeholder:"NAME" help:"Of compose services that have profiles, take only those of these profiles. Repeatable."`
 }
 
