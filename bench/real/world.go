@@ -132,7 +132,7 @@ func (w *world) build(ctx context.Context, dir string, env map[string]string, st
 		return nil, nil, err
 	}
 	request := &runtime.Build{
-		Graph: b.Graph, Jobs: b.Jobs, Dir: dir, Stdout: io.Discard,
+		Graph: b.Graph, Jobs: b.Jobs, Steps: p.Exchange.Steps, Dir: dir, Stdout: io.Discard,
 		Sched:  runtime.Schedule(p, sched.Options{Steal: len(nodes) > 1, Backoff: time.Second, Ahead: 1, NoHedge: true}),
 		Inputs: runtime.Inputs{Dirs: b.Locals(), Env: env, SharedKey: dir},
 	}
