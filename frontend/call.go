@@ -197,5 +197,5 @@ func (c *Called) printLint(w io.Writer) error {
 	}
 	var text strings.Builder
 	results.PrintErrorTo(&text, named)
-	return errors.New(strings.TrimRight(text.String(), "\n"))
+	return errors.New(text.String())
 }

@@ -56,7 +56,7 @@ func TestCallLint(t *testing.T) {
 	c, text, err = call(t, &ir.Target{Context: "broken", Call: "check"})
 	require.Equal(t, 1, c.StatusCode)
 	require.Empty(t, text)
-	require.EqualError(t, err, "dockerfile parse error on line 2: unknown instruction: RUM (did you mean RUN?)\nbroken/Dockerfile:2\n--------------------\n   1 |     FROM alpine AS a\n   2 | >>> RUM true\n   3 |     \n--------------------")
+	require.EqualError(t, err, "dockerfile parse error on line 2: unknown instruction: RUM (did you mean RUN?)\nbroken/Dockerfile:2\n--------------------\n   1 |     FROM alpine AS a\n   2 | >>> RUM true\n   3 |     \n--------------------\n")
 }
 
 func TestCallOthers(t *testing.T) {

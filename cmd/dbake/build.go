@@ -334,6 +334,7 @@ func (a *app) frontendOptions(n *nodes, infos []runtime.NodeInfo, gw frontend.Ga
 			Mirrors: n.mirrors(), CacheDir: a.cacheDir("images"), DockerConfig: a.env["DOCKER_CONFIG"],
 		}),
 		DefaultProvenance: "mode=min,inline-only=true",
+		ProxyArgs:         a.proxyArgs(),
 	}
 	if v := a.env["BUILDX_NO_DEFAULT_ATTESTATIONS"]; v != "" && v != "0" && v != "false" {
 		opts.DefaultProvenance = ""

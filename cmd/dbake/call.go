@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -176,6 +177,9 @@ func (c *buildCmd) answer(ctx context.Context, a *app, p *ir.Project, standby *s
 				resp[k] = string(v)
 			}
 			byTarget[answer.Target.Name] = runtime.Metadata(resp)
+			if json.Valid(answer.JSON()) {
+				byTarget[answer.Target.Name]["result.json"] = answer.JSON()
+			}
 		}
 		if err := a.writeMetadata(c.MetadataFile, byTarget); err != nil {
 			return err

@@ -164,10 +164,7 @@ func engineHost(env map[string]string) (string, error) {
 	if host := strings.TrimSpace(env["DOCKER_HOST"]); host != "" {
 		return host, nil
 	}
-	dir := env["DOCKER_CONFIG"]
-	if dir == "" && env["HOME"] != "" {
-		dir = filepath.Join(env["HOME"], ".docker")
-	}
+	dir := dockerDir(env)
 	if dir == "" {
 		return defaultEngine, nil
 	}

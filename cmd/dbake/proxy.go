@@ -1,0 +1,53 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// proxyArgs are the build args by which steps reach the network: the proxies that
+// the user's docker configuration names for the engine in use, or for all.
+func (a *app) proxyArgs() map[string]string {
+	dir := dockerDir(a.env)
+	if dir == "" {
+		return nil
+	}
+	type proxy struct {
+		HTTP  string `json:"httpProxy"`
+		HTTPS string `json:"httpsProxy"`
+		No    string `json:"noProxy"`
+		FTP   string `json:"ftpProxy"`
+	}
+	var config struct {
+		Proxies map[string]proxy `json:"proxies"`
+	}
+	if err := readJSON(filepath.Join(dir, "config.json"), &config); err != nil {
+		if !errors.Is(err, os.ErrNotExist) {
+			fmt.Fprintf(a.stderr, "WARNING: proxies are not known: %v\n", err)
+		}
+		return nil
+	}
+	p := config.Proxies["default"]
+	if host, err := engineHost(a.env); err == nil { // else those for all are as good a guess
+		if of, ok := config.Proxies[host]; ok {
+			p = of
+		}
+	}
+	args := map[string]string{}
+	for name, value := range map[string]string{"HTTP_PROXY": p.HTTP, "HTTPS_PROXY": p.HTTPS, "NO_PROXY": p.No, "FTP_PROXY": p.FTP} {
+		if value != "" {
+			args[name] = value
+		}
+	}
+	return args
+}
+
+// dockerDir is the directory of the docker configuration, "" when there is none.
+func dockerDir(env map[string]string) string {
+	if dir := env["DOCKER_CONFIG"]; dir != "" || env["HOME"] == "" {
+		return dir
+	}
+	return filepath.Join(env["HOME"], ".docker")
+}
