@@ -3,19 +3,21 @@ package compiler
 import (
 	"bytes"
 	"fmt"
+	"strings"
 
 	"go.yaml.in/yaml/v4"
 
 	"github.com/dbake/dbake/compiler/ir"
 )
 
-// A mapping that merges itself has no finite value. compose-go notices a mapping
-// that contains itself by the path that leads to it; merging makes no path, and so
-// it merges on until it has counted too many nodes, which takes a minute. Such files
-// are refused before, in its words.
+// A value that contains itself is endless. compose-go notices it by the path that
+// leads to it again; but a merge adds nothing to the path, and a path with a key
+// that has the merge sign in it is taken for a merge. It then goes on until it has
+// counted too many nodes, which takes a minute and all memory. Such files are
+// refused before, in its words.
 
-// checkAnchors returns an error for the first mapping that merges itself, in the
-// files and those they name.
+// checkAnchors returns an error for the first value that contains itself unnoticed,
+// in the files and those they name.
 func checkAnchors(files []sourceFile, base string, env map[string]string) error {
 	worth := false
 	for _, f := range files {
@@ -36,8 +38,9 @@ func (p *composePlaces) checkAnchors(docs []*composeDoc, seen map[*composeDoc]bo
 			continue
 		}
 		seen[doc] = true
-		if bytes.Contains(doc.data, []byte("<<")) {
-			if node := selfMerging(doc.root, map[*yaml.Node]visit{}); node != nil {
+		if bytes.Contains(doc.data, []byte(mergeKey)) {
+			s := &endlessSearch{state: map[*yaml.Node]visit{}, all: hasOddKey(doc.root)}
+			if node := s.below(doc.root); node != nil {
 				return &anchorError{doc: doc, node: node}
 			}
 		}
@@ -58,7 +61,10 @@ func (p *composePlaces) checkAnchors(docs []*composeDoc, seen map[*composeDoc]bo
 	return nil
 }
 
-// anchorError is a mapping that merges itself.
+// mergeKey is the key whose value is merged into the mapping that has it.
+const mergeKey = "<<"
+
+// anchorError is a value that contains itself.
 type anchorError struct {
 	doc  *composeDoc
 	node *yaml.Node
@@ -68,7 +74,7 @@ func (e *anchorError) Error() string {
 	return fmt.Sprintf("failed to parse %s: yaml: construct errors:\n  line %d: compose file exceeds maximum node visit limit (100000)", e.doc.file, e.doc.root.Line)
 }
 
-// visit tells how far a mapping has been followed.
+// visit tells how far a node has been followed.
 type visit int
 
 const (
@@ -76,39 +82,59 @@ const (
 	visited
 )
 
-// selfMerging returns the first mapping below node that merges itself.
-func selfMerging(node *yaml.Node, state map[*yaml.Node]visit) *yaml.Node {
-	if found := followMerges(node, state); found != nil {
+// endlessSearch looks for a node that leads back to itself through merges, or
+// through anything. A list of mappings to merge counts as anything: its items have
+// paths.
+type endlessSearch struct {
+	state map[*yaml.Node]visit
+	all   bool
+}
+
+// below returns the first such node in a tree.
+func (s *endlessSearch) below(node *yaml.Node) *yaml.Node {
+	if found := s.follow(node); found != nil {
 		return found
 	}
 	for _, child := range node.Content {
-		if found := selfMerging(child, state); found != nil {
+		if found := s.below(child); found != nil {
 			return found
 		}
 	}
 	return nil
 }
 
-// followMerges returns a mapping that merges itself among those that node merges.
-// A list of mappings to merge is not followed: its items have paths.
-func followMerges(node *yaml.Node, state map[*yaml.Node]visit) *yaml.Node {
-	switch {
-	case node.Kind == yaml.AliasNode:
-		return followMerges(node.Alias, state)
-	case node.Kind != yaml.MappingNode || state[node] == visited:
-		return nil
-	case state[node] == visiting:
-		return node
+func (s *endlessSearch) follow(node *yaml.Node) *yaml.Node {
+	if node.Kind == yaml.AliasNode {
+		node = node.Alias
 	}
-	state[node] = visiting
-	for i := 0; i+1 < len(node.Content); i += 2 {
-		if node.Content[i].Value != "<<" {
+	switch s.state[node] {
+	case visiting:
+		return node
+	case visited:
+		return nil
+	}
+	s.state[node] = visiting
+	for i, child := range node.Content {
+		merged := node.Kind == yaml.MappingNode && i%2 == 1 && node.Content[i-1].Value == mergeKey
+		if !merged && !s.all {
 			continue
 		}
-		if found := followMerges(node.Content[i+1], state); found != nil {
+		if found := s.follow(child); found != nil {
 			return found
 		}
 	}
-	state[node] = visited
+	s.state[node] = visited
 	return nil
+}
+
+// hasOddKey reports whether a mapping below node has a key with the merge sign in
+// it that does not merge.
+func hasOddKey(node *yaml.Node) bool {
+	for i, child := range node.Content {
+		key := node.Kind == yaml.MappingNode && i%2 == 0
+		if key && child.Value != mergeKey && strings.Contains(child.Value, mergeKey) || hasOddKey(child) {
+			return true
+		}
+	}
+	return false
 }
