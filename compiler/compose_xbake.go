@@ -1,6 +1,8 @@
 package compiler
 
 import (
+	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -62,6 +64,13 @@ func extendTarget(d *definition, extensions map[string]any) error {
 	}
 	var ext extension
 	if err := yaml.Unmarshal(data, &ext); err != nil {
+		var mismatch *yaml.TypeError
+		if errors.As(err, &mismatch) { // in the words of docker buildx
+			for i, text := range mismatch.Errors {
+				text = strings.ReplaceAll(text, fmt.Sprintf("into %T", ext), "into bake.xbake")
+				mismatch.Errors[i] = strings.ReplaceAll(text, fmt.Sprintf("into %T", ext.Contexts), "into bake.stringMap")
+			}
+		}
 		return err
 	}
 
