@@ -41,6 +41,7 @@ type recorder struct {
 	need     *needsNode // the first thing that only a node can tell
 
 	dockerfile *recordedRef // where a remote Dockerfile was read from
+	foreign    string       // the frontend image that was run on the node
 }
 
 type recordedWarning struct {
@@ -107,6 +108,13 @@ func (r *recorder) nodeOr(attr, format string, args ...any) (gateway.Client, err
 		r.need = e
 	}
 	return nil, e
+}
+
+// ranForeign notes that a frontend image made the result.
+func (r *recorder) ranForeign(image string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.foreign = image
 }
 
 // readDockerfile notes that the Dockerfile lies in ref.
@@ -195,6 +203,7 @@ func (r *recorder) solveFrontend(ctx context.Context, req gateway.SolveRequest) 
 	}
 	req.FrontendOpt = maps.Clone(req.FrontendOpt)
 	req.FrontendOpt["source"] = pinned
+	r.ranForeign(pinned)
 	req.Evaluate = false
 	return node.Solve(ctx, req)
 }

@@ -100,6 +100,9 @@ type Unit struct {
 	// build through dockerfile.v0 would have them. Among them are the
 	// attestation requests ("attest:...") that the exporting side acts on.
 	FrontendAttrs map[string]string
+	// Frontend is the image of the frontend that a node compiled the unit with;
+	// "" is BuildKit's own for Dockerfiles.
+	Frontend string
 
 	// Locals are the directories that the local sources in Definition and
 	// Attestations mean, by source name.

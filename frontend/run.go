@@ -88,6 +88,7 @@ func (c *compilation) unit(ctx context.Context, in *inputs, rec *recorder, res *
 		Platform:       in.platform,
 		ExportPlatform: in.platform,
 		FrontendAttrs:  in.attrs,
+		Frontend:       rec.foreign,
 		Metadata:       map[string][]byte{},
 		Locals:         map[string]Local{},
 		OCIStores:      map[string]string{},

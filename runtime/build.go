@@ -97,6 +97,9 @@ func (r *run) image(u *frontend.Unit) (image, error) {
 		metadata:     map[string][]byte{},
 		attestations: u.Attestations,
 	}
+	if u.Frontend == "" {
+		img.request = u.FrontendAttrs
+	}
 	if len(u.Definition.GetDef()) > 0 {
 		// The merged graph's form of the unit: its digests are those that were
 		// evaluated.

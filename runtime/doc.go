@@ -42,7 +42,11 @@
 //
 // What an exporter is given (results, image configs, platforms, attestations) is
 // what the Dockerfile frontend would have returned, so that an image is, to the
-// digest, the one that BuildKit makes of the target.
+// digest, the one that BuildKit makes of the target. Its provenance tells of the
+// frontend, its options and the sources as BuildKit's does; it differs in the names
+// of local directories, in base images being named by digest, and in the steps of
+// mode=max, which are those of the merged graph. For a context that is a URL, and
+// for a foreign frontend, what was asked for is told in part only.
 //
 // # Status
 //

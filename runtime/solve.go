@@ -33,6 +33,9 @@ const product = "dbake"
 type image struct {
 	definition *pb.Definition
 	platform   ocispecs.Platform
+	// request are the options with which the Dockerfile frontend made the
+	// result; nil when another frontend did.
+	request map[string]string
 	// metadata holds the image config and whatever else the frontend returned,
 	// under the keys of a single-platform result.
 	metadata map[string][]byte
@@ -219,7 +222,7 @@ func (s *solver) result(ctx context.Context, c gateway.Client, req exportRequest
 	exported := exptypes.Platforms{Platforms: make([]exptypes.Platform, len(req.images))}
 	index := req.index || len(req.images) > 1
 	for i, img := range req.images {
-		ref, err := s.ref(ctx, c, img.definition)
+		ref, err := s.describe(ctx, c, img)
 		if err != nil {
 			return nil, err
 		}

@@ -24,7 +24,8 @@ import (
 type fakeGateway struct {
 	gateway.Client
 	caps  apicaps.CapSet
-	fails error // of the second solve
+	own   apicaps.CapSet // of the gateway itself
+	fails error          // of the second solve
 
 	mu     sync.Mutex
 	solves []gateway.SolveRequest
@@ -36,7 +37,9 @@ type fakeRef struct {
 	def *pb.Definition
 }
 
-func (g *fakeGateway) BuildOpts() gateway.BuildOpts { return gateway.BuildOpts{LLBCaps: g.caps} }
+func (g *fakeGateway) BuildOpts() gateway.BuildOpts {
+	return gateway.BuildOpts{LLBCaps: g.caps, Caps: g.own}
+}
 
 func (g *fakeGateway) Solve(_ context.Context, req gateway.SolveRequest) (*gateway.Result, error) {
 	g.mu.Lock()

@@ -424,6 +424,82 @@ func TestSecretsStayApart(t *testing.T) {
 	}
 }
 
+const described = `
+-- docker-bake.hcl --
+group "default" { targets = ["app", "user"] }
+target "app" {
+  dockerfile = "docker/Dockerfile"
+  target     = "Final"
+  platforms  = ["linux/amd64"]
+  args       = { V = "1" }
+  labels     = { "org.example.title" = "app" }
+  attest     = ["type=provenance,mode=max"]
+  output     = ["type=local,dest=app"]
+}
+target "user" {
+  contexts          = { base = "target:app" }
+  dockerfile-inline = "FROM base\nRUN echo user > /user\n"
+  args              = { V = "2" }
+  attest            = ["type=provenance,mode=min"]
+  output            = ["type=local,dest=user"]
+}
+-- docker/Dockerfile --
+FROM busybox:1 AS first
+ARG V
+RUN echo $V > /v
+FROM first AS Final
+COPY docker/Dockerfile /
+`
+
+// TestProvenance looks for the request of each target in what its provenance tells.
+func TestProvenance(t *testing.T) {
+	w := newWorld(t, 1)
+	dir := project(t, described)
+	r := w.build(dir, 1, "--allow", "fs.write="+dir)
+	require.Zero(t, r.status, r.stderr)
+	require.NotContains(t, r.stderr, "ERROR")
+	for target, want := range map[string]struct {
+		args map[string]string
+		ops  bool
+	}{
+		"app":  {map[string]string{"target": "Final", "build-arg:V": "1", "label:org.example.title": "app"}, true},
+		"user": {map[string]string{"context:base": "input:base"}, false},
+	} {
+		dt, err := os.ReadFile(filepath.Join(dir, target, "provenance.json"))
+		require.NoError(t, err)
+		var statement struct {
+			Predicate struct {
+				BuildDefinition struct {
+					ExternalParameters struct {
+						ConfigSource struct{ Path string }
+						Request      struct {
+							Frontend string
+							Args     map[string]string
+						}
+					}
+					InternalParameters struct {
+						BuildConfig struct{ LLBDefinition []json.RawMessage }
+					}
+					ResolvedDependencies []struct{ URI string }
+				}
+			}
+		}
+		require.NoError(t, json.Unmarshal(dt, &statement), target)
+		def := statement.Predicate.BuildDefinition
+		require.Equal(t, "dockerfile.v0", def.ExternalParameters.Request.Frontend, target)
+		require.Equal(t, "Dockerfile", def.ExternalParameters.ConfigSource.Path, target)
+		for k, v := range want.args {
+			require.Equal(t, v, def.ExternalParameters.Request.Args[k], target)
+		}
+		if !want.ops {
+			require.NotContains(t, def.ExternalParameters.Request.Args, "build-arg:V", "the least that is told")
+		}
+		require.Equal(t, want.ops, len(def.InternalParameters.BuildConfig.LLBDefinition) > 0, target)
+		require.Len(t, def.ResolvedDependencies, 1, target)
+		require.Contains(t, def.ResolvedDependencies[0].URI, "pkg:docker/busybox@1", target)
+	}
+}
+
 // newKey returns a private key and the fingerprint of its public half.
 func newKey(t *testing.T) (ed25519.PrivateKey, string) {
 	t.Helper()
