@@ -28,10 +28,15 @@ func Schedule(p *plan.Plan, opts sched.Options) sched.Config {
 		}
 		c.Units = append(c.Units, u)
 	}
-	for _, n := range p.Problem.Nodes {
+	for i, n := range p.Problem.Nodes {
 		node := sched.Node{Name: n.Name, Speed: n.Speed, Slots: n.Slots, Platforms: n.Platforms}
 		for _, v := range n.Warm {
 			node.Warm = append(node.Warm, sched.VertexID(v))
+		}
+		if p.Assignment.Shares != nil {
+			for _, f := range p.Assignment.Shares[i].Fetch {
+				node.Fetches = append(node.Fetches, sched.VertexID(f.Vertex))
+			}
 		}
 		c.Nodes = append(c.Nodes, node)
 	}
@@ -56,15 +61,17 @@ func Schedule(p *plan.Plan, opts sched.Options) sched.Config {
 			c.Plan[n] = append(c.Plan[n], units)
 		}
 	}
-	if len(p.Exchange.Steps) > 0 {
-		addSteps(&c, p)
-	}
+	addSteps(&c, p)
 	return c
 }
 
-// addSteps adds what nodes build for each other, where the plan begins it.
+// addSteps adds what nodes build for each other, and puts everything where the plan
+// begins it.
 func addSteps(c *sched.Config, p *plan.Plan) {
 	x := p.Exchange
+	for _, b := range x.Begin {
+		c.Begin = append(c.Begin, sched.Begin{At: b.At, Step: sched.VertexID(b.Step)})
+	}
 	for i, s := range x.Steps {
 		u := sched.UnitID(len(c.Units))
 		c.Units = append(c.Units, sched.Unit{Name: p.Problem.Vertices[s.Vertex].Name, Root: sched.VertexID(s.Vertex)})
@@ -79,9 +86,9 @@ func addSteps(c *sched.Config, p *plan.Plan) {
 		}
 	}
 	begin := func(part sched.Partition) time.Duration {
-		first := x.Begin[part[0]]
+		first := x.Begin[part[0]].At
 		for _, u := range part {
-			first = min(first, x.Begin[u])
+			first = min(first, x.Begin[u].At)
 		}
 		return first
 	}

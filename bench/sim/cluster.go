@@ -280,6 +280,7 @@ func (c *Cluster) configure() sched.Config {
 	for n, share := range c.plan.Assignment.Shares {
 		for _, f := range share.Fetch {
 			c.planned[site{partition.NodeID(n), f.Vertex}] = true
+			config.Nodes[n].Fetches = append(config.Nodes[n].Fetches, sched.VertexID(f.Vertex))
 		}
 	}
 	exchange := plan.NewExchange(p, c.plan.Assignment, c.plan.Schedule)
@@ -295,12 +296,15 @@ func (c *Cluster) configure() sched.Config {
 			config.Units[u].After = append(config.Units[u].After, sched.UnitID(d))
 		}
 	}
+	for _, b := range exchange.Begin {
+		config.Begin = append(config.Begin, sched.Begin{At: b.At, Step: sched.VertexID(b.Step)})
+	}
 	config.Options.Ahead = 1
 	units := make([]sched.UnitID, len(on))
 	for u := range units {
 		units[u] = sched.UnitID(u)
 	}
-	slices.SortStableFunc(units, func(a, b sched.UnitID) int { return cmp.Compare(exchange.Begin[a], exchange.Begin[b]) })
+	slices.SortStableFunc(units, func(a, b sched.UnitID) int { return cmp.Compare(exchange.Begin[a].At, exchange.Begin[b].At) })
 	config.Plan = make([][]sched.Partition, len(p.Nodes))
 	for _, u := range units {
 		config.Plan[on[u]] = append(config.Plan[on[u]], sched.Partition{u})

@@ -1,6 +1,8 @@
 package plan
 
 import (
+	"cmp"
+	"maps"
 	"slices"
 	"time"
 
@@ -19,9 +21,16 @@ type Exchange struct {
 	// After are the units that each unit waits for, because it fetches what they
 	// send.
 	After [][]int
-	// Begin is when each unit is planned to begin what only it needs: the order
-	// of a node's queue.
-	Begin []time.Duration
+	// Begin is when each unit is planned to begin, and with which step: the first
+	// that no unit before it has brought to its node. It is the order of a node's
+	// queue.
+	Begin []Begin
+}
+
+// Begin is the start of a step; Step is a vertex of the problem.
+type Begin struct {
+	At   time.Duration
+	Step int
 }
 
 // Intermediate is a step that is built without being a target's result.
@@ -91,7 +100,7 @@ type exchangeBuilder struct {
 // unit adds a unit that begins at the given time at the latest.
 func (b *exchangeBuilder) unit(n partition.NodeID, root partition.VertexID, begin time.Duration) int {
 	b.on, b.roots = append(b.on, n), append(b.roots, root)
-	b.Begin = append(b.Begin, begin)
+	b.Begin = append(b.Begin, Begin{begin, int(root)})
 	b.lists = append(b.lists, b.closure(n, root))
 	b.After = append(b.After, nil)
 	return len(b.on) - 1
@@ -132,47 +141,78 @@ func (b *exchangeBuilder) send(a partition.Assignment, s partition.Schedule) map
 // with them.
 func (b *exchangeBuilder) wait(sender map[partition.VertexID]int) {
 	early := make([]map[partition.VertexID]bool, len(b.p.Nodes))
+	for n := range early {
+		early[n] = map[partition.VertexID]bool{}
+	}
 	for u := range len(b.on) {
-		n := b.on[u]
-		for _, v := range b.lists[u] {
-			if from, ok := sender[v]; ok && from != u && b.fetched(n, v) {
-				b.After[u] = append(b.After[u], from)
-			}
-		}
-		if len(b.After[u]) == 0 {
+		fetched := b.after(u, sender)
+		if len(fetched) == 0 {
 			continue
 		}
-		if early[n] == nil {
-			early[n] = map[partition.VertexID]bool{}
+		n := b.on[u]
+		list := b.ready(n, b.lists[u])
+		if len(fetched) > 1 {
+			// What is there first is fetched while the rest is on its way.
+			list = append(list, fetched...)
 		}
-		for _, v := range b.ready(n, b.lists[u]) {
-			start, runs := b.starts[n][v]
-			if !runs || v == b.roots[u] || early[n][v] {
+		for _, v := range list {
+			start, takesPlace := b.starts[n][v]
+			if !takesPlace || v == b.roots[u] || early[n][v] {
 				continue
 			}
 			early[n][v] = true
 			b.Steps = append(b.Steps, Intermediate{Vertex: int(v), Node: int(n)})
-			b.unit(n, v, start)
+			b.after(b.unit(n, v, start), sender)
 		}
 	}
 }
 
-// begin finds out when each unit begins what only it needs on its node.
-func (b *exchangeBuilder) begin() {
-	users := make([]map[partition.VertexID]int, len(b.p.Nodes))
-	for n := range users {
-		users[n] = map[partition.VertexID]int{}
-	}
-	for u, n := range b.on {
-		for _, v := range b.lists[u] {
-			users[n][v]++
+// after makes u wait for what it fetches, and returns that.
+func (b *exchangeBuilder) after(u int, sender map[partition.VertexID]int) []partition.VertexID {
+	var fetched []partition.VertexID
+	for _, v := range b.lists[u] {
+		if from, ok := sender[v]; ok && from != u && b.fetched(b.on[u], v) {
+			b.After[u] = append(b.After[u], from)
+			fetched = append(fetched, v)
 		}
 	}
+	return fetched
+}
+
+// begin finds out when each unit begins what no unit before it brings to its node.
+func (b *exchangeBuilder) begin() {
+	users := make([]map[partition.VertexID][]int, len(b.p.Nodes))
+	for n := range users {
+		users[n] = map[partition.VertexID][]int{}
+	}
 	for u, n := range b.on {
 		for _, v := range b.lists[u] {
-			at, ok := b.starts[n][v]
-			if ok && (v == b.roots[u] || users[n][v] == 1) {
-				b.Begin[u] = min(b.Begin[u], at)
+			at, takesPlace := b.starts[n][v]
+			if !takesPlace {
+				continue
+			}
+			users[n][v] = append(users[n][v], u)
+			if v == b.roots[u] {
+				b.Begin[u].At = min(b.Begin[u].At, at)
+			}
+		}
+	}
+	// Backwards, so that each step goes to the unit that is first by all that comes
+	// after it.
+	for n, starts := range b.starts {
+		steps := slices.Collect(maps.Keys(starts))
+		slices.SortFunc(steps, func(v, w partition.VertexID) int {
+			return cmp.Or(cmp.Compare(starts[w], starts[v]), cmp.Compare(w, v))
+		})
+		for _, v := range steps {
+			first := -1
+			for _, u := range users[n][v] {
+				if first < 0 || b.Begin[u].At < b.Begin[first].At {
+					first = u
+				}
+			}
+			if first >= 0 && starts[v] < b.Begin[first].At {
+				b.Begin[first] = Begin{starts[v], int(v)}
 			}
 		}
 	}

@@ -3,6 +3,7 @@ package sched
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -35,11 +36,20 @@ type Config struct {
 	// Plan holds, for each node, its partitions in order; it may be shorter than
 	// Nodes. Every unit is in exactly one partition of Plan or Pool.
 	Plan [][]Partition
+	// Begin is when the plan begins each unit, and with which step; nil when it does
+	// not say.
+	Begin []Begin
 	// Pool holds partitions that belong to no node: a node that has a free slot
 	// and nothing of its own takes the first it is allowed to run.
 	Pool    []Partition
 	Network Network
 	Options Options
+}
+
+// Begin is the first step of a unit that no unit before it brings to its node.
+type Begin struct {
+	At   time.Duration
+	Step VertexID
 }
 
 // Partition is a list of units to submit as one solve. Units that are not ready
@@ -76,6 +86,9 @@ type Node struct {
 	// Platforms it can execute; empty is any.
 	Platforms []string
 	Warm      []VertexID // vertices it holds at the start
+	// Fetches are vertices that are sent to it during the run: it is not expected
+	// to execute them.
+	Fetches []VertexID
 }
 
 // Network describes the registry that nodes fetch results from.
@@ -175,7 +188,7 @@ func (c *Config) validate() error {
 		if !(n.Speed >= 0) || n.Speed > 1e9 || n.Slots < 0 {
 			bad("node %d (%s): speed %v, slots %d", i, n.Name, n.Speed, n.Slots)
 		}
-		vertices(fmt.Sprintf("node %d (%s)", i, n.Name), n.Warm)
+		vertices(fmt.Sprintf("node %d (%s)", i, n.Name), slices.Concat(n.Warm, n.Fetches))
 	}
 	for i, u := range c.Units {
 		vertices(fmt.Sprintf("unit %d (%s)", i, u.Name), []VertexID{u.Root})
@@ -200,6 +213,12 @@ func (c *Config) validate() error {
 	}
 	if len(c.Plan) > len(c.Nodes) {
 		bad("plan: %d nodes planned, %d given", len(c.Plan), len(c.Nodes))
+	}
+	if c.Begin != nil && len(c.Begin) != len(c.Units) {
+		bad("plan: %d units, %d times to begin them", len(c.Units), len(c.Begin))
+	}
+	for _, b := range c.Begin {
+		vertices("plan", []VertexID{b.Step})
 	}
 	if len(errs) > 0 {
 		return errors.Join(errs...)

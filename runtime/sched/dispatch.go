@@ -19,7 +19,7 @@ func (s *Scheduler) refresh() {
 			l.unready(p)
 			continue
 		}
-		p.watch = 0
+		l.unpark(p)
 		if p.heap < 0 {
 			heap.Push(&l.ready, p)
 		}
@@ -83,7 +83,7 @@ func (s *Scheduler) released(n *node) {
 		s.stopped(n, v)
 		for _, w := range n.watch[v] {
 			if w.p.watch == w.gen && w.p.lane == &n.lane {
-				w.p.watch = 0
+				n.unpark(w.p)
 				heap.Push(&n.ready, w.p)
 				s.wake(n)
 			}
@@ -125,14 +125,77 @@ func (s *Scheduler) wants(n *node) bool {
 	return n.sub.ready < s.width(n) && n.live < 8*s.width(n)
 }
 
+// nextDue returns the first part of n's own queue that is not to be kept back any
+// longer, nil when there is none: by the plan n begins it before the first of its
+// steps under way is done, and if it is not there then another step takes the slot. A
+// node that is late has parts it did not begin; the others stay in its queue, where
+// they can be stolen.
+func (s *Scheduler) nextDue(n *node) *part {
+	if n.state != up || s.cfg.Begin == nil || s.cfg.Options.Window > 0 || n.live >= 8*s.width(n) {
+		return nil
+	}
+	var first *part
+	if len(n.ready) > 0 {
+		first = n.ready[0]
+	}
+	if len(n.parked) > 0 && (first == nil || n.parked[0].pos < first.pos) {
+		first = n.parked[0]
+	}
+	if first == nil {
+		return nil
+	}
+	begin := s.cfg.Begin[first.units[0]].At
+	for _, u := range first.units[1:] {
+		begin = min(begin, s.cfg.Begin[u].At)
+	}
+	if float64(begin) > float64(s.now)*(1+1./64)+s.nextFree(n) || s.notBegun(n) >= n.slots {
+		return nil
+	}
+	return first
+}
+
+// notBegun is the number of units submitted to n of which n did not begin the step
+// with which the plan begins them.
+func (s *Scheduler) notBegun(n *node) int {
+	count := 0
+	for _, r := range n.runs {
+		for _, m := range r.units {
+			step := s.cfg.Begin[m.id].Step
+			if m.st == building && !n.held.has(step) && !slices.ContainsFunc(n.running, func(x running) bool { return x.v == step }) {
+				count++
+			}
+		}
+	}
+	return count
+}
+
+// nextFree is the time until the first of the steps under way on n is done.
+func (s *Scheduler) nextFree(n *node) float64 {
+	first := 0.
+	for i, r := range n.running {
+		rest := s.rest(r, s.exec(n, r.v))
+		if i == 0 || rest < first {
+			first = rest
+		}
+	}
+	return first
+}
+
 // fill submits to n until it wants no more or nothing is ready.
 func (s *Scheduler) fill(n *node) {
-	for s.wants(n) {
+	for {
+		p := s.nextDue(n)
+		due := p != nil
+		if !due && !s.wants(n) {
+			return
+		}
 		if s.jobsLeft() <= 0 {
 			s.wake(n)
 			return
 		}
-		p := s.next(n)
+		if !due {
+			p = s.next(n)
+		}
 		switch {
 		case p == nil:
 			s.idles(n)
@@ -144,6 +207,7 @@ func (s *Scheduler) fill(n *node) {
 			if n.live >= s.width(n) {
 				return
 			}
+		case due:
 		default:
 			if wait := s.waitsFor(n, p); len(wait) > 0 {
 				s.park(n, p, wait)
@@ -208,6 +272,7 @@ func (s *Scheduler) waitsFor(n *node, p *part) []VertexID {
 // the queue and can be stolen.
 func (s *Scheduler) park(n *node, p *part, wait []VertexID) {
 	n.unready(p)
+	heap.Push(&n.parked, p)
 	p.gen++
 	p.watch = p.gen
 	for _, v := range wait {

@@ -53,7 +53,10 @@
 // when a slot would stand idle: while fewer submitted steps are ready or running
 // than it has slots (plus [Options.Ahead]), and only a partition that has a step to
 // start now. One that would merely wait for a step under way stays in the queue,
-// where others can steal it. [Options.Window] replaces the rule by a fixed number
+// where others can steal it. With Config.Begin a part is submitted also when the plan
+// begins it before the node's next slot is free: the daemon would give that slot to
+// another step. A node that is behind its plan has parts which it did not begin, and
+// gets no more for that reason. [Options.Window] replaces the rules by a fixed number
 // of submissions.
 //
 // # Stealing

@@ -124,6 +124,9 @@ func (s *Scheduler) transfer(v VertexID) float64 {
 // way tells how n would best come to hold v and what that costs, in the unit of
 // demand.load.
 func (s *Scheduler) way(n *node, v VertexID) (way uint8, work int64) {
+	if n.fetches.has(v) {
+		return byFetch, int64(s.transfer(v))
+	}
 	if s.cached.has(v) {
 		if t := s.transfer(v); t < s.exec(n, v) || !s.cfg.executes(s.cfg.Vertices[v].Platform, n.id) {
 			return byFetch, int64(t)
@@ -145,8 +148,11 @@ func (s *Scheduler) execLoad(d *demand) float64 {
 		if !ok || e.way == byFetch {
 			continue
 		}
-		t := s.exec(n, r.v)
-		sum += s.rest(r, t) - t
+		counted := float64(e.work) * s.slowness(n) / n.speed
+		if e.way == byPrediction {
+			counted *= s.learned.bias()
+		}
+		sum += s.rest(r, s.exec(n, r.v)) - counted
 	}
 	return max(0, sum)
 }
@@ -177,6 +183,9 @@ type survey struct {
 	unsure float64
 	// ok is false when the node may not execute a step that it cannot fetch.
 	ok bool
+	// early is set when something that is to be sent to the node is not there yet:
+	// who does not wait for it executes it.
+	early bool
 }
 
 // survey follows the units down to what n holds. With fresh set, steps that n does
@@ -197,6 +206,7 @@ func (s *Scheduler) survey(n *node, units []UnitID, fresh bool) survey {
 		}
 		s.stamp[v] = s.epoch
 		s.list = append(s.list, v)
+		r.early = r.early || n.fetches.has(v) && !s.cached.has(v)
 		t := s.cost(v) * slow
 		if fresh {
 			if e, ok := n.all.m[v]; ok {
@@ -210,7 +220,7 @@ func (s *Scheduler) survey(n *node, units []UnitID, fresh bool) survey {
 		}
 		in := s.inputs[v]
 		may := s.cfg.executes(s.cfg.Vertices[v].Platform, n.id)
-		if x := s.transfer(v); s.cached.has(v) && (x < t || !may) {
+		if x := s.transfer(v); n.fetches.has(v) || s.cached.has(v) && (x < t || !may) {
 			t = x
 			r.fetch += x
 			in = in[:min(1, len(in))]

@@ -21,6 +21,7 @@ type part struct {
 	// step under way; 0 = it does not.
 	watch  int
 	gen    int
+	wait   int    // index in lane.parked, or -1
 	orphan NodeID // the node it was lost with, or NoNode
 }
 
@@ -31,8 +32,10 @@ type lane struct {
 	key   string // of a pool: which nodes may run its units
 	parts []*part
 	ready readyHeap
-	back  int64 // position after the last
-	front int64 // position before the first
+	// parked are the parts that wait for steps under way.
+	parked parkedHeap
+	back   int64 // position after the last
+	front  int64 // position before the first
 }
 
 func (l *lane) insert(p *part, atFront bool) {
@@ -43,7 +46,7 @@ func (l *lane) insert(p *part, atFront bool) {
 		p.pos = l.back
 		l.back++
 	}
-	p.lane, p.slot, p.heap, p.watch = l, len(l.parts), -1, 0
+	p.lane, p.slot, p.heap, p.watch, p.wait = l, len(l.parts), -1, 0, -1
 	l.parts = append(l.parts, p)
 }
 
@@ -61,7 +64,15 @@ func (l *lane) unready(p *part) {
 	if p.heap >= 0 {
 		heap.Remove(&l.ready, p.heap)
 	}
+	l.unpark(p)
+}
+
+// unpark ends the wait of p.
+func (l *lane) unpark(p *part) {
 	p.watch = 0
+	if p.wait >= 0 {
+		heap.Remove(&l.parked, p.wait)
+	}
 }
 
 // sorted returns the parts in order.
@@ -101,6 +112,30 @@ func (h *readyHeap) Pop() any {
 	old[len(old)-1] = nil
 	*h = old[:len(old)-1]
 	p.heap = -1
+	return p
+}
+
+// parkedHeap holds the parts of a lane that wait for steps under way, first position
+// first.
+type parkedHeap []*part
+
+func (h parkedHeap) Len() int           { return len(h) }
+func (h parkedHeap) Less(i, j int) bool { return h[i].pos < h[j].pos }
+func (h parkedHeap) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].wait, h[j].wait = i, j
+}
+func (h *parkedHeap) Push(x any) {
+	p := x.(*part)
+	p.wait = len(*h)
+	*h = append(*h, p)
+}
+func (h *parkedHeap) Pop() any {
+	old := *h
+	p := old[len(old)-1]
+	old[len(old)-1] = nil
+	*h = old[:len(old)-1]
+	p.wait = -1
 	return p
 }
 

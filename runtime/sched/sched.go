@@ -72,9 +72,11 @@ type node struct {
 	speed float64
 	slots int
 	held  bits
-	all   demand // queued and submitted
-	sub   demand // submitted
-	watch map[VertexID][]watcher
+	// fetches is what others are going to send it, or have sent.
+	fetches bits
+	all     demand // queued and submitted
+	sub     demand // submitted
+	watch   map[VertexID][]watcher
 
 	runs     []*run
 	running  []running
@@ -268,7 +270,7 @@ func (s *Scheduler) addNodes() {
 	for i, c := range s.cfg.Nodes {
 		n := &node{
 			id: NodeID(i), name: c.Name, speed: c.Speed, slots: c.Slots,
-			held: newBits(len(s.cfg.Vertices)), watch: map[VertexID][]watcher{}, owner: -1,
+			held: newBits(len(s.cfg.Vertices)), fetches: newBits(len(s.cfg.Vertices)), watch: map[VertexID][]watcher{}, owner: -1,
 		}
 		if n.name == "" {
 			n.name = fmt.Sprintf("node %d", i)
@@ -281,6 +283,7 @@ func (s *Scheduler) addNodes() {
 		}
 		n.lane.n = n
 		n.held.setAll(c.Warm)
+		n.fetches.setAll(c.Fetches)
 		n.all = demand{s: s, n: n}
 		n.sub = demand{s: s, n: n, track: true}
 		n.all.reset()
@@ -493,7 +496,7 @@ func (s *Scheduler) vertexStarted(e VertexStarted) {
 	if !slices.ContainsFunc(n.running, func(r running) bool { return r.v == e.Vertex }) {
 		n.running = append(n.running, running{e.Vertex, s.now})
 		s.learned.start(e.Vertex, n.id, s.now)
-		s.touch(n)
+		s.wake(n)
 	}
 }
 

@@ -187,7 +187,7 @@ func (sc *script) command(w []string) {
 	case "node":
 		sc.cfg.Nodes = append(sc.cfg.Nodes, Node{
 			Name: rest[0], Speed: speed(), Slots: sc.number(kv["slots"]),
-			Platforms: list(kv["platforms"]), Warm: sc.vertices(kv["warm"]),
+			Platforms: list(kv["platforms"]), Warm: sc.vertices(kv["warm"]), Fetches: sc.vertices(kv["fetches"]),
 		})
 	case "vertex":
 		sc.cfg.Vertices = append(sc.cfg.Vertices, Vertex{
@@ -225,6 +225,12 @@ func (sc *script) command(w []string) {
 		}
 		for _, p := range rest[1:] {
 			sc.cfg.Plan[n] = append(sc.cfg.Plan[n], sc.units(p))
+		}
+	case "begins":
+		// A word for each unit, in their order: TIME@STEP.
+		for _, w := range rest {
+			at, step, _ := strings.Cut(w, "@")
+			sc.cfg.Begin = append(sc.cfg.Begin, Begin{At: sc.duration(at), Step: sc.vertex(step)})
 		}
 	case "pool":
 		for _, p := range rest {

@@ -1,6 +1,7 @@
 package sched
 
 import (
+	"math"
 	"slices"
 	"time"
 )
@@ -20,7 +21,9 @@ const (
 	// estimates are not better than that, and moving is not free. With steps off by
 	// a factor between 0.3 and 3, less makes more steals that turn out bad; more
 	// gives away good ones.
-	margin = 0.2
+	margin = 0.1
+	// maxWaits bounds how far what a unit waits for is followed.
+	maxWaits = 4
 	// risk is the part by which steps that were never measured are expected to take
 	// longer when a thief must run them: the owner's share of the same error counts
 	// on both sides, the thief's set-up does not.
@@ -61,10 +64,79 @@ type loot struct {
 	exec        float64
 }
 
+// arrival is a unit of a node's queue that waits for what another node sends.
+type arrival struct {
+	in   float64 // nanoseconds until it can be submitted, at least
+	path float64 // its longest chain from then on
+}
+
+// arrivals are the units of a node's queue that wait for what others send.
+type arrivals struct {
+	list []arrival
+	exec float64 // what they are to execute together, on one slot
+}
+
+func (s *Scheduler) arrivals(n *node) arrivals {
+	var a arrivals
+	var units []UnitID
+	for _, p := range n.parts[:min(partsPerOwner, len(n.parts))] {
+		for _, u := range p.units {
+			if in := s.due(u, maxWaits); in > 0 {
+				units = append(units, u)
+				a.list = append(a.list, arrival{in: in, path: s.survey(n, []UnitID{u}, false).path})
+			}
+		}
+	}
+	if len(units) > 0 {
+		a.exec = s.survey(n, units, false).exec
+	}
+	return a
+}
+
+// after is the least time until all of it is done when the node is busy with
+// something else first. It is 0 when that is done before anything arrives.
+func (a arrivals) after(busy, slots float64) float64 {
+	first, end := math.Inf(1), 0.
+	for _, x := range a.list {
+		first = min(first, x.in)
+		end = max(end, max(x.in, busy)+x.path)
+	}
+	if busy <= first {
+		return 0
+	}
+	return max(end, max(first, busy)+a.exec/slots)
+}
+
+// due is the least time until what a unit waits for is there; of what that waits
+// for in turn, depth links are looked at.
+func (s *Scheduler) due(u UnitID, depth int) float64 {
+	var latest float64
+	for _, d := range s.cfg.Units[u].After {
+		unit := &s.units[d]
+		if unit.out.State == Built || depth == 0 {
+			continue
+		}
+		var n *node
+		switch {
+		case len(unit.runs) > 0:
+			n = unit.runs[0].r.n
+		case unit.part != nil:
+			n = unit.part.lane.n
+		}
+		at := s.due(d, depth-1) + s.transfer(s.cfg.Units[d].Root)
+		if n != nil {
+			at += s.survey(n, []UnitID{d}, true).path
+		}
+		latest = max(latest, at)
+	}
+	return latest
+}
+
 // take moves the part, of those queued by the nodes that will finish last, that n
 // would finish first, if that is early enough, to n.
 func (s *Scheduler) take(n *node) bool {
 	var best *loot
+	waiting := s.arrivals(n)
 	for c := range s.class {
 		h := s.class[c]
 		// The first three of a heap contain its first two, and usually its third.
@@ -73,7 +145,7 @@ func (s *Scheduler) take(n *node) bool {
 				continue
 			}
 			for i := range min(partsPerOwner, len(owner.parts)) {
-				l := s.assess(n, owner, owner.parts[len(owner.parts)-1-i])
+				l := s.assess(n, owner, owner.parts[len(owner.parts)-1-i], waiting)
 				if l != nil && (best == nil || l.here < best.here || l.here == best.here && l.p.pos > best.p.pos) {
 					best = l
 				}
@@ -88,8 +160,8 @@ func (s *Scheduler) take(n *node) bool {
 }
 
 // assess returns what n should take of p, or nil: all of it, or else its last half,
-// or else its last unit.
-func (s *Scheduler) assess(n, owner *node, p *part) *loot {
+// or else its last unit. What n waits for itself comes first.
+func (s *Scheduler) assess(n, owner *node, p *part, waiting arrivals) *loot {
 	rest := s.remaining(owner)
 	for k := len(p.units); k > 0; k /= 2 {
 		if k < len(p.units)/2 {
@@ -100,10 +172,12 @@ func (s *Scheduler) assess(n, owner *node, p *part) *loot {
 			continue
 		}
 		r := s.survey(n, units, true)
-		if !r.ok {
+		if !r.ok || r.early {
 			continue
 		}
-		here := s.latest(n, r) + risk*r.unsure/float64(n.slots)
+		slots := float64(n.slots)
+		here := s.latest(n, r) + risk*r.unsure/slots
+		here = max(here, waiting.after(max(r.path, r.exec/slots), slots))
 		there := rest
 		if here > there*(1-margin) {
 			// The owner cannot be faster than the longest chain of the units.
