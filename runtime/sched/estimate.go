@@ -167,11 +167,13 @@ func (s *Scheduler) rest(r running, t float64) float64 {
 }
 
 // remaining is the least time until n is done with everything submitted and queued:
-// as if its slots were never idle.
-func (s *Scheduler) remaining(n *node) float64 { return s.lasting(&n.all) }
-
-func (s *Scheduler) lasting(d *demand) float64 {
-	return max(s.execLoad(d)/float64(d.n.slots), float64(d.load[byFetch]))
+// as if its slots were never idle, but no sooner than the last of its steps under way.
+func (s *Scheduler) remaining(n *node) float64 {
+	least := max(s.execLoad(&n.all)/float64(n.slots), float64(n.all.load[byFetch]))
+	for _, r := range n.running {
+		least = max(least, s.rest(r, s.exec(n, r.v)))
+	}
+	return least
 }
 
 // survey is what a node would have to do for some units.

@@ -393,6 +393,12 @@ func (s *Scheduler) Step(ev Event) []Command {
 		}
 		s.stop(e.Reason)
 	case Tick:
+		// A step that runs late makes its node end later without an event.
+		for _, n := range s.nodes {
+			if len(n.running) > 0 {
+				s.touch(n)
+			}
+		}
 	}
 	s.settle()
 	return s.out
@@ -993,7 +999,8 @@ func (s *Scheduler) wake(n *node) {
 
 // retouch brings the heaps of owners up to date.
 func (s *Scheduler) retouch() {
-	for _, n := range s.touched {
+	for i := 0; i < len(s.touched); i++ { // a node can be touched once more meanwhile
+		n := s.touched[i]
 		n.isTouched = false
 		s.released(n)
 		h := &s.class[n.class]
