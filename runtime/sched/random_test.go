@@ -114,6 +114,14 @@ func randomConfig(r choices) Config {
 	for _, ps := range cfg.Plan {
 		slices.Reverse(ps)
 	}
+	if r.Intn(2) == 0 {
+		for range cfg.Units {
+			cfg.Begin = append(cfg.Begin, Begin{At: time.Duration(r.Intn(60)) * time.Second, Step: VertexID(r.Intn(nv))})
+		}
+		for n := range cfg.Nodes {
+			cfg.Nodes[n].Fetches = vertices(r.Intn(3))
+		}
+	}
 	return cfg
 }
 
@@ -213,6 +221,14 @@ func checkDemands(s *Scheduler) error {
 		}
 		if err := errors.Join(checkDemand(&n.all, queued), checkDemand(&n.sub, submitted)); err != nil {
 			return fmt.Errorf("%s: %w", n.name, err)
+		}
+		if owns := len(n.parts) > 0 && n.state != lost; !s.stopping && (n.isTouched || owns != (n.owner >= 0)) {
+			return fmt.Errorf("%s: %d parts, state %d, touched %v, place %d among the owners", n.name, len(n.parts), n.state, n.isTouched, n.owner)
+		}
+		for _, p := range n.parts {
+			if p.heap >= 0 && p.wait >= 0 || (p.wait >= 0) != (p.watch != 0) {
+				return fmt.Errorf("%s: part %v ready %d, parked %d, watches %d", n.name, p.units, p.heap, p.wait, p.watch)
+			}
 		}
 	}
 	return nil
