@@ -210,6 +210,11 @@ func Make(ctx context.Context, b *Build, nodes []Node, strategy partition.Strate
 // without any waits for nobody.
 const worthwhile = 0.03
 
+// manyPlaces is the number of targets times nodes beyond which only plans without
+// transfers are made: to find one that is worth its transfers takes more time than
+// a plan should.
+const manyPlaces = 1_000_000
+
 // choose makes a plan in which nodes take nothing from each other, and one in which
 // they may, with half of the budget each.
 func choose(ctx context.Context, p partition.Problem, strategy partition.Strategy, opts partition.Options) (partition.Plan, error) {
@@ -240,8 +245,8 @@ func choose(ctx context.Context, p partition.Problem, strategy partition.Strateg
 		defer stop()
 	}
 	simple, err := strategy.Plan(first, alone, opts)
-	if err != nil {
-		return partition.Plan{}, err
+	if err != nil || len(p.Targets)*len(p.Nodes) > manyPlaces {
+		return simple, err
 	}
 	made, err := strategy.Plan(ctx, p, opts)
 	if err != nil {
