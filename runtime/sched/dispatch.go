@@ -272,9 +272,9 @@ func (s *Scheduler) waitsFor(n *node, p *part) []VertexID {
 // the queue and can be stolen.
 func (s *Scheduler) park(n *node, p *part, wait []VertexID) {
 	n.unready(p)
-	heap.Push(&n.parked, p)
 	p.gen++
 	p.watch = p.gen
+	heap.Push(&n.parked, p)
 	for _, v := range wait {
 		n.watch[v] = append(n.watch[v], watcher{p, p.gen})
 	}

@@ -11,7 +11,7 @@ type part struct {
 	lane   *lane
 	pos    int64 // order within the lane; ties by first unit
 	slot   int   // index in lane.parts
-	heap   int   // index in lane.ready, or -1
+	heap   int   // index in lane.ready or, when it watches, in lane.parked; or -1
 	why    Why
 	pooled bool // came from the pool and returns there
 	tries  int  // attempts its units have behind them
@@ -21,7 +21,6 @@ type part struct {
 	// step under way; 0 = it does not.
 	watch  int
 	gen    int
-	wait   int    // index in lane.parked, or -1
 	orphan NodeID // the node it was lost with, or NoNode
 }
 
@@ -31,9 +30,9 @@ type lane struct {
 	n     *node  // nil for a pool
 	key   string // of a pool: which nodes may run its units
 	parts []*part
-	ready readyHeap
+	ready partHeap
 	// parked are the parts that wait for steps under way.
-	parked parkedHeap
+	parked partHeap
 	back   int64 // position after the last
 	front  int64 // position before the first
 }
@@ -46,7 +45,7 @@ func (l *lane) insert(p *part, atFront bool) {
 		p.pos = l.back
 		l.back++
 	}
-	p.lane, p.slot, p.heap, p.watch, p.wait = l, len(l.parts), -1, 0, -1
+	p.lane, p.slot, p.heap, p.watch = l, len(l.parts), -1, 0
 	l.parts = append(l.parts, p)
 }
 
@@ -60,18 +59,19 @@ func (l *lane) remove(p *part) {
 	p.lane = nil
 }
 
+// unready takes p out of the ready or the parked parts.
 func (l *lane) unready(p *part) {
+	l.unpark(p)
 	if p.heap >= 0 {
 		heap.Remove(&l.ready, p.heap)
 	}
-	l.unpark(p)
 }
 
 // unpark ends the wait of p.
 func (l *lane) unpark(p *part) {
-	p.watch = 0
-	if p.wait >= 0 {
-		heap.Remove(&l.parked, p.wait)
+	if p.watch != 0 {
+		heap.Remove(&l.parked, p.heap)
+		p.watch = 0
 	}
 }
 
@@ -92,50 +92,26 @@ func comparePos(a, b *part) int {
 	return 0
 }
 
-// readyHeap holds the parts of a lane that could be submitted, first position first.
-type readyHeap []*part
+// partHeap holds parts of a lane, each in at most one heap, first position first.
+type partHeap []*part
 
-func (h readyHeap) Len() int           { return len(h) }
-func (h readyHeap) Less(i, j int) bool { return h[i].pos < h[j].pos }
-func (h readyHeap) Swap(i, j int) {
+func (h partHeap) Len() int           { return len(h) }
+func (h partHeap) Less(i, j int) bool { return h[i].pos < h[j].pos }
+func (h partHeap) Swap(i, j int) {
 	h[i], h[j] = h[j], h[i]
 	h[i].heap, h[j].heap = i, j
 }
-func (h *readyHeap) Push(x any) {
+func (h *partHeap) Push(x any) {
 	p := x.(*part)
 	p.heap = len(*h)
 	*h = append(*h, p)
 }
-func (h *readyHeap) Pop() any {
+func (h *partHeap) Pop() any {
 	old := *h
 	p := old[len(old)-1]
 	old[len(old)-1] = nil
 	*h = old[:len(old)-1]
 	p.heap = -1
-	return p
-}
-
-// parkedHeap holds the parts of a lane that wait for steps under way, first position
-// first.
-type parkedHeap []*part
-
-func (h parkedHeap) Len() int           { return len(h) }
-func (h parkedHeap) Less(i, j int) bool { return h[i].pos < h[j].pos }
-func (h parkedHeap) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].wait, h[j].wait = i, j
-}
-func (h *parkedHeap) Push(x any) {
-	p := x.(*part)
-	p.wait = len(*h)
-	*h = append(*h, p)
-}
-func (h *parkedHeap) Pop() any {
-	old := *h
-	p := old[len(old)-1]
-	old[len(old)-1] = nil
-	*h = old[:len(old)-1]
-	p.wait = -1
 	return p
 }
 

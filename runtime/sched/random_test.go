@@ -226,8 +226,12 @@ func checkDemands(s *Scheduler) error {
 			return fmt.Errorf("%s: %d parts, state %d, touched %v, place %d among the owners", n.name, len(n.parts), n.state, n.isTouched, n.owner)
 		}
 		for _, p := range n.parts {
-			if p.heap >= 0 && p.wait >= 0 || (p.wait >= 0) != (p.watch != 0) {
-				return fmt.Errorf("%s: part %v ready %d, parked %d, watches %d", n.name, p.units, p.heap, p.wait, p.watch)
+			in := n.ready
+			if p.watch != 0 {
+				in = n.parked
+			}
+			if p.heap >= len(in) || p.heap >= 0 && in[p.heap] != p || p.heap < 0 && p.watch != 0 {
+				return fmt.Errorf("%s: part %v at %d, watches %d", n.name, p.units, p.heap, p.watch)
 			}
 		}
 	}
