@@ -21,7 +21,7 @@ const (
 	// estimates are not better than that, and moving is not free. With steps off by
 	// a factor between 0.3 and 3, less makes more steals that turn out bad; more
 	// gives away good ones.
-	margin = 0.1
+	margin = 0.2
 	// maxWaits bounds how far what a unit waits for is followed.
 	maxWaits = 4
 	// risk is the part by which steps that were never measured are expected to take
