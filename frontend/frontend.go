@@ -50,9 +50,11 @@ type Options struct {
 	// that do not speak about it, as "mode=min,inline-only=true"; empty is no
 	// provenance.
 	DefaultProvenance string
-	// Attrs are more frontend options for every target, as "vcs:revision".
-	// They never replace one that the target determines.
-	Attrs map[string]string
+	// VCS says what is known of the work tree that a directory lies in; ok is
+	// false when it lies in none. It is asked about contexts, one at a time; nil
+	// is no answer. VCSProvenance and VCSLabels say where it is told.
+	VCS                      func(dir string) (v VCS, ok bool)
+	VCSProvenance, VCSLabels bool
 	// Syntax is empty or SyntaxRemote.
 	Syntax string
 	// LLBCaps are the capabilities that all nodes have; nil is those of the
@@ -194,6 +196,7 @@ type compilation struct {
 	realDir  string
 	platform string // NodePlatform as text
 	commits  commits
+	vcsLock  sync.Mutex // held while VCS is asked
 
 	llbCaps, gatewayCaps apicaps.CapSet
 }

@@ -83,7 +83,7 @@ func (c *compilation) prepare(u ir.Unit, links map[string][]*Unit) (*inputs, err
 		return nil, err
 	}
 	for _, step := range []func(*inputs) error{
-		c.mainContext, c.namedContexts, c.optionAttrs, c.attestAttrs,
+		c.mainContext, c.namedContexts, c.optionAttrs, c.attestAttrs, c.vcsAttrs,
 	} {
 		if err := step(in); err != nil {
 			return nil, err
@@ -91,9 +91,6 @@ func (c *compilation) prepare(u ir.Unit, links map[string][]*Unit) (*inputs, err
 	}
 	for _, k := range ir.SortedKeys(c.ProxyArgs) {
 		setDefault(in.attrs, "build-arg:"+k, c.ProxyArgs[k])
-	}
-	for _, k := range ir.SortedKeys(c.Attrs) {
-		setDefault(in.attrs, k, c.Attrs[k])
 	}
 	return in, nil
 }

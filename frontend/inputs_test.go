@@ -66,9 +66,6 @@ func TestAttrs(t *testing.T) {
 			want: map[string]string{"attest:provenance": "mode=min"}},
 		{name: "provenance disabled", target: ir.Target{Attest: []ir.Attest{{Type: "provenance", Disabled: true}}},
 			opts: func(o *Options) { o.DefaultProvenance = "mode=min" }},
-		{name: "more options", target: ir.Target{Stage: "base"},
-			opts: func(o *Options) { o.Attrs = map[string]string{"target": "other", "vcs:revision": "abc"} },
-			want: map[string]string{"target": "base", "vcs:revision": "abc"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			tg := tc.target

@@ -133,6 +133,7 @@ func (c *buildCmd) build(ctx context.Context, a *app, mode progressui.DisplayMod
 	defer func() { err = errors.Join(err, history.Close()) }()
 	infos := pool.Nodes()
 	opts := a.frontendOptions(nodes, infos, standby)
+	a.tellVCS(ctx, &opts)
 	opts.Tree = standby.tree()
 	if opts.LLBCaps, err = pool.LLBCaps(ctx); err != nil {
 		return err
