@@ -455,6 +455,10 @@ COPY docker/Dockerfile /
 func TestProvenance(t *testing.T) {
 	w := newWorld(t, 1)
 	dir := project(t, described)
+	for _, args := range [][]string{{"init", "-q"}, {"remote", "add", "origin", "https://example.com/described"}} {
+		out, err := exec.Command("git", append([]string{"-C", dir}, args...)...).CombinedOutput()
+		require.NoError(t, err, "%s", out)
+	}
 	r := w.build(dir, 1, "--allow", "fs.write="+dir)
 	require.Zero(t, r.status, r.stderr)
 	require.NotContains(t, r.stderr, "ERROR")
@@ -482,6 +486,13 @@ func TestProvenance(t *testing.T) {
 					}
 					ResolvedDependencies []struct{ URI string }
 				}
+				RunDetails struct {
+					Metadata struct {
+						BuildKit struct {
+							VCS map[string]string `json:"vcs"`
+						} `json:"buildkit_metadata"`
+					}
+				}
 			}
 		}
 		require.NoError(t, json.Unmarshal(dt, &statement), target)
@@ -497,6 +508,7 @@ func TestProvenance(t *testing.T) {
 		require.Equal(t, want.ops, len(def.InternalParameters.BuildConfig.LLBDefinition) > 0, target)
 		require.Len(t, def.ResolvedDependencies, 1, target)
 		require.Contains(t, def.ResolvedDependencies[0].URI, "pkg:docker/busybox@1", target)
+		require.Equal(t, "https://example.com/described", statement.Predicate.RunDetails.Metadata.BuildKit.VCS["source"], target)
 	}
 }
 
