@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"slices"
 	"time"
 
 	digest "github.com/opencontainers/go-digest"
@@ -148,7 +149,12 @@ func newRun(b *Build, nodes []NodeInfo, observe func(Event)) (*run, error) {
 	if r.caches, err = decideCaches(b); err != nil {
 		return nil, err
 	}
-	if r.sched, err = sched.New(b.Sched); err != nil {
+	config := b.Sched
+	config.Vertices = slices.Clone(config.Vertices)
+	for i := len(b.Graph.Vertices); i < len(config.Vertices); i++ {
+		config.Vertices[i].Output = true // no step of the graph
+	}
+	if r.sched, err = sched.New(config); err != nil {
 		return nil, fmt.Errorf("schedule: %w", err)
 	}
 	if r.exchange, err = newExchange(b.Steps, b.Cache); err != nil {

@@ -64,6 +64,9 @@ type Vertex struct {
 	Inputs []VertexID
 	// Platform is what a node must have to execute it; "" is any.
 	Platform string
+	// Output says that it writes what is there: a unit of which a node has nothing
+	// else left to do is not stolen from it.
+	Output bool
 }
 
 // Unit is one target on one platform.

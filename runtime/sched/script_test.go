@@ -167,7 +167,7 @@ func (sc *script) node(name string) NodeID {
 }
 
 func (sc *script) command(w []string) {
-	kv, rest := args(w[1:], "steal", "keep-going", "retryable", "reconnecting", "cached")
+	kv, rest := args(w[1:], "steal", "keep-going", "retryable", "reconnecting", "cached", "output")
 	speed := func() float64 {
 		if kv["speed"] == "" {
 			return 0
@@ -192,7 +192,7 @@ func (sc *script) command(w []string) {
 	case "vertex":
 		sc.cfg.Vertices = append(sc.cfg.Vertices, Vertex{
 			Cost: sc.duration(rest[1]), Bytes: int64(sc.number(kv["bytes"])),
-			Inputs: sc.vertices(kv["in"]), Platform: kv["platform"],
+			Inputs: sc.vertices(kv["in"]), Platform: kv["platform"], Output: kv["output"] != "",
 		})
 		sc.verts = append(sc.verts, rest[0])
 	case "unit":

@@ -171,6 +171,9 @@ func (s *Scheduler) assess(n, owner *node, p *part, waiting arrivals) *loot {
 		if !s.stealable(n, units) {
 			continue
 		}
+		if !s.builds(owner, units) {
+			continue
+		}
 		r := s.survey(n, units, true)
 		if !r.ok || r.early {
 			continue
@@ -189,6 +192,12 @@ func (s *Scheduler) assess(n, owner *node, p *part, waiting arrivals) *loot {
 		return &loot{p: p, units: slices.Clone(units), owner: owner, here: here, there: there, exec: r.exec + r.fetch}
 	}
 	return nil
+}
+
+// builds reports whether n has anything to do for the units but write their outputs.
+func (s *Scheduler) builds(n *node, units []UnitID) bool {
+	s.survey(n, units, false)
+	return slices.ContainsFunc(s.list, func(v VertexID) bool { return !s.cfg.Vertices[v].Output })
 }
 
 // stealable reports whether all the units could be submitted to n at once.
