@@ -83,7 +83,7 @@ func (c *compilation) call(ctx context.Context, t *ir.Target, method string) (*C
 	if list := t.PlatformList(); len(list) > 0 {
 		u.Platform = list[0]
 	}
-	in, err := c.prepare(u, links)
+	in, err := c.prepare(ctx, u, links)
 	if err != nil {
 		return nil, &UnitError{Unit: u.ID, Err: err}
 	}

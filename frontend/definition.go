@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
 	"slices"
 	"strings"
@@ -23,11 +24,12 @@ import (
 // node and in every session. Ops that need no change keep their bytes.
 type rewriter struct {
 	rename map[string]string // local source names
-	secret func(id string) string
-	// declared reports whether the target has a secret of exactly this id.
-	declared func(id string) bool
-	agent    func(id string) string
-	pin      func(ctx context.Context, ref string, p *pb.Platform) (string, error)
+	ids    *idTable
+	target *ir.Target
+	// secrets and agents are what the ids mean that the target's own steps use.
+	secrets map[string]Secret
+	agents  map[string]ir.SSH
+	pin     func(ctx context.Context, ref string, p *pb.Platform) (string, error)
 	// commit pins a git source and reports whether it changed it.
 	commit func(ctx context.Context, src *pb.SourceOp) (bool, error)
 }
@@ -136,14 +138,14 @@ func (rw *rewriter) op(ctx context.Context, op *pb.Op) (changed bool, err error)
 	case *pb.Op_Exec:
 		for _, m := range o.Exec.Mounts {
 			if s := m.SecretOpt; s != nil {
-				changed = replace(&s.ID, rw.secret(s.ID)) || changed
+				changed = replace(&s.ID, rw.ids.own(rw.target, s.ID, rw.secrets)) || changed
 			}
 			if s := m.SSHOpt; s != nil {
-				changed = replace(&s.ID, rw.agent(s.ID)) || changed
+				changed = replace(&s.ID, rw.ids.ownAgent(rw.target, s.ID, rw.agents)) || changed
 			}
 		}
 		for _, s := range o.Exec.Secretenv {
-			changed = replace(&s.ID, rw.secret(s.ID)) || changed
+			changed = replace(&s.ID, rw.ids.own(rw.target, s.ID, rw.secrets)) || changed
 		}
 		changed = sortScannerEnv(o.Exec.Meta) || changed
 	}
@@ -172,17 +174,14 @@ func (rw *rewriter) sourceOp(ctx context.Context, op *pb.Op, src *pb.SourceOp) (
 		if changed, err = rw.commit(ctx, src); err != nil {
 			return false, err
 		}
-		for _, attr := range []string{pb.AttrAuthTokenSecret, pb.AttrAuthHeaderSecret} {
-			// With a secret for the host alone, the general one is not asked for.
-			if id, ok := src.Attrs[attr]; ok && !rw.declared(id+"."+gitHost(src)) && rw.secret(id) != id {
-				src.Attrs[attr] = rw.secret(id)
-				changed = true
+		changed = rw.ids.git(rw.target, src, rw.secrets) || changed
+		if id, ok := src.Attrs[pb.AttrMountSSHSock]; ok {
+			if final := rw.ids.ownAgent(rw.target, id, rw.agents); final != id {
+				src.Attrs[pb.AttrMountSSHSock], changed = final, true
 			}
 		}
-		if id, ok := src.Attrs[pb.AttrMountSSHSock]; ok && rw.agent(id) != id {
-			src.Attrs[pb.AttrMountSSHSock] = rw.agent(id)
-			changed = true
-		}
+	case "http", "https":
+		changed = rw.ids.http(rw.target, src, rw.secrets)
 	}
 	return changed, nil
 }
@@ -266,12 +265,10 @@ func (f *facts) source(src *pb.SourceOp) {
 	case "oci-layout":
 		f.stores[src.Attrs[pb.AttrOCILayoutStoreID]] = true
 	case "git":
-		for _, attr := range []string{pb.AttrAuthTokenSecret, pb.AttrAuthHeaderSecret} {
+		for _, attr := range gitSecretAttrs {
 			if id := src.Attrs[attr]; id != "" {
 				f.secrets[id] = true
-				if host := gitHost(src); host != "" {
-					f.secrets[id+"."+host] = true // nodes ask for this one first
-				}
+				f.secrets[id+"."+gitHost(src)] = true
 			}
 		}
 		if id := src.Attrs[pb.AttrMountSSHSock]; id != "" {
@@ -280,6 +277,10 @@ func (f *facts) source(src *pb.SourceOp) {
 	case "http", "https":
 		if id := src.Attrs[pb.AttrHTTPAuthHeaderSecret]; id != "" {
 			f.secrets[id] = true
+			break
+		}
+		for _, s := range httpSecrets(src) {
+			f.secrets[s.ID] = true
 		}
 	}
 }
@@ -320,8 +321,8 @@ func (f *facts) exec(e *pb.ExecOp) {
 }
 
 // needs fills in what unit refers to. Links must have been taken into account by
-// [Unit.closure]; in knows the sources of the unit itself.
-func (c *compilation) needs(unit *Unit, in *inputs) error {
+// [Unit.closure]; in and rw know the sources of the unit itself.
+func (c *compilation) needs(unit *Unit, in *inputs, rw *rewriter) error {
 	f := newFacts()
 	if err := f.add(unit.Definition); err != nil {
 		return err
@@ -339,14 +340,8 @@ func (c *compilation) needs(unit *Unit, in *inputs) error {
 	for _, id := range ir.SortedKeys(in.ociStores) {
 		setDefault(unit.OCIStores, id, in.ociStores[id])
 	}
-	for _, s := range in.unit.Target.Secrets {
-		id, s, _ := c.ids.secret(in.unit.Target, s.ID)
-		unit.Secrets[id] = s
-	}
-	for _, s := range in.unit.Target.SSH {
-		id, s, _ := c.ids.agent(in.unit.Target, s.ID)
-		unit.SSH[id] = s
-	}
+	maps.Copy(unit.Secrets, rw.secrets)
+	maps.Copy(unit.SSH, rw.agents)
 	for name := range f.locals {
 		if _, ok := unit.Locals[name]; !ok {
 			return errors.New("local source " + name + " is not known")

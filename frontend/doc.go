@@ -31,7 +31,9 @@
 //     tell it.
 //   - A secret or SSH id names one source: where two targets of the project use
 //     one id for different sources, the ids in the definitions differ
-//     ([Unit.Secrets], [Unit.SSH]).
+//     ([Unit.Secrets], [Unit.SSH]). What a step gets is what the target declares
+//     whose Dockerfile wrote it, whoever links that target; a step whose target
+//     declares nothing gets nothing, although all are built in one session.
 //   - A linked target is part of the definition of its user, op for op as in its
 //     own definition.
 //

@@ -114,7 +114,7 @@ type Unit struct {
 	// Secrets and SSH are the sources of the ids in Definition and
 	// Attestations. An id that the target of the step does not declare has no
 	// entry; nothing must be served for it.
-	Secrets map[string]ir.Secret
+	Secrets map[string]Secret
 	SSH     map[string]ir.SSH
 	// Entitlements are those that the ops need, sorted: "network.host",
 	// "security.insecure", "device".
@@ -173,8 +173,9 @@ type Session struct {
 	Locals map[string]string
 	// OCIStores are directories of OCI image layouts by store id.
 	OCIStores map[string]string
-	Secrets   []ir.Secret
-	SSH       []ir.SSH
+	// Secrets and SSH are by the id that the node asks for.
+	Secrets map[string]Secret
+	SSH     map[string]ir.SSH
 }
 
 // Compile compiles the units of p and returns them in the order of p.Units().
@@ -320,7 +321,7 @@ func linkError(t *ir.Target, name string) error {
 
 // compile compiles one unit.
 func (c *compilation) compile(ctx context.Context, u ir.Unit, links map[string][]*Unit) (*Unit, error) {
-	in, err := c.prepare(u, links)
+	in, err := c.prepare(ctx, u, links)
 	if err != nil {
 		return nil, err
 	}
@@ -368,7 +369,7 @@ func (c *compilation) onNode(ctx context.Context, in *inputs, need *needsNode, f
 			Err:     need,
 		}
 	}
-	return in.withSession(func(s Session) error {
+	return in.withSession(c.ids, func(s Session) error {
 		var cause error
 		err := c.Gateway.Build(ctx, s, func(ctx context.Context, remote gateway.Client) error {
 			cause = fn(ctx, remote)

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -293,7 +294,8 @@ func TestRemoteTree(t *testing.T) {
 	units, err := Compile(t.Context(), p, o)
 	require.NoError(t, err)
 	require.Empty(t, units[0].Locals)
-	require.Equal(t, map[string]ir.Secret{token.ID: token}, units[0].Secrets)
+	// The other target's token is not taken where this one is not set.
+	require.Equal(t, []Secret{{Secret: token}}, slices.Collect(maps.Values(units[0].Secrets)))
 	golden(t, "remote-tree", text(t, units[0].Definition))
 
 	// Up from a URL leads nowhere, but the tree has a root.
@@ -345,7 +347,7 @@ func TestForeignFrontend(t *testing.T) {
 	require.Equal(t, "1", req.FrontendOpt["build-arg:A"])
 	session := n.sessions[0]
 	require.Equal(t, must(realPath(filepath.Join(p.Dir, "svc"))), session.Locals["context"])
-	require.Equal(t, []ir.Secret{{ID: "s", Env: "S"}}, session.Secrets)
+	require.Equal(t, map[string]Secret{"s": {Secret: ir.Secret{ID: "s", Env: "S"}}}, session.Secrets)
 	require.NotContains(t, u.FrontendAttrs, "source")
 }
 

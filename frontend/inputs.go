@@ -68,7 +68,7 @@ const (
 
 // prepare finds out what the unit is made from and turns the attributes of its
 // target into frontend options.
-func (c *compilation) prepare(u ir.Unit, links map[string][]*Unit) (*inputs, error) {
+func (c *compilation) prepare(ctx context.Context, u ir.Unit, links map[string][]*Unit) (*inputs, error) {
 	in := &inputs{
 		unit:      u,
 		attrs:     map[string]string{},
@@ -82,9 +82,12 @@ func (c *compilation) prepare(u ir.Unit, links map[string][]*Unit) (*inputs, err
 	if in.platform, err = c.unitPlatform(u); err != nil {
 		return nil, err
 	}
-	for _, step := range []func(*inputs) error{
-		c.mainContext, c.namedContexts, c.optionAttrs, c.attestAttrs, c.vcsAttrs,
-	} {
+	for _, step := range []func(context.Context, *inputs) error{c.mainContext, c.namedContexts} {
+		if err := step(ctx, in); err != nil {
+			return nil, err
+		}
+	}
+	for _, step := range []func(*inputs) error{c.optionAttrs, c.attestAttrs, c.vcsAttrs} {
 		if err := step(in); err != nil {
 			return nil, err
 		}
@@ -191,7 +194,7 @@ func isDir(p string) bool {
 }
 
 // mainContext settles the build context and the Dockerfile.
-func (c *compilation) mainContext(in *inputs) error {
+func (c *compilation) mainContext(ctx context.Context, in *inputs) error {
 	t := in.unit.Target
 	where := strings.TrimPrefix(t.Context, "cwd://")
 	if where == "" {
@@ -203,7 +206,7 @@ func (c *compilation) mainContext(in *inputs) error {
 	case where == "-":
 		return in.at("context", nil, "context from stdin not allowed in bake")
 	case tree:
-		def, err := c.subtree(*t.RemoteContext)
+		def, err := c.subtree(ctx, *t.RemoteContext)
 		if err != nil {
 			return in.at("context", err, "unable to prepare context: %v", err)
 		}
@@ -272,7 +275,7 @@ func hasURL(t *ir.Target) bool {
 var errNoTree = errors.New("it is a directory of a remote definition that was not fetched")
 
 // subtree returns a directory of the remote definition.
-func (c *compilation) subtree(dir string) (*pb.Definition, error) {
+func (c *compilation) subtree(ctx context.Context, dir string) (*pb.Definition, error) {
 	if c.Tree == nil {
 		return nil, errNoTree
 	}
@@ -285,8 +288,7 @@ func (c *compilation) subtree(dir string) (*pb.Definition, error) {
 	}
 	st := llb.Scratch().File(llb.Copy(root, dir, "/", &llb.CopyInfo{CopyDirContentsOnly: true}),
 		dockerui.WithInternalName("set context to "+dir))
-	// Nothing in it is waited for.
-	def, err := st.Marshal(context.Background(), llb.Platform(c.NodePlatform))
+	def, err := st.Marshal(ctx, llb.Platform(c.NodePlatform))
 	if err != nil {
 		return nil, err
 	}
@@ -374,7 +376,7 @@ func policyError(in *inputs, file string) error {
 }
 
 // namedContexts settles the contexts attribute.
-func (c *compilation) namedContexts(in *inputs) error {
+func (c *compilation) namedContexts(ctx context.Context, in *inputs) error {
 	t := in.unit.Target
 	for _, k := range ir.SortedKeys(t.Contexts) {
 		v := strings.TrimPrefix(t.Contexts[k], "cwd://")
@@ -382,7 +384,7 @@ func (c *compilation) namedContexts(in *inputs) error {
 		// A frontend that knows no named contexts must not be asked.
 		in.attrs["frontend.caps"] = "moby.buildkit.frontend.contexts+forward"
 		if name, ok := ir.LinkTarget(v); ok {
-			if err := c.linkedContext(in, k, name); err != nil {
+			if err := c.linkedContext(ctx, in, k, name); err != nil {
 				return err
 			}
 			continue
@@ -391,7 +393,7 @@ func (c *compilation) namedContexts(in *inputs) error {
 		dir, isTree := t.RemoteContexts[k]
 		switch {
 		case isTree:
-			def, err := c.subtree(dir)
+			def, err := c.subtree(ctx, dir)
 			if err != nil {
 				return in.at(at, err, "failed to get build context %s: %s: %v", k, v, err)
 			}
@@ -419,14 +421,18 @@ func (c *compilation) namedContexts(in *inputs) error {
 }
 
 // linkedContext hands the results of target name over as context k.
-func (c *compilation) linkedContext(in *inputs, k, name string) error {
+func (c *compilation) linkedContext(ctx context.Context, in *inputs, k, name string) error {
 	parents := in.links[name]
 	add := func(suffix, input string, u *Unit) error {
 		in.attrs["context:"+k+suffix] = "input:" + input
 		if _, ok := in.defs[input]; ok {
 			return nil
 		}
-		in.defs[input] = u.Definition
+		def, err := rewrite(ctx, u.Definition, c.ids.mark)
+		if err != nil {
+			return fmt.Errorf("result of linked target %s: %w", name, err)
+		}
+		in.defs[input] = def
 		if input == recordedDockerfile && !in.inline && in.dockerfileURL == "" {
 			// An input of this name holds the Dockerfile, unless the option is
 			// there. One named "context" replaces the main context.
@@ -665,18 +671,35 @@ func cause(err error) error {
 }
 
 // withSession calls fn with what a node may ask for while it compiles the unit.
-// Files that exist in memory only are on disk during the call.
-func (in *inputs) withSession(fn func(Session) error) error {
+// Files that exist in memory only are on disk during the call. Steps of linked
+// targets name secrets and agents by marked ids, see [idTable.mark].
+func (in *inputs) withSession(ids *idTable, fn func(Session) error) error {
 	t := in.unit.Target
 	s := Session{
 		Platform:  in.platform,
 		Locals:    map[string]string{},
 		OCIStores: maps.Clone(in.ociStores),
-		Secrets:   slices.Clone(t.Secrets),
-		SSH:       slices.Clone(t.SSH),
+		Secrets:   map[string]Secret{},
+		SSH:       map[string]ir.SSH{},
+	}
+	for _, secret := range t.Secrets {
+		if _, ok := s.Secrets[secret.ID]; !ok {
+			s.Secrets[secret.ID] = Secret{Secret: secret}
+		}
+	}
+	for _, agent := range t.SSH {
+		if _, ok := s.SSH[sshID(agent.ID)]; !ok {
+			s.SSH[sshID(agent.ID)] = agent
+		}
 	}
 	for _, links := range in.links {
 		for _, u := range links {
+			for id, secret := range u.Secrets {
+				s.Secrets[ids.linked+id] = secret
+			}
+			for id, agent := range u.SSH {
+				s.SSH[ids.linked+id] = agent
+			}
 			for name, l := range u.Locals {
 				s.Locals[name] = l.Dir
 			}

@@ -321,19 +321,19 @@ RUN --mount=type=secret,id=token true
 		}
 	}
 	same := compile(t, project(t, files, targets([]ir.Secret{one})...))
-	require.Equal(t, map[string]ir.Secret{"token": one}, same[0].Secrets)
+	require.Equal(t, map[string]Secret{"token": {Secret: one}}, same[0].Secrets)
 	require.Equal(t, map[string]ir.SSH{"default": {ID: "default"}}, same[0].SSH)
 	require.Equal(t, same[0].Secrets, same[1].Secrets)
 
 	other := compile(t, project(t, files, targets([]ir.Secret{two})...))
 	require.Len(t, other[1].Secrets, 2)
-	var values []ir.Secret
+	var values []Secret
 	for _, id := range ir.SortedKeys(other[1].Secrets) {
 		if strings.HasPrefix(id, "token.") {
 			values = append(values, other[1].Secrets[id])
 		}
 	}
-	require.ElementsMatch(t, []ir.Secret{one, two}, values)
+	require.ElementsMatch(t, []Secret{{Secret: one}, {Secret: two}}, values)
 	exec := ops(t, other[0].Definition)[1].GetExec()
 	var mount *pb.Mount
 	for _, m := range exec.Mounts {
@@ -342,7 +342,7 @@ RUN --mount=type=secret,id=token true
 		}
 	}
 	require.Equal(t, "/run/secrets/token", mount.Dest, "the step must not see the other id")
-	require.Equal(t, one, other[0].Secrets[mount.SecretOpt.ID])
+	require.Equal(t, one, other[0].Secrets[mount.SecretOpt.ID].Secret)
 
 	// A target that does not declare the id must not get someone else's.
 	p := project(t, files, append(targets([]ir.Secret{two}), &ir.Target{Name: "c", Context: "child", Contexts: map[string]string{"base": "docker-image://alpine"}})...)

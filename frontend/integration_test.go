@@ -133,7 +133,7 @@ func (d *daemon) Build(ctx context.Context, s Session, fn func(context.Context, 
 // theirs has the daemon's own frontend compile a unit, with the options of in.
 func theirs(t *testing.T, d *daemon, c *compilation, in *inputs) (*Unit, error) {
 	var unit *Unit
-	err := in.withSession(func(s Session) error {
+	err := in.withSession(c.ids, func(s Session) error {
 		return d.Build(t.Context(), s, func(ctx context.Context, gc gateway.Client) error {
 			attrs := maps.Clone(in.attrs)
 			// Keeps the daemon from running the image of the syntax line, which
@@ -174,7 +174,7 @@ func requireSame(t *testing.T, d *daemon, p *ir.Project) int {
 		for _, name := range u.Target.Links() {
 			links[name] = byTarget[name]
 		}
-		in, err := c.prepare(u, links)
+		in, err := c.prepare(t.Context(), u, links)
 		if err != nil {
 			require.Nil(t, byID[u.ID])
 			t.Logf("refused here: %s: %v", u.ID, err)

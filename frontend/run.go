@@ -92,7 +92,7 @@ func (c *compilation) unit(ctx context.Context, in *inputs, rec *recorder, res *
 		Metadata:       map[string][]byte{},
 		Locals:         map[string]Local{},
 		OCIStores:      map[string]string{},
-		Secrets:        map[string]ir.Secret{},
+		Secrets:        map[string]Secret{},
 		SSH:            map[string]ir.SSH{},
 	}
 	u.MultiPlatform = isMultiPlatform(in)
@@ -130,7 +130,7 @@ func (c *compilation) unit(ctx context.Context, in *inputs, rec *recorder, res *
 	u.Images = ir.SortedKeys(rec.images)
 	u.Assumed = ir.SortedKeys(rec.assumed)
 	u.closure(in.links)
-	if err := c.needs(u, in); err != nil {
+	if err := c.needs(u, in, rw); err != nil {
 		return nil, err
 	}
 	u.Warnings = c.warnings(in, rec.warnings)
@@ -177,15 +177,13 @@ func (u *Unit) exportPlatform(in *inputs, data []byte) error {
 
 // rewriter returns the rewriter for the definitions of one unit.
 func (c *compilation) rewriter(in *inputs, rec *recorder) *rewriter {
-	t := in.unit.Target
 	return &rewriter{
-		rename: in.rename,
-		secret: func(id string) string { id, _, _ = c.ids.secret(t, id); return id },
-		declared: func(id string) bool {
-			return slices.ContainsFunc(t.Secrets, func(s ir.Secret) bool { return s.ID == id })
-		},
-		agent:  func(id string) string { id, _, _ = c.ids.agent(t, id); return id },
-		commit: rec.pinGit,
+		rename:  in.rename,
+		ids:     c.ids,
+		target:  in.unit.Target,
+		secrets: map[string]Secret{},
+		agents:  map[string]ir.SSH{},
+		commit:  rec.pinGit,
 		pin: func(ctx context.Context, ref string, p *pb.Platform) (string, error) {
 			return pinReference(ref, func(named reference.Named) (string, error) {
 				pinned, _, err := rec.image(ctx, named.String(), platformSpec(p, c.NodePlatform))

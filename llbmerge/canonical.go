@@ -18,25 +18,12 @@ var deterministic = proto.MarshalOptions{Deterministic: true}
 func (b *builder) canonicalise(u Unit, g *unitGraph) error {
 	for i := range g.nodes {
 		n := &g.nodes[i]
-		switch o := n.op.Op.(type) {
-		case *pb.Op_Source:
+		if o, ok := n.op.Op.(*pb.Op_Source); ok {
 			if len(n.inputs) > 0 {
 				return fmt.Errorf("source %q has inputs", o.Source.GetIdentifier())
 			}
 			if err := n.source(u, o.Source); err != nil {
 				return err
-			}
-		case *pb.Op_Exec:
-			for _, m := range o.Exec.GetMounts() {
-				if s := m.SecretOpt; s != nil {
-					s.ID = renamed(u.Secrets, s.ID)
-				}
-				if s := m.SSHOpt; s != nil {
-					s.ID = renamedAgent(u.SSH, s.ID)
-				}
-			}
-			for _, s := range o.Exec.GetSecretenv() {
-				s.ID = renamed(u.Secrets, s.ID)
 			}
 		}
 		n.op.Constraints = constraints(n.op.Constraints, n.meta.IgnoreCache)
@@ -63,43 +50,8 @@ func (n *node) source(u Unit, src *pb.SourceOp) error {
 		delete(src.Attrs, pb.AttrOCILayoutSessionID)
 	case KindGit:
 		delete(src.Attrs, pb.AttrOCILayoutSessionID) // of a bundle
-		for _, attr := range []string{pb.AttrAuthTokenSecret, pb.AttrAuthHeaderSecret} {
-			if id := src.Attrs[attr]; id != "" {
-				src.Attrs[attr] = renamed(u.Secrets, id)
-			}
-		}
-		if id := src.Attrs[pb.AttrMountSSHSock]; id != "" {
-			src.Attrs[pb.AttrMountSSHSock] = renamedAgent(u.SSH, id)
-		}
-	case KindHTTP:
-		if id := src.Attrs[pb.AttrHTTPAuthHeaderSecret]; id != "" {
-			src.Attrs[pb.AttrHTTPAuthHeaderSecret] = renamed(u.Secrets, id)
-		}
 	}
 	return nil
-}
-
-func renamed(names map[string]string, id string) string {
-	if name, ok := names[id]; ok {
-		return name
-	}
-	return id
-}
-
-// renamedAgent is renamed for SSH agents, of which the one without a name is
-// called "default".
-func renamedAgent(names map[string]string, id string) string {
-	const unnamed = "default"
-	if name, ok := names[id]; ok || id != "" {
-		if ok {
-			return name
-		}
-		return id
-	}
-	if name, ok := names[unnamed]; ok && name != unnamed {
-		return name
-	}
-	return id
 }
 
 // constraints returns the canonical form of c, which is another one for ops that

@@ -12,9 +12,6 @@
 //
 //   - An op is encoded deterministically: attributes are a map, and ordinary
 //     encoding gives one op several digests.
-//   - Secret and SSH ids are renamed as [Unit] says, so that an id that stands for
-//     different sources in different units becomes several ids. A node asked for
-//     the git secret X may look for X.HOST as well; renaming X renames that too.
 //   - The session of OCI layouts is removed: the session of the solve serves them.
 //   - The worker constraints of an op that ignores the cache take a form of their
 //     own, see below.

@@ -45,7 +45,7 @@ func FuzzOps(f *testing.F) {
 			x.Metadata[string(digest.FromBytes(dt))] = &pb.OpMetadata{IgnoreCache: links&1 != 0, ProgressGroup: &pb.ProgressGroup{Id: name}, Description: map[string]string{customName: name, stepName: id}}
 		}
 		checkMerge(t, []Unit{
-			{ID: name, Definition: x, Secrets: map[string]string{"s": id, "": id}, SSH: map[string]string{"default": id}},
+			{ID: name, Definition: x},
 			{ID: name + "2", Definition: y},
 		})
 	})

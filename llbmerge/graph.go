@@ -24,9 +24,6 @@ type Unit struct {
 	// identity is the name of the source in the graph. Nil means that the names
 	// are identities; in any other map a missing name is an error.
 	Locals map[string]string
-	// Secrets and SSH hold the ids in the graph for those of the definition;
-	// ids that are missing stay as they are.
-	Secrets, SSH map[string]string
 }
 
 // Graph is the merged graph of several units. It is immutable, and safe for

@@ -88,10 +88,7 @@ func (p *plot) newOp(i int) plotOp {
 // differs between units in a real build.
 func (p *plot) unit(id string, root int) Unit {
 	rng := p.rng
-	u := Unit{ID: id, Locals: map[string]string{}, Secrets: map[string]string{}}
-	if rng.IntN(3) == 0 {
-		u.Secrets["token"] = "token-" + id[:1]
-	}
+	u := Unit{ID: id, Locals: map[string]string{}}
 	// What the unit needs and what it selects of its directories.
 	need := make([]bool, len(p.ops))
 	whole := make([]bool, len(p.ops))

@@ -32,8 +32,8 @@ var _ frontend.Gateway = (*Gateway)(nil)
 func (g *Gateway) Build(ctx context.Context, s frontend.Session, fn func(context.Context, gateway.Client) error) error {
 	n := g.Pool.nodeFor(s.Platform)
 	in := Inputs{Dirs: s.Locals, Layouts: s.OCIStores, Env: g.Env, Secrets: SecretSources(s.Secrets, g.Env, g.Path), SSH: map[string][]string{}}
-	for _, a := range s.SSH {
-		in.SSH[a.ID] = a.Paths
+	for id, a := range s.SSH {
+		in.SSH[id] = a.Paths
 	}
 	var sent transfers
 	offer, err := in.services(&sent)
@@ -74,10 +74,12 @@ func (p *Pool) nodeFor(pl ocispecs.Platform) *node {
 
 // SecretSources says where the values of secrets are, by id. As upstream, an id
 // alone is the name of an environment variable, or else of a file.
-func SecretSources(secrets []ir.Secret, env map[string]string, path func(string) string) map[string]SecretSource {
+func SecretSources(secrets map[string]frontend.Secret, env map[string]string, path func(string) string) map[string]SecretSource {
 	sources := map[string]SecretSource{}
-	for _, s := range secrets {
-		sources[s.ID] = SecretSourceOf(s, env, path)
+	for id, s := range secrets {
+		source := SecretSourceOf(s.Secret, env, path)
+		source.Prefix = s.Prefix
+		sources[id] = source
 	}
 	return sources
 }

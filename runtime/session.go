@@ -56,8 +56,9 @@ type Inputs struct {
 // SecretSource says where a secret's value is: in a file or in an environment
 // variable of the client. The value itself is read only when a node asks for it.
 type SecretSource struct {
-	File string // absolute
-	Env  string
+	File   string // absolute
+	Env    string
+	Prefix string // stands before the value
 }
 
 // transfers counts what one node read of the client's directories.
@@ -168,7 +169,7 @@ func (s *secretStore) GetSecret(_ context.Context, id string) ([]byte, error) {
 		if !ok {
 			return nil, fmt.Errorf("secret %s: variable %s is not set: %w", id, src.Env, secrets.ErrNotFound)
 		}
-		return []byte(v), nil
+		return []byte(src.Prefix + v), nil
 	}
 	info, err := os.Stat(src.File)
 	if err != nil {
@@ -181,7 +182,7 @@ func (s *secretStore) GetSecret(_ context.Context, id string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("secret %s: %w", id, err)
 	}
-	return dt, nil
+	return append([]byte(src.Prefix), dt...), nil
 }
 
 // services returns what every session of a run offers: directories, image layouts,

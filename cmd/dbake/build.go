@@ -308,13 +308,10 @@ func (c *buildCmd) request(a *app, nodes *nodes, project *ir.Project, build *pla
 			NoHedge: nodes.cluster != nil,
 		}),
 		Inputs: runtime.Inputs{
-			Dirs: build.Locals(), Secrets: map[string]runtime.SecretSource{}, SSH: map[string][]string{},
+			Dirs: build.Locals(), Secrets: runtime.SecretSources(build.Secrets, a.env, a.path), SSH: map[string][]string{},
 			Env: a.env, SharedKey: a.sharedKey(project.Dir),
 		},
 		Dir: project.Dir, Stdout: a.stdout, Cache: caches,
-	}
-	for id, s := range build.Secrets {
-		r.Inputs.Secrets[id] = runtime.SecretSourceOf(s, a.env, a.path)
 	}
 	for id, s := range build.SSH {
 		r.Inputs.SSH[id] = s.Paths

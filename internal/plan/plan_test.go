@@ -447,7 +447,7 @@ RUN --mount=type=secret,id=tok --mount=type=secret,id=one make
 	var sources []string
 	for _, id := range ir.SortedKeys(b.Secrets) {
 		sources = append(sources, b.Secrets[id].Env)
-		require.NotContains(t, id, undeclared)
+		require.NotContains(t, id, "undeclared")
 	}
 	require.ElementsMatch(t, []string{"X", "Y", "ONE"}, sources)
 	// For each target, the ids that its step asks for and what is served.

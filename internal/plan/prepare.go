@@ -30,7 +30,7 @@ type Build struct {
 	// Costs are the predictions for Graph.Vertices, by index.
 	Costs []cost.Prediction
 	// Secrets and SSH are the sources of the ids that the graph uses.
-	Secrets map[string]ir.Secret
+	Secrets map[string]frontend.Secret
 	SSH     map[string]ir.SSH
 	// Assumed are the base images whose config is a guess, sorted.
 	Assumed []string
@@ -70,8 +70,9 @@ func Prepare(ctx context.Context, p *ir.Project, opts frontend.Options, known Me
 // assemble makes one build of compiled units.
 func assemble(ctx context.Context, p *ir.Project, units []*frontend.Unit, known Memory) (*Build, error) {
 	b := &Build{Project: p, Units: units}
+	b.gather()
 	var err error
-	if b.Graph, err = llbmerge.Merge(b.scope()); err != nil {
+	if b.Graph, err = llbmerge.Merge(b.definitions()); err != nil {
 		return nil, fmt.Errorf("merge the graphs of %d units: %w", len(units), err)
 	}
 	b.index = make(map[digest.Digest]int, len(b.Graph.Vertices))
@@ -95,50 +96,30 @@ func assemble(ctx context.Context, p *ir.Project, units []*frontend.Unit, known 
 	return b, nil
 }
 
-// undeclared ends the id of a secret or an agent in the graph for a unit that asks
-// for it without declaring it, when another unit does declare it: nothing is served
-// under that name, as nothing would be if the unit were built alone.
-const undeclared = ".undeclared"
-
-// scope returns the units for merging, and gathers the sources of the secrets and
-// agents. The frontend sees to it that an id of which there is a source names that
-// source in every unit that declares it.
-func (b *Build) scope() []llbmerge.Unit {
-	b.Secrets, b.SSH = map[string]ir.Secret{}, map[string]ir.SSH{}
+// gather collects the sources of the secrets and agents: in all units, an id means
+// the same source.
+func (b *Build) gather() {
+	b.Secrets, b.SSH = map[string]frontend.Secret{}, map[string]ir.SSH{}
 	for _, u := range b.Units {
 		maps.Copy(b.Secrets, u.Secrets)
 		maps.Copy(b.SSH, u.SSH)
 	}
+}
+
+// definitions returns the units for merging.
+func (b *Build) definitions() []llbmerge.Unit {
 	var list []llbmerge.Unit
 	for _, u := range b.Units {
 		if len(u.Definition.GetDef()) == 0 {
 			continue
 		}
-		m := llbmerge.Unit{
-			ID: string(u.ID), Definition: u.Definition, Locals: map[string]string{},
-			Secrets: hidden(b.Secrets, u.Secrets), SSH: hidden(b.SSH, u.SSH),
-		}
+		m := llbmerge.Unit{ID: string(u.ID), Definition: u.Definition, Locals: map[string]string{}}
 		for name := range u.Locals {
 			m.Locals[name] = name
 		}
 		list = append(list, m)
 	}
 	return list
-}
-
-// hidden renames the ids that others declare and the unit does not; nil when there
-// are none.
-func hidden[V any](all, own map[string]V) map[string]string {
-	if len(own) == len(all) {
-		return nil
-	}
-	m := map[string]string{}
-	for id := range all {
-		if _, ok := own[id]; !ok {
-			m[id] = id + undeclared
-		}
-	}
-	return m
 }
 
 // Locals returns the directory of every local source of the graph.
