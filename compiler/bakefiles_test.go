@@ -22,7 +22,7 @@ var update = flag.Bool("update", false, "rewrite the goldens of cases that are n
 
 // bakeCase is the case.json of a folder in testdata/bakefiles: a definition in
 // files/, and what becomes of it under different arguments. The goldens are what
-// "docker buildx bake --print" v0.37.2 printed: golden.RUN.json, or golden.RUN.err
+// "docker buildx bake --print" v0.38.2 printed: golden.RUN.json, or golden.RUN.err
 // for a run that failed. With dbake set, they are from here.
 type bakeCase struct {
 	Source  string    `json:"source"` // "own", or the repository it is from

@@ -1,6 +1,6 @@
 // Package compiler turns Docker Bake definitions into an [ir.Project]: text in,
 // resolved targets out. It reads bake files in HCL and JSON and compose files
-// natively, and agrees with "docker buildx bake --print" v0.37.2 on what they
+// natively, and agrees with "docker buildx bake --print" v0.38.2 on what they
 // mean, errors included.
 //
 // It knows no BuildKit, no clock but the timestamp function, and no network; the
@@ -41,7 +41,7 @@
 //
 // docker buildx walks some Go maps, so some of its output has no order. Here: the
 // keys of a matrix vary in alphabetical order, the first one fastest; overrides of
-// one target are applied by name, then secrets, secret, output, push and load;
+// one target are applied by name, then secret, output, push and load;
 // variables, functions, attributes and global attributes are evaluated in order of
 // appearance, what the attributes of a block need is resolved in order of their
 // names, links in order of the context names; of several mistakes the first in
@@ -52,9 +52,7 @@
 // Definitions in the world rely on some of it, so it is kept, and documented where
 // it happens: references see a block as written and not as merged, unknown
 // attributes say nothing, inherited cache imports share their storage
-// ([definition]), some overrides empty what they should set (override.go), a name
-// that does not exist is a cycle the second time it is used in a scope
-// ([evaluator]).
+// ([definition]).
 //
 // # Extensions
 //

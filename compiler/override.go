@@ -15,91 +15,181 @@ type override struct {
 	value  string
 	values []string
 	append bool // as the last --set of the key has it
+	// clear is set once the key was given an empty value: nothing inherited stays.
+	clear bool
 }
 
 // overrides are the overrides of each target by key.
 type overrides map[string]map[string]*override
 
+// overrideKind is how the values of a key of --set are read.
+type overrideKind int
+
+const (
+	unknownOverride overrideKind = iota
+	oneOverride                  // one value, the last counts
+	listOverride                 // values add up, an empty one clears
+	entryOverride                // one value for each name: KEY.NAME
+	fieldOverride                // as entryOverride, and nothing can be appended
+	secretOverride               // a list, or KEY.ID
+)
+
+// overrideKeys are the keys of --set.
+var overrideKeys = map[string]overrideKind{
+	"annotation": listOverride, "attest": listOverride, "cache-from": listOverride, "cache-to": listOverride,
+	"entitlement": listOverride, "no-cache-filter": listOverride, "output": listOverride, "platform": listOverride,
+	"policy": listOverride, "ssh": listOverride, "tag": listOverride, "ulimit": listOverride,
+	"arg": entryOverride, "contexts": entryOverride, "extra-host": entryOverride, "label": entryOverride,
+	"resource": fieldOverride,
+	"secret":   secretOverride,
+	"call":     oneOverride, "context": oneOverride, "dockerfile": oneOverride, "load": oneOverride,
+	"network": oneOverride, "no-cache": oneOverride, "pull": oneOverride, "push": oneOverride,
+	"shm-size": oneOverride, "target": oneOverride,
+}
+
+// overrideAttributes are the attributes that keys of --set change under another
+// name. The names of the attributes are keys, too.
+var overrideAttributes = map[string]string{
+	"annotation": "annotations", "arg": "args", "entitlement": "entitlements", "extra-host": "extra-hosts",
+	"label": "labels", "platform": "platforms", "resource": "resources", "tag": "tags", "ulimit": "ulimits",
+}
+
+// overrideNames are the other names of the keys of --set.
+var overrideNames = func() map[string]string {
+	names := map[string]string{"secrets": "secret"}
+	for key, attr := range overrideAttributes {
+		names[attr] = key
+	}
+	return names
+}()
+
+// OverrideKey is the part of a --set before the equals sign.
+type OverrideKey struct {
+	// Pattern names the targets.
+	Pattern string
+	// Key is the key in the one form that all its names have in common, as "tag"
+	// for "tags".
+	Key string
+	// Name is what follows the key, as NAME in args.NAME; Named is true when
+	// something does.
+	Name   string
+	Named  bool
+	Append bool // it ends in "+"
+
+	text string // with the "+"
+	word string // the key as it was written
+}
+
+// ParseOverrideKey splits PATTERN.KEY[.NAME][+]. Whether the key exists, and has
+// a name where it needs one, is not judged.
+func ParseOverrideKey(text string) (OverrideKey, error) {
+	k := OverrideKey{text: text}
+	plain, appends := strings.CutSuffix(text, "+")
+	parts := strings.SplitN(plain, ".", 3)
+	if len(parts) < 2 {
+		return k, fmt.Errorf("invalid override key %s, expected target.name", plain)
+	}
+	k.Pattern, k.Key, k.Append, k.word = parts[0], parts[1], appends, parts[1]
+	if name, ok := overrideNames[k.Key]; ok {
+		k.Key = name
+	}
+	if k.Named = len(parts) == 3; k.Named {
+		k.Name = parts[2]
+	}
+	return k, nil
+}
+
+// check reports a name where there can be none, and the lack of one.
+func (k OverrideKey) check() error {
+	switch kind := overrideKeys[k.Key]; {
+	case k.Named && (kind == listOverride || kind == oneOverride || k.word == "secrets"):
+		return fmt.Errorf("invalid key %s, %s does not support subkeys", k.text, k.Key)
+	case !k.Named && (kind == entryOverride || kind == fieldOverride):
+		return fmt.Errorf("invalid key %s, %s requires name", k.text, k.Key)
+	case k.Append && k.Named && (kind == fieldOverride || kind == secretOverride):
+		return fmt.Errorf("invalid key %s, %s does not support append", k.text, k.Key)
+	}
+	return nil
+}
+
 // parseOverrides reads the arguments of --set, each PATTERN.KEY[.NAME][+]=VALUE.
-// Keys are judged later, when a target that matches is resolved. A build argument
-// named without a value gets the one that lookup finds, or is left out; without
-// lookup, because the environment is not to be used, it is set to "".
+// Keys that do not exist are judged later, when a target that matches is resolved.
+// A build argument named without a value gets the one that lookup finds, or is left
+// out; without lookup, because the environment is not to be used, it is set to "".
 func parseOverrides(args []string, c *config, lookup func(string) (string, bool)) (overrides, error) {
 	all := overrides{}
 	for _, arg := range args {
 		left, value, hasValue := strings.Cut(arg, "=")
-		key, appends := strings.CutSuffix(left, "+")
-		parts := strings.SplitN(key, ".", 3)
-		if len(parts) < 2 {
-			return nil, fmt.Errorf("invalid override key %s, expected target.name", key)
-		}
-		pattern, attr := parts[0], parts[1]
-		if !hasValue && attr != "args" {
-			return nil, fmt.Errorf("invalid override %s, expected target.name=value", arg)
-		}
-		names, err := c.matchTargets(pattern)
+		key, err := ParseOverrideKey(left)
 		if err != nil {
 			return nil, err
 		}
-
-		named := false
-		switch attr {
-		case "args", "contexts", "resources", "secret":
-			named = true
-			if len(parts) != 3 {
-				return nil, fmt.Errorf("invalid key %s, %s requires name", left, attr)
-			}
-			if appends && (attr == "resources" || attr == "secret") {
-				return nil, fmt.Errorf("invalid key %s, %s does not support append", left, attr)
-			}
+		if key.word == "secrets" && key.Named {
+			return nil, key.check()
 		}
-		if named && !hasValue && lookup != nil {
-			if value, hasValue = lookup(parts[2]); !hasValue {
+		if !hasValue && key.Key != "arg" {
+			return nil, fmt.Errorf("invalid override %s, expected target.name=value", arg)
+		}
+		names, err := c.matchTargets(key.Pattern)
+		if err != nil {
+			return nil, err
+		}
+		if err := key.check(); err != nil {
+			return nil, err
+		}
+		if !hasValue && lookup != nil {
+			if value, hasValue = lookup(key.Name); !hasValue {
 				continue
 			}
 		}
-
-		path := strings.Join(parts[1:], ".")
 		for _, name := range names {
-			t := all[name]
-			if t == nil {
-				t = map[string]*override{}
-				all[name] = t
-			}
-			o := t[path]
-			if o == nil {
-				o = &override{}
-				t[path] = o
-			}
-			if collects(attr) {
-				o.append = appends
-				o.values = append(o.values, value)
-			} else if hasValue {
-				o.value = value
-			}
+			all.of(name, key).set(key, value, hasValue)
 		}
 	}
 	return all, nil
 }
 
-// collects reports whether the values of several --set of an attribute add up.
-func collects(attr string) bool {
-	switch attr {
-	case "annotations", "attest", "cache-from", "cache-to", "entitlements", "network",
-		"output", "platform", "policy", "secrets", "ssh", "tags":
-		return true
+// of returns the override of a key of one target, a new one if there is none.
+func (all overrides) of(target string, key OverrideKey) *override {
+	keys := all[target]
+	if keys == nil {
+		keys = map[string]*override{}
+		all[target] = keys
 	}
-	return false
+	path := key.Key
+	if key.Named {
+		path += "." + key.Name
+	}
+	o := keys[path]
+	if o == nil {
+		o = &override{}
+		keys[path] = o
+	}
+	return o
+}
+
+// set takes in one --set.
+func (o *override) set(key OverrideKey, value string, hasValue bool) {
+	kind := overrideKeys[key.Key]
+	switch {
+	case kind == listOverride, kind == secretOverride && !key.Named:
+		if !key.Append && value == "" {
+			o.clear, o.values = true, nil
+		} else {
+			o.values = append(o.values, value)
+		}
+		o.append = key.Append && !o.clear
+	case hasValue:
+		o.value = value
+	}
 }
 
 // overrideOrder is the order in which overrides of a target are applied where
-// they touch the same attribute; all others follow by name.
-var overrideOrder = []string{"secrets", "secret", "output", "push", "load"}
+// they touch the same attribute; all others follow by name. A secret as a whole
+// comes before the source of one.
+var overrideOrder = []string{"secret", "output", "push", "load"}
 
 // apply applies the overrides of one target.
-//
-// The keys network, no-cache-filter and ulimits do not take the value given: what
-// they hold is emptied, as it is by docker buildx.
 func (t *definition) apply(keys map[string]*override) error {
 	names := ir.SortedKeys(keys)
 	slices.SortStableFunc(names, func(a, b string) int { return overrideRank(a) - overrideRank(b) })
@@ -120,17 +210,15 @@ func overrideRank(key string) int {
 }
 
 func (t *definition) applyOne(key string, o *override) error {
-	attr, name, hasName := strings.Cut(key, ".")
-	if !hasName {
-		switch attr {
-		case "labels":
-			return fmt.Errorf("invalid format for %s, expecting %s.<name>=<value>", attr, attr)
-		case "extra-hosts":
-			return fmt.Errorf("invalid format for %s, expecting %s.<hostname>=<ip>", attr, attr)
-		}
-	}
+	attr, name, named := strings.Cut(key, ".")
 	value := o.value
-	origin := key
+	origin := attr
+	if plural, ok := overrideAttributes[attr]; ok {
+		origin = plural
+	}
+	if named {
+		origin += "." + name
+	}
 	var err error
 	switch attr {
 	case "context":
@@ -145,32 +233,31 @@ func (t *definition) applyOne(key string, o *override) error {
 		t.network = &value
 	case "shm-size":
 		t.shmSize = &value
-	case "args":
+	case "arg":
 		setEntries(&t.args, map[string]*string{name: &value})
-	case "labels":
+	case "label":
 		setEntries(&t.labels, map[string]*string{name: &value})
-	case "extra-hosts":
+	case "extra-host":
 		setEntries(&t.extraHosts, map[string]*string{name: &value})
 	case "contexts":
 		if t.contexts == nil {
 			t.contexts = map[string]string{}
 		}
 		t.contexts[name] = value
-	case "resources":
+	case "resource":
 		err = t.setResource(name, value)
-	case "tags":
+	case "tag":
 		t.tags = o.over(t.tags)
 	case "platform":
-		origin = "platforms"
 		t.platforms = o.over(t.platforms)
 	case "no-cache-filter":
 		t.noCacheFilter = o.over(t.noCacheFilter)
-	case "ulimits":
+	case "ulimit":
 		t.ulimits = o.over(t.ulimits)
-	case "annotations":
-		t.annotations = append(slices.Clip(t.annotations), o.values...)
-	case "entitlements":
-		t.entitlements = append(slices.Clip(t.entitlements), o.values...)
+	case "annotation":
+		t.annotations = added(o, t.annotations, o.values)
+	case "entitlement":
+		t.entitlements = added(o, t.entitlements, o.values)
 	case "no-cache":
 		t.noCache, err = parseBoolOverride(attr, value)
 	case "pull":
@@ -185,13 +272,12 @@ func (t *definition) applyOne(key string, o *override) error {
 				t.outputs = withLoad(t.outputs, *on)
 			}
 		}
-	case "secret":
-		err = t.overrideSecret(name, value)
 	default:
-		if attr == "secrets" {
-			origin = "secret"
+		if named && attr == "secret" {
+			err = t.overrideSecret(name, value)
+		} else {
+			err = t.applyElements(attr, o)
 		}
-		err = t.applyElements(attr, o)
 	}
 	if err != nil {
 		return err
@@ -228,7 +314,7 @@ func (t *definition) applyElements(attr string, o *override) error {
 			return fmt.Errorf("invalid value for outputs: %w", err)
 		}
 		t.outputs = dedupeOutputs(over(o, t.outputs, pointers(list)))
-	case "secrets":
+	case "secret":
 		list, err := parseSecrets(o.values)
 		if err != nil {
 			return fmt.Errorf("invalid value for outputs: %w", err)
@@ -245,7 +331,7 @@ func (t *definition) applyElements(attr string, o *override) error {
 		if err != nil {
 			return fmt.Errorf("invalid value for attest: %w", err)
 		}
-		t.attest = dedupeAttests(append(slices.Clip(t.attest), list...))
+		t.attest = dedupeAttests(added(o, t.attest, list))
 	case "policy":
 		list, err := parsePolicies(o.values)
 		if err != nil {
@@ -253,7 +339,7 @@ func (t *definition) applyElements(attr string, o *override) error {
 		}
 		t.policy = over(o, t.policy, list)
 	default:
-		return fmt.Errorf("unknown key: %s", attr)
+		return fmt.Errorf("unknown key: %s%s", attr, suggest(attr, knownOverrideKeys()))
 	}
 	return nil
 }
@@ -266,6 +352,20 @@ func over[T any](o *override, list, given []T) []T {
 		return append(slices.Clip(list), given...)
 	}
 	return given
+}
+
+// added returns list with the values given, which are added without being asked to
+// be, or the values alone if the override clears.
+func added[T any](o *override, list, given []T) []T {
+	if o.clear {
+		return given
+	}
+	return append(slices.Clip(list), given...)
+}
+
+// knownOverrideKeys returns all names of the keys of --set.
+func knownOverrideKeys() []string {
+	return slices.Concat(ir.SortedKeys(overrideKeys), ir.SortedKeys(overrideNames))
 }
 
 func parseBoolOverride(key, value string) (*bool, error) {

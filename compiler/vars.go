@@ -143,6 +143,10 @@ func (e *evaluator) resolveValue(scope *hcl.EvalContext, name string) error {
 	if _, ok := scope.Variables[name]; ok {
 		return nil
 	}
+	_, isGlobal := e.globals.get(name)
+	if _, isVariable := e.variables.get(name); !isGlobal && !isVariable {
+		return fmt.Errorf("variable %q does not exist: %w", name, errUndefined)
+	}
 	key := scopedName{scope, name}
 	if _, ok := e.startedValues[key]; ok {
 		return fmt.Errorf("variable cycle not allowed for %s", name)
@@ -164,9 +168,6 @@ func (e *evaluator) evaluateValue(scope *hcl.EvalContext, name string) (cty.Valu
 	if g, ok := e.globals.get(name); ok {
 		def = g.expr
 	} else {
-		if !declared {
-			return cty.NilVal, fmt.Errorf("variable %q does not exist: %w", name, errUndefined)
-		}
 		def, scope = vr.fallback, e.root
 		var diags hcl.Diagnostics
 		if typ, typed, diags = typeConstraint(vr.typ); diags.HasErrors() {

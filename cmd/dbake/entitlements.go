@@ -21,6 +21,7 @@ import (
 	"github.com/tonistiigi/go-csvvalue"
 	"golang.org/x/term"
 
+	"github.com/dbake/dbake/compiler"
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/frontend"
 	"github.com/dbake/dbake/runtime"
@@ -237,19 +238,20 @@ func (g *guard) overridden() (secrets, dests map[string]bool, err error) {
 	secrets, dests = map[string]bool{}, map[string]bool{}
 	for _, arg := range g.set {
 		left, value, _ := strings.Cut(arg, "=")
-		parts := strings.SplitN(strings.TrimSuffix(left, "+"), ".", 3)
-		if len(parts) < 2 {
-			continue
+		key, err := compiler.ParseOverrideKey(left)
+		if err != nil {
+			continue // which is reported where the definition is resolved
 		}
-		switch parts[1] {
-		case "entitlements":
+		switch {
+		case key.Key == "entitlement":
 			g.granted.networkHost = g.granted.networkHost || value == allowNetworkHost
 			g.granted.securityInsecure = g.granted.securityInsecure || value == allowSecurityInsecure
-		case "secret":
-			if len(parts) == 3 {
-				secrets[parts[2]] = true
+		case key.Key == "secret" && key.Named:
+			secrets[key.Name] = true
+		case key.Key == "secret", key.Key == "output":
+			if value == "" {
+				continue // clears
 			}
-		case "secrets", "output":
 			fields, err := csvvalue.Fields(value, nil)
 			if err != nil {
 				return nil, nil, fmt.Errorf("split %q into fields: %w", value, err)
@@ -439,7 +441,8 @@ func addAll(set map[string]bool, values []string) {
 
 // outside returns those of paths that lie under none of allowed, without those
 // that lie under another of them. Both are compared as they are on the disk: with
-// symbolic links followed.
+// symbolic links followed. What does not exist yet is compared by its name and
+// returned as the directory that does exist.
 func (g *guard) outside(paths, allowed map[string]bool) (map[string]bool, error) {
 	if allowed[anyPath] {
 		return nil, nil
@@ -454,11 +457,12 @@ func (g *guard) outside(paths, allowed map[string]bool) (map[string]bool, error)
 	}
 	found := map[string]bool{}
 	for _, p := range ir.SortedKeys(paths) {
-		dir, _, err := existing(g.app.path(p))
+		dir, rest, err := existing(g.app.path(p))
 		if err != nil {
 			return nil, fmt.Errorf("failed to evaluate path %q: %w", p, err)
 		}
-		if !slices.ContainsFunc(roots, func(root string) bool { return within(dir, root) }) {
+		full := filepath.Join(dir, rest)
+		if !slices.ContainsFunc(roots, func(root string) bool { return within(full, root) }) {
 			found[dir] = true
 		}
 	}
