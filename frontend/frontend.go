@@ -79,6 +79,9 @@ type Unit struct {
 	// differs from Platform only for Windows images, which take the version
 	// from their base.
 	ExportPlatform ocispecs.Platform
+	// Dockerfile is the Dockerfile as the user knows it: its path below the project,
+	// else its absolute path, or what names one that is elsewhere or inline.
+	Dockerfile string
 	// MultiPlatform is true when the target's result is an index although it
 	// may have one platform only: it has several, or asks for one with the
 	// build arg BUILDKIT_MULTI_PLATFORM.

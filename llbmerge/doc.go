@@ -27,9 +27,7 @@
 // in a slice over those of the slice: the least name, all capabilities, the looser
 // resource limits (as a node does for one step of several builds), export to the
 // cache if any unit asks for it. Ids of progress groups are random; they are
-// replaced by ones that depend on the unit and the name of the group. Where units
-// share a vertex, its name says so; the name as it was stays in the description
-// "dbake.step". Source maps keep the place in every unit's own Dockerfile.
+// replaced by ones that depend on the unit and the name of the group. Source maps keep the place in every unit's own Dockerfile.
 //
 // # Ignoring the cache
 //

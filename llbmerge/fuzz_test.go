@@ -42,7 +42,7 @@ func FuzzOps(f *testing.F) {
 			return
 		}
 		for _, dt := range x.Def {
-			x.Metadata[string(digest.FromBytes(dt))] = &pb.OpMetadata{IgnoreCache: links&1 != 0, ProgressGroup: &pb.ProgressGroup{Id: name}, Description: map[string]string{customName: name, stepName: id}}
+			x.Metadata[string(digest.FromBytes(dt))] = &pb.OpMetadata{IgnoreCache: links&1 != 0, ProgressGroup: &pb.ProgressGroup{Id: name}, Description: map[string]string{customName: name}}
 		}
 		checkMerge(t, []Unit{
 			{ID: name, Definition: x},

@@ -50,9 +50,6 @@ type Vertex struct {
 	// be there several times.
 	Inputs []digest.Digest
 	Kind   Kind
-	// Name is what progress shows: Step and, when there are several, the units
-	// that share it.
-	Name string
 	// Step is the name that the frontend gave to the vertex, or a description.
 	Step string
 	// Command is what an exec vertex runs.
@@ -262,7 +259,6 @@ func (b *builder) finish() {
 		g.groups[at].Vertices = append(g.groups[at].Vertices, i)
 		v.Users = g.groups[at].Users
 		v.Step = stepOf(g.details[i].metadata(nil), v.Op)
-		v.Name = sharedName(v.Step, v.Users)
 		v.Stage = stageOf(v.Step)
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
-	"fmt"
 	"math/bits"
 	"slices"
 	"strings"
@@ -15,28 +14,16 @@ import (
 const (
 	// customName is the key of the description that nodes show for an op.
 	customName = "llb.customname"
-	// stepName keeps the custom name of an op as it was before the units that
-	// share it were added, so that it survives another merge. Empty means that
-	// the op had none.
-	stepName = "dbake.step"
 	// groupPrefix starts the ids of progress groups that have been made stable.
 	groupPrefix = "dbake:"
 )
 
-// cloneMetadata returns a copy of md, which may be nil, as it was before it was
-// sliced from another graph.
+// cloneMetadata returns a copy of md, which may be nil.
 func cloneMetadata(md *pb.OpMetadata) *pb.OpMetadata {
 	if md == nil {
 		return &pb.OpMetadata{}
 	}
 	md = md.CloneVT()
-	if name, ok := md.Description[stepName]; ok {
-		delete(md.Description, stepName)
-		md.Description[customName] = name
-		if name == "" {
-			delete(md.Description, customName)
-		}
-	}
 	if len(md.Description) == 0 {
 		md.Description = nil
 	}
@@ -179,37 +166,12 @@ func joinSets(x, y string) string {
 	return strings.Join(slices.Compact(list), ",")
 }
 
-// addUsers says in the name of an op who shares it.
-func addUsers(md *pb.OpMetadata, op *pb.Op, users []string) {
-	if len(users) < 2 {
-		return
-	}
-	if md.Description == nil {
-		md.Description = map[string]string{}
-	}
-	md.Description[stepName] = md.Description[customName]
-	md.Description[customName] = sharedName(stepOf(md, op), users)
-}
-
 // stepOf returns what an op is called for its own sake.
 func stepOf(md *pb.OpMetadata, op *pb.Op) string {
 	if name := md.Description[customName]; name != "" {
 		return name
 	}
 	return opName(op)
-}
-
-func sharedName(name string, users []string) string {
-	const most = 3
-	if len(users) < 2 {
-		return name
-	}
-	more := ""
-	if len(users) > most+1 { // "and 1 more" is not shorter than a name
-		more = fmt.Sprintf(" and %d more", len(users)-most)
-		users = users[:most]
-	}
-	return name + " (" + strings.Join(users, ", ") + more + ")"
 }
 
 // opName describes an op that brings no name.

@@ -221,8 +221,8 @@ func (p *plot) units(n int) []Unit {
 func describe(g *Graph) string {
 	var w strings.Builder
 	for i, v := range g.Vertices {
-		fmt.Fprintf(&w, "%d %s %s %q %q stage=%q users=%v ignore=%v local=%v in=%v bytes=%x\n",
-			i, v.Digest, v.Kind, v.Name, v.Step, v.Stage, v.Users, v.IgnoreCache, v.Local, v.Inputs, v.Bytes)
+		fmt.Fprintf(&w, "%d %s %s %q stage=%q users=%v ignore=%v local=%v in=%v bytes=%x\n",
+			i, v.Digest, v.Kind, v.Step, v.Stage, v.Users, v.IgnoreCache, v.Local, v.Inputs, v.Bytes)
 		for _, l := range v.Locations {
 			fmt.Fprintf(&w, "  %s %s %q %v\n", l.Unit, l.File.Filename, l.File.Data, l.Ranges)
 		}

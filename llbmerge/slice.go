@@ -110,22 +110,18 @@ type slicer struct {
 	in    []bool // the units
 	def   *pb.Definition
 	files map[*pb.SourceInfo]int32
-	users []string
 }
 
 // vertex appends a vertex.
 func (s *slicer) vertex(i int) {
 	v, d := s.graph.Vertices[i], s.graph.details[i]
 	var locs placeList
-	s.users = s.users[:0]
 	for _, x := range d {
 		if s.in[x.user] {
-			s.users = append(s.users, s.graph.names[x.user])
 			locs.add(x.locs.places...)
 		}
 	}
 	md := d.metadata(s.in)
-	addUsers(md, v.Op, s.users)
 	s.def.Def = append(s.def.Def, v.Bytes)
 	s.def.Metadata[string(v.Digest)] = md
 	if len(locs.places) == 0 {

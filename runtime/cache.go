@@ -146,6 +146,7 @@ func (r *run) exportCaches(ctx context.Context, finish sched.Finish) error {
 			continue
 		}
 		req := exportRequest{cacheTo: []bkclient.CacheOptionsEntry{cacheEntry(x.Entry)}}
+		var targets []string
 		for _, id := range x.Units {
 			unit := r.units[id]
 			if unit == nil || len(unit.Definition.GetDef()) == 0 {
@@ -156,6 +157,7 @@ func (r *run) exportCaches(ctx context.Context, finish sched.Finish) error {
 				return err
 			}
 			req.images = append(req.images, img)
+			targets = appendNew(targets, unit.Target.Name)
 		}
 		if len(req.images) == 0 {
 			continue
@@ -164,7 +166,7 @@ func (r *run) exportCaches(ctx context.Context, finish sched.Finish) error {
 		eg.Go(func() error {
 			both, cancel := endWith(n.ctx, ctx)
 			defer cancel()
-			observe := func(st *bkclient.SolveStatus) { r.messages <- statusMessage{node: n, status: st, export: true} }
+			observe := r.observeSolve(n, &solveSource{targets: targets, export: true, id: x.Entry.Attrs["ref"]})
 			if _, err := n.exportCache(both, req, observe); err != nil {
 				errs[i] = fmt.Errorf("node %s: write cache %s: %w", n.info.Name, x.Entry.Attrs["ref"], plain(err))
 			}

@@ -24,9 +24,9 @@ func TestWrittenCaches(t *testing.T) {
 		{Digest: undone, Kind: llbmerge.KindExec, Users: []string{"a"}},
 		{Digest: others, Kind: llbmerge.KindExec, Users: []string{"b"}},
 	}}
-	n := &nodeRun{info: NodeInfo{Spec: nodeset.Spec{Name: "n1"}}, tracker: newTracker(func(digest.Digest) bool { return true })}
+	n := &nodeRun{info: NodeInfo{Spec: nodeset.Spec{Name: "n1"}}, tracker: newTracker(yes, yes)}
 	for _, d := range []digest.Digest{shared, own, others} {
-		n.tracker.observe(vertex(d, at(0), at(1)), false)
+		n.tracker.observe(vertex(d, at(0), at(1)), &solveSource{})
 	}
 	entry := func(attrs ...string) ir.CacheEntry {
 		e := ir.CacheEntry{Type: "registry", Attrs: map[string]string{"ref": "r/c:1"}}

@@ -24,6 +24,7 @@ type partitionRun struct {
 	id      sched.PartitionID
 	node    *nodeRun
 	units   []sched.UnitID
+	targets []string // that the units are for
 	slice   partition
 	cancel  context.CancelCauseFunc
 	ctx     context.Context
@@ -44,19 +45,18 @@ type message interface {
 	take(r *run) []sched.Event
 }
 
-// statusMessage is progress of a solve. Solves that evaluate tell of steps; those
-// that export repeat the steps that they find done, and add their own.
+// statusMessage is progress of a solve.
 type statusMessage struct {
 	node   *nodeRun
+	from   *solveSource
 	status *bkclient.SolveStatus
-	export bool
 }
 
 func (m statusMessage) take(r *run) []sched.Event {
 	var events []sched.Event
-	fresh, changes := m.node.tracker.observe(m.status, m.export)
+	fresh, changes := m.node.tracker.observe(m.status, m.from)
 	if len(fresh.Vertexes)+len(fresh.Statuses)+len(fresh.Logs)+len(fresh.Warnings) > 0 {
-		r.observe(StatusEvent{Node: m.node.info.Name, Status: fresh})
+		r.observe(r.statusEvent(m.node, fresh))
 	}
 	for _, c := range changes {
 		v, ok := r.vertex[c.vertex]
@@ -95,7 +95,7 @@ func (p *partitionRun) built(r *run, u sched.UnitID) []sched.Event {
 	}
 	p.reported[u] = true
 	if _, ok := r.step(u); !ok {
-		r.observe(JobEvent{At: r.since(), Job: r.Jobs[u].Name, Node: p.node.info.Name, Stage: "built"})
+		r.observe(r.jobEvent(u, p.node, "built"))
 	}
 	return []sched.Event{sched.UnitBuilt{At: r.since(), Partition: p.id, Unit: u}}
 }
@@ -153,8 +153,9 @@ func (r *run) failed(p *partitionRun, u sched.UnitID, f failure) sched.Event {
 	}
 	for _, j := range jobs {
 		r.results[j].Err = f.err
-		if name := r.Jobs[j].Name; !slices.Contains(f.err.Jobs, name) {
-			f.err.Jobs = append(f.err.Jobs, name)
+		f.err.Jobs = appendNew(f.err.Jobs, r.Jobs[j].Name)
+		if f.vertex == sched.NoVertex {
+			f.err.Targets = appendNew(f.err.Targets, r.Jobs[j].Target.Name)
 		}
 	}
 	return sched.UnitFailed{At: r.since(), Partition: p.id, Unit: u, Vertex: f.vertex, Err: f.err.Summary(), Retryable: f.retryable}
@@ -207,7 +208,9 @@ func (m exportedMessage) note(r *run) []sched.Event {
 	res.Node, res.State, res.Err = m.p.node.info.Name, Done, nil
 	res.Images, res.Metadata = m.images, m.metadata
 	m.p.node.jobs = append(m.p.node.jobs, res.Job)
-	r.observe(JobEvent{At: r.since(), Job: res.Job, Node: res.Node, Stage: "exported", Result: res})
+	e := r.jobEvent(m.unit, m.p.node, "exported")
+	e.Result = res
+	r.observe(e)
 	return []sched.Event{sched.UnitExported{At: r.since(), Partition: m.p.id, Unit: m.unit}}
 }
 
@@ -295,7 +298,7 @@ func (r *run) carryOut(cmd sched.Command) []sched.Event {
 // submit starts the solve of some units on a node.
 func (r *run) submit(cmd sched.Submit) []sched.Event {
 	p := &partitionRun{
-		id: cmd.Partition, node: r.nodes[cmd.Node], units: cmd.Units,
+		id: cmd.Partition, node: r.nodes[cmd.Node], units: cmd.Units, targets: r.targetsOf(cmd.Units),
 		release:  make(chan struct{}),
 		open:     map[sched.UnitID]bool{},
 		missing:  map[sched.UnitID]int{},
@@ -316,7 +319,7 @@ func (r *run) submit(cmd sched.Submit) []sched.Event {
 			continue
 		}
 		r.results[u].Node = p.node.info.Name
-		r.observe(JobEvent{At: r.since(), Job: r.Jobs[u].Name, Node: p.node.info.Name, Stage: "submitted"})
+		r.observe(r.jobEvent(u, p.node, "submitted"))
 	}
 	r.workers.Go(func() error {
 		defer p.cancel(nil)
@@ -342,7 +345,7 @@ func (r *run) evaluate(p *partitionRun) error {
 			return context.Cause(p.ctx)
 		}
 	}
-	observe := func(st *bkclient.SolveStatus) { r.messages <- statusMessage{node: p.node, status: st} }
+	observe := r.observeSolve(p.node, &solveSource{targets: p.targets})
 	return p.node.evaluate(p.ctx, p.slice, observe, func() { r.messages <- evaluatedMessage{p} }, p.release)
 }
 
@@ -423,14 +426,15 @@ func (r *run) writeOutputs(p *partitionRun, u sched.UnitID, outs []output, m *ex
 		return nil
 	}
 	if len(outs) == 0 {
-		_, err := p.node.export(p.ctx, req, r.observeExport(p.node, job.Name))
+		_, err := p.node.export(p.ctx, req, r.observeOutput(p.node, job, 0))
 		return err
 	}
 	for i, out := range outs {
-		observe := r.observeExport(p.node, job.Name)
+		number := 0
 		if len(outs) > 1 {
-			observe = r.observeExport(p.node, fmt.Sprintf("%s%s%d", job.Name, furtherOutput, i+1))
+			number = i + 1
 		}
+		observe := r.observeOutput(p.node, job, number)
 		one := req
 		one.entry = out.within(p.ctx)
 		if i > 0 {
@@ -454,12 +458,18 @@ func (r *run) writeOutputs(p *partitionRun, u sched.UnitID, outs []output, m *ex
 	return nil
 }
 
-// observeExport returns what takes the status of one export in.
-func (r *run) observeExport(n *nodeRun, name string) func(*bkclient.SolveStatus) {
-	own := ownVertices{name: name, ids: map[digest.Digest]digest.Digest{}}
-	return func(st *bkclient.SolveStatus) {
-		r.messages <- statusMessage{node: n, status: own.rename(st), export: true}
-	}
+// observeSolve returns what takes the status of one solve in.
+func (r *run) observeSolve(n *nodeRun, from *solveSource) func(*bkclient.SolveStatus) {
+	return func(st *bkclient.SolveStatus) { r.messages <- statusMessage{node: n, from: from, status: st} }
+}
+
+// observeOutput is observeSolve for an output of a job: the number-th from 1 of
+// several, or 0 for the only one.
+func (r *run) observeOutput(n *nodeRun, job plan.Job, number int) func(*bkclient.SolveStatus) {
+	return r.observeSolve(n, &solveSource{
+		targets: []string{job.Target.Name}, job: job.Name, export: true, output: number,
+		id: fmt.Sprintf("%s\x00%d", job.Name, number),
+	})
 }
 
 // exportRequest returns what all outputs of a job have in common.

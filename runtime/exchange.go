@@ -154,7 +154,7 @@ func (r *run) writeStep(ctx context.Context, n *nodeRun, step int) (*ir.CacheEnt
 	}
 	req := exportRequest{images: []image{img}}
 	req.cacheTo = append(req.cacheTo, cacheEntry(r.exchange.export(step, v)))
-	resp, err := n.exportCache(ctx, req, r.observeExport(n, v.Step))
+	resp, err := n.exportCache(ctx, req, r.observeSolve(n, &solveSource{targets: r.targetsOf([]sched.UnitID{sched.UnitID(len(r.Jobs) + step)}), export: true, id: v.Digest.String()}))
 	if err != nil {
 		return nil, err
 	}

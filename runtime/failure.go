@@ -30,7 +30,10 @@ var ErrIncomplete = errors.New("not every target was built")
 type StepError struct {
 	// Jobs failed because of it, in the order in which they were found.
 	Jobs []string
-	Node string
+	// Targets are those whose step or output it is. Jobs of other targets read
+	// theirs.
+	Targets []string
+	Node    string
 	// Step is the name of the step; "" when no step is to blame.
 	Step string
 	// Log holds the last lines that the step printed.
@@ -59,12 +62,12 @@ func (e *StepError) Summary() string {
 	if e.Source != nil {
 		fmt.Fprintf(&b, "%s:%d: ", e.Source.Range.Filename, e.Source.Range.Start.Line)
 	}
-	switch len(e.Jobs) {
+	switch len(e.Targets) {
 	case 0:
 	case 1:
-		fmt.Fprintf(&b, "target %s: ", e.Jobs[0])
+		fmt.Fprintf(&b, "target %s: ", e.Targets[0])
 	default:
-		fmt.Fprintf(&b, "targets %s: ", strings.Join(e.Jobs, ", "))
+		fmt.Fprintf(&b, "targets %s: ", strings.Join(e.Targets, ", "))
 	}
 	if e.Step != "" {
 		fmt.Fprintf(&b, "%s ", e.Step)
@@ -144,7 +147,8 @@ func (r *run) explain(p *partitionRun, err error) failure {
 		v := r.Graph.Vertices[f.vertex]
 		f.err.Step = v.Step
 		f.err.Log = p.node.tracker.logTail(v.Digest)
-		f.err.Source = r.source(p, f.vertex)
+		f.err.Source = r.source(v)
+		f.err.Targets = r.stepTargets(f.vertex)
 	}
 	return f
 }
@@ -238,29 +242,32 @@ func (r *run) jobsWith(v *llbmerge.Vertex) []int {
 	return jobs
 }
 
-// source returns the place of a step in the Dockerfile of the first unit of p that
-// needs it.
-func (r *run) source(p *partitionRun, v sched.VertexID) *ir.SourceError {
-	vertex := r.Graph.Vertices[v]
-	for _, u := range p.units {
-		_, step := r.step(u)
-		for _, l := range vertex.Locations {
-			mine := step || slices.ContainsFunc(r.Jobs[u].Units, func(unit *frontend.Unit) bool { return l.Unit == string(unit.ID) })
-			if !mine || l.File == nil || len(l.Ranges) == 0 {
-				continue
-			}
-			var excerpt strings.Builder
-			if err := (&bkerrdefs.Source{Info: l.File, Ranges: l.Ranges}).Print(&excerpt); err != nil {
-				continue
-			}
-			first, last := l.Ranges[0].GetStart(), l.Ranges[len(l.Ranges)-1].GetEnd()
-			return &ir.SourceError{
-				Range: ir.Range{
-					Filename: l.File.Filename,
-					Start:    ir.Pos{Line: int(first.GetLine()), Column: int(first.GetCharacter()) + 1},
-					End:      ir.Pos{Line: int(last.GetLine()), Column: int(last.GetCharacter()) + 1},
-				},
-				Summary: vertex.Step, Excerpt: excerpt.String(),
+// source returns the place of a step in the Dockerfile of the first unit whose step
+// it is; nil when it has no place.
+func (r *run) source(v *llbmerge.Vertex) *ir.SourceError {
+	for _, j := range r.owners(v) {
+		for _, u := range r.Jobs[j].Units {
+			for _, l := range v.Locations {
+				if l.Unit != string(u.ID) || l.File == nil || len(l.Ranges) == 0 {
+					continue
+				}
+				file := l.File.CloneVT()
+				if u.Dockerfile != "" {
+					file.Filename = u.Dockerfile
+				}
+				var excerpt strings.Builder
+				if err := (&bkerrdefs.Source{Info: file, Ranges: l.Ranges}).Print(&excerpt); err != nil {
+					continue
+				}
+				first, last := l.Ranges[0].GetStart(), l.Ranges[len(l.Ranges)-1].GetEnd()
+				return &ir.SourceError{
+					Range: ir.Range{
+						Filename: file.Filename,
+						Start:    ir.Pos{Line: int(first.GetLine()), Column: int(first.GetCharacter()) + 1},
+						End:      ir.Pos{Line: int(last.GetLine()), Column: int(last.GetCharacter()) + 1},
+					},
+					Summary: v.Step, Excerpt: excerpt.String(),
+				}
 			}
 		}
 	}

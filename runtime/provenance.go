@@ -30,6 +30,9 @@ import (
 // described is the name of the result in that Dockerfile.
 const described = "dbake-result"
 
+// naming is the name of the step that writes that Dockerfile.
+const naming = "name the result"
+
 // stageName is what a stage can be called.
 var stageName = regexp.MustCompile(`^[a-z][a-z0-9-_.]*$`)
 
@@ -125,7 +128,7 @@ func resultDockerfile(ctx context.Context, name, stage string) (*pb.Definition, 
 	}
 	// With the ignore file the frontend does not look for one in the context.
 	st = st.File(llb.Mkfile(name, 0o644, []byte(text+"\n")).Mkfile(name+".dockerignore", 0o644, []byte("*\n")),
-		dockerui.WithInternalName("name the result"))
+		dockerui.WithInternalName(naming))
 	def, err := st.Marshal(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("describe a result: %w", err)

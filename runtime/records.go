@@ -3,7 +3,6 @@ package runtime
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
 	bkclient "github.com/moby/buildkit/client"
@@ -46,13 +45,7 @@ func (n *node) records(ctx context.Context) (warm.Records, error) {
 	}
 	var list []warm.Record
 	for _, u := range usage {
-		r := warm.Record{Text: u.Description, Made: u.CreatedAt, Bytes: u.Size}
-		list = append(list, r)
-		// The name of a step can have its targets after it.
-		if i := strings.LastIndex(r.Text, " ("); i > 0 && strings.HasSuffix(r.Text, ")") {
-			r.Text = r.Text[:i]
-			list = append(list, r)
-		}
+		list = append(list, warm.Record{Text: u.Description, Made: u.CreatedAt, Bytes: u.Size})
 	}
 	return warm.NewRecords(list), nil
 }

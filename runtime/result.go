@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	bkclient "github.com/moby/buildkit/client"
@@ -56,10 +57,52 @@ type JobResult struct {
 	Metadata map[string]any
 }
 
+// TargetResult is the end of one target, whose parts several nodes may have built.
+type TargetResult struct {
+	Name  string
+	Nodes []string // that built it, in the order of the parts
+	State State
+	// Reason says why it is not done; it is that of the part that came least far.
+	Reason string
+	Images []Image
+}
+
+// severity orders states: a target is what the worst of its parts is.
+var severity = map[State]int{Done: 0, NotStarted: 1, Skipped: 2, Cancelled: 3, Failed: 4}
+
+// Targets returns the ends of the targets, in the order of the plan.
+func (r *Result) Targets() []TargetResult {
+	var list []TargetResult
+	index := map[string]int{} // of list
+	for _, j := range r.Jobs {
+		i, ok := index[j.Target]
+		if !ok {
+			i = len(list)
+			index[j.Target] = i
+			list = append(list, TargetResult{Name: j.Target, State: Done})
+		}
+		t := &list[i]
+		if j.Node != "" {
+			t.Nodes = appendNew(t.Nodes, j.Node)
+		}
+		if severity[j.State] > severity[t.State] {
+			t.State, t.Reason = j.State, j.Reason
+		}
+		t.Images = append(t.Images, j.Images...)
+	}
+	for i := range list {
+		if t := &list[i]; t.State != Done {
+			// Parts have no name, and what one output wrote is no whole target.
+			t.Images = nil
+		}
+	}
+	return list
+}
+
 // NodeResult is what one node did.
 type NodeResult struct {
-	Name string
-	Jobs []string // built here, in order of their end
+	Name    string
+	Targets []string // built here, in order of their end; a part counts as its target
 	// Ran is the number of steps that were executed, Cached that of steps
 	// answered from a cache; Shared is how many executions were saved because
 	// several jobs of the node need the same step.
@@ -102,28 +145,33 @@ type Measured struct {
 // after the other, from one goroutine.
 type Event interface{ event() }
 
-// StatusEvent is progress of a node's steps. Nothing is told twice, although the
+// StatusEvent is progress of a node's steps. Nothing is reported twice, although the
 // solves of a node overlap.
 type StatusEvent struct {
 	Node   string
 	Status *bkclient.SolveStatus
+	// Targets are those that each vertex of Status is for, in the order of the plan.
+	// A step that a target has from another one, which it reads, is for that one.
+	Targets map[digest.Digest][]string
 }
 
-// JobEvent tells that a job started, was built or ended.
+// JobEvent reports that a job started, was built or ended.
 type JobEvent struct {
 	At     time.Duration
 	Job    string
+	Target string
 	Node   string
 	Stage  string // "submitted", "built", "exported"
 	Result *JobResult
 }
 
-// MoveEvent tells that jobs were given to a node other than planned, or again.
+// MoveEvent reports that jobs were given to a node other than planned, or again.
 type MoveEvent struct {
-	At   time.Duration
-	Jobs []string
-	Node string
-	Why  string
+	At      time.Duration
+	Jobs    []string
+	Targets []string
+	Node    string
+	Why     string
 }
 
 // NodeEvent tells that a node was lost.
@@ -141,8 +189,93 @@ func (NodeEvent) event()   {}
 // moveEvent tells of a submission that the plan did not foresee.
 func moveEvent(r *run, cmd sched.Submit) MoveEvent {
 	e := MoveEvent{At: r.since(), Node: r.nodes[cmd.Node].info.Name, Why: cmd.Why.String()}
-	e.Jobs = r.jobNames(cmd.Units)
+	e.Jobs, e.Targets = r.jobNames(cmd.Units), r.targetsOf(cmd.Units)
 	return e
+}
+
+// jobEvent reports what a job has come to on a node.
+func (r *run) jobEvent(u sched.UnitID, n *nodeRun, stage string) JobEvent {
+	return JobEvent{At: r.since(), Job: r.Jobs[u].Name, Target: r.Jobs[u].Target.Name, Node: n.info.Name, Stage: stage}
+}
+
+// statusEvent reports progress on a node.
+func (r *run) statusEvent(n *nodeRun, st *bkclient.SolveStatus) StatusEvent {
+	e := StatusEvent{Node: n.info.Name, Status: st, Targets: map[digest.Digest][]string{}}
+	name := func(d digest.Digest) {
+		if _, ok := e.Targets[d]; ok {
+			return
+		}
+		if v, ok := r.vertex[d]; ok {
+			e.Targets[d] = r.stepTargets(v)
+		} else if s := n.tracker.vertices[d]; s != nil {
+			e.Targets[d] = s.targets
+		}
+	}
+	for _, v := range st.Vertexes {
+		name(v.Digest)
+	}
+	for _, s := range st.Statuses {
+		name(s.Vertex)
+	}
+	for _, l := range st.Logs {
+		name(l.Vertex)
+	}
+	for _, w := range st.Warnings {
+		name(w.Vertex)
+	}
+	return e
+}
+
+// owners returns the jobs whose step a vertex is: those that need it, but for those
+// that have it from a target which they read and which needs it, too.
+func (r *run) owners(v *llbmerge.Vertex) []int {
+	jobs := r.jobsWith(v)
+	names := map[string]bool{}
+	for _, j := range jobs {
+		names[r.Jobs[j].Target.Name] = true
+	}
+	return slices.DeleteFunc(jobs, func(j int) bool {
+		return slices.ContainsFunc(r.Jobs[j].Target.Links(), func(name string) bool { return names[name] })
+	})
+}
+
+// stepTargets returns the targets whose step a vertex is.
+func (r *run) stepTargets(v sched.VertexID) []string {
+	list, ok := r.stepOf[v]
+	if !ok {
+		for _, j := range r.owners(r.Graph.Vertices[v]) {
+			list = appendNew(list, r.Jobs[j].Target.Name)
+		}
+		r.stepOf[v] = list
+	}
+	return list
+}
+
+// targetsOf returns the targets that units are built for, in the order of the plan.
+func (r *run) targetsOf(units []sched.UnitID) []string {
+	var jobs []int
+	for _, u := range units {
+		if step, ok := r.step(u); ok {
+			v, _ := r.stepVertex(step)
+			jobs = append(jobs, r.owners(v)...)
+		} else {
+			jobs = append(jobs, int(u))
+		}
+	}
+	slices.Sort(jobs)
+	var names []string
+	for _, j := range jobs {
+		names = appendNew(names, r.Jobs[j].Target.Name)
+	}
+	return names
+}
+
+// appendNew appends name unless it is there.
+func appendNew(list []string, name string) []string {
+	if slices.Contains(list, name) {
+		return list
+	}
+	return append(list, name)
 }
 
 // jobNames names those of the units that are jobs.
@@ -189,6 +322,7 @@ func (r *run) result(finish sched.Finish) *Result {
 			}
 		}
 	}
+	r.blame()
 	for _, m := range finish.Moves {
 		s := Steal{At: m.At, Why: m.Why.String(), From: r.nodes[m.From].info.Name, To: r.nodes[m.To].info.Name, Here: m.Here, There: m.There}
 		if s.Jobs = r.jobNames(m.Units); len(s.Jobs) > 0 {
@@ -202,6 +336,31 @@ func (r *run) result(finish sched.Finish) *Result {
 	r.writtenByTargets()
 	res.Caches = r.caches.written
 	return res
+}
+
+// blame sees to it that a step that failed for good makes the targets fail whose
+// step it is, also those that were stopped before they met it, and that those which
+// only read such a target are skipped.
+func (r *run) blame() {
+	for _, e := range r.errs {
+		if e.Step == "" || r.recovered(e) {
+			continue
+		}
+		failed := false
+		for i := range r.results {
+			if j := &r.results[i]; slices.Contains(e.Targets, j.Target) && j.State != Done {
+				failed = true
+				if j.State != Failed {
+					j.State, j.Reason, j.Node, j.Err = Failed, e.Short(), e.Node, e
+				}
+			}
+		}
+		for i := range r.results {
+			if j := &r.results[i]; failed && j.State == Failed && j.Err == error(e) && !slices.Contains(e.Targets, j.Target) {
+				j.State, j.Reason, j.Node = Skipped, strings.Join(e.Targets, ", ")+" failed", ""
+			}
+		}
+	}
 }
 
 // measured is what a node spent time on, by start.
@@ -235,8 +394,15 @@ func (r *run) measured(n *nodeRun) []Measured {
 // nodeResult counts what a node did.
 func (r *run) nodeResult(n *nodeRun) NodeResult {
 	res := NodeResult{
-		Name: n.info.Name, Jobs: n.jobs, Lost: n.lost,
+		Name: n.info.Name, Lost: n.lost,
 		ContextBytes: n.sent.bytes.Load(), Transfers: n.sent.walked(),
+	}
+	for _, name := range n.jobs {
+		for _, j := range r.Jobs {
+			if j.Name == name {
+				res.Targets = appendNew(res.Targets, j.Target.Name)
+			}
+		}
 	}
 	here := map[string]bool{} // unit ids
 	for i, j := range r.Jobs {

@@ -63,7 +63,8 @@ type run struct {
 	layouts  map[string]string // directories of OCI image layouts, by id
 	sched    *sched.Scheduler
 	vertex   map[digest.Digest]sched.VertexID
-	outputs  [][]output // by job
+	stepOf   map[sched.VertexID][]string // targets whose step it is, once asked for
+	outputs  [][]output                  // by job
 	divided  []*divided
 	putIndex func(ctx context.Context, index registry.Index, insecure bool) (ocispecs.Descriptor, error)
 	nodes    []*nodeRun
@@ -113,6 +114,7 @@ func newRun(b *Build, nodes []NodeInfo, observe func(Event)) (*run, error) {
 		layouts:    maps.Clone(b.Inputs.Layouts),
 		divided:    dividedTargets(b),
 		putIndex:   b.putIndex,
+		stepOf:     map[sched.VertexID][]string{},
 		vertex:     make(map[digest.Digest]sched.VertexID, len(b.Graph.Vertices)),
 		messages:   make(chan message),
 		partitions: map[sched.PartitionID]*partitionRun{},
@@ -162,7 +164,7 @@ func newRun(b *Build, nodes []NodeInfo, observe func(Event)) (*run, error) {
 	}
 	for i, info := range nodes {
 		r.nodes = append(r.nodes, &nodeRun{
-			info: info, id: sched.NodeID(i), tracker: newTracker(r.isStep),
+			info: info, id: sched.NodeID(i), tracker: newTracker(r.isStep, r.isShared),
 			cancel: func(error) {}, stop: func() {},
 		})
 	}
@@ -244,6 +246,12 @@ func (r *run) since() time.Duration { return time.Since(r.start) }
 func (r *run) isStep(d digest.Digest) bool {
 	v, ok := r.vertex[d]
 	return ok && r.Graph.Vertices[v].Kind.IsStep()
+}
+
+// isShared tells vertices of the graph from those that a solve has for itself.
+func (r *run) isShared(d digest.Digest) bool {
+	_, ok := r.vertex[d]
+	return ok
 }
 
 // loop feeds the scheduler until it says Finish.

@@ -262,7 +262,7 @@ func (n *fakeNode) step(ctx context.Context, v *llbmerge.Vertex, observe func(*b
 		if n.held[v.Digest] {
 			n.mu.Unlock()
 			now := time.Now()
-			observe(&bkclient.SolveStatus{Vertexes: []*bkclient.Vertex{{Digest: v.Digest, Name: v.Name, Started: &now, Completed: &now, Cached: true}}})
+			observe(&bkclient.SolveStatus{Vertexes: []*bkclient.Vertex{{Digest: v.Digest, Name: v.Step, Started: &now, Completed: &now, Cached: true}}})
 			return nil
 		}
 		done, busy := n.active[v.Digest]
@@ -293,7 +293,7 @@ func (n *fakeNode) execute(ctx context.Context, v *llbmerge.Vertex, observe func
 	}
 	command := strings.Trim(v.Command, "[]\"")
 	started := time.Now()
-	observe(&bkclient.SolveStatus{Vertexes: []*bkclient.Vertex{{Digest: v.Digest, Name: v.Name, Started: &started}}})
+	observe(&bkclient.SolveStatus{Vertexes: []*bkclient.Vertex{{Digest: v.Digest, Name: v.Step, Started: &started}}})
 	observe(&bkclient.SolveStatus{Logs: []*bkclient.VertexLog{{Vertex: v.Digest, Data: []byte("says " + command + "\n"), Timestamp: started}}})
 	if err := n.wait(ctx, n.took); err != nil {
 		return err
@@ -305,7 +305,7 @@ func (n *fakeNode) execute(ctx context.Context, v *llbmerge.Vertex, observe func
 		return bkerrdefs.WrapVertex(err, v.Digest)
 	}
 	completed := time.Now()
-	observe(&bkclient.SolveStatus{Vertexes: []*bkclient.Vertex{{Digest: v.Digest, Name: v.Name, Started: &started, Completed: &completed}}})
+	observe(&bkclient.SolveStatus{Vertexes: []*bkclient.Vertex{{Digest: v.Digest, Name: v.Step, Started: &started, Completed: &completed}}})
 	return nil
 }
 

@@ -2,15 +2,49 @@ package runtime
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	bkclient "github.com/moby/buildkit/client"
 	digest "github.com/opencontainers/go-digest"
+
+	"github.com/dbake/dbake/internal/printable"
 )
 
-// tailLines is how many of the last log lines of a step an error shows.
-const tailLines = 20
+const (
+	// tailLines is how many of the last log lines of a step an error shows.
+	tailLines = 20
+	// maxLine bounds a line of output that is kept, in bytes; its end is kept.
+	maxLine = 16 << 10
+	// namingStep is how nodes report the Dockerfile that names a result, and
+	// verifyingStep that they compare the platforms of results with those that were
+	// asked for: results of which only a cache is written are called by numbers.
+	// Neither is anything that a user asked for.
+	namingStep    = "[internal] " + naming
+	verifyingStep = "Verifying build result"
+	// unpacking begins the ids of the statuses of layers that are unpacked.
+	unpacking = "extracting "
+)
+
+// solveSource is a solve whose status is observed. It belongs to the loop of its run
+// but for the fields that are set before the solve starts.
+type solveSource struct {
+	// targets are those that it is for, in the order of the plan.
+	targets []string
+	// job is whose outputs it writes; "" when it evaluates or writes a cache.
+	job string
+	// export is set for solves of results that are there already. They repeat the
+	// steps that an evaluation ran as if those were cached.
+	export bool
+	// id tells an export from all others of its node; output is which of several
+	// outputs of the job it is, from 1, or 0 when there is one.
+	id     string
+	output int
+	// ids are the digests under which vertices of this solve alone are known; "" for
+	// those that are not shown.
+	ids map[digest.Digest]digest.Digest
+}
 
 // tracker follows the status streams of all solves of one node. The streams
 // overlap: a solve that meets a vertex which is active in another one receives
@@ -21,7 +55,10 @@ const tailLines = 20
 type tracker struct {
 	// isStep tells vertices that do work from sources, whose first completion
 	// only means that their cache key is known.
-	isStep   func(digest.Digest) bool
+	isStep func(digest.Digest) bool
+	// isShared tells the vertices of the graph, which are the same in every solve,
+	// from those that a solve has for itself.
+	isShared func(digest.Digest) bool
 	vertices map[digest.Digest]*vertexStatus
 }
 
@@ -35,7 +72,8 @@ type vertexStatus struct {
 	// unpacked says that some were unpacked.
 	layers   []time.Time
 	unpacked bool
-	job      string    // whose export it is
+	job      string    // whose outputs it writes
+	targets  []string  // of the solve that reported it first
 	logged   time.Time // of the newest output taken in
 	tail     []string  // the last complete lines
 	partial  string    // the line still being written
@@ -46,6 +84,12 @@ type execution struct {
 	started, completed time.Time
 }
 
+// overlaps reports whether e and f are one execution. A node runs a step once at a
+// time, but a build that waits for a step of another one reports another start.
+func (e execution) overlaps(f execution) bool {
+	return e.started.Equal(f.started) || e.started.Before(f.completed) && f.started.Before(e.completed)
+}
+
 // change is news of a vertex: it began to run, or its result is there.
 type change struct {
 	vertex digest.Digest
@@ -54,14 +98,14 @@ type change struct {
 	cached bool
 }
 
-func newTracker(isStep func(digest.Digest) bool) *tracker {
-	return &tracker{isStep: isStep, vertices: map[digest.Digest]*vertexStatus{}}
+func newTracker(isStep, isShared func(digest.Digest) bool) *tracker {
+	return &tracker{isStep: isStep, isShared: isShared, vertices: map[digest.Digest]*vertexStatus{}}
 }
 
 // observe takes one message of a status stream in. It returns the message without
-// what is known, and what it changes. An export repeats, as if they were cached,
-// the steps that an evaluation ran; those are left out.
-func (t *tracker) observe(st *bkclient.SolveStatus, export bool) (*bkclient.SolveStatus, []change) {
+// what is known, and what it changes.
+func (t *tracker) observe(st *bkclient.SolveStatus, from *solveSource) (*bkclient.SolveStatus, []change) {
+	st = t.own(st, from)
 	fresh := &bkclient.SolveStatus{Warnings: st.Warnings}
 	var changes []change
 	for _, vs := range st.Statuses {
@@ -78,19 +122,28 @@ func (t *tracker) observe(st *bkclient.SolveStatus, export bool) (*bkclient.Solv
 	}
 	for _, v := range st.Vertexes {
 		s := t.at(v.Digest)
-		if export && s.shown {
+		if from.export && s.shown {
 			continue
 		}
-		if export {
-			s.job = exportedJob(v.Name)
+		if s.targets == nil {
+			s.targets = from.targets
 		}
-		s.shown = s.shown || !export
-		if t.vertex(v, s, &changes) {
-			fresh.Vertexes = append(fresh.Vertexes, v)
+		if from.job != "" && !t.isShared(v.Digest) {
+			s.job = from.job
 		}
+		s.shown = s.shown || !from.export
+		if !t.vertex(v, s, &changes) {
+			continue
+		}
+		if t.isStep(v.Digest) && v.Completed != nil && v.Error == "" && s.cached && len(s.runs) == 0 && !v.Cached {
+			// What took time was to fetch its result.
+			c := *v
+			c.Cached, v = true, &c
+		}
+		fresh.Vertexes = append(fresh.Vertexes, v)
 	}
 	for _, vs := range st.Statuses {
-		if !export || !t.at(vs.Vertex).shown {
+		if !from.export || !t.at(vs.Vertex).shown {
 			fresh.Statuses = append(fresh.Statuses, vs)
 		}
 	}
@@ -103,6 +156,60 @@ func (t *tracker) observe(st *bkclient.SolveStatus, export bool) (*bkclient.Solv
 		}
 	}
 	return fresh, changes
+}
+
+// own returns st with the vertices that an export has for itself under digests and
+// names of their own. A node names them after the session, the exporter's number or
+// what they do, which is the same in each export. Those that an evaluation reported
+// are left as they are: an export repeats them.
+func (t *tracker) own(st *bkclient.SolveStatus, from *solveSource) *bkclient.SolveStatus {
+	if !from.export {
+		return st
+	}
+	if from.ids == nil {
+		from.ids = map[digest.Digest]digest.Digest{}
+	}
+	id := func(d digest.Digest) digest.Digest {
+		if own, ok := from.ids[d]; ok {
+			return own
+		}
+		return d
+	}
+	out := &bkclient.SolveStatus{}
+	for _, v := range st.Vertexes {
+		if v.Name == namingStep || from.job == "" && v.Name == verifyingStep {
+			from.ids[v.Digest] = ""
+			continue
+		}
+		if s := t.vertices[v.Digest]; !t.isShared(v.Digest) && (s == nil || !s.shown) {
+			from.ids[v.Digest] = digest.FromString(from.id + "\x00" + v.Digest.String())
+			c := *v
+			c.Digest = from.ids[v.Digest]
+			if from.output > 0 {
+				c.Name += " (output " + strconv.Itoa(from.output) + ")"
+			}
+			v = &c
+		}
+		out.Vertexes = append(out.Vertexes, v)
+	}
+	for _, s := range st.Statuses {
+		c := *s
+		if c.Vertex = id(s.Vertex); c.Vertex != "" {
+			out.Statuses = append(out.Statuses, &c)
+		}
+	}
+	for _, l := range st.Logs {
+		c := *l
+		if c.Vertex = id(l.Vertex); c.Vertex != "" {
+			out.Logs = append(out.Logs, &c)
+		}
+	}
+	for _, w := range st.Warnings {
+		c := *w
+		c.Vertex = id(w.Vertex)
+		out.Warnings = append(out.Warnings, &c)
+	}
+	return out
 }
 
 // vertex records v and reports whether it tells anything new.
@@ -130,12 +237,11 @@ func (t *tracker) vertex(v *bkclient.Vertex, s *vertexStatus, changes *[]change)
 	case t.isStep(v.Digest) && s.fetched(execution{*v.Started, *v.Completed}):
 		s.cached = true
 	default:
-		for _, e := range s.runs {
-			if e.started.Equal(*v.Started) {
-				return false
-			}
+		run := execution{*v.Started, *v.Completed}
+		if slices.ContainsFunc(s.runs, run.overlaps) {
+			return false
 		}
-		s.runs = append(s.runs, execution{*v.Started, *v.Completed})
+		s.runs = append(s.runs, run)
 		if !t.isStep(v.Digest) {
 			return true
 		}
@@ -173,92 +279,32 @@ func (t *tracker) at(d digest.Digest) *vertexStatus {
 
 // log appends output to the tail, line by line.
 func (s *vertexStatus) log(data string) {
-	s.partial += data
 	for {
-		line, rest, ok := strings.Cut(s.partial, "\n")
+		line, rest, ok := strings.Cut(data, "\n")
+		s.partial += line
+		if over := len(s.partial) - maxLine; over > 0 {
+			s.partial = s.partial[over:]
+		}
 		if !ok {
 			return
 		}
-		s.partial = rest
-		s.tail = append(s.tail, strings.TrimSuffix(line, "\r"))
+		s.tail = append(s.tail, strings.TrimSuffix(s.partial, "\r"))
 		if len(s.tail) > tailLines {
 			s.tail = s.tail[1:]
 		}
+		s.partial, data = "", rest
 	}
 }
 
-// logTail returns the last lines that the step printed.
+// logTail returns the last lines that the step printed, fit to be shown anywhere.
 func (t *tracker) logTail(d digest.Digest) []string {
 	s := t.at(d)
-	lines := append([]string(nil), s.tail...)
+	lines := slices.Clone(s.tail)
 	if s.partial != "" {
 		lines = append(lines, s.partial)
 	}
+	for i, line := range lines {
+		lines[i] = printable.Line(line)
+	}
 	return lines
-}
-
-// ownVertices tells the vertices of one export from those of all others. A node
-// names what an exporter does after the session and the exporter's number, which
-// are the same in each of them.
-type ownVertices struct {
-	name string
-	ids  map[digest.Digest]digest.Digest
-}
-
-const (
-	// exporting begins the names of vertices that are an exporter's work.
-	exporting = "exporting "
-	// unpacking begins the ids of what is told of a layer being unpacked.
-	unpacking = "extracting "
-	// furtherOutput stands between the name of a job and the number of its
-	// output, when there are several.
-	furtherOutput = ", output "
-)
-
-// exportedJob returns the job of a vertex that rename has named, "" when it is no
-// export.
-func exportedJob(name string) string {
-	if !strings.HasPrefix(name, exporting) {
-		return ""
-	}
-	_, name, _ = strings.Cut(name, " (")
-	name, _, _ = strings.Cut(strings.TrimSuffix(name, ")"), furtherOutput)
-	return name
-}
-
-// rename returns st with the exporter's vertices under names and digests of their
-// own.
-func (o *ownVertices) rename(st *bkclient.SolveStatus) *bkclient.SolveStatus {
-	out := &bkclient.SolveStatus{}
-	id := func(d digest.Digest) digest.Digest {
-		if own, ok := o.ids[d]; ok {
-			return own
-		}
-		return d
-	}
-	for _, v := range st.Vertexes {
-		if strings.HasPrefix(v.Name, exporting) {
-			o.ids[v.Digest] = digest.FromString(o.name + "\x00" + v.Digest.String())
-			c := *v
-			c.Digest, c.Name = o.ids[v.Digest], v.Name+" ("+o.name+")"
-			v = &c
-		}
-		out.Vertexes = append(out.Vertexes, v)
-	}
-	for _, s := range st.Statuses {
-		c := *s
-		c.Vertex = id(s.Vertex)
-		out.Statuses = append(out.Statuses, &c)
-	}
-	for _, l := range st.Logs {
-		c := *l
-		c.Vertex = id(l.Vertex)
-		out.Logs = append(out.Logs, &c)
-	}
-	for _, w := range st.Warnings {
-		c := *w
-		c.Vertex = id(w.Vertex)
-		out.Warnings = append(out.Warnings, &c)
-	}
-	return out
 }

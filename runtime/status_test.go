@@ -23,6 +23,8 @@ var (
 	source = digest.FromString("source")
 )
 
+func yes(digest.Digest) bool { return true }
+
 // at is a time in seconds from start.
 func at(s float64) *time.Time {
 	t := start.Add(time.Duration(s * float64(time.Second)))
@@ -34,9 +36,9 @@ func vertex(d digest.Digest, started, completed *time.Time) *bkclient.SolveStatu
 }
 
 func TestTracker(t *testing.T) {
-	tr := newTracker(func(d digest.Digest) bool { return d == step })
+	tr := newTracker(func(d digest.Digest) bool { return d == step }, yes)
 	observe := func(st *bkclient.SolveStatus, export bool) (shown int, changes []change) {
-		fresh, changes := tr.observe(st, export)
+		fresh, changes := tr.observe(st, &solveSource{export: export})
 		return len(fresh.Vertexes), changes
 	}
 
@@ -84,18 +86,19 @@ func TestTracker(t *testing.T) {
 func TestMeasured(t *testing.T) {
 	fetched, present := digest.FromString("fetched"), digest.FromString("present")
 	isStep := func(d digest.Digest) bool { return d == step }
-	n := &nodeRun{info: NodeInfo{Spec: nodeset.Spec{Name: "n1"}}, tracker: newTracker(isStep)}
-	evaluate := func(st *bkclient.SolveStatus) { n.tracker.observe(st, false) }
+	isShared := func(d digest.Digest) bool { return d == step || d == fetched || d == present }
+	n := &nodeRun{info: NodeInfo{Spec: nodeset.Spec{Name: "n1"}}, tracker: newTracker(isStep, isShared)}
+	evaluate := func(st *bkclient.SolveStatus) { n.tracker.observe(st, &solveSource{}) }
 	evaluate(vertex(fetched, at(0), at(1)))
 	evaluate(vertex(present, at(0), at(1)))
 	evaluate(&bkclient.SolveStatus{Statuses: []*bkclient.VertexStatus{{Vertex: fetched, ID: "extracting sha256:1"}}})
 	evaluate(vertex(fetched, at(1), at(3)))
 	evaluate(vertex(step, at(3), at(4)))
-	own := ownVertices{name: "web@linux/amd64,linux/arm64, output 2", ids: map[digest.Digest]digest.Digest{}}
+	export := &solveSource{job: "web@linux/amd64,linux/arm64", export: true, output: 2, id: "web 2"}
 	for _, d := range []digest.Digest{digest.FromString("a"), digest.FromString("b")} {
 		st := vertex(d, at(5), at(6))
 		st.Vertexes[0].Name = "exporting to image"
-		n.tracker.observe(own.rename(st), true)
+		n.tracker.observe(st, export)
 	}
 	r := &run{Build: &Build{Graph: &llbmerge.Graph{Vertices: []*llbmerge.Vertex{
 		{Digest: fetched, Kind: llbmerge.KindImage}, {Digest: present, Kind: llbmerge.KindImage}, {Digest: step, Kind: llbmerge.KindExec},
@@ -111,21 +114,21 @@ func TestMeasured(t *testing.T) {
 }
 
 func TestTrackerCachedAndFailed(t *testing.T) {
-	tr := newTracker(func(digest.Digest) bool { return true })
+	tr := newTracker(yes, yes)
 	cached := vertex(step, at(0), at(0))
 	cached.Vertexes[0].Cached = true
-	fresh, changes := tr.observe(cached, false)
+	fresh, changes := tr.observe(cached, &solveSource{})
 	require.Len(t, fresh.Vertexes, 1)
 	require.Equal(t, []change{{vertex: step, done: true, cached: true}}, changes)
 	require.True(t, tr.vertices[step].cached)
 	require.Empty(t, tr.vertices[step].runs)
-	fresh, changes = tr.observe(cached, false)
+	fresh, changes = tr.observe(cached, &solveSource{})
 	require.Empty(t, fresh.Vertexes)
 	require.Empty(t, changes)
 
 	failed := vertex(source, at(0), at(1))
 	failed.Vertexes[0].Error = "exit code: 1"
-	fresh, changes = tr.observe(failed, false)
+	fresh, changes = tr.observe(failed, &solveSource{})
 	require.Len(t, fresh.Vertexes, 1, "the failure is shown")
 	require.Empty(t, changes)
 	require.False(t, tr.vertices[source].done)
@@ -135,15 +138,15 @@ func TestTrackerCachedAndFailed(t *testing.T) {
 func TestTrackerFetched(t *testing.T) {
 	for name, late := range map[string]bool{"layers first": false, "layers last": true} {
 		t.Run(name, func(t *testing.T) {
-			tr := newTracker(func(digest.Digest) bool { return true })
+			tr := newTracker(yes, yes)
 			layer := &bkclient.SolveStatus{Statuses: []*bkclient.VertexStatus{{ID: "extracting sha256:1", Vertex: step, Timestamp: *at(1)}}}
 			if !late {
-				tr.observe(layer, false)
+				tr.observe(layer, &solveSource{})
 			}
-			tr.observe(vertex(step, at(0), at(2)), false)
+			tr.observe(vertex(step, at(0), at(2)), &solveSource{})
 			if late {
 				require.Len(t, tr.vertices[step].runs, 1)
-				tr.observe(layer, false)
+				tr.observe(layer, &solveSource{})
 			}
 			require.Empty(t, tr.vertices[step].runs)
 			require.True(t, tr.vertices[step].cached)
@@ -153,9 +156,9 @@ func TestTrackerFetched(t *testing.T) {
 }
 
 func TestTrackerLogs(t *testing.T) {
-	tr := newTracker(func(digest.Digest) bool { return true })
+	tr := newTracker(yes, yes)
 	logs := func(list ...*bkclient.VertexLog) int {
-		fresh, _ := tr.observe(&bkclient.SolveStatus{Logs: list}, false)
+		fresh, _ := tr.observe(&bkclient.SolveStatus{Logs: list}, &solveSource{})
 		return len(fresh.Logs)
 	}
 	line := func(s float64, data string) *bkclient.VertexLog {
@@ -173,34 +176,70 @@ func TestTrackerLogs(t *testing.T) {
 	require.Empty(t, tr.logTail(source))
 }
 
-// TestOwnVertices keeps exports apart whose vertices have one digest.
-func TestOwnVertices(t *testing.T) {
-	shared := digest.FromString("exporter of the session")
+// Exports are kept apart whose vertices have one digest; what an evaluation has
+// reported is not reported again.
+func TestOwn(t *testing.T) {
+	exporter, importing := digest.FromString("exporter of the session"), digest.FromString("importing cache manifest")
 	message := func() []*bkclient.SolveStatus {
 		return []*bkclient.SolveStatus{
-			{Vertexes: []*bkclient.Vertex{{Digest: shared, Name: "exporting to image"}, {Digest: step, Name: "RUN exporting"}}},
+			{Vertexes: []*bkclient.Vertex{
+				{Digest: exporter, Name: "exporting to image", Started: at(3)},
+				{Digest: step, Name: "RUN exporting", Started: at(3), Completed: at(3), Cached: true},
+				{Digest: importing, Name: "importing cache manifest from x", Started: at(3)},
+			}},
 			{
-				Statuses: []*bkclient.VertexStatus{{ID: "pushing layers", Vertex: shared}, {ID: "x", Vertex: step}},
-				Logs:     []*bkclient.VertexLog{{Vertex: shared}}, Warnings: []*bkclient.VertexWarning{{Vertex: shared}},
+				Statuses: []*bkclient.VertexStatus{{ID: "pushing layers", Vertex: exporter}, {ID: "x", Vertex: step}},
+				Logs:     []*bkclient.VertexLog{{Vertex: exporter, Timestamp: *at(4)}}, Warnings: []*bkclient.VertexWarning{{Vertex: exporter}},
 			},
 		}
 	}
+	tr := newTracker(func(d digest.Digest) bool { return d == step }, func(d digest.Digest) bool { return d == step })
+	tr.observe(vertex(step, at(0), at(1)), &solveSource{targets: []string{"a", "b"}})
+	tr.observe(vertex(importing, at(0), at(1)), &solveSource{targets: []string{"a", "b"}})
 	seen := map[digest.Digest]bool{}
-	for _, name := range []string{"a", "b"} {
-		own := ownVertices{name: name, ids: map[digest.Digest]digest.Digest{}}
+	for i, name := range []string{"a", "b"} {
+		from := &solveSource{targets: []string{name}, job: name, export: true, id: name, output: i}
 		list := message()
-		first, second := own.rename(list[0]), own.rename(list[1])
+		first, _ := tr.observe(list[0], from)
+		second, _ := tr.observe(list[1], from)
+		require.Len(t, first.Vertexes, 1)
 		v := first.Vertexes[0]
-		require.Equal(t, "exporting to image ("+name+")", v.Name)
+		require.Equal(t, []string{"exporting to image", "exporting to image (output 1)"}[i], v.Name)
 		require.False(t, seen[v.Digest])
 		seen[v.Digest] = true
-		require.Equal(t, list[0].Vertexes[1], first.Vertexes[1])
+		require.Equal(t, []string{name}, tr.vertices[v.Digest].targets)
+		require.Len(t, second.Statuses, 1)
 		require.Equal(t, v.Digest, second.Statuses[0].Vertex)
-		require.Equal(t, step, second.Statuses[1].Vertex)
 		require.Equal(t, v.Digest, second.Logs[0].Vertex)
 		require.Equal(t, v.Digest, second.Warnings[0].Vertex)
 		require.Equal(t, message(), list, "the message is as it was")
 	}
+	require.Len(t, tr.vertices[step].runs, 1)
+}
+
+// A step that a solve waits for has another start in its status stream.
+func TestTrackerOverlap(t *testing.T) {
+	tr := newTracker(yes, yes)
+	tr.observe(vertex(step, at(0), at(10)), &solveSource{})
+	fresh, changes := tr.observe(vertex(step, at(4), at(10)), &solveSource{})
+	require.Empty(t, fresh.Vertexes)
+	require.Empty(t, changes)
+	require.Len(t, tr.vertices[step].runs, 1)
+	tr.observe(vertex(step, at(11), at(12)), &solveSource{})
+	require.Len(t, tr.vertices[step].runs, 2, "it ran again")
+}
+
+// A step that was answered by a cache is shown as cached also when its layers are
+// fetched later.
+func TestTrackerShowsFetchAsCached(t *testing.T) {
+	tr := newTracker(yes, yes)
+	cached := vertex(step, at(0), at(0))
+	cached.Vertexes[0].Cached = true
+	tr.observe(cached, &solveSource{})
+	fresh, _ := tr.observe(vertex(step, at(1), at(3)), &solveSource{})
+	require.Len(t, fresh.Vertexes, 1)
+	require.True(t, fresh.Vertexes[0].Cached)
+	require.Empty(t, tr.vertices[step].runs)
 }
 
 func TestUnion(t *testing.T) {

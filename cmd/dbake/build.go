@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/moby/buildkit/solver/pb"
-	"github.com/moby/buildkit/util/progress/progressui"
 
 	"github.com/dbake/dbake/cachepolicy"
 	"github.com/dbake/dbake/cmd/dbake/internal/view"
@@ -68,13 +67,6 @@ func (c *buildCmd) Run(ctx contextBinding, a *app) (err error) {
 			return err
 		}
 	}
-	if env := a.env["BUILDKIT_PROGRESS"]; env != "" && c.Progress == string(progressui.AutoMode) {
-		c.Progress = env
-	}
-	mode, err := view.ParseMode(c.Progress)
-	if err != nil {
-		return usageError{err}
-	}
 	if c.Print || c.List != "" {
 		return c.describe(ctx, a)
 	}
@@ -86,13 +78,13 @@ func (c *buildCmd) Run(ctx contextBinding, a *app) (err error) {
 		return usageError{err}
 	}
 	if call.method != "" {
-		return c.callAll(ctx, a, mode, call)
+		return c.callAll(ctx, a, call)
 	}
-	return c.build(ctx, a, mode, call)
+	return c.build(ctx, a, call)
 }
 
 // build builds the targets that are to be built, then answers for the others.
-func (c *buildCmd) build(ctx context.Context, a *app, mode progressui.DisplayMode, call callFlag) (err error) {
+func (c *buildCmd) build(ctx context.Context, a *app, call callFlag) (err error) {
 	nodes, err := a.findNodes(ctx, &c.nodeFlags)
 	if err != nil {
 		return err
@@ -103,7 +95,7 @@ func (c *buildCmd) build(ctx context.Context, a *app, mode progressui.DisplayMod
 	if err != nil {
 		return err
 	}
-	if err := a.admit(ctx, all, &c.definitionFlags, mode); err != nil {
+	if err := a.admit(ctx, all, &c.definitionFlags); err != nil {
 		return err
 	}
 	all = standby.withAccess(all)
@@ -170,30 +162,25 @@ func (c *buildCmd) build(ctx context.Context, a *app, mode progressui.DisplayMod
 	}
 	request.Load = load
 
-	progress, err := view.NewProgress(a.stderr, mode, len(infos) > 1)
-	if err != nil {
+	if err := a.progress.Begin(len(infos) > 1); err != nil {
 		return err
 	}
-	result, err := pool.Run(ctx, request, progress.Observe)
-	progress.Close()
-	if mode != progressui.QuietMode && mode != progressui.RawJSONMode {
-		view.Warnings(a.stderr, build.Warnings(), a.debug)
-	}
+	result, err := pool.Run(ctx, request, a.progress.Observe)
+	a.progress.End()
+	a.progress.Remarks(build.Warnings(), a.debug)
 	if result == nil {
 		return err
 	}
 	for _, w := range result.Warnings {
-		fmt.Fprintf(a.stderr, "WARNING: %s\n", w)
+		a.progress.Warn(w)
 	}
 	if rememberErr := a.rememberCaches(context.WithoutCancel(ctx), build, result.Caches, time.Now()); rememberErr != nil {
-		fmt.Fprintf(a.stderr, "WARNING: %v\n", rememberErr)
+		a.progress.Warn(rememberErr.Error())
 	}
 	if rememberErr := a.remember(build, history, infos, pool.Records(context.WithoutCancel(ctx)), result); rememberErr != nil {
-		fmt.Fprintf(a.stderr, "WARNING: %v\n", rememberErr)
+		a.progress.Warn(rememberErr.Error())
 	}
-	if mode != progressui.QuietMode || err != nil {
-		view.Summary(a.stderr, result, p.Bound)
-	}
+	a.progress.Summary(result, view.Prediction{Makespan: p.Makespan, Bound: p.Bound})
 	if err != nil {
 		return err
 	}
@@ -207,11 +194,11 @@ func (c *buildCmd) build(ctx context.Context, a *app, mode progressui.DisplayMod
 }
 
 // admit checks that nothing is asked for that cannot be done or was not granted.
-func (a *app) admit(ctx context.Context, p *ir.Project, f *definitionFlags, mode progressui.DisplayMode) error {
+func (a *app) admit(ctx context.Context, p *ir.Project, f *definitionFlags) error {
 	if err := a.refusePolicies(p); err != nil {
 		return err
 	}
-	return a.authorize(ctx, p, f, mode == progressui.RawJSONMode)
+	return a.authorize(ctx, p, f)
 }
 
 // envSourcePolicy names a file with a policy that BuildKit applies to sources.
@@ -266,7 +253,7 @@ func (a *app) warnNoOutput(p *ir.Project) {
 	if len(names) > 1 || names[0] != "default" {
 		which = " for " + strings.Join(names, ", ") + " target(s)"
 	}
-	fmt.Fprintf(a.stderr, "WARNING: No output specified%s. Build result will only remain in the build cache. To push result image into registry use --push or to load image into docker use --load\n", which)
+	a.progress.Warn(fmt.Sprintf("No output specified%s. Build result will only remain in the build cache. To push result image into registry use --push or to load image into docker use --load", which))
 }
 
 // describe prints the definition instead of building it.
@@ -400,7 +387,7 @@ func (a *app) files() *filesum.Cache { return filesum.Open(a.cacheDir("files"), 
 // no more than worth a remark: the next run reads them again.
 func (a *app) saveFiles(files *filesum.Cache) {
 	if err := files.Save(); err != nil {
-		fmt.Fprintf(a.stderr, "WARNING: %v\n", err)
+		a.progress.Warn(err.Error())
 	}
 }
 
@@ -419,7 +406,7 @@ func (a *app) openHistory(name string) (*cost.Store, error) {
 		return nil, err
 	}
 	for _, note := range history.Notes() {
-		fmt.Fprintf(a.stderr, "WARNING: %s\n", note)
+		a.progress.Warn(note)
 	}
 	return history, nil
 }

@@ -45,7 +45,7 @@ func (a *app) caches(ctx context.Context, ref string, b *plan.Build) (cachepolic
 	for _, name := range repos {
 		tags, err := client.Tags(ctx, name)
 		if err != nil {
-			fmt.Fprintf(a.stderr, "WARNING: cannot list the caches in %s: %v\n", name, err)
+			a.progress.Warn(fmt.Sprintf("cannot list the caches in %s: %v", name, err))
 			continue
 		}
 		in.Known[name] = tags

@@ -12,7 +12,6 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/moby/buildkit/util/progress/progressui"
 	"github.com/tonistiigi/go-csvvalue"
 
 	"github.com/dbake/dbake/cmd/dbake/internal/view"
@@ -119,7 +118,7 @@ func withAgents(p *ir.Project) *ir.Project {
 }
 
 // callAll answers for a command line with --call: no target is built.
-func (c *buildCmd) callAll(ctx context.Context, a *app, mode progressui.DisplayMode, flag callFlag) (err error) {
+func (c *buildCmd) callAll(ctx context.Context, a *app, flag callFlag) (err error) {
 	var found *nodes
 	if len(c.Nodes) > 0 || c.Builder != "" {
 		if found, err = a.findNodes(ctx, &c.nodeFlags); err != nil {
@@ -132,7 +131,7 @@ func (c *buildCmd) callAll(ctx context.Context, a *app, mode progressui.DisplayM
 	if err != nil {
 		return err
 	}
-	if err := a.admit(ctx, project, &c.definitionFlags, mode); err != nil {
+	if err := a.admit(ctx, project, &c.definitionFlags); err != nil {
 		return err
 	}
 	return c.answer(ctx, a, standby.withAccess(project), standby, nil, flag)
@@ -150,7 +149,7 @@ func (c *buildCmd) answer(ctx context.Context, a *app, p *ir.Project, standby *s
 	opts.Tree = standby.tree()
 	offline := frontend.NewRegistryResolver(frontend.RegistryOptions{CacheDir: a.cacheDir("images"), Offline: true})
 	opts.Resolver = &unreachable{Resolver: opts.Resolver, offline: offline, noted: map[string]bool{}, note: func(image string, err error) {
-		fmt.Fprintf(a.stderr, "WARNING: assuming what %s is like: %v\n", image, err)
+		a.progress.Warn(fmt.Sprintf("cannot inspect %s (%v); assuming defaults", image, err))
 	}}
 	answers, err := frontend.Call(ctx, withAgents(p), opts)
 	if err != nil {

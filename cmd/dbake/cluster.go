@@ -30,7 +30,7 @@ func (c *clusterUpCmd) Run(ctx contextBinding, a *app) error {
 	}
 	st, err := local.Up(ctx, local.Options{
 		StateDir: a.path(c.StateDir), Nodes: c.Nodes, Buildkitd: a.path(c.Buildkitd),
-		Notify: func(line string) { fmt.Fprintln(a.stderr, line) },
+		Notify: a.progress.Note,
 	}, []string{self, "supervise"})
 	if err != nil {
 		return err
@@ -45,7 +45,7 @@ type clusterDownCmd struct {
 func (c *clusterDownCmd) Run(ctx contextBinding, a *app) error {
 	err := local.Down(ctx, a.path(c.StateDir))
 	if errors.Is(err, local.ErrNotRunning) {
-		fmt.Fprintln(a.stderr, "no cluster is running")
+		a.progress.Note("no cluster is running")
 		return nil
 	}
 	return err

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/containerd/platforms"
 
@@ -40,6 +39,6 @@ func (a *app) compile(ctx context.Context, f *definitionFlags, env map[string]st
 // warn shows what --strict has to say.
 func (a *app) warn(warnings []*ir.SourceError) {
 	for _, w := range warnings {
-		fmt.Fprintf(a.stderr, "WARNING: %s\n", w)
+		a.progress.Warn(w.Error())
 	}
 }

@@ -145,7 +145,7 @@ type guard struct {
 
 // authorize checks that the project asks for nothing that was not granted: on the
 // command line, by a value of --set, or by the answer of a user who is asked.
-func (a *app) authorize(ctx context.Context, p *ir.Project, f *definitionFlags, quiet bool) error {
+func (a *app) authorize(ctx context.Context, p *ir.Project, f *definitionFlags) error {
 	missing, err := a.missingPrivileges(p, f)
 	if err != nil {
 		return err
@@ -154,7 +154,7 @@ func (a *app) authorize(ctx context.Context, p *ir.Project, f *definitionFlags, 
 	if err != nil {
 		return err
 	}
-	return req.ask(ctx, a, quiet)
+	return req.ask(ctx, a)
 }
 
 // warnPrivileges says what a build of the project would ask for. A plan needs no
@@ -169,7 +169,7 @@ func (a *app) warnPrivileges(p *ir.Project, f *definitionFlags) error {
 		return err
 	}
 	if req.refused() {
-		fmt.Fprintf(a.stderr, "WARNING: to build this, pass %q to grant requested privileges\n", req.flags())
+		a.progress.Warn(fmt.Sprintf("to build this, pass %q to grant requested privileges", req.flags()))
 	}
 	return nil
 }
@@ -652,13 +652,21 @@ func (r *privilegeRequest) flags() string {
 }
 
 // ask shows the request and waits for the answer of a user at a terminal; without
-// one it is refused. With quiet nothing is shown or asked: standard error is for
-// machines.
-func (r *privilegeRequest) ask(ctx context.Context, a *app, quiet bool) error {
+// one it is refused. Where a program reads the progress nothing is asked.
+func (r *privilegeRequest) ask(ctx context.Context, a *app) error {
 	if r.empty() {
 		return nil
 	}
-	if quiet {
+	terminal := isTerminal(a.stdin)
+	var text strings.Builder
+	r.show(&text, a.args, terminal)
+	if r.refused() && r.hint && len(r.files) > 0 {
+		fmt.Fprintf(&text, "To disable filesystem entitlements checks, you can set %s=0 .\n\n", envEntitlementsFS)
+	}
+	if r.refused() && terminal {
+		fmt.Fprint(&text, "Do you want to grant requested privileges and continue? [y/N] ")
+	}
+	if !a.progress.Prompt(text.String()) {
 		if !r.refused() {
 			return nil
 		}
@@ -668,19 +676,8 @@ func (r *privilegeRequest) ask(ctx context.Context, a *app, quiet bool) error {
 		}
 		return fmt.Errorf("additional privileges requested: pass %q to grant requested privileges", required.flags())
 	}
-	terminal := isTerminal(a.stdin)
-	r.show(a.stderr, a.args, terminal)
-	if !r.refused() {
+	if !r.refused() || terminal && answer(ctx, a.stdin) {
 		return nil
-	}
-	if r.hint && len(r.files) > 0 {
-		fmt.Fprintf(a.stderr, "To disable filesystem entitlements checks, you can set %s=0 .\n\n", envEntitlementsFS)
-	}
-	if terminal {
-		fmt.Fprint(a.stderr, "Do you want to grant requested privileges and continue? [y/N] ")
-		if answer(ctx, a.stdin) {
-			return nil
-		}
 	}
 	return errors.New("additional privileges requested")
 }

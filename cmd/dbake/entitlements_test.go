@@ -181,7 +181,8 @@ func TestAsk(t *testing.T) {
 		a := &app{dir: t.TempDir(), stdin: terminal, stderr: &out, args: []string{"build", "-k"}}
 		req, err := a.privilegeRequest(&privileges{networkHost: true}, false)
 		require.NoError(t, err)
-		err = req.ask(t.Context(), a, false)
+		require.NoError(t, a.showProgress(nil))
+		err = req.ask(t.Context(), a)
 		if granted {
 			require.NoError(t, err)
 		} else {

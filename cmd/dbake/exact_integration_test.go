@@ -553,7 +553,7 @@ func TestNodeKilled(t *testing.T) {
 	rest := readAll(t, stderr)
 	_ = cmd.Wait() // the status is looked at below
 	require.Zero(t, cmd.ProcessState.ExitCode(), "%s%s", shown, rest)
-	require.Contains(t, rest, "[n2] lost: ")
+	require.Contains(t, rest, "n2 lost: ")
 	require.Contains(t, rest, "8 of 8 targets built")
 	for i := range 8 {
 		_, err := registryClient(t).Config(t.Context(), fmt.Sprintf("%s/slow/t%d:1", w.registry, i), platforms.DefaultSpec())

@@ -25,20 +25,19 @@ func main() {
 	// What libraries log by the way, as about connections that end, is in our
 	// errors where it matters.
 	log.SetOutput(io.Discard)
-	dir, err := os.Getwd()
-	if err != nil {
-		fmt.Fprintf(os.Stderr, "ERROR: %v\n", err)
-		os.Exit(1)
-	}
 	env := map[string]string{}
 	for _, kv := range os.Environ() {
 		k, v, _ := strings.Cut(kv, "=")
 		env[k] = v
 	}
-	os.Exit(run(os.Args[1:], &app{
-		stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr,
-		dir: dir, env: env,
-	}))
+	a := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, env: env}
+	var err error
+	if a.dir, err = os.Getwd(); err != nil {
+		_ = a.showProgress(os.Args[1:]) // this error is the one to tell
+		a.progress.Error(err, false)
+		os.Exit(1)
+	}
+	os.Exit(run(os.Args[1:], a))
 }
 
 // app is the world a command runs in: tests give it another one.
@@ -50,6 +49,8 @@ type app struct {
 
 	args  []string // the command line, without the name of the command
 	debug bool
+	// progress is all that is shown on stderr.
+	progress view.Progress
 }
 
 // cli is the command line. Help text is the manual: every flag tells what it does
@@ -86,6 +87,10 @@ var errInterrupted = errors.New("interrupted")
 
 // run executes one command and returns its exit status.
 func run(args []string, a *app) (status int) {
+	if err := a.showProgress(args); err != nil {
+		a.progress.Error(err, false)
+		return 2
+	}
 	var c cli
 	exited := -1
 	parser, err := kong.New(&c,
@@ -97,7 +102,7 @@ func run(args []string, a *app) (status int) {
 		kong.KindMapper(reflect.Bool, boolMapper{}),
 	)
 	if err != nil {
-		view.Error(a.stderr, err, false)
+		a.progress.Error(err, false)
 		return 1
 	}
 	kctx, err := parser.Parse(interspersed(parser.Model.Node, args))
@@ -105,7 +110,7 @@ func run(args []string, a *app) (status int) {
 		return exited
 	}
 	if err != nil {
-		view.Error(a.stderr, fmt.Errorf("%w (see dbake --help)", err), false)
+		a.progress.Error(fmt.Errorf("%w (see dbake --help)", err), false)
 		return 2
 	}
 
@@ -121,15 +126,44 @@ func run(args []string, a *app) (status int) {
 	case errors.As(err, &exit):
 		return exit.status
 	case errors.Is(context.Cause(ctx), errInterrupted):
-		view.Error(a.stderr, errInterrupted, false)
+		a.progress.Error(errInterrupted, false)
 		return 130
 	case errors.As(err, &usage):
-		view.Error(a.stderr, err, c.Debug)
+		a.progress.Error(err, c.Debug)
 		return 2
 	default:
-		view.Error(a.stderr, err, c.Debug)
+		a.progress.Error(err, c.Debug)
 		return 1
 	}
+}
+
+// envProgress replaces --progress=auto, as with docker buildx.
+const envProgress = "BUILDKIT_PROGRESS"
+
+// showProgress chooses how progress is shown, before the command line is judged: what
+// is wrong with that is already shown in the way that was asked for.
+func (a *app) showProgress(args []string) error {
+	mode := view.ModeAuto
+	for i, arg := range args {
+		if arg == "--" {
+			break
+		}
+		if value, ok := strings.CutPrefix(arg, "--progress="); ok {
+			mode = value
+		} else if arg == "--progress" && i+1 < len(args) {
+			mode = args[i+1]
+		}
+	}
+	from := ""
+	if env := a.env[envProgress]; env != "" && mode == view.ModeAuto {
+		mode, from = env, "$"+envProgress+": "
+	}
+	var err error
+	if a.progress, err = view.New(a.stderr, mode); err != nil {
+		err = fmt.Errorf("%s%w", from, err)
+		a.progress, _ = view.New(a.stderr, view.ModePlain) // is always there
+	}
+	return err
 }
 
 // contextBinding lets kong hand the context to a command's Run.
@@ -145,8 +179,9 @@ func (a *app) interruptible() (context.Context, func()) {
 	go func() {
 		select {
 		case <-signals:
-			fmt.Fprintln(a.stderr, "stopping; interrupt again to quit at once")
 			cancel(errInterrupted)
+			a.progress.Interrupt()
+			a.progress.Note("stopping; interrupt again to quit at once")
 		case <-done:
 			return
 		}

@@ -67,7 +67,7 @@ func (a *app) findNodes(ctx context.Context, f *nodeFlags) (*nodes, error) {
 	if count > 0 {
 		n.cluster, err = local.Open(ctx, local.Options{
 			StateDir: a.path(f.StateDir), Nodes: count, Buildkitd: a.path(f.Buildkitd),
-			Notify: func(line string) { fmt.Fprintln(a.stderr, line) },
+			Notify: a.progress.Note,
 		})
 		if err != nil {
 			return nil, err

@@ -87,7 +87,7 @@ func (c *planCmd) Run(ctx contextBinding, a *app) (err error) {
 		return err
 	}
 	a.saveFiles(files)
-	planned, err := nodes.planned(ctx, a.ledger(), c.Offline, func(text string) { fmt.Fprintf(a.stderr, "WARNING: %s\n", text) })
+	planned, err := nodes.planned(ctx, a.ledger(), c.Offline, a.progress.Warn)
 	if err != nil {
 		return err
 	}

@@ -25,7 +25,7 @@ func (a *app) proxyArgs() map[string]string {
 	}
 	if err := readJSON(filepath.Join(dir, "config.json"), &config); err != nil {
 		if !errors.Is(err, os.ErrNotExist) {
-			fmt.Fprintf(a.stderr, "WARNING: proxies are not known: %v\n", err)
+			a.progress.Warn(fmt.Sprintf("cannot read proxy settings: %v", err))
 		}
 		return nil
 	}

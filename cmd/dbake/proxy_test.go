@@ -39,6 +39,7 @@ func TestProxyArgs(t *testing.T) {
 			for k, v := range tc.env {
 				a.env[k] = v
 			}
+			require.NoError(t, a.showProgress(nil))
 			require.Equal(t, tc.want, a.proxyArgs())
 			require.Equal(t, tc.warns, stderr.Len() > 0, stderr.String())
 		})

@@ -78,6 +78,7 @@ func measureCommand(ts *testscript.TestScript, neg bool, args []string) {
 	took, err := time.ParseDuration(args[1] + "s")
 	ts.Check(err)
 	a := &app{stdin: strings.NewReader(""), stdout: ts.Stdout(), stderr: ts.Stderr(), dir: ts.MkAbs("."), env: map[string]string{"HOME": ts.MkAbs(args[0])}}
+	ts.Check(a.showProgress(nil))
 	ctx := context.Background()
 	project, err := a.compile(ctx, &definitionFlags{}, a.env, nil)
 	ts.Check(err)

@@ -17,7 +17,7 @@ import (
 // are modules that the packages of the line must not even reach.
 const floors = `
 compiler/ir
-compiler partition cachepolicy runtime/sched internal/cost internal/filesum internal/warm  not: github.com/moby/buildkit
+compiler partition cachepolicy runtime/sched internal/cost internal/filesum internal/printable internal/warm  not: github.com/moby/buildkit
 frontend llbmerge
 internal/plan
 runtime
@@ -25,7 +25,7 @@ cmd/dbake bench
 `
 
 // alone are packages that import nothing of the module but their own directory.
-var alone = []string{"compiler/ir", "internal/cost", "internal/filesum", "internal/warm", "runtime/nodeset", "runtime/registry"}
+var alone = []string{"compiler/ir", "internal/cost", "internal/filesum", "internal/printable", "internal/warm", "runtime/nodeset", "runtime/registry"}
 
 const module = "github.com/dbake/dbake/"
 

@@ -133,16 +133,27 @@ func (b *Build) Locals() map[string]string {
 	return dirs
 }
 
+// Remark is a remark of the Dockerfile frontend with the targets that it is about.
+type Remark struct {
+	frontend.Warning
+	Targets []string
+}
+
 // Warnings returns the remarks of the Dockerfile frontend, each once.
-func (b *Build) Warnings() []frontend.Warning {
-	var list []frontend.Warning
-	seen := map[string]bool{}
+func (b *Build) Warnings() []Remark {
+	var list []Remark
+	index := map[string]int{} // of list
 	for _, u := range b.Units {
 		for _, w := range u.Warnings {
 			key := w.Range.String() + "\x00" + w.Message
-			if !seen[key] {
-				seen[key] = true
-				list = append(list, w)
+			i, ok := index[key]
+			if !ok {
+				i = len(list)
+				index[key] = i
+				list = append(list, Remark{Warning: w})
+			}
+			if name := u.Target.Name; !slices.Contains(list[i].Targets, name) {
+				list[i].Targets = append(list[i].Targets, name)
 			}
 		}
 	}

@@ -1,156 +1,157 @@
 package view
 
 import (
-	"context"
+	"errors"
 	"fmt"
 	"io"
-	"strings"
+	"sync"
 	"time"
 
-	bkclient "github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/util/progress/progressui"
-	digest "github.com/opencontainers/go-digest"
 
+	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/runtime"
 )
 
-// Progress shows a run as BuildKit shows a build. Several nodes may run the same
-// step, so each vertex is told apart, and named, by its node.
-type Progress struct {
-	ch    chan *bkclient.SolveStatus
-	done  chan struct{}
-	start time.Time
-	named bool
+// Progress shows people or programs what a command does, on one stream. Nothing else
+// writes there. All methods but Observe may be called from any goroutine.
+type Progress interface {
+	// Note says what is going on, in one line.
+	Note(text string)
+	// Warn says what deserves attention, in one line. During a run it is kept until
+	// the run has ended.
+	Warn(text string)
+	// Prompt shows text that a person has to answer. It is false when no person
+	// reads the stream; then nothing was shown.
+	Prompt(text string) bool
+	// Begin starts the display of a run. With named, several nodes take part and
+	// every line says which one it is about.
+	Begin(named bool) error
+	// Observe shows an event of the run. It is called from one goroutine.
+	Observe(e runtime.Event)
+	// End returns when everything about the run is shown.
+	End()
+	// Remarks shows what the Dockerfile frontend noticed; with debug also the
+	// reasons and the lines concerned.
+	Remarks(list []plan.Remark, debug bool)
+	// Summary shows what a run did, beside what was predicted of it.
+	Summary(r *runtime.Result, p Prediction)
+	// Error shows why the command failed; with debug also the chain of causes.
+	Error(err error, debug bool)
+	// Interrupt says that the command is to end: from now on no write waits longer
+	// than [patience] for a reader.
+	Interrupt()
 }
 
-// ParseMode returns the display mode of a --progress value; "none" is quiet.
-func ParseMode(s string) (progressui.DisplayMode, error) {
-	switch mode := progressui.DisplayMode(s); mode {
-	case progressui.DefaultMode, progressui.AutoMode, progressui.PlainMode, progressui.QuietMode,
-		progressui.TtyMode, progressui.RawJSONMode:
-		return mode, nil
-	case "none":
-		return progressui.QuietMode, nil
-	}
-	return "", fmt.Errorf("invalid progress mode %q; use auto, plain, tty, quiet or rawjson", s)
+// Prediction is what the plan expected of a run.
+type Prediction struct {
+	// Makespan is the predicted time of the run.
+	Makespan time.Duration
+	// Bound is what no plan could have beaten if all predictions had been exact;
+	// 0 when there is none.
+	Bound time.Duration
 }
 
-// NewProgress starts a display on w. With named, lines say which node they come
-// from. Close ends it.
-func NewProgress(w io.Writer, mode progressui.DisplayMode, named bool) (*Progress, error) {
-	display, err := progressui.NewDisplay(w, mode)
-	if err != nil {
-		return nil, err
-	}
-	p := &Progress{
-		ch:    make(chan *bkclient.SolveStatus),
-		done:  make(chan struct{}),
-		start: time.Now(),
-		named: named,
-	}
-	go func() {
-		defer close(p.done)
-		// The display ends when ch is closed; cancelling it earlier would lose
-		// the last lines, those that tell why a build failed.
-		_, _ = display.UpdateFrom(context.Background(), p.ch)
-	}()
-	return p, nil
-}
+// Modes are the values of --progress.
+const (
+	ModeAuto    = "auto"
+	ModePlain   = "plain"
+	ModeTTY     = "tty"
+	ModeQuiet   = "quiet"
+	ModeNone    = "none" // quiet under another name
+	ModeRawJSON = "rawjson"
+)
 
-// Close waits until everything is shown.
-func (p *Progress) Close() {
-	close(p.ch)
-	<-p.done
-}
-
-// Observe shows one event.
-func (p *Progress) Observe(e runtime.Event) {
-	switch e := e.(type) {
-	case runtime.StatusEvent:
-		p.ch <- p.rename(e.Node, e.Status)
-	case runtime.JobEvent:
-		if e.Result != nil && e.Result.State == runtime.Done && len(e.Result.Images) > 0 {
-			for _, img := range e.Result.Images {
-				p.say(e.At, e.Node, fmt.Sprintf("%s: %s", e.Job, imageLine(img)))
+// New returns the progress of a --progress value, on w. "" is auto: a live display
+// when w is a terminal, else plain lines.
+func New(w io.Writer, mode string) (Progress, error) {
+	switch mode {
+	case ModeRawJSON:
+		return newRawJSON(w), nil
+	case ModeQuiet, ModeNone:
+		return &quiet{Progress: newText(w, progressui.PlainMode)}, nil
+	case "", ModeAuto, ModePlain, ModeTTY:
+		if mode == ModeTTY {
+			if _, err := progressui.NewDisplay(w, progressui.TtyMode); err != nil {
+				return nil, errors.New("progress mode tty needs a terminal; use plain or auto")
 			}
 		}
-	case runtime.MoveEvent:
-		p.say(e.At, e.Node, fmt.Sprintf("builds %s (%s)", strings.Join(e.Jobs, ", "), e.Why))
-	case runtime.NodeEvent:
-		p.say(e.At, e.Node, fmt.Sprintf("lost: %v", e.Err))
+		return newText(w, progressui.DisplayMode(mode)), nil
 	}
+	return nil, fmt.Errorf("invalid progress mode %q; use auto, plain, tty, quiet or rawjson", mode)
 }
 
-// say shows a line of our own as a step that took no time.
-func (p *Progress) say(at time.Duration, node, text string) {
-	t := p.start.Add(at)
-	name := text
-	if p.named {
-		name = "[" + node + "] " + text
-	}
-	p.ch <- &bkclient.SolveStatus{Vertexes: []*bkclient.Vertex{{
-		Digest:    digest.FromString(node + "\x00" + text),
-		Name:      name,
-		Started:   &t,
-		Completed: &t,
-	}}}
+// quiet shows errors and warnings only.
+type quiet struct{ Progress }
+
+func (*quiet) Note(string)                         {}
+func (*quiet) Begin(bool) error                    { return nil }
+func (*quiet) Observe(runtime.Event)               {}
+func (*quiet) End()                                {}
+func (*quiet) Remarks([]plan.Remark, bool)         {}
+func (*quiet) Summary(*runtime.Result, Prediction) {}
+
+// patience bounds how long a write waits for a reader once the command is to end.
+const patience = 2 * time.Second
+
+// errUnread is the error of writes that no one reads.
+var errUnread = errors.New("nobody reads the progress")
+
+// outlet is a writer that can be given up: after Interrupt a write that nobody takes
+// within patience makes it fail for good. It is safe for concurrent use.
+type outlet struct {
+	w           io.Writer
+	interrupted chan struct{}
+	once        sync.Once
+	unread      chan struct{} // closed when the stream was given up
+
+	mu sync.Mutex // held during a write
 }
 
-// rename returns st with the node in names and digests.
-func (p *Progress) rename(node string, st *bkclient.SolveStatus) *bkclient.SolveStatus {
-	if !p.named {
-		return st
-	}
-	id := func(d digest.Digest) digest.Digest {
-		if d == "" {
-			return ""
-		}
-		return digest.FromString(node + "\x00" + d.String())
-	}
-	out := &bkclient.SolveStatus{}
-	for _, v := range st.Vertexes {
-		c := *v
-		c.Digest, c.Name = id(v.Digest), nodeName(node, v.Name)
-		c.Inputs = make([]digest.Digest, len(v.Inputs))
-		for i, in := range v.Inputs {
-			c.Inputs[i] = id(in)
-		}
-		out.Vertexes = append(out.Vertexes, &c)
-	}
-	for _, s := range st.Statuses {
-		c := *s
-		c.Vertex = id(s.Vertex)
-		out.Statuses = append(out.Statuses, &c)
-	}
-	for _, l := range st.Logs {
-		c := *l
-		c.Vertex = id(l.Vertex)
-		out.Logs = append(out.Logs, &c)
-	}
-	for _, w := range st.Warnings {
-		c := *w
-		c.Vertex = id(w.Vertex)
-		out.Warnings = append(out.Warnings, &c)
-	}
-	return out
+func newOutlet(w io.Writer) *outlet {
+	return &outlet{w: w, interrupted: make(chan struct{}), unread: make(chan struct{})}
 }
 
-// nodeName puts the node in front of a vertex name: "[build 2/4] RUN x" becomes
-// "[n1 build 2/4] RUN x".
-func nodeName(node, name string) string {
-	if rest, ok := strings.CutPrefix(name, "["); ok {
-		return "[" + node + " " + rest
+// Interrupt ends the time in which writes wait for ever.
+func (o *outlet) Interrupt() { o.once.Do(func() { close(o.interrupted) }) }
+
+// Write implements io.Writer.
+func (o *outlet) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	select {
+	case <-o.unread:
+		return 0, errUnread
+	default:
 	}
-	return "[" + node + "] " + name
+	// A write to a full pipe cannot be called off: its goroutine ends with the
+	// process when nobody reads any more.
+	data := append([]byte(nil), p...)
+	done := make(chan error, 1)
+	go func() {
+		_, err := o.w.Write(data)
+		done <- err
+	}()
+	if o.wait(done) {
+		return 0, errUnread
+	}
+	return len(p), nil // an output that takes no text has no one to be told
 }
 
-func imageLine(img runtime.Image) string {
-	name := img.Name
-	if name == "" {
-		name = "image"
+// wait returns when done is, or with true when patience is at an end.
+func (o *outlet) wait(done <-chan error) (unread bool) {
+	select {
+	case <-done:
+		return false
+	case <-o.interrupted:
 	}
-	if img.Pushed {
-		return fmt.Sprintf("pushed %s@%s", name, img.Digest)
+	t := time.NewTimer(patience)
+	defer t.Stop()
+	select {
+	case <-done:
+		return false
+	case <-t.C:
+		close(o.unread)
+		return true
 	}
-	return fmt.Sprintf("%s@%s", name, img.Digest)
 }

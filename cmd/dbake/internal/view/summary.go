@@ -13,33 +13,33 @@ import (
 )
 
 // Summary prints what a run did: for each target how it ended, for each node what
-// it did, and in all what was pushed, how long it took and how long it would have
-// taken at best. lowerBound is the planner's, 0 when there is none.
-func Summary(w io.Writer, r *runtime.Result, lowerBound time.Duration) {
-	targets(w, r)
+// it did, and in all what was pushed, how long it took and what was predicted.
+func Summary(w io.Writer, r *runtime.Result, p Prediction) {
+	list := r.Targets()
+	targets(w, list)
 	nodes(w, r)
-	totals(w, r, lowerBound)
+	totals(w, r, list, p)
 }
 
-func targets(w io.Writer, r *runtime.Result) {
+func targets(w io.Writer, list []runtime.TargetResult) {
 	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(tw, "TARGET\tNODE\tRESULT")
-	for _, j := range r.Jobs {
-		fmt.Fprintf(tw, "%s\t%s\t%s\n", j.Job, dash(j.Node), ending(j))
+	for _, t := range list {
+		fmt.Fprintf(tw, "%s\t%s\t%s\n", t.Name, dash(strings.Join(t.Nodes, ",")), ending(t))
 	}
 	_ = tw.Flush() // an output that does not take text has no one to be told
 }
 
-// ending is the state of a job with what it made or why it made nothing.
-func ending(j runtime.JobResult) string {
-	if j.State != runtime.Done {
-		if j.Reason == "" {
-			return string(j.State)
+// ending is the state of a target with what it made or why it made nothing.
+func ending(t runtime.TargetResult) string {
+	if t.State != runtime.Done {
+		if t.Reason == "" {
+			return string(t.State)
 		}
-		return fmt.Sprintf("%s: %s", j.State, j.Reason)
+		return fmt.Sprintf("%s: %s", t.State, strings.ReplaceAll(t.Reason, "\n", " "))
 	}
 	text := "built"
-	for i, img := range j.Images {
+	for i, img := range t.Images {
 		sep := ", "
 		if i == 0 {
 			sep = "; "
@@ -53,7 +53,7 @@ func nodes(w io.Writer, r *runtime.Result) {
 	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(tw, "\nNODE\tTARGETS\tSTEPS RUN\tCACHED\tSHARED\tBUSY\tCONTEXT\t")
 	for _, n := range r.Nodes {
-		fmt.Fprintf(tw, "%s\t%d\t%d\t%d\t%d\t%s\t%s\t", n.Name, len(n.Jobs), n.Ran, n.Cached, n.Shared, seconds(n.Busy), units.BytesSize(float64(n.ContextBytes)))
+		fmt.Fprintf(tw, "%s\t%d\t%d\t%d\t%d\t%s\t%s\t", n.Name, len(n.Targets), n.Ran, n.Cached, n.Shared, seconds(n.Busy), units.BytesSize(float64(n.ContextBytes)))
 		if n.Lost != nil {
 			fmt.Fprintf(tw, " lost: %v", n.Lost)
 		}
@@ -65,27 +65,48 @@ func nodes(w io.Writer, r *runtime.Result) {
 	}
 }
 
-func totals(w io.Writer, r *runtime.Result, lowerBound time.Duration) {
-	var done, pushed int
+func totals(w io.Writer, r *runtime.Result, list []runtime.TargetResult, p Prediction) {
+	done, images := 0, 0
 	var bytes int64
-	for _, j := range r.Jobs {
-		if j.State == runtime.Done {
+	for _, t := range list {
+		if t.State == runtime.Done {
 			done++
-		}
-		for _, img := range j.Images {
-			if img.Pushed {
-				pushed++
-			}
+			images += pushed(t.Images)
 		}
 	}
 	for _, n := range r.Nodes {
 		bytes += n.ContextBytes
 	}
-	fmt.Fprintf(w, "\n%d of %d targets built, %d images pushed, %s of context sent, in %s", done, len(r.Jobs), pushed, units.BytesSize(float64(bytes)), seconds(r.Wall))
-	if lowerBound > 0 {
-		fmt.Fprintf(w, " (predicted lower bound %s)", seconds(lowerBound))
+	fmt.Fprintf(w, "\n%d of %s built, %s pushed, %s of context sent, in %s", done, count(len(list), "target"), count(images, "image"), units.BytesSize(float64(bytes)), seconds(r.Wall))
+	if done == len(list) {
+		fmt.Fprint(w, compared(r.Wall, p))
 	}
 	fmt.Fprintln(w)
+}
+
+// compared says how the time of a run compares with what was predicted. Nothing beats
+// a bound: where a run took less, what the bound was made of was wrong.
+func compared(took time.Duration, p Prediction) string {
+	switch {
+	case p.Makespan <= 0:
+		return ""
+	case took < p.Bound:
+		return fmt.Sprintf(" (predicted %s: the predictions were too high)", seconds(p.Makespan))
+	case p.Bound > 0:
+		return fmt.Sprintf(" (predicted %s, predicted bound %s)", seconds(p.Makespan), seconds(p.Bound))
+	}
+	return fmt.Sprintf(" (predicted %s)", seconds(p.Makespan))
+}
+
+// pushed is the number of images that went to a registry.
+func pushed(list []runtime.Image) int {
+	n := 0
+	for _, img := range list {
+		if img.Pushed {
+			n++
+		}
+	}
+	return n
 }
 
 func seconds(d time.Duration) string { return fmt.Sprintf("%.1fs", d.Seconds()) }

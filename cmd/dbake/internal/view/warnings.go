@@ -6,11 +6,12 @@ import (
 	"strings"
 
 	"github.com/dbake/dbake/frontend"
+	"github.com/dbake/dbake/internal/plan"
 )
 
 // Warnings prints what the Dockerfile frontend remarked: how many remarks, and one
 // line for each; with debug also the reasons and the lines concerned.
-func Warnings(w io.Writer, list []frontend.Warning, debug bool) {
+func Warnings(w io.Writer, list []plan.Remark, debug bool) {
 	if len(list) == 0 {
 		return
 	}
@@ -23,7 +24,7 @@ func Warnings(w io.Writer, list []frontend.Warning, debug bool) {
 	}
 	fmt.Fprintf(w, "\n %s%s:\n", count, more)
 	for _, warning := range list {
-		fmt.Fprintf(w, " - %s\n", warningLine(warning))
+		fmt.Fprintf(w, " - %s\n", warningLine(warning.Warning))
 		if !debug {
 			continue
 		}

@@ -8,12 +8,17 @@ import (
 
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/frontend"
+	"github.com/dbake/dbake/internal/plan"
 )
 
 func TestWarnings(t *testing.T) {
 	show := func(debug bool, list ...frontend.Warning) string {
 		var b strings.Builder
-		Warnings(&b, list, debug)
+		var remarks []plan.Remark
+		for _, w := range list {
+			remarks = append(remarks, plan.Remark{Warning: w})
+		}
+		Warnings(&b, remarks, debug)
 		return b.String()
 	}
 	at := func(line int) ir.Range {

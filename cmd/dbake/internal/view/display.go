@@ -1,0 +1,305 @@
+package view
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"time"
+
+	bkclient "github.com/moby/buildkit/client"
+	"github.com/moby/buildkit/util/progress/progressui"
+	digest "github.com/opencontainers/go-digest"
+
+	"github.com/dbake/dbake/internal/plan"
+	"github.com/dbake/dbake/internal/printable"
+	"github.com/dbake/dbake/runtime"
+)
+
+// text is the progress for people. A run is shown by BuildKit's own display; since
+// several nodes may run the same step, each vertex is told apart by its node.
+type text struct {
+	*outlet
+	file io.Writer // what the display writes to: the stream itself, for its size
+	mode progressui.DisplayMode
+
+	// mu guards ch and kept; statuses are sent on ch while it is held.
+	mu    sync.Mutex
+	ch    chan *bkclient.SolveStatus // of the run that is shown, nil without one
+	done  chan struct{}              // closed when its display has ended
+	kept  []string                   // warnings to be shown after it
+	start time.Time
+	shown *statuses
+}
+
+func newText(w io.Writer, mode progressui.DisplayMode) *text {
+	t := &text{outlet: newOutlet(w), mode: mode}
+	t.file = t.outlet
+	if mode != progressui.PlainMode {
+		if _, err := progressui.NewDisplay(w, progressui.TtyMode); err == nil {
+			t.file = w // a terminal
+		}
+	}
+	return t
+}
+
+// Note implements Progress.
+func (t *text) Note(line string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	line = printable.Line(line)
+	if t.ch == nil {
+		fmt.Fprintln(t.outlet, line)
+		return
+	}
+	t.say(time.Now(), "", nil, line)
+}
+
+// Warn implements Progress.
+func (t *text) Warn(line string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	line = "WARNING: " + printable.Lines(line)
+	if t.ch == nil {
+		fmt.Fprintln(t.outlet, line)
+		return
+	}
+	t.kept = append(t.kept, line)
+}
+
+// Prompt implements Progress.
+func (t *text) Prompt(question string) bool {
+	fmt.Fprint(t.outlet, question)
+	return true
+}
+
+// Begin implements Progress.
+func (t *text) Begin(named bool) error {
+	display, err := progressui.NewDisplay(t.file, t.mode)
+	if err != nil {
+		return err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.ch, t.done, t.start = make(chan *bkclient.SolveStatus), make(chan struct{}), time.Now()
+	t.shown = newStatuses(named)
+	go func(ch chan *bkclient.SolveStatus, done chan struct{}) {
+		defer close(done)
+		// The display ends when ch is closed; cancelling it earlier would lose
+		// the last lines, those that tell why a build failed.
+		_, _ = display.UpdateFrom(context.Background(), ch)
+	}(t.ch, t.done)
+	return nil
+}
+
+// End implements Progress.
+func (t *text) End() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.ch == nil {
+		return
+	}
+	t.send(t.shown.rest())
+	close(t.ch)
+	select {
+	case <-t.done:
+	case <-t.unread:
+	}
+	t.ch = nil
+	for _, line := range t.kept {
+		fmt.Fprintln(t.outlet, line)
+	}
+	t.kept = nil
+}
+
+// Observe implements Progress.
+func (t *text) Observe(e runtime.Event) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.ch == nil {
+		return
+	}
+	switch e := e.(type) {
+	case runtime.StatusEvent:
+		t.send(t.shown.translate(e))
+	case runtime.JobEvent:
+		if e.Result != nil && e.Result.State == runtime.Done {
+			for _, img := range e.Result.Images {
+				t.say(t.start.Add(e.At), e.Node, []string{e.Target}, imageLine(img))
+			}
+		}
+	case runtime.MoveEvent:
+		t.say(t.start.Add(e.At), e.Node, e.Targets, "built here: "+e.Why)
+	case runtime.NodeEvent:
+		t.say(t.start.Add(e.At), e.Node, nil, fmt.Sprintf("lost: %v", e.Err))
+	}
+}
+
+// say shows a line of our own as a step that took no time.
+func (t *text) say(at time.Time, node string, targets []string, line string) {
+	if !t.shown.named {
+		node = ""
+	}
+	name := lineName(node, targets, printable.Line(line))
+	t.send(&bkclient.SolveStatus{Vertexes: []*bkclient.Vertex{{
+		Digest: digest.FromString(name), Name: name, Started: &at, Completed: &at,
+	}}})
+}
+
+// send hands st to the display.
+func (t *text) send(st *bkclient.SolveStatus) {
+	if len(st.Vertexes)+len(st.Statuses)+len(st.Logs)+len(st.Warnings) == 0 {
+		return
+	}
+	select {
+	case t.ch <- st:
+	case <-t.unread:
+	}
+}
+
+// Remarks implements Progress.
+func (t *text) Remarks(list []plan.Remark, debug bool) {
+	var b strings.Builder
+	Warnings(&b, list, debug)
+	fmt.Fprint(t.outlet, printable.Lines(b.String()))
+}
+
+// Summary implements Progress.
+func (t *text) Summary(r *runtime.Result, p Prediction) {
+	var b strings.Builder
+	Summary(&b, r, p)
+	fmt.Fprint(t.outlet, printable.Lines(b.String()))
+}
+
+// Error implements Progress.
+func (t *text) Error(err error, debug bool) {
+	t.End() // what the display still holds comes before
+	var b strings.Builder
+	Error(&b, err, debug)
+	fmt.Fprint(t.outlet, printable.Lines(b.String()))
+}
+
+// statuses translates the status of nodes into what one display can show.
+type statuses struct {
+	named bool
+	logs  map[stream]*printable.Filter
+}
+
+// stream is the output of one step.
+type stream struct {
+	vertex digest.Digest
+	number int
+}
+
+func newStatuses(named bool) *statuses {
+	return &statuses{named: named, logs: map[stream]*printable.Filter{}}
+}
+
+// id is the digest under which a vertex of a node is shown.
+func (s *statuses) id(node string, d digest.Digest) digest.Digest {
+	if d == "" || !s.named {
+		return d
+	}
+	return digest.FromString(node + "\x00" + d.String())
+}
+
+// translate returns the status of e with the node and the targets in names and the
+// node in digests, and with output that no terminal acts on.
+func (s *statuses) translate(e runtime.StatusEvent) *bkclient.SolveStatus {
+	node := e.Node
+	if !s.named {
+		node = ""
+	}
+	out := &bkclient.SolveStatus{}
+	for _, v := range e.Status.Vertexes {
+		c := *v
+		c.Digest = s.id(e.Node, v.Digest)
+		c.Name = lineName(node, e.Targets[v.Digest], printable.Line(v.Name))
+		c.Error = printable.Lines(v.Error)
+		if g := v.ProgressGroup; g != nil { // shown in place of its members
+			g = g.CloneVT()
+			g.Id, g.Name = node+"\x00"+g.Id, lineName(node, e.Targets[v.Digest], printable.Line(g.Name))
+			c.ProgressGroup = g
+		}
+		c.Inputs = make([]digest.Digest, len(v.Inputs))
+		for i, in := range v.Inputs {
+			c.Inputs[i] = s.id(e.Node, in)
+		}
+		out.Vertexes = append(out.Vertexes, &c)
+	}
+	for _, st := range e.Status.Statuses {
+		c := *st
+		c.Vertex, c.ID, c.Name = s.id(e.Node, st.Vertex), printable.Line(st.ID), printable.Line(st.Name)
+		out.Statuses = append(out.Statuses, &c)
+	}
+	for _, l := range e.Status.Logs {
+		c := *l
+		c.Vertex = s.id(e.Node, l.Vertex)
+		if c.Data = s.filter(c.Vertex, l.Stream).Write(l.Data); len(c.Data) > 0 {
+			out.Logs = append(out.Logs, &c)
+		}
+	}
+	for _, w := range e.Status.Warnings {
+		c := *w
+		c.Vertex, c.Short = s.id(e.Node, w.Vertex), []byte(printable.Line(string(w.Short)))
+		out.Warnings = append(out.Warnings, &c)
+	}
+	return out
+}
+
+func (s *statuses) filter(vertex digest.Digest, number int) *printable.Filter {
+	key := stream{vertex, number}
+	f := s.logs[key]
+	if f == nil {
+		f = &printable.Filter{}
+		s.logs[key] = f
+	}
+	return f
+}
+
+// rest returns what filters still hold.
+func (s *statuses) rest() *bkclient.SolveStatus {
+	out := &bkclient.SolveStatus{}
+	for key, f := range s.logs {
+		if data := f.Close(); len(data) > 0 {
+			out.Logs = append(out.Logs, &bkclient.VertexLog{Vertex: key.vertex, Stream: key.number, Data: data, Timestamp: time.Now()})
+		}
+	}
+	return out
+}
+
+// namedTargets is how many targets a line names; "and one more" would not be shorter
+// than the name of one.
+const namedTargets = 3
+
+// lineName puts the targets, and the node unless it is "", into the name of a step:
+// "[build 2/4] RUN x" becomes "n1 [worker build 2/4] RUN x".
+func lineName(node string, targets []string, name string) string {
+	if len(targets) > 0 {
+		who := strings.Join(targets, ",")
+		if more := len(targets) - namedTargets; more > 1 {
+			who = fmt.Sprintf("%s,+%d", strings.Join(targets[:namedTargets], ","), more)
+		}
+		if rest, ok := strings.CutPrefix(name, "["); ok {
+			name = "[" + who + " " + rest
+		} else {
+			name = "[" + who + "] " + name
+		}
+	}
+	if node != "" {
+		name = node + " " + name
+	}
+	return name
+}
+
+func imageLine(img runtime.Image) string {
+	name := img.Name
+	if name == "" {
+		name = "image"
+	}
+	if img.Pushed {
+		return fmt.Sprintf("pushed %s@%s", name, img.Digest)
+	}
+	return fmt.Sprintf("%s@%s", name, img.Digest)
+}

@@ -1,0 +1,212 @@
+package view
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	bkclient "github.com/moby/buildkit/client"
+	digest "github.com/opencontainers/go-digest"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dbake/dbake/compiler/ir"
+	"github.com/dbake/dbake/frontend"
+	"github.com/dbake/dbake/internal/plan"
+	"github.com/dbake/dbake/runtime"
+)
+
+// recorded is a run on two nodes as runtime reports it: a step that six targets share,
+// hostile output, an export, a move, a lost node.
+func recorded() []runtime.Event {
+	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	at := func(s float64) *time.Time {
+		t := start.Add(time.Duration(s * float64(time.Second)))
+		return &t
+	}
+	base, build, export := digest.FromString("base"), digest.FromString("build"), digest.FromString("export")
+	targets := map[digest.Digest][]string{
+		base:   {"api", "auth", "cron", "docs", "web", "worker"},
+		build:  {"worker"},
+		export: {"worker"},
+	}
+	status := func(node string, st *bkclient.SolveStatus) runtime.StatusEvent {
+		return runtime.StatusEvent{Node: node, Status: st, Targets: targets}
+	}
+	return []runtime.Event{
+		runtime.JobEvent{Job: "worker", Target: "worker", Node: "n1", Stage: "submitted"},
+		status("n1", &bkclient.SolveStatus{Vertexes: []*bkclient.Vertex{
+			{Digest: base, Name: "[base 1/2] RUN base", Started: at(0), Completed: at(0), Cached: true},
+			{Digest: build, Name: "[build 2/4] RUN a\n\x1b[2Jb", Inputs: []digest.Digest{base}, Started: at(1)},
+		}}),
+		status("n2", &bkclient.SolveStatus{Vertexes: []*bkclient.Vertex{
+			{Digest: base, Name: "[base 1/2] RUN base", Started: at(0), Completed: at(2)},
+		}}),
+		status("n1", &bkclient.SolveStatus{Logs: []*bkclient.VertexLog{
+			{Vertex: build, Stream: 1, Timestamp: *at(1.5), Data: []byte("one\x1b[2J\x00\n::error file=x::forged\r::error::again\n\xe4\xb8")},
+			{Vertex: build, Stream: 1, Timestamp: *at(1.6), Data: []byte("\x96 \xff\n")},
+		}}),
+		status("n1", &bkclient.SolveStatus{Vertexes: []*bkclient.Vertex{
+			{Digest: build, Name: "[build 2/4] RUN a\n\x1b[2Jb", Inputs: []digest.Digest{base}, Started: at(1), Completed: at(3)},
+			{Digest: export, Name: "exporting to image", Started: at(3), Completed: at(4)},
+		}}),
+		runtime.JobEvent{At: 4 * time.Second, Job: "worker", Target: "worker", Node: "n1", Stage: "exported", Result: &runtime.JobResult{
+			Job: "worker", Target: "worker", State: runtime.Done, Images: []runtime.Image{{Name: "example.com/worker:1", Digest: "sha256:abc", Pushed: true}},
+		}},
+		runtime.MoveEvent{At: 4 * time.Second, Jobs: []string{"web"}, Targets: []string{"web"}, Node: "n1", Why: "stolen"},
+		runtime.NodeEvent{At: 5 * time.Second, Node: "n2", Err: errors.New("no answer within 10s")},
+	}
+}
+
+// summarized is the result of a run in which a target of two parts was built, one
+// failed and one needed that.
+func summarized() *runtime.Result {
+	return &runtime.Result{
+		Wall: 12 * time.Second,
+		Jobs: []runtime.JobResult{
+			{Job: "app@linux/amd64", Target: "app", Node: "n1", State: runtime.Done, Images: []runtime.Image{{Name: "example.com/app:1", Digest: "sha256:abc", Pushed: true}}},
+			{Job: "app@linux/arm64", Target: "app", Node: "n2", State: runtime.Done},
+			{Job: "base", Target: "base", Node: "n1", State: runtime.Failed, Reason: "[base 1/2] RUN false: exit code: 1", Images: []runtime.Image{{Name: "example.com/base:1", Digest: "sha256:def", Pushed: true}}},
+			{Job: "web", Target: "web", State: runtime.Skipped, Reason: "base failed"},
+			{Job: "late@linux/amd64", Target: "late", Node: "n1", State: runtime.Done},
+			{Job: "late@linux/arm64", Target: "late", Node: "n2", State: runtime.Cancelled, Reason: "interrupted"},
+		},
+		Nodes: []runtime.NodeResult{
+			{Name: "n1", Targets: []string{"app"}, Ran: 3, Cached: 1, Shared: 2, Busy: 3 * time.Second, ContextBytes: 2048},
+			{Name: "n2", Targets: []string{"app"}, Ran: 1, Busy: time.Second, Lost: errors.New("gone")},
+		},
+	}
+}
+
+// show plays everything that a progress can be told.
+func show(t *testing.T, mode string, w io.Writer) {
+	p, err := New(w, mode)
+	require.NoError(t, err)
+	p.Note("starting 2 local nodes")
+	p.Warn("no output")
+	require.NoError(t, p.Begin(true))
+	for _, e := range recorded() {
+		p.Observe(e)
+	}
+	p.Warn("kept until the end")
+	p.End()
+	p.Remarks([]plan.Remark{{
+		Warning: frontend.Warning{Message: "Casing: 'as' (line 3)", Range: ir.Range{Filename: "svc/Dockerfile", Start: ir.Pos{Line: 3}, End: ir.Pos{Line: 3}}, Level: 1},
+		Targets: []string{"api", "web"},
+	}}, false)
+	p.Summary(summarized(), Prediction{Makespan: 10 * time.Second, Bound: 8 * time.Second})
+	p.Error(errors.Join(&runtime.StepError{
+		Targets: []string{"base"}, Jobs: []string{"base", "web"}, Node: "n1", Step: "[base 1/2] RUN false", Log: []string{"::error::forged"}, Err: errors.New("exit code: 1"),
+		Source: &ir.SourceError{Range: ir.Range{Filename: "services/base/Dockerfile", Start: ir.Pos{Line: 3, Column: 1}}, Excerpt: "services/base/Dockerfile:3\n"},
+	}, &runtime.NodeError{Node: "n2", Addr: "tcp://x:1", Op: "lost", Err: errors.New("gone")}), false)
+}
+
+// TestProgress compares every mode with its golden; the plain display is BuildKit's,
+// which only the order of the steps makes deterministic.
+func TestProgress(t *testing.T) {
+	for _, mode := range []string{ModePlain, ModeQuiet, ModeRawJSON} {
+		t.Run(mode, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var b bytes.Buffer
+				show(t, mode, &b)
+				golden(t, "progress."+mode, func(w io.Writer) error {
+					_, err := b.WriteTo(w)
+					return err
+				})
+			})
+		})
+	}
+}
+
+// Every line of rawjson is an object with a node and targets, and is a SolveStatus to
+// who reads it as one.
+func TestRawJSONIsSolveStatus(t *testing.T) {
+	var b bytes.Buffer
+	show(t, ModeRawJSON, &b)
+	vertices, logs := map[digest.Digest]string{}, ""
+	for line := range strings.Lines(b.String()) {
+		var subject struct {
+			Node    *string
+			Targets []string
+		}
+		require.NoError(t, json.Unmarshal([]byte(line), &subject), line)
+		require.NotNil(t, subject.Node, line)
+		require.NotNil(t, subject.Targets, line)
+		var st bkclient.SolveStatus
+		require.NoError(t, json.Unmarshal([]byte(line), &st), line)
+		for _, v := range st.Vertexes {
+			vertices[v.Digest] = v.Name
+		}
+		for _, l := range st.Logs {
+			require.Contains(t, vertices, l.Vertex)
+			logs += string(l.Data)
+		}
+	}
+	require.Len(t, vertices, 4, "a step is another one on another node")
+	require.Contains(t, logs, "\x1b[2J\x00\n::error file=x", "output is as it was")
+}
+
+func TestLineName(t *testing.T) {
+	for _, tc := range []struct {
+		node, name string
+		targets    []string
+		want       string
+	}{
+		{"", "[build 2/4] RUN x", []string{"worker"}, "[worker build 2/4] RUN x"},
+		{"n1", "[build 2/4] RUN x", []string{"worker"}, "n1 [worker build 2/4] RUN x"},
+		{"", "exporting to image", []string{"worker"}, "[worker] exporting to image"},
+		{"", "[linux/arm64 2/4] RUN x", []string{"a", "b", "c", "d"}, "[a,b,c,d linux/arm64 2/4] RUN x"},
+		{"", "[2/4] RUN x", []string{"a", "b", "c", "d", "e"}, "[a,b,c,+2 2/4] RUN x"},
+		{"n1", "lost", nil, "n1 lost"},
+	} {
+		require.Equal(t, tc.want, lineName(tc.node, tc.targets, tc.name))
+	}
+}
+
+// No run beats a bound.
+func TestCompared(t *testing.T) {
+	p := Prediction{Makespan: 10 * time.Second, Bound: 8 * time.Second}
+	require.Equal(t, " (predicted 10.0s, predicted bound 8.0s)", compared(8*time.Second, p))
+	require.Equal(t, " (predicted 10.0s: the predictions were too high)", compared(7*time.Second, p))
+	require.Equal(t, " (predicted 10.0s)", compared(7*time.Second, Prediction{Makespan: 10 * time.Second}))
+	require.Empty(t, compared(time.Second, Prediction{}))
+}
+
+func TestNewRefuses(t *testing.T) {
+	_, err := New(io.Discard, "loud")
+	require.EqualError(t, err, `invalid progress mode "loud"; use auto, plain, tty, quiet or rawjson`)
+	_, err = New(io.Discard, ModeTTY)
+	require.ErrorContains(t, err, "needs a terminal")
+}
+
+// A reader that takes nothing does not keep an interrupted command.
+func TestInterruptUnread(t *testing.T) {
+	for _, mode := range []string{ModePlain, ModeQuiet, ModeRawJSON} {
+		t.Run(mode, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r, w := io.Pipe()
+				p, err := New(w, mode)
+				require.NoError(t, err)
+				began := time.Now()
+				p.Interrupt()
+				require.NoError(t, p.Begin(true))
+				for range 3 {
+					for _, e := range recorded() {
+						p.Observe(e)
+					}
+				}
+				p.End()
+				for i := range 10 {
+					p.Error(fmt.Errorf("failure %d", i), false)
+				}
+				require.LessOrEqual(t, time.Since(began), 2*patience)
+				require.NoError(t, r.Close()) // ends the write that hangs
+			})
+		})
+	}
+}

@@ -1,0 +1,310 @@
+package view
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+
+	bkclient "github.com/moby/buildkit/client"
+	bkerrdefs "github.com/moby/buildkit/solver/errdefs"
+	"github.com/moby/buildkit/solver/pb"
+	digest "github.com/opencontainers/go-digest"
+
+	"github.com/dbake/dbake/compiler/ir"
+	"github.com/dbake/dbake/internal/plan"
+	"github.com/dbake/dbake/runtime"
+)
+
+// rawJSON is the progress for programs: one JSON object a line. Status of steps is
+// BuildKit's SolveStatus with the node and the targets added, as docker buildx prints
+// it; everything else is an [event], which a reader of SolveStatus takes for an empty
+// one.
+type rawJSON struct {
+	*outlet
+	statuses *statuses
+}
+
+func newRawJSON(w io.Writer) *rawJSON {
+	return &rawJSON{outlet: newOutlet(w), statuses: newStatuses(false)}
+}
+
+// subject is in every object: the node and the targets that it is about, "" and [] when
+// it is about the command as a whole.
+type subject struct {
+	Node    string   `json:"node"`
+	Targets []string `json:"targets"`
+}
+
+func subjectOf(node string, targets []string) subject {
+	if targets == nil {
+		targets = []string{}
+	}
+	return subject{node, targets}
+}
+
+// The parts of a status, each with its subject.
+type (
+	rawVertex struct {
+		*bkclient.Vertex
+		subject
+	}
+	rawStatus struct {
+		*bkclient.VertexStatus
+		subject
+	}
+	rawLog struct {
+		*bkclient.VertexLog
+		subject
+	}
+	rawWarning struct {
+		*bkclient.VertexWarning
+		subject
+	}
+)
+
+// status is a SolveStatus whose parts are of one subject.
+type status struct {
+	subject
+	Vertexes []rawVertex  `json:"vertexes,omitempty"`
+	Statuses []rawStatus  `json:"statuses,omitempty"`
+	Logs     []rawLog     `json:"logs,omitempty"`
+	Warnings []rawWarning `json:"warnings,omitempty"`
+}
+
+// event is anything but the status of steps.
+type event struct {
+	subject
+	// Event is "note", "warning", "error", "target", "moved", "node-lost" or
+	// "summary".
+	Event   string `json:"event"`
+	Message string `json:"message,omitempty"`
+	// Source is the place that an error points at.
+	Source *place `json:"source,omitempty"`
+	// Log holds the last lines of the step that failed.
+	Log []string `json:"log,omitempty"`
+	// State is what a target has come to: "submitted", "built", "exported".
+	State   string     `json:"state,omitempty"`
+	Images  []rawImage `json:"images,omitempty"`
+	Summary *rawTotals `json:"summary,omitempty"`
+}
+
+// place is a place in a file; lines and columns count from 1.
+type place struct {
+	File   string `json:"file"`
+	Line   int    `json:"line,omitempty"`
+	Column int    `json:"column,omitempty"`
+}
+
+type rawImage struct {
+	Name   string `json:"name,omitempty"`
+	Digest string `json:"digest"`
+	Pushed bool   `json:"pushed"`
+}
+
+// rawTotals is the summary of a run. Times are in seconds; those that were predicted
+// are left out when nothing was.
+type rawTotals struct {
+	Targets   []rawTarget `json:"targets"`
+	Nodes     []rawNode   `json:"nodes"`
+	Built     int         `json:"built"`
+	Pushed    int         `json:"pushed"`
+	Seconds   float64     `json:"seconds"`
+	Predicted float64     `json:"predictedSeconds,omitempty"`
+	Bound     float64     `json:"predictedBoundSeconds,omitempty"`
+}
+
+type rawTarget struct {
+	Name   string     `json:"name"`
+	Nodes  []string   `json:"nodes"`
+	State  string     `json:"state"`
+	Reason string     `json:"reason,omitempty"`
+	Images []rawImage `json:"images,omitempty"`
+}
+
+type rawNode struct {
+	Name         string  `json:"name"`
+	Targets      int     `json:"targets"`
+	Run          int     `json:"stepsRun"`
+	Cached       int     `json:"stepsCached"`
+	Shared       int     `json:"stepsShared"`
+	Busy         float64 `json:"busySeconds"`
+	ContextBytes int64   `json:"contextBytes"`
+	Lost         string  `json:"lost,omitempty"`
+}
+
+// print writes one object in one write, so that lines of several goroutines stay whole.
+func (j *rawJSON) print(v any) {
+	line, err := json.Marshal(v)
+	if err != nil {
+		line, _ = json.Marshal(event{subject: subjectOf("", nil), Event: "error", Message: err.Error()}) // strings always encode
+	}
+	_, _ = j.Write(append(line, '\n')) // nothing can be done about a stream that takes no text
+}
+
+// Note implements Progress.
+func (j *rawJSON) Note(text string) {
+	j.print(event{subject: subjectOf("", nil), Event: "note", Message: text})
+}
+
+// Warn implements Progress.
+func (j *rawJSON) Warn(text string) {
+	j.print(event{subject: subjectOf("", nil), Event: "warning", Message: text})
+}
+
+// Prompt implements Progress.
+func (j *rawJSON) Prompt(string) bool { return false }
+
+// Begin implements Progress.
+func (j *rawJSON) Begin(named bool) error {
+	j.statuses = newStatuses(named)
+	return nil
+}
+
+// End implements Progress.
+func (j *rawJSON) End() {}
+
+// Observe implements Progress.
+func (j *rawJSON) Observe(e runtime.Event) {
+	switch e := e.(type) {
+	case runtime.StatusEvent:
+		for _, st := range j.split(e) {
+			j.print(st)
+		}
+	case runtime.JobEvent:
+		ev := event{subject: subjectOf(e.Node, []string{e.Target}), Event: "target", State: e.Stage}
+		if e.Result != nil {
+			ev.Images = rawImages(e.Result.Images)
+		}
+		j.print(ev)
+	case runtime.MoveEvent:
+		j.print(event{subject: subjectOf(e.Node, e.Targets), Event: "moved", Message: e.Why})
+	case runtime.NodeEvent:
+		j.print(event{subject: subjectOf(e.Node, nil), Event: "node-lost", Message: e.Err.Error()})
+	}
+}
+
+// split returns the parts of a status by their targets, in the order of the first
+// part of each.
+func (j *rawJSON) split(e runtime.StatusEvent) []*status {
+	var list []*status
+	byName := map[string]*status{}
+	at := func(vertex digest.Digest) *status {
+		targets := e.Targets[vertex]
+		key, _ := json.Marshal(targets) // strings always encode
+		st := byName[string(key)]
+		if st == nil {
+			st = &status{subject: subjectOf(e.Node, targets)}
+			byName[string(key)] = st
+			list = append(list, st)
+		}
+		return st
+	}
+	for _, v := range e.Status.Vertexes {
+		st, c := at(v.Digest), *v
+		c.Digest, c.Name = j.statuses.id(e.Node, v.Digest), lineName("", e.Targets[v.Digest], v.Name)
+		c.Inputs = make([]digest.Digest, len(v.Inputs))
+		for i, in := range v.Inputs {
+			c.Inputs[i] = j.statuses.id(e.Node, in)
+		}
+		st.Vertexes = append(st.Vertexes, rawVertex{&c, st.subject})
+	}
+	for _, s := range e.Status.Statuses {
+		st, c := at(s.Vertex), *s
+		c.Vertex = j.statuses.id(e.Node, s.Vertex)
+		st.Statuses = append(st.Statuses, rawStatus{&c, st.subject})
+	}
+	for _, l := range e.Status.Logs {
+		st, c := at(l.Vertex), *l
+		c.Vertex = j.statuses.id(e.Node, l.Vertex)
+		st.Logs = append(st.Logs, rawLog{&c, st.subject})
+	}
+	for _, w := range e.Status.Warnings {
+		st, c := at(w.Vertex), *w
+		c.Vertex = j.statuses.id(e.Node, w.Vertex)
+		st.Warnings = append(st.Warnings, rawWarning{&c, st.subject})
+	}
+	return list
+}
+
+// Remarks implements Progress.
+func (j *rawJSON) Remarks(list []plan.Remark, debug bool) {
+	for _, w := range list {
+		vw := &bkclient.VertexWarning{Level: w.Level, Short: []byte(w.Message), URL: w.URL}
+		if w.Detail != "" {
+			vw.Detail = [][]byte{[]byte(w.Detail)}
+		}
+		if w.Range.Filename != "" {
+			vw.SourceInfo = &pb.SourceInfo{Filename: w.Range.Filename}
+			vw.Range = []*pb.Range{{
+				Start: &pb.Position{Line: int32(w.Range.Start.Line)},
+				End:   &pb.Position{Line: int32(max(w.Range.End.Line, w.Range.Start.Line))},
+			}}
+		}
+		o := subjectOf("", w.Targets)
+		j.print(status{subject: o, Warnings: []rawWarning{{vw, o}}})
+	}
+}
+
+// Summary implements Progress.
+func (j *rawJSON) Summary(r *runtime.Result, p Prediction) {
+	t := rawTotals{Seconds: r.Wall.Seconds(), Predicted: p.Makespan.Seconds(), Bound: p.Bound.Seconds()}
+	var names []string
+	for _, target := range r.Targets() {
+		names = append(names, target.Name)
+		if target.State == runtime.Done {
+			t.Built++
+			t.Pushed += pushed(target.Images)
+		}
+		nodes := target.Nodes
+		if nodes == nil {
+			nodes = []string{}
+		}
+		t.Targets = append(t.Targets, rawTarget{Name: target.Name, Nodes: nodes, State: string(target.State), Reason: target.Reason, Images: rawImages(target.Images)})
+	}
+	for _, n := range r.Nodes {
+		rn := rawNode{Name: n.Name, Targets: len(n.Targets), Run: n.Ran, Cached: n.Cached, Shared: n.Shared, Busy: n.Busy.Seconds(), ContextBytes: n.ContextBytes}
+		if n.Lost != nil {
+			rn.Lost = n.Lost.Error()
+		}
+		t.Nodes = append(t.Nodes, rn)
+	}
+	j.print(event{subject: subjectOf("", names), Event: "summary", Summary: &t})
+}
+
+// Error implements Progress.
+func (j *rawJSON) Error(err error, debug bool) {
+	for _, p := range split(err) {
+		e := event{subject: subjectOf("", nil), Event: "error", Message: p.Error(), Source: placeOf(p)}
+		var step *runtime.StepError
+		var node *runtime.NodeError
+		switch {
+		case errors.As(p, &step):
+			e.subject, e.Log = subjectOf(step.Node, step.Targets), step.Log
+		case errors.As(p, &node):
+			e.subject = subjectOf(node.Node, nil)
+		}
+		j.print(e)
+	}
+}
+
+// placeOf returns the place that err points at, nil when there is none.
+func placeOf(err error) *place {
+	var source *ir.SourceError
+	if errors.As(err, &source) && source.Range.Filename != "" {
+		return &place{source.Range.Filename, source.Range.Start.Line, source.Range.Start.Column}
+	}
+	for _, s := range bkerrdefs.Sources(err) {
+		if s.Info != nil && len(s.Ranges) > 0 {
+			return &place{s.Info.Filename, int(s.Ranges[0].GetStart().GetLine()), int(s.Ranges[0].GetStart().GetCharacter()) + 1}
+		}
+	}
+	return nil
+}
+
+func rawImages(list []runtime.Image) []rawImage {
+	var out []rawImage
+	for _, img := range list {
+		out = append(out, rawImage(img))
+	}
+	return out
+}
