@@ -7,7 +7,7 @@ FUZZTIME ?= 30s
 integration = $(addprefix ./,$(sort $(dir $(shell git ls-files --cached --others --exclude-standard '*_test.go' | xargs grep -l '^//go:build integration'))))
 
 .NOTPARALLEL:
-.PHONY: build buildkitd bases demo test lint unit integration race fuzz golden bench check clean install-deps
+.PHONY: build buildkitd bases demo test lint unit integration race fuzz golden bench bench-peers bench-quick check clean install-deps
 
 build: ## bin/dbake
 	$(GOBUILD) -o bin/dbake ./cmd/dbake
@@ -53,6 +53,12 @@ golden: ## rewrite the golden files; look at the difference before committing it
 
 bench:
 	go test -run '^$$' -bench . -benchmem ./...
+
+bench-peers: install-deps build buildkitd ## dbake beside docker buildx bake (the binary BUILDX) and a queue of targets
+	go run ./bench peers -csv bench-peers.csv -chart bench-peers.svg
+
+bench-quick: install-deps build buildkitd ## the same in under ten minutes
+	go run ./bench peers -quick
 
 clean:
 	rm -rf bin

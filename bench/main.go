@@ -4,6 +4,7 @@
 //	go run ./bench sim -instance FILE   # one instance in virtual time
 //	go run ./bench sim -dir DIR         # a table of strategies over many
 //	go run ./bench real                 # builds on nodes of this machine: predicted and measured
+//	go run ./bench peers -buildx FILE   # dbake beside docker buildx bake and a queue of targets
 package main
 
 import (
@@ -14,6 +15,7 @@ import (
 	"os/signal"
 	"slices"
 
+	"github.com/dbake/dbake/bench/peers"
 	"github.com/dbake/dbake/bench/real"
 	"github.com/dbake/dbake/bench/sim"
 )
@@ -28,6 +30,7 @@ func commands() []command {
 	return []command{
 		{"sim", "compare strategies on scheduling instances in virtual time", sim.Main},
 		{"real", "compare predictions and strategies with builds on real nodes", real.Main},
+		{"peers", "compare dbake with docker buildx bake and a queue of targets", peers.Main},
 	}
 }
 

@@ -1,0 +1,163 @@
+package peers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+)
+
+// The scenarios, in the order in which a contender goes through them.
+const (
+	cold       = "cold"
+	noChange   = "no change"
+	oneFile    = "one file"
+	dependency = "dependency"
+	newBase    = "new base"
+	replaced   = "nodes replaced"
+	slowNode   = "slow node"
+	learned    = "learned"
+)
+
+// scenarios lists all of them.
+var scenarios = []string{cold, noChange, oneFile, dependency, newBase, replaced, slowNode, learned}
+
+// slowness is how much longer each step takes on the slow node, in seconds.
+const slowness = 3
+
+// Run is one build. The file formats are made of it.
+type Run struct {
+	Project   string   `json:"project"`
+	Scenario  string   `json:"scenario"`
+	Contender string   `json:"contender"`
+	Round     int      `json:"round"`
+	Seconds   float64  `json:"seconds"`
+	Bound     float64  `json:"bound_seconds,omitempty"`
+	Steps     int      `json:"steps"`
+	Requests  Requests `json:"requests"`
+	// Sent is the number of bytes from clients to nodes.
+	Sent int64 `json:"bytes_sent"`
+	// Layers is the number of distinct blobs pushed so far, caches apart.
+	Layers int    `json:"layers"`
+	Error  string `json:"error,omitempty"`
+}
+
+// measurement is what the command was asked to do.
+type measurement struct {
+	dir        string
+	nodes      int
+	slots      int
+	rounds     int
+	programs   programs
+	contenders []contender
+	projects   []project
+	scenarios  map[string]bool
+	bases      *bases
+	report     func(Run)
+}
+
+// measure runs all rounds of all projects.
+func (m *measurement) measure(ctx context.Context) error {
+	for _, p := range m.projects {
+		for round := range m.rounds {
+			for i := range m.contenders {
+				c := m.contenders[(i+round)%len(m.contenders)]
+				if err := m.contend(ctx, p, c, round+1); err != nil {
+					return fmt.Errorf("%s, %s, round %d: %w", p.name, c.name, round+1, err)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// contend takes one contender through the scenarios of a project.
+func (m *measurement) contend(ctx context.Context, p project, c contender, round int) (err error) {
+	if err := m.bases.reset(ctx); err != nil {
+		return err
+	}
+	a, err := openArena(ctx, filepath.Join(m.dir, "arena"), p, m.nodes, m.slots, m.programs, m.bases.registry.addr)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, a.close()) }()
+	if err := c.prepare(ctx, a); err != nil {
+		return err
+	}
+	for _, s := range scenarios {
+		if !m.scenarios[s] {
+			continue
+		}
+		ok, err := m.set(ctx, a, s)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			continue
+		}
+		r, err := a.measure(ctx, c, s)
+		if err != nil {
+			return err
+		}
+		r.Round = round
+		m.report(r)
+	}
+	return nil
+}
+
+// set makes the world as a scenario wants it; false when the project has none such.
+func (m *measurement) set(ctx context.Context, a *arena, scenario string) (bool, error) {
+	switch scenario {
+	case oneFile, dependency:
+		e, ok := a.project.edits[scenario]
+		if !ok {
+			return false, nil
+		}
+		return true, e.make(a.source())
+	case newBase:
+		return true, m.bases.replace(ctx)
+	case replaced:
+		return true, a.renew(ctx)
+	case slowNode, learned:
+		if len(a.nodes) == 1 {
+			return false, nil
+		}
+		a.nodes[len(a.nodes)-1].slow = 0
+		if scenario == slowNode {
+			a.nodes[len(a.nodes)-1].slow = slowness
+		}
+		return true, errors.Join(a.renew(ctx), a.registry.empty(ctx))
+	}
+	return true, nil
+}
+
+// measure builds once. That the build failed is noted in the run; an error is one
+// of the measurement.
+func (a *arena) measure(ctx context.Context, c contender, scenario string) (Run, error) {
+	a.registry.count()
+	if _, err := a.executed(); err != nil {
+		return Run{}, err
+	}
+	r := Run{Project: a.project.name, Scenario: scenario, Contender: c.name}
+	if a.project.bound != nil && (scenario == cold || scenario == learned) {
+		slots := 0
+		for _, n := range a.nodes {
+			slots += max(n.slots, 1)
+		}
+		r.Bound = a.project.bound(slots).Seconds()
+	}
+	before, start := a.sent(), time.Now()
+	err := c.build(ctx, a)
+	r.Seconds = time.Since(start).Seconds()
+	if err != nil {
+		if ctx.Err() != nil {
+			return Run{}, err
+		}
+		r.Error = err.Error()
+	}
+	r.Sent = a.sent() - before
+	r.Requests, r.Layers = a.registry.count()
+	r.Steps, err = a.executed()
+	return r, err
+}
