@@ -3,14 +3,18 @@ package frontend
 import (
 	"encoding/json"
 	"fmt"
-	"os"
 	"path/filepath"
 	"time"
 
 	"github.com/moby/buildkit/util/imageutil"
 	digest "github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/dbake/dbake/internal/localfile"
 )
+
+// maxCached bounds a file of the cache: an image's config with a long history.
+const maxCached = 8 << 20
 
 // metadataCache keeps what registries said about images in a directory:
 //
@@ -43,7 +47,7 @@ func (c *metadataCache) tag(ref string) (ocispecs.Descriptor, time.Time, bool) {
 	if c.dir == "" {
 		return e.Descriptor, e.Time, false
 	}
-	data, err := os.ReadFile(c.tagPath(ref))
+	data, err := localfile.Read(c.tagPath(ref), maxCached)
 	if err != nil || json.Unmarshal(data, &e) != nil {
 		return ocispecs.Descriptor{}, time.Time{}, false
 	}
@@ -76,7 +80,7 @@ func (c *metadataCache) blob(d digest.Digest) ([]byte, bool) {
 	if c.dir == "" || d.Validate() != nil {
 		return nil, false
 	}
-	data, err := os.ReadFile(c.blobPath(d))
+	data, err := localfile.Read(c.blobPath(d), maxCached)
 	if err != nil || d.Algorithm().FromBytes(data) != d {
 		return nil, false
 	}
@@ -89,19 +93,10 @@ func (c *metadataCache) putBlob(d digest.Digest, data []byte) {
 	}
 }
 
-// write replaces the file at path.
+// write replaces the file at path, if it can be.
 func (c *metadataCache) write(path string, data []byte) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return
-	}
-	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
-	if err != nil {
-		return
-	}
-	_, err = f.Write(data)
-	if cerr := f.Close(); err != nil || cerr != nil || os.Rename(f.Name(), path) != nil {
-		os.Remove(f.Name())
-	}
+	// The cache is never needed: the next run asks again.
+	_ = localfile.Replace(path, data, 0o600)
 }
 
 // assumedImage returns what is assumed of an image of which nothing is known: one

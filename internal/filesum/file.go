@@ -5,12 +5,16 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
-	"errors"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
+
+	"github.com/dbake/dbake/internal/localfile"
 )
+
+// maxFile bounds the file of a root: some two million entries.
+const maxFile = 256 << 20
 
 // A file of the cache is this line, the root, the entries by name, and the SHA-256
 // of all that. Texts have their length before them; integers are varints.
@@ -25,7 +29,7 @@ func (c *Cache) path(dir string) string {
 // nothing.
 func (c *Cache) load(dir string) map[string]entry {
 	if c.dir != "" {
-		if b, err := os.ReadFile(c.path(dir)); err == nil {
+		if b, err := localfile.Read(c.path(dir), maxFile); err == nil {
 			if files, ok := decode(b, dir); ok {
 				return files
 			}
@@ -43,22 +47,11 @@ func (c *Cache) save(dir string, r *root) error {
 			lasting[name] = e
 		}
 	}
-	if err := os.MkdirAll(c.dir, 0o700); err != nil {
+	if err := localfile.Replace(c.path(dir), encode(dir, lasting), 0o600); err != nil {
 		return err
 	}
-	tmp, err := os.CreateTemp(c.dir, "*.tmp")
-	if err != nil {
-		return err
-	}
-	_, err = tmp.Write(encode(dir, lasting))
-	// prune tells the age by the same clock.
-	if err = errors.Join(err, tmp.Close(), os.Chtimes(tmp.Name(), c.now, c.now)); err == nil {
-		err = os.Rename(tmp.Name(), c.path(dir))
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(tmp.Name()))
-	}
-	return nil
+	// prune knows the age by the same clock.
+	return os.Chtimes(c.path(dir), c.now, c.now)
 }
 
 func encode(dir string, files map[string]entry) []byte {

@@ -24,6 +24,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -153,7 +154,8 @@ func (c *Cache) sum(r *root, dir, name string, buf []byte) *entry {
 
 // read returns the digest of a file and what the file was before it was read.
 func read(path string, buf []byte) (e entry, err error) {
-	f, err := os.Open(path)
+	// Not to wait for the writer of a pipe that has taken the place of a file.
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return entry{}, err
 	}

@@ -12,6 +12,7 @@
 package warm
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -26,10 +27,25 @@ import (
 
 	"github.com/gofrs/flock"
 	digest "github.com/opencontainers/go-digest"
+
+	"github.com/dbake/dbake/internal/localfile"
 )
 
 // maxSteps bounds the file of a node: the steps not seen for longest go first.
 const maxSteps = 50_000
+
+const (
+	// maxFile bounds what is read of a file in bytes: maxSteps steps with traces take
+	// less than half of it.
+	maxFile = 64 << 20
+	// lockTimeout bounds the wait for another process that writes the same file, and
+	// lockInterval is how often it is tried.
+	lockTimeout  = 5 * time.Second
+	lockInterval = 20 * time.Millisecond
+)
+
+// errLocked is the cause when another process kept a file for too long.
+var errLocked = errors.New("another process keeps it locked")
 
 // Ledger is a directory of files. The zero Ledger remembers nothing.
 type Ledger struct {
@@ -151,8 +167,13 @@ func (l Ledger) Add(addr, id string, steps []digest.Digest, traces map[digest.Di
 	if err := os.MkdirAll(l.Dir, 0o755); err != nil {
 		return fmt.Errorf("remember what %s holds: %w", addr, err)
 	}
+	ctx, stop := context.WithTimeoutCause(context.Background(), lockTimeout, errLocked)
+	defer stop()
 	lock := flock.New(l.path(addr) + ".lock")
-	if err := lock.Lock(); err != nil {
+	if _, err := lock.TryLockContext(ctx, lockInterval); err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			err = cause
+		}
 		return fmt.Errorf("remember what %s holds: %w", addr, err)
 	}
 	defer func() { err = errors.Join(err, lock.Unlock()) }()
@@ -204,8 +225,8 @@ func (l Ledger) path(addr string) string {
 
 // read returns what is known; a damaged file is as none: it is only a memory.
 func (l Ledger) read(addr string) (file, error) {
-	dt, err := os.ReadFile(l.path(addr))
-	if errors.Is(err, fs.ErrNotExist) {
+	dt, err := localfile.Read(l.path(addr), maxFile)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, localfile.ErrNotRegular) {
 		return file{}, nil
 	}
 	if err != nil {
@@ -223,16 +244,8 @@ func (l Ledger) write(addr string, f file) error {
 	if err != nil {
 		return fmt.Errorf("remember what %s holds: %w", addr, err)
 	}
-	tmp, err := os.CreateTemp(l.Dir, "*.tmp")
-	if err != nil {
+	if err := localfile.Replace(l.path(addr), dt, 0o600); err != nil {
 		return fmt.Errorf("remember what %s holds: %w", addr, err)
-	}
-	_, err = tmp.Write(dt)
-	if err = errors.Join(err, tmp.Close()); err == nil {
-		err = os.Rename(tmp.Name(), l.path(addr))
-	}
-	if err != nil {
-		return fmt.Errorf("remember what %s holds: %w", addr, errors.Join(err, os.Remove(tmp.Name())))
 	}
 	return nil
 }

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/gofrs/flock"
+
+	"github.com/dbake/dbake/internal/localfile"
 )
 
 // state is the content of cluster.json. It is replaced as a whole, so that it can
@@ -69,11 +71,7 @@ func (st *state) save(dir string) error {
 	if err != nil {
 		return fmt.Errorf("save cluster state: %w", err)
 	}
-	tmp := filepath.Join(dir, "cluster.json.new")
-	if err := os.WriteFile(tmp, append(b, '\n'), 0o644); err != nil {
-		return fmt.Errorf("save cluster state: %w", err)
-	}
-	if err := os.Rename(tmp, filepath.Join(dir, "cluster.json")); err != nil {
+	if err := localfile.Replace(filepath.Join(dir, "cluster.json"), append(b, '\n'), 0o644); err != nil {
 		return fmt.Errorf("save cluster state: %w", err)
 	}
 	return nil
