@@ -22,6 +22,9 @@ type World struct {
 	Slow float64
 	// Lost nodes go away for good at these times.
 	Lost []Loss
+	// Assumed says that the scheduler does not keep to the slots of the nodes, which
+	// do so themselves.
+	Assumed bool
 }
 
 // Loss is a node that goes away.
@@ -254,7 +257,7 @@ func (c *Cluster) configure() sched.Config {
 	}
 	for _, n := range p.Nodes {
 		config.Nodes = append(config.Nodes, sched.Node{
-			Name: n.Name, Speed: n.Speed, Slots: n.Slots, Platforms: n.Platforms, Warm: vertices(n.Warm),
+			Name: n.Name, Speed: n.Speed, Slots: n.Slots, SlotsAssumed: c.world.Assumed, Platforms: n.Platforms, Warm: vertices(n.Warm),
 		})
 	}
 	config.Network = sched.Network{

@@ -20,7 +20,9 @@ type Conditions struct {
 	Lose float64
 	// Slow multiplies the time of transfers; 0 = 1.
 	Slow float64
-	Seed uint64
+	// Assumed leaves it to the nodes to keep to their slots.
+	Assumed bool
+	Seed    uint64
 }
 
 // Outcome is how a plan fared under conditions.
@@ -71,7 +73,7 @@ func Try(p partition.Problem, plan partition.Plan, world World) (Outcome, error)
 
 // world is what the conditions make of a plan.
 func (c Conditions) world(p partition.Problem, plan partition.Plan, factor []float64) World {
-	w := World{Factor: factor, Slow: c.Slow}
+	w := World{Factor: factor, Slow: c.Slow, Assumed: c.Assumed}
 	if n := expendable(p, plan); c.Lose > 0 && n >= 0 {
 		at := time.Duration(c.Lose * float64(plan.Schedule.Makespan.Duration()))
 		w.Lost = []Loss{{n, at}}

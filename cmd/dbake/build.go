@@ -39,7 +39,7 @@ type buildCmd struct {
 	Progress     string `default:"auto" placeholder:"MODE" help:"How progress is shown: auto, plain, tty, quiet or rawjson ($$BUILDKIT_PROGRESS replaces auto)."`
 	MetadataFile string `placeholder:"FILE" help:"Write the digests and descriptors of what was built, as JSON by target."`
 	KeepGoing    bool   `short:"k" help:"When a target fails, still build all that does not depend on it."`
-	Jobs         int    `placeholder:"N" help:"Build at most N targets at once over all nodes (default: as many as the nodes have slots)."`
+	Jobs         int    `placeholder:"N" help:"Build at most N targets at once over all nodes (default: no limit)."`
 	NoSteal      bool   `help:"Let no node take over what was planned for another."`
 
 	ListTargets   bool `hidden:""` // as buildx still has them
@@ -360,7 +360,8 @@ func (a *app) remember(b *plan.Build, history *cost.Store, infos []runtime.NodeI
 	addr, atOnce, kept := map[string]string{}, map[string]int{}, map[string]warm.Records{}
 	for i, n := range r.Nodes {
 		at := infos[i].Addr
-		addr[n.Name], atOnce[at], kept[at] = at, slots(infos[i].Slots), records[i]
+		addr[n.Name], kept[at] = at, records[i]
+		atOnce[at], _ = slots(infos[i].Spec)
 	}
 	var list []plan.Measurement
 	for _, m := range r.Measured {

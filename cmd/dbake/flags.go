@@ -27,7 +27,7 @@ type definitionFlags struct {
 
 // nodeFlags say which nodes build.
 type nodeFlags struct {
-	Nodes     []string `sep:"none" placeholder:"ADDR" help:"A BuildKit node: local:N starts N daemons on this machine; tcp://HOST:PORT, unix://PATH, ssh://HOST and others are nodes elsewhere. NAME=ADDR,speed=2,slots=4 names it and says how fast it is and how many steps it runs at once. Repeatable."`
+	Nodes     []string `sep:"none" placeholder:"ADDR" help:"A BuildKit node: local:N starts N daemons on this machine; tcp://HOST:PORT, unix://PATH, ssh://HOST and others are nodes elsewhere. NAME=ADDR,speed=2,slots=4 names it and says how fast it is and how many steps it is given at once (default: all it can start). Repeatable."`
 	Builder   string   `placeholder:"NAME" help:"Use the nodes of this buildx builder ($BUILDX_BUILDER)."`
 	StateDir  string   `placeholder:"DIR" help:"Where local nodes and the local registry keep their state (default: dbake in the user's data directory)."`
 	Buildkitd string   `placeholder:"FILE" help:"The buildkitd to start local nodes with (default: beside dbake, then on PATH)."`

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	goruntime "runtime"
 	"slices"
 	"strings"
 	"time"
@@ -87,7 +88,7 @@ func (n *nodes) expand(specs []nodeset.Spec) []nodeset.Spec {
 	for _, s := range specs {
 		for i := range s.Local {
 			one := s
-			one.Local = 0
+			one.Local, one.Beside = 0, len(n.cluster.Nodes())
 			one.Name, one.Addr = daemons[i].Name, daemons[i].Addr
 			list = append(list, one)
 		}
@@ -180,7 +181,8 @@ func (n *nodes) planned(ctx context.Context, ledger warm.Ledger, offline bool, w
 		if answers != nil && !n.mayRest(s) {
 			warn(fmt.Sprintf("%v; what it holds is taken from earlier builds", answers[i].Err))
 		}
-		p := plan.Node{Name: s.Name, Addr: s.Addr, Speed: s.Speed, Slots: slots(s.Slots)}
+		p := plan.Node{Name: s.Name, Addr: s.Addr, Speed: s.Speed}
+		p.Slots, p.SlotsAssumed = slots(s)
 		for _, name := range s.Platforms {
 			pl, err := platforms.Parse(name)
 			if err != nil {
@@ -219,7 +221,8 @@ func dialled(infos []runtime.NodeInfo, records []warm.Records, ledger warm.Ledge
 // asked returns a node as the planner sees it. records is what it keeps, nil when it
 // did not say.
 func asked(i runtime.NodeInfo, records warm.Records, ledger warm.Ledger) (plan.Node, error) {
-	p := plan.Node{Name: i.Name, Addr: i.Addr, Speed: i.Speed, Slots: slots(i.Slots), Platforms: i.Platforms}
+	p := plan.Node{Name: i.Name, Addr: i.Addr, Speed: i.Speed, Platforms: i.Platforms}
+	p.Slots, p.SlotsAssumed = slots(i.Spec)
 	var err error
 	if records == nil {
 		p.Holds, err = ledger.Holds(i.Addr, i.ID)
@@ -229,11 +232,19 @@ func asked(i runtime.NodeInfo, records warm.Records, ledger warm.Ledger) (plan.N
 	return p, err
 }
 
-// slots is how many steps a node runs at once when it was not said. BuildKit sets
-// no limit of its own; two keep a node busy while one of them waits for input.
-func slots(n int) int {
-	if n > 0 {
-		return n
+// assumedSlots is the number of steps that a node of which nothing is known is counted
+// on to run at once. BuildKit sets no limit of its own, and none is kept to; the more
+// a plan counts on, the fewer nodes it makes use of.
+const assumedSlots = 4
+
+// slots is the number of steps that a node is counted on to run at once; assumed when
+// the user did not say. Nodes of this machine share what it has.
+func slots(s nodeset.Spec) (n int, assumed bool) {
+	switch {
+	case s.Slots > 0:
+		return s.Slots, false
+	case s.Beside > 0:
+		return max(2, max(assumedSlots, goruntime.NumCPU())/s.Beside), true
 	}
-	return 2
+	return assumedSlots, true
 }

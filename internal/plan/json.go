@@ -94,6 +94,8 @@ type FileNode struct {
 	Addr  string  `json:"addr,omitempty"`
 	Speed float64 `json:"speed"`
 	Slots int     `json:"slots"`
+	// SlotsAssumed says that nobody said how many slots the node has.
+	SlotsAssumed bool `json:"slots_assumed,omitempty"`
 	// Partitions are target names in order; each inner list is one solve.
 	Partitions [][]string `json:"partitions"`
 	// Fetch are the steps whose results it takes from another node, Build those
@@ -202,7 +204,7 @@ func (p *Plan) File(request Request, definitions map[string]digest.Digest) *File
 	for n, node := range p.Nodes {
 		s := p.Shares[n]
 		fn := FileNode{
-			Name: node.Name, Addr: node.Addr, Speed: node.Speed, Slots: node.Slots, Partitions: [][]string{},
+			Name: node.Name, Addr: node.Addr, Speed: node.Speed, Slots: node.Slots, SlotsAssumed: node.SlotsAssumed, Partitions: [][]string{},
 			Busy: s.Busy.Seconds(), Finish: s.Finish.Seconds(), Steps: s.Steps, Executed: s.Executed, WarmShare: s.Warm,
 		}
 		for _, part := range s.Partitions {

@@ -20,6 +20,9 @@ type Node struct {
 	Addr  string
 	Speed float64 // relative to 1
 	Slots int     // steps at once; >= 1
+	// SlotsAssumed says that Slots is a guess: predictions are made with it, and the
+	// node is given what it can do beyond.
+	SlotsAssumed bool
 	// Platforms whose steps it can run; empty is unknown, and taken for all.
 	Platforms []ocispecs.Platform
 	// Holds are the names under which results of the node are remembered, see

@@ -9,9 +9,11 @@ type Spec struct {
 	Addr string `json:"addr,omitempty"`
 	// Speed is relative to a node of speed 1; always > 0.
 	Speed float64 `json:"speed"`
-	// Slots is the number of steps the node runs at once; 0 = not known, ask the
-	// node.
+	// Slots is the number of steps the node runs at once; 0 = not known.
 	Slots int `json:"slots,omitempty"`
+	// Beside is the number of nodes, itself included, that share this machine; 0 =
+	// the node is elsewhere.
+	Beside int `json:"-"`
 	// Platforms restricts what the node is used for, normalised; empty = all
 	// that it offers.
 	Platforms []string `json:"platforms,omitempty"`

@@ -25,6 +25,9 @@ type Export struct {
 type CancelPartition struct {
 	Partition PartitionID
 	Reason    string
+	// Recalled says that it has not begun, and that its units are submitted again,
+	// some of them to another node.
+	Recalled bool
 }
 
 // Abandon says that a submission went down with its node. Nothing is owed.
@@ -51,21 +54,22 @@ type Why int
 
 // The ways of a partition to a node.
 const (
-	Planned Why = iota // by the plan or from the pool
-	Stolen             // taken from another node's queue
-	Hedged             // stolen, and started by the former owner as well
-	Rescued            // from a lost node
-	Retried            // again on the same node
+	Planned  Why = iota // by the plan or from the pool
+	Stolen              // taken from another node's queue
+	Hedged              // stolen, and started by the former owner as well
+	Rescued             // from a lost node
+	Retried             // again on the same node
+	Recalled            // taken from another node, which had not begun it
 )
 
-var whyNames = [...]string{"planned", "stolen", "hedged", "rescued", "retried"}
+var whyNames = [...]string{"planned", "stolen", "hedged", "rescued", "retried", "recalled"}
 
 func (w Why) String() string { return name(whyNames[:], int(w)) }
 
 // Move is one entry of the ledger: units that changed their node.
 type Move struct {
 	At    time.Duration
-	Why   Why // Stolen, Hedged or Rescued
+	Why   Why // Stolen, Recalled, Hedged or Rescued
 	Units []UnitID
 	From  NodeID
 	To    NodeID

@@ -85,7 +85,10 @@ type Unit struct {
 type Node struct {
 	Name  string
 	Speed float64 // relative to 1; 0 = 1
-	Slots int     // steps at once; 0 = 1
+	Slots int     // steps at once that are counted on; 0 = 1
+	// SlotsAssumed says that Slots is a guess. It serves predictions, and holds no
+	// submission back: the daemon knows its limits itself.
+	SlotsAssumed bool
 	// Platforms it can execute; empty is any.
 	Platforms []string
 	Warm      []VertexID // vertices it holds at the start
@@ -103,11 +106,8 @@ type Network struct {
 
 // Options are the rules of a run. The zero value is fail-fast, without stealing.
 type Options struct {
-	// Window is the number of submissions kept building on a node; 0 = as many as
-	// keep its slots busy.
-	Window int
 	// Ahead is the number of ready steps kept submitted beyond the slots, to hide
-	// the time a submission takes. Unused when Window is set.
+	// the time a submission takes.
 	Ahead int
 	// Jobs limits the units submitted at once, on all nodes; 0 = no limit.
 	Jobs int
@@ -211,7 +211,7 @@ func (c *Config) validate() error {
 	if c.Network.Bandwidth < 0 || c.Network.Latency < 0 {
 		bad("network: negative bandwidth or latency")
 	}
-	if o := c.Options; o.Window < 0 || o.Ahead < 0 || o.Jobs < 0 || o.MaxAttempts < 0 || o.Backoff < 0 {
+	if o := c.Options; o.Ahead < 0 || o.Jobs < 0 || o.MaxAttempts < 0 || o.Backoff < 0 {
 		bad("options: negative value")
 	}
 	if len(c.Plan) > len(c.Nodes) {

@@ -36,6 +36,8 @@ type demand struct {
 	// could run. Kept only where it is asked for.
 	track bool
 	ready int
+	// by is the submission that add works for.
+	by PartitionID
 	// gone collects what has left since it was last emptied; kept with track.
 	gone  []VertexID
 	stack []VertexID
@@ -46,6 +48,8 @@ type need struct {
 	missing int32
 	way     uint8
 	work    int64
+	// by is the submission that brought the vertex in.
+	by PartitionID
 }
 
 // follows returns the inputs that a vertex in this way of being held needs first.
@@ -69,7 +73,7 @@ func (d *demand) add(root VertexID) {
 		e.refs++
 		if !ok {
 			way, work := d.s.way(d.n, v)
-			e.way, e.work = way, work
+			e.way, e.work, e.by = way, work, d.by
 			for _, in := range d.follows(v, way) {
 				if !d.n.held.has(in) {
 					e.missing++

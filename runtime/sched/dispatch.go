@@ -117,13 +117,23 @@ func (s *Scheduler) wants(n *node) bool {
 	if n.state != up {
 		return false
 	}
-	if w := s.cfg.Options.Window; w > 0 {
-		return n.open < w
+	if n.assumed {
+		return n.live < n.sub.ready+exportsAtOnce
 	}
-	// The second rule keeps units that have nothing left to build from being
-	// submitted, that is exported, all at once.
-	return n.sub.ready < s.width(n) && n.live < 8*s.width(n)
+	return n.spare(s.cfg.Options.Ahead) && n.live < s.mostLive(n)
 }
+
+// exportsAtOnce is the number of units without a step to run that a node is given
+// at once: all that is left of them is to write their outputs.
+const exportsAtOnce = 64
+
+// mostLive keeps units that have nothing left to build from being submitted, that is
+// exported, all at once.
+func (s *Scheduler) mostLive(n *node) int { return 8 * s.width(n) }
+
+// spare reports whether fewer steps are ready or running on n than it is counted on
+// to run, and some ahead.
+func (n *node) spare(ahead int) bool { return n.sub.ready < n.slots+ahead }
 
 // nextDue returns the first part of n's own queue that is not to be kept back any
 // longer, nil when there is none: by the plan n begins it before the first of its
@@ -131,7 +141,7 @@ func (s *Scheduler) wants(n *node) bool {
 // node that is late has parts it did not begin; the others stay in its queue, where
 // they can be stolen.
 func (s *Scheduler) nextDue(n *node) *part {
-	if n.state != up || s.cfg.Begin == nil || s.cfg.Options.Window > 0 || n.live >= 8*s.width(n) {
+	if n.state != up || n.assumed || s.cfg.Begin == nil || n.live >= s.mostLive(n) {
 		return nil
 	}
 	var first *part
@@ -200,14 +210,14 @@ func (s *Scheduler) fill(n *node) {
 		case p == nil:
 			s.idles(n)
 			return
-		case s.cfg.Options.Window > 0:
 		case p.lane.n == nil:
 			// Nothing tells whose step a pooled unit would wait for; one for each
 			// slot is enough.
-			if n.live >= s.width(n) {
+			if n.live >= s.width(n) && len(s.nodes) > 1 {
 				return
 			}
-		case due:
+		case due, n.assumed && !s.cfg.Options.Steal:
+			// What waits in the queue waits there for thieves.
 		default:
 			if wait := s.waitsFor(n, p); len(wait) > 0 {
 				s.park(n, p, wait)
@@ -314,7 +324,9 @@ func (s *Scheduler) submitPart(n *node, p *part) {
 // submit opens a submission. The units are counted in n.all already.
 func (s *Scheduler) submit(n *node, ids []UnitID, p *part) {
 	s.lastRun++
-	r := &run{id: s.lastRun, n: n, building: len(ids), live: len(ids), pooled: p.pooled}
+	r := &run{id: s.lastRun, n: n, building: len(ids), live: len(ids), pooled: p.pooled, waits: true, since: s.now}
+	n.sub.by = r.id
+	n.waiting++
 	tries := 0
 	for i, id := range ids {
 		u := &s.units[id]
@@ -327,7 +339,6 @@ func (s *Scheduler) submit(n *node, ids []UnitID, p *part) {
 	}
 	s.runs[r.id] = r
 	n.runs = append(n.runs, r)
-	n.open++
 	n.live += len(ids)
 	s.inflight += len(ids)
 	var delay time.Duration

@@ -49,15 +49,18 @@
 //
 // # Feeding a node
 //
-// A submission cannot be taken back cheaply, so a node gets the next partition only
+// A submission that has begun is not taken back, so a node gets the next partition only
 // when a slot would stand idle: while fewer submitted steps are ready or running
 // than it has slots (plus [Options.Ahead]), and only a partition that has a step to
 // start now. One that would merely wait for a step under way stays in the queue,
 // where others can steal it. With Config.Begin a part is submitted also when the plan
 // begins it before the node's next slot is free: the daemon would give that slot to
 // another step. A node that is behind its plan has parts which it did not begin, and
-// gets no more for that reason. [Options.Window] replaces the rules by a fixed number
-// of submissions.
+// gets no more for that reason.
+//
+// All that is for nodes of which somebody said how many slots they have. Of the others
+// [Node.SlotsAssumed] holds: their slots serve predictions, and they are given every
+// partition that has a step to start, for the daemon knows its limits itself.
 //
 // # Stealing
 //
@@ -65,10 +68,15 @@
 // last and takes the partition, or a part of it, that it would finish earliest,
 // counting every step it neither holds nor can fetch. It takes it only when its
 // pessimistic finish (Graham's bound: work/slots + path*(1-1/slots)) is before the
-// owner's optimistic one by a margin. Estimates are corrected by what the run
+// owner's optimistic one by a margin. What the owner executes for other units anyhow
+// is not executed twice for less work than it is then spared. Estimates are corrected by what the run
 // measures: a step measured anywhere is known everywhere, a node's steps tell its
 // speed, all steps together tell how far the estimates are off, and a step that
 // runs longer than predicted is predicted to take longer still.
+//
+// When nothing is queued, a submission of which the node has begun no step some seconds
+// later, because it runs no more at once, is recalled: it is cancelled, the thief gets
+// its part, and the rest is submitted again. What has begun is never recalled.
 //
 // Estimates may still be wrong. So the node that was stolen from may, once it has
 // nothing else to do, start the same units itself when it would now finish them

@@ -166,10 +166,23 @@ func (s *Scheduler) rest(r running, t float64) float64 {
 	return (overdue - 1) * age
 }
 
+// atOnce is the number of steps that n runs at once. Where that is a guess, what it
+// does counts: no more when it leaves something waiting, and no less.
+func (s *Scheduler) atOnce(n *node) float64 {
+	runs := len(n.running)
+	switch {
+	case !n.assumed:
+		return float64(n.slots)
+	case runs > 0 && runs < n.slots && len(s.recallable(n)) > 0:
+		return float64(runs)
+	}
+	return float64(max(n.slots, runs))
+}
+
 // remaining is the least time until n is done with everything submitted and queued:
 // as if its slots were never idle, but no sooner than the last of its steps under way.
 func (s *Scheduler) remaining(n *node) float64 {
-	least := max(s.execLoad(&n.all)/float64(n.slots), float64(n.all.load[byFetch]))
+	least := max(s.execLoad(&n.all)/s.atOnce(n), float64(n.all.load[byFetch]))
 	for _, r := range n.running {
 		least = max(least, s.rest(r, s.exec(n, r.v)))
 	}

@@ -60,13 +60,13 @@ func randomConfig(r choices) Config {
 		return vs
 	}
 	for i := range 1 + r.Intn(5) {
-		n := Node{Name: fmt.Sprintf("n%d", i), Speed: float64(r.Intn(3)), Slots: r.Intn(4), Warm: vertices(r.Intn(2))}
+		n := Node{Name: fmt.Sprintf("n%d", i), Speed: float64(r.Intn(3)), Slots: r.Intn(4), SlotsAssumed: r.Intn(3) == 0, Warm: vertices(r.Intn(2))}
 		n.Platforms = [][]string{nil, platforms, platforms[:1], platforms[1:]}[r.Intn(4)]
 		cfg.Nodes = append(cfg.Nodes, n)
 	}
 	cfg.Network = Network{Bandwidth: int64(r.Intn(1000)), Latency: time.Duration(r.Intn(3)) * time.Second, Cached: vertices(r.Intn(3))}
 	cfg.Options = Options{
-		Window: r.Intn(3), Ahead: r.Intn(2), Jobs: r.Intn(4), MaxAttempts: r.Intn(3),
+		Ahead: r.Intn(2), Jobs: r.Intn(4), MaxAttempts: r.Intn(3),
 		KeepGoing: r.Intn(2) == 0, Steal: r.Intn(4) > 0, Backoff: time.Duration(r.Intn(2)) * time.Second,
 	}
 	cfg.Plan = make([][]Partition, len(cfg.Nodes))
@@ -148,6 +148,7 @@ type submission struct {
 	units  []chaosUnit
 	cancel bool
 	failed bool
+	begun  bool // for sure
 }
 
 type chaosUnit int
@@ -157,6 +158,7 @@ const (
 	chaosExporting
 	chaosDenied
 	chaosDone
+	chaosRecalled
 	chaosFailed
 )
 
@@ -191,7 +193,7 @@ func (c *chaos) step(ev Event) error {
 func checkDemands(s *Scheduler) error {
 	for _, n := range s.nodes {
 		queued, submitted := map[VertexID]int32{}, map[VertexID]int32{}
-		live, open := 0, 0
+		live, waits := 0, 0
 		for _, p := range n.parts {
 			for _, u := range p.units {
 				queued[s.cfg.Units[u].Root]++
@@ -199,6 +201,9 @@ func checkDemands(s *Scheduler) error {
 		}
 		for _, r := range n.runs {
 			builds := 0
+			if r.waits {
+				waits++
+			}
 			for _, m := range r.units {
 				if m.st == building {
 					builds++
@@ -209,20 +214,17 @@ func checkDemands(s *Scheduler) error {
 					live++
 				}
 			}
-			if builds > 0 {
-				open++
-			}
 			if builds != r.building {
 				return fmt.Errorf("%s: partition %d builds %d units, not %d", n.name, r.id, builds, r.building)
 			}
 		}
-		if live != n.live || open != n.open {
-			return fmt.Errorf("%s: %d live, %d open, counted %d and %d", n.name, n.live, n.open, live, open)
+		if live != n.live || waits != n.waiting {
+			return fmt.Errorf("%s: %d live, %d waiting, counted %d and %d", n.name, n.live, n.waiting, live, waits)
 		}
 		if err := errors.Join(checkDemand(&n.all, queued), checkDemand(&n.sub, submitted)); err != nil {
 			return fmt.Errorf("%s: %w", n.name, err)
 		}
-		if owns := len(n.parts) > 0 && n.state != lost; !s.stopping && (n.isTouched || owns != (n.owner >= 0)) {
+		if owns := n.owns(); !s.stopping && (n.isTouched || owns != (n.owner >= 0)) {
 			return fmt.Errorf("%s: %d parts, state %d, touched %v, place %d among the owners", n.name, len(n.parts), n.state, n.isTouched, n.owner)
 		}
 		for _, p := range n.parts {
@@ -362,6 +364,18 @@ func (c *chaos) command(ev Event, cmd Command) error {
 			return errors.New("not running")
 		}
 		s.cancel = true
+		for i := range s.units {
+			if !cmd.Recalled {
+				break
+			}
+			switch {
+			case c.built[s.Units[i]] || s.units[i] > chaosExporting:
+			case s.units[i] == chaosExporting || s.begun:
+				return fmt.Errorf("u%d has begun", s.Units[i])
+			default:
+				s.units[i] = chaosRecalled
+			}
+		}
 	case Abandon:
 		if c.sub(cmd.Partition) == nil {
 			return errors.New("not running")
@@ -475,7 +489,9 @@ func (c *chaos) random(steps int) error {
 		c.gone[n] = !again
 		return c.step(NodeLost{At: c.now, Node: n, Err: "lost", Reconnecting: again})
 	case k == 5:
-		return c.step(VertexStarted{At: c.now, Node: n, Vertex: VertexID(c.r.Intn(len(c.cfg.Vertices)+2) - 1)})
+		v := VertexID(c.r.Intn(len(c.cfg.Vertices)+2) - 1)
+		c.start(n, v)
+		return c.step(VertexStarted{At: c.now, Node: n, Vertex: v})
 	case k == 6:
 		return c.step(VertexDone{
 			At: c.now, Node: n, Vertex: VertexID(c.r.Intn(len(c.cfg.Vertices)+2) - 1),
@@ -506,6 +522,27 @@ func (c *chaos) random(steps int) error {
 		return nil
 	}
 	return c.advance(c.subs[c.r.Intn(len(c.subs))], quiet)
+}
+
+// start notes which submission has begun with a step that only one on the node needs.
+func (c *chaos) start(n NodeID, v VertexID) {
+	if _, needed := c.s.nodes[n].sub.m[v]; !needed {
+		return
+	}
+	var users []*submission
+	for _, s := range c.subs {
+		if s.Node == n && slices.ContainsFunc(s.Units, func(u UnitID) bool { return c.reads(c.cfg.Units[u].Root, v) }) {
+			users = append(users, s)
+		}
+	}
+	if len(users) == 1 && !slices.ContainsFunc(c.s.nodes[n].running, func(r running) bool { return r.v == v }) {
+		users[0].begun = true
+	}
+}
+
+// reads reports whether v is below root.
+func (c *chaos) reads(root, v VertexID) bool {
+	return root == v || slices.ContainsFunc(c.cfg.Vertices[root].Inputs, func(in VertexID) bool { return c.reads(in, v) })
 }
 
 // advance lets the next thing happen to a submission.
@@ -540,7 +577,11 @@ func (c *chaos) advance(s *submission, quiet bool) error {
 	if !quiet && c.r.Intn(20) == 0 {
 		s.units[i] = chaosFailed
 		retry := c.r.Intn(4) > 0
-		if !retry && !c.cfg.Options.KeepGoing {
+		elsewhere := slices.ContainsFunc(c.subs, func(x *submission) bool {
+			j := slices.Index(x.Units, u)
+			return j >= 0 && x.units[j] <= chaosExporting
+		})
+		if !retry && !c.cfg.Options.KeepGoing && !elsewhere && !c.built[u] { // else the other one decides
 			c.stop = true
 		}
 		return c.step(UnitFailed{At: c.now, Partition: s.Partition, Unit: u, Vertex: NoVertex, Err: "failed", Retryable: retry})

@@ -43,14 +43,15 @@ type Scheduler struct {
 	touched []*node
 	pooled  bool // something in a pool became ready
 
-	stamp  []uint32 // scratch marks on vertices
-	epoch  uint32
-	ustamp []uint32 // scratch marks on units
-	uepoch uint32
-	path   []float64 // scratch, valid where stamped
-	stack  []VertexID
-	list   []VertexID
-	picked []UnitID
+	stamp   []uint32 // scratch marks on vertices
+	epoch   uint32
+	ustamp  []uint32 // scratch marks on units
+	uepoch  uint32
+	path    []float64 // scratch, valid where stamped
+	stack   []VertexID
+	list    []VertexID
+	picked  []UnitID
+	several []UnitID
 
 	out []Command
 }
@@ -71,7 +72,9 @@ type node struct {
 	err   string // of the loss
 	speed float64
 	slots int
-	held  bits
+	// assumed says that slots is a guess, which limits nothing.
+	assumed bool
+	held    bits
 	// fetches is what others are going to send it, or have sent.
 	fetches bits
 	all     demand // queued and submitted
@@ -79,8 +82,8 @@ type node struct {
 	watch   map[VertexID][]watcher
 
 	runs     []*run
+	waiting  int // runs that may be recalled
 	running  []running
-	open     int // runs that still build
 	live     int // units submitted and not finished
 	exp, got float64
 
@@ -136,6 +139,7 @@ const (
 	denied                // built, but another node exports it
 	retry                 // failed; tried again unless that was final
 	settled               // finished
+	recalled              // taken back before it began
 )
 
 // run is one submission.
@@ -148,6 +152,9 @@ type run struct {
 	canceled bool
 	blamed   bool // a unit of it failed by name
 	pooled   bool
+	// waits says that nothing of it has begun: it may be recalled.
+	waits bool
+	since time.Duration // when it was submitted
 }
 
 // New returns the scheduler of a run. The error tells everything that is wrong with
@@ -269,7 +276,7 @@ func (s *Scheduler) addNodes() {
 	classes := map[string]int{}
 	for i, c := range s.cfg.Nodes {
 		n := &node{
-			id: NodeID(i), name: c.Name, speed: c.Speed, slots: c.Slots,
+			id: NodeID(i), name: c.Name, speed: c.Speed, slots: c.Slots, assumed: c.SlotsAssumed,
 			held: newBits(len(s.cfg.Vertices)), fetches: newBits(len(s.cfg.Vertices)), watch: map[VertexID][]watcher{}, owner: -1,
 		}
 		if n.name == "" {
@@ -501,6 +508,7 @@ func (s *Scheduler) vertexStarted(e VertexStarted) {
 	}
 	if !slices.ContainsFunc(n.running, func(r running) bool { return r.v == e.Vertex }) {
 		n.running = append(n.running, running{e.Vertex, s.now})
+		s.begun(n, e.Vertex)
 		s.learned.start(e.Vertex, n.id, s.now)
 		s.wake(n)
 	}
@@ -513,9 +521,35 @@ func (s *Scheduler) vertexDone(e VertexDone) {
 	}
 	if !e.Cached && e.Took > 0 && !n.held.has(e.Vertex) {
 		s.learn(n, e.Vertex, e.Took)
+		s.begun(n, e.Vertex)
 	}
 	s.hold(n, e.Vertex)
 	s.wake(n)
+}
+
+// begun notes that n executes v: the submission that asked for it has begun.
+func (s *Scheduler) begun(n *node, v VertexID) {
+	e, ok := n.sub.m[v]
+	if !ok {
+		return
+	}
+	if r := s.runs[e.by]; r != nil && !r.canceled {
+		s.commit(r)
+		return
+	}
+	// Whoever asked for it first has ended: it may be for any of the others.
+	for _, r := range n.runs {
+		s.commit(r)
+	}
+}
+
+// commit ends the time in which a submission may be recalled.
+func (s *Scheduler) commit(r *run) {
+	if r != nil && r.waits {
+		r.waits = false
+		r.n.waiting--
+		s.touch(r.n)
+	}
 }
 
 // hold records that n has v.
@@ -588,12 +622,11 @@ func (s *Scheduler) built(r *run, i int) {
 	if r.units[i].st != building {
 		return
 	}
+	s.commit(r)
 	root := s.cfg.Units[r.units[i].id].Root
 	r.n.all.drop(root)
 	r.n.sub.drop(root)
-	if r.building--; r.building == 0 {
-		r.n.open--
-	}
+	r.building--
 	s.wake(r.n)
 }
 
@@ -734,6 +767,7 @@ func (s *Scheduler) markDirty(p *part) {
 func (s *Scheduler) cancel(r *run, reason string) {
 	if !r.canceled {
 		r.canceled = true
+		s.commit(r)
 		s.emit(CancelPartition{Partition: r.id, Reason: reason})
 	}
 }
@@ -779,7 +813,7 @@ func (s *Scheduler) close(r *run, reason string, retryable, nodeLost bool) []*pa
 	for i := range r.units {
 		id := r.units[i].id
 		st := r.units[i].st
-		if st == settled {
+		if st == settled || st == recalled {
 			continue
 		}
 		if st == building || st == exporting {
@@ -997,6 +1031,9 @@ func (s *Scheduler) wake(n *node) {
 	}
 }
 
+// owns reports whether there may be something to take from n.
+func (n *node) owns() bool { return n.state != lost && (len(n.parts) > 0 || n.waiting > 0) }
+
 // retouch brings the heaps of owners up to date.
 func (s *Scheduler) retouch() {
 	for i := 0; i < len(s.touched); i++ { // a node can be touched once more meanwhile
@@ -1004,7 +1041,7 @@ func (s *Scheduler) retouch() {
 		n.isTouched = false
 		s.released(n)
 		h := &s.class[n.class]
-		if len(n.parts) == 0 || n.state == lost {
+		if !n.owns() {
 			if n.owner >= 0 {
 				heap.Remove(h, n.owner)
 			}

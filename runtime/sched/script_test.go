@@ -19,12 +19,12 @@ var update = flag.Bool("update", false, "rewrite golden files")
 // TestScripts plays testdata/*.txt: blocks of commands, each followed by "----" and
 // everything that happened because of them. A line that starts with # is a comment.
 //
-//	add-nodes N [speed=F] [slots=N] [platforms=A,B]     nodes n1, n2, ...
-//	node NAME [speed=F] [slots=N] [platforms=A,B] [warm=V,...]
+//	add-nodes N [speed=F] [slots=N] [assumed] [platforms=A,B]     nodes n1, n2, ...
+//	node NAME [speed=F] [slots=N] [assumed] [platforms=A,B] [warm=V,...]
 //	vertex NAME COST [in=V,...] [bytes=N] [platform=P]
 //	unit NAME ROOT [after=U,...] [links=U,...] [platforms=P,...] [nodes=N,...]
 //	network [bandwidth=N] [latency=D] [cached=V,...]
-//	options [steal] [keep-going] [window=N] [ahead=N] [jobs=N] [attempts=N] [backoff=D]
+//	options [steal] [keep-going] [ahead=N] [jobs=N] [attempts=N] [backoff=D]
 //	plan NODE U,U U ...                                 a partition per word
 //	pool U,U U ...
 //	start                                               new scheduler, nothing is up
@@ -167,7 +167,7 @@ func (sc *script) node(name string) NodeID {
 }
 
 func (sc *script) command(w []string) {
-	kv, rest := args(w[1:], "steal", "keep-going", "retryable", "reconnecting", "cached", "output")
+	kv, rest := args(w[1:], "steal", "keep-going", "retryable", "reconnecting", "cached", "output", "assumed")
 	speed := func() float64 {
 		if kv["speed"] == "" {
 			return 0
@@ -181,12 +181,12 @@ func (sc *script) command(w []string) {
 		for range sc.number(rest[0]) {
 			sc.cfg.Nodes = append(sc.cfg.Nodes, Node{
 				Name: fmt.Sprintf("n%d", len(sc.cfg.Nodes)+1), Speed: speed(),
-				Slots: sc.number(kv["slots"]), Platforms: list(kv["platforms"]),
+				Slots: sc.number(kv["slots"]), SlotsAssumed: kv["assumed"] != "", Platforms: list(kv["platforms"]),
 			})
 		}
 	case "node":
 		sc.cfg.Nodes = append(sc.cfg.Nodes, Node{
-			Name: rest[0], Speed: speed(), Slots: sc.number(kv["slots"]),
+			Name: rest[0], Speed: speed(), Slots: sc.number(kv["slots"]), SlotsAssumed: kv["assumed"] != "",
 			Platforms: list(kv["platforms"]), Warm: sc.vertices(kv["warm"]), Fetches: sc.vertices(kv["fetches"]),
 		})
 	case "vertex":
@@ -211,8 +211,7 @@ func (sc *script) command(w []string) {
 		}
 	case "options":
 		sc.cfg.Options = Options{
-			Steal: kv["steal"] != "", KeepGoing: kv["keep-going"] != "",
-			Window: sc.number(kv["window"]), Ahead: sc.number(kv["ahead"]),
+			Steal: kv["steal"] != "", KeepGoing: kv["keep-going"] != "", Ahead: sc.number(kv["ahead"]),
 			Jobs: sc.number(kv["jobs"]), MaxAttempts: sc.number(kv["attempts"]),
 		}
 		if kv["backoff"] != "" {

@@ -1,6 +1,7 @@
 package sched
 
 import (
+	"fmt"
 	"math"
 	"slices"
 	"time"
@@ -28,6 +29,9 @@ const (
 	// longer when a thief must run them: the owner's share of the same error counts
 	// on both sides, the thief's set-up does not.
 	risk = 0.25
+	// settling is how long a submission is left alone: that it has begun is known
+	// only when the node says so.
+	settling = 2 * time.Second
 )
 
 // steal lets idle nodes take work and reports whether one did.
@@ -40,7 +44,7 @@ func (s *Scheduler) steal() bool {
 	s.idle = append(s.idle[:0], s.idle[turns:]...)
 	moved := false
 	for _, n := range try {
-		if !s.wants(n) || len(n.ready) > 0 {
+		if !s.wants(n) || !n.spare(s.cfg.Options.Ahead) || len(n.ready) > 0 {
 			n.isIdle = false
 			continue
 		}
@@ -57,9 +61,11 @@ func (s *Scheduler) steal() bool {
 
 // loot is something that could be stolen.
 type loot struct {
-	p           *part
+	p           *part // nil when it was submitted
+	r           *run
 	units       []UnitID
 	owner       *node
+	pos         int64   // in the queue of the owner
 	here, there float64 // nanoseconds from now
 	exec        float64
 }
@@ -132,25 +138,14 @@ func (s *Scheduler) due(u UnitID, depth int) float64 {
 	return latest
 }
 
-// take moves the part, of those queued by the nodes that will finish last, that n
-// would finish first, if that is early enough, to n.
+// take moves the part, of those that the nodes that will finish last have queued or
+// submitted without their having begun, that n would finish first, if that is early
+// enough, to n.
 func (s *Scheduler) take(n *node) bool {
-	var best *loot
 	waiting := s.arrivals(n)
-	for c := range s.class {
-		h := s.class[c]
-		// The first three of a heap contain its first two, and usually its third.
-		for _, owner := range h[:min(ownersPerClass, len(h))] {
-			if owner == n {
-				continue
-			}
-			for i := range min(partsPerOwner, len(owner.parts)) {
-				l := s.assess(n, owner, owner.parts[len(owner.parts)-1-i], waiting)
-				if l != nil && (best == nil || l.here < best.here || l.here == best.here && l.p.pos > best.p.pos) {
-					best = l
-				}
-			}
-		}
+	best := s.queued(n, waiting)
+	if best == nil {
+		best = s.submitted(n, waiting)
 	}
 	if best == nil {
 		return false
@@ -159,25 +154,96 @@ func (s *Scheduler) take(n *node) bool {
 	return true
 }
 
-// assess returns what n should take of p, or nil: all of it, or else its last half,
-// or else its last unit. What n waits for itself comes first.
-func (s *Scheduler) assess(n, owner *node, p *part, waiting arrivals) *loot {
+// owners calls look for the nodes that will finish last.
+func (s *Scheduler) owners(n *node, look func(owner *node)) {
+	for c := range s.class {
+		h := s.class[c]
+		// The first three of a heap contain its first two, and usually its third.
+		for _, owner := range h[:min(ownersPerClass, len(h))] {
+			if owner != n {
+				look(owner)
+			}
+		}
+	}
+}
+
+// queued returns the best of what is not submitted.
+func (s *Scheduler) queued(n *node, waiting arrivals) *loot {
+	var best *loot
+	s.owners(n, func(owner *node) {
+		for i := range min(partsPerOwner, len(owner.parts)) {
+			p := owner.parts[len(owner.parts)-1-i]
+			if l := s.assess(n, owner, p.units, waiting); l != nil {
+				l.p, l.pos = p, p.pos
+				best = l.better(best)
+			}
+		}
+	})
+	return best
+}
+
+// submitted returns the best of what was submitted and has not begun.
+func (s *Scheduler) submitted(n *node, waiting arrivals) *loot {
+	var best *loot
+	s.owners(n, func(owner *node) {
+		for _, r := range s.recallable(owner) {
+			s.several = s.several[:0]
+			for _, m := range r.units {
+				s.several = append(s.several, m.id)
+			}
+			if l := s.assess(n, owner, s.several, waiting); l != nil {
+				l.r = r
+				best = l.better(best)
+			}
+		}
+	})
+	return best
+}
+
+// better returns the loot that is there first, the one later in its queue when both
+// are.
+func (l *loot) better(best *loot) *loot {
+	if best == nil || l.here < best.here || l.here == best.here && l.pos > best.pos {
+		return l
+	}
+	return best
+}
+
+// recallable returns submissions that n had the time to begin and did not, the last
+// ones first.
+func (s *Scheduler) recallable(n *node) []*run {
+	if n.waiting == 0 {
+		return nil
+	}
+	var list []*run
+	for _, r := range slices.Backward(n.runs) {
+		if len(list) == partsPerOwner {
+			break
+		}
+		if r.waits && s.now >= r.since+settling && !slices.ContainsFunc(r.units, func(m member) bool { return len(s.units[m.id].runs) > 1 }) {
+			list = append(list, r)
+		}
+	}
+	return list
+}
+
+// assess returns what n should take of some units, or nil: all of them, or else the
+// last half, or else the last one. What n waits for itself comes first.
+func (s *Scheduler) assess(n, owner *node, all []UnitID, waiting arrivals) *loot {
 	rest := s.remaining(owner)
-	for k := len(p.units); k > 0; k /= 2 {
-		if k < len(p.units)/2 {
+	for k := len(all); k > 0; k /= 2 {
+		if k < len(all)/2 {
 			k = 1
 		}
-		units := p.units[len(p.units)-k:]
+		units := all[len(all)-k:]
 		if !s.stealable(n, units) {
-			continue
-		}
-		if !s.builds(owner, units) {
 			continue
 		}
 		r := s.survey(n, units, true)
 		if !r.ok || r.early {
 			continue
 		}
+		again := s.again(n, owner)
 		slots := float64(n.slots)
 		here := s.latest(n, r) + risk*r.unsure/slots
 		here = max(here, waiting.after(max(r.path, r.exec/slots), slots))
@@ -186,18 +252,27 @@ func (s *Scheduler) assess(n, owner *node, p *part, waiting arrivals) *loot {
 			// The owner cannot be faster than the longest chain of the units.
 			there = max(there, s.survey(owner, units, false).path)
 		}
-		if here > there*(1-margin) || s.relief(owner, units) <= 0 {
+		if here > there*(1-margin) || s.relief(owner, units) <= again {
 			continue
 		}
-		return &loot{p: p, units: slices.Clone(units), owner: owner, here: here, there: there, exec: r.exec + r.fetch}
+		return &loot{units: slices.Clone(units), owner: owner, here: here, there: there, exec: r.exec + r.fetch}
 	}
 	return nil
 }
 
-// builds reports whether n has anything to do for the units but write their outputs.
-func (s *Scheduler) builds(n *node, units []UnitID) bool {
-	s.survey(n, units, false)
-	return slices.ContainsFunc(s.list, func(v VertexID) bool { return !s.cfg.Vertices[v].Output })
+// again is the work, at the speed of the owner, that it has begun and that n would
+// have to do for what the last survey looked at.
+func (s *Scheduler) again(n, owner *node) float64 {
+	sum := 0.
+	for _, r := range owner.running {
+		if s.stamp[r.v] != s.epoch || s.cached.has(r.v) || n.fetches.has(r.v) {
+			continue
+		}
+		if _, anyhow := n.all.m[r.v]; !anyhow {
+			sum += s.exec(owner, r.v)
+		}
+	}
+	return sum
 }
 
 // stealable reports whether all the units could be submitted to n at once.
@@ -210,33 +285,62 @@ func (s *Scheduler) stealable(n *node, units []UnitID) bool {
 	return len(s.pick(n, units)) == len(units)
 }
 
-// relief is the work that the owner is spared without the units, on one slot.
+// relief is the work that the owner is spared without the units, on one slot. What
+// they have to write does not count, nor what it does for other units anyhow.
 func (s *Scheduler) relief(owner *node, units []UnitID) float64 {
 	before := s.execLoad(&owner.all) + float64(owner.all.load[byFetch])
 	for _, u := range units {
 		owner.all.drop(s.cfg.Units[u].Root)
 	}
 	after := s.execLoad(&owner.all) + float64(owner.all.load[byFetch])
+	written := 0.
+	for i, u := range units {
+		root := s.cfg.Units[u].Root
+		seen := slices.ContainsFunc(units[:i], func(w UnitID) bool { return s.cfg.Units[w].Root == root })
+		if _, stays := owner.all.m[root]; !stays && !seen && s.cfg.Vertices[root].Output && !owner.held.has(root) {
+			written += s.exec(owner, root)
+		}
+	}
 	for _, u := range units {
 		owner.all.add(s.cfg.Units[u].Root)
 	}
-	return before - after
+	return before - after - written
 }
 
 // move carries a steal out.
 func (s *Scheduler) move(n *node, l *loot) {
+	why := Stolen
+	if l.r != nil {
+		why, l.p = Recalled, s.recall(l.r, n)
+	}
 	spared := s.relief(l.owner, l.units) * l.owner.speed / n.speed
 	for _, u := range l.units {
 		s.unqueue(u)
 		s.units[u].moves++
 	}
 	l.owner.given = append(l.owner.given, gift{units: l.units, to: n.id})
-	s.enqueue(&n.lane, l.units, false, &part{why: Stolen, pooled: l.p.pooled, tries: l.p.tries, delay: l.p.delay, orphan: NoNode})
+	s.enqueue(&n.lane, l.units, false, &part{why: why, pooled: l.p.pooled, tries: l.p.tries, delay: l.p.delay, orphan: NoNode})
 	s.moves = append(s.moves, Move{
-		At: s.now, Why: Stolen, Units: slices.Clone(l.units), From: l.owner.id, To: n.id,
+		At: s.now, Why: why, Units: slices.Clone(l.units), From: l.owner.id, To: n.id,
 		Here: s.now + time.Duration(l.here), There: s.now + time.Duration(l.there),
 		Setup: time.Duration(max(0, l.exec-spared)),
 	})
+}
+
+// recall takes a submission back that has not begun, for thief to take some of it. It
+// returns the part that it has become in the queue of its node.
+func (s *Scheduler) recall(r *run, thief *node) *part {
+	p := &part{why: Planned, pooled: r.pooled, orphan: NoNode}
+	var units []UnitID
+	for i := range r.units {
+		units = append(units, r.units[i].id)
+		s.leave(r, i, recalled)
+		p.tries = max(p.tries, s.units[r.units[i].id].tries)
+	}
+	r.canceled = true
+	s.emit(CancelPartition{Partition: r.id, Reason: fmt.Sprintf("taken by %s before it began", thief.name), Recalled: true})
+	s.enqueue(&r.n.lane, units, true, p)
+	return p
 }
 
 // hedge starts units that were stolen from n on n as well, when n would now finish

@@ -177,7 +177,7 @@ func TestLossesInVirtualTime(t *testing.T) {
 	for range 100 {
 		cfg := forest(r, 2+r.Intn(5), 6+r.Intn(40))
 		greedy(&cfg)
-		cfg.Options = Options{Steal: r.Intn(2) == 0, MaxAttempts: len(cfg.Nodes), Jobs: r.Intn(5), Window: r.Intn(3)}
+		cfg.Options = Options{Steal: r.Intn(2) == 0, MaxAttempts: len(cfg.Nodes), Jobs: r.Intn(5)}
 		lose := map[NodeID]time.Duration{}
 		for n := 1; n < len(cfg.Nodes); n++ {
 			if r.Intn(3) > 0 {

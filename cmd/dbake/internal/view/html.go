@@ -84,6 +84,9 @@ func HTML(w io.Writer, p *plan.Plan) error {
 	if p.Stopped {
 		pg.Notes = append(pg.Notes, "The search was cut short by its time limit.")
 	}
+	if text := assumedSlots(p); text != "" {
+		pg.Notes = append(pg.Notes, text+".")
+	}
 	if len(p.Assumed) > 0 {
 		pg.Notes = append(pg.Notes, "Assumed, because nothing is known of them: "+strings.Join(p.Assumed, ", ")+".")
 	}

@@ -234,9 +234,29 @@ func planTotals(w io.Writer, p *plan.Plan) {
 	if p.Stopped {
 		paragraph(w, "  ", "the search was cut short by its time limit: another run may find another plan")
 	}
+	if text := assumedSlots(p); text != "" {
+		paragraph(w, "  ", text)
+	}
 	if len(p.Assumed) > 0 {
 		paragraph(w, "  ", "assumed, because nothing is known of them: "+strings.Join(p.Assumed, ", "))
 	}
+}
+
+// assumedSlots says what the plan counts on without having been told; "" when it was.
+func assumedSlots(p *plan.Plan) string {
+	var names []string
+	for _, n := range p.Nodes {
+		if n.SlotsAssumed {
+			names = append(names, fmt.Sprintf("%s runs %s at once", n.Name, count(n.Slots, "step")))
+		}
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	if len(names) > 4 {
+		names = append(names[:3], fmt.Sprintf("and so on for %s", count(len(names)-3, "more node")))
+	}
+	return "assumed: " + strings.Join(names, ", ") + " (slots=N says it); what a node can do beyond that it is given all the same"
 }
 
 // gap says how far the plan may be from the best one.
