@@ -51,6 +51,9 @@ func (m *model) classes() []nodeClass {
 		for i := range m.run {
 			if hasBit(m.run[i], n) {
 				key.WriteString("," + strconv.Itoa(i))
+				if pace := m.paceOf(i, n); pace != node.Speed {
+					key.WriteString(":" + strconv.FormatUint(math.Float64bits(pace), 36))
+				}
 			}
 		}
 		for i, set := range m.allowSet {
@@ -150,14 +153,14 @@ func (b *bounder) path() float64 {
 		for _, u := range m.inputs(v) {
 			head[v] = max(head[v], head[u])
 		}
-		head[v] += m.cost[v] / m.speed[m.fastest[m.plat[v]]]
+		head[v] += m.exec(v, int(m.fastest[m.plat[v]]))
 		most = max(most, head[v])
 	}
 	for i := len(b.list) - 1; i >= 0; i-- {
 		v := b.list[i]
 		for _, c := range m.consumers(v) {
 			if b.must[c] {
-				b.tail[v] = max(b.tail[v], m.cost[c]/m.speed[m.fastest[m.plat[c]]]+b.tail[c])
+				b.tail[v] = max(b.tail[v], m.exec(int(c), int(m.fastest[m.plat[c]]))+b.tail[c])
 			}
 		}
 	}

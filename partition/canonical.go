@@ -23,7 +23,7 @@ func canonicalise(p Problem) canonical {
 	}
 	nodeKey := make([]string, len(p.Nodes))
 	for i, n := range p.Nodes {
-		nodeKey[i] = fmt.Sprint(sorted(n.Platforms), sorted(n.Warm))
+		nodeKey[i] = fmt.Sprint(sorted(n.Platforms), sorted(n.Warm), n.Emulates) // maps print in order
 	}
 	slices.SortStableFunc(c.node, func(a, b int) int {
 		x, y := p.Nodes[a], p.Nodes[b]

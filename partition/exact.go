@@ -187,7 +187,7 @@ func (e *branching) prepare() {
 
 // twins tells whether two nodes differ in name only.
 func (m *model) twins(a, b int) bool {
-	if m.speed[a] != m.speed[b] || m.slots[a] != m.slots[b] {
+	if m.slots[a] != m.slots[b] || !m.equalPace(a, b) {
 		return false
 	}
 	for _, sets := range [][][]uint64{m.run, m.allowSet} {
@@ -298,7 +298,7 @@ func (e *branching) bound() float64 {
 			if e.warm[v]>>p&1 != 0 {
 				at = 0
 			} else if e.runs(v, p) {
-				at = ready + m.cost[v]/m.speed[p]
+				at = ready + m.exec(v, p)
 				e.first[v] = min(e.first[v], ready)
 			}
 			e.early[v][p] = at
@@ -372,9 +372,9 @@ func (e *branching) tails() {
 							continue
 						}
 						if q == p {
-							t = max(t, m.cost[c]/m.speed[q]+e.tail[c][q])
+							t = max(t, m.exec(c, q)+e.tail[c][q])
 						} else if only {
-							t = max(t, 2*m.xfer[v]+m.cost[c]/m.speed[q]+e.tail[c][q])
+							t = max(t, 2*m.xfer[v]+m.exec(c, q)+e.tail[c][q])
 						}
 					}
 				case !e.decided[c] && e.must[c] && (only || e.single[v]):
@@ -384,7 +384,7 @@ func (e *branching) tails() {
 						if e.run[c]>>q&1 == 0 {
 							continue
 						}
-						x := m.cost[c]/m.speed[q] + e.tail[c][q]
+						x := m.exec(c, q) + e.tail[c][q]
 						if q != p {
 							x += 2 * m.xfer[v]
 						}
@@ -406,7 +406,7 @@ func (e *branching) tails() {
 					least := math.Inf(1)
 					for q := range e.nodes {
 						if e.runs(int(c), q) {
-							least = min(least, m.cost[c]/m.speed[q]+e.tail[c][q])
+							least = min(least, m.exec(int(c), q)+e.tail[c][q])
 						}
 					}
 					t = max(t, least)
@@ -425,7 +425,7 @@ func (e *branching) perNode() float64 {
 		e.items = e.items[:0]
 		for _, v := range e.verts {
 			if e.decided[v] && e.exec[v]>>p&1 != 0 {
-				e.items = append(e.items, item{e.ready[v][p], m.cost[v] / m.speed[p], e.tail[v][p]})
+				e.items = append(e.items, item{e.ready[v][p], m.exec(int(v), p), e.tail[v][p]})
 			}
 		}
 		most = max(most, setBound(e.items, float64(m.slots[p])))
@@ -526,7 +526,7 @@ func (e *branching) fits(cut float64, long bool) bool {
 		e.costs = e.costs[:0]
 		sum := 0.0
 		for _, v := range e.open {
-			if e.run[v]>>p&1 != 0 && e.ready[v][p]+m.cost[v]/m.speed[p]+e.rest[v] < below {
+			if e.run[v]>>p&1 != 0 && e.ready[v][p]+m.exec(int(v), p)+e.rest[v] < below {
 				e.costs = append(e.costs, m.cost[v])
 				sum += m.cost[v]
 			}

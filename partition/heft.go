@@ -2,6 +2,7 @@ package partition
 
 import (
 	"cmp"
+	"fmt"
 	"math"
 	"slices"
 )
@@ -167,6 +168,8 @@ func (b *board) leastBusy(t int, add func(int)) {
 			speed float64
 			slots int32
 			sets  string
+			// emulates is what it runs slower.
+			emulates string
 		}
 		index := map[alike]int{}
 		for n := range m.nn {
@@ -180,7 +183,10 @@ func (b *board) leastBusy(t int, add func(int)) {
 					}
 				}
 			}
-			k := alike{m.speed[n], m.slots[n], string(sets)}
+			k := alike{speed: m.speed[n], slots: m.slots[n], sets: string(sets)}
+			if m.slow != nil {
+				k.emulates = fmt.Sprint(m.p.Nodes[n].Emulates) // maps print in order
+			}
 			c, ok := index[k]
 			if !ok {
 				c = len(b.cheapest)

@@ -36,6 +36,9 @@ func randomProblem(rng *rand.Rand, vertices, nodes, targets int) Problem {
 		x := Node{Name: fmt.Sprint("n", n), Speed: []float64{1, 1, 0.5, 2}[rng.IntN(4)], Slots: 1 + rng.IntN(2), Platforms: platforms[:1]}
 		if mixed {
 			x.Platforms = [][]string{platforms, platforms[:1], platforms[1:]}[n%3]
+			if len(x.Platforms) == 2 && rng.IntN(2) == 0 {
+				x.Emulates = map[string]float64{platforms[rng.IntN(2)]: float64(1 + rng.IntN(8))}
+			}
 		}
 		for v := range vertices {
 			if rng.IntN(12) == 0 {
@@ -124,6 +127,12 @@ func requireOrder(t *testing.T, p Problem, got Plan) {
 	for _, x := range got.Schedule.Tasks {
 		switch x.Kind {
 		case Exec:
+			node, v := p.Nodes[x.Node], p.Vertices[x.Vertex]
+			took := v.Cost / Seconds(node.Speed)
+			if factor, ok := node.Emulates[v.Platform]; ok {
+				took *= Seconds(factor)
+			}
+			require.InDelta(t, float64(took), float64(x.End-x.Start), 1e-9)
 			require.True(t, p.Vertices[x.Vertex].Platform == "" || slices.Contains(p.Nodes[x.Node].Platforms, p.Vertices[x.Vertex].Platform))
 			for _, u := range p.Vertices[x.Vertex].Inputs {
 				at, ok := held[place{u, x.Node}]
@@ -235,6 +244,30 @@ func TestRelabelling(t *testing.T) {
 			a, b := plan(t, name, p, o), plan(t, name, q, o)
 			require.Equal(t, a.Schedule.Makespan, b.Schedule.Makespan, "seed %d %s", seed, name)
 		}
+	}
+}
+
+// A node that emulates gets what is foreign to it only where that ends sooner.
+func TestNativeNodesArePreferred(t *testing.T) {
+	foreign := func(copies int) Problem {
+		p := Problem{Network: Network{Bandwidth: 1}}
+		for _, n := range []Node{
+			{Name: "arm", Speed: 1, Slots: 1, Platforms: []string{"arm64"}},
+			{Name: "amd", Speed: 1, Slots: 1, Platforms: []string{"amd64", "arm64"}, Emulates: map[string]float64{"arm64": 5}},
+		} {
+			p.Nodes = append(p.Nodes, n)
+		}
+		for i := range copies {
+			p.Vertices = append(p.Vertices, Vertex{Name: fmt.Sprint("v", i), Cost: 10, Bytes: 1 << 40, Platform: "arm64"})
+			p.Targets = append(p.Targets, Target{Name: fmt.Sprint("t", i), Root: VertexID(i), Platforms: []string{"arm64"}})
+		}
+		return p
+	}
+	for _, s := range []string{"affinity", "exact", "heft"} {
+		few := plan(t, s, foreign(4), Options{})
+		require.Equal(t, []NodeID{0, 0, 0, 0}, few.Assignment.Node, s)
+		many := plan(t, s, foreign(12), Options{})
+		require.InDelta(t, 100, float64(many.Schedule.Makespan), 1e-9, s)
 	}
 }
 

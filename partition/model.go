@@ -17,6 +17,7 @@ type model struct {
 	xfer  []float64 // transfer time in one direction
 	speed []float64
 	slots []int32
+	slow  []float64 // per platform and node: what emulation costs; nil if nothing is emulated
 
 	inOff, in     []int32 // inputs of v: in[inOff[v]:inOff[v+1]]
 	consOff, cons []int32
@@ -189,17 +190,55 @@ func (m *model) compilePlatforms() {
 		}
 		m.allow[t] = i
 	}
+	m.compileEmulation(index)
 	m.fastest = make([]int32, len(m.run))
 	for i, set := range m.run {
 		best := -1
 		for n := range m.nn {
-			if hasBit(set, n) && (best < 0 || m.speed[n] > m.speed[best] ||
-				m.speed[n] == m.speed[best] && m.slots[n] > m.slots[best]) {
+			if hasBit(set, n) && (best < 0 || m.paceOf(i, n) > m.paceOf(i, best) ||
+				m.paceOf(i, n) == m.paceOf(i, best) && m.slots[n] > m.slots[best]) {
 				best = n
 			}
 		}
 		m.fastest[i] = int32(best)
 	}
+}
+
+// compileEmulation fills in slow; index numbers the platforms.
+func (m *model) compileEmulation(index map[string]int32) {
+	for n, node := range m.p.Nodes {
+		for name, factor := range node.Emulates {
+			i, ok := index[name]
+			if !ok || factor == 1 {
+				continue // no vertex needs it, or it costs nothing
+			}
+			if m.slow == nil {
+				m.slow = make([]float64, len(m.run)*m.nn)
+				for k := range m.slow {
+					m.slow[k] = 1
+				}
+			}
+			m.slow[int(i)*m.nn+n] = factor
+		}
+	}
+}
+
+// paceOf is the speed of a node at vertices of a platform.
+func (m *model) paceOf(platform, n int) float64 {
+	if m.slow == nil {
+		return m.speed[n]
+	}
+	return m.speed[n] / m.slow[platform*m.nn+n]
+}
+
+// equalPace reports whether two nodes are as fast at every platform.
+func (m *model) equalPace(a, b int) bool {
+	for i := range m.run {
+		if m.paceOf(i, a) != m.paceOf(i, b) {
+			return false
+		}
+	}
+	return true
 }
 
 // checkOrder rejects After edges that, together with the inputs, form a cycle.
@@ -255,7 +294,8 @@ func (m *model) runs(v, n int) bool             { return hasBit(m.run[m.plat[v]]
 func (m *model) allows(t, n int) bool           { return hasBit(m.allowSet[m.allow[t]], n) }
 func (m *model) allowed(t int) []uint64         { return m.allowSet[m.allow[t]] }
 func (m *model) isWarm(v, n int) bool           { return m.warm[v*m.w+n>>6]>>(n&63)&1 != 0 }
-func (m *model) exec(v, n int) float64          { return m.cost[v] / m.speed[n] }
+func (m *model) pace(v, n int) float64          { return m.paceOf(int(m.plat[v]), n) }
+func (m *model) exec(v, n int) float64          { return m.cost[v] / m.pace(v, n) }
 func (m *model) capacity(n int) float64         { return m.speed[n] * float64(m.slots[n]) }
 func (m *model) set(s []uint64, v int) []uint64 { return s[v*m.w : (v+1)*m.w] }
 

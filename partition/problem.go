@@ -57,6 +57,9 @@ type Node struct {
 	// Slots is the number of vertices that run at once, each at full speed; >= 1.
 	Slots     int
 	Platforms []string
+	// Emulates holds those of Platforms that the node runs by emulation, with the
+	// factor, >= 1, by which a vertex takes longer for it.
+	Emulates map[string]float64
 	// Warm lists what the node holds at time 0.
 	Warm []VertexID
 }
@@ -173,6 +176,11 @@ func (p Problem) Validate() error {
 	for _, n := range p.Nodes {
 		if !number(n.Speed) || n.Speed == 0 || n.Slots < 1 {
 			return bad("node %s: speed and slots must be positive", n.Name)
+		}
+		for name, factor := range n.Emulates {
+			if !number(factor) || factor < 1 {
+				return bad("node %s: emulation of %s must not be faster than the real thing", n.Name, name)
+			}
 		}
 		for _, v := range n.Warm {
 			if !vertex(v) {

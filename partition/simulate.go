@@ -198,7 +198,7 @@ func (s *simulator) pickSource(v int, need, pull, warm, run []uint64) int {
 			}
 			for ; set != 0; set &= set - 1 {
 				n := k<<6 + bits.TrailingZeros64(set)
-				if best < 0 || m.speed[n] > m.speed[best] {
+				if best < 0 || m.pace(v, n) > m.pace(v, best) {
 					best = n
 				}
 			}
@@ -347,7 +347,7 @@ func (s *simulator) list(node []int32) {
 					continue
 				}
 				n := k<<6 + bits.TrailingZeros64(set)
-				i := s.addTask(Exec, v, n, m.cost[v]/m.speed[n])
+				i := s.addTask(Exec, v, n, m.exec(v, n))
 				s.held = append(s.held, i)
 				for _, u := range inputs {
 					s.edge(s.holder(int(u), n), i)

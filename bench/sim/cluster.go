@@ -257,7 +257,7 @@ func (c *Cluster) configure() sched.Config {
 	}
 	for _, n := range p.Nodes {
 		config.Nodes = append(config.Nodes, sched.Node{
-			Name: n.Name, Speed: n.Speed, Slots: n.Slots, SlotsAssumed: c.world.Assumed, Platforms: n.Platforms, Warm: vertices(n.Warm),
+			Name: n.Name, Speed: n.Speed, Slots: n.Slots, SlotsAssumed: c.world.Assumed, Platforms: n.Platforms, Emulates: n.Emulates, Warm: vertices(n.Warm),
 		})
 	}
 	config.Network = sched.Network{
@@ -391,7 +391,11 @@ func (c *Cluster) runs(m *machine, v partition.VertexID) bool {
 
 // exec is the true or the estimated time of v on m.
 func (c *Cluster) exec(m *machine, v partition.VertexID, really bool) time.Duration {
-	cost := c.p.Vertices[v].Cost / partition.Seconds(c.p.Nodes[m.id].Speed)
+	node := c.p.Nodes[m.id]
+	cost := c.p.Vertices[v].Cost / partition.Seconds(node.Speed)
+	if factor, ok := node.Emulates[c.p.Vertices[v].Platform]; ok {
+		cost *= partition.Seconds(factor)
+	}
 	if really && c.world.Factor != nil {
 		cost *= partition.Seconds(c.world.Factor[v])
 	}

@@ -42,7 +42,9 @@ type nodeJSON struct {
 	Speed     float64  `json:"speed"`
 	Slots     int      `json:"slots"`
 	Platforms []string `json:"platforms"`
-	Warm      []string `json:"warm"`
+	// Emulates holds the platforms that it runs slower by a factor.
+	Emulates map[string]float64 `json:"emulates,omitempty"`
+	Warm     []string           `json:"warm"`
 }
 
 type networkJSON struct {
@@ -117,7 +119,7 @@ func Read(r io.Reader) (Instance, error) {
 		}
 		nodes[n.Name] = true
 		p.Nodes = append(p.Nodes, partition.Node{
-			Name: n.Name, Speed: n.Speed, Slots: n.Slots, Platforms: n.Platforms, Warm: warm,
+			Name: n.Name, Speed: n.Speed, Slots: n.Slots, Platforms: n.Platforms, Emulates: n.Emulates, Warm: warm,
 		})
 	}
 	cached, err := resolve("network", f.Network.Cached)
@@ -177,7 +179,7 @@ func Write(w io.Writer, in Instance) error {
 	}
 	for _, n := range p.Nodes {
 		f.Nodes = append(f.Nodes, nodeJSON{
-			Name: n.Name, Speed: n.Speed, Slots: n.Slots, Platforms: n.Platforms, Warm: names(n.Warm),
+			Name: n.Name, Speed: n.Speed, Slots: n.Slots, Platforms: n.Platforms, Emulates: n.Emulates, Warm: names(n.Warm),
 		})
 	}
 	for _, t := range p.Targets {

@@ -91,7 +91,10 @@ type Node struct {
 	SlotsAssumed bool
 	// Platforms it can execute; empty is any.
 	Platforms []string
-	Warm      []VertexID // vertices it holds at the start
+	// Emulates holds those of Platforms that it runs by emulation, with the factor,
+	// >= 1, by which a step takes longer for it.
+	Emulates map[string]float64
+	Warm     []VertexID // vertices it holds at the start
 	// Fetches are vertices that are sent to it during the run: it is not expected
 	// to execute them.
 	Fetches []VertexID
@@ -190,6 +193,11 @@ func (c *Config) validate() error {
 	for i, n := range c.Nodes {
 		if !(n.Speed >= 0) || n.Speed > 1e9 || n.Slots < 0 {
 			bad("node %d (%s): speed %v, slots %d", i, n.Name, n.Speed, n.Slots)
+		}
+		for name, factor := range n.Emulates {
+			if !(factor >= 1) || factor > 1e9 {
+				bad("node %d (%s): emulation of %s by a factor of %v", i, n.Name, name, factor)
+			}
 		}
 		vertices(fmt.Sprintf("node %d (%s)", i, n.Name), slices.Concat(n.Warm, n.Fetches))
 	}

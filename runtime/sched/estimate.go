@@ -64,18 +64,18 @@ func (s *Scheduler) slowness(n *node) float64 {
 func (s *Scheduler) learn(n *node, v VertexID, took time.Duration) {
 	l := &s.learned
 	if raw := s.cfg.Vertices[v].Cost; raw > 0 {
-		exp := float64(raw) / n.speed
+		exp := float64(raw) / s.pace(n, v)
 		l.exp += exp
 		l.got += float64(took)
 		if m := l.measured[v]; m > 0 {
-			n.exp += float64(m) / n.speed
+			n.exp += float64(m) / s.pace(n, v)
 			n.got += float64(took)
 		} else {
 			n.exp += hearsay * exp * l.bias()
 			n.got += hearsay * float64(took)
 		}
 	}
-	cost := max(1, int64(float64(took)*n.speed/s.slowness(n)))
+	cost := max(1, int64(float64(took)*s.pace(n, v)/s.slowness(n)))
 	if old := l.measured[v]; old > 0 {
 		cost = (old + cost) / 2
 	}
@@ -90,7 +90,7 @@ func (s *Scheduler) cost(v VertexID) float64 {
 	}
 	c := float64(s.cfg.Vertices[v].Cost) * l.bias()
 	if by := l.by[v]; by != NoNode {
-		if age := float64(s.now-l.begun[v].since) * s.nodes[by].speed; age > c {
+		if age := float64(s.now-l.begun[v].since) * s.pace(s.nodes[by], v); age > c {
 			c = overdue * age
 		}
 	}
@@ -107,9 +107,19 @@ const (
 	hearsay = 0.3
 )
 
+// pace is the speed of a node at a step: less than its speed where it emulates.
+func (s *Scheduler) pace(n *node, v VertexID) float64 {
+	if len(n.emulates) > 0 {
+		if factor, ok := n.emulates[s.cfg.Vertices[v].Platform]; ok {
+			return n.speed / factor
+		}
+	}
+	return n.speed
+}
+
 // exec is the time of a step on a node, in nanoseconds.
 func (s *Scheduler) exec(n *node, v VertexID) float64 {
-	return s.cost(v) * s.slowness(n) / n.speed
+	return s.cost(v) * s.slowness(n) / s.pace(n, v)
 }
 
 // transfer is the time to fetch a vertex, in nanoseconds.
@@ -133,9 +143,9 @@ func (s *Scheduler) way(n *node, v VertexID) (way uint8, work int64) {
 		}
 	}
 	if m := s.learned.measured[v]; m > 0 {
-		return byMeasurement, m
+		return byMeasurement, int64(float64(m) * n.speed / s.pace(n, v))
 	}
-	return byPrediction, int64(s.cfg.Vertices[v].Cost)
+	return byPrediction, int64(float64(s.cfg.Vertices[v].Cost) * n.speed / s.pace(n, v))
 }
 
 // execLoad is the execution time in d, in nanoseconds of one slot of its node, less
@@ -212,7 +222,7 @@ func (s *Scheduler) survey(n *node, units []UnitID, fresh bool) survey {
 		s.stack = append(s.stack, s.cfg.Units[u].Root)
 	}
 	r := survey{ok: true}
-	slow := s.slowness(n) / n.speed
+	slow := s.slowness(n)
 	for len(s.stack) > 0 {
 		v := s.stack[len(s.stack)-1]
 		s.stack = s.stack[:len(s.stack)-1]
@@ -222,7 +232,7 @@ func (s *Scheduler) survey(n *node, units []UnitID, fresh bool) survey {
 		s.stamp[v] = s.epoch
 		s.list = append(s.list, v)
 		r.early = r.early || n.fetches.has(v) && !s.cached.has(v)
-		t := s.cost(v) * slow
+		t := s.cost(v) * slow / s.pace(n, v)
 		if fresh {
 			if e, ok := n.all.m[v]; ok {
 				if e.way == byFetch {

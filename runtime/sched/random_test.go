@@ -62,6 +62,9 @@ func randomConfig(r choices) Config {
 	for i := range 1 + r.Intn(5) {
 		n := Node{Name: fmt.Sprintf("n%d", i), Speed: float64(r.Intn(3)), Slots: r.Intn(4), SlotsAssumed: r.Intn(3) == 0, Warm: vertices(r.Intn(2))}
 		n.Platforms = [][]string{nil, platforms, platforms[:1], platforms[1:]}[r.Intn(4)]
+		if r.Intn(3) == 0 {
+			n.Emulates = map[string]float64{platforms[r.Intn(2)]: float64(1 + r.Intn(8))}
+		}
 		cfg.Nodes = append(cfg.Nodes, n)
 	}
 	cfg.Network = Network{Bandwidth: int64(r.Intn(1000)), Latency: time.Duration(r.Intn(3)) * time.Second, Cached: vertices(r.Intn(3))}

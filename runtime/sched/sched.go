@@ -74,7 +74,9 @@ type node struct {
 	slots int
 	// assumed says that slots is a guess, which limits nothing.
 	assumed bool
-	held    bits
+	// emulates holds the platforms at which it is slower, with the factor.
+	emulates map[string]float64
+	held     bits
 	// fetches is what others are going to send it, or have sent.
 	fetches bits
 	all     demand // queued and submitted
@@ -276,7 +278,7 @@ func (s *Scheduler) addNodes() {
 	classes := map[string]int{}
 	for i, c := range s.cfg.Nodes {
 		n := &node{
-			id: NodeID(i), name: c.Name, speed: c.Speed, slots: c.Slots, assumed: c.SlotsAssumed,
+			id: NodeID(i), name: c.Name, speed: c.Speed, slots: c.Slots, assumed: c.SlotsAssumed, emulates: c.Emulates,
 			held: newBits(len(s.cfg.Vertices)), fetches: newBits(len(s.cfg.Vertices)), watch: map[VertexID][]watcher{}, owner: -1,
 		}
 		if n.name == "" {
