@@ -101,6 +101,9 @@ func decideCaches(b *Build) (caches, error) {
 	if c.imports, c.stores, c.warnings, err = localImports(p.ImportEntries(), b.Dir); err != nil {
 		return caches{}, err
 	}
+	for i, e := range c.imports {
+		c.imports[i] = b.Credentials.complete(e)
+	}
 	for _, w := range p.Warnings {
 		c.warnings = append(c.warnings, w.Text)
 	}
@@ -109,7 +112,7 @@ func decideCaches(b *Build) (caches, error) {
 			return caches{}, fmt.Errorf("target %s: %w", e.Target, err)
 		}
 		for _, u := range e.Units {
-			c.byUnit[u] = append(c.byUnit[u], e.Entry)
+			c.byUnit[u] = append(c.byUnit[u], b.Credentials.complete(e.Entry))
 		}
 	}
 	return c, nil

@@ -41,6 +41,8 @@ type Build struct {
 	// Cache is what caches are decided from. Its Nodes and Fleet are filled in by
 	// Run.
 	Cache cachepolicy.Input
+	// Credentials are added to caches where nodes use them.
+	Credentials CacheCredentials
 	// Entitlements are those the user granted and some step needs.
 	Entitlements []string
 	// Dir is what relative output paths stand against.

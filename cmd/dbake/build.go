@@ -103,6 +103,7 @@ func (c *buildCmd) build(ctx context.Context, a *app, call callFlag) (err error)
 	if err := c.checkSaved(nodes, project); err != nil {
 		return err
 	}
+	project = runtime.UsableCaches(project, a.env)
 	if len(project.Targets) == 0 {
 		return c.answer(ctx, a, all, standby, nil, call)
 	}
@@ -160,7 +161,7 @@ func (c *buildCmd) build(ctx context.Context, a *app, call callFlag) (err error)
 	if err != nil {
 		return err
 	}
-	request.Load = load
+	request.Load, request.Credentials = load, runtime.NewCacheCredentials(ctx, project, a.env)
 
 	if err := a.progress.Begin(len(infos) > 1); err != nil {
 		return err

@@ -15,6 +15,7 @@ import (
 	"github.com/dbake/dbake/frontend"
 	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/partition"
+	"github.com/dbake/dbake/runtime"
 )
 
 // planMaxAge is how old what is known of a tag may be for a plan: a plan needs the
@@ -82,7 +83,7 @@ func (c *planCmd) Run(ctx contextBinding, a *app) (err error) {
 	}
 	defer func() { err = errors.Join(err, history.Close()) }()
 	files := a.files()
-	build, err := plan.Prepare(ctx, project, opts, plan.Memory{History: history, Files: files})
+	build, err := plan.Prepare(ctx, runtime.UsableCaches(project, a.env), opts, plan.Memory{History: history, Files: files})
 	if err != nil {
 		return err
 	}
