@@ -135,9 +135,14 @@ func (c *buildCmd) build(ctx context.Context, a *app, call callFlag) (err error)
 		opts.DefaultProvenance = ""
 	}
 	files := a.files()
-	build, err := plan.Prepare(ctx, project, opts, plan.Memory{History: history, Files: files})
+	build, faults, err := plan.PrepareWhole(ctx, project, opts, plan.Memory{History: history, Files: files})
 	if err != nil {
 		return err
+	}
+	if !c.KeepGoing || len(build.Jobs) == 0 {
+		if err := plan.Join(faults); err != nil {
+			return err
+		}
 	}
 	a.saveFiles(files)
 	ready, err := dialled(infos, pool.Records(ctx), a.ledger())
@@ -168,10 +173,12 @@ func (c *buildCmd) build(ctx context.Context, a *app, call callFlag) (err error)
 	}
 	result, err := pool.Run(ctx, request, a.progress.Observe)
 	a.progress.End()
+	err = errors.Join(err, plan.Join(faults))
 	a.progress.Remarks(build.Warnings(), a.debug)
 	if result == nil {
 		return err
 	}
+	result.Jobs = append(result.Jobs, faulty(faults)...)
 	for _, w := range result.Warnings {
 		a.progress.Warn(w)
 	}
@@ -192,6 +199,19 @@ func (c *buildCmd) build(ctx context.Context, a *app, call callFlag) (err error)
 		return a.writeMetadata(c.MetadataFile, metadata(result))
 	}
 	return nil
+}
+
+// faulty are the targets that were not built because of faults.
+func faulty(faults []plan.Fault) []runtime.JobResult {
+	var list []runtime.JobResult
+	for _, f := range faults {
+		j := runtime.JobResult{Job: f.Target, Target: f.Target, State: runtime.Skipped, Reason: f.Needs + " failed"}
+		if f.Err != nil {
+			j.State, j.Reason, j.Err = runtime.Failed, f.Err.Error(), f.Err
+		}
+		list = append(list, j)
+	}
+	return list
 }
 
 // admit checks that nothing is asked for that cannot be done or was not granted.

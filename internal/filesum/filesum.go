@@ -84,11 +84,13 @@ func Open(dir string, now time.Time) *Cache {
 }
 
 // Sums returns the digests of regular files, by their names relative to dir. A file
-// that cannot be read, or is gone by now, is known by its size and time only: that
-// it is needed, whoever needs it will say. The only error is that of ctx.
-func (c *Cache) Sums(ctx context.Context, dir string, names []string) ([]Sum, error) {
+// that cannot be read, or is gone by now, is known by its size and time only;
+// unreadable is the error of the first by name that is there and cannot be read. err
+// is that of ctx.
+func (c *Cache) Sums(ctx context.Context, dir string, names []string) (sums []Sum, unreadable, err error) {
 	r := c.root(dir)
 	found := make([]*entry, len(names))
+	failed := make([]error, len(names))
 	var next atomic.Int64
 	eg, ctx := errgroup.WithContext(ctx)
 	for range min(maxReaders, 2*runtime.GOMAXPROCS(0), len(names)) {
@@ -102,14 +104,20 @@ func (c *Cache) Sums(ctx context.Context, dir string, names []string) ([]Sum, er
 				if err := ctx.Err(); err != nil {
 					return context.Cause(ctx)
 				}
-				found[i] = c.sum(r, dir, names[i], buf)
+				found[i], failed[i] = c.sum(r, dir, names[i], buf)
 			}
 		})
 	}
 	if err := eg.Wait(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	sums := make([]Sum, len(names))
+	for _, err := range failed {
+		if err != nil {
+			unreadable = err
+			break
+		}
+	}
+	sums = make([]Sum, len(names))
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for i, name := range names {
@@ -120,15 +128,16 @@ func (c *Cache) Sums(ctx context.Context, dir string, names []string) ([]Sum, er
 			r.dirty = r.dirty || ok || !e.fresh
 		}
 	}
-	return sums, nil
+	return sums, unreadable, nil
 }
 
-// sum returns what is known of one file now.
-func (c *Cache) sum(r *root, dir, name string, buf []byte) *entry {
+// sum returns what is known of one file now. The error is why it cannot be read
+// although it is there.
+func (c *Cache) sum(r *root, dir, name string, buf []byte) (*entry, error) {
 	path := filepath.Join(dir, name)
 	info, err := os.Lstat(path)
 	if err != nil {
-		return &entry{sum: sha256.Sum256([]byte("gone")), fresh: true}
+		return &entry{sum: sha256.Sum256([]byte("gone")), fresh: true}, nil
 	}
 	id := identify(info)
 	c.mu.Lock()
@@ -136,11 +145,15 @@ func (c *Cache) sum(r *root, dir, name string, buf []byte) *entry {
 	c.mu.Unlock()
 	if ok && old.id == id {
 		old.seen = c.day()
-		return &old
+		return &old, nil
 	}
 	e, err := read(path, buf)
 	if err != nil {
-		return &entry{sum: sha256.Sum256(fmt.Appendf(nil, "unreadable %d %d", id.size, id.modified)), fresh: true}
+		e := &entry{sum: sha256.Sum256(fmt.Appendf(nil, "unreadable %d %d", id.size, id.modified)), fresh: true}
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errNotRegular) {
+			err = nil // it was replaced meanwhile
+		}
+		return e, err
 	}
 	c.reads.Add(1)
 	e.seen = c.day()
@@ -149,8 +162,11 @@ func (c *Cache) sum(r *root, dir, name string, buf []byte) *entry {
 		last = e.id.modified
 	}
 	e.fresh = last >= c.now.Add(-settled).UnixNano()
-	return &e
+	return &e, nil
 }
+
+// errNotRegular is returned for what is no regular file any more.
+var errNotRegular = errors.New("not a regular file")
 
 // read returns the digest of a file and what the file was before it was read.
 func read(path string, buf []byte) (e entry, err error) {
@@ -165,7 +181,7 @@ func read(path string, buf []byte) (e entry, err error) {
 		return entry{}, err
 	}
 	if !info.Mode().IsRegular() {
-		return entry{}, errors.New("not a regular file")
+		return entry{}, errNotRegular
 	}
 	h := sha256.New()
 	// Without the wrapper the file would be asked to copy itself.

@@ -37,7 +37,7 @@ func (w *tree) write(name, text string) {
 func (w *tree) sums(now time.Time, names ...string) ([]Sum, int) {
 	w.t.Helper()
 	c := Open(w.cache, now)
-	sums, err := c.Sums(context.Background(), w.dir, names)
+	sums, _, err := c.Sums(context.Background(), w.dir, names)
 	require.NoError(w.t, err)
 	require.NoError(w.t, c.Save())
 	return sums, int(c.reads.Load())
@@ -101,7 +101,7 @@ func TestWhatWasJustChangedIsReadAgain(t *testing.T) {
 	}
 	c := Open(w.cache, time.Now())
 	for range 2 {
-		_, err := c.Sums(context.Background(), w.dir, []string{"a"})
+		_, _, err := c.Sums(context.Background(), w.dir, []string{"a"})
 		require.NoError(t, err)
 	}
 	require.EqualValues(t, 1, c.reads.Load(), "within a run it is read once")
@@ -114,7 +114,7 @@ func TestWhatCannotBeRead(t *testing.T) {
 	require.NotEqual(t, sums[0], sums[1])
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	_, err := Open("", later()).Sums(ctx, w.dir, []string{"d/x"})
+	_, _, err := Open("", later()).Sums(ctx, w.dir, []string{"d/x"})
 	require.ErrorIs(t, err, context.Canceled)
 }
 
@@ -183,7 +183,7 @@ func TestCacheThatIsKeptNowhere(t *testing.T) {
 	// One that cannot be written says so and answers all the same.
 	w.cache = filepath.Join(w.dir, "a", "below a file")
 	c := Open(w.cache, later())
-	sums, err := c.Sums(context.Background(), w.dir, []string{"a"})
+	sums, _, err := c.Sums(context.Background(), w.dir, []string{"a"})
 	require.NoError(t, err)
 	require.Equal(t, []Sum{sha256.Sum256([]byte("1"))}, sums)
 	var pathErr *fs.PathError
@@ -202,7 +202,7 @@ func BenchmarkSums(b *testing.B) {
 	}
 	run := func(b *testing.B) {
 		c := Open(w.cache, later())
-		_, err := c.Sums(context.Background(), w.dir, names)
+		_, _, err := c.Sums(context.Background(), w.dir, names)
 		require.NoError(b, err)
 		require.NoError(b, c.Save())
 	}

@@ -25,6 +25,8 @@ type content struct {
 	// files and whenever they were written.
 	key   string
 	bytes int64
+	// fault is why a node cannot be sent these files; nil when it can.
+	fault error
 }
 
 // reader looks at the files that vertices read, each set of files once.
@@ -34,7 +36,8 @@ type reader struct {
 	sums *filesum.Cache
 }
 
-// read returns what v reads of the local sources among its inputs.
+// read returns what v reads of the local sources among its inputs. The error is that
+// of ctx.
 func (r *reader) read(ctx context.Context, v *llbmerge.Vertex, input func(int) *llbmerge.Vertex) (content, error) {
 	var all content
 	for _, part := range reads(v) {
@@ -48,12 +51,15 @@ func (r *reader) read(ctx context.Context, v *llbmerge.Vertex, input func(int) *
 		if !ok {
 			var err error
 			if c, err = readContent(ctx, r.sums, dir, part, local.ExcludePatterns); err != nil {
-				return content{}, fmt.Errorf("look at the context of %s: %w", v.Step, err)
+				return content{}, err
 			}
 			r.seen[id] = c
 		}
 		all.key += c.key
 		all.bytes += c.bytes
+		if all.fault == nil {
+			all.fault = c.fault
+		}
 	}
 	return all, nil
 }
@@ -89,11 +95,12 @@ func reads(v *llbmerge.Vertex) []read {
 	return list
 }
 
-// readContent summarises the files that r means; its path may hold wildcards.
+// readContent summarises the files that r means; its path may hold wildcards. The
+// error is that of ctx.
 func readContent(ctx context.Context, sums *filesum.Cache, dir string, r read, excludes []string) (content, error) {
 	plain, err := fsutil.NewFS(dir)
 	if err != nil {
-		return content{}, err
+		return content{fault: err}, nil
 	}
 	opt := &fsutil.FilterOpt{ExcludePatterns: excludes}
 	start := ""
@@ -111,7 +118,7 @@ func readContent(ctx context.Context, sums *filesum.Cache, dir string, r read, e
 	}
 	files, err := fsutil.NewFilterFS(plain, opt)
 	if err != nil {
-		return content{}, err
+		return content{fault: err}, nil
 	}
 	var c content
 	var list []found
@@ -137,13 +144,17 @@ func readContent(ctx context.Context, sums *filesum.Cache, dir string, r read, e
 		list = append(list, f)
 		return nil
 	})
+	if ctx.Err() != nil {
+		return content{}, context.Cause(ctx)
+	}
+	if err != nil {
+		return content{fault: err}, nil
+	}
+	digests, unreadable, err := sums.Sums(ctx, dir, regular)
 	if err != nil {
 		return content{}, err
 	}
-	digests, err := sums.Sums(ctx, dir, regular)
-	if err != nil {
-		return content{}, err
-	}
+	c.fault = unreadable
 	h := sha256.New()
 	for _, f := range list {
 		switch {

@@ -38,8 +38,10 @@ type names struct {
 	read  content
 }
 
-// name finds the names of all vertices.
-func (b *Build) name(ctx context.Context, sums *filesum.Cache) error {
+// name finds the names of all vertices. It returns, by target, why files that steps
+// read cannot be sent to a node.
+func (b *Build) name(ctx context.Context, sums *filesum.Cache) (faults map[string]error, err error) {
+	faults = map[string]error{}
 	b.names = make([]names, len(b.Graph.Vertices))
 	r := &reader{dirs: b.Locals(), seen: map[string]content{}, sums: sums}
 	targets := map[string]*ir.Target{} // by unit
@@ -51,11 +53,16 @@ func (b *Build) name(ctx context.Context, sums *filesum.Cache) error {
 		var err error
 		n.read, err = r.read(ctx, v, func(in int) *llbmerge.Vertex { return b.Graph.Vertices[b.index[v.Inputs[in]]] })
 		if err != nil {
-			return err
+			return nil, err
+		}
+		for _, u := range v.Users {
+			if t := targets[u]; n.read.fault != nil && faults[t.Name] == nil {
+				faults[t.Name] = fileFault(t, v.Step, n.read.fault)
+			}
 		}
 		form, err := formOf(v)
 		if err != nil {
-			return fmt.Errorf("name %s: %w", v.Step, err)
+			return nil, fmt.Errorf("name %s: %w", v.Step, err)
 		}
 		op := append([]byte(nil), form...)
 		var result strings.Builder
@@ -76,7 +83,7 @@ func (b *Build) name(ctx context.Context, sums *filesum.Cache) error {
 			n.form = digest.FromString("form " + string(n.place) + string(form))
 		}
 	}
-	return nil
+	return faults, nil
 }
 
 // formOf encodes what a vertex does apart from its inputs. Constraints are left

@@ -58,22 +58,46 @@ type Memory struct {
 }
 
 // Prepare compiles and merges the units of a project and predicts what each step
-// costs. The error joins one for each unit that could not be compiled.
+// costs. The error joins the faults of all targets that cannot be built.
 func Prepare(ctx context.Context, p *ir.Project, opts frontend.Options, known Memory) (*Build, error) {
-	units, err := frontend.Compile(ctx, p, opts)
+	b, faults, err := PrepareWhole(ctx, p, opts, known)
+	if err == nil {
+		err = Join(faults)
+	}
 	if err != nil {
 		return nil, err
 	}
-	return assemble(ctx, p, units, known)
+	return b, nil
+}
+
+// PrepareWhole is Prepare for those targets that can be built: a target that cannot
+// be compiled, or whose files cannot be read, is a fault, and so is one that links
+// it. No target is hurt by the faults of another that shares a directory with it.
+// The build is of the other targets, of which there may be none.
+func PrepareWhole(ctx context.Context, p *ir.Project, opts frontend.Options, known Memory) (*Build, []Fault, error) {
+	units, err := frontend.Compile(ctx, p, opts)
+	faults, err := compileFaults(p, err)
+	if err != nil {
+		return nil, nil, err
+	}
+	for {
+		left, whole := leaveOut(p, units, faults)
+		b, found, err := assemble(ctx, left, whole, known)
+		if err != nil || len(found) == 0 {
+			return b, linkFaults(p, faults), err
+		}
+		// They are of targets that were not left out, so this comes to an end.
+		faults = append(faults, found...)
+	}
 }
 
 // assemble makes one build of compiled units.
-func assemble(ctx context.Context, p *ir.Project, units []*frontend.Unit, known Memory) (*Build, error) {
+func assemble(ctx context.Context, p *ir.Project, units []*frontend.Unit, known Memory) (*Build, []Fault, error) {
 	b := &Build{Project: p, Units: units}
 	b.gather()
 	var err error
 	if b.Graph, err = llbmerge.Merge(b.definitions()); err != nil {
-		return nil, fmt.Errorf("merge the graphs of %d units: %w", len(units), err)
+		return nil, nil, fmt.Errorf("merge the graphs of %d units: %w", len(units), err)
 	}
 	b.index = make(map[digest.Digest]int, len(b.Graph.Vertices))
 	for i, v := range b.Graph.Vertices {
@@ -89,11 +113,12 @@ func assemble(ctx context.Context, p *ir.Project, units []*frontend.Unit, known 
 	for _, t := range p.Targets {
 		b.Jobs = append(b.Jobs, Job{Name: t.Name, Target: t, Units: byTarget[t.Name]})
 	}
-	if err := b.name(ctx, known.Files); err != nil {
-		return nil, err
+	failed, err := b.name(ctx, known.Files)
+	if err != nil {
+		return nil, nil, err
 	}
 	b.predict(known.History)
-	return b, nil
+	return b, ownFaults(p, failed), nil
 }
 
 // gather collects the sources of the secrets and agents: in all units, an id means

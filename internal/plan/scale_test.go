@@ -99,7 +99,7 @@ func BenchmarkPlan(bench *testing.B) {
 	require.NoError(bench, err)
 	for _, n := range []int{100, 1_000, 10_000} {
 		project, units := manyJobs(bench, n)
-		b, err := assemble(context.Background(), project, units, Memory{History: history})
+		b, _, err := assemble(context.Background(), project, units, Memory{History: history})
 		require.NoError(bench, err)
 		nodes := manyNodes(n/10, b)
 		perJob := func(bench *testing.B) {
@@ -107,7 +107,7 @@ func BenchmarkPlan(bench *testing.B) {
 		}
 		bench.Run(fmt.Sprintf("assemble/%d", n), func(bench *testing.B) {
 			for bench.Loop() {
-				_, err := assemble(context.Background(), project, units, Memory{History: history})
+				_, _, err := assemble(context.Background(), project, units, Memory{History: history})
 				require.NoError(bench, err)
 			}
 			perJob(bench)
@@ -142,7 +142,7 @@ func TestManyJobs(t *testing.T) {
 	history, err := cost.Open(cost.InMemory, cost.Options{})
 	require.NoError(t, err)
 	project, units := manyJobs(t, 500)
-	b, err := assemble(context.Background(), project, units, Memory{History: history})
+	b, _, err := assemble(context.Background(), project, units, Memory{History: history})
 	require.NoError(t, err)
 	require.Len(t, b.Graph.Vertices, 1+10*3+500*3)
 	p, err := Make(context.Background(), b, manyNodes(7, b), fixed{}, partition.Options{})
