@@ -145,7 +145,8 @@ func (r *run) exportCaches(ctx context.Context, finish sched.Finish) error {
 	errs, asked := make([]error, len(policy.Exports)), make([]bool, len(policy.Exports))
 	for i, x := range policy.Exports {
 		n := r.nodes[x.Node]
-		if n.lost != nil {
+		c := n.conn
+		if c == nil {
 			continue
 		}
 		req := exportRequest{cacheTo: []bkclient.CacheOptionsEntry{cacheEntry(x.Entry)}}
@@ -167,10 +168,10 @@ func (r *run) exportCaches(ctx context.Context, finish sched.Finish) error {
 		}
 		asked[i] = true
 		eg.Go(func() error {
-			both, cancel := endWith(n.ctx, ctx)
+			both, cancel := endWith(c.ended, ctx)
 			defer cancel()
 			observe := r.observeSolve(n, &solveSource{targets: targets, export: true, id: x.Entry.Attrs["ref"]})
-			if _, err := n.exportCache(both, req, observe); err != nil {
+			if _, err := c.exportCache(both, req, observe); err != nil {
 				errs[i] = fmt.Errorf("node %s: write cache %s: %w", n.info.Name, x.Entry.Attrs["ref"], plain(err))
 			}
 			return nil

@@ -2,6 +2,8 @@ package runtime
 
 import (
 	"context"
+	"errors"
+	"sync"
 
 	gateway "github.com/moby/buildkit/frontend/gateway/client"
 	"github.com/moby/buildkit/solver/pb"
@@ -12,18 +14,28 @@ import (
 
 // LLBCaps asks the nodes what they support and returns what all of them do: any
 // node may be given any step. Only a build tells, so that each node is sent an
-// empty one.
+// empty one. A node that breaks off meanwhile has no say.
 func (p *Pool) LLBCaps(ctx context.Context) (*apicaps.CapSet, error) {
-	sets := make([]apicaps.CapSet, len(p.nodes))
+	var mu sync.Mutex
+	var sets []apicaps.CapSet
+	var lost []error
 	eg, ctx := errgroup.WithContext(ctx)
-	for i, n := range p.nodes {
+	for _, n := range p.nodes[:p.ready] {
 		eg.Go(func() error {
-			err := n.gateway(ctx, nil, func(_ context.Context, c gateway.Client) error {
-				sets[i] = c.BuildOpts().LLBCaps
-				return nil
-			})
-			if err != nil {
-				return &NodeError{Node: n.info.Name, Addr: n.info.Addr, Op: "ask for capabilities", Err: err}
+			l, err := n.current()
+			var set apicaps.CapSet
+			if err == nil {
+				set, err = l.caps(ctx)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case err == nil:
+				sets = append(sets, set)
+			case ctx.Err() == nil && (l == nil || l.ctx.Err() != nil):
+				lost = append(lost, &NodeError{Node: n.spec.Name, Addr: n.spec.Addr, Op: "lost", Err: err})
+			default:
+				return &NodeError{Node: n.spec.Name, Addr: n.spec.Addr, Op: "ask for capabilities", Err: err}
 			}
 			return nil
 		})
@@ -31,8 +43,39 @@ func (p *Pool) LLBCaps(ctx context.Context) (*apicaps.CapSet, error) {
 	if err := eg.Wait(); err != nil {
 		return nil, err
 	}
+	if len(sets) == 0 {
+		return nil, errors.Join(lost...)
+	}
 	common := commonCaps(sets)
+	p.mu.Lock()
+	p.caps = &common
+	p.mu.Unlock()
 	return &common, nil
+}
+
+// caps asks the daemon what it supports.
+func (l *link) caps(ctx context.Context) (set apicaps.CapSet, err error) {
+	err = l.gateway(ctx, nil, func(_ context.Context, c gateway.Client) error {
+		set = c.BuildOpts().LLBCaps
+		return nil
+	})
+	return set, err
+}
+
+// lacks returns a capability that the build was compiled for and that set does not
+// have, "" when there is none.
+func (p *Pool) lacks(set apicaps.CapSet) apicaps.CapID {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.caps == nil {
+		return ""
+	}
+	for _, c := range pb.Caps.All() {
+		if id := apicaps.CapID(c.ID); p.caps.Supports(id) == nil && set.Supports(id) != nil {
+			return id
+		}
+	}
+	return ""
 }
 
 // commonCaps returns the capabilities that every one of some nodes supports.

@@ -18,6 +18,7 @@ import (
 	gateway "github.com/moby/buildkit/frontend/gateway/client"
 	"github.com/moby/buildkit/solver/pb"
 	"github.com/moby/buildkit/util/gitutil"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/dbake/dbake/compiler"
 	"github.com/dbake/dbake/compiler/ir"
@@ -60,9 +61,6 @@ func (d *Definitions) Tree() *pb.Definition { return d.tree }
 
 // ReadDefinition implements compiler.RemoteReader.
 func (d *Definitions) ReadDefinition(ctx context.Context, url string, names []string, optional bool) (*compiler.RemoteDefinition, error) {
-	if len(d.Pool.nodes) == 0 {
-		return nil, errors.New("there is no node that could fetch it")
-	}
 	in := Inputs{Env: d.Env, Secrets: map[string]SecretSource{}, SSH: map[string][]string{}}
 	read := readHTTP
 	repository, isGit, err := dockerui.DetectGitContext(url, nil)
@@ -83,23 +81,24 @@ func (d *Definitions) ReadDefinition(ctx context.Context, url string, names []st
 			return readTree(ctx, c, *repository, names, optional)
 		}
 	}
-	var sent transfers
-	offer, err := in.services(&sent)
+	var f *fetched
+	err = d.Pool.anywhere(ctx, ocispecs.Platform{}, func(l *link) error {
+		var sent transfers
+		offer, err := in.services(&sent)
+		if err != nil {
+			return err
+		}
+		err = l.gateway(ctx, offer.attachables(nil), func(ctx context.Context, c gateway.Client) (err error) {
+			f, err = read(ctx, c, url, names, optional)
+			return err
+		})
+		if err != nil {
+			return &NodeError{Node: l.spec.Name, Addr: l.spec.Addr, Op: "fetch", Err: err}
+		}
+		return nil
+	})
 	if err != nil {
 		return nil, err
-	}
-	var f *fetched
-	var cause error
-	n := d.Pool.nodes[0]
-	err = n.gateway(ctx, offer.attachables(nil), func(ctx context.Context, c gateway.Client) error {
-		f, cause = read(ctx, c, url, names, optional)
-		return cause
-	})
-	if cause != nil {
-		err = cause // what the node makes of it is only its text
-	}
-	if err != nil {
-		return nil, &NodeError{Node: n.info.Name, Addr: n.info.Addr, Op: "fetch", Err: err}
 	}
 	d.tree = f.tree
 	def := &compiler.RemoteDefinition{Files: f.files, Tree: f.tree != nil}

@@ -26,6 +26,10 @@ type partitionRun struct {
 	units   []sched.UnitID
 	targets []string // that the units are for
 	slice   partition
+	delay   time.Duration
+	// conn is the connection through which it runs, nil while it waits for one; ctx
+	// and cancel are set with it.
+	conn    *connection
 	cancel  context.CancelCauseFunc
 	ctx     context.Context
 	release chan struct{} // closed when its results are needed no longer
@@ -36,6 +40,7 @@ type partitionRun struct {
 	reported map[sched.UnitID]bool // UnitBuilt was sent
 	exports  int                   // export workers running
 	solved   *solvedMessage        // kept until the last of them has reported
+	unwanted bool                  // the scheduler asked for its end
 	ended    bool                  // PartitionEnded was sent
 }
 
@@ -115,7 +120,6 @@ func (m evaluatedMessage) take(r *run) []sched.Event {
 type solvedMessage struct {
 	p         *partitionRun
 	err       error
-	lost      bool  // the node does not answer any more
 	cancelled error // why the solve was ended early; nil when it was not
 }
 
@@ -129,8 +133,11 @@ func (m solvedMessage) take(r *run) []sched.Event {
 		return nil
 	case m.err == nil:
 		return p.end(r, "", false)
-	case m.lost:
-		return nodeLost{node: p.node, err: m.err}.take(r)
+	case p.conn.broken() && !p.unwanted:
+		if p.defers(m) {
+			return nil
+		}
+		return p.end(r, fmt.Sprintf("the connection to node %s broke: %v", p.node.info.Name, context.Cause(p.conn.ended)), true)
 	case m.cancelled != nil:
 		return p.end(r, m.cancelled.Error(), false)
 	}
@@ -142,6 +149,17 @@ func (m solvedMessage) take(r *run) []sched.Event {
 		}
 	}
 	return append(events, p.end(r, f.err.Summary(), f.retryable)...)
+}
+
+// defers keeps a message about p, whose connection has ended, until the node is back
+// or lost. It reports false when the node is back.
+func (p *partitionRun) defers(m message) bool {
+	n := p.node
+	if n.conn != nil && n.conn != p.conn {
+		return false
+	}
+	n.deferred = append(n.deferred, m)
+	return true
 }
 
 // failed notes why a unit failed.
@@ -158,7 +176,7 @@ func (r *run) failed(p *partitionRun, u sched.UnitID, f failure) sched.Event {
 			f.err.Targets = appendNew(f.err.Targets, r.Jobs[j].Target.Name)
 		}
 	}
-	return sched.UnitFailed{At: r.since(), Partition: p.id, Unit: u, Vertex: f.vertex, Err: f.err.Summary(), Retryable: f.retryable}
+	return sched.UnitFailed{At: r.since(), Partition: p.id, Unit: u, Vertex: f.vertex, Err: f.err.Summary(), Retryable: f.retryable, Elsewhere: f.elsewhere}
 }
 
 // end closes the books on p.
@@ -181,6 +199,9 @@ type exportedMessage struct {
 }
 
 func (m exportedMessage) take(r *run) []sched.Event {
+	if !m.p.ended && !m.p.unwanted && m.err != nil && m.p.conn.broken() && m.p.defers(m) {
+		return nil
+	}
 	m.p.exports--
 	if m.p.ended {
 		return nil
@@ -200,7 +221,7 @@ func (m exportedMessage) note(r *run) []sched.Event {
 	}
 	if m.err != nil {
 		if m.cancelled {
-			return nil // the end of the solve tells why
+			return nil // the end of the solve says why
 		}
 		return []sched.Event{r.failed(m.p, m.unit, r.explain(m.p, m.err))}
 	}
@@ -212,23 +233,6 @@ func (m exportedMessage) note(r *run) []sched.Event {
 	e.Result = res
 	r.observe(e)
 	return []sched.Event{sched.UnitExported{At: r.since(), Partition: m.p.id, Unit: m.unit}}
-}
-
-// nodeLost says that a node does not answer any more.
-type nodeLost struct {
-	node *nodeRun
-	err  error
-}
-
-func (m nodeLost) take(r *run) []sched.Event {
-	n := m.node
-	if n.lost != nil {
-		return nil
-	}
-	n.lost = m.err
-	n.cancel(fmt.Errorf("%w: %w", errNodeLost, m.err))
-	r.observe(NodeEvent{At: r.since(), Node: n.info.Name, Err: m.err})
-	return []sched.Event{sched.NodeLost{At: r.since(), Node: n.id, Err: m.err.Error()}}
 }
 
 // settle notes what an event and the scheduler's answer to it mean for a
@@ -283,12 +287,23 @@ func (r *run) carryOut(cmd sched.Command) []sched.Event {
 			r.send(p, cmd.Unit)
 		}
 	case sched.CancelPartition:
-		if p := r.partitions[cmd.Partition]; p != nil {
+		switch p := r.partitions[cmd.Partition]; {
+		case p == nil:
+		case p.conn == nil:
+			return p.end(r, cmd.Reason, false) // it has not begun
+		default:
+			p.unwanted = true
 			p.cancel(errors.New(cmd.Reason))
+			if p.conn.broken() {
+				// Its worker has reported, or has nothing more to say.
+				return p.end(r, cmd.Reason, false)
+			}
 		}
 	case sched.Abandon:
 		if p := r.partitions[cmd.Partition]; p != nil {
-			p.cancel(fmt.Errorf("%w: %s", errNodeLost, cmd.Reason))
+			if p.conn != nil {
+				p.cancel(fmt.Errorf("%w: %s", errNodeLost, cmd.Reason))
+			}
 			p.end(r, "", false)
 		}
 	}
@@ -298,14 +313,13 @@ func (r *run) carryOut(cmd sched.Command) []sched.Event {
 // submit starts the solve of some units on a node.
 func (r *run) submit(cmd sched.Submit) []sched.Event {
 	p := &partitionRun{
-		id: cmd.Partition, node: r.nodes[cmd.Node], units: cmd.Units, targets: r.targetsOf(cmd.Units),
+		id: cmd.Partition, node: r.nodes[cmd.Node], units: cmd.Units, targets: r.targetsOf(cmd.Units), delay: cmd.Delay,
 		release:  make(chan struct{}),
 		open:     map[sched.UnitID]bool{},
 		missing:  map[sched.UnitID]int{},
 		waiting:  map[digest.Digest][]sched.UnitID{},
 		reported: map[sched.UnitID]bool{},
 	}
-	p.ctx, p.cancel = context.WithCancelCause(p.node.ctx)
 	r.partitions[p.id] = p
 	if err := r.slice(p); err != nil {
 		return p.end(r, err.Error(), false)
@@ -321,16 +335,27 @@ func (r *run) submit(cmd sched.Submit) []sched.Event {
 		r.results[u].Node = p.node.info.Name
 		r.observe(r.jobEvent(u, p.node, "submitted"))
 	}
+	if p.node.conn == nil {
+		p.node.waiting = append(p.node.waiting, p)
+		return nil
+	}
+	r.begin(p)
+	return nil
+}
+
+// begin starts the solve of p through the connection that its node has.
+func (r *run) begin(p *partitionRun) {
+	p.conn = p.node.conn
+	p.ctx, p.cancel = context.WithCancelCause(p.conn.ended)
 	r.workers.Go(func() error {
 		defer p.cancel(nil)
-		err := sleep(p.ctx, cmd.Delay)
+		err := sleep(p.ctx, p.delay)
 		if err == nil {
 			err = r.evaluate(p)
 		}
-		r.messages <- solvedMessage{p: p, err: err, lost: err != nil && p.node.gone(p.ctx, err), cancelled: context.Cause(p.ctx)}
+		r.messages <- solvedMessage{p: p, err: err, cancelled: context.Cause(p.ctx)}
 		return nil
 	})
-	return nil
 }
 
 // evaluate runs the solve of p until its results are released.
@@ -346,7 +371,7 @@ func (r *run) evaluate(p *partitionRun) error {
 		}
 	}
 	observe := r.observeSolve(p.node, &solveSource{targets: p.targets})
-	return p.node.evaluate(p.ctx, p.slice, observe, func() { r.messages <- evaluatedMessage{p} }, p.release)
+	return p.conn.evaluate(p.ctx, p.slice, observe, func() { r.messages <- evaluatedMessage{p} }, p.release)
 }
 
 // slice cuts the part of the graph that p needs, and notes the roots by whose end
@@ -426,7 +451,7 @@ func (r *run) writeOutputs(p *partitionRun, u sched.UnitID, outs []output, m *ex
 		return nil
 	}
 	if len(outs) == 0 {
-		_, err := p.node.export(p.ctx, req, r.observeOutput(p.node, job, 0))
+		_, err := p.conn.export(p.ctx, req, r.observeOutput(p.node, job, 0))
 		return err
 	}
 	for i, out := range outs {
@@ -440,7 +465,7 @@ func (r *run) writeOutputs(p *partitionRun, u sched.UnitID, outs []output, m *ex
 		if i > 0 {
 			one.cacheTo = nil // written once
 		}
-		resp, err := p.node.export(p.ctx, one, observe)
+		resp, err := p.conn.export(p.ctx, one, observe)
 		if err == nil && out.commit != nil {
 			err = out.commit()
 		}

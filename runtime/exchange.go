@@ -1,7 +1,6 @@
 package runtime
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -130,7 +129,7 @@ func (r *run) send(p *partitionRun, u sched.UnitID) {
 	p.exports++
 	r.workers.Go(func() error {
 		m := exportedMessage{p: p, unit: u}
-		m.sent, m.err = r.writeStep(p.ctx, p.node, int(u)-len(r.Jobs))
+		m.sent, m.err = r.writeStep(p, int(u)-len(r.Jobs))
 		m.cancelled = p.ctx.Err() != nil
 		r.messages <- m
 		return nil
@@ -139,7 +138,7 @@ func (r *run) send(p *partitionRun, u sched.UnitID) {
 
 // writeStep returns the import of what it wrote, nil when the step is not for
 // others.
-func (r *run) writeStep(ctx context.Context, n *nodeRun, step int) (*ir.CacheEntry, error) {
+func (r *run) writeStep(p *partitionRun, step int) (*ir.CacheEntry, error) {
 	if len(r.Steps[step].Sent) == 0 {
 		return nil, nil
 	}
@@ -154,7 +153,7 @@ func (r *run) writeStep(ctx context.Context, n *nodeRun, step int) (*ir.CacheEnt
 	}
 	req := exportRequest{images: []image{img}}
 	req.cacheTo = append(req.cacheTo, cacheEntry(r.exchange.export(step, v)))
-	resp, err := n.exportCache(ctx, req, r.observeSolve(n, &solveSource{targets: r.targetsOf([]sched.UnitID{sched.UnitID(len(r.Jobs) + step)}), export: true, id: v.Digest.String()}))
+	resp, err := p.conn.exportCache(p.ctx, req, r.observeSolve(p.node, &solveSource{targets: r.targetsOf([]sched.UnitID{sched.UnitID(len(r.Jobs) + step)}), export: true, id: v.Digest.String()}))
 	if err != nil {
 		return nil, err
 	}

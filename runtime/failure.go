@@ -1,20 +1,14 @@
 package runtime
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net"
+	"regexp"
 	"slices"
 	"strings"
-	"syscall"
-	"time"
 
 	bkerrdefs "github.com/moby/buildkit/solver/errdefs"
 	digest "github.com/opencontainers/go-digest"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/frontend"
@@ -103,6 +97,7 @@ type failure struct {
 	err       *StepError
 	vertex    sched.VertexID
 	retryable bool
+	elsewhere bool // only another node may succeed
 }
 
 // blames reports whether a unit fails because of f: when a step failed, those that
@@ -127,7 +122,7 @@ func (f failure) blames(r *run, u sched.UnitID) bool {
 // explain finds the step that is to blame for err, its place in a Dockerfile and
 // what it printed.
 func (r *run) explain(p *partitionRun, err error) failure {
-	f := failure{vertex: sched.NoVertex, retryable: retryable(err)}
+	f := failure{vertex: sched.NoVertex}
 	key := failureKey{node: p.node.info.Name, what: err.Error()}
 	var ve *bkerrdefs.VertexError
 	if errors.As(err, &ve) {
@@ -136,6 +131,15 @@ func (r *run) explain(p *partitionRun, err error) failure {
 			key.what = ve.Digest
 		}
 	}
+	var log []string
+	if f.vertex != sched.NoVertex {
+		log = p.node.tracker.logTail(r.Graph.Vertices[f.vertex].Digest)
+	}
+	err = classify(err, log)
+	var sick *NodeSick
+	var unavailable *Unavailable
+	f.elsewhere = errors.As(err, &sick)
+	f.retryable = f.elsewhere || errors.As(err, &unavailable)
 	if known := r.failures[key]; known != nil {
 		f.err = known
 		return f
@@ -146,27 +150,24 @@ func (r *run) explain(p *partitionRun, err error) failure {
 	if f.vertex != sched.NoVertex {
 		v := r.Graph.Vertices[f.vertex]
 		f.err.Step = v.Step
-		f.err.Log = p.node.tracker.logTail(v.Digest)
+		f.err.Log = log
 		f.err.Source = r.source(v)
 		f.err.Targets = r.stepTargets(f.vertex)
 	}
 	return f
 }
 
-// plain returns err as a person would tell it: without the layers that say only
-// that a solve failed.
+// wrapping is what says only that a solve failed.
+var wrapping = regexp.MustCompile(`failed to run Build function: |failed to solve: |rpc error: code = \w+ desc = `)
+
+// plain returns err as a person would say it: without the layers that say only that
+// a solve failed.
 func plain(err error) error {
-	if s, ok := status.FromError(err); ok && s.Code() != codes.OK && s.Code() != codes.Unknown {
-		err = errors.New(s.Message())
-	}
 	text := err.Error()
-	for _, prefix := range []string{"failed to run Build function: ", "failed to solve: ", "rpc error: code = Unknown desc = "} {
-		text = strings.ReplaceAll(text, prefix, "")
+	if short := wrapping.ReplaceAllString(text, ""); short != text {
+		return &plainError{text: short, err: err}
 	}
-	if text == err.Error() {
-		return err
-	}
-	return &plainError{text: text, err: err}
+	return err
 }
 
 type plainError struct {
@@ -176,60 +177,6 @@ type plainError struct {
 
 func (e *plainError) Error() string { return e.text }
 func (e *plainError) Unwrap() error { return e.err }
-
-// retryable reports whether err came from the surroundings, so that another
-// attempt may succeed. A step that ran and failed is final.
-func retryable(err error) bool {
-	if transport(err) {
-		return true
-	}
-	text := err.Error()
-	for _, sign := range []string{
-		"no such job",           // the gateway gave the build up before it had registered
-		"TLS handshake timeout", // of a registry
-		"502 Bad Gateway", "503 Service Unavailable", "504 Gateway Timeout", "429 Too Many Requests",
-	} {
-		if strings.Contains(text, sign) {
-			return true
-		}
-	}
-	return false
-}
-
-// transport reports whether the connection to a node or registry failed.
-func transport(err error) bool {
-	if s, ok := status.FromError(err); ok && s.Code() == codes.Unavailable {
-		return true
-	}
-	var op *net.OpError
-	return errors.As(err, &op) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.ErrUnexpectedEOF) ||
-		strings.Contains(err.Error(), "code = Unavailable")
-}
-
-// watch pings the node until ctx ends and returns the failure that makes it lost,
-// or nil when ctx ended.
-func (n *nodeRun) watch(ctx context.Context) error {
-	t := time.NewTicker(pingInterval)
-	defer t.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-t.C:
-		}
-		if err := n.ping(ctx); err != nil {
-			if ctx.Err() != nil {
-				return nil
-			}
-			return err
-		}
-	}
-}
-
-// gone reports whether the node does not answer any more after err.
-func (n *nodeRun) gone(ctx context.Context, err error) bool {
-	return ctx.Err() == nil && transport(err) && n.ping(ctx) != nil
-}
 
 // jobsWith returns the jobs that need a vertex.
 func (r *run) jobsWith(v *llbmerge.Vertex) []int {

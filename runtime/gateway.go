@@ -1,9 +1,12 @@
 package runtime
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
+	"strings"
+	"time"
 
 	"github.com/containerd/platforms"
 	bkclient "github.com/moby/buildkit/client"
@@ -28,48 +31,133 @@ type Gateway struct {
 var _ frontend.Gateway = (*Gateway)(nil)
 
 // Build implements frontend.Gateway. It prefers a node that can run the unit's
-// platform.
+// platform, and takes another when one breaks off. The error is that of fn when fn
+// has failed, with what was printed on the node.
 func (g *Gateway) Build(ctx context.Context, s frontend.Session, fn func(context.Context, gateway.Client) error) error {
-	n := g.Pool.nodeFor(s.Platform)
 	in := Inputs{Dirs: s.Locals, Layouts: s.OCIStores, Env: g.Env, Secrets: SecretSources(s.Secrets, g.Env, g.Path), SSH: map[string][]string{}}
 	for id, a := range s.SSH {
 		in.SSH[id] = a.Paths
 	}
-	var sent transfers
-	offer, err := in.services(&sent)
-	if err != nil {
-		return err
-	}
-	return n.gateway(ctx, offer.attachables(nil), fn)
+	return g.Pool.anywhere(ctx, s.Platform, func(l *link) error {
+		var sent transfers
+		offer, err := in.services(&sent)
+		if err != nil {
+			return err
+		}
+		return l.gateway(ctx, offer.attachables(nil), fn)
+	})
 }
 
-// gateway calls fn with the client of a build on n whose session offers attach.
-func (n *node) gateway(ctx context.Context, attach []session.Attachable, fn func(context.Context, gateway.Client) error) error {
+// anywhere calls f with nodes, first with those that can run the platform, until one
+// has not broken off meanwhile. The error is a [*NodeError] when none was left.
+func (p *Pool) anywhere(ctx context.Context, pl ocispecs.Platform, f func(*link) error) error {
+	order := slices.Clone(p.nodes)
+	runs := func(n *node) int {
+		if slices.ContainsFunc(n.said().Platforms, func(have ocispecs.Platform) bool { return platforms.Only(have).Match(pl) }) {
+			return 0
+		}
+		return 1
+	}
+	slices.SortStableFunc(order, func(a, b *node) int { return cmp.Compare(runs(a), runs(b)) })
+	var errs []error
+	for _, n := range order {
+		l, err := n.current()
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		err = f(l)
+		if err == nil || ctx.Err() != nil || l.ctx.Err() == nil {
+			return err
+		}
+		errs = append(errs, &NodeError{Node: n.spec.Name, Addr: n.spec.Addr, Op: "lost", Err: l.reason(err)})
+	}
+	return errors.Join(errs...)
+}
+
+// gatewayLog is how many of the last lines that a node printed are told with an
+// error.
+const gatewayLog = 20
+
+// GatewayError is what failed on a node before the build began, with the last lines
+// of what was printed there.
+type GatewayError struct {
+	Log []string
+	Err error
+}
+
+func (e *GatewayError) Error() string {
+	return e.Err.Error() + "\nlast output:\n  " + strings.Join(e.Log, "\n  ")
+}
+
+// Unwrap returns the cause.
+func (e *GatewayError) Unwrap() error { return e.Err }
+
+// gateway calls fn with the client of a build whose session offers attach. A call
+// that does not end soon after ctx breaks the link.
+func (l *link) gateway(ctx context.Context, attach []session.Attachable, fn func(context.Context, gateway.Client) error) error {
+	defer l.hurry(ctx)()
+	both, stop := l.within(ctx)
+	defer stop()
 	status := make(chan *bkclient.SolveStatus)
 	drained := make(chan struct{})
+	var log []string
 	go func() {
 		defer close(drained)
-		for range status {
-			// What happens on the way to a definition is not shown.
+		for st := range status {
+			// What happens on the way to a definition is not shown unless it fails.
+			for _, line := range st.Logs {
+				log = append(log, strings.Split(strings.TrimRight(string(line.Data), "\n"), "\n")...)
+				log = log[max(0, len(log)-gatewayLog):]
+			}
 		}
 	}()
-	_, err := n.client.Build(ctx, bkclient.SolveOpt{Session: attach, Internal: true}, product,
+	var cause error
+	_, err := l.client.Build(both, bkclient.SolveOpt{Session: attach, Internal: true}, product,
 		func(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
-			return gateway.NewResult(), fn(ctx, c)
+			cause = fn(ctx, c)
+			return gateway.NewResult(), cause
 		}, status)
 	<-drained
-	if err != nil && ctx.Err() != nil {
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
 		return errors.Join(context.Cause(ctx), err)
+	case l.ctx.Err() != nil:
+		return errors.Join(l.reason(nil), err)
+	case cause != nil:
+		err = cause // what the node makes of it is only its text
+	}
+	if len(log) > 0 {
+		return &GatewayError{Log: log, Err: err}
 	}
 	return err
 }
 
-// nodeFor returns a node that can run the platform, else the first.
-func (p *Pool) nodeFor(pl ocispecs.Platform) *node {
-	i := slices.IndexFunc(p.nodes, func(n *node) bool {
-		return slices.ContainsFunc(n.info.Platforms, func(have ocispecs.Platform) bool { return platforms.Only(have).Match(pl) })
+// stopGrace is how long a node may take to end what was interrupted before the
+// connection is broken off, which ends it there as well.
+const stopGrace = 2 * time.Second
+
+// hurry breaks the link off when ctx ends and the function that it returns has not
+// been called soon after.
+func (l *link) hurry(ctx context.Context) (done func()) {
+	return hurry(ctx, func() { l.fail(errHungUp) })
+}
+
+// hurry calls f when ctx has ended and the function that it returns is not called
+// within stopGrace.
+func hurry(ctx context.Context, f func()) (done func()) {
+	over, cancel := context.WithCancel(context.Background())
+	stop := context.AfterFunc(ctx, func() {
+		if sleep(over, stopGrace) == nil {
+			f()
+		}
 	})
-	return p.nodes[max(i, 0)]
+	return func() {
+		stop()
+		cancel()
+	}
 }
 
 // SecretSources says where the values of secrets are, by id. As upstream, an id

@@ -44,10 +44,7 @@ func runDivided(t *testing.T, b *Build, put func(registry.Index, bool) (ocispecs
 	r.putIndex = func(_ context.Context, index registry.Index, insecure bool) (ocispecs.Descriptor, error) {
 		return put(index, insecure)
 	}
-	res, err := r.run(t.Context(), func(_ context.Context, n *nodeRun) error {
-		n.daemon = f.nodes[n.id]
-		return nil
-	})
+	res, err := r.run(t.Context(), f.connect(r))
 	return f, res, err
 }
 

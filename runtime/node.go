@@ -1,17 +1,19 @@
 package runtime
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/containerd/platforms"
-	bkclient "github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/session"
 	"github.com/moby/buildkit/session/grpchijack"
+	"github.com/moby/buildkit/util/apicaps"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
-	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -19,23 +21,38 @@ import (
 )
 
 const (
-	// dialTimeout bounds the first answer of a node: a daemon behind ssh or one
-	// that is just starting may need some seconds.
-	dialTimeout = 20 * time.Second
-	// pingInterval and pingTimeout drive the health watch. A node is lost only
-	// after a ping failed that had pingTimeout to succeed: a machine that is
-	// starved for seconds is slow, not dead.
-	pingInterval = 5 * time.Second
-	pingTimeout  = 60 * time.Second
+	// redialFirst and redialMost are the pauses between attempts to reach a node
+	// that is away: the first, which each further one doubles, and the longest.
+	redialFirst = 100 * time.Millisecond
+	redialMost  = 5 * time.Second
 )
 
-// Pool is the set of BuildKit nodes that a command talks to, one connection each.
-// It is safe for concurrent use.
-type Pool struct {
-	nodes []*node
+// DialOptions say how nodes are reached. The zero value is usable.
+type DialOptions struct {
+	// Timeout is how long a node may be silent, when it is dialled and later;
+	// 0 = DefaultNodeTimeout.
+	Timeout time.Duration
+	// Silent is called while a node that was asked says nothing, every few seconds
+	// with the time that this has lasted, and with 0 when it is heard again. It may
+	// be called from several goroutines at once.
+	Silent func(node string, d time.Duration)
 }
 
-// NodeInfo is what a node said of itself when it was dialled.
+// Pool is the set of BuildKit nodes that a command talks to. It looks after each of
+// them from Dial to Close: it notices one that breaks off or falls silent, and
+// reaches for it again. It is safe for concurrent use.
+type Pool struct {
+	timeout time.Duration
+	nodes   []*node // those that answered to Dial, then the others
+	ready   int     // how many answered
+	cancel  context.CancelFunc
+	keepers sync.WaitGroup
+
+	mu   sync.Mutex
+	caps *apicaps.CapSet // what the build is compiled for, once asked; guarded by mu
+}
+
+// NodeInfo is what a node said of itself.
 type NodeInfo struct {
 	nodeset.Spec
 	// Platforms are the platforms whose steps the node can run, its default
@@ -43,14 +60,22 @@ type NodeInfo struct {
 	Platforms []ocispecs.Platform
 	// ID is that of its worker, which it keeps as long as its root.
 	ID string
-	// Version is the version of its BuildKit, "" when it does not tell.
+	// Version is the version of its BuildKit, "" when it does not say.
 	Version string
 }
 
-// node is one connected daemon.
+// node is one daemon, connected or not.
 type node struct {
-	info   NodeInfo
-	client *bkclient.Client
+	spec    nodeset.Spec
+	timeout time.Duration
+
+	mu      sync.Mutex
+	link    *link         // nil while there is none; guarded by mu
+	info    NodeInfo      // of the last link; guarded by mu
+	err     error         // why there is no link; guarded by mu
+	changed chan struct{} // closed when one of these changes; guarded by mu
+	// silent takes reports of silence; guarded by mu.
+	silent func(time.Duration)
 }
 
 // NodeError says which node could not do what.
@@ -67,135 +92,314 @@ func (e *NodeError) Error() string {
 // Unwrap returns the cause.
 func (e *NodeError) Unwrap() error { return e.Err }
 
-// Dial connects to every node and asks what it can do. All nodes must answer;
-// the error names each that did not, as a [*NodeError].
-func Dial(ctx context.Context, specs []nodeset.Spec) (*Pool, error) {
-	p := &Pool{nodes: make([]*node, len(specs))}
-	errs := make([]error, len(specs))
-	var eg errgroup.Group
-	for i, s := range specs {
-		eg.Go(func() error {
-			p.nodes[i], errs[i] = dial(ctx, s)
-			return nil
-		})
+// Dial connects to the nodes and asks what they can do. Those that do not answer
+// within the timeout are left out, and reached for until the pool is closed; see
+// [Pool.Absent]. When none answers, the error names each, as a [*NodeError].
+func Dial(ctx context.Context, specs []nodeset.Spec, opts DialOptions) (*Pool, error) {
+	p := &Pool{timeout: cmp.Or(opts.Timeout, DefaultNodeTimeout)}
+	keep, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	p.cancel = cancel
+	var first sync.WaitGroup
+	for _, s := range specs {
+		n := &node{spec: s, timeout: p.timeout, info: NodeInfo{Spec: s}, changed: make(chan struct{})}
+		if opts.Silent != nil {
+			n.silent = func(d time.Duration) { opts.Silent(s.Name, d) }
+		}
+		p.nodes = append(p.nodes, n)
+		first.Add(1)
+		p.keepers.Go(func() { n.keep(keep, sync.OnceFunc(first.Done)) })
 	}
-	_ = eg.Wait() // the goroutines report through errs
-	if err := errors.Join(errs...); err != nil {
-		_ = p.Close() // nothing was started on the nodes that did answer
-		return nil, err
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		first.Wait()
+	}()
+	select {
+	case <-done:
+	case <-ctx.Done():
+		p.Close()
+		<-done
+		return nil, context.Cause(ctx)
 	}
+	var errs []error
+	for _, n := range p.nodes {
+		if _, err := n.current(); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	p.ready = len(p.nodes) - len(errs)
+	if p.ready == 0 {
+		p.Close()
+		return nil, errors.Join(errs...)
+	}
+	slices.SortStableFunc(p.nodes, func(a, b *node) int { return cmp.Compare(a.absent(), b.absent()) })
 	return p, nil
 }
 
-func dial(ctx context.Context, s nodeset.Spec) (*node, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, dialTimeout, fmt.Errorf("no answer within %s", dialTimeout))
-	defer cancel()
-	opts, err := s.ClientOpts()
-	if err != nil {
-		return nil, &NodeError{Node: s.Name, Addr: s.Addr, Op: "connect", Err: err}
+// absent is 1 for a node without a link.
+func (n *node) absent() int {
+	if _, err := n.current(); err != nil {
+		return 1
 	}
-	c, err := bkclient.New(ctx, s.Addr, opts...)
-	if err != nil {
-		return nil, &NodeError{Node: s.Name, Addr: s.Addr, Op: "connect", Err: err}
-	}
-	n := &node{info: NodeInfo{Spec: s}, client: c}
-	if err := n.probe(ctx); err != nil {
-		_ = c.Close() // the probe's error is the one to tell
-		if cause := context.Cause(ctx); cause != nil {
-			err = cause
-		}
-		return nil, &NodeError{Node: s.Name, Addr: s.Addr, Op: "cannot be reached", Err: err}
-	}
-	return n, nil
+	return 0
 }
 
-// probe asks the daemon for its platforms and version.
-func (n *node) probe(ctx context.Context) error {
-	workers, err := n.client.ListWorkers(ctx)
-	if err != nil {
-		return err
-	}
-	if len(workers) == 0 {
-		return errors.New("the daemon has no worker")
-	}
-	n.info.ID = workers[0].ID
-	for _, p := range workers[0].Platforms {
-		n.info.Platforms = append(n.info.Platforms, platforms.Normalize(p))
-	}
-	if len(n.info.Spec.Platforms) > 0 {
-		// What the user says of a node counts, as with buildx: it may be meant
-		// for less than it can do, or be able to do more than it knows.
-		n.info.Platforms = nil
-		for _, name := range n.info.Spec.Platforms {
-			p, err := platforms.Parse(name)
-			if err != nil {
-				return fmt.Errorf("platform %q: %w", name, err)
+// keep holds a link to the node until ctx ends. It calls tried when the first
+// attempt has succeeded or failed.
+func (n *node) keep(ctx context.Context, tried func()) {
+	defer tried()
+	pause, first := redialFirst, true
+	for {
+		l, info, err := n.dial(ctx, first)
+		first = false
+		if err == nil {
+			pause = redialFirst
+			n.set(l, info, nil)
+			tried()
+			select {
+			case <-l.ctx.Done():
+			case <-ctx.Done():
 			}
-			n.info.Platforms = append(n.info.Platforms, platforms.Normalize(p))
+			err = l.reason(errLinkClosed)
+			n.set(nil, info, err)
+			l.close()
+		} else {
+			n.set(nil, NodeInfo{Spec: n.spec}, err)
+			tried()
+		}
+		if sleep(ctx, pause) != nil {
+			return
+		}
+		pause = min(2*pause, redialMost)
+	}
+}
+
+// set notes a change.
+func (n *node) set(l *link, info NodeInfo, err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.link, n.err = l, err
+	if info.ID != "" {
+		n.info = info
+	}
+	close(n.changed)
+	n.changed = make(chan struct{})
+}
+
+// state returns the link, nil with an error when there is none, and a channel that
+// is closed when that changes.
+func (n *node) state() (*link, error, <-chan struct{}) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.link == nil {
+		err := n.err
+		if err == nil {
+			err = errors.New("not connected yet")
+		}
+		return nil, &NodeError{Node: n.spec.Name, Addr: n.spec.Addr, Op: "cannot be reached", Err: err}, n.changed
+	}
+	return n.link, nil, n.changed
+}
+
+// current returns the link to the node, or a [*NodeError].
+func (n *node) current() (*link, error) {
+	l, err, _ := n.state()
+	return l, err
+}
+
+// await returns the link to the node as soon as there is one.
+func (n *node) await(ctx context.Context) (*link, error) {
+	for {
+		l, err, changed := n.state()
+		if err == nil {
+			return l, nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, err
 		}
 	}
-	// Daemons before 0.11 do not implement Info; its absence is no failure.
-	if info, err := n.client.Info(ctx); err == nil {
-		n.info.Version = info.BuildkitVersion.Version
-	}
-	return nil
 }
 
-// Nodes returns what the nodes said of themselves, in the order of the request.
-func (p *Pool) Nodes() []NodeInfo {
-	infos := make([]NodeInfo, len(p.nodes))
-	for i, n := range p.nodes {
-		infos[i] = n.info
-	}
-	return infos
+// said returns what the node last said of itself.
+func (n *node) said() NodeInfo {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.info
 }
 
-// Close ends every connection.
-func (p *Pool) Close() error {
-	var errs []error
-	for _, n := range p.nodes {
-		if n != nil {
-			errs = append(errs, n.client.Close())
-		}
-	}
-	return errors.Join(errs...)
+// onSilence sets what takes reports of silence and returns what did.
+func (n *node) onSilence(f func(time.Duration)) (before func(time.Duration)) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	before, n.silent = n.silent, f
+	return before
 }
 
-// ping reports whether the daemon answers.
-func (n *node) ping(ctx context.Context) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, pingTimeout, fmt.Errorf("no answer within %s", pingTimeout))
+func (n *node) reportSilence(d time.Duration) {
+	n.mu.Lock()
+	f := n.silent
+	n.mu.Unlock()
+	if f != nil {
+		f(d)
+	}
+}
+
+// dial opens a link and asks the daemon what it can do. The silence of a node that
+// nobody waits for, as it was away before, is not reported.
+func (n *node) dial(ctx context.Context, first bool) (*link, NodeInfo, error) {
+	silence := &SilenceError{For: n.timeout}
+	ctx, cancel := context.WithTimeoutCause(ctx, n.timeout, silence)
 	defer cancel()
-	// Info costs the daemon nothing, where listing its workers would make it try
-	// out every platform again. A daemon too old to know it answers all the same.
-	if _, err := n.client.Info(ctx); err != nil && status.Code(err) != codes.Unimplemented {
-		if cause := context.Cause(ctx); cause != nil {
-			return cause
+	report := func(d time.Duration) {
+		if _, err := n.current(); err == nil || first {
+			n.reportSilence(d)
 		}
-		return err
 	}
-	return nil
+	connected := elapsing(ctx, report)
+	l, err := openLink(ctx, n.spec, n.timeout, report)
+	connected()
+	if err != nil {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return nil, NodeInfo{}, err
+	}
+	asking, stop := l.within(ctx)
+	defer stop()
+	info, err := l.probe(asking, n.spec)
+	if err == nil {
+		return l, info, nil
+	}
+	heard, broke := l.wire.heard()
+	l.close()
+	switch {
+	case ctx.Err() != nil:
+		err = context.Cause(ctx)
+	case status.Code(err) == codes.Unimplemented:
+		err = &nodeset.Refusal{Reason: "something else than BuildKit answers there", Err: err}
+	case broke != nil:
+		err = n.spec.Explain(ctx, heard, broke)
+	default:
+		err = n.spec.Explain(ctx, heard, err)
+	}
+	return nil, NodeInfo{}, err
 }
 
-// openSession starts a session on n. It lives until ctx ends or stop is called;
-// stop waits for it.
-func (n *node) openSession(ctx context.Context, sharedKey string, attach []session.Attachable) (s *session.Session, stop func(), err error) {
-	s, err = session.NewSession(ctx, sharedKey)
-	if err != nil {
-		return nil, nil, fmt.Errorf("open session on %s: %w", n.info.Name, err)
-	}
-	for _, a := range attach {
-		s.Allow(a)
-	}
+// elapsing reports how long something has taken, every few seconds, until ctx ends or
+// the function that it returns is called, which waits.
+func elapsing(ctx context.Context, report func(time.Duration)) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		// A broken session shows as a failure of the solves that need it.
-		_ = s.Run(ctx, grpchijack.Dialer(n.client.ControlClient()))
+		for i := time.Duration(1); sleep(ctx, silenceShown) == nil; i++ {
+			report(i * silenceShown)
+		}
+	}()
+	return func() {
+		cancel()
+		<-done
+	}
+}
+
+// probe asks the daemon for its platforms and version.
+func (l *link) probe(ctx context.Context, s nodeset.Spec) (NodeInfo, error) {
+	info := NodeInfo{Spec: s}
+	workers, err := l.client.ListWorkers(ctx)
+	if err != nil {
+		return info, err
+	}
+	if len(workers) == 0 {
+		return info, errors.New("the daemon has no worker")
+	}
+	info.ID = workers[0].ID
+	for _, p := range workers[0].Platforms {
+		info.Platforms = append(info.Platforms, platforms.Normalize(p))
+	}
+	if len(s.Platforms) > 0 {
+		// What the user says of a node counts, as with buildx: it may be meant
+		// for less than it can do, or be able to do more than it knows.
+		if info.Platforms, err = parsePlatforms(s.Platforms); err != nil {
+			return info, err
+		}
+	}
+	// Daemons before 0.11 do not implement Info; its absence is no failure.
+	if said, err := l.client.Info(ctx); err == nil {
+		info.Version = said.BuildkitVersion.Version
+	}
+	return info, nil
+}
+
+func parsePlatforms(names []string) ([]ocispecs.Platform, error) {
+	var list []ocispecs.Platform
+	for _, name := range names {
+		p, err := platforms.Parse(name)
+		if err != nil {
+			return nil, fmt.Errorf("platform %q: %w", name, err)
+		}
+		list = append(list, platforms.Normalize(p))
+	}
+	return list, nil
+}
+
+// Nodes returns what the nodes that answered to Dial said of themselves, in the order
+// of the request.
+func (p *Pool) Nodes() []NodeInfo { return infos(p.nodes[:p.ready]) }
+
+// All returns what Nodes does and then what is known of the nodes that did not answer
+// to Dial. One that has answered since has an ID.
+func (p *Pool) All() []NodeInfo { return infos(p.nodes) }
+
+func infos(nodes []*node) []NodeInfo {
+	list := make([]NodeInfo, len(nodes))
+	for i, n := range nodes {
+		list[i] = n.said()
+	}
+	return list
+}
+
+// Absent says of each node that did not answer to Dial, and has not since, why.
+func (p *Pool) Absent() []error {
+	var errs []error
+	for _, n := range p.nodes[p.ready:] {
+		if _, err := n.current(); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errs
+}
+
+// Close ends every connection and waits.
+func (p *Pool) Close() {
+	p.cancel()
+	p.keepers.Wait()
+}
+
+// openSession starts a session through l. It lives until ctx ends or stop is called;
+// stop waits for it. A session that ends by itself ends the link: nothing that needs
+// it would end well.
+func (l *link) openSession(ctx context.Context, sharedKey string, attach []session.Attachable) (s *session.Session, stop func(), err error) {
+	s, err = session.NewSession(ctx, sharedKey)
+	if err != nil {
+		return nil, nil, fmt.Errorf("open a session: %w", err)
+	}
+	for _, a := range attach {
+		s.Allow(a)
+	}
+	ctx, cancel := l.within(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		err := s.Run(ctx, grpchijack.Dialer(l.client.ControlClient()))
+		if ctx.Err() == nil {
+			l.fail(errors.Join(errors.New("the session ended"), err))
+		}
 	}()
 	return s, func() {
 		cancel()
-		_ = s.Close()
+		_ = s.Close() // it ends with its context
 		<-done
 	}, nil
 }

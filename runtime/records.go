@@ -2,7 +2,6 @@ package runtime
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	bkclient "github.com/moby/buildkit/client"
@@ -20,14 +19,16 @@ const (
 	askTimeout = 3 * time.Second
 )
 
-// Records asks every node which results it keeps. Of a node that does not say in
-// time they are nil.
+// Records asks every node which results it keeps, in the order of All. Of a node that
+// does not say in time they are nil.
 func (p *Pool) Records(ctx context.Context) []warm.Records {
 	list := make([]warm.Records, len(p.nodes))
 	var eg errgroup.Group
 	for i, n := range p.nodes {
 		eg.Go(func() error {
-			list[i], _ = n.records(ctx) // not to know is no failure
+			if l, err := n.current(); err == nil {
+				list[i], _ = l.records(ctx) // not to know is no failure
+			}
 			return nil
 		})
 	}
@@ -36,10 +37,10 @@ func (p *Pool) Records(ctx context.Context) []warm.Records {
 }
 
 // records returns which results the node keeps; not nil without an error.
-func (n *node) records(ctx context.Context) (warm.Records, error) {
+func (l *link) records(ctx context.Context) (warm.Records, error) {
 	ctx, cancel := context.WithTimeout(ctx, recordsTimeout)
 	defer cancel()
-	usage, err := n.client.DiskUsage(ctx, bkclient.WithFilter([]string{"type==" + string(bkclient.UsageRecordTypeRegular)}))
+	usage, err := l.client.DiskUsage(ctx, bkclient.WithFilter([]string{"type==" + string(bkclient.UsageRecordTypeRegular)}))
 	if err != nil {
 		return nil, err
 	}
@@ -61,19 +62,18 @@ type Answer struct {
 // keep, each answer in the place of its node.
 func Ask(ctx context.Context, specs []nodeset.Spec) []Answer {
 	answers := make([]Answer, len(specs))
-	ctx, cancel := context.WithTimeoutCause(ctx, askTimeout, fmt.Errorf("no answer within %s", askTimeout))
-	defer cancel()
 	var eg errgroup.Group
 	for i, s := range specs {
 		eg.Go(func() error {
-			n, err := dial(ctx, s)
+			n := &node{spec: s, timeout: askTimeout, changed: make(chan struct{})}
+			l, info, err := n.dial(ctx, false)
 			if err != nil {
-				answers[i].Err = err
+				answers[i].Err = &NodeError{Node: s.Name, Addr: s.Addr, Op: "cannot be reached", Err: err}
 				return nil
 			}
-			answers[i].Info = n.info
-			answers[i].Records, _ = n.records(ctx) // not to know is no failure
-			_ = n.client.Close()                   // nothing was started
+			answers[i].Info = info
+			answers[i].Records, _ = l.records(ctx) // not to know is no failure
+			l.close()
 			return nil
 		})
 	}

@@ -174,11 +174,13 @@ type MoveEvent struct {
 	Why     string
 }
 
-// NodeEvent tells that a node was lost.
+// NodeEvent says what became of a node: it was given up, is back, or is silent.
 type NodeEvent struct {
-	At   time.Duration
-	Node string
-	Err  error
+	At     time.Duration
+	Node   string
+	Err    error         // why it was given up; nil when it was not
+	Silent time.Duration // for how long it has said nothing although it was asked
+	Back   bool          // it is used again, or heard again
 }
 
 func (StatusEvent) event() {}

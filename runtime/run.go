@@ -72,6 +72,8 @@ type run struct {
 	nodes    []*nodeRun
 	workers  errgroup.Group
 	messages chan message
+	silences chan nodeSilent // may be full: a report is not worth waiting for
+	timeout  time.Duration   // how long a node may be silent
 
 	partitions map[sched.PartitionID]*partitionRun // those not ended
 	failures   map[failureKey]*StepError           // those reported, in order of errs
@@ -80,18 +82,29 @@ type run struct {
 }
 
 // nodeRun is one node's part of a run.
+//
+// It is absent until it is heard of, then connected; broken while its connection
+// has ended and a better one is hoped for, and what it was doing waits (conn is nil);
+// lost when that took too long, and its work went elsewhere. It can come back from
+// there.
 type nodeRun struct {
-	daemon
 	info    NodeInfo
 	id      sched.NodeID
 	tracker *tracker
 	sent    transfers
-	ctx     context.Context // ends when the node is given up
-	cancel  context.CancelCauseFunc
-	stop    func() // ends the session and waits for it
-	lost    error
+	conn    *connection
+	up      bool            // as the scheduler knows it
+	lost    error           // why it was given up; nil when it was not, or is back
 	jobs    []string        // in order of their end
 	held    []chan struct{} // closed when results need not be kept any longer
+
+	deferred []message       // of solves and exports that ended with the connection
+	waiting  []*partitionRun // submitted while there was no connection
+
+	// Those that follow belong to the goroutine that attends to it.
+	absent  error // why it did not answer before the run; nil once it is there
+	unfit   error // why it cannot be used
+	assumed []ocispecs.Platform
 }
 
 // Run carries b out on the nodes of p. It returns when nothing of it is running
@@ -101,14 +114,31 @@ type nodeRun struct {
 //
 // observe is called from the goroutine of Run.
 func (p *Pool) Run(ctx context.Context, b *Build, observe func(Event)) (*Result, error) {
-	r, err := newRun(b, p.Nodes(), observe)
+	r, err := newRun(b, p.All(), observe)
 	if err != nil {
 		return nil, err
 	}
-	return r.run(ctx, func(ctx context.Context, n *nodeRun) error { return r.open(ctx, p.nodes[n.id], n) })
+	r.timeout = p.timeout
+	for i, n := range r.nodes {
+		if i >= p.ready {
+			_, n.absent = p.nodes[i].current()
+			if n.absent == nil {
+				n.absent = errors.New("it answered too late for the plan")
+			}
+		}
+		before := p.nodes[i].onSilence(func(d time.Duration) {
+			select {
+			case r.silences <- nodeSilent{n, d}:
+			default: // the next report says more
+			}
+		})
+		defer p.nodes[i].onSilence(before)
+	}
+	return r.run(ctx, p.connect(r))
 }
 
-// newRun prepares a run of b on nodes.
+// newRun prepares a run of b on nodes, of which those beyond b.Sched.Nodes have no
+// part in the plan.
 func newRun(b *Build, nodes []NodeInfo, observe func(Event)) (*run, error) {
 	r := &run{
 		Build: b, start: time.Now(), observe: observe,
@@ -119,6 +149,8 @@ func newRun(b *Build, nodes []NodeInfo, observe func(Event)) (*run, error) {
 		stepOf:     map[sched.VertexID][]string{},
 		vertex:     make(map[digest.Digest]sched.VertexID, len(b.Graph.Vertices)),
 		messages:   make(chan message),
+		silences:   make(chan nodeSilent, len(nodes)),
+		timeout:    DefaultNodeTimeout,
 		partitions: map[sched.PartitionID]*partitionRun{},
 		failures:   map[failureKey]*StepError{},
 	}
@@ -153,7 +185,14 @@ func newRun(b *Build, nodes []NodeInfo, observe func(Event)) (*run, error) {
 	if r.caches, err = decideCaches(b); err != nil {
 		return nil, err
 	}
+	for i, info := range nodes {
+		r.nodes = append(r.nodes, &nodeRun{info: info, id: sched.NodeID(i), tracker: newTracker(r.isStep, r.isShared)})
+	}
 	config := b.Sched
+	config.Nodes = slices.Clone(config.Nodes)
+	for _, n := range r.nodes[min(len(config.Nodes), len(r.nodes)):] {
+		r.addLate(&config, n)
+	}
 	config.Vertices = slices.Clone(config.Vertices)
 	for i := len(b.Graph.Vertices); i < len(config.Vertices); i++ {
 		config.Vertices[i].Output = true // no step of the graph
@@ -164,43 +203,27 @@ func newRun(b *Build, nodes []NodeInfo, observe func(Event)) (*run, error) {
 	if r.exchange, err = newExchange(b.Steps, b.Cache); err != nil {
 		return nil, err
 	}
-	for i, info := range nodes {
-		r.nodes = append(r.nodes, &nodeRun{
-			info: info, id: sched.NodeID(i), tracker: newTracker(r.isStep, r.isShared),
-			cancel: func(error) {}, stop: func() {},
-		})
-	}
 	return r, nil
 }
 
-// run carries the run out. open makes a node's daemon ready, and sets what ends it.
-func (r *run) run(ctx context.Context, open func(context.Context, *nodeRun) error) (_ *Result, err error) {
+// run carries the run out.
+func (r *run) run(ctx context.Context, connect connectFunc) (_ *Result, err error) {
 	defer func() {
 		if closeErr := r.close(); err == nil {
 			err = closeErr
 		}
 	}()
-	// Work on the nodes outlives ctx: when to end it is the scheduler's decision,
-	// which cancels what runs and is told how it ended.
-	work := context.WithoutCancel(ctx)
-	for _, n := range r.nodes {
-		n.ctx, n.cancel = context.WithCancelCause(work)
-		if err := open(n.ctx, n); err != nil {
-			return nil, err
+	over, done := context.WithCancel(context.Background())
+	defer done()
+	defer hurry(ctx, func() {
+		select {
+		case r.messages <- hangUp{}:
+		case <-over.Done():
 		}
-	}
-	finish := r.loop(ctx, work)
+	})()
+	finish := r.loop(ctx, connect)
 	cacheErr := r.exportCaches(ctx, finish)
-	for _, n := range r.nodes {
-		for _, held := range n.held {
-			close(held)
-		}
-		r.workers.Go(func() error {
-			n.daemon.end()
-			return nil
-		})
-	}
-	r.pump(&r.workers)
+	r.release()
 	res := r.result(finish)
 	err = r.err(finish)
 	if ctx.Err() == nil {
@@ -213,29 +236,71 @@ func (r *run) run(ctx context.Context, open func(context.Context, *nodeRun) erro
 	return res, err
 }
 
+// release lets go of what nodes hold for the run, and waits for all workers. A node
+// that does not answer to this is not waited for: all is done.
+func (r *run) release() {
+	for _, n := range r.nodes {
+		for _, held := range n.held {
+			close(held)
+		}
+		c := n.conn
+		if c == nil {
+			continue
+		}
+		r.workers.Go(func() error {
+			t := time.AfterFunc(endGrace, func() { c.hangUp(errHungUp) })
+			defer t.Stop()
+			c.end()
+			return nil
+		})
+	}
+	r.pump(&r.workers)
+}
+
+// hangUp says that nodes did not end in time what was interrupted.
+type hangUp struct{}
+
+func (hangUp) take(r *run) []sched.Event {
+	for _, n := range r.nodes {
+		if n.conn != nil {
+			n.conn.hangUp(errHungUp)
+		}
+	}
+	return nil
+}
+
 // open starts a session on a node.
-func (r *run) open(ctx context.Context, n *node, nr *nodeRun) error {
+func (r *run) open(l *link, info NodeInfo, nr *nodeRun) (*connection, error) {
 	in := r.Inputs
 	in.Layouts = r.layouts
 	offer, err := in.services(&nr.sent)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	maps.Copy(offer.stores, r.caches.stores)
 	maps.Copy(offer.stores, r.exchange.stores())
-	s := &solver{node: n, life: ctx, services: offer, sharedKey: in.SharedKey, imports: r.caches.imports, entitlements: r.Entitlements}
-	if s.session, nr.stop, err = n.openSession(ctx, in.SharedKey, offer.attachables(nil)); err != nil {
-		return err
+	ctx, cancel := context.WithCancel(l.ctx)
+	s := &solver{link: l, life: ctx, services: offer, sharedKey: in.SharedKey, imports: r.caches.imports, entitlements: r.Entitlements}
+	var stop func()
+	if s.session, stop, err = l.openSession(ctx, in.SharedKey, offer.attachables(nil)); err != nil {
+		cancel()
+		return nil, err
 	}
-	nr.daemon = s
-	return nil
+	return &connection{
+		daemon: s, info: info, ended: ctx, hangUp: l.fail,
+		stop: func() {
+			cancel()
+			stop()
+		},
+	}, nil
 }
 
 // close ends the sessions.
 func (r *run) close() error {
 	for _, n := range r.nodes {
-		n.cancel(nil)
-		n.stop()
+		if n.conn != nil {
+			n.conn.stop()
+		}
 	}
 	return r.exchange.close()
 }
@@ -257,23 +322,21 @@ func (r *run) isShared(d digest.Digest) bool {
 }
 
 // loop feeds the scheduler until it says Finish.
-func (r *run) loop(ctx, work context.Context) sched.Finish {
-	watching, stopWatching := context.WithCancel(work)
-	defer stopWatching()
+//
+// Work on the nodes outlives ctx: when to end it is the scheduler's decision, which
+// cancels what runs and is told how it ended.
+func (r *run) loop(ctx context.Context, connect connectFunc) sched.Finish {
+	attending, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
 	for _, n := range r.nodes {
 		r.workers.Go(func() error {
-			if err := n.watch(watching); err != nil {
-				r.messages <- nodeLost{node: n, err: err}
-			}
+			r.attend(attending, n, connect)
 			return nil
 		})
 	}
 	tick := time.NewTicker(tickInterval)
 	defer tick.Stop()
 	var queue []sched.Event
-	for _, n := range r.nodes {
-		queue = append(queue, sched.NodeUp{Node: n.id})
-	}
 	cancelled := ctx.Done()
 	for {
 		for len(queue) > 0 {
@@ -289,6 +352,8 @@ func (r *run) loop(ctx, work context.Context) sched.Finish {
 		}
 		select {
 		case m := <-r.messages:
+			queue = append(queue, m.take(r)...)
+		case m := <-r.silences:
 			queue = append(queue, m.take(r)...)
 		case <-tick.C:
 			queue = append(queue, sched.Tick{At: r.since()})
@@ -310,6 +375,8 @@ func (r *run) pump(g *errgroup.Group) {
 	for {
 		select {
 		case m := <-r.messages:
+			m.take(r)
+		case m := <-r.silences:
 			m.take(r)
 		case <-done:
 			return

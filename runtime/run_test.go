@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -102,7 +103,7 @@ func newFleet(t *testing.T, b *Build) *fleet {
 	var handed sync.Map
 	for range b.Sched.Nodes {
 		f.nodes = append(f.nodes, &fakeNode{
-			graph: b.Graph, took: time.Second, dead: make(chan struct{}),
+			graph: b.Graph, took: time.Second, dead: make(chan struct{}), mute: make(chan struct{}), id: "id",
 			held: map[digest.Digest]bool{}, active: map[digest.Digest]chan struct{}{}, ran: map[string]int{}, fails: map[string]error{},
 			exportFails: map[string][]error{}, t: t, handed: &handed,
 		})
@@ -114,20 +115,80 @@ func newFleet(t *testing.T, b *Build) *fleet {
 func (f *fleet) run(ctx context.Context, b *Build) (*Result, []Event, error) {
 	f.t.Helper()
 	var infos []NodeInfo
-	for _, n := range b.Sched.Nodes {
-		infos = append(infos, NodeInfo{Spec: nodeset.Spec{Name: n.Name}})
+	for i, n := range f.nodes {
+		infos = append(infos, NodeInfo{Spec: nodeset.Spec{Name: fmt.Sprintf("n%d", i+1)}, ID: n.id})
+	}
+	for i, n := range b.Sched.Nodes {
+		infos[i].Name = n.Name
 	}
 	var events []Event
 	r, err := newRun(b, infos, func(e Event) { events = append(events, e) })
 	require.NoError(f.t, err)
-	res, err := r.run(ctx, func(_ context.Context, n *nodeRun) error {
-		n.daemon = f.nodes[n.id]
-		return nil
-	})
+	for i, n := range r.nodes {
+		if n.absent = f.nodes[i].absent; n.absent != nil {
+			n.info.ID = ""
+		}
+	}
+	res, err := r.run(ctx, f.connect(r))
 	for i, n := range f.nodes {
 		require.Zero(f.t, n.running, "calls of node %d", i+1)
 	}
 	return res, events, err
+}
+
+// connect connects to the fakes, with a watch as over a real connection.
+func (f *fleet) connect(r *run) connectFunc {
+	return func(ctx context.Context, nr *nodeRun) (*connection, error) {
+		n := f.nodes[nr.id]
+		for {
+			err := n.ping(ctx)
+			if err == nil {
+				break
+			}
+			if sleep(ctx, 50*time.Millisecond) != nil {
+				return nil, err
+			}
+		}
+		if n.unfit != nil {
+			return nil, n.unfit
+		}
+		ended, fail := context.WithCancelCause(context.Background())
+		n.mu.Lock()
+		n.ended = ended
+		n.connections++
+		info := NodeInfo{Spec: nr.info.Spec, ID: n.id}
+		dead := n.dead
+		n.mu.Unlock()
+		var heard atomic.Int64
+		var watching sync.WaitGroup
+		watching.Go(func() {
+			select {
+			case <-dead:
+				fail(errGone)
+			case <-ended.Done():
+			}
+		})
+		watching.Go(func() {
+			watch{
+				timeout: r.timeout, received: heard.Load, fail: fail,
+				silent: func(d time.Duration) {
+					select {
+					case r.silences <- nodeSilent{nr, d}:
+					default:
+					}
+				},
+				probe: func(ctx context.Context) {
+					if n.ping(ctx) == nil {
+						heard.Add(1)
+					}
+				},
+			}.run(ended)
+		})
+		return &connection{daemon: n, info: info, ended: ended, hangUp: fail, stop: func() {
+			fail(errLinkClosed)
+			watching.Wait()
+		}}, nil
+	}
 }
 
 // exports counts over all nodes how often an image was exported.
@@ -145,21 +206,27 @@ func (f *fleet) exports() map[string]int {
 type fakeNode struct {
 	graph *llbmerge.Graph
 	took  time.Duration
-	dead  chan struct{}    // closed when the machine is gone
 	fails map[string]error // by command
+	// absent is why it did not answer before the run; unfit why it never can be used.
+	absent, unfit error
 	// exportFails are the errors of an image's exports, one each.
 	exportFails map[string][]error
 	cacheFails  error
 	t           *testing.T
 	handed      *sync.Map // roots of caches that were handed over, by manifest digest; one for all nodes
 
-	mu       sync.Mutex
-	running  int // calls
-	held     map[digest.Digest]bool
-	active   map[digest.Digest]chan struct{}
-	ran      map[string]int // by command
-	exported []string
-	caches   []string
+	mu          sync.Mutex
+	dead        chan struct{} // closed when the machine is gone
+	mute        chan struct{} // closed when it says nothing any more
+	ended       context.Context
+	id          string
+	connections int
+	running     int // calls
+	held        map[digest.Digest]bool
+	active      map[digest.Digest]chan struct{}
+	ran         map[string]int // by command
+	exported    []string
+	caches      []string
 }
 
 var errGone = status.Error(codes.Unavailable, "connection refused")
@@ -175,29 +242,101 @@ func (n *fakeNode) enter() func() {
 	}
 }
 
-func (n *fakeNode) wait(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
+// cut has the connection break; the machine goes on.
+func (n *fakeNode) cut() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	close(n.dead)
+	n.dead = make(chan struct{})
+}
+
+// restart brings a machine back that was gone or silent.
+func (n *fakeNode) restart() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.dead, n.mute = make(chan struct{}), make(chan struct{})
+}
+
+func (n *fakeNode) lines() (dead, mute chan struct{}, ended context.Context) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	ended = n.ended
+	if ended == nil {
+		ended = context.Background()
+	}
+	return n.dead, n.mute, ended
+}
+
+// lag is how long a call to a node that says nothing goes on when its context has
+// ended, as the status stream of a real one does.
+const lag = 5 * time.Second
+
+// hang is a call to a node that says nothing.
+func (n *fakeNode) hang(ctx, ended context.Context) error {
 	select {
-	case <-n.dead:
+	case <-ended.Done():
+		return context.Cause(ended)
+	case <-ctx.Done():
+	}
+	select {
+	case <-ended.Done():
+	case <-time.After(lag):
+	}
+	return context.Cause(ctx)
+}
+
+// until waits for done.
+func (n *fakeNode) until(ctx context.Context, done <-chan struct{}) error {
+	dead, mute, ended := n.lines()
+	select {
+	case <-mute:
+		return n.hang(ctx, ended)
+	default:
+	}
+	select {
+	case <-dead:
+		<-ended.Done() // reading fails before calls do
 		return errGone
+	case <-mute:
+		return n.hang(ctx, ended)
+	case <-ended.Done():
+		return context.Cause(ended)
 	case <-ctx.Done():
 		return context.Cause(ctx)
-	case <-timer.C:
+	case <-done:
 		return nil
 	}
 }
 
-func (n *fakeNode) ping(context.Context) error {
+func (n *fakeNode) wait(ctx context.Context, d time.Duration) error {
+	done := make(chan struct{})
+	timer := time.AfterFunc(d, func() { close(done) })
+	defer timer.Stop()
+	return n.until(ctx, done)
+}
+
+func (n *fakeNode) ping(ctx context.Context) error {
+	dead, mute, _ := n.lines()
 	select {
-	case <-n.dead:
+	case <-dead:
 		return errGone
+	case <-mute:
+		<-ctx.Done()
+		return context.Cause(ctx)
 	default:
 		return nil
 	}
 }
 
-func (n *fakeNode) end() {}
+// end is slow when the node says nothing, as letting go of a build is.
+func (n *fakeNode) end() {
+	_, mute, ended := n.lines()
+	select {
+	case <-mute:
+		<-ended.Done()
+	default:
+	}
+}
 
 func (n *fakeNode) evaluate(ctx context.Context, p partition, observe func(*bkclient.SolveStatus), evaluated func(), release <-chan struct{}) error {
 	defer n.enter()()
@@ -214,14 +353,7 @@ func (n *fakeNode) evaluate(ctx context.Context, p partition, observe func(*bkcl
 		}
 	}
 	evaluated()
-	select {
-	case <-n.dead:
-		return errGone
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-release:
-		return nil
-	}
+	return n.until(ctx, release)
 }
 
 // importedDigest is the digest by which an import names a cache.

@@ -63,9 +63,9 @@ type daemon interface {
 
 // solver is a daemon over one session.
 type solver struct {
-	*node
+	*link
 	session *session.Session
-	// life ends when the node is given up.
+	// life ends when the connection does.
 	life        context.Context
 	evaluations evaluations
 	// imports is the same union for every solve of the run: a vertex keeps the

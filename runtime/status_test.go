@@ -3,7 +3,6 @@ package runtime
 import (
 	"errors"
 	"fmt"
-	"net"
 	"testing"
 	"time"
 
@@ -247,26 +246,6 @@ func TestUnion(t *testing.T) {
 	require.Equal(t, 6*time.Second, union([]execution{
 		{*at(10), *at(12)}, {*at(0), *at(3)}, {*at(1), *at(2)}, {*at(2), *at(4)}, {*at(4), *at(4)},
 	}))
-}
-
-func TestRetryable(t *testing.T) {
-	for _, tt := range []struct {
-		err                  error
-		retryable, transport bool
-	}{
-		{errors.New("exit code: 1"), false, false},
-		{status.Error(codes.Unavailable, "gone"), true, true},
-		{fmt.Errorf("solve: %w", status.Error(codes.Unavailable, "gone")), true, true},
-		{errors.New("rpc error: code = Unavailable desc = gone"), true, true},
-		{&net.OpError{Op: "dial", Err: errors.New("refused")}, true, true},
-		{status.Error(codes.InvalidArgument, "bad"), false, false},
-		{errors.New("push: unexpected status: 502 Bad Gateway"), true, false},
-		{errors.New("no such job abc"), true, false},
-		{errors.New("insufficient_scope: authorization failed"), false, false},
-	} {
-		require.Equal(t, tt.retryable, retryable(tt.err), tt.err)
-		require.Equal(t, tt.transport, transport(tt.err), tt.err)
-	}
 }
 
 func TestPlain(t *testing.T) {

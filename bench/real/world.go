@@ -109,11 +109,11 @@ func (w *world) build(ctx context.Context, dir string, env map[string]string, st
 	for _, n := range w.cluster.Nodes() {
 		specs = append(specs, nodeset.Spec{Name: n.Name, Addr: n.Addr, Speed: 1, Slots: w.slots})
 	}
-	pool, err := runtime.Dial(ctx, specs)
+	pool, err := runtime.Dial(ctx, specs, runtime.DialOptions{})
 	if err != nil {
 		return nil, nil, err
 	}
-	defer func() { err = errors.Join(err, pool.Close()) }()
+	defer pool.Close()
 	infos := pool.Nodes()
 
 	b, err := w.prepare(ctx, dir, env, infos)

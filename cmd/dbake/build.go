@@ -185,7 +185,7 @@ func (c *buildCmd) build(ctx context.Context, a *app, call callFlag) (err error)
 	if rememberErr := a.rememberCaches(context.WithoutCancel(ctx), build, result.Caches, time.Now()); rememberErr != nil {
 		a.progress.Warn(rememberErr.Error())
 	}
-	if rememberErr := a.remember(build, history, infos, pool.Records(context.WithoutCancel(ctx)), result); rememberErr != nil {
+	if rememberErr := a.remember(build, history, pool.All(), pool.Records(context.WithoutCancel(ctx)), result); rememberErr != nil {
 		a.progress.Warn(rememberErr.Error())
 	}
 	a.progress.Summary(result, view.Prediction{Makespan: p.Makespan, Bound: p.Bound})
@@ -310,7 +310,7 @@ func (c *buildCmd) request(a *app, nodes *nodes, project *ir.Project, build *pla
 	r := &runtime.Build{
 		Graph: build.Graph, Jobs: build.Jobs, Steps: p.Exchange.Steps,
 		Sched: runtime.Schedule(p, sched.Options{
-			Jobs: c.Jobs, KeepGoing: c.KeepGoing, Steal: !c.NoSteal && len(p.Nodes) > 1,
+			Jobs: c.Jobs, KeepGoing: c.KeepGoing, Steal: !c.NoSteal && len(nodes.specs) > 1,
 			Backoff: time.Second, Ahead: 1,
 			// Nodes on one machine would only take the processor from each other.
 			NoHedge: nodes.cluster != nil,
@@ -391,7 +391,7 @@ func (a *app) remember(b *plan.Build, history *cost.Store, infos []runtime.NodeI
 	b.Record(history, list, atOnce, kept, now)
 	var errs []error
 	for i, n := range r.Nodes {
-		if n.Lost == nil {
+		if n.Lost == nil && infos[i].ID != "" {
 			at := infos[i].Addr
 			errs = append(errs, a.ledger().Add(at, infos[i].ID, b.Held(n.Held), b.Traces(at, list), records[i], now))
 		}

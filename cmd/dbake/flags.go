@@ -1,5 +1,7 @@
 package main
 
+import "time"
+
 // definitionFlags say what is to be built: the files, the targets and what
 // changes them. They are those of "docker buildx bake".
 type definitionFlags struct {
@@ -31,6 +33,8 @@ type nodeFlags struct {
 	Builder   string   `placeholder:"NAME" help:"Use the nodes of this buildx builder ($BUILDX_BUILDER)."`
 	StateDir  string   `placeholder:"DIR" help:"Where local nodes and the local registry keep their state (default: dbake in the user's data directory)."`
 	Buildkitd string   `placeholder:"FILE" help:"The buildkitd to start local nodes with (default: beside dbake, then on PATH)."`
+
+	NodeTimeout time.Duration `default:"10s" placeholder:"TIME" help:"How long a node may give no sign of life although it is asked, before its work goes to others."`
 }
 
 // planFlags say how the work is divided.

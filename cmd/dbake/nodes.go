@@ -31,6 +31,8 @@ type nodes struct {
 	specs   []nodeset.Spec
 	cluster *local.Cluster // nil when no node is local
 	started bool
+	dial    runtime.DialOptions
+	warn    func(string)
 }
 
 // findNodes says which nodes a command uses, without contacting any: those of
@@ -60,7 +62,19 @@ func (a *app) findNodes(ctx context.Context, f *nodeFlags) (*nodes, error) {
 			}
 		}
 	}
-	n := &nodes{}
+	if f.NodeTimeout <= 0 {
+		return nil, usageError{fmt.Errorf("invalid value %s for --node-timeout: it must be longer than 0", f.NodeTimeout)}
+	}
+	n := &nodes{
+		warn: a.progress.Warn,
+		dial: runtime.DialOptions{Timeout: f.NodeTimeout, Silent: func(node string, d time.Duration) {
+			if d == 0 {
+				a.progress.Note(fmt.Sprintf("node %s answers again", node))
+				return
+			}
+			a.progress.Note(fmt.Sprintf("node %s has not answered for %s", node, d.Round(time.Second)))
+		}},
+	}
 	count := 0
 	for _, s := range specs {
 		count += s.Local
@@ -101,7 +115,8 @@ func (n *nodes) expand(specs []nodeset.Spec) []nodeset.Spec {
 	return list
 }
 
-// start starts what is to be started and connects to every node.
+// start starts what is to be started and connects to the nodes. Those that do not
+// answer are left out with a warning; they may join the run later.
 func (n *nodes) start(ctx context.Context) (*runtime.Pool, error) {
 	if n.cluster != nil {
 		n.started = true
@@ -119,7 +134,14 @@ func (n *nodes) start(ctx context.Context) (*runtime.Pool, error) {
 			}
 		}
 	}
-	return runtime.Dial(ctx, n.specs)
+	pool, err := runtime.Dial(ctx, n.specs, n.dial)
+	if err != nil {
+		return nil, err
+	}
+	for _, err := range pool.Absent() {
+		n.warn(fmt.Sprintf("%v; the build starts without it", err))
+	}
+	return pool, nil
 }
 
 // stop ends what start started.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"sync"
 
@@ -121,12 +120,11 @@ func (s *standby) start(ctx context.Context) (*runtime.Pool, error) {
 func (s *standby) close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var err error
 	if s.pool != nil {
-		err = s.pool.Close()
+		s.pool.Close()
 	}
 	if s.nodes != nil {
-		err = errors.Join(err, s.nodes.stop())
+		return s.nodes.stop()
 	}
-	return err
+	return nil
 }

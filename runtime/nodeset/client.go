@@ -2,35 +2,39 @@ package nodeset
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
 	"net/url"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 
 	"github.com/docker/cli/cli/connhelper/commandconn"
-	bkclient "github.com/moby/buildkit/client"
+	"github.com/moby/buildkit/client/connhelper"
 
-	// The schemes that the BuildKit client reaches through another program.
+	// The schemes that are reached through another program.
 	_ "github.com/moby/buildkit/client/connhelper/dockercontainer"
 	_ "github.com/moby/buildkit/client/connhelper/kubepod"
 	_ "github.com/moby/buildkit/client/connhelper/npipe"
 	_ "github.com/moby/buildkit/client/connhelper/ssh"
 )
 
-// programs are what the BuildKit client starts for the addresses of a scheme.
+// programs are what is started for the addresses of a scheme.
 var programs = map[string]string{
 	"ssh":              "ssh",
 	"docker-container": "docker",
 	"kube-pod":         "kubectl",
 }
 
-// ClientOpts returns the options that, with s.Addr, make a BuildKit client of s.
-// A program that the connection needs and that is not on PATH is an error here,
-// because later the client would only time out.
-func (s Spec) ClientOpts() ([]bkclient.ClientOpt, error) {
+// Dial opens one connection to the node, with TLS when the node is given with it.
+// ctx bounds the dial, not the connection. What is wrong in plain words is an error
+// of type [*Refusal]. A program that the connection needs and that is not on PATH is
+// an error at once.
+func (s Spec) Dial(ctx context.Context) (net.Conn, error) {
 	if s.Addr == "" {
 		return nil, errors.New("the node has no address: it has not been started")
 	}
@@ -43,32 +47,69 @@ func (s Spec) ClientOpts() ([]bkclient.ClientOpt, error) {
 			return nil, fmt.Errorf("%s:// needs the program %s on PATH: %w", u.Scheme, program, err)
 		}
 	}
-	var opts []bkclient.ClientOpt
-	if argv := commandFor(u); argv != nil {
-		opts = append(opts, bkclient.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
-			// The process lives as long as the connection, not as the dial.
-			return commandconn.New(context.WithoutCancel(ctx), argv[0], argv[1:]...)
-		}))
+	conn, err := s.dial(ctx, u)
+	if err != nil {
+		return nil, s.explainDial(err)
 	}
-	if s.TLS != nil {
-		opts = append(opts, s.TLS.clientOpts(u.Hostname())...)
+	if s.TLS == nil {
+		return conn, nil
 	}
-	return opts, nil
+	config, err := s.TLS.config(u.Hostname())
+	if err != nil {
+		_ = conn.Close() // nothing was sent
+		return nil, err
+	}
+	secured := tls.Client(conn, config)
+	if err := secured.HandshakeContext(ctx); err != nil {
+		_ = conn.Close() // the handshake's error is the one to tell
+		return nil, s.explainHandshake(err)
+	}
+	return secured, nil
 }
 
-func (t *TLS) clientOpts(host string) []bkclient.ClientOpt {
-	name := t.ServerName
-	if name == "" {
-		name = host
+func (s Spec) dial(ctx context.Context, u *url.URL) (net.Conn, error) {
+	if argv := commandFor(u); argv != nil {
+		// The process lives as long as the connection, not as the dial.
+		return commandconn.New(context.WithoutCancel(ctx), argv[0], argv[1:]...)
 	}
-	opts := []bkclient.ClientOpt{bkclient.WithServerConfigSystem(name)}
+	helper, err := connhelper.GetConnectionHelper(s.Addr)
+	if err != nil {
+		return nil, err
+	}
+	if helper != nil {
+		return helper.ContextDialer(ctx, s.Addr)
+	}
+	var d net.Dialer
+	if u.Scheme == "unix" {
+		return d.DialContext(ctx, "unix", strings.TrimPrefix(s.Addr, "unix://"))
+	}
+	return d.DialContext(ctx, "tcp", u.Host)
+}
+
+// config returns the TLS configuration for a node on host.
+func (t *TLS) config(host string) (*tls.Config, error) {
+	c := &tls.Config{ServerName: t.ServerName, NextProtos: []string{"h2"}, MinVersion: tls.VersionTLS12}
+	if c.ServerName == "" {
+		c.ServerName = host
+	}
 	if t.CACert != "" {
-		opts = []bkclient.ClientOpt{bkclient.WithServerConfig(name, t.CACert)}
+		pem, err := os.ReadFile(t.CACert)
+		if err != nil {
+			return nil, fmt.Errorf("read cacert: %w", err)
+		}
+		c.RootCAs = x509.NewCertPool()
+		if !c.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("cacert %s holds no certificate in PEM form", t.CACert)
+		}
 	}
 	if t.Cert != "" {
-		opts = append(opts, bkclient.WithCredentials(t.Cert, t.Key))
+		pair, err := tls.LoadX509KeyPair(t.Cert, t.Key)
+		if err != nil {
+			return nil, fmt.Errorf("read cert %s and key %s: %w", t.Cert, t.Key, err)
+		}
+		c.Certificates = []tls.Certificate{pair}
 	}
-	return opts
+	return c, nil
 }
 
 // commandFor returns the command to talk through for the two things that buildx

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+	"time"
 )
 
 // podList is what is needed of the answer of "kubectl get pods -o json".
@@ -31,6 +32,14 @@ type podList struct {
 		} `json:"status"`
 	} `json:"items"`
 }
+
+const (
+	// kubectlTimeout bounds how long the cluster may take to list pods.
+	kubectlTimeout = 30 * time.Second
+	// kubectlGrace is how long a kubectl that was ended may keep its output open, as
+	// a helper for credentials that it started does.
+	kubectlGrace = time.Second
+)
 
 // pods returns every running pod of a node of the kubernetes driver: buildx calls
 // a whole deployment one node, but each of its pods is a daemon of its own.
@@ -71,11 +80,14 @@ func (st *store) pods(ctx context.Context, b *builder, n builderNode) ([]Spec, e
 
 func (st *store) listPods(ctx context.Context, kubeconfig, namespace, app string) (*podList, error) {
 	argv := append(kubectl(kubeconfig, "", namespace), "get", "pods", "--selector=app="+app, "--output=json")
+	ctx, cancel := context.WithTimeoutCause(ctx, kubectlTimeout, fmt.Errorf("kubectl did not answer within %s", kubectlTimeout))
+	defer cancel()
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Env = make([]string, 0, len(st.env))
 	for k, v := range st.env {
 		cmd.Env = append(cmd.Env, k+"="+v)
 	}
+	cmd.WaitDelay = kubectlGrace
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {

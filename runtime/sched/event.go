@@ -75,6 +75,9 @@ type UnitFailed struct {
 	// Retryable says that the failure came from the surroundings and that another
 	// attempt may succeed.
 	Retryable bool
+	// Elsewhere says that it may succeed on another node only. It is tried once on
+	// one; a second failure of this kind, or no other node, is final.
+	Elsewhere bool
 }
 
 // PartitionEnded is the last event of a submission. Units of it that are neither

@@ -121,6 +121,7 @@ type unit struct {
 	out     Outcome
 	tries   int
 	moves   int
+	avoids  bool // a node that failed it
 }
 
 type ref struct {
@@ -168,6 +169,7 @@ func New(cfg Config) (*Scheduler, error) {
 	if cfg.Options.MaxAttempts == 0 {
 		cfg.Options.MaxAttempts = defaultAttempts
 	}
+	cfg.Units = slices.Clone(cfg.Units) // what a unit avoids is noted there
 	s := &Scheduler{
 		cfg:    cfg,
 		cached: newBits(len(cfg.Vertices)),
@@ -673,13 +675,16 @@ func (s *Scheduler) unitFailed(e UnitFailed) {
 	if e.Retryable {
 		u.tries++
 	}
+	if e.Elsewhere {
+		e.Retryable = len(u.runs) > 0 || s.avoid(e.Unit, r.n)
+	}
 	switch {
 	case len(u.runs) > 0:
 		// Another node works on it, and may be writing its outputs: it decides.
 		return
 	case e.Retryable && u.tries < s.cfg.Options.MaxAttempts:
 		return
-	case e.Retryable:
+	case e.Retryable && !e.Elsewhere:
 		e.Err = fmt.Sprintf("%s (%s)", e.Err, attempts(u.tries))
 	}
 	u.out.Vertex = NoVertex
@@ -687,6 +692,27 @@ func (s *Scheduler) unitFailed(e UnitFailed) {
 		u.out.Vertex = e.Vertex
 	}
 	s.fail(e.Unit, r.n.id, e.Err)
+}
+
+// avoid keeps a unit from a node that failed it. It reports false when the unit has
+// avoided one before, or when no other node may build it.
+func (s *Scheduler) avoid(id UnitID, failed *node) bool {
+	u := &s.units[id]
+	if u.avoids {
+		return false
+	}
+	var others []NodeID
+	for _, n := range s.nodes {
+		if n != failed && n.state != lost && s.cfg.allows(id, n.id) {
+			others = append(others, n.id)
+		}
+	}
+	if len(others) == 0 {
+		return false
+	}
+	u.avoids = true
+	s.cfg.Units[id].Nodes = others
+	return true
 }
 
 func attempts(n int) string {

@@ -167,7 +167,7 @@ func (sc *script) node(name string) NodeID {
 }
 
 func (sc *script) command(w []string) {
-	kv, rest := args(w[1:], "steal", "keep-going", "retryable", "reconnecting", "cached", "output", "assumed")
+	kv, rest := args(w[1:], "steal", "keep-going", "retryable", "elsewhere", "reconnecting", "cached", "output", "assumed")
 	speed := func() float64 {
 		if kv["speed"] == "" {
 			return 0
@@ -275,7 +275,7 @@ func (sc *script) command(w []string) {
 		}
 		sc.step(UnitFailed{
 			At: sc.now, Unit: sc.unit(rest[0]), Partition: sc.part(rest[:1]), Vertex: v,
-			Retryable: kv["retryable"] != "", Err: strings.Join(rest[1:], " "),
+			Retryable: kv["retryable"] != "", Elsewhere: kv["elsewhere"] != "", Err: strings.Join(rest[1:], " "),
 		})
 	case "end":
 		sc.step(PartitionEnded{

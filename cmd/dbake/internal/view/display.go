@@ -132,7 +132,20 @@ func (t *text) Observe(e runtime.Event) {
 	case runtime.MoveEvent:
 		t.say(t.start.Add(e.At), e.Node, e.Targets, "built here: "+e.Why)
 	case runtime.NodeEvent:
-		t.say(t.start.Add(e.At), e.Node, nil, fmt.Sprintf("lost: %v", e.Err))
+		_, line := nodeLine(e)
+		t.say(t.start.Add(e.At), e.Node, nil, line)
+	}
+}
+
+// nodeLine says what became of a node: as a kind of event, and in words.
+func nodeLine(e runtime.NodeEvent) (kind, line string) {
+	switch {
+	case e.Err != nil:
+		return "node-lost", fmt.Sprintf("lost: %v", e.Err)
+	case e.Silent > 0:
+		return "node-silent", fmt.Sprintf("has not answered for %s", e.Silent.Round(time.Second))
+	default:
+		return "node-back", "answers again"
 	}
 }
 

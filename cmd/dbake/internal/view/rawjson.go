@@ -179,7 +179,15 @@ func (j *rawJSON) Observe(e runtime.Event) {
 	case runtime.MoveEvent:
 		j.print(event{subject: subjectOf(e.Node, e.Targets), Event: "moved", Message: e.Why})
 	case runtime.NodeEvent:
-		j.print(event{subject: subjectOf(e.Node, nil), Event: "node-lost", Message: e.Err.Error()})
+		kind, _ := nodeLine(e)
+		ev := event{subject: subjectOf(e.Node, nil), Event: kind}
+		switch {
+		case e.Err != nil:
+			ev.Message = e.Err.Error()
+		case e.Silent > 0:
+			_, ev.Message = nodeLine(e)
+		}
+		j.print(ev)
 	}
 }
 

@@ -1,0 +1,200 @@
+package runtime
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"regexp"
+	"strings"
+	"syscall"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// Unavailable is a failure of the surroundings: of a connection, or of a registry
+// that a node talks to. Another attempt may succeed, on the same node as well.
+type Unavailable struct{ Err error }
+
+func (e *Unavailable) Error() string { return e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *Unavailable) Unwrap() error { return e.Err }
+
+// NodeSick is a failure of the node itself, as for want of space. Another node may
+// succeed where it failed.
+type NodeSick struct {
+	// Reason is what is wrong with the node, in a few words.
+	Reason string
+	Err    error
+}
+
+func (e *NodeSick) Error() string {
+	return fmt.Sprintf("%v (the node has a problem: %s)", e.Err, e.Reason)
+}
+
+// Unwrap returns the cause.
+func (e *NodeSick) Unwrap() error { return e.Err }
+
+// StepFailed is the failure of a step that ran and ended with an exit code. It would
+// fail again.
+type StepFailed struct {
+	ExitCode string // as BuildKit writes it
+	Err      error
+}
+
+func (e *StepFailed) Error() string { return e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *StepFailed) Unwrap() error { return e.Err }
+
+// Rejected is any other failure: what was asked for was refused or is not right. It
+// would be refused again.
+type Rejected struct{ Err error }
+
+func (e *Rejected) Error() string { return e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *Rejected) Unwrap() error { return e.Err }
+
+// exitCode finds the exit code in the failure of a step.
+var exitCode = regexp.MustCompile(`did not complete successfully: exit code: (\d+)(: .*)?`)
+
+// sign is a piece of text by which a failure is known, in lower case.
+type sign struct{ text, reason string }
+
+// The signs stand in messages of BuildKit v0.34.2 and of what it calls: runc,
+// containerd's snapshotters and registry client, the kernel. Errors lose their type
+// on the way through gRPC, so that only the text is left.
+var (
+	// sickSigns say that the node could not do its part.
+	sickSigns = []sign{
+		{"no space left on device", "no space left"},
+		{"disk quota exceeded", "its disk quota is used up"},
+		{"cannot allocate memory", "not enough memory"},
+		{"too many open files", "too many open files"},
+		{"too many links", "its file system is at a limit"},
+		{"input/output error", "its disk has errors"},
+		{"structure needs cleaning", "its file system is damaged"},
+		{"read-only file system", "its file system is read-only"},
+		{"resource temporarily unavailable", "it is at a limit of processes or memory"},
+		{"oci runtime create failed", "its container runtime failed"},
+		{"runc run failed: unable to start container process: error during container init", "its container runtime failed"},
+		{"runc create failed", "its container runtime failed"},
+		{"failed to create shim", "its container runtime failed"},
+		{"failed to mount", "it cannot mount"},
+		{"error mounting", "it cannot mount"},
+		{"failed to prepare snapshot", "its snapshotter failed"},
+		{"snapshotter", "its snapshotter failed"},
+		{"database not open", "its database is closed"},
+		{"metadata.db", "its database failed"},
+		{"panic:", "it has a fault"},
+	}
+	// loggedSigns are those of them that count in the output of a step that ended
+	// with an exit code: the step could not go on because of the node.
+	loggedSigns = []sign{
+		{"no space left on device", "no space left"},
+		{"disk quota exceeded", "its disk quota is used up"},
+		{"cannot allocate memory", "not enough memory"},
+		{"runc run failed: unable to start container process: error during container init", "its container runtime failed"},
+		{"oci runtime create failed", "its container runtime failed"},
+	}
+	// absentRuntime is the failure of a daemon that does not find its runtime.
+	absentRuntime = regexp.MustCompile(`exec: "(buildkit-)?(runc|crun)": executable file not found`)
+	// stepSigns make a failure of the runtime one of the step: what it is told to
+	// run is not there.
+	stepSigns = []string{"executable file not found in $path", ": no such file or directory: unknown", "exec format error", "permission denied: unknown"}
+	// clientSigns say that it was this machine that could not go on.
+	clientSigns = []string{"error from receiver:", "error from sender:"}
+	// passingSigns say that something was away for a moment.
+	passingSigns = []string{
+		"code = unavailable",
+		"no such job",       // the gateway gave the build up before it had registered
+		"no active session", // the connection broke under the session
+		"tls handshake timeout",
+		"500 internal server error", "502 bad gateway", "503 service unavailable", "504 gateway timeout", "429 too many requests", "toomanyrequests",
+		"connection reset by peer", "connection refused", "broken pipe", "i/o timeout", "unexpected eof",
+		"temporary failure in name resolution", "server misbehaving",
+		"net/http: request canceled while waiting", "http2: server sent goaway", "http2: client connection lost",
+	}
+)
+
+// classify gives a failure on a node its type: [*StepFailed], [*NodeSick],
+// [*Unavailable] or [*Rejected]. log is the last output of the step that failed.
+// This is the one place where text is looked at.
+func classify(err error, log []string) error {
+	var unavailable *Unavailable
+	var sick *NodeSick
+	var failed *StepFailed
+	var rejected *Rejected
+	if errors.As(err, &unavailable) || errors.As(err, &sick) || errors.As(err, &failed) || errors.As(err, &rejected) {
+		return err
+	}
+	text := strings.ToLower(err.Error())
+	if m := exitCode.FindStringSubmatch(text); m != nil {
+		if strings.Contains(m[2], "cannot allocate memory") {
+			return &NodeSick{Reason: "not enough memory", Err: err}
+		}
+		if reason := find(loggedSigns, strings.ToLower(strings.Join(log, "\n"))); reason != "" {
+			return &NodeSick{Reason: reason, Err: err}
+		}
+		return &StepFailed{ExitCode: m[1], Err: err}
+	}
+	if containsAny(text, clientSigns) {
+		return &Rejected{err}
+	}
+	if transport(err) || containsAny(text, passingSigns) {
+		return &Unavailable{err}
+	}
+	if reason := find(sickSigns, text); reason != "" {
+		return &NodeSick{Reason: reason, Err: err}
+	}
+	switch status.Code(err) {
+	case codes.ResourceExhausted:
+		return &NodeSick{Reason: "it is at a limit", Err: err}
+	case codes.Internal, codes.DataLoss:
+		return &NodeSick{Reason: "it has a fault", Err: err}
+	}
+	return &Rejected{err}
+}
+
+// find returns the reason of the first sign in text, "" when there is none.
+func find(signs []sign, text string) string {
+	switch {
+	case absentRuntime.MatchString(text):
+		return "it has no container runtime"
+	case containsAny(text, stepSigns):
+		return ""
+	}
+	for _, s := range signs {
+		if strings.Contains(text, s.text) {
+			return s.reason
+		}
+	}
+	return ""
+}
+
+func containsAny(text string, list []string) bool {
+	for _, s := range list {
+		if strings.Contains(text, s) {
+			return true
+		}
+	}
+	return false
+}
+
+// transport reports whether the connection to a node or registry failed.
+func transport(err error) bool {
+	if s, ok := status.FromError(err); ok && s.Code() == codes.Unavailable {
+		return true
+	}
+	var op *net.OpError
+	return errors.As(err, &op) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.ErrUnexpectedEOF)
+}
+
+// retryable reports whether another attempt may succeed, on the same node as well.
+func retryable(err error) bool {
+	var e *Unavailable
+	return errors.As(classify(err, nil), &e)
+}

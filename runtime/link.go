@@ -1,0 +1,221 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	bkclient "github.com/moby/buildkit/client"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/dbake/dbake/runtime/nodeset"
+)
+
+const (
+	// DefaultNodeTimeout is how long a node may be silent although it is asked.
+	DefaultNodeTimeout = 10 * time.Second
+	// probeInterval is how often a silent node is looked at. A timeout that is
+	// short makes it shorter.
+	probeInterval = time.Second
+	// silenceShown is after how long, and how often, silence is reported.
+	silenceShown = 3 * time.Second
+)
+
+var (
+	errLinkClosed = errors.New("the connection was closed")
+	errHungUp     = errors.New("the node did not end its work in time")
+	errLinkEnded  = errors.New("the node is shutting down")
+)
+
+// SilenceError says that a node was asked and said nothing.
+type SilenceError struct{ For time.Duration }
+
+func (e *SilenceError) Error() string { return fmt.Sprintf("no answer within %s", e.For) }
+
+// link is one connection to a daemon. It is never mended: when it has ended, all
+// calls through it fail, and who needs the node takes another link.
+type link struct {
+	spec   nodeset.Spec
+	client *bkclient.Client
+	// ctx ends with the link; its cause says why.
+	ctx  context.Context
+	fail context.CancelCauseFunc
+	wire *wire
+	done chan struct{} // closed when the watch has ended
+}
+
+// wire is the connection below gRPC. It notes signs of life.
+type wire struct {
+	net.Conn
+	received atomic.Int64 // bytes
+	broke    func(error)
+
+	mu    sync.Mutex
+	first []byte // what was heard first; guarded by mu
+	err   error  // how reading ended; guarded by mu
+}
+
+// firstBytes is how much of what a daemon says is kept: enough to tell protocols
+// from each other.
+const firstBytes = 16
+
+func (w *wire) Read(p []byte) (int, error) {
+	n, err := w.Conn.Read(p)
+	if before := w.received.Add(int64(n)) - int64(n); before < firstBytes || err != nil {
+		w.mu.Lock()
+		w.first = append(w.first, p[:min(n, firstBytes-len(w.first))]...)
+		if err != nil && w.err == nil {
+			w.err = err
+		}
+		w.mu.Unlock()
+	}
+	if err != nil {
+		w.broke(fmt.Errorf("the connection broke: %w", err))
+	}
+	return n, err
+}
+
+func (w *wire) Close() error {
+	w.broke(errLinkClosed)
+	return w.Conn.Close()
+}
+
+// heard returns what came first through the connection and how reading it ended.
+func (w *wire) heard() ([]byte, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.first, w.err
+}
+
+// openLink connects to a node. ctx bounds the dial; the link lives until it breaks,
+// is silent for timeout or is closed. silent is called while nothing is heard, with
+// the time that this has lasted, and with 0 when the node is heard again.
+func openLink(ctx context.Context, s nodeset.Spec, timeout time.Duration, silent func(time.Duration)) (*link, error) {
+	conn, err := s.Dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	l := &link{spec: s, wire: &wire{Conn: conn}, done: make(chan struct{})}
+	l.ctx, l.fail = context.WithCancelCause(context.WithoutCancel(ctx))
+	l.wire.broke = l.fail
+	var taken atomic.Bool
+	l.client, err = bkclient.New(l.ctx, s.Addr,
+		bkclient.WithContextDialer(func(context.Context, string) (net.Conn, error) {
+			if taken.Swap(true) {
+				// The daemon said that it takes no more calls here.
+				l.fail(errLinkEnded)
+				return nil, errLinkEnded
+			}
+			return l.wire, nil
+		}),
+		// The connection is there; a proxy for web traffic has no part in it.
+		bkclient.WithGRPCDialOption(grpc.WithNoProxy()))
+	if err != nil {
+		l.fail(err)
+		return nil, errors.Join(err, conn.Close())
+	}
+	go func() {
+		defer close(l.done)
+		w := watch{
+			timeout: timeout, received: l.wire.received.Load, silent: silent, fail: l.fail,
+			// Info costs the daemon nothing, where listing its workers would make
+			// it try out every platform again.
+			probe: func(ctx context.Context) { _, _ = l.client.Info(ctx) }, // any byte counts
+		}
+		w.run(l.ctx)
+		// The raw connection first: a client that hangs on it would wait to say
+		// goodbye.
+		_ = conn.Close()     // whoever used it has been told why
+		_ = l.client.Close() // as above
+	}()
+	return l, nil
+}
+
+// close ends the link and waits for it.
+func (l *link) close() {
+	l.fail(errLinkClosed)
+	<-l.done
+}
+
+// reason returns why the link has ended, or err when it has not.
+func (l *link) reason(err error) error {
+	if l.ctx.Err() != nil {
+		return context.Cause(l.ctx)
+	}
+	return err
+}
+
+// within returns a context that ends with ctx or with the link.
+func (l *link) within(ctx context.Context) (context.Context, func()) { return endWith(ctx, l.ctx) }
+
+// ping reports whether the daemon answers.
+func (l *link) ping(ctx context.Context) error {
+	// A daemon too old to know the question answers all the same.
+	if _, err := l.client.Info(ctx); err != nil && status.Code(err) != codes.Unimplemented {
+		return l.reason(err)
+	}
+	return nil
+}
+
+// watch looks after one connection.
+type watch struct {
+	timeout  time.Duration
+	received func() int64 // bytes so far
+	probe    func(context.Context)
+	silent   func(time.Duration)
+	fail     context.CancelCauseFunc
+}
+
+// run makes a node that says nothing talk, and ends the connection when it does not
+// for the whole timeout. It returns when ctx ends.
+//
+// Everything that is received is a sign of life, whatever it is: a daemon that is
+// too busy to answer soon is not dead. Time is counted in ticks of our own: when
+// this machine slept, or was itself too busy, nobody is to blame for it.
+func (w watch) run(ctx context.Context) {
+	every := min(probeInterval, max(w.timeout/5, time.Millisecond))
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	var probes sync.WaitGroup
+	defer probes.Wait()
+	probing := make(chan struct{}, 1)
+	var heard int64
+	var quiet, shown time.Duration
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if now := w.received(); now != heard {
+			if heard, quiet = now, 0; shown > 0 {
+				shown = 0
+				w.silent(0)
+			}
+			continue
+		}
+		quiet += every
+		if quiet >= w.timeout {
+			w.fail(&SilenceError{For: w.timeout})
+			return
+		}
+		if quiet >= shown+silenceShown {
+			shown = quiet
+			w.silent(quiet)
+		}
+		select {
+		case probing <- struct{}{}:
+			probes.Go(func() {
+				w.probe(ctx)
+				<-probing
+			})
+		default: // the last one has not been answered
+		}
+	}
+}
