@@ -391,10 +391,15 @@ func TestFailures(t *testing.T) {
 		require.Equal(t, "ERROR: failed to find target nowhere\n", r.stderr)
 	})
 	t.Run("node", func(t *testing.T) {
-		r := w.run(dir, "build", "--nodes", "here="+w.addrs[0], "--nodes", "gone=tcp://127.0.0.1:1", "good")
+		r := w.run(dir, "build", "--nodes", "gone=tcp://127.0.0.1:1", "good")
 		require.Equal(t, 1, r.status)
 		require.Len(t, regexp.MustCompile(`(?m)^ERROR: `).FindAllString(r.stderr, -1), 1, r.stderr)
-		require.Contains(t, r.stderr, "ERROR: node gone (tcp://127.0.0.1:1): cannot be reached: ")
+		require.Contains(t, r.stderr, "ERROR: node gone (tcp://127.0.0.1:1): cannot be reached: nothing listens on 127.0.0.1:1 (connection refused)")
+	})
+	t.Run("one of several nodes", func(t *testing.T) {
+		r := w.build(dir, 2, "--nodes", "gone=tcp://127.0.0.1:1", "good")
+		require.Zero(t, r.status, r.stderr)
+		require.Contains(t, r.stderr, "WARNING: node gone (tcp://127.0.0.1:1): cannot be reached: nothing listens on 127.0.0.1:1 (connection refused); the build starts without it\n")
 	})
 	t.Run("interrupt", func(t *testing.T) {
 		cmd := w.command(dir, append([]string{"build", "--progress", "plain", "hang"}, w.on(2)...)...)
