@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -21,7 +20,6 @@ import (
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/frontend"
 	"github.com/dbake/dbake/internal/cost"
-	"github.com/dbake/dbake/internal/filesum"
 	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/internal/warm"
 	"github.com/dbake/dbake/partition"
@@ -119,11 +117,8 @@ func (c *buildCmd) build(ctx context.Context, a *app, call callFlag) (err error)
 		return err
 	}
 
-	history, err := a.openHistory(c.History)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, history.Close()) }()
+	history := a.openHistory(c.History)
+	defer a.closeHistory(history)
 	infos := pool.Nodes()
 	opts := a.frontendOptions(nodes, infos, standby)
 	a.tellVCS(ctx, &opts)
@@ -145,10 +140,7 @@ func (c *buildCmd) build(ctx context.Context, a *app, call callFlag) (err error)
 		}
 	}
 	a.saveFiles(files)
-	ready, err := dialled(infos, pool.Records(ctx), a.ledger())
-	if err != nil {
-		return err
-	}
+	ready := dialled(infos, pool.Records(ctx), a.ledger())
 	caches, err := a.caches(ctx, c.CacheRegistry, build)
 	if err != nil {
 		return err
@@ -183,10 +175,10 @@ func (c *buildCmd) build(ctx context.Context, a *app, call callFlag) (err error)
 		a.progress.Warn(w)
 	}
 	if rememberErr := a.rememberCaches(context.WithoutCancel(ctx), build, result.Caches, time.Now()); rememberErr != nil {
-		a.progress.Warn(rememberErr.Error())
+		a.forgets(rememberErr)
 	}
 	if rememberErr := a.remember(build, history, pool.All(), pool.Records(context.WithoutCancel(ctx)), result); rememberErr != nil {
-		a.progress.Warn(rememberErr.Error())
+		a.forgets(rememberErr)
 	}
 	a.progress.Summary(result, view.Prediction{Makespan: p.Makespan, Bound: p.Bound})
 	if err != nil {
@@ -196,7 +188,7 @@ func (c *buildCmd) build(ctx context.Context, a *app, call callFlag) (err error)
 		return c.answer(ctx, a, all, standby, metadata(result), call)
 	}
 	if c.MetadataFile != "" {
-		return a.writeMetadata(c.MetadataFile, metadata(result))
+		return a.writeMetadata(ctx, c.MetadataFile, metadata(result))
 	}
 	return nil
 }
@@ -399,53 +391,6 @@ func (a *app) remember(b *plan.Build, history *cost.Store, infos []runtime.NodeI
 	return errors.Join(errs...)
 }
 
-// ledger is where it is remembered what nodes hold.
-func (a *app) ledger() warm.Ledger { return warm.Ledger{Dir: a.cacheDir("nodes")} }
-
-// files are the digests of the user's files as far as earlier runs know them.
-func (a *app) files() *filesum.Cache { return filesum.Open(a.cacheDir("files"), time.Now()) }
-
-// saveFiles keeps what was found out of the user's files. That it cannot be kept is
-// no more than worth a remark: the next run reads them again.
-func (a *app) saveFiles(files *filesum.Cache) {
-	if err := files.Save(); err != nil {
-		a.progress.Warn(err.Error())
-	}
-}
-
-// openHistory opens the cost history: FILE, "none", or that of the user.
-func (a *app) openHistory(name string) (*cost.Store, error) {
-	switch dir := a.cacheDir(""); {
-	case name == "" && dir == "":
-		name = cost.InMemory
-	case name == "":
-		name = filepath.Join(dir, "history.db")
-	case name != cost.InMemory:
-		name = a.path(name)
-	}
-	history, err := cost.Open(name, cost.Options{})
-	if err != nil {
-		return nil, err
-	}
-	for _, note := range history.Notes() {
-		a.progress.Warn(note)
-	}
-	return history, nil
-}
-
-// cacheDir returns a directory below the user's cache directory, "" when there is
-// none.
-func (a *app) cacheDir(name string) string {
-	base := a.env["XDG_CACHE_HOME"]
-	if base == "" && a.env["HOME"] != "" {
-		base = filepath.Join(a.env["HOME"], ".cache")
-	}
-	if base == "" {
-		return ""
-	}
-	return filepath.Join(base, "dbake", name)
-}
-
 // path returns a file name of the user's as an absolute one; "" stays "".
 func (a *app) path(name string) string {
 	if name == "" || filepath.IsAbs(name) {
@@ -477,26 +422,4 @@ func metadata(r *runtime.Result) map[string]map[string]any {
 		}
 	}
 	return byTarget
-}
-
-// writeMetadata writes what is told about each target, all or nothing.
-func (a *app) writeMetadata(name string, byTarget map[string]map[string]any) error {
-	dt, err := json.MarshalIndent(byTarget, "", "  ")
-	if err != nil {
-		return fmt.Errorf("encode metadata: %w", err)
-	}
-	path := a.path(name)
-	tmp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
-	if err != nil {
-		return fmt.Errorf("write metadata: %w", err)
-	}
-	_, err = tmp.Write(dt)
-	err = errors.Join(err, tmp.Chmod(0o644), tmp.Close())
-	if err == nil {
-		err = os.Rename(tmp.Name(), path)
-	}
-	if err != nil {
-		return fmt.Errorf("write metadata: %w", errors.Join(err, os.Remove(tmp.Name())))
-	}
-	return nil
 }

@@ -14,7 +14,6 @@ import (
 	"github.com/dbake/dbake/cachepolicy"
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/internal/plan"
-	"github.com/dbake/dbake/internal/warm"
 	"github.com/dbake/dbake/runtime"
 	"github.com/dbake/dbake/runtime/registry"
 )
@@ -56,10 +55,6 @@ func (a *app) caches(ctx context.Context, ref string, b *plan.Build) (cachepolic
 // cachesTimeout bounds how long registries may take to say which caches they have.
 const cachesTimeout = 3 * time.Second
 
-// cacheLedger is where it is remembered what caches in registries hold: a cache is
-// known by its ref, and is another one when its manifest has another digest.
-func (a *app) cacheLedger() warm.Ledger { return warm.Ledger{Dir: a.cacheDir("caches")} }
-
 // cached returns under which names results are known to be in the caches that the
 // nodes will read: those that earlier builds wrote and that are there unchanged.
 func (a *app) cached(ctx context.Context, in cachepolicy.Input) (map[digest.Digest]bool, error) {
@@ -70,11 +65,7 @@ func (a *app) cached(ctx context.Context, in cachepolicy.Input) (map[digest.Dige
 		if e.Type != "registry" || ref == "" {
 			continue
 		}
-		held, err := a.cacheLedger().Holds(ref, "")
-		if err != nil {
-			return nil, err
-		}
-		if len(held) > 0 {
+		if len(a.cacheLedger().Holds(ref, "")) > 0 {
 			known[ref] = true
 		}
 	}
@@ -84,11 +75,7 @@ func (a *app) cached(ctx context.Context, in cachepolicy.Input) (map[digest.Dige
 	}
 	results := map[digest.Digest]bool{}
 	for ref, manifest := range found {
-		held, err := a.cacheLedger().Holds(ref, manifest.String())
-		if err != nil {
-			return nil, err
-		}
-		maps.Copy(results, held)
+		maps.Copy(results, a.cacheLedger().Holds(ref, manifest.String()))
 	}
 	return results, nil
 }

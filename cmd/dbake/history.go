@@ -24,7 +24,14 @@ func (f historyFlag) open(a *app) (*cost.Store, error) {
 	if f.History == cost.InMemory || f.History == "" && a.cacheDir("") == "" {
 		return nil, usageError{errors.New("there is no history: name its file with --history")}
 	}
-	return a.openHistory(f.History)
+	history, err := a.readHistory(f.History)
+	if err != nil {
+		return nil, err
+	}
+	for _, note := range history.Notes() {
+		a.progress.Warn(note)
+	}
+	return history, nil
 }
 
 type historyExportCmd struct {
@@ -32,12 +39,12 @@ type historyExportCmd struct {
 	Output string `short:"o" placeholder:"FILE" help:"Write to a file instead of standard output."`
 }
 
-func (c *historyExportCmd) Run(a *app) error {
+func (c *historyExportCmd) Run(ctx contextBinding, a *app) error {
 	history, err := c.open(a)
 	if err != nil {
 		return err
 	}
-	return a.output(c.Output, history.Export)
+	return a.output(ctx, c.Output, history.Export)
 }
 
 type historyImportCmd struct {

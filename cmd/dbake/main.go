@@ -51,6 +51,8 @@ type app struct {
 	debug bool
 	// progress is all that is shown on stderr.
 	progress view.Progress
+	// forgotten are the causes for which something was not remembered.
+	forgotten map[string]bool
 }
 
 // cli is the command line. Help text is the manual: every flag tells what it does

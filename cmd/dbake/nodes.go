@@ -193,11 +193,7 @@ func (n *nodes) planned(ctx context.Context, ledger warm.Ledger, offline bool, w
 	var list []plan.Node
 	for i, s := range n.specs {
 		if answers != nil && answers[i].Err == nil {
-			p, err := asked(answers[i].Info, answers[i].Records, ledger)
-			if err != nil {
-				return nil, err
-			}
-			list = append(list, p)
+			list = append(list, asked(answers[i].Info, answers[i].Records, ledger))
 			continue
 		}
 		if answers != nil && !n.mayRest(s) {
@@ -212,10 +208,7 @@ func (n *nodes) planned(ctx context.Context, ledger warm.Ledger, offline bool, w
 			}
 			p.Platforms = append(p.Platforms, pl)
 		}
-		var err error
-		if p.Holds, err = ledger.Holds(s.Addr, ""); err != nil {
-			return nil, err
-		}
+		p.Holds = ledger.Holds(s.Addr, "")
 		list = append(list, p)
 	}
 	return list, nil
@@ -228,30 +221,25 @@ func (n *nodes) mayRest(s nodeset.Spec) bool {
 }
 
 // dialled returns the nodes as the planner sees them once they have answered.
-func dialled(infos []runtime.NodeInfo, records []warm.Records, ledger warm.Ledger) ([]plan.Node, error) {
+func dialled(infos []runtime.NodeInfo, records []warm.Records, ledger warm.Ledger) []plan.Node {
 	var list []plan.Node
 	for i, info := range infos {
-		p, err := asked(info, records[i], ledger)
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, p)
+		list = append(list, asked(info, records[i], ledger))
 	}
-	return list, nil
+	return list
 }
 
 // asked returns a node as the planner sees it. records is what it keeps, nil when it
 // did not say.
-func asked(i runtime.NodeInfo, records warm.Records, ledger warm.Ledger) (plan.Node, error) {
+func asked(i runtime.NodeInfo, records warm.Records, ledger warm.Ledger) plan.Node {
 	p := plan.Node{Name: i.Name, Addr: i.Addr, Speed: i.Speed, Platforms: i.Platforms}
 	p.Slots, p.SlotsAssumed = slots(i.Spec)
-	var err error
 	if records == nil {
-		p.Holds, err = ledger.Holds(i.Addr, i.ID)
+		p.Holds = ledger.Holds(i.Addr, i.ID)
 	} else {
-		p.Holds, p.Lost, err = ledger.Check(i.Addr, i.ID, records)
+		p.Holds, p.Lost = ledger.Check(i.Addr, i.ID, records)
 	}
-	return p, err
+	return p
 }
 
 // assumedSlots is the number of steps that a node of which nothing is known is counted

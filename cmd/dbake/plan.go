@@ -1,13 +1,9 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/dbake/dbake/cmd/dbake/internal/view"
@@ -77,11 +73,8 @@ func (c *planCmd) Run(ctx contextBinding, a *app) (err error) {
 		Mirrors: nodes.mirrors(), CacheDir: a.cacheDir("images"), DockerConfig: a.env["DOCKER_CONFIG"],
 		MaxAge: planMaxAge, Offline: c.Offline,
 	})
-	history, err := a.openHistory(c.History)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, history.Close()) }()
+	history := a.openHistory(c.History)
+	defer a.closeHistory(history)
 	files := a.files()
 	build, err := plan.Prepare(ctx, runtime.UsableCaches(project, a.env), opts, plan.Memory{History: history, Files: files})
 	if err != nil {
@@ -115,7 +108,7 @@ func (c *planCmd) Run(ctx contextBinding, a *app) (err error) {
 		if err != nil {
 			return err
 		}
-		return a.output(c.Output, func(w io.Writer) error { return view.Explain(w, p, e) })
+		return a.output(ctx, c.Output, func(w io.Writer) error { return view.Explain(w, p, e) })
 	}
 	if c.Format == "json" || c.Format == "html" {
 		if err := p.Reasons(ctx); err != nil {
@@ -130,7 +123,7 @@ func (c *planCmd) Run(ctx contextBinding, a *app) (err error) {
 		}
 		file = p.File(requestOf(&c.definitionFlags, &c.nodeFlags, &c.planFlags), definitions)
 	}
-	return a.output(c.Output, func(w io.Writer) error {
+	return a.output(ctx, c.Output, func(w io.Writer) error {
 		switch c.Format {
 		case "json":
 			return file.Write(w)
@@ -179,31 +172,5 @@ func (c *planCmd) compare(ctx context.Context, a *app, build *plan.Build, nodes 
 		}
 		plans = append(plans, p)
 	}
-	return a.output(c.Output, func(w io.Writer) error { return view.Compare(w, plans) })
-}
-
-// output lets write fill standard output, when name is "" or "-", or a file, all or
-// nothing.
-func (a *app) output(name string, write func(io.Writer) error) error {
-	var buf bytes.Buffer
-	if err := write(&buf); err != nil {
-		return err
-	}
-	if name == "" || name == "-" {
-		_, err := a.stdout.Write(buf.Bytes())
-		return err
-	}
-	path := a.path(name)
-	tmp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
-	if err != nil {
-		return fmt.Errorf("write %s: %w", name, err)
-	}
-	_, err = tmp.Write(buf.Bytes())
-	if err = errors.Join(err, tmp.Chmod(0o644), tmp.Close()); err == nil {
-		err = os.Rename(tmp.Name(), path)
-	}
-	if err != nil {
-		return fmt.Errorf("write %s: %w", name, errors.Join(err, os.Remove(tmp.Name())))
-	}
-	return nil
+	return a.output(ctx, c.Output, func(w io.Writer) error { return view.Compare(w, plans) })
 }

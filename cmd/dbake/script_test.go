@@ -84,7 +84,7 @@ func measureCommand(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	opts := a.frontendOptions(&nodes{}, nil, nil)
 	opts.Resolver = frontend.NewRegistryResolver(frontend.RegistryOptions{Offline: true})
-	history, err := a.openHistory("")
+	history, err := a.readHistory("")
 	ts.Check(err)
 	build, err := plan.Prepare(ctx, project, opts, plan.Memory{History: history, Files: filesum.Open("", time.Now())})
 	ts.Check(err)

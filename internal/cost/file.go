@@ -3,6 +3,8 @@ package cost
 import (
 	"bytes"
 	"cmp"
+	"context"
+	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -14,11 +16,14 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/gofrs/flock"
 	bolt "go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
+
+	"github.com/dbake/dbake/internal/localfile"
 )
 
 // The layout of the file: bucket "meta" with "format", bucket "steps" from key to
@@ -35,11 +40,11 @@ var errDamaged = errors.New("the history is damaged")
 
 // load reads the file and the samples left beside it.
 func (s *Store) load() error {
-	steps, skipped, err := read(s.path, s.options.Timeout)
+	steps, skipped, err := s.read()
 	if errors.Is(err, errDamaged) {
 		_, err = s.setAside(func() error {
 			var err error
-			steps, skipped, err = read(s.path, s.options.Timeout)
+			steps, skipped, err = s.read()
 			return err
 		})
 	}
@@ -59,14 +64,30 @@ func (s *Store) load() error {
 			for k, r := range more {
 				add(s.steps, k, r)
 			}
+			bound(s.steps)
 		}
 	}
 	return nil
 }
 
+// bound drops the steps that ran longest ago when there are far more than a history
+// keeps, so that a file of any size takes bounded memory.
+func bound(steps map[string]*record) {
+	if len(steps) <= 4*maxSteps {
+		return
+	}
+	keys := slices.SortedFunc(maps.Keys(steps), func(a, b string) int {
+		return cmp.Or(steps[b].last().Compare(steps[a].last()), cmp.Compare(a, b))
+	})
+	for _, k := range keys[maxSteps:] {
+		delete(steps, k)
+	}
+}
+
 // read returns the records of the file, none when there is no file, and how many
 // could not be read.
-func read(path string, timeout time.Duration) (map[string]*record, int, error) {
+func (s *Store) read() (map[string]*record, int, error) {
+	path := s.path
 	steps := map[string]*record{}
 	info, err := os.Stat(path)
 	switch {
@@ -80,7 +101,7 @@ func read(path string, timeout time.Duration) (map[string]*record, int, error) {
 		return steps, 0, nil
 	}
 	skipped := 0
-	err = withDB(path, &bolt.Options{ReadOnly: true, Timeout: timeout}, func(db *bolt.DB) error {
+	err = s.withDB(&bolt.Options{ReadOnly: true, Timeout: s.options.Timeout}, func(db *bolt.DB) error {
 		return db.View(func(tx *bolt.Tx) error {
 			if err := checkFormat(tx); err != nil {
 				return err
@@ -96,6 +117,7 @@ func read(path string, timeout time.Duration) (map[string]*record, int, error) {
 					return nil
 				}
 				steps[string(k)] = r
+				bound(steps)
 				return nil
 			})
 		})
@@ -121,10 +143,10 @@ func checkFormat(tx *bolt.Tx) error {
 	return nil
 }
 
-// withDB opens the database at path for f and says what errors mean. A damaged
+// withDB opens the database for f and says what errors mean. A damaged
 // database can make bbolt panic, or fault where the file is shorter than it says;
 // the file, and with it the lock, is closed then, too.
-func withDB(path string, o *bolt.Options, f func(*bolt.DB) error) (err error) {
+func (s *Store) withDB(o *bolt.Options, f func(*bolt.DB) error) (err error) {
 	var file *os.File
 	o.OpenFile = func(name string, flag int, mode fs.FileMode) (*os.File, error) {
 		var err error
@@ -141,7 +163,7 @@ func withDB(path string, o *bolt.Options, f func(*bolt.DB) error) (err error) {
 			err = fmt.Errorf("%w: %v", errDamaged, r)
 		}
 	}()
-	return explain(path, openAnd(path, o, f))
+	return s.explain(openAnd(s.path, o, f))
 }
 
 func openAnd(path string, o *bolt.Options, f func(*bolt.DB) error) error {
@@ -153,8 +175,8 @@ func openAnd(path string, o *bolt.Options, f func(*bolt.DB) error) error {
 	return errors.Join(f(db), db.Close())
 }
 
-// explain turns an error of the database at path into one of ours.
-func explain(path string, err error) error {
+// explain turns an error of the database into one of ours.
+func (s *Store) explain(err error) error {
 	switch {
 	case err == nil, errors.Is(err, ErrForeign), errors.Is(err, errDamaged):
 		return err
@@ -162,7 +184,12 @@ func explain(path string, err error) error {
 		return ErrLocked
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, fs.ErrNotExist):
 		return err
-	case !isDatabase(path):
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.Is(err, syscall.EROFS):
+		return err
+	case !isDatabase(s.path):
+		if s.options.Own {
+			return fmt.Errorf("%w: %w", errDamaged, err)
+		}
 		return fmt.Errorf("%w: %w", ErrForeign, err)
 	case errors.Is(err, bolterrors.ErrInvalid), errors.Is(err, bolterrors.ErrChecksum),
 		errors.Is(err, bolterrors.ErrVersionMismatch), errors.Is(err, bolterrors.ErrInvalidMapping),
@@ -198,6 +225,9 @@ func isDatabase(path string) bool {
 	return false
 }
 
+// lockInterval is how often it is tried to get a lock.
+const lockInterval = 10 * time.Millisecond
+
 // setAside moves a damaged file aside, unless it turns out to be in order when try is
 // called again: of several processes that find it damaged one moves it, and the
 // others find what that one made of it. moved tells which it was; err is that of try.
@@ -207,8 +237,10 @@ func (s *Store) setAside(try func() error) (moved bool, err error) {
 		return false, nil
 	}
 	lock := flock.New(s.path + ".lock")
-	if err := lock.Lock(); err != nil {
-		return false, err
+	ctx, stop := context.WithTimeoutCause(context.Background(), s.options.Timeout, ErrLocked)
+	defer stop()
+	if _, err := lock.TryLockContext(ctx, lockInterval); err != nil {
+		return false, cmp.Or(context.Cause(ctx), err)
 	}
 	defer os.Remove(s.path + ".lock")
 	defer func() { _ = lock.Unlock() }()
@@ -261,7 +293,9 @@ func (s *Store) write(records map[string]*record) error {
 	if err := os.MkdirAll(filepath.Dir(s.path), 0o700); err != nil {
 		return err
 	}
-	return withDB(s.path, &bolt.Options{Timeout: s.options.Timeout}, func(db *bolt.DB) error {
+	_, err := os.Stat(s.path)
+	begun := errors.Is(err, fs.ErrNotExist)
+	err = s.withDB(&bolt.Options{Timeout: s.options.Timeout}, func(db *bolt.DB) error {
 		// Read with the lock held: nobody else takes these in or removes them.
 		beside := s.leftBeside()
 		taken := beside[:0]
@@ -275,6 +309,7 @@ func (s *Store) write(records map[string]*record) error {
 			for k, r := range rs {
 				add(more, k, r)
 			}
+			bound(more)
 		}
 		for k, r := range records {
 			add(more, k, r)
@@ -289,6 +324,11 @@ func (s *Store) write(records map[string]*record) error {
 		}
 		return nil
 	})
+	if err != nil && begun && !errors.Is(err, ErrLocked) && !isDatabase(s.path) {
+		// The disk is full: half a database would be of use to nobody.
+		_ = os.Remove(s.path)
+	}
+	return err
 }
 
 // update merges records into the database and drops the oldest beyond the bound.
@@ -370,17 +410,12 @@ func (s *Store) leftBeside() []string {
 
 // writeBeside writes what is pending into a file of its own.
 func (s *Store) writeBeside() error {
-	dir, base := filepath.Split(s.path)
-	f, err := os.CreateTemp(cmp.Or(dir, "."), base+".*.tmp")
-	if err != nil {
+	var b bytes.Buffer
+	if err := writeLines(&b, s.pending); err != nil {
 		return err
 	}
-	defer os.Remove(f.Name())
-	if err := errors.Join(writeLines(f, s.pending), f.Close()); err != nil {
-		return err
-	}
-	name := strings.TrimSuffix(f.Name(), ".tmp") + besideSuffix
-	if err := os.Rename(f.Name(), name); err != nil {
+	name := fmt.Sprintf("%s.%s%s", s.path, rand.Text(), besideSuffix)
+	if err := localfile.Replace(name, b.Bytes(), 0o600); err != nil {
 		return err
 	}
 	s.notes = append(s.notes, fmt.Sprintf("history %s is in use: what was measured is in %s and joins it later", s.path, name))
@@ -388,7 +423,7 @@ func (s *Store) writeBeside() error {
 }
 
 func readLines(path string) (map[string]*record, error) {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}

@@ -128,6 +128,7 @@ func parseLines(r io.Reader) (map[string]*record, error) {
 		sorted := &record{}
 		sorted.merge(rec)
 		add(steps, l.Key, sorted)
+		bound(steps)
 	}
 	if err := sc.Err(); err != nil {
 		return nil, fmt.Errorf("line %d: %w", n+1, err)

@@ -21,6 +21,9 @@ type Options struct {
 	Timeout time.Duration
 	// ReadOnly never writes: Flush does nothing.
 	ReadOnly bool
+	// Own says that nobody but dbake puts a file at the path: one that is no history
+	// is damaged, and moved aside. A history of a later version is not.
+	Own bool
 	// Speeds are the declared speeds of nodes, by name; 1 where there is none.
 	Speeds map[string]float64
 }
@@ -261,6 +264,9 @@ var (
 // Open reads the history at path, which need not exist yet; InMemory is one that is
 // kept nowhere. It fails with ErrLocked, with ErrForeign, or when the file cannot be
 // read; a damaged history is moved aside, see Notes.
+//
+// The store can be used although there is an error: it knows nothing, and keeps what
+// is recorded only after ErrLocked. It is nil when there is no path.
 func Open(path string, o Options) (*Store, error) {
 	if o.Timeout <= 0 {
 		o.Timeout = 5 * time.Second
@@ -273,7 +279,10 @@ func Open(path string, o Options) (*Store, error) {
 		return s, nil
 	}
 	if err := s.load(); err != nil {
-		return nil, fmt.Errorf("open history %s: %w", path, err)
+		if !errors.Is(err, ErrLocked) {
+			s.path = InMemory
+		}
+		return s, fmt.Errorf("open history %s: %w", path, err)
 	}
 	return s, nil
 }

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/opencontainers/go-digest"
 	"github.com/stretchr/testify/require"
 	bolt "go.etcd.io/bbolt"
 )
@@ -365,4 +366,53 @@ func FuzzCommand(f *testing.F) {
 		require.Positive(t, g.took)
 		require.GreaterOrEqual(t, g.bytes, int64(0))
 	})
+}
+
+func TestOpenIsUsableWithAnError(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "history.db")
+	filled(t, path)
+	db, err := bolt.Open(path, 0o600, nil)
+	require.NoError(t, err)
+	s, err := Open(path, Options{Timeout: time.Millisecond})
+	require.ErrorIs(t, err, ErrLocked)
+	s.Record(run("new", "", "make"), took("n1", 3*time.Second, 1))
+	require.NoError(t, s.Close())
+	require.NoError(t, db.Close())
+	require.Equal(t, 201, open(t, path).Len(), "what was measured meanwhile is not lost")
+
+	text := filepath.Join(dir, "text")
+	require.NoError(t, os.WriteFile(text, []byte("no history"), 0o600))
+	s, err = Open(text, Options{})
+	require.ErrorIs(t, err, ErrForeign)
+	s.Record(run("new", "", "make"), took("n1", 3*time.Second, 1))
+	require.NoError(t, s.Close())
+	require.Equal(t, 3*time.Second, s.Predict(run("new", "", "make")).Duration)
+	b, err := os.ReadFile(text)
+	require.NoError(t, err)
+	require.Equal(t, "no history", string(b))
+
+	s, err = Open(text, Options{Own: true})
+	require.NoError(t, err)
+	require.Len(t, s.Notes(), 1)
+	b, err = os.ReadFile(text + ".damaged")
+	require.NoError(t, err)
+	require.Equal(t, "no history", string(b))
+}
+
+// A history of any length takes bounded memory: the latest steps are kept.
+func TestLongHistory(t *testing.T) {
+	var b bytes.Buffer
+	b.WriteString(`{"dbakeHistory":1}` + "\n")
+	const steps = 5 * maxSteps
+	for i := range steps {
+		fmt.Fprintf(&b, `{"key":"k%d","kind":"run","samples":[{"node":"n","tookNs":1000,"when":"2026-01-01T00:00:00.%09dZ"}]}`+"\n", i, i)
+	}
+	s, err := Open(filepath.Join(t.TempDir(), "history.db"), Options{})
+	require.NoError(t, err)
+	n, err := s.Import(&b)
+	require.NoError(t, err)
+	require.Less(t, n, 4*maxSteps)
+	require.Equal(t, 1, s.Predict(Step{Key: digest.Digest(fmt.Sprintf("k%d", steps-1)), Kind: Run}).Samples)
+	require.NoError(t, s.Close())
 }

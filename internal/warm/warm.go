@@ -12,6 +12,7 @@
 package warm
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -38,8 +39,7 @@ const (
 	// maxFile bounds what is read of a file in bytes: maxSteps steps with traces take
 	// less than half of it.
 	maxFile = 64 << 20
-	// lockTimeout bounds the wait for another process that writes the same file, and
-	// lockInterval is how often it is tried.
+	// lockTimeout is the default of Ledger.Wait; lockInterval is how often it is tried.
 	lockTimeout  = 5 * time.Second
 	lockInterval = 20 * time.Millisecond
 )
@@ -47,9 +47,14 @@ const (
 // errLocked is the cause when another process kept a file for too long.
 var errLocked = errors.New("another process keeps it locked")
 
-// Ledger is a directory of files. The zero Ledger remembers nothing.
+// Ledger is a directory of files. The zero Ledger remembers nothing. What cannot be
+// read is as if it were not there.
 type Ledger struct {
 	Dir string
+	// Warn takes why something could not be read; nil for nobody.
+	Warn func(error)
+	// Wait bounds the wait for another process that writes the same file; 0 = 5 s.
+	Wait time.Duration
 }
 
 // file is what is known of one node.
@@ -111,18 +116,24 @@ func (rs Records) Find(t Trace) (Record, bool) {
 
 // Holds returns the steps that the node at addr held when it was last used. With
 // an id, a node that has another one by now holds nothing.
-func (l Ledger) Holds(addr, id string) (map[digest.Digest]bool, error) {
+func (l Ledger) Holds(addr, id string) map[digest.Digest]bool {
+	f, ok := l.known(addr)
+	if !ok || id != "" && f.ID != id {
+		return nil
+	}
+	return f.held()
+}
+
+// known returns what is known of a node; ok is false when nothing is.
+func (l Ledger) known(addr string) (f file, ok bool) {
 	if l.Dir == "" {
-		return nil, nil
+		return file{}, false
 	}
 	f, err := l.read(addr)
-	if err != nil {
-		return nil, err
+	if err != nil && l.Warn != nil {
+		l.Warn(err)
 	}
-	if id != "" && f.ID != id {
-		return nil, nil
-	}
-	return f.held(), nil
+	return f, err == nil
 }
 
 func (f *file) held() map[digest.Digest]bool {
@@ -136,13 +147,10 @@ func (f *file) held() map[digest.Digest]bool {
 // Check is Holds for a node that was asked which results it keeps: those that it has
 // no more are not in held, but in lost. What cannot be found among the records of any
 // node is believed, unless everything that can is lost.
-func (l Ledger) Check(addr, id string, records Records) (held, lost map[digest.Digest]bool, err error) {
-	if l.Dir == "" {
-		return nil, nil, nil
-	}
-	f, err := l.read(addr)
-	if err != nil || f.ID != id {
-		return nil, nil, err
+func (l Ledger) Check(addr, id string, records Records) (held, lost map[digest.Digest]bool) {
+	f, ok := l.known(addr)
+	if !ok || f.ID != id {
+		return nil, nil
 	}
 	held, lost = f.held(), map[digest.Digest]bool{}
 	for d, t := range f.Traces {
@@ -152,9 +160,9 @@ func (l Ledger) Check(addr, id string, records Records) (held, lost map[digest.D
 		}
 	}
 	if len(lost) > 0 && len(lost) == len(f.Traces) {
-		return nil, f.held(), nil
+		return nil, f.held()
 	}
-	return held, lost, nil
+	return held, lost
 }
 
 // Add notes that the node holds these steps. traces are those of the steps that were
@@ -167,7 +175,7 @@ func (l Ledger) Add(addr, id string, steps []digest.Digest, traces map[digest.Di
 	if err := os.MkdirAll(l.Dir, 0o755); err != nil {
 		return fmt.Errorf("remember what %s holds: %w", addr, err)
 	}
-	ctx, stop := context.WithTimeoutCause(context.Background(), lockTimeout, errLocked)
+	ctx, stop := context.WithTimeoutCause(context.Background(), cmp.Or(l.Wait, lockTimeout), errLocked)
 	defer stop()
 	lock := flock.New(l.path(addr) + ".lock")
 	if _, err := lock.TryLockContext(ctx, lockInterval); err != nil {

@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
+	"github.com/gofrs/flock"
 	digest "github.com/opencontainers/go-digest"
 	"github.com/stretchr/testify/require"
 )
@@ -20,22 +22,18 @@ func TestLedgerRemembersByAddressAndID(t *testing.T) {
 	require.NoError(t, l.Add("tcp://x:1", "id1", []digest.Digest{b}, nil, nil, t0))
 	require.NoError(t, l.Add("tcp://y:1", "id2", []digest.Digest{b}, nil, nil, t0))
 
-	held, err := l.Holds("tcp://x:1", "id1")
-	require.NoError(t, err)
+	held := l.Holds("tcp://x:1", "id1")
 	require.Equal(t, map[digest.Digest]bool{a: true, b: true}, held)
 
 	// A plan that asks no node does not know the id.
-	held, err = l.Holds("tcp://y:1", "")
-	require.NoError(t, err)
+	held = l.Holds("tcp://y:1", "")
 	require.Equal(t, map[digest.Digest]bool{b: true}, held)
 
 	// A node with a new root has a new id, and nothing else.
-	held, err = l.Holds("tcp://x:1", "other")
-	require.NoError(t, err)
+	held = l.Holds("tcp://x:1", "other")
 	require.Empty(t, held)
 	require.NoError(t, l.Add("tcp://x:1", "other", []digest.Digest{b}, nil, nil, t0))
-	held, err = l.Holds("tcp://x:1", "other")
-	require.NoError(t, err)
+	held = l.Holds("tcp://x:1", "other")
 	require.Equal(t, map[digest.Digest]bool{b: true}, held)
 }
 
@@ -54,8 +52,7 @@ func TestResultsThatAreGoneAreNotBelieved(t *testing.T) {
 	require.NoError(t, l.Add(addr, id, []digest.Digest{a, b, c}, traces, NewRecords([]Record{makeA, makeB}), t0))
 
 	check := func(records ...Record) (held, lost map[digest.Digest]bool) {
-		held, lost, err := l.Check(addr, id, NewRecords(records))
-		require.NoError(t, err)
+		held, lost = l.Check(addr, id, NewRecords(records))
 		return held, lost
 	}
 	held, lost := check(makeB, makeA)
@@ -74,8 +71,7 @@ func TestResultsThatAreGoneAreNotBelieved(t *testing.T) {
 	require.Equal(t, map[digest.Digest]bool{a: true, b: true, c: true}, held)
 	require.Empty(t, lost)
 
-	held, lost, err := l.Check(addr, "another root", NewRecords([]Record{makeA, makeB}))
-	require.NoError(t, err)
+	held, lost = l.Check(addr, "another root", NewRecords([]Record{makeA, makeB}))
 	require.Empty(t, held)
 	require.Empty(t, lost)
 }
@@ -84,8 +80,7 @@ func TestWithoutAnAnswerNothingCanBeAskedFor(t *testing.T) {
 	l := Ledger{Dir: t.TempDir()}
 	a := digest.FromString("a")
 	require.NoError(t, l.Add("x", "id", []digest.Digest{a}, map[digest.Digest]Trace{a: NewTrace("RUN", t0, t0)}, nil, t0))
-	held, lost, err := l.Check("x", "id", nil)
-	require.NoError(t, err)
+	held, lost := l.Check("x", "id", nil)
 	require.Equal(t, map[digest.Digest]bool{a: true}, held)
 	require.Empty(t, lost)
 }
@@ -93,20 +88,17 @@ func TestWithoutAnAnswerNothingCanBeAskedFor(t *testing.T) {
 func TestZeroLedgerRemembersNothing(t *testing.T) {
 	var l Ledger
 	require.NoError(t, l.Add("a", "id", []digest.Digest{digest.FromString("a")}, nil, nil, t0))
-	held, err := l.Holds("a", "id")
-	require.NoError(t, err)
+	held := l.Holds("a", "id")
 	require.Empty(t, held)
 }
 
 func TestDamagedFileIsAsNone(t *testing.T) {
 	l := Ledger{Dir: t.TempDir()}
 	require.NoError(t, os.WriteFile(l.path("a"), []byte("{"), 0o644))
-	held, err := l.Holds("a", "")
-	require.NoError(t, err)
+	held := l.Holds("a", "")
 	require.Empty(t, held)
 	require.NoError(t, l.Add("a", "id", []digest.Digest{digest.FromString("a")}, nil, nil, t0))
-	held, err = l.Holds("a", "id")
-	require.NoError(t, err)
+	held = l.Holds("a", "id")
 	require.Len(t, held, 1)
 }
 
@@ -121,4 +113,45 @@ func TestOldestStepsGoFirst(t *testing.T) {
 	require.Len(t, f.Steps, maxSteps)
 	require.NotContains(t, f.Steps, digest.FromString("9"))
 	require.Contains(t, f.Steps, digest.FromString("10"))
+}
+
+func TestWhatIsInTheWayIsAWarning(t *testing.T) {
+	dir := t.TempDir()
+	var warned []error
+	l := Ledger{Dir: dir, Warn: func(err error) { warned = append(warned, err) }}
+	require.NoError(t, l.Add("a", "1", []digest.Digest{"x"}, nil, nil, time.Unix(1, 0)))
+	files, err := filepath.Glob(filepath.Join(dir, "*.json"))
+	require.NoError(t, err)
+	require.Len(t, files, 1)
+
+	// A pipe is not waited for, and the next run puts a file there.
+	require.NoError(t, os.Remove(files[0]))
+	require.NoError(t, syscall.Mkfifo(files[0], 0o600))
+	require.Empty(t, l.Holds("a", ""))
+	require.NoError(t, l.Add("a", "1", []digest.Digest{"x"}, nil, nil, time.Unix(1, 0)))
+	require.True(t, l.Holds("a", "")["x"])
+	require.Empty(t, warned)
+
+	// The directory is a file.
+	l.Dir = files[0]
+	require.Empty(t, l.Holds("a", ""))
+	held, lost := l.Check("a", "1", nil)
+	require.Empty(t, held)
+	require.Empty(t, lost)
+	require.Len(t, warned, 2)
+	require.Error(t, l.Add("a", "1", []digest.Digest{"x"}, nil, nil, time.Unix(1, 0)))
+}
+
+func TestLockIsNotWaitedForLong(t *testing.T) {
+	dir := t.TempDir()
+	l := Ledger{Dir: dir, Wait: time.Millisecond}
+	require.NoError(t, l.Add("a", "1", []digest.Digest{"x"}, nil, nil, time.Unix(1, 0)))
+	locks, err := filepath.Glob(filepath.Join(dir, "*.lock"))
+	require.NoError(t, err)
+	require.Len(t, locks, 1)
+	other := flock.New(locks[0])
+	require.NoError(t, other.Lock())
+	defer func() { require.NoError(t, other.Unlock()) }()
+	require.ErrorContains(t, l.Add("a", "1", []digest.Digest{"y"}, nil, nil, time.Unix(1, 0)), "another process keeps it locked")
+	require.True(t, l.Holds("a", "")["x"])
 }

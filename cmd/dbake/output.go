@@ -1,0 +1,40 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+
+	"github.com/dbake/dbake/internal/localfile"
+)
+
+// output lets write fill standard output, when name is "" or "-", or a file, all or
+// nothing.
+func (a *app) output(ctx context.Context, name string, write func(io.Writer) error) error {
+	var buf bytes.Buffer
+	if err := write(&buf); err != nil {
+		return err
+	}
+	if name == "" || name == "-" {
+		_, err := a.stdout.Write(buf.Bytes())
+		return err
+	}
+	if err := localfile.Write(ctx, a.path(name), buf.Bytes()); err != nil {
+		return fmt.Errorf("write %s: %w", name, err)
+	}
+	return nil
+}
+
+// writeMetadata writes what is known of each target.
+func (a *app) writeMetadata(ctx context.Context, name string, byTarget map[string]map[string]any) error {
+	dt, err := json.MarshalIndent(byTarget, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encode metadata: %w", err)
+	}
+	if err := localfile.Write(ctx, a.path(name), dt); err != nil {
+		return fmt.Errorf("write metadata: %w", err)
+	}
+	return nil
+}
