@@ -8,20 +8,22 @@ import (
 	"io"
 
 	"github.com/dbake/dbake/internal/localfile"
+	"github.com/dbake/dbake/internal/redact"
 )
 
 // output lets write fill standard output, when name is "" or "-", or a file, all or
-// nothing.
+// nothing. Tokens and passwords in URLs are left out.
 func (a *app) output(ctx context.Context, name string, write func(io.Writer) error) error {
 	var buf bytes.Buffer
 	if err := write(&buf); err != nil {
 		return err
 	}
+	text := redact.Text(buf.String())
 	if name == "" || name == "-" {
-		_, err := a.stdout.Write(buf.Bytes())
+		_, err := io.WriteString(a.stdout, text)
 		return err
 	}
-	if err := localfile.Write(ctx, a.path(name), buf.Bytes()); err != nil {
+	if err := localfile.Write(ctx, a.path(name), []byte(text)); err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
 	}
 	return nil

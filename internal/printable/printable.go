@@ -1,7 +1,7 @@
 // Package printable makes foreign text, such as the output of build steps, safe to
 // show on a terminal and in the log of a CI service.
 //
-// Colours stay. Everything else that a terminal would act on is left out: movement of
+// Tokens and passwords in URLs are hidden, see package redact. Colours stay. Everything else that a terminal would act on is left out: movement of
 // the cursor, titles, bells, NUL. What is not UTF-8 becomes U+FFFD. A lone carriage
 // return ends a line, because some readers of logs take it for one: after that the
 // reader of a display sees each line where the display puts it, behind its prefix.
@@ -11,6 +11,8 @@ import (
 	"bytes"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/dbake/dbake/internal/redact"
 )
 
 const (
@@ -22,6 +24,7 @@ const (
 
 // Text returns s made safe. Lines stay lines.
 func Text(s string) string {
+	s = redact.Text(s)
 	if plain(s) {
 		return s
 	}
@@ -31,6 +34,7 @@ func Text(s string) string {
 
 // Line returns s made safe, as one line without colours.
 func Line(s string) string {
+	s = redact.Text(s)
 	if plain(s) && !strings.ContainsAny(s, "\n\t") {
 		return s
 	}
@@ -87,7 +91,7 @@ func (f *Filter) Write(data []byte) []byte {
 		}
 		i += n
 	}
-	return out.Bytes()
+	return []byte(redact.Text(out.String()))
 }
 
 // Close returns what is left to be shown at the end of the stream.

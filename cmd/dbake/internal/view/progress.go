@@ -10,6 +10,7 @@ import (
 	"github.com/moby/buildkit/util/progress/progressui"
 
 	"github.com/dbake/dbake/internal/plan"
+	"github.com/dbake/dbake/internal/redact"
 	"github.com/dbake/dbake/runtime"
 )
 
@@ -126,7 +127,7 @@ func (o *outlet) Write(p []byte) (int, error) {
 	}
 	// A write to a full pipe cannot be called off: its goroutine ends with the
 	// process when nobody reads any more.
-	data := append([]byte(nil), p...)
+	data := []byte(redact.Text(string(p)))
 	done := make(chan error, 1)
 	go func() {
 		_, err := o.w.Write(data)

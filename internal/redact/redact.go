@@ -1,0 +1,86 @@
+// Package redact hides tokens and passwords in text that is shown or kept: those in
+// URLs, as user information or as parameters, and those among the attributes of
+// caches.
+//
+// It works on finished text, whatever the URL stood in: an error, a line of a log,
+// the name of a step, JSON. So it is applied once, where text leaves the process, and
+// nobody who makes an error has to think of it.
+package redact
+
+import (
+	"regexp"
+	"strings"
+)
+
+// Mark stands in the place of what is hidden. It is what BuildKit writes there.
+const Mark = "xxxxx"
+
+var (
+	// userinfo is what precedes the host in a URL. A password may hold an at sign. In
+	// the references of images an at sign precedes the digest, so that only schemes of
+	// URLs count.
+	userinfo = regexp.MustCompile(`(?i)\b(https?|git|git\+https?|ssh|git\+ssh|ftps?|tcp|wss?|socks5h?)://([^/?#\s"'<>\\` + "`" + `]*)@`)
+	// parameter is a secret among the parameters of a URL.
+	parameter = regexp.MustCompile(`(?i)([?&](?:[a-z0-9]+[_-])*(?:token|password|passwd|secret|signature|sig|credential|api_?key|access_?key|auth|authtoken)=)[^&#\s"'<>\\,]+`)
+	// attribute is a secret among the attributes of a cache, as text.
+	attribute = regexp.MustCompile(`(?i)\b(access_key_id|secret_access_key|session_token|account_key)=[^,\s"'\\]+`)
+	// token is the attribute of a list, as in type=gha,token=x: the word alone is that
+	// of many programs.
+	token = regexp.MustCompile(`(?i)(type=[a-z0-9]+,(?:[^\s"'\\]*,)?token=|[=\s"']token=)([^,\s"'\\]+)((?:,[^\s"'\\]*)?)`)
+	// member is such an attribute in JSON.
+	member = regexp.MustCompile(`("(?:access_key_id|secret_access_key|session_token|account_key|token)"\s*:\s*)"(?:[^"\\]|\\.)*"`)
+)
+
+// Text returns s without secrets.
+func Text(s string) string {
+	if !suspect(s) {
+		return s
+	}
+	s = userinfo.ReplaceAllStringFunc(s, hideUser)
+	s = parameter.ReplaceAllString(s, "${1}"+Mark)
+	s = attribute.ReplaceAllString(s, "${1}="+Mark)
+	s = token.ReplaceAllStringFunc(s, hideToken)
+	return member.ReplaceAllString(s, `${1}"`+Mark+`"`)
+}
+
+// suspect reports whether there can be anything to hide: most text is an answer of
+// some build tool.
+func suspect(s string) bool {
+	if strings.Contains(s, "://") {
+		return true
+	}
+	lower := strings.ToLower(s)
+	for _, word := range []string{"token", "_key"} {
+		if strings.Contains(lower, word) {
+			return true
+		}
+	}
+	return false
+}
+
+// hideUser hides the user and the password of a URL. The user of ssh alone is no
+// secret: keys are.
+func hideUser(match string) string {
+	parts := userinfo.FindStringSubmatch(match)
+	scheme, user := parts[1], parts[2]
+	_, _, both := strings.Cut(user, ":")
+	switch {
+	case user == "":
+		return match
+	case both:
+		return scheme + "://" + Mark + ":" + Mark + "@"
+	case strings.HasSuffix(strings.ToLower(scheme), "ssh"):
+		return match
+	}
+	return scheme + "://" + Mark + "@"
+}
+
+// hideToken hides the token in a list of attributes, if it is one.
+func hideToken(match string) string {
+	parts := token.FindStringSubmatch(match)
+	before, after := parts[1], parts[3]
+	if !strings.Contains(before, "type=") && !strings.Contains(after, "type=") {
+		return match
+	}
+	return before + Mark + after
+}

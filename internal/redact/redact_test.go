@@ -1,0 +1,42 @@
+package redact
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestText(t *testing.T) {
+	for in, want := range map[string]string{
+		"plain": "plain",
+		"find the commit of https://user:tok3n@example.com/x.git#main: no":    "find the commit of https://xxxxx:xxxxx@example.com/x.git#main: no",
+		"https://ghp_abc@github.com/x.git":                                    "https://xxxxx@github.com/x.git",
+		"https://user:p@ss@example.com/x":                                     "https://xxxxx:xxxxx@example.com/x",
+		"HTTPS://a:b@h https://c:d@h/":                                        "HTTPS://xxxxx:xxxxx@h https://xxxxx:xxxxx@h/",
+		"ssh://git@example.com/x.git":                                         "ssh://git@example.com/x.git",
+		"ssh://git:pass@example.com/x.git":                                    "ssh://xxxxx:xxxxx@example.com/x.git",
+		"git@github.com:x/y.git":                                              "git@github.com:x/y.git",
+		`{"url":"https://u:p@h/x?a=1&token=t0k","b":"c"}`:                     `{"url":"https://xxxxx:xxxxx@h/x?a=1&token=xxxxx","b":"c"}`,
+		"docker-image://docker.io/library/busybox@sha256:00 busybox@sha256:1": "docker-image://docker.io/library/busybox@sha256:00 busybox@sha256:1",
+		"docker-image://busybox@sha256:00":                                    "docker-image://busybox@sha256:00",
+		"oci-layout://dir@sha256:00":                                          "oci-layout://dir@sha256:00",
+		"https://example.com/@scope/package":                                  "https://example.com/@scope/package",
+		"https://example.com/?user=a@b.c":                                     "https://example.com/?user=a@b.c",
+		"https://s3/x?X-Amz-Credential=abc%2F1&X-Amz-Signature=00ff&x=1":      "https://s3/x?X-Amz-Credential=xxxxx&X-Amz-Signature=xxxxx&x=1",
+		"https://x/?X-Amz-Security-Token=abc":                                 "https://x/?X-Amz-Security-Token=xxxxx",
+		"https://account.blob.core.windows.net/c?sv=1&sig=abc%3D":             "https://account.blob.core.windows.net/c?sv=1&sig=xxxxx",
+		"--set x.cache-to=type=gha,scope=a,token=abc,url=http://h/":           "--set x.cache-to=type=gha,scope=a,token=xxxxx,url=http://h/",
+		"x.cache-to=token=abc,type=gha":                                       "x.cache-to=token=xxxxx,type=gha",
+		"type=s3,bucket=b,access_key_id=ID,secret_access_key=KEY":             "type=s3,bucket=b,access_key_id=xxxxx,secret_access_key=xxxxx",
+		"type=s3,session_token=a/b+c==,region=r":                              "type=s3,session_token=xxxxx,region=r",
+		"type=azblob,account_key=a":                                           "type=azblob,account_key=xxxxx",
+		`{"type":"gha","token":"a\"b","scope":"x"}`:                           `{"type":"gha","token":"xxxxx","scope":"x"}`,
+		`{"secret_access_key": "KEY"}`:                                        `{"secret_access_key": "xxxxx"}`,
+		"RUN make token=abc":                                                  "RUN make token=abc",
+		"id=GIT_AUTH_TOKEN,env=TOKEN":                                         "id=GIT_AUTH_TOKEN,env=TOKEN",
+		"tcp://10.0.0.5:1234 unix:///run/x":                                   "tcp://10.0.0.5:1234 unix:///run/x",
+	} {
+		require.Equal(t, want, Text(in), in)
+		require.Equal(t, want, Text(want), "what is hidden stays so")
+	}
+}
