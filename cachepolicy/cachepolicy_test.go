@@ -80,44 +80,44 @@ func TestDecide(t *testing.T) {
 		},
 		{
 			name: "one ref for a cluster, and all of them for every solve",
-			in: Input{Repo: repo, Units: build("api", "web", "db"), Clusters: ab, Nodes: nodes("api=0 web=0 db=1"), Fleet: 2,
+			in: Input{Store: Store{Repo: repo}, Units: build("api", "web", "db"), Clusters: ab, Nodes: nodes("api=0 web=0 db=1"), Fleet: 2,
 				Known: map[string][]string{repo.Name: {"dbake-" + api, "dbake-" + web, "latest", "other-" + web}}},
 			want: `
 import registry,ref=r:5000/team/cache:dbake-api-9697d54d [cluster] the cache of cluster api-9697d54d
 import registry,ref=r:5000/team/cache:dbake-db-52a3e7b3 [cluster] the cache of cluster db-52a3e7b3
-export registry,ignore-error=true,TAILdbake-api-9697d54d on 0 of api, web [cluster] one export for 2 units
-export registry,ignore-error=true,TAILdbake-db-52a3e7b3 on 1 of db [cluster] one export for 1 unit
+export registry,TAILdbake-api-9697d54d on 0 of api, web [cluster] one export for 2 units
+export registry,TAILdbake-db-52a3e7b3 on 1 of db [cluster] one export for 1 unit
 `,
 		},
 		{
 			name: "first run: the registry has nothing, and says so",
-			in: Input{Repo: repo, Units: build("api", "web"), Clusters: []Cluster{cluster("api", "web")}, Nodes: nodes("api=0 web=0"), Fleet: 2,
+			in: Input{Store: Store{Repo: repo}, Units: build("api", "web"), Clusters: []Cluster{cluster("api", "web")}, Nodes: nodes("api=0 web=0"), Fleet: 2,
 				Known: map[string][]string{repo.Name: nil}},
 			want: `
-export registry,ignore-error=true,TAILdbake-api-9697d54d on 0 of api, web [cluster] one export for 2 units
+export registry,TAILdbake-api-9697d54d on 0 of api, web [cluster] one export for 2 units
 no import registry r:5000/team/cache:dbake-api-9697d54d [absent] the registry does not have it yet
 `,
 		},
 		{
 			name: "a registry that was not asked is guessed at",
-			in: Input{Repo: repo, Attrs: map[string]string{"registry.insecure": "true"}, Units: build("api", "web"), Clusters: []Cluster{cluster("api", "web")},
+			in: Input{Store: Store{Repo: repo, Insecure: true, Attrs: map[string]string{"compression": "zstd"}}, Units: build("api", "web"), Clusters: []Cluster{cluster("api", "web")},
 				Nodes: nodes("api=0 web=0"), Fleet: 3},
 			want: `
 import registry,ref=r:5000/team/cache:dbake-api-9697d54d,registry.insecure=true [cluster] the cache of cluster api-9697d54d, if it exists: the registry's tags are not known
 import registry,ref=r:5000/team/cache:dbake-api-9697d54d-0,registry.insecure=true [cluster] the cache of cluster api-9697d54d, if it exists: the registry's tags are not known
 import registry,ref=r:5000/team/cache:dbake-api-9697d54d-1,registry.insecure=true [cluster] the cache of cluster api-9697d54d, if it exists: the registry's tags are not known
-export registry,ignore-error=true,TAILdbake-api-9697d54d,registry.insecure=true on 0 of api, web [cluster] one export for 2 units
+export registry,compression=zstd,TAILdbake-api-9697d54d,registry.insecure=true on 0 of api, web [cluster] one export for 2 units
 `,
 		},
 		{
 			// Numbers follow the units, not the nodes: 7 comes before 3.
 			name: "a cluster on several nodes has a ref for each, which become one; that one is read, and not the parts",
-			in: Input{Repo: repo, Units: build("api", "web"), Clusters: []Cluster{cluster("api", "web")}, Nodes: nodes("api=7 web=3"), Fleet: 8,
+			in: Input{Store: Store{Repo: repo}, Units: build("api", "web"), Clusters: []Cluster{cluster("api", "web")}, Nodes: nodes("api=7 web=3"), Fleet: 8,
 				Known: map[string][]string{repo.Name: {"dbake-" + api + "-2", "dbake-" + api, "dbake-" + api + "-0"}}},
 			want: `
 import registry,ref=r:5000/team/cache:dbake-api-9697d54d [cluster] the cache of cluster api-9697d54d
-export registry,ignore-error=true,TAILdbake-api-9697d54d-0 on 7 of api [cluster-node] the cluster is built on 2 nodes, and an export replaces its ref
-export registry,ignore-error=true,TAILdbake-api-9697d54d-1 on 3 of web [cluster-node] the cluster is built on 2 nodes, and an export replaces its ref
+export registry,TAILdbake-api-9697d54d-0 on 7 of api [cluster-node] the cluster is built on 2 nodes, and an export replaces its ref
+export registry,TAILdbake-api-9697d54d-1 on 3 of web [cluster-node] the cluster is built on 2 nodes, and an export replaces its ref
 join r:5000/team/cache:dbake-api-9697d54d of r:5000/team/cache:dbake-api-9697d54d-0, r:5000/team/cache:dbake-api-9697d54d-1 [join] 2 parts, 0 records together
 no import registry r:5000/team/cache:dbake-api-9697d54d-0 [joined] the ref of cluster api-9697d54d holds all its parts
 no import registry r:5000/team/cache:dbake-api-9697d54d-2 [joined] the ref of cluster api-9697d54d holds all its parts
@@ -125,66 +125,55 @@ no import registry r:5000/team/cache:dbake-api-9697d54d-2 [joined] the ref of cl
 		},
 		{
 			name: "where parts were never joined, as this machine may not write, all are read",
-			in: Input{Repo: repo, Units: build("api", "web"), Clusters: []Cluster{cluster("api", "web")}, Nodes: nodes("api=0 web=0"), Fleet: 2,
+			in: Input{Store: Store{Repo: repo}, Units: build("api", "web"), Clusters: []Cluster{cluster("api", "web")}, Nodes: nodes("api=0 web=0"), Fleet: 2,
 				Known: map[string][]string{repo.Name: {"dbake-" + api + "-1", "dbake-" + api + "-0"}}},
 			want: `
 import registry,ref=r:5000/team/cache:dbake-api-9697d54d-0 [cluster] the cache of cluster api-9697d54d
 import registry,ref=r:5000/team/cache:dbake-api-9697d54d-1 [cluster] the cache of cluster api-9697d54d
-export registry,ignore-error=true,TAILdbake-api-9697d54d on 0 of api, web [cluster] one export for 2 units
+export registry,TAILdbake-api-9697d54d on 0 of api, web [cluster] one export for 2 units
 `,
 		},
 		{
 			// a and c share all but a few records, b nothing.
 			name: "a cluster that no importer could read is split where least is written twice",
-			in: Input{Repo: repo, Units: build("a", "b", "c"), Clusters: []Cluster{cluster("a", "b", "c")}, Nodes: nodes("a=0 b=0 c=0"),
+			in: Input{Store: Store{Repo: repo}, Units: build("a", "b", "c"), Clusters: []Cluster{cluster("a", "b", "c")}, Nodes: nodes("a=0 b=0 c=0"),
 				Records: map[ir.UnitID][]int{"a": upTo(0, 1500), "b": upTo(5000, 6500), "c": upTo(100, 1600)},
 				Known:   map[string][]string{repo.Name: nil}},
 			want: `
-export registry,ignore-error=true,TAILdbake-a-880553fc-0 on 0 of a, c [cluster-split] together the units on this node have more than the 2600 records that an importer reads
-export registry,ignore-error=true,TAILdbake-a-880553fc-1 on 0 of b [cluster-split] together the units on this node have more than the 2600 records that an importer reads
+export registry,TAILdbake-a-880553fc-0 on 0 of a, c [cluster-split] together the units on this node have more than the 2600 records that an importer reads
+export registry,TAILdbake-a-880553fc-1 on 0 of b [cluster-split] together the units on this node have more than the 2600 records that an importer reads
 no import registry r:5000/team/cache:dbake-a-880553fc [absent] the registry does not have it yet
 `,
 		},
 		{
 			name: "a unit that is too large alone",
-			in: Input{Repo: repo, Units: build("a"), Nodes: nodes("a=0"), Records: map[ir.UnitID][]int{"a": upTo(0, 11)}, Limits: Limits{Records: 10},
+			in: Input{Store: Store{Repo: repo}, Units: build("a"), Nodes: nodes("a=0"), Records: map[ir.UnitID][]int{"a": upTo(0, 11)}, limits: limits{records: 10},
 				Known: map[string][]string{repo.Name: nil}},
 			want: `
-export registry,ignore-error=true,TAILdbake-a-87428fc5 on 0 of a [too-large] a alone has 11 records, more than the 10 that an importer reads
+export registry,TAILdbake-a-87428fc5 on 0 of a [too-large] a alone has 11 records, more than the 10 that an importer reads
 no import registry r:5000/team/cache:dbake-a-87428fc5 [absent] the registry does not have it yet
 warning [too-large] the cache of a has about 11 records; BuildKit reads at most 10 of one ref, so builds elsewhere may start cold
 `,
 		},
 		{
 			name: "what failed keeps its cache",
-			in: Input{Repo: repo, Units: build("api", "web", "db"), Clusters: ab, Nodes: nodes("web=1"),
+			in: Input{Store: Store{Repo: repo}, Units: build("api", "web", "db"), Clusters: ab, Nodes: nodes("web=1"),
 				Known: map[string][]string{repo.Name: {"dbake-" + api}}},
 			want: `
 import registry,ref=r:5000/team/cache:dbake-api-9697d54d [cluster] the cache of cluster api-9697d54d
-export registry,ignore-error=true,TAILdbake-web-4ded89b3 on 1 of web [partly-built] other units of the cluster were not built, and its ref may hold theirs
+export registry,TAILdbake-web-4ded89b3 on 1 of web [partly-built] other units of the cluster were not built, and its ref may hold theirs
 no import registry r:5000/team/cache:dbake-db-52a3e7b3 [absent] the registry does not have it yet
 no export registry r:5000/team/cache:dbake-db-52a3e7b3 [not-built] none of its units was built
 `,
 		},
 		{
-			name: "nothing new is not written again",
-			in: Input{Repo: repo, Units: build("api", "web", "db"), Clusters: ab, Nodes: nodes("api=0 web=0 db=0"),
-				Reused: map[ir.UnitID]bool{"api": true, "web": true, "db": true}, Known: map[string][]string{repo.Name: {"dbake-" + api}}},
-			want: `
-import registry,ref=r:5000/team/cache:dbake-api-9697d54d [cluster] the cache of cluster api-9697d54d
-export registry,ignore-error=true,TAILdbake-db-52a3e7b3 on 0 of db [cluster] one export for 1 unit
-no import registry r:5000/team/cache:dbake-db-52a3e7b3 [absent] the registry does not have it yet
-no export registry r:5000/team/cache:dbake-api-9697d54d [nothing-new] no step ran and the registry has it
-`,
-		},
-		{
 			name: "siblings: those of this build's targets first, up to the limit",
-			in: Input{Repo: repo, Units: build("web"), Nodes: nodes("web=0"), Limits: Limits{Siblings: 2},
+			in: Input{Store: Store{Repo: repo}, Units: build("web"), Nodes: nodes("web=0"), limits: limits{siblings: 2},
 				Known: map[string][]string{repo.Name: {"dbake-web-00000000-1", "dbake-aaa-00000000", "dbake-aab-00000000", "dbake-short-123"}}},
 			want: `
 import registry,ref=r:5000/team/cache:dbake-web-00000000-1 [sibling] the cache of another set of targets, web-00000000
 import registry,ref=r:5000/team/cache:dbake-aaa-00000000 [sibling] the cache of another set of targets, aaa-00000000
-export registry,ignore-error=true,TAILdbake-web-4ded89b3 on 0 of web [cluster] one export for 1 unit
+export registry,TAILdbake-web-4ded89b3 on 0 of web [cluster] one export for 1 unit
 no import registry r:5000/team/cache:dbake-web-4ded89b3 [absent] the registry does not have it yet
 no import registry r:5000/team/cache:dbake-aab-00000000 [limit] 2 refs of other sets of targets are imported already
 warning [limit] 1 cache ref left unread in r:5000/team/cache: of the refs that other sets of targets wrote, the first 2 are read; delete old tags with prefix dbake-
@@ -192,7 +181,7 @@ warning [limit] 1 cache ref left unread in r:5000/team/cache: of the refs that o
 		},
 		{
 			name: "no siblings wanted, no warning",
-			in: Input{Repo: repo, Units: build("web"), Limits: Limits{Siblings: -1},
+			in: Input{Store: Store{Repo: repo}, Units: build("web"), limits: limits{siblings: -1},
 				Known: map[string][]string{repo.Name: {"dbake-aaa-00000000"}}},
 			want: `
 no import registry r:5000/team/cache:dbake-web-4ded89b3 [absent] the registry does not have it yet
@@ -202,11 +191,11 @@ no export registry r:5000/team/cache:dbake-web-4ded89b3 [not-built] none of its 
 		},
 		{
 			name: "no-cache reads nothing and still writes",
-			in: Input{Repo: repo, NoCache: true, Units: build("web"), Nodes: nodes("web=0"),
+			in: Input{Store: Store{Repo: repo}, NoCache: true, Units: build("web"), Nodes: nodes("web=0"),
 				Known: map[string][]string{repo.Name: {"dbake-web-4ded89b3"}}},
 			edit: func(ts map[string]*ir.Target) { ts["web"].CacheFrom = []ir.CacheEntry{registryCache("r/web:c")} },
 			want: `
-export registry,ignore-error=true,TAILdbake-web-4ded89b3 on 0 of web [cluster] one export for 1 unit
+export registry,TAILdbake-web-4ded89b3 on 0 of web [cluster] one export for 1 unit
 no import registry r/web:c [no-cache] the build was asked not to use the cache
 no import registry r:5000/team/cache:dbake-web-4ded89b3 [no-cache] the build was asked not to use the cache
 `,
@@ -263,7 +252,7 @@ warning [target-part] target app is built on 2 nodes and exports its cache to od
 		},
 		{
 			name: "targets that overwrite each other or a cluster",
-			in: Input{Repo: repo, Units: build("api", "web"), Clusters: []Cluster{cluster("api", "web")}, Nodes: nodes("api=0 web=1"),
+			in: Input{Store: Store{Repo: repo}, Units: build("api", "web"), Clusters: []Cluster{cluster("api", "web")}, Nodes: nodes("api=0 web=1"),
 				Known: map[string][]string{repo.Name: nil}},
 			edit: func(ts map[string]*ir.Target) {
 				ts["api"].CacheTo = []ir.CacheEntry{registryCache("r/c", "mode=max"), {Type: "local", Attrs: map[string]string{"dest": "d/"}}}
@@ -271,8 +260,8 @@ warning [target-part] target app is built on 2 nodes and exports its cache to od
 					registryCache("r:5000/team/cache:dbake-" + api + "-1")}
 			},
 			want: `
-export registry,ignore-error=true,TAILdbake-api-9697d54d-0 on 0 of api [cluster-node] the cluster is built on 2 nodes, and an export replaces its ref
-export registry,ignore-error=true,TAILdbake-api-9697d54d-1 on 1 of web [cluster-node] the cluster is built on 2 nodes, and an export replaces its ref
+export registry,TAILdbake-api-9697d54d-0 on 0 of api [cluster-node] the cluster is built on 2 nodes, and an export replaces its ref
+export registry,TAILdbake-api-9697d54d-1 on 1 of web [cluster-node] the cluster is built on 2 nodes, and an export replaces its ref
 join r:5000/team/cache:dbake-api-9697d54d of r:5000/team/cache:dbake-api-9697d54d-0, r:5000/team/cache:dbake-api-9697d54d-1 [join] 2 parts, 0 records together
 export registry,mode=max,ref=r/c on 0 with api [target] cache-to of target api
 export local,dest=d/ on 0 with api [target] cache-to of target api
@@ -317,7 +306,7 @@ func TestRepositories(t *testing.T) {
 	units := build("a", "b@linux/amd64,linux/arm64")
 	units[0].Target.CacheTo = []ir.CacheEntry{registryCache("r/a:c")}
 	units[1].Target.CacheTo = []ir.CacheEntry{registryCache("r:5/b:c"), registryCache("r/b2"), {Type: "gha"}}
-	require.Equal(t, []string{"r/b2", "r:5/b", repo.Name}, Repositories(Input{Repo: repo, Units: units}))
+	require.Equal(t, []string{"r/b2", "r:5/b", repo.Name}, Repositories(Input{Store: Store{Repo: repo}, Units: units}))
 	require.Empty(t, Repositories(Input{Units: build("a")}))
 }
 
@@ -327,11 +316,50 @@ func TestEntriesAreFresh(t *testing.T) {
 	units[0].Target.CacheTo = []ir.CacheEntry{{Type: "local", Attrs: map[string]string{"dest": "c"}}}
 	p := Decide(Input{Units: units, Nodes: nodes("a=4")})
 	p.ImportEntries()[0].Attrs["digest"] = "x"
-	p.For("a", 4)[0].Attrs["digest"] = "x"
+	p.TargetExports[0].Entry.Attrs["digest"] = "x"
 	require.NotContains(t, p.ImportEntries()[0].Attrs, "digest")
-	require.NotContains(t, p.For("a", 4)[0].Attrs, "digest")
+	require.NotContains(t, units[0].Target.CacheTo[0].Attrs, "digest")
 	require.NotContains(t, units[0].Target.CacheFrom[0].Attrs, "digest")
-	require.Empty(t, p.For("a", 0))
+}
+
+func TestParseStore(t *testing.T) {
+	host := Repo{Name: "host:5000/c", Prefix: "dbake"}
+	for value, want := range map[string]Store{
+		"host:5000/c":                            {Repo: host},
+		"host:5000/c:main":                       {Repo: Repo{Name: "host:5000/c", Prefix: "main"}},
+		"type=registry,ref=host:5000/c,mode=max": {Repo: host},
+		"host:5000/c,insecure=true":              {Repo: host, Insecure: true},
+		"host:5000/c,registry.insecure=1":        {Repo: host, Insecure: true},
+		"host:5000/c,ignore-error=false":         {Repo: host, Required: true},
+		"host:5000/c,ignore-error=true":          {Repo: host},
+		"host:5000/c,compression=zstd,compression-level=3,force-compression=true": {
+			Repo: host, Attrs: map[string]string{"compression": "zstd", "compression-level": "3", "force-compression": "true"}},
+	} {
+		got, err := ParseStore(value)
+		require.NoError(t, err, value)
+		if want.Attrs == nil {
+			want.Attrs = map[string]string{}
+		}
+		require.Equal(t, want, got, value)
+	}
+	for value, want := range map[string]string{
+		"":                              "the cache registry is empty",
+		"insecure=true":                 "the cache registry is empty",
+		"host/c,zstd":                   `"zstd" is no ATTR=VALUE`,
+		"host/c,colour=red":             "unknown attribute colour; known are compression, compression-level,",
+		"host/c,mode=min":               `mode cannot be "min"`,
+		"host/c,image-manifest=false":   `image-manifest cannot be "false"`,
+		"host/c,compression=lz4":        `compression cannot be "lz4"`,
+		"host/c,compression-level=high": `compression-level cannot be "high"`,
+		"host/c,insecure=perhaps":       `insecure cannot be "perhaps"`,
+		"type=gha,ref=host/c":           `type cannot be "gha"`,
+		"host/c,ref=host/d":             "ref is given twice",
+		"https://host/c":                "leave the scheme out",
+		`host/c,"x`:                     `cache registry "host/c,\"x": `,
+	} {
+		_, err := ParseStore(value)
+		require.ErrorContains(t, err, want, value)
+	}
 }
 
 func TestParseRepo(t *testing.T) {
@@ -351,7 +379,6 @@ func TestParseRepo(t *testing.T) {
 	for ref, want := range map[string]string{
 		"":                               "the cache registry is empty",
 		"https://host/cache":             "leave the scheme out",
-		"type=registry,ref=host/cache":   "give the repository alone",
 		"host/cache@sha256:abc":          "a digest cannot be written to",
 		"cache":                          "name a repository in the registry",
 		"host:5000":                      "name a repository in the registry",
@@ -431,7 +458,7 @@ func TestLaws(t *testing.T) {
 		for _, e := range p.Exports {
 			require.False(t, places[e.Entry.Attrs["ref"]])
 			places[e.Entry.Attrs["ref"]] = true
-			require.True(t, e.Records <= in.Limits.Records || len(e.Units) == 1)
+			require.True(t, e.Records <= in.limits.records || len(e.Units) == 1)
 			for _, u := range e.Units {
 				require.False(t, seen[u])
 				seen[u] = true
@@ -446,7 +473,7 @@ func TestLaws(t *testing.T) {
 			_, tag := cutRef(ref)
 			q.Known[repo.Name] = append(q.Known[repo.Name], tag)
 		}
-		q.Limits.Siblings = 1000
+		q.limits.siblings = 1000
 		other = Decide(q)
 		read := map[string]bool{}
 		for _, im := range other.Imports {
@@ -473,7 +500,7 @@ func refs(p Policy) []string {
 }
 
 func randomInput(rng *rand.Rand) Input {
-	in := Input{Repo: repo, Fleet: 3, Nodes: map[ir.UnitID]int{}, Records: map[ir.UnitID][]int{}, Limits: Limits{Records: 20}}
+	in := Input{Store: Store{Repo: repo}, Fleet: 3, Nodes: map[ir.UnitID]int{}, Records: map[ir.UnitID][]int{}, limits: limits{records: 20}}
 	var names []string
 	for i := range 1 + rng.Intn(8) {
 		names = append(names, fmt.Sprintf("t%d", i))

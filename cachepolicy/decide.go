@@ -44,7 +44,7 @@ func Repositories(in Input) []string {
 // decider holds what the rules look at.
 type decider struct {
 	in       Input
-	limits   Limits
+	limits   limits
 	targets  []*ir.Target           // by name
 	units    map[string][]ir.UnitID // of a target, in its order
 	clusters []Cluster              // by name
@@ -57,12 +57,12 @@ type decider struct {
 }
 
 func newDecider(in Input) *decider {
-	d := &decider{in: in, limits: in.Limits, units: map[string][]ir.UnitID{}, names: map[string]bool{}, slugs: map[string]bool{}, imported: map[string]ir.CacheEntry{}}
-	if d.limits.Records == 0 {
-		d.limits.Records = DefaultRecords
+	d := &decider{in: in, limits: in.limits, units: map[string][]ir.UnitID{}, names: map[string]bool{}, slugs: map[string]bool{}, imported: map[string]ir.CacheEntry{}}
+	if d.limits.records == 0 {
+		d.limits.records = maxRecords
 	}
-	if d.limits.Siblings == 0 {
-		d.limits.Siblings = DefaultSiblings
+	if d.limits.siblings == 0 {
+		d.limits.siblings = maxSiblings
 	}
 	grouped := map[ir.UnitID]bool{}
 	for _, c := range in.Clusters {
@@ -159,7 +159,7 @@ var importRules = []struct {
 		return when(d.complete, "every cluster of this build has a ref of its own")
 	}},
 	{"limit", true, func(d *decider, _ candidate) string {
-		return when(d.siblings >= d.limits.Siblings, fmt.Sprintf("%d refs of other sets of targets are imported already", d.siblings))
+		return when(d.siblings >= d.limits.siblings, fmt.Sprintf("%d refs of other sets of targets are imported already", d.siblings))
 	}},
 	{"sibling", false, func(_ *decider, c candidate) string {
 		return "the cache of another set of targets, " + c.cluster
@@ -198,9 +198,9 @@ func (d *decider) imports() {
 			break
 		}
 	}
-	if limited > 0 && d.limits.Siblings > 0 {
+	if limited > 0 && d.limits.siblings > 0 {
 		d.warn("limit", ir.Range{}, "%s left unread in %s: of the refs that other sets of targets wrote, the first %d are read; delete old tags with prefix %s-",
-			count(limited, "cache ref"), d.in.Repo.Name, d.limits.Siblings, d.in.Repo.Prefix)
+			count(limited, "cache ref"), d.in.Repo.Name, d.limits.siblings, d.in.Repo.Prefix)
 	}
 }
 
@@ -264,14 +264,14 @@ func (d *decider) targetParts(t *ir.Target, from ir.CacheEntry) []candidate {
 // repoCandidates are the refs of Repo: this build's clusters by name, then the
 // others, those that begin with a target of this build first.
 func (d *decider) repoCandidates() []candidate {
-	ref := func(tag string) ir.CacheEntry { return importEntry(d.in.Repo.Name+":"+tag, d.in.Attrs) }
+	ref := d.in.importEntry
 	tags, asked := d.tags(d.in.Repo.Name)
 	var own, near, far []candidate
 	seen := map[string]bool{}
 	whole := map[string]bool{} // clusters with a ref that is no part
 	for _, c := range d.clusters {
 		// Where the whole is too large to be joined, a ref for it is an old one.
-		whole[c.Name()] = slices.Contains(tags, d.in.Repo.tag(c.Name(), -1)) && d.records(c.Units) <= d.limits.Records
+		whole[c.Name()] = slices.Contains(tags, d.in.Repo.tag(c.Name(), -1)) && d.records(c.Units) <= d.limits.records
 	}
 	d.complete = !slices.ContainsFunc(d.clusters, func(c Cluster) bool { return !whole[c.Name()] })
 	for _, tag := range tags {
@@ -313,31 +313,21 @@ func (d *decider) repoCandidates() []candidate {
 // wins.
 var exportRules = []struct {
 	name   string
-	skip   bool
-	reason func(*decider, *part, string) string
+	reason func(*decider, *part) string
 }{
-	{"nothing-new", true, func(d *decider, p *part, tag string) string {
-		tags, _ := d.tags(d.in.Repo.Name)
-		for _, u := range p.units {
-			if !d.in.Reused[u] {
-				return ""
-			}
-		}
-		return when(slices.Contains(tags, tag), "no step ran and the registry has it")
-	}},
-	{"partly-built", false, func(_ *decider, p *part, _ string) string {
+	{"partly-built", func(_ *decider, p *part) string {
 		return when(p.partly, "other units of the cluster were not built, and its ref may hold theirs")
 	}},
-	{"too-large", false, func(d *decider, p *part, _ string) string {
-		return when(len(p.seen) > d.limits.Records, fmt.Sprintf("%s alone has %d records, more than the %d that an importer reads", p.units[0], len(p.seen), d.limits.Records))
+	{"too-large", func(d *decider, p *part) string {
+		return when(len(p.seen) > d.limits.records, fmt.Sprintf("%s alone has %d records, more than the %d that an importer reads", p.units[0], len(p.seen), d.limits.records))
 	}},
-	{"cluster-split", false, func(d *decider, p *part, _ string) string {
-		return when(p.cut, fmt.Sprintf("together the units on this node have more than the %d records that an importer reads", d.limits.Records))
+	{"cluster-split", func(d *decider, p *part) string {
+		return when(p.cut, fmt.Sprintf("together the units on this node have more than the %d records that an importer reads", d.limits.records))
 	}},
-	{"cluster-node", false, func(_ *decider, p *part, _ string) string {
+	{"cluster-node", func(_ *decider, p *part) string {
 		return when(p.nodes > 1, fmt.Sprintf("the cluster is built on %d nodes, and an export replaces its ref", p.nodes))
 	}},
-	{"cluster", false, func(_ *decider, p *part, _ string) string {
+	{"cluster", func(_ *decider, p *part) string {
 		return fmt.Sprintf("one export for %s", count(len(p.units), "unit"))
 	}},
 }
@@ -361,12 +351,12 @@ func (d *decider) clusterExports() {
 			}
 		}
 		if len(built.Units) == 0 {
-			e := exportEntry(d.in.Repo.Name+":"+d.in.Repo.tag(c.Name(), -1), d.in.Attrs)
+			e := d.in.exportEntry(d.in.Repo.tag(c.Name(), -1))
 			d.skip(true, e, "not-built", "none of its units was built")
 			continue
 		}
 		name := built.Name()
-		parts := cutCluster(&d.in, built, d.limits.Records)
+		parts := cutCluster(&d.in, built, d.limits.records)
 		first := len(d.policy.Exports)
 		for i, p := range parts {
 			p.partly = len(built.Units) < len(c.Units)
@@ -391,7 +381,7 @@ func (d *decider) join(name string, parts []*part, exports []Export) {
 		units = append(units, p.units...)
 	}
 	records := d.records(units)
-	if records > d.limits.Records {
+	if records > d.limits.records {
 		return
 	}
 	j := Join{Ref: d.in.Repo.Name + ":" + d.in.Repo.tag(name, -1), Reason: fmt.Sprintf("%s, %s together", count(len(parts), "part"), count(records, "record"))}
@@ -413,18 +403,14 @@ func (d *decider) records(units []ir.UnitID) int {
 }
 
 func (d *decider) clusterExport(p *part, tag string) {
-	entry := exportEntry(d.in.Repo.Name+":"+tag, d.in.Attrs)
+	entry := d.in.exportEntry(tag)
 	for _, r := range exportRules {
-		reason := r.reason(d, p, tag)
+		reason := r.reason(d, p)
 		if reason == "" {
 			continue
 		}
-		if r.skip {
-			d.skip(true, entry, r.name, reason)
-			return
-		}
-		if len(p.seen) > d.limits.Records {
-			d.warn("too-large", ir.Range{}, "the cache of %s has about %d records; BuildKit reads at most %d of one ref, so builds elsewhere may start cold", p.units[0], len(p.seen), d.limits.Records)
+		if len(p.seen) > d.limits.records {
+			d.warn("too-large", ir.Range{}, "the cache of %s has about %d records; BuildKit reads at most %d of one ref, so builds elsewhere may start cold", p.units[0], len(p.seen), d.limits.records)
 		}
 		d.policy.Exports = append(d.policy.Exports, Export{
 			Cluster: p.cluster, Node: p.node, Units: p.units, Records: len(p.seen),

@@ -39,8 +39,6 @@
 //   - One exporter takes all results of a solve (solver/llbsolver/export.go,
 //     runCacheExporters). Hence: one export can hold a whole cluster, shared
 //     steps once.
-//   - With ignore-error=true a failing export does not fail the solve; its
-//     response then lacks the key "cache.manifest", which is how to notice.
 //   - An export without layers is skipped silently.
 //   - Two exports of one solve to one registry ref are refused (control/control.go,
 //     findDuplicateCacheOptions).
@@ -66,13 +64,12 @@
 //	absent      a ref that the registry was asked for and does not have is left out
 //	target-part further parts of a target's own cache that was written by several nodes
 //	cluster     the refs of the clusters of this build
-//	limit       siblings beyond Limits.Siblings are left out, with a warning
+//	limit       siblings beyond 16 are left out, with a warning
 //	sibling     other refs with the same prefix: earlier builds of other sets of targets
 //
 // # Rules for cluster exports, first match wins
 //
 //	not-built      a cluster none of whose units was built is not exported
-//	nothing-new    a part whose units are all reused and whose ref exists is left out
 //	partly-built   what was built of a cluster is exported under the name of those units,
 //	               so that the cluster's ref keeps what it has of the others
 //	too-large      one unit alone exceeds the importer's limit: exported, with a warning

@@ -25,24 +25,27 @@ var tuning = map[string]bool{
 	"timeout": true, "reset": true, "upload_parallelism": true, "touch_refresh": true,
 }
 
-// exportEntry is the export of a cluster to ref.
-func exportEntry(ref string, extra map[string]string) ir.CacheEntry {
-	e := importEntry(ref, extra)
+// exportEntry is the cache of a tag as BuildKit writes it.
+func (s Store) exportEntry(tag string) ir.CacheEntry {
+	e := s.Entry(s.Name + ":" + tag)
+	maps.Copy(e.Attrs, s.Attrs)
 	e.Attrs["mode"] = "max"
 	e.Attrs["image-manifest"] = "true"
 	e.Attrs["oci-mediatypes"] = "true"
-	// The images are what the user asked for; the cache is a favour.
-	e.Attrs["ignore-error"] = "true"
 	return e
 }
 
-func importEntry(ref string, extra map[string]string) ir.CacheEntry {
-	attrs := maps.Clone(extra)
-	if attrs == nil {
-		attrs = map[string]string{}
+// importEntry is the cache of a tag as BuildKit reads it.
+func (s Store) importEntry(tag string) ir.CacheEntry { return s.Entry(s.Name + ":" + tag) }
+
+// Entry is a cache of the store under a name, with what a node must know to reach
+// it.
+func (s Store) Entry(ref string) ir.CacheEntry {
+	e := ir.CacheEntry{Type: typeRegistry, Attrs: map[string]string{"ref": ref}}
+	if s.Insecure {
+		e.Attrs["registry.insecure"] = "true"
 	}
-	attrs["ref"] = ref
-	return ir.CacheEntry{Type: typeRegistry, Attrs: attrs}
+	return e
 }
 
 func clone(e ir.CacheEntry) ir.CacheEntry {

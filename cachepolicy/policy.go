@@ -9,11 +9,9 @@ import (
 
 // Input is what [Decide] decides from.
 type Input struct {
-	// Repo is where clusters are kept; the zero Repo means that only what the
+	// Store is where clusters are kept; the zero Store means that only what the
 	// targets ask for themselves is imported and exported.
-	Repo Repo
-	// Attrs are added to every entry of Repo, as "registry.insecure".
-	Attrs map[string]string
+	Store
 	// NoCache leaves out every import. Exports stay.
 	NoCache bool
 	// Units are the units of this build, each once.
@@ -28,36 +26,28 @@ type Input struct {
 	// choice: one number is one vertex, whichever unit needs it. Each becomes
 	// about one record of a cache. A unit without an entry counts as nothing.
 	Records map[ir.UnitID][]int
-	// Reused holds the units for which no step ran in this run and whose last
-	// export is known to have succeeded. Leaving a unit out is always safe.
-	Reused map[ir.UnitID]bool
 	// Fleet is the number of nodes of this run. It serves to guess the names of
 	// parts where a registry was not asked, and for nothing else.
 	Fleet int
 	// Known are the tags of each repository that was asked; a repository without
 	// an entry was not asked. [Repositories] says which are worth asking.
 	Known map[string][]string
-	// Limits may be zero.
-	Limits Limits
+
+	limits limits // as tests set them
 }
 
-// Limits bound the size of a cache and the number of imports.
-type Limits struct {
-	// Records is the greatest number of records in one export; 0 = DefaultRecords.
-	Records int
-	// Siblings is the greatest number of refs imported by the rule "sibling";
-	// 0 = DefaultSiblings, < 0 = none.
-	Siblings int
-}
+// limits bound the size of a cache and the number of imports; 0 is the constant.
+type limits struct{ records, siblings int }
 
 const (
-	// DefaultRecords leaves a tenth of the importer's 1 MiB free, since the
-	// size of a record varies with its number of inputs: 1<<20 / 361 bytes is
-	// 2,904 records.
-	DefaultRecords = 2600
-	// DefaultSiblings keeps what each solve reads before its first cache hit
-	// below 16 times two small documents.
-	DefaultSiblings = 16
+	// maxRecords is the greatest number of records in one export. It leaves a
+	// tenth of the importer's 1 MiB free, since the size of a record varies with
+	// its number of inputs: 1<<20 / 361 bytes is 2,904 records.
+	maxRecords = 2600
+	// maxSiblings is the greatest number of refs imported by the rule "sibling":
+	// what each solve reads before its first cache hit stays below 16 times two
+	// small documents.
+	maxSiblings = 16
 )
 
 // Cluster is a set of units that share expensive steps.
@@ -143,18 +133,6 @@ func (p *Policy) ImportEntries() []ir.CacheEntry {
 	entries := make([]ir.CacheEntry, len(p.Imports))
 	for i, im := range p.Imports {
 		entries[i] = clone(im.Entry)
-	}
-	return entries
-}
-
-// For returns the cache exports that go with the export solve of a target on a
-// node.
-func (p *Policy) For(target string, node int) []ir.CacheEntry {
-	var entries []ir.CacheEntry
-	for _, e := range p.TargetExports {
-		if e.Target == target && e.Node == node {
-			entries = append(entries, clone(e.Entry))
-		}
 	}
 	return entries
 }

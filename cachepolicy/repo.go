@@ -3,13 +3,19 @@ package cachepolicy
 import (
 	"fmt"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
+
+	"github.com/tonistiigi/go-csvvalue"
+
+	"github.com/dbake/dbake/compiler/ir"
 )
 
 // DefaultPrefix starts the tags of clusters when the user gave no tag.
 const DefaultPrefix = "dbake"
 
-// Repo is a repository of caches: the value of --cache-registry.
+// Repo is a repository of caches.
 type Repo struct {
 	Name   string // without tag, as host:5000/team/cache
 	Prefix string // start of every tag
@@ -23,6 +29,80 @@ var (
 // maxPrefix leaves room for the cluster's name: a tag has at most 128 characters.
 const maxPrefix = 64
 
+// Store is where clusters are kept: the value of --cache-registry.
+type Store struct {
+	Repo
+	// Attrs are those of BuildKit that every export has besides ours.
+	Attrs map[string]string
+	// Insecure registries may speak plain HTTP, or have any certificate.
+	Insecure bool
+	// Required makes a cache that cannot be written an error.
+	Required bool
+}
+
+// storeAttrs are the attributes that --cache-registry takes, with what they may be.
+var storeAttrs = map[string]func(string) bool{
+	"compression":       func(v string) bool { return slices.Contains([]string{"uncompressed", "gzip", "estargz", "zstd"}, v) },
+	"compression-level": func(v string) bool { _, err := strconv.Atoi(v); return err == nil },
+	"force-compression": isBool,
+	"ignore-error":      isBool,
+	"insecure":          isBool,
+	"registry.insecure": isBool,
+	"type":              func(v string) bool { return v == typeRegistry },
+	"mode":              func(v string) bool { return v == "max" },
+	"image-manifest":    isTrue,
+	"oci-mediatypes":    isTrue,
+}
+
+func isBool(v string) bool { _, err := strconv.ParseBool(v); return err == nil }
+func isTrue(v string) bool { b, err := strconv.ParseBool(v); return err == nil && b }
+
+// ParseStore reads "REF[,ATTR=VALUE...]", or "type=registry,ref=REF,..." as in a
+// cache-to of docker buildx.
+func ParseStore(value string) (Store, error) {
+	fields, err := csvvalue.Fields(value, nil)
+	if err != nil && value != "" {
+		return Store{}, fmt.Errorf("cache registry %q: %w", value, err)
+	}
+	s := Store{Attrs: map[string]string{}}
+	ref, given := "", map[string]bool{}
+	for i, f := range fields {
+		k, v, ok := strings.Cut(f, "=")
+		switch {
+		case i == 0 && !ok:
+			k, v = "ref", f
+		case !ok:
+			return Store{}, fmt.Errorf("cache registry %q: %q is no ATTR=VALUE", value, f)
+		}
+		if k = strings.TrimSpace(strings.ToLower(k)); given[k] {
+			return Store{}, fmt.Errorf("cache registry %q: %s is given twice", value, k)
+		}
+		given[k] = true
+		valid, known := storeAttrs[k]
+		switch {
+		case k == "ref":
+			ref = v
+			continue
+		case !known:
+			return Store{}, fmt.Errorf("cache registry %q: unknown attribute %s; known are %s", value, k, strings.Join(ir.SortedKeys(storeAttrs), ", "))
+		case !valid(v):
+			return Store{}, fmt.Errorf("cache registry %q: %s cannot be %q", value, k, v)
+		}
+		switch k {
+		case "insecure", "registry.insecure":
+			b, _ := strconv.ParseBool(v) // it is valid
+			s.Insecure = s.Insecure || b
+		case "ignore-error":
+			b, _ := strconv.ParseBool(v)
+			s.Required = !b
+		case "compression", "compression-level", "force-compression":
+			s.Attrs[k] = v
+		}
+	}
+	s.Repo, err = ParseRepo(ref)
+	return s, err
+}
+
 // ParseRepo returns the repository that ref names. A tag becomes the prefix.
 func ParseRepo(ref string) (Repo, error) {
 	const want = "as in registry.example.com/team/cache or registry.example.com/team/cache:main"
@@ -35,8 +115,6 @@ func ParseRepo(ref string) (Repo, error) {
 		return Repo{}, fmt.Errorf("the cache registry is empty; name a repository, %s", want)
 	case strings.Contains(ref, "://"):
 		return Repo{}, fmt.Errorf("cache registry %q: leave the scheme out, %s", ref, want)
-	case strings.Contains(ref, "="):
-		return Repo{}, fmt.Errorf("cache registry %q: give the repository alone, without type= or ref=, %s", ref, want)
 	case strings.Contains(ref, "@"):
 		return Repo{}, fmt.Errorf("cache registry %q: a digest cannot be written to; name a repository, %s", ref, want)
 	case !strings.Contains(ref, "/"):

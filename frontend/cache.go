@@ -2,8 +2,11 @@ package frontend
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/moby/buildkit/util/imageutil"
@@ -22,9 +25,30 @@ const maxCached = 8 << 20
 //	tags/DIGEST.json     what a reference meant, and when; DIGEST is that of the reference
 //
 // Several processes may use it at once: files are replaced whole. It is a help
-// only, so that whatever goes wrong counts as "not there". The zero value keeps
-// nothing.
-type metadataCache struct{ dir string }
+// only: what cannot be read counts as "not there", what cannot be written is not
+// kept, and of either there is one warning. The zero value keeps nothing.
+type metadataCache struct {
+	dir    string
+	warn   func(error) // nil = nobody is told
+	warned sync.Once
+}
+
+// trouble warns of the first thing that went wrong.
+func (c *metadataCache) trouble(err error) {
+	if c.warn == nil {
+		return
+	}
+	c.warned.Do(func() { c.warn(fmt.Errorf("what is remembered of images: %w", err)) })
+}
+
+// read returns a file, and nothing when it is not there or cannot be read.
+func (c *metadataCache) read(path string) []byte {
+	data, err := localfile.Read(path, maxCached)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		c.trouble(err)
+	}
+	return data
+}
 
 // tagEntry is the file for one reference.
 type tagEntry struct {
@@ -47,12 +71,15 @@ func (c *metadataCache) tag(ref string) (ocispecs.Descriptor, time.Time, bool) {
 	if c.dir == "" {
 		return e.Descriptor, e.Time, false
 	}
-	data, err := localfile.Read(c.tagPath(ref), maxCached)
-	if err != nil || json.Unmarshal(data, &e) != nil {
+	data := c.read(c.tagPath(ref))
+	if data == nil {
+		return e.Descriptor, e.Time, false
+	}
+	if err := json.Unmarshal(data, &e); err != nil || e.Ref != ref || e.Descriptor.Digest.Validate() != nil {
+		c.trouble(fmt.Errorf("%s is damaged", c.tagPath(ref)))
 		return ocispecs.Descriptor{}, time.Time{}, false
 	}
-	ok := e.Ref == ref && e.Descriptor.Digest.Validate() == nil
-	return e.Descriptor, e.Time, ok
+	return e.Descriptor, e.Time, true
 }
 
 func (c *metadataCache) putTag(ref string, desc ocispecs.Descriptor, now time.Time) {
@@ -80,8 +107,12 @@ func (c *metadataCache) blob(d digest.Digest) ([]byte, bool) {
 	if c.dir == "" || d.Validate() != nil {
 		return nil, false
 	}
-	data, err := localfile.Read(c.blobPath(d), maxCached)
-	if err != nil || d.Algorithm().FromBytes(data) != d {
+	data := c.read(c.blobPath(d))
+	if data == nil {
+		return nil, false
+	}
+	if d.Algorithm().FromBytes(data) != d {
+		c.trouble(fmt.Errorf("%s is damaged", c.blobPath(d)))
 		return nil, false
 	}
 	return data, true
@@ -95,8 +126,9 @@ func (c *metadataCache) putBlob(d digest.Digest, data []byte) {
 
 // write replaces the file at path, if it can be.
 func (c *metadataCache) write(path string, data []byte) {
-	// The cache is never needed: the next run asks again.
-	_ = localfile.Replace(path, data, 0o600)
+	if err := localfile.Replace(path, data, 0o600); err != nil {
+		c.trouble(err)
+	}
 }
 
 // assumedImage returns what is assumed of an image of which nothing is known: one

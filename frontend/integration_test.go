@@ -104,11 +104,7 @@ func startDaemon(t *testing.T, hosts []string) *daemon {
 }
 
 func (d *daemon) resolver(t *testing.T) Resolver {
-	o := RegistryOptions{Mirrors: map[string][]Endpoint{}, DockerConfig: t.TempDir()}
-	for _, h := range d.hosts {
-		o.Mirrors[h] = []Endpoint{{Host: d.registry.host(), PlainHTTP: true}}
-	}
-	return NewRegistryResolver(o)
+	return NewRegistryResolver(RegistryOptions{Client: d.registry.client(t, t.TempDir(), d.hosts...)})
 }
 
 // Build implements Gateway with the daemon as the only node.

@@ -2,54 +2,38 @@ package frontend
 
 import (
 	"bytes"
-	"cmp"
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"sync"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
-	"github.com/containerd/containerd/v2/core/remotes"
-	"github.com/containerd/containerd/v2/core/remotes/docker"
-	"github.com/containerd/log"
 	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
-	"github.com/docker/cli/cli/config"
-	"github.com/docker/cli/cli/config/configfile"
 	"github.com/moby/buildkit/util/imageutil"
 	digest "github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
-	"github.com/sirupsen/logrus"
 	"golang.org/x/sync/semaphore"
 	"golang.org/x/sync/singleflight"
+
+	"github.com/dbake/dbake/runtime/registry"
 )
 
-// Endpoint is a server that answers for a registry.
-type Endpoint struct {
-	Host      string // host[:port]
-	Path      string // "/v2" when empty
-	PlainHTTP bool
-	Insecure  bool // accept any certificate
-}
-
-// RegistryOptions say how to ask registries. The zero value asks all registries
-// at their own address, with the user's docker credentials.
+// RegistryOptions say whom to ask about images.
 type RegistryOptions struct {
-	// Mirrors lists, by registry ("docker.io"), what is asked in turn before
-	// the registry itself. A list that contains the registry's own host says
-	// how to reach it, and when.
-	Mirrors map[string][]Endpoint
-	// DockerConfig is the directory of docker's config.json; empty is the
-	// user's.
-	DockerConfig string
+	// Client asks registries; it may be nil with Offline.
+	Client *registry.Client
+	// Node asks a node; nil when there is none. A node may reach registries that
+	// this machine does not, so what it answers counts where this machine got no
+	// image.
+	Node func(ctx context.Context, req ImageRequest) (*Image, error)
 	// CacheDir keeps manifests and configs for ever, and which digest a tag
 	// had; empty keeps nothing between runs.
 	CacheDir string
+	// Warn is told, once, what is wrong with the cache; may be nil.
+	Warn func(error)
 	// MaxAge lets a digest in the cache answer for its tag if it is at most
 	// this old; 0 asks the registry in every run.
 	MaxAge time.Duration
@@ -62,6 +46,10 @@ type RegistryOptions struct {
 	Now func() time.Time
 }
 
+// nodeDelay is how long this machine's own requests may take before a node is asked
+// as well. A registry at hand answers in less.
+const nodeDelay = 2 * time.Second
+
 // RegistryResolver resolves images by asking registries. It serves one run: what
 // it has once answered for a reference it answers until the end.
 type RegistryResolver struct {
@@ -69,17 +57,17 @@ type RegistryResolver struct {
 	cache   *metadataCache
 	slots   *semaphore.Weighted
 	flights singleflight.Group
-	remote  remotes.Resolver
-	silent  *log.Entry
 
-	credsMu      sync.Mutex // guards the fields up to the next mutex
-	dockerConfig *configfile.ConfigFile
-	hosts        map[string][2]string // user and password
+	mu     sync.Mutex // guards the fields below
+	pins   map[string]pin
+	images map[string]*Image
+	blobs  map[string][]byte
+}
 
-	mu      sync.Mutex // guards the fields below
-	digests map[string]ocispecs.Descriptor
-	images  map[string]*Image
-	blobs   map[string][]byte
+// pin is what a reference stands for during a run.
+type pin struct {
+	desc ocispecs.Descriptor // without a digest when that is not known
+	node bool                // a node said so
 }
 
 var _ Resolver = (*RegistryResolver)(nil)
@@ -92,55 +80,61 @@ func NewRegistryResolver(o RegistryOptions) *RegistryResolver {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	r := &RegistryResolver{
-		opts:    o,
-		cache:   &metadataCache{dir: o.CacheDir},
-		silent:  silentLog(),
-		slots:   semaphore.NewWeighted(int64(o.Connections)),
-		digests: map[string]ocispecs.Descriptor{},
-		images:  map[string]*Image{},
-		blobs:   map[string][]byte{},
-		hosts:   map[string][2]string{},
+	return &RegistryResolver{
+		opts:   o,
+		cache:  &metadataCache{dir: o.CacheDir, warn: o.Warn},
+		slots:  semaphore.NewWeighted(int64(o.Connections)),
+		pins:   map[string]pin{},
+		images: map[string]*Image{},
+		blobs:  map[string][]byte{},
 	}
-	r.remote = docker.NewResolver(docker.ResolverOptions{
-		Hosts:   r.registryHosts,
-		Headers: http.Header{"User-Agent": {"dbake"}},
-	})
-	return r
-}
-
-func silentLog() *log.Entry {
-	l := logrus.New()
-	l.SetOutput(io.Discard)
-	return logrus.NewEntry(l)
 }
 
 // Resolve implements Resolver.
 func (r *RegistryResolver) Resolve(ctx context.Context, req ImageRequest) (*Image, error) {
-	// What goes wrong is in the error; the log of the library would go to
-	// standard error.
-	ctx = log.WithLogger(ctx, r.silent)
 	p := platforms.Normalize(req.Platform)
 	key := req.Ref.String() + " " + platforms.FormatAll(p)
 	return once(r, r.images, "image "+key, key, func() (*Image, error) {
-		desc, err := r.digest(ctx, req.Ref)
+		pin, err := r.pin(ctx, ImageRequest{Ref: req.Ref, Platform: p})
 		if err != nil {
 			return nil, err
 		}
-		if desc.Digest == "" {
+		if pin.desc.Digest == "" {
 			return assumedImage(p), nil
 		}
-		config, err := r.config(ctx, req.Ref, desc, p)
-		if errors.Is(err, errUnknown) {
-			img := assumedImage(p)
-			img.Digest = desc.Digest
-			return img, nil
+		if pin.node {
+			return r.pinnedOnNode(ctx, req.Ref, pin.desc.Digest, p)
 		}
-		if err != nil {
+		config, err := r.config(ctx, req.Ref, pin.desc, p)
+		switch {
+		case errors.Is(err, errUnknown):
+			img := assumedImage(p)
+			img.Digest = pin.desc.Digest
+			return img, nil
+		case err != nil && r.opts.Node != nil && ctx.Err() == nil:
+			img, nodeErr := r.pinnedOnNode(ctx, req.Ref, pin.desc.Digest, p)
+			if nodeErr != nil {
+				return nil, &unresolvedError{client: err, node: nodeErr}
+			}
+			return img, nil
+		case err != nil:
 			return nil, err
 		}
-		return &Image{Digest: desc.Digest, Config: config}, nil
+		return &Image{Digest: pin.desc.Digest, Config: config}, nil
 	})
+}
+
+// pinnedOnNode asks a node for the image of a digest.
+func (r *RegistryResolver) pinnedOnNode(ctx context.Context, ref reference.Named, dgst digest.Digest, p ocispecs.Platform) (*Image, error) {
+	pinned, err := reference.WithDigest(ref, dgst)
+	if err != nil {
+		return nil, fmt.Errorf("pin %s: %w", ref, err)
+	}
+	img, err := r.opts.Node(ctx, ImageRequest{Ref: pinned, Platform: p})
+	if err != nil {
+		return nil, err
+	}
+	return &Image{Digest: dgst, Config: img.Config}, nil
 }
 
 // once returns the value of key in m, and computes it if it is not there. Calls
@@ -176,36 +170,130 @@ func once[V any](r *RegistryResolver, m map[string]V, flight, key string, comput
 	return res.(V), nil
 }
 
-// digest returns the descriptor of what ref names; without a digest when that is
-// not known.
-func (r *RegistryResolver) digest(ctx context.Context, ref reference.Named) (ocispecs.Descriptor, error) {
-	key := ref.String()
-	return once(r, r.digests, "digest "+key, key, func() (ocispecs.Descriptor, error) {
-		if d, ok := ref.(reference.Digested); ok {
+// pin finds out what the reference of req stands for, once for all platforms.
+func (r *RegistryResolver) pin(ctx context.Context, req ImageRequest) (pin, error) {
+	key := req.Ref.String()
+	return once(r, r.pins, "pin "+key, key, func() (pin, error) {
+		if d, ok := req.Ref.(reference.Digested); ok {
 			if desc, ok := r.cache.descriptor(d.Digest()); ok || r.opts.Offline {
 				desc.Digest = d.Digest()
-				return desc, nil
+				return pin{desc: desc}, nil
 			}
 		} else if desc, at, ok := r.cache.tag(key); ok {
 			age := r.opts.Now().Sub(at)
 			if r.opts.Offline || r.opts.MaxAge > 0 && age >= 0 && age <= r.opts.MaxAge {
-				return desc, nil
+				return pin{desc: desc}, nil
 			}
 		} else if r.opts.Offline {
-			return ocispecs.Descriptor{}, nil
+			return pin{}, nil
 		}
 		if err := r.slots.Acquire(ctx, 1); err != nil {
-			return ocispecs.Descriptor{}, context.Cause(ctx)
+			return pin{}, context.Cause(ctx)
 		}
 		defer r.slots.Release(1)
-		_, desc, err := r.remote.Resolve(ctx, key)
+		found, err := r.ask(ctx, req)
 		if err != nil {
-			return desc, err
+			return pin{}, err
 		}
-		r.cache.putTag(key, desc, r.opts.Now())
-		return desc, nil
+		if !found.node {
+			r.cache.putTag(key, found.desc, r.opts.Now())
+		}
+		return found, nil
 	})
 }
+
+// ask asks this machine's own client, and a node when the client has no answer or
+// none soon. The first image counts.
+func (r *RegistryResolver) ask(ctx context.Context, req ImageRequest) (pin, error) {
+	if r.opts.Node == nil {
+		desc, err := r.opts.Client.Resolve(ctx, req.Ref.String())
+		return pin{desc: desc}, reasonOf(err)
+	}
+	type answer struct {
+		pin
+		err error
+	}
+	var askers sync.WaitGroup
+	defer askers.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	answers := make(chan answer, 2)
+	askers.Go(func() {
+		desc, err := r.opts.Client.Resolve(ctx, req.Ref.String())
+		answers <- answer{pin: pin{desc: desc}, err: reasonOf(err)}
+	})
+	soon := time.NewTimer(nodeDelay)
+	defer soon.Stop()
+	var failed unresolvedError
+	asked := false
+	for {
+		ask := false
+		select {
+		case <-soon.C:
+			ask = true
+		case a := <-answers:
+			switch {
+			case a.err == nil:
+				return a.pin, nil
+			case a.node:
+				failed.node = a.err
+			default:
+				failed.client, ask = a.err, true
+			}
+		}
+		switch {
+		case ctx.Err() != nil:
+			return pin{}, context.Cause(ctx)
+		case ask && !asked:
+			asked = true
+			askers.Go(func() {
+				a := answer{pin: pin{node: true}}
+				img, err := r.opts.Node(ctx, req)
+				if a.err = err; err == nil {
+					a.desc.Digest = img.Digest
+				}
+				answers <- a
+			})
+		case failed.client != nil && failed.node != nil:
+			return pin{}, failed.err()
+		}
+	}
+}
+
+// ErrNoNode is returned by [RegistryOptions].Node when no node knows more than this
+// machine.
+var ErrNoNode = errors.New("no node to ask")
+
+// unresolvedError says why neither this machine nor a node has found an image.
+type unresolvedError struct{ client, node error }
+
+// Error gives the word of the node, which counts.
+func (e *unresolvedError) Error() string {
+	return fmt.Sprintf("%v; asked from here: %v", e.node, e.client)
+}
+
+// Unwrap returns both.
+func (e *unresolvedError) Unwrap() []error { return []error{e.node, e.client} }
+
+func (e *unresolvedError) err() error {
+	if errors.Is(e.node, ErrNoNode) {
+		return e.client
+	}
+	return &unresolvedError{client: e.client, node: e.node}
+}
+
+// reasonOf leaves out what the compiler says of an image anyway: its name.
+func reasonOf(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &reasonError{err}
+}
+
+type reasonError struct{ err error }
+
+func (e *reasonError) Error() string { return registry.Reason(e.err) }
+func (e *reasonError) Unwrap() error { return e.err }
 
 // config returns the config of the image below desc that fits p best.
 func (r *RegistryResolver) config(ctx context.Context, ref reference.Named, desc ocispecs.Descriptor, p ocispecs.Platform) ([]byte, error) {
@@ -273,106 +361,10 @@ func (b *blobReader) load(ctx context.Context, desc ocispecs.Descriptor) ([]byte
 		return nil, context.Cause(ctx)
 	}
 	defer b.r.slots.Release(1)
-	fetcher, err := b.r.remote.Fetcher(ctx, b.ref)
+	data, err := b.r.opts.Client.Blob(ctx, b.ref, desc, maxBlob)
 	if err != nil {
-		return nil, err
-	}
-	rc, err := fetcher.Fetch(ctx, desc)
-	if err != nil {
-		return nil, err
-	}
-	defer rc.Close()
-	data, err := io.ReadAll(io.LimitReader(rc, maxBlob+1))
-	if err != nil {
-		return nil, fmt.Errorf("read %s of %s: %w", desc.Digest, b.ref, err)
-	}
-	if len(data) > maxBlob {
-		return nil, fmt.Errorf("%s of %s exceeds %d bytes", desc.Digest, b.ref, maxBlob)
-	}
-	if got := digest.FromBytes(data); got != desc.Digest {
-		return nil, fmt.Errorf("%s of %s has digest %s", desc.Digest, b.ref, got)
+		return nil, reasonOf(err)
 	}
 	b.r.cache.putBlob(desc.Digest, data)
 	return data, nil
-}
-
-// registryHosts lists the servers to ask for a registry, in order.
-func (r *RegistryResolver) registryHosts(registry string) ([]docker.RegistryHost, error) {
-	own, err := docker.DefaultHost(registry)
-	if err != nil {
-		return nil, err
-	}
-	var hosts []docker.RegistryHost
-	listed := false
-	for _, e := range r.opts.Mirrors[registry] {
-		listed = listed || e.Host == own || e.Host == registry
-		hosts = append(hosts, r.registryHost(e))
-	}
-	if !listed {
-		plain, err := docker.MatchLocalhost(registry)
-		if err != nil {
-			return nil, err
-		}
-		hosts = append(hosts, r.registryHost(Endpoint{Host: own, PlainHTTP: plain}))
-	}
-	return hosts, nil
-}
-
-func (r *RegistryResolver) registryHost(e Endpoint) docker.RegistryHost {
-	if e.Path == "" {
-		e.Path = "/v2"
-	}
-	client := http.DefaultClient
-	scheme := "https"
-	switch {
-	case e.PlainHTTP:
-		scheme = "http"
-	case e.Insecure:
-		t := http.DefaultTransport.(*http.Transport).Clone()
-		t.TLSClientConfig = &tls.Config{InsecureSkipVerify: true} // asked for by the user
-		client = &http.Client{Transport: t}
-	}
-	return docker.RegistryHost{
-		Client:       client,
-		Authorizer:   docker.NewDockerAuthorizer(docker.WithAuthClient(client), docker.WithAuthCreds(r.credentials)),
-		Host:         e.Host,
-		Scheme:       scheme,
-		Path:         e.Path,
-		Capabilities: docker.HostCapabilityPull | docker.HostCapabilityResolve,
-	}
-}
-
-// hubKey is under what docker's config keeps the credentials for docker.io.
-const hubKey = "https://index.docker.io/v1/"
-
-// credentials returns user and password for a host, or an empty user and a
-// refresh token. It is called only when a registry asks for them.
-func (r *RegistryResolver) credentials(host string) (string, string, error) {
-	if host == "registry-1.docker.io" || host == "docker.io" {
-		host = hubKey
-	}
-	// A credential helper is a program, and not known to bear being run twice at
-	// once.
-	r.credsMu.Lock()
-	defer r.credsMu.Unlock()
-	if c, ok := r.hosts[host]; ok {
-		return c[0], c[1], nil
-	}
-	if r.dockerConfig == nil {
-		cf, err := config.Load(cmp.Or(r.opts.DockerConfig, config.Dir()))
-		if err != nil {
-			return "", "", fmt.Errorf("docker credentials: %w", err)
-		}
-		r.dockerConfig = cf
-	}
-	ac, err := r.dockerConfig.GetAuthConfig(host)
-	if err != nil {
-		return "", "", fmt.Errorf("docker credentials for %s: %w", host, err)
-	}
-	c := [2]string{ac.Username, ac.Password}
-	if ac.IdentityToken != "" {
-		c = [2]string{"", ac.IdentityToken}
-	}
-	r.hosts[host] = c
-	return c[0], c[1], nil
 }

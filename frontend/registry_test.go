@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/dbake/dbake/compiler/ir"
+	"github.com/dbake/dbake/runtime/registry"
 )
 
 var arm64 = ocispecs.Platform{OS: "linux", Architecture: "arm64"}
@@ -28,10 +29,24 @@ func named(t *testing.T, ref string) reference.Named {
 }
 
 func (s *stubRegistry) options(t *testing.T) RegistryOptions {
-	return RegistryOptions{
-		Mirrors:      map[string][]Endpoint{"docker.io": {{Host: s.host(), PlainHTTP: true}}},
-		DockerConfig: t.TempDir(),
+	t.Helper()
+	return RegistryOptions{Client: s.client(t, t.TempDir(), "docker.io")}
+}
+
+// client asks the stub for what these registries hold, with the credentials in a
+// directory of docker's configuration.
+func (s *stubRegistry) client(t *testing.T, dockerConfig string, mirrored ...string) *registry.Client {
+	t.Helper()
+	hosts := map[string]registry.Host{s.host(): {PlainHTTP: true}}
+	for _, m := range mirrored {
+		hosts[m] = registry.Host{Mirrors: []string{s.host()}}
 	}
+	c := registry.New(registry.Options{
+		Credentials: registry.DockerCredentials(dockerConfig), Hosts: hosts,
+		Patience: registry.Patience{Busy: -1, Away: -1},
+	})
+	t.Cleanup(c.Close)
+	return c
 }
 
 func TestRegistryResolvesOncePerRun(t *testing.T) {
@@ -124,8 +139,11 @@ func TestRegistryCacheDamaged(t *testing.T) {
 	o.CacheDir = t.TempDir()
 	o.MaxAge = time.Hour
 	req := ImageRequest{Ref: named(t, "alpine"), Platform: amd64}
+	var warnings []string
+	o.Warn = func(err error) { warnings = append(warnings, err.Error()) }
 	first, err := NewRegistryResolver(o).Resolve(t.Context(), req)
 	require.NoError(t, err)
+	require.Empty(t, warnings)
 	require.NoError(t, filepath.WalkDir(o.CacheDir, func(p string, d os.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
@@ -135,32 +153,50 @@ func TestRegistryCacheDamaged(t *testing.T) {
 	again, err := NewRegistryResolver(o).Resolve(t.Context(), req)
 	require.NoError(t, err)
 	require.Equal(t, first, again)
+	require.Len(t, warnings, 1)
+	require.Regexp(t, `^what is remembered of images: .*\.json is damaged$`, warnings[0])
+
+	// What was damaged is as new.
+	_, err = NewRegistryResolver(o).Resolve(t.Context(), req)
+	require.NoError(t, err)
+	require.Len(t, warnings, 1)
+}
+
+// A place where nothing can be kept, as a file, costs a warning and no more.
+func TestRegistryCacheUnusable(t *testing.T) {
+	s := newStubRegistry(t)
+	o := s.options(t)
+	o.CacheDir = filepath.Join(t.TempDir(), "file")
+	require.NoError(t, os.WriteFile(o.CacheDir, nil, 0o600))
+	var warnings []string
+	o.Warn = func(err error) { warnings = append(warnings, err.Error()) }
+	_, err := NewRegistryResolver(o).Resolve(t.Context(), ImageRequest{Ref: named(t, "alpine"), Platform: amd64})
+	require.NoError(t, err)
+	require.Len(t, warnings, 1)
+	require.Contains(t, warnings[0], "not a directory")
 }
 
 func TestRegistryCredentials(t *testing.T) {
 	s := newStubRegistry(t)
 	s.user, s.password = "me", "canary"
-	o := s.options(t)
+	dir := t.TempDir()
 	req := ImageRequest{Ref: named(t, s.host()+"/team/app:1"), Platform: amd64}
-	_, err := NewRegistryResolver(o).Resolve(t.Context(), req)
-	require.Error(t, err)
+	_, err := NewRegistryResolver(RegistryOptions{Client: s.client(t, dir)}).Resolve(t.Context(), req)
+	require.ErrorIs(t, err, registry.ErrDenied)
 
 	auth := base64.StdEncoding.EncodeToString([]byte("me:canary"))
-	require.NoError(t, os.WriteFile(filepath.Join(o.DockerConfig, "config.json"),
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "config.json"),
 		fmt.Appendf(nil, `{"auths":{%q:{"auth":%q}}}`, s.host(), auth), 0o600))
-	img, err := NewRegistryResolver(o).Resolve(t.Context(), req)
+	img, err := NewRegistryResolver(RegistryOptions{Client: s.client(t, dir)}).Resolve(t.Context(), req)
 	require.NoError(t, err)
 	require.Contains(t, string(img.Config), "NAME=team/app:1")
 }
 
 func TestRegistryErrors(t *testing.T) {
 	s := newStubRegistry(t)
-	r := NewRegistryResolver(RegistryOptions{
-		Mirrors:      map[string][]Endpoint{"docker.io": {{Host: s.host(), PlainHTTP: true}, {Host: "registry-1.docker.io", PlainHTTP: true, Path: "/unused"}}},
-		DockerConfig: t.TempDir(),
-	})
+	r := NewRegistryResolver(s.options(t))
 	_, err := r.Resolve(t.Context(), ImageRequest{Ref: named(t, s.host()+"/missing"), Platform: amd64})
-	require.EqualError(t, err, s.host()+"/missing:latest: not found")
+	require.EqualError(t, err, "not found in registry "+s.host())
 	_, err = r.Resolve(t.Context(), ImageRequest{Ref: named(t, s.host()+"/app"), Platform: ocispecs.Platform{OS: "linux", Architecture: "s390x"}})
 	require.ErrorContains(t, err, "/app:latest for linux/s390x: ")
 

@@ -131,6 +131,9 @@ func (r *run) attend(ctx context.Context, n *nodeRun, connect connectFunc) {
 		if why == nil {
 			why = err
 		}
+		if c != nil {
+			c.daemon = &patient{daemon: c.daemon, waits: func(text string) { r.messages <- waitMessage{node: n, text: text} }}
+		}
 		return c
 	}
 	for {

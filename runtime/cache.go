@@ -60,7 +60,7 @@ func (r *run) writtenByTargets() {
 			ids = append(ids, u.ID)
 		}
 		for _, e := range r.caches.byUnit[ids[0]] {
-			if e.Type == "registry" && e.Attrs["mode"] == "max" && e.Attrs["ref"] != "" && e.Attrs["ignore-error"] == "" {
+			if e.Type == cacheRegistry && e.Attrs["mode"] == "max" && e.Attrs["ref"] != "" && e.Attrs["ignore-error"] == "" {
 				r.wrote(e.Attrs["ref"], r.nodes[at], ids)
 			}
 		}
@@ -134,8 +134,8 @@ func (c *caches) decideExports(r *run, finish sched.Finish) cachepolicy.Policy {
 	return cachepolicy.Decide(in)
 }
 
-// exportCaches writes the shared caches, all at once. A cache that cannot be
-// written is an error: the next run on other nodes would silently start cold.
+// exportCaches writes the shared caches, all at once. One that cannot be written is
+// a warning, since what was asked for is built, or an error if the user wants it.
 func (r *run) exportCaches(ctx context.Context, finish sched.Finish) error {
 	if finish.Reason != "" || !r.caches.shared {
 		return nil
@@ -184,10 +184,22 @@ func (r *run) exportCaches(ctx context.Context, finish sched.Finish) error {
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
-		return err
+		// Parts of a cluster that are missing are not to be joined.
+		return r.unwritten(errs...)
 	}
-	if err := r.joinCaches(ctx, policy.Joins); err != nil {
-		r.caches.warnings = append(r.caches.warnings, err.Error())
+	return r.unwritten(r.joinCaches(ctx, policy.Joins)...)
+}
+
+// unwritten warns of caches that could not be written, or returns an error where
+// they are required.
+func (r *run) unwritten(errs ...error) error {
+	if r.Cache.Required {
+		return errors.Join(errs...)
+	}
+	for _, err := range errs {
+		if err != nil {
+			r.caches.warnings = append(r.caches.warnings, err.Error())
+		}
 	}
 	return nil
 }

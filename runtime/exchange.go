@@ -27,16 +27,15 @@ const cacheManifest = "cache.manifest"
 // from then on every solve of the run imports it, by its digest.
 type exchange struct {
 	steps []plan.Intermediate
-	repo  cachepolicy.Repo
-	attrs map[string]string // of caches in repo
-	dir   string            // of the caches at the client; "" when there are none
+	store cachepolicy.Store
+	dir   string // of the caches at the client; "" when there are none
 
 	sent []ir.CacheEntry // imports of what was written; owned by the loop
 }
 
 func newExchange(steps []plan.Intermediate, in cachepolicy.Input) (*exchange, error) {
-	x := &exchange{steps: steps, repo: in.Repo, attrs: in.Attrs}
-	if !x.sends() || !x.repo.IsZero() {
+	x := &exchange{steps: steps, store: in.Store}
+	if !x.sends() || !x.store.IsZero() {
 		return x, nil
 	}
 	var err error
@@ -82,9 +81,8 @@ func (x *exchange) stores() map[string]content.Store {
 func (x *exchange) export(step int, v *llbmerge.Vertex) ir.CacheEntry {
 	e := ir.CacheEntry{Type: cacheLocal, Attrs: map[string]string{}}
 	if x.dir == "" {
-		e.Type = cacheRegistry
-		maps.Copy(e.Attrs, x.attrs)
-		e.Attrs["ref"] = x.repo.Name + ":" + x.repo.StepTag(v.Digest.Encoded()[:16])
+		e = x.store.Entry(x.store.Name + ":" + x.store.StepTag(v.Digest.Encoded()[:16]))
+		maps.Copy(e.Attrs, x.store.Attrs)
 	} else {
 		e.Attrs["dest"] = x.place(step)
 	}
@@ -103,9 +101,7 @@ func (x *exchange) imported(step int, resp map[string]string) (ir.CacheEntry, er
 	}
 	e := ir.CacheEntry{Type: cacheLocal, Attrs: map[string]string{}}
 	if x.dir == "" {
-		e.Type = cacheRegistry
-		maps.Copy(e.Attrs, x.attrs)
-		e.Attrs["ref"] = x.repo.Name + "@" + m.Digest.String()
+		e = x.store.Entry(x.store.Name + "@" + m.Digest.String())
 	} else {
 		e.Attrs["src"], e.Attrs["digest"] = x.place(step), m.Digest.String()
 	}

@@ -107,17 +107,26 @@ var (
 	stepSigns = []string{"executable file not found in $path", ": no such file or directory: unknown", "exec format error", "permission denied: unknown"}
 	// clientSigns say that it was this machine that could not go on.
 	clientSigns = []string{"error from receiver:", "error from sender:"}
-	// passingSigns say that something was away for a moment.
+	// passingSigns say that a node was away for a moment.
 	passingSigns = []string{
 		"code = unavailable",
 		"no such job",       // the gateway gave the build up before it had registered
 		"no active session", // the connection broke under the session
-		"tls handshake timeout",
-		"500 internal server error", "502 bad gateway", "503 service unavailable", "504 gateway timeout", "429 too many requests", "toomanyrequests",
-		"connection reset by peer", "connection refused", "broken pipe", "i/o timeout", "unexpected eof",
+	}
+	// registrySigns say that a registry, or another server that a node asks, is away
+	// or wants to be asked later. A name that does not exist and a certificate that
+	// is not trusted are not among them.
+	registrySigns = []string{
+		"408 request timeout", "429 too many requests", "toomanyrequests",
+		"500 internal server error", "502 bad gateway", "503 service unavailable", "504 gateway timeout",
+		"tls handshake timeout", "timeout awaiting response headers", "i/o timeout",
+		"connection reset by peer", "connection refused", "broken pipe", "unexpected eof",
+		"no route to host", "network is unreachable", "connection timed out",
 		"temporary failure in name resolution", "server misbehaving",
 		"net/http: request canceled while waiting", "http2: server sent goaway", "http2: client connection lost",
 	}
+	// answerSigns say that a registry gave an answer, be it a refusal.
+	answerSigns = []string{": not found", "pull access denied", "authorization failed", "unexpected status"}
 )
 
 // classify gives a failure on a node its type: [*StepFailed], [*NodeSick],
@@ -144,7 +153,7 @@ func classify(err error, log []string) error {
 	if containsAny(text, clientSigns) {
 		return &Rejected{err}
 	}
-	if transport(err) || containsAny(text, passingSigns) {
+	if transport(err) || containsAny(text, passingSigns) || awaySigns(text) {
 		return &Unavailable{err}
 	}
 	if reason := find(sickSigns, text); reason != "" {
@@ -197,4 +206,21 @@ func transport(err error) bool {
 func retryable(err error) bool {
 	var e *Unavailable
 	return errors.As(classify(err, nil), &e)
+}
+
+// registryAway reports whether a node failed because a registry is away or wants to
+// be asked later.
+func registryAway(err error) bool {
+	text := strings.ToLower(err.Error())
+	return !transport(err) && !containsAny(text, passingSigns) && awaySigns(text) && retryable(err)
+}
+
+func awaySigns(text string) bool {
+	return strings.HasSuffix(text, ": eof") || containsAny(text, registrySigns)
+}
+
+// AnsweredByRegistry reports whether a registry has answered the node that failed
+// with err, be it with a refusal.
+func AnsweredByRegistry(err error) bool {
+	return containsAny(strings.ToLower(err.Error()), answerSigns)
 }

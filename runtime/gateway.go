@@ -51,16 +51,8 @@ func (g *Gateway) Build(ctx context.Context, s frontend.Session, fn func(context
 // anywhere calls f with nodes, first with those that can run the platform, until one
 // has not broken off meanwhile. The error is a [*NodeError] when none was left.
 func (p *Pool) anywhere(ctx context.Context, pl ocispecs.Platform, f func(*link) error) error {
-	order := slices.Clone(p.nodes)
-	runs := func(n *node) int {
-		if slices.ContainsFunc(n.said().Platforms, func(have ocispecs.Platform) bool { return platforms.Only(have).Match(pl) }) {
-			return 0
-		}
-		return 1
-	}
-	slices.SortStableFunc(order, func(a, b *node) int { return cmp.Compare(runs(a), runs(b)) })
 	var errs []error
-	for _, n := range order {
+	for _, n := range p.preferring(pl) {
 		l, err := n.current()
 		if err != nil {
 			errs = append(errs, err)
@@ -73,6 +65,19 @@ func (p *Pool) anywhere(ctx context.Context, pl ocispecs.Platform, f func(*link)
 		errs = append(errs, &NodeError{Node: n.spec.Name, Addr: n.spec.Addr, Op: "lost", Err: l.reason(err)})
 	}
 	return errors.Join(errs...)
+}
+
+// preferring returns the nodes, first those that can run the platform.
+func (p *Pool) preferring(pl ocispecs.Platform) []*node {
+	order := slices.Clone(p.nodes)
+	runs := func(n *node) int {
+		if slices.ContainsFunc(n.said().Platforms, func(have ocispecs.Platform) bool { return platforms.Only(have).Match(pl) }) {
+			return 0
+		}
+		return 1
+	}
+	slices.SortStableFunc(order, func(a, b *node) int { return cmp.Compare(runs(a), runs(b)) })
+	return order
 }
 
 // gatewayLog is how many of the last lines that a node printed are told with an

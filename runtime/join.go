@@ -210,28 +210,17 @@ func (r *run) joinTarget(ctx context.Context, d *divided) error {
 // putIndex writes an index with the user's credentials. Registries that need not be
 // secure are asked over TLS first, as a node does.
 func (b *Build) putIndex(ctx context.Context, index registry.Index, insecure bool) (ocispecs.Descriptor, error) {
-	creds, err := registry.DockerCredentials(b.Inputs.Env["DOCKER_CONFIG"])
-	if err != nil {
-		return ocispecs.Descriptor{}, err
-	}
-	put := func(host registry.Host) (ocispecs.Descriptor, error) {
-		opts := registry.Options{Credentials: creds, Hosts: map[string]registry.Host{}}
-		for _, name := range index.Names {
-			ref, err := reference.ParseNormalizedNamed(name)
-			if err != nil {
-				return ocispecs.Descriptor{}, fmt.Errorf("name %q: %w", name, err)
-			}
-			if insecure {
-				opts.Hosts[reference.Domain(ref)] = host
-			}
+	var hosts []string
+	for _, name := range index.Names {
+		ref, err := reference.ParseNormalizedNamed(name)
+		if err != nil {
+			return ocispecs.Descriptor{}, fmt.Errorf("name %q: %w", name, err)
 		}
-		c := registry.New(opts)
-		defer c.Close()
-		return c.PutIndex(ctx, index)
+		if insecure {
+			hosts = append(hosts, reference.Domain(ref))
+		}
 	}
-	desc, err := put(registry.Host{SkipVerify: true})
-	if err != nil && insecure && ctx.Err() == nil {
-		return put(registry.Host{PlainHTTP: true})
-	}
-	return desc, err
+	c := registry.New(b.Registries.Insecure(hosts...))
+	defer c.Close()
+	return c.PutIndex(ctx, index)
 }

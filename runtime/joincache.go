@@ -3,7 +3,6 @@ package runtime
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 
@@ -92,15 +91,11 @@ func readCache(ctx context.Context, c *registry.Client, ref string, chains *cach
 
 // joinCaches joins the parts of clusters that several nodes wrote. Where this
 // machine cannot do it the parts remain, and are read side by side.
-func (r *run) joinCaches(ctx context.Context, joins []cachepolicy.Join) error {
+func (r *run) joinCaches(ctx context.Context, joins []cachepolicy.Join) []error {
 	if len(joins) == 0 {
 		return nil
 	}
-	creds, err := registry.DockerCredentials(r.Inputs.Env["DOCKER_CONFIG"])
-	if err != nil {
-		return err
-	}
-	c := registry.New(registry.Options{Credentials: creds})
+	c := registry.New(r.Registries)
 	defer c.Close()
 	var errs []error
 	for _, j := range joins {
@@ -119,5 +114,5 @@ func (r *run) joinCaches(ctx context.Context, joins []cachepolicy.Join) error {
 		}
 		r.caches.written = append(r.caches.written, whole)
 	}
-	return errors.Join(errs...)
+	return errs
 }

@@ -16,7 +16,8 @@ import (
 	"github.com/dbake/dbake/compiler/ir"
 )
 
-// Types of caches: in a directory of the client, and in a registry.
+// cacheLocal is the type of caches in a directory of the client, and cacheRegistry
+// that of those in a registry.
 const (
 	cacheLocal    = "local"
 	cacheRegistry = "registry"

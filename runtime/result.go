@@ -183,7 +183,15 @@ type NodeEvent struct {
 	Back   bool          // it is used again, or heard again
 }
 
+// WaitEvent tells what a node waits for.
+type WaitEvent struct {
+	At   time.Duration
+	Node string
+	Text string
+}
+
 func (StatusEvent) event() {}
+func (WaitEvent) event()   {}
 func (JobEvent) event()    {}
 func (MoveEvent) event()   {}
 func (NodeEvent) event()   {}

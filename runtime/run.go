@@ -43,6 +43,9 @@ type Build struct {
 	Cache cachepolicy.Input
 	// Credentials are added to caches where nodes use them.
 	Credentials CacheCredentials
+	// Registries is this machine's own access to registries, for what no single
+	// node can write.
+	Registries registry.Options
 	// Entitlements are those the user granted and some step needs.
 	Entitlements []string
 	// Dir is what relative output paths stand against.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -717,11 +718,18 @@ func TestHedged(t *testing.T) {
 // that are still held.
 func TestSharedCaches(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		for _, fails := range []error{nil, errors.New("denied")} {
+		for _, tc := range []struct {
+			fails    error
+			required bool
+		}{{nil, false}, {errors.New("denied"), false}, {errors.New("denied"), true}} {
 			b := newBuild(t, 2, names...)
 			repo, err := cachepolicy.ParseRepo("example.com/cache")
 			require.NoError(t, err)
-			b.Cache = cachepolicy.Input{Repo: repo, Records: map[ir.UnitID][]int{}}
+			b.Cache = cachepolicy.Input{Store: cachepolicy.Store{Repo: repo, Required: tc.required}, Records: map[ir.UnitID][]int{}}
+			b.Registries.Patience.Away = -1
+			b.Registries.Dial = func(context.Context, string, string) (net.Conn, error) {
+				return nil, &net.OpError{Op: "dial", Err: errors.New("no network here")}
+			}
 			for i, j := range b.Jobs {
 				id := j.Units[0].ID
 				b.Cache.Units = append(b.Cache.Units, ir.Unit{ID: id, Target: j.Target})
@@ -733,14 +741,21 @@ func TestSharedCaches(t *testing.T) {
 			}
 			b.Cache.Clusters = cachepolicy.Group(ids, b.Cache.Records, func(int) bool { return true })
 			f := newFleet(t, b)
-			f.nodes[1].cacheFails = fails
+			f.nodes[1].cacheFails = tc.fails
 			res, _, err := f.run(t.Context(), b)
 			require.Equal(t, all(Done, names...), states(res))
 			require.Len(t, slices.Concat(f.nodes[0].caches, f.nodes[1].caches), 2)
-			if fails == nil {
+			const failed = "node n2: write cache example.com/cache:"
+			switch {
+			case tc.fails == nil:
 				require.NoError(t, err)
-			} else {
-				require.ErrorContains(t, err, "node n2: write cache example.com/cache:")
+				require.Equal(t, []string{"join the caches of example.com/cache:dbake-a-c6b39a37: read example.com/cache:dbake-a-c6b39a37-0: registry example.com cannot be reached: dial: no network here"}, res.Warnings)
+			case tc.required:
+				require.ErrorContains(t, err, failed)
+			default:
+				require.NoError(t, err)
+				require.Len(t, res.Warnings, 1)
+				require.Contains(t, res.Warnings[0], failed)
 			}
 		}
 	})

@@ -22,6 +22,7 @@ import (
 	"github.com/dbake/dbake/runtime"
 	"github.com/dbake/dbake/runtime/local"
 	"github.com/dbake/dbake/runtime/nodeset"
+	"github.com/dbake/dbake/runtime/registry"
 	"github.com/dbake/dbake/runtime/sched"
 )
 
@@ -156,8 +157,8 @@ func (w *world) build(ctx context.Context, dir string, env map[string]string, st
 
 // prepare compiles the project in dir.
 func (w *world) prepare(ctx context.Context, dir string, env map[string]string, infos []runtime.NodeInfo) (*plan.Build, error) {
-	registry := w.cluster.Registry()
-	all := map[string]string{"DBAKE_REGISTRY": registry}
+	local := w.cluster.Registry()
+	all := map[string]string{"DBAKE_REGISTRY": local}
 	for k, v := range env {
 		all[k] = v
 	}
@@ -165,11 +166,13 @@ func (w *world) prepare(ctx context.Context, dir string, env map[string]string, 
 	if err != nil {
 		return nil, err
 	}
-	endpoint := []frontend.Endpoint{{Host: registry, PlainHTTP: true}}
+	client := registry.New(registry.Options{Hosts: map[string]registry.Host{
+		"docker.io": {Mirrors: []string{local}},
+		local:       {PlainHTTP: true},
+	}})
+	defer client.Close()
 	return plan.Prepare(ctx, project, frontend.Options{
 		Dir: dir, NodePlatform: infos[0].Platforms[0],
-		Resolver: frontend.NewRegistryResolver(frontend.RegistryOptions{
-			Mirrors: map[string][]frontend.Endpoint{"docker.io": endpoint, registry: endpoint},
-		}),
+		Resolver: frontend.NewRegistryResolver(frontend.RegistryOptions{Client: client}),
 	}, plan.Memory{History: w.history, Files: w.files})
 }

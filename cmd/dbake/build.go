@@ -14,7 +14,6 @@ import (
 
 	"github.com/moby/buildkit/solver/pb"
 
-	"github.com/dbake/dbake/cachepolicy"
 	"github.com/dbake/dbake/cmd/dbake/internal/view"
 	"github.com/dbake/dbake/compiler"
 	"github.com/dbake/dbake/compiler/ir"
@@ -83,6 +82,10 @@ func (c *buildCmd) Run(ctx contextBinding, a *app) (err error) {
 
 // build builds the targets that are to be built, then answers for the others.
 func (c *buildCmd) build(ctx context.Context, a *app, call callFlag) (err error) {
+	store, err := c.cacheStore()
+	if err != nil {
+		return err
+	}
 	nodes, err := a.findNodes(ctx, &c.nodeFlags)
 	if err != nil {
 		return err
@@ -120,7 +123,8 @@ func (c *buildCmd) build(ctx context.Context, a *app, call callFlag) (err error)
 	history := a.openHistory(c.History)
 	defer a.closeHistory(history)
 	infos := pool.Nodes()
-	opts := a.frontendOptions(nodes, infos, standby)
+	opts := a.frontendOptions(infos, standby)
+	opts.Resolver = standby.resolver(nodes, 0, false)
 	a.tellVCS(ctx, &opts)
 	opts.Tree = standby.tree()
 	if opts.LLBCaps, err = pool.LLBCaps(ctx); err != nil {
@@ -141,15 +145,8 @@ func (c *buildCmd) build(ctx context.Context, a *app, call callFlag) (err error)
 	}
 	a.saveFiles(files)
 	ready := dialled(infos, pool.Records(ctx), a.ledger())
-	caches, err := a.caches(ctx, c.CacheRegistry, build)
-	if err != nil {
-		return err
-	}
-	cached, err := a.cached(ctx, caches)
-	if err != nil {
-		return err
-	}
-	build = build.Divide(ready).WithCache(cached)
+	caches := standby.caches(ctx, store, nodes, build)
+	build = build.Divide(ready).WithCache(caches.held(ctx, a))
 	p, err := c.plan(ctx, build, ready)
 	if err != nil {
 		return err
@@ -174,7 +171,7 @@ func (c *buildCmd) build(ctx context.Context, a *app, call callFlag) (err error)
 	for _, w := range result.Warnings {
 		a.progress.Warn(w)
 	}
-	if rememberErr := a.rememberCaches(context.WithoutCancel(ctx), build, result.Caches, time.Now()); rememberErr != nil {
+	if rememberErr := caches.remember(context.WithoutCancel(ctx), a, build, result.Caches, time.Now()); rememberErr != nil {
 		a.forgets(rememberErr)
 	}
 	if rememberErr := a.remember(build, history, pool.All(), pool.Records(context.WithoutCancel(ctx)), result); rememberErr != nil {
@@ -298,7 +295,7 @@ func (c *buildCmd) describe(ctx context.Context, a *app) (err error) {
 }
 
 // request puts together what the run needs.
-func (c *buildCmd) request(a *app, nodes *nodes, project *ir.Project, build *plan.Build, p *plan.Plan, caches cachepolicy.Input) (*runtime.Build, error) {
+func (c *buildCmd) request(a *app, nodes *nodes, project *ir.Project, build *plan.Build, p *plan.Plan, caches buildCaches) (*runtime.Build, error) {
 	r := &runtime.Build{
 		Graph: build.Graph, Jobs: build.Jobs, Steps: p.Exchange.Steps,
 		Sched: runtime.Schedule(p, sched.Options{
@@ -311,7 +308,7 @@ func (c *buildCmd) request(a *app, nodes *nodes, project *ir.Project, build *pla
 			Dirs: build.Locals(), Secrets: runtime.SecretSources(build.Secrets, a.env, a.path), SSH: map[string][]string{},
 			Env: a.env, SharedKey: a.sharedKey(project.Dir),
 		},
-		Dir: project.Dir, Stdout: a.stdout, Cache: caches,
+		Dir: project.Dir, Stdout: a.stdout, Cache: caches.Input, Registries: caches.access,
 	}
 	for id, s := range build.SSH {
 		r.Inputs.SSH[id] = s.Paths
@@ -324,13 +321,10 @@ func (c *buildCmd) request(a *app, nodes *nodes, project *ir.Project, build *pla
 }
 
 // frontendOptions say how Dockerfiles are compiled for the nodes.
-func (a *app) frontendOptions(n *nodes, infos []runtime.NodeInfo, gw frontend.Gateway) frontend.Options {
+func (a *app) frontendOptions(infos []runtime.NodeInfo, gw frontend.Gateway) frontend.Options {
 	opts := frontend.Options{
-		Dir:     a.dir,
-		Gateway: gw,
-		Resolver: frontend.NewRegistryResolver(frontend.RegistryOptions{
-			Mirrors: n.mirrors(), CacheDir: a.cacheDir("images"), DockerConfig: a.env["DOCKER_CONFIG"],
-		}),
+		Dir:               a.dir,
+		Gateway:           gw,
 		DefaultProvenance: "mode=min,inline-only=true",
 		ProxyArgs:         a.proxyArgs(),
 	}

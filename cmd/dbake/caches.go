@@ -8,90 +8,125 @@ import (
 	"sync"
 	"time"
 
+	"github.com/containerd/platforms"
+	"github.com/distribution/reference"
 	digest "github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/dbake/dbake/cachepolicy"
 	"github.com/dbake/dbake/compiler/ir"
+	"github.com/dbake/dbake/frontend"
 	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/runtime"
 	"github.com/dbake/dbake/runtime/registry"
 )
 
-// caches returns what the cache policy decides from: the repository that the user
-// named and the tags that are there. A registry that cannot be asked is no error
-// here, only a reason to guess: the nodes may reach what this machine does not.
-func (a *app) caches(ctx context.Context, ref string, b *plan.Build) (cachepolicy.Input, error) {
-	var repo cachepolicy.Repo
-	if ref != "" {
-		var err error
-		if repo, err = cachepolicy.ParseRepo(ref); err != nil {
-			return cachepolicy.Input{}, usageError{err}
-		}
-	}
-	in := b.Caches(repo)
-	repos := cachepolicy.Repositories(in)
-	if len(repos) == 0 {
-		return in, nil
-	}
-	creds, err := registry.DockerCredentials(a.env["DOCKER_CONFIG"])
-	if err != nil {
-		return cachepolicy.Input{}, err
-	}
-	client := registry.New(registry.Options{Credentials: creds})
-	defer client.Close()
-	in.Known = map[string][]string{}
-	for _, name := range repos {
-		tags, err := client.Tags(ctx, name)
-		if err != nil {
-			a.progress.Warn(fmt.Sprintf("cannot list the caches in %s: %v", name, err))
-			continue
-		}
-		in.Known[name] = tags
-	}
-	return in, nil
+// buildCaches are the caches of a build: what is decided from, and how this machine
+// reaches the registries that hold them.
+type buildCaches struct {
+	cachepolicy.Input
+	access registry.Options
+	client *registry.Client
 }
 
-// cachesTimeout bounds how long registries may take to say which caches they have.
-const cachesTimeout = 3 * time.Second
+// cacheStore returns the store that --cache-registry names, the zero one when it is
+// not given.
+func (f *planFlags) cacheStore() (cachepolicy.Store, error) {
+	switch len(f.CacheRegistry) {
+	case 0:
+		return cachepolicy.Store{}, nil
+	case 1:
+		store, err := cachepolicy.ParseStore(f.CacheRegistry[0])
+		if err != nil {
+			return store, usageError{err}
+		}
+		return store, nil
+	}
+	return cachepolicy.Store{}, usageError{errors.New("--cache-registry is given twice; the nodes share results through one repository, and read others that a target names with cache-from")}
+}
 
-// cached returns under which names results are known to be in the caches that the
-// nodes will read: those that earlier builds wrote and that are there unchanged.
-func (a *app) cached(ctx context.Context, in cachepolicy.Input) (map[digest.Digest]bool, error) {
-	known := map[string]bool{} // refs
-	policy := cachepolicy.Decide(in)
-	for _, e := range policy.ImportEntries() {
-		ref := e.Attrs["ref"]
-		if e.Type != "registry" || ref == "" {
+// caches returns the caches of a build: the repository that the user named and the
+// tags that are there. A registry that cannot be asked is no error here, only a
+// reason to guess: the nodes may reach what this machine does not.
+func (s *standby) caches(ctx context.Context, store cachepolicy.Store, n *nodes, b *plan.Build) buildCaches {
+	c := buildCaches{Input: b.Caches(store), access: s.app.registries(n)}
+	if store.Insecure {
+		c.access = c.access.Insecure(domain(store.Name))
+	}
+	quick := c.access
+	// What is not known in time is guessed.
+	quick.Patience = registry.Patience{Silence: cachesTimeout, Busy: cachesTimeout, Away: -1}
+	c.client = s.client(quick)
+	c.Known = map[string][]string{}
+	for _, name := range cachepolicy.Repositories(c.Input) {
+		tags, err := c.client.Tags(ctx, name)
+		if registry.SpeaksPlainHTTP(err) && s.trustsPlainHTTP(ctx, name) {
+			c.access, quick = c.access.Insecure(domain(name)), quick.Insecure(domain(name))
+			c.client = s.client(quick)
+			tags, err = c.client.Tags(ctx, name)
+		}
+		if err != nil {
+			s.app.progress.Warn(fmt.Sprintf("cannot list the caches in %s: %v", name, err))
 			continue
 		}
-		if len(a.cacheLedger().Holds(ref, "")) > 0 {
+		c.Known[name] = tags
+	}
+	return c
+}
+
+// trustsPlainHTTP reports whether a node is configured to reach the registry of a
+// repository although it speaks plain HTTP only. The node's own word counts: that
+// it tried, and what it found there does not matter.
+func (s *standby) trustsPlainHTTP(ctx context.Context, repo string) bool {
+	ref, err := reference.ParseNormalizedNamed(repo + ":" + cachepolicy.DefaultPrefix)
+	if err != nil {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, trustTimeout)
+	defer cancel()
+	_, err = s.image(ctx, frontend.ImageRequest{Ref: ref, Platform: platforms.DefaultSpec()})
+	var node *runtime.NodeError
+	return err == nil || errors.As(err, &node) && runtime.AnsweredByRegistry(err)
+}
+
+// domain is the registry of a repository.
+func domain(repo string) string {
+	ref, err := reference.ParseNormalizedNamed(repo)
+	if err != nil {
+		return repo
+	}
+	return reference.Domain(ref)
+}
+
+const (
+	// cachesTimeout bounds how long registries may take to say which caches they
+	// have, and trustTimeout how long a node may take to try one.
+	cachesTimeout = 3 * time.Second
+	trustTimeout  = 10 * time.Second
+)
+
+// held returns under which names results are known to be in the caches that the
+// nodes will read: those that earlier builds wrote and that are there unchanged.
+// What cannot be read of the ledger is not known.
+func (c *buildCaches) held(ctx context.Context, a *app) map[digest.Digest]bool {
+	ledger := a.cacheLedger()
+	known := map[string]bool{} // refs
+	policy := cachepolicy.Decide(c.Input)
+	for _, e := range policy.ImportEntries() {
+		if ref := e.Attrs["ref"]; e.Type == "registry" && ref != "" && len(ledger.Holds(ref, "")) > 0 {
 			known[ref] = true
 		}
 	}
-	found, err := a.manifests(ctx, ir.SortedKeys(known))
-	if err != nil {
-		return nil, err
-	}
 	results := map[digest.Digest]bool{}
-	for ref, manifest := range found {
-		maps.Copy(results, a.cacheLedger().Holds(ref, manifest.String()))
+	for ref, manifest := range c.manifests(ctx, ir.SortedKeys(known)) {
+		maps.Copy(results, ledger.Holds(ref, manifest.String()))
 	}
-	return results, nil
+	return results
 }
 
 // manifests asks registries for the digests of the manifests that refs stand for.
 // Those that are not there, or not told in time, are left out.
-func (a *app) manifests(ctx context.Context, refs []string) (map[string]digest.Digest, error) {
-	if len(refs) == 0 {
-		return nil, nil
-	}
-	creds, err := registry.DockerCredentials(a.env["DOCKER_CONFIG"])
-	if err != nil {
-		return nil, err
-	}
-	client := registry.New(registry.Options{Credentials: creds})
-	defer client.Close()
+func (c *buildCaches) manifests(ctx context.Context, refs []string) map[string]digest.Digest {
 	ctx, cancel := context.WithTimeout(ctx, cachesTimeout)
 	defer cancel()
 	var mu sync.Mutex // guards found
@@ -100,7 +135,7 @@ func (a *app) manifests(ctx context.Context, refs []string) (map[string]digest.D
 	eg.SetLimit(8)
 	for _, ref := range refs {
 		eg.Go(func() error {
-			desc, err := client.Resolve(ctx, ref)
+			desc, err := c.client.Resolve(ctx, ref)
 			if err != nil {
 				return nil // not to know is no failure
 			}
@@ -111,17 +146,17 @@ func (a *app) manifests(ctx context.Context, refs []string) (map[string]digest.D
 		})
 	}
 	_ = eg.Wait()
-	return found, nil
+	return found
 }
 
-// rememberCaches notes what the caches hold that a run has written.
-func (a *app) rememberCaches(ctx context.Context, b *plan.Build, written []runtime.WrittenCache, now time.Time) error {
+// remember notes what the caches hold that a run has written.
+func (c *buildCaches) remember(ctx context.Context, a *app, b *plan.Build, written []runtime.WrittenCache, now time.Time) error {
 	var refs []string
 	for _, w := range written {
 		refs = append(refs, w.Ref)
 	}
-	found, err := a.manifests(ctx, refs)
-	errs := []error{err}
+	found := c.manifests(ctx, refs)
+	var errs []error
 	for _, w := range written {
 		if manifest, ok := found[w.Ref]; ok {
 			errs = append(errs, a.cacheLedger().Add(w.Ref, manifest.String(), b.Held(w.Steps), nil, nil, now))

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,6 +17,7 @@ import (
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/frontend"
 	"github.com/dbake/dbake/runtime"
+	"github.com/dbake/dbake/runtime/registry"
 )
 
 // callFlag is the value of --call.
@@ -145,10 +145,10 @@ func (c *buildCmd) answer(ctx context.Context, a *app, p *ir.Project, standby *s
 	if found == nil {
 		found = &nodes{}
 	}
-	opts := a.frontendOptions(found, nil, standby)
+	opts := a.frontendOptions(nil, standby)
 	opts.Tree = standby.tree()
 	offline := frontend.NewRegistryResolver(frontend.RegistryOptions{CacheDir: a.cacheDir("images"), Offline: true})
-	opts.Resolver = &unreachable{Resolver: opts.Resolver, offline: offline, noted: map[string]bool{}, note: func(image string, err error) {
+	opts.Resolver = &unreachable{Resolver: standby.resolver(found, 0, false), offline: offline, noted: map[string]bool{}, note: func(image string, err error) {
 		a.progress.Warn(fmt.Sprintf("cannot inspect %s (%v); assuming defaults", image, err))
 	}}
 	answers, err := frontend.Call(ctx, withAgents(p), opts)
@@ -204,8 +204,7 @@ type unreachable struct {
 // Resolve implements frontend.Resolver.
 func (u *unreachable) Resolve(ctx context.Context, req frontend.ImageRequest) (*frontend.Image, error) {
 	img, err := u.Resolver.Resolve(ctx, req)
-	var netErr net.Error
-	if err == nil || ctx.Err() != nil || !errors.As(err, &netErr) {
+	if err == nil || ctx.Err() != nil || !errors.Is(err, registry.ErrUnreachable) && !errors.Is(err, registry.ErrBusy) {
 		return img, err
 	}
 	img, offlineErr := u.offline.Resolve(ctx, req)

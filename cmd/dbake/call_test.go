@@ -11,6 +11,7 @@ import (
 
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/frontend"
+	"github.com/dbake/dbake/runtime/registry"
 )
 
 func TestCallFlag(t *testing.T) {
@@ -113,7 +114,7 @@ func TestUnreachable(t *testing.T) {
 	_, err = u.Resolve(t.Context(), req)
 	require.ErrorIs(t, err, missing)
 
-	u.Resolver = answer(nil, &net.DNSError{Err: "no such host"})
+	u.Resolver = answer(nil, &registry.Error{Kind: registry.ErrUnreachable, Err: &net.DNSError{Err: "no such host"}})
 	for range 2 {
 		img, err = u.Resolve(t.Context(), req)
 		require.NoError(t, err)

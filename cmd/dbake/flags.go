@@ -42,5 +42,5 @@ type planFlags struct {
 	Strategy      string     `default:"affinity" placeholder:"NAME" help:"How targets are given to nodes: ${strategies}."`
 	PlanBudget    planBudget `placeholder:"N|TIME" help:"How long to search for a better plan: a number of tasks to schedule (the same plan on every machine; default 12000000, under a second), or a time, as 2s."`
 	History       string     `placeholder:"FILE" help:"Where measured costs of steps are kept; none keeps nothing (default: in the user's cache directory)."`
-	CacheRegistry string     `placeholder:"REF" help:"Repository through which the nodes share results, as registry.example.com/team/cache."`
+	CacheRegistry []string   `sep:"none" placeholder:"REF" help:"Repository through which the nodes share results, as registry.example.com/team/cache. REF,ATTR=VALUE: insecure=true for a registry over plain HTTP, ignore-error=false to fail when a cache cannot be written, compression, compression-level and force-compression as of docker buildx."`
 }

@@ -14,6 +14,7 @@ import (
 	"os/signal"
 	"reflect"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -50,7 +51,8 @@ type app struct {
 	args  []string // the command line, without the name of the command
 	debug bool
 	// progress is all that is shown on stderr.
-	progress view.Progress
+	progress   view.Progress
+	forgetting sync.Mutex // guards forgotten
 	// forgotten are the causes for which something was not remembered.
 	forgotten map[string]bool
 }

@@ -15,8 +15,10 @@ import (
 // with it is a warning.
 
 // forgets says why something could not be remembered: each cause once, as a full
-// disk is met by all.
+// disk is met by all. It may be called from several goroutines.
 func (a *app) forgets(err error) {
+	a.forgetting.Lock()
+	defer a.forgetting.Unlock()
 	cause := err.Error()
 	var errno syscall.Errno
 	if errors.As(err, &errno) {

@@ -11,7 +11,6 @@ import (
 
 	"github.com/containerd/platforms"
 
-	"github.com/dbake/dbake/frontend"
 	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/internal/warm"
 	"github.com/dbake/dbake/runtime"
@@ -166,20 +165,6 @@ func (n *nodes) environment(env map[string]string) map[string]string {
 		out[k] = v
 	}
 	return out
-}
-
-// mirrors says where base images are looked up: with local nodes, the local
-// registry answers for docker.io, as it does for the nodes.
-func (n *nodes) mirrors() map[string][]frontend.Endpoint {
-	if n.cluster == nil {
-		return nil
-	}
-	registry := frontend.Endpoint{Host: n.cluster.Registry(), PlainHTTP: true}
-	return map[string][]frontend.Endpoint{
-		"docker.io":   {registry},
-		registry.Host: {registry},
-		strings.Replace(registry.Host, "127.0.0.1", "localhost", 1): {registry},
-	}
 }
 
 // planned returns the nodes as the planner sees them without starting any. Those

@@ -8,7 +8,6 @@ import (
 
 	"github.com/dbake/dbake/cmd/dbake/internal/view"
 	"github.com/dbake/dbake/compiler"
-	"github.com/dbake/dbake/frontend"
 	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/partition"
 	"github.com/dbake/dbake/runtime"
@@ -32,6 +31,10 @@ type planCmd struct {
 
 func (c *planCmd) Run(ctx contextBinding, a *app) (err error) {
 	if err := c.check(); err != nil {
+		return err
+	}
+	store, err := c.cacheStore()
+	if err != nil {
 		return err
 	}
 	call, err := c.callFlag()
@@ -64,15 +67,12 @@ func (c *planCmd) Run(ctx contextBinding, a *app) (err error) {
 	if _, project = split(standby.withAccess(project)); len(project.Targets) == 0 {
 		return errors.New("none of the targets is to be built: all have the attribute call")
 	}
-	opts := a.frontendOptions(nodes, nil, nil)
+	opts := a.frontendOptions(nil, nil)
 	if opts.Tree = standby.tree(); opts.Tree != nil {
 		// A node runs already, and Dockerfiles lie where only it can read them.
 		opts.Gateway = standby
 	}
-	opts.Resolver = frontend.NewRegistryResolver(frontend.RegistryOptions{
-		Mirrors: nodes.mirrors(), CacheDir: a.cacheDir("images"), DockerConfig: a.env["DOCKER_CONFIG"],
-		MaxAge: planMaxAge, Offline: c.Offline,
-	})
+	opts.Resolver = standby.resolver(nodes, planMaxAge, c.Offline)
 	history := a.openHistory(c.History)
 	defer a.closeHistory(history)
 	files := a.files()
@@ -86,15 +86,8 @@ func (c *planCmd) Run(ctx contextBinding, a *app) (err error) {
 		return err
 	}
 	if build = build.Divide(planned); !c.Offline {
-		caches, err := a.caches(ctx, c.CacheRegistry, build)
-		if err != nil {
-			return err
-		}
-		cached, err := a.cached(ctx, caches)
-		if err != nil {
-			return err
-		}
-		build = build.WithCache(cached)
+		caches := standby.caches(ctx, store, nodes, build)
+		build = build.WithCache(caches.held(ctx, a))
 	}
 	if len(c.Compare) > 0 {
 		return c.compare(ctx, a, build, planned)

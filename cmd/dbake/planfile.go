@@ -25,7 +25,7 @@ func requestOf(d *definitionFlags, n *nodeFlags, p *planFlags) plan.Request {
 		SBOM: d.SBOM, Provenance: d.Provenance, Policy: d.Policy, Push: d.Push, Load: d.Load,
 		Strict: d.Strict, Exclude: d.Exclude, WithDeps: d.WithDeps, Profiles: d.Profile,
 		Nodes: n.Nodes, Builder: n.Builder, StateDir: n.StateDir, Buildkitd: n.Buildkitd,
-		CacheRegistry: p.CacheRegistry,
+		CacheRegistry: strings.Join(p.CacheRegistry, " "), // one, or none
 	}
 }
 
@@ -85,8 +85,8 @@ func (c *buildCmd) useSaved(f *plan.File) error {
 	if c.Buildkitd == "" {
 		c.Buildkitd = r.Buildkitd
 	}
-	if c.CacheRegistry == "" {
-		c.CacheRegistry = r.CacheRegistry
+	if len(c.CacheRegistry) == 0 && r.CacheRegistry != "" {
+		c.CacheRegistry = []string{r.CacheRegistry}
 	}
 	c.saved = f
 	return nil

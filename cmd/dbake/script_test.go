@@ -82,7 +82,7 @@ func measureCommand(ts *testscript.TestScript, neg bool, args []string) {
 	ctx := context.Background()
 	project, err := a.compile(ctx, &definitionFlags{}, a.env, nil)
 	ts.Check(err)
-	opts := a.frontendOptions(&nodes{}, nil, nil)
+	opts := a.frontendOptions(nil, nil)
 	opts.Resolver = frontend.NewRegistryResolver(frontend.RegistryOptions{Offline: true})
 	history, err := a.readHistory("")
 	ts.Check(err)

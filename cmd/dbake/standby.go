@@ -12,6 +12,7 @@ import (
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/frontend"
 	"github.com/dbake/dbake/runtime"
+	"github.com/dbake/dbake/runtime/registry"
 )
 
 // standby reaches the nodes of a command for what needs one before the build, as
@@ -23,6 +24,7 @@ type standby struct {
 	mu         sync.Mutex // guards what follows
 	nodes      *nodes     // nil until they are needed
 	pool       *runtime.Pool
+	clients    []*registry.Client
 	url        string // of the definition, if it was read from one
 	definition *pb.Definition
 }
@@ -120,6 +122,9 @@ func (s *standby) start(ctx context.Context) (*runtime.Pool, error) {
 func (s *standby) close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	for _, c := range s.clients {
+		c.Close()
+	}
 	if s.pool != nil {
 		s.pool.Close()
 	}

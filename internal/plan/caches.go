@@ -11,11 +11,12 @@ import (
 // a node is chosen. Units are in one cluster when they share a step, so that what
 // stands behind a shared step is in the same cache as the step itself. Unlike
 // predicted costs, that is the same in every run.
-func (b *Build) Caches(repo cachepolicy.Repo) cachepolicy.Input {
-	in := cachepolicy.Input{Repo: repo, Records: map[ir.UnitID][]int{}}
+func (b *Build) Caches(store cachepolicy.Store) cachepolicy.Input {
+	in := cachepolicy.Input{Store: store, NoCache: true, Records: map[ir.UnitID][]int{}}
 	var ids []ir.UnitID
 	for _, u := range b.Units {
 		in.Units = append(in.Units, ir.Unit{ID: u.ID, Target: u.Target})
+		in.NoCache = in.NoCache && u.Target.NoCache != nil && *u.Target.NoCache
 		ids = append(ids, u.ID)
 	}
 	for i, v := range b.Graph.Vertices {

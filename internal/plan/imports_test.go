@@ -17,7 +17,7 @@ import (
 // are modules that the packages of the line must not even reach.
 const floors = `
 compiler/ir internal/localfile internal/redact
-compiler partition cachepolicy runtime/sched internal/cost internal/filesum internal/printable internal/warm  not: github.com/moby/buildkit
+compiler partition cachepolicy runtime/sched runtime/registry internal/cost internal/filesum internal/printable internal/warm  not: github.com/moby/buildkit
 frontend llbmerge
 internal/plan
 runtime

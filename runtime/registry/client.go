@@ -1,21 +1,26 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/remotes"
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/containerd/log"
 	"github.com/distribution/reference"
 	"github.com/docker/cli/cli/config"
+	"github.com/docker/cli/cli/config/configfile"
 	"github.com/sirupsen/logrus"
 )
 
@@ -31,6 +36,27 @@ type Options struct {
 	// Hosts says how to reach registries, by host with port, as it stands in
 	// names: "docker.io", "10.0.0.5:5000". Hosts not listed are reached over TLS.
 	Hosts map[string]Host
+	// Patience says how long registries are waited for.
+	Patience Patience
+	// Notify shows a line to the user while a registry is waited for; may be nil.
+	Notify func(line string)
+	// Dial makes connections; nil is the network.
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
+}
+
+// Insecure returns o with these hosts taken as insecure too.
+func (o Options) Insecure(hosts ...string) Options {
+	all := maps.Clone(o.Hosts)
+	if all == nil {
+		all = map[string]Host{}
+	}
+	for _, name := range hosts {
+		h := all[name]
+		h.Insecure = true
+		all[name] = h
+	}
+	o.Hosts = all
+	return o
 }
 
 // Host says how to reach one registry.
@@ -40,22 +66,31 @@ type Host struct {
 	Mirrors []string
 	// PlainHTTP leaves TLS out.
 	PlainHTTP bool
-	// SkipVerify trusts any certificate.
-	SkipVerify bool
+	// Insecure trusts any certificate, and asks over plain HTTP where a registry
+	// speaks nothing else.
+	Insecure bool
 	// RootCAs are further authorities to trust, in PEM.
 	RootCAs [][]byte
 }
 
 // Client reads from and writes to registries.
 type Client struct {
-	creds Credentials
-	hosts map[string]Host
-	quiet *log.Entry
+	creds    Credentials
+	hosts    map[string]Host
+	quiet    *log.Entry
+	patience Patience
+	notify   func(string)
+	dial     func(ctx context.Context, network, addr string) (net.Conn, error)
+	health   health
 
 	mu       sync.Mutex                     // guards made
 	made     map[string]docker.RegistryHost // by host
-	credsOne sync.Mutex                     // keychains do not like to be asked twice at once
+	credsOne sync.Mutex                     // keychains do not like to be asked twice at once; guards known
+	known    map[string]login               // by host
 }
+
+// login is what a keychain said.
+type login struct{ user, secret string }
 
 // dockerHub is docker.io's own name for its registry, and hubKey the key that its
 // credentials have in docker's configuration.
@@ -65,16 +100,23 @@ const (
 )
 
 // DockerCredentials returns the credentials of docker's configuration in dir, or
-// in docker's usual place when dir is "". Credential helpers are run when a
-// registry asks for credentials, not before.
-func DockerCredentials(dir string) (Credentials, error) {
-	cfg, err := config.Load(dir)
-	if err != nil {
-		return nil, fmt.Errorf("read docker's configuration: %w", err)
-	}
+// in docker's usual place when dir is "". The configuration is read, and credential
+// helpers are run, when a registry asks for credentials, not before.
+func DockerCredentials(dir string) Credentials {
+	load := sync.OnceValues(func() (*configfile.ConfigFile, error) {
+		cfg, err := config.Load(cmp.Or(dir, config.Dir()))
+		if err != nil {
+			return nil, fmt.Errorf("read docker's configuration: %w", err)
+		}
+		return cfg, nil
+	})
 	return func(host string) (string, string, error) {
-		if host == dockerHub {
+		if host == dockerHub || host == "docker.io" {
 			host = hubKey
+		}
+		cfg, err := load()
+		if err != nil {
+			return "", "", err
 		}
 		a, err := cfg.GetAuthConfig(host)
 		if err != nil {
@@ -84,7 +126,7 @@ func DockerCredentials(dir string) (Credentials, error) {
 			return "", a.IdentityToken, nil
 		}
 		return a.Username, a.Password, nil
-	}, nil
+	}
 }
 
 // New returns a client.
@@ -92,7 +134,11 @@ func New(o Options) *Client {
 	// The libraries below log what this package returns as an error.
 	silent := logrus.New()
 	silent.SetOutput(io.Discard)
-	return &Client{creds: o.Credentials, hosts: o.Hosts, quiet: logrus.NewEntry(silent), made: map[string]docker.RegistryHost{}}
+	return &Client{
+		creds: o.Credentials, hosts: o.Hosts, quiet: logrus.NewEntry(silent),
+		patience: o.Patience.withDefaults(), notify: o.Notify, dial: o.Dial,
+		made: map[string]docker.RegistryHost{}, known: map[string]login{},
+	}
 }
 
 // Close gives up idle connections.
@@ -116,7 +162,7 @@ func named(op, ref string) (reference.Named, error) {
 // resolver returns a new resolver. One is good for one operation: it remembers
 // what it has pushed by digest alone, so that a second tag would seem pushed.
 func (c *Client) resolver() remotes.Resolver {
-	return docker.NewResolver(docker.ResolverOptions{Hosts: c.registryHosts})
+	return docker.NewResolver(docker.ResolverOptions{Hosts: c.registryHosts, Headers: http.Header{"User-Agent": {"dbake"}}})
 }
 
 // registryHosts lists where to look for a registry's content, mirrors first.
@@ -149,15 +195,22 @@ func (c *Client) endpoint(host string) (docker.RegistryHost, error) {
 	if err != nil {
 		return docker.RegistryHost{}, fmt.Errorf("registry %s: %w", host, err)
 	}
-	var transport http.RoundTripper = docker.DefaultHTTPTransport(tlsConfig)
+	network := docker.DefaultHTTPTransport(tlsConfig)
+	network.ResponseHeaderTimeout = 0 // ours knows writes from reads
+	if c.dial != nil {
+		network.DialContext = c.dial
+	}
+	var secured http.RoundTripper = network
 	loopback, err := docker.MatchLocalhost(host)
 	if err != nil {
 		return docker.RegistryHost{}, fmt.Errorf("registry %s: %w", host, err)
 	}
-	if loopback && !listed {
-		transport = docker.NewHTTPFallback(transport)
+	if loopback && !listed || o.Insecure {
+		secured = docker.NewHTTPFallback(network)
 	}
-	client := &http.Client{Transport: transport}
+	client := &http.Client{Transport: &transport{next: secured, network: network, silence: c.patience.Silence, waiting: func(d time.Duration) {
+		c.note(host, fmt.Sprintf("waiting for registry %s, which has not answered for %s", host, d))
+	}}}
 	h := docker.RegistryHost{
 		Client:       client,
 		Authorizer:   docker.NewDockerAuthorizer(docker.WithAuthClient(client), docker.WithAuthCreds(c.credentials)),
@@ -177,7 +230,7 @@ func (c *Client) endpoint(host string) (docker.RegistryHost, error) {
 }
 
 func (o Host) tlsConfig() (*tls.Config, error) {
-	cfg := &tls.Config{InsecureSkipVerify: o.SkipVerify}
+	cfg := &tls.Config{InsecureSkipVerify: o.Insecure}
 	if len(o.RootCAs) == 0 {
 		return cfg, nil
 	}
@@ -200,7 +253,14 @@ func (c *Client) credentials(host string) (string, string, error) {
 	}
 	c.credsOne.Lock()
 	defer c.credsOne.Unlock()
-	return c.creds(host)
+	if l, ok := c.known[host]; ok {
+		return l.user, l.secret, nil
+	}
+	user, secret, err := c.creds(host)
+	if err == nil {
+		c.known[host] = login{user, secret}
+	}
+	return user, secret, err
 }
 
 // prepare returns ctx with the libraries silenced.

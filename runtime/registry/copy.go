@@ -29,18 +29,6 @@ func (c *Client) Copy(ctx context.Context, from, to string, desc ocispec.Descrip
 	return c.copyManifest(ctx, src, dst, desc, map[digest.Digest]bool{})
 }
 
-// CopyBlob makes a blob available in another repository: by mounting it where both
-// are in one registry that allows it, else by sending it through this machine. Tags
-// and digests of from and to are ignored.
-func (c *Client) CopyBlob(ctx context.Context, from, to string, desc ocispec.Descriptor) error {
-	ctx = c.prepare(ctx)
-	src, dst, err := repositories(from, to)
-	if err != nil || src.Name() == dst.Name() {
-		return err
-	}
-	return c.copyBlob(ctx, src, dst, desc)
-}
-
 func repositories(from, to string) (src, dst reference.Named, err error) {
 	if src, err = named("read", from); err != nil {
 		return nil, nil, err
@@ -109,27 +97,30 @@ func (c *Client) copyLayers(ctx context.Context, src, dst reference.Named, desc 
 
 func (c *Client) copyBlob(ctx context.Context, src, dst reference.Named, desc ocispec.Descriptor) error {
 	ref := dst.Name() + "@" + desc.Digest.String()
-	p, err := c.resolver().Pusher(ctx, ref)
-	if err != nil {
-		return fail(ctx, "write", ref, err)
-	}
-	w, err := p.Push(ctx, withOrigin(desc, src))
-	if errdefs.IsAlreadyExists(err) {
-		return nil // it was there, or it was mounted
-	}
-	if err != nil {
-		return fail(ctx, "write", ref, err)
-	}
-	defer w.Close()
-	r, err := c.open(ctx, src.Name(), desc)
-	if err != nil {
-		return fail(ctx, "read", src.Name()+"@"+desc.Digest.String(), err)
-	}
-	defer r.Close()
-	if err := content.Copy(ctx, w, r, desc.Size, desc.Digest); err != nil && !errdefs.IsAlreadyExists(err) {
-		return fail(ctx, "copy", src.Name()+"@"+desc.Digest.String(), err)
-	}
-	return nil
+	return c.retry(ctx, "write", ref, func(ctx context.Context) error {
+		p, err := c.resolver().Pusher(ctx, ref)
+		if err != nil {
+			return err
+		}
+		w, err := p.Push(ctx, withOrigin(desc, src))
+		if errdefs.IsAlreadyExists(err) {
+			return nil // it was there, or it was mounted
+		}
+		if err != nil {
+			return err
+		}
+		defer w.Close()
+		from := src.Name() + "@" + desc.Digest.String()
+		r, err := c.open(ctx, src.Name(), desc)
+		if err != nil {
+			return fail(ctx, "read", from, err)
+		}
+		defer r.Close()
+		if err := content.Copy(ctx, w, r, desc.Size, desc.Digest); err != nil && !errdefs.IsAlreadyExists(err) {
+			return fail(ctx, "copy", from, err)
+		}
+		return nil
+	})
 }
 
 // withOrigin tells the pusher which repository to mount a blob from. It looks for

@@ -4,9 +4,9 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -22,36 +22,70 @@ var (
 	ErrNotFound    = errors.New("not found")
 	ErrDenied      = errors.New("access denied")
 	ErrUnreachable = errors.New("the registry cannot be reached")
+	ErrBusy        = errors.New("the registry asks to come later")
 	ErrTooLarge    = errors.New("larger than allowed")
 )
 
+// errWebPage is an answer that no registry gives.
+var errWebPage = errors.New("the answer is a web page: is a login page or a proxy in the way?")
+
 // Error says what could not be done with which reference.
 type Error struct {
-	Op   string // "read", "write", "list tags of"
-	Ref  string
-	Kind error // ErrNotFound, ErrDenied, ErrUnreachable, ErrTooLarge, or nil
-	Err  error
+	Op    string // "read", "write", "list tags of"
+	Ref   string
+	Kind  error // ErrNotFound, ErrDenied, ErrUnreachable, ErrBusy, ErrTooLarge, or nil
+	Err   error
+	Tried string // how often it was tried; "" = once
 }
 
-func (e *Error) Error() string {
+// Error says what could not be done, and why.
+func (e *Error) Error() string { return fmt.Sprintf("%s %s: %s", e.Op, e.Ref, e.Reason()) }
+
+// Reason says why, without the operation and the reference.
+func (e *Error) Reason() string {
+	if e.Tried != "" {
+		return e.reason() + "; " + e.Tried
+	}
+	return e.reason()
+}
+
+func (e *Error) reason() string {
 	host := hostOf(e.Ref)
+	var silent *silentError
 	switch e.Kind {
 	case ErrNotFound:
-		return fmt.Sprintf("%s %s: not found in registry %s", e.Op, e.Ref, host)
+		return fmt.Sprintf("not found in registry %s", host)
 	case ErrDenied:
 		login := host
 		if host == "docker.io" {
 			login = ""
 		}
-		return fmt.Sprintf("%s %s: access denied by registry %s%s; log in with '%s', or the account lacks the right",
-			e.Op, e.Ref, host, detail(e.Err), strings.TrimSpace("docker login "+login))
+		return fmt.Sprintf("access denied by registry %s%s; log in with '%s', or the account lacks the right",
+			host, detail(e.Err), strings.TrimSpace("docker login "+login))
+	case ErrBusy:
+		return fmt.Sprintf("registry %s %v", host, brief(e.Err))
 	case ErrUnreachable:
-		if isPlainHTTP(e.Err) {
-			return fmt.Sprintf("%s %s: registry %s speaks plain HTTP, which must be allowed for it: %v", e.Op, e.Ref, host, brief(e.Err))
+		switch {
+		case SpeaksPlainHTTP(e.Err):
+			return fmt.Sprintf("registry %s speaks plain HTTP, which must be allowed for it: %v", host, brief(e.Err))
+		case errors.As(e.Err, &silent):
+			return fmt.Sprintf("registry %s %v", host, silent)
+		case errors.Is(e.Err, io.EOF), errors.Is(e.Err, io.ErrUnexpectedEOF):
+			return fmt.Sprintf("registry %s broke off its answer", host)
 		}
-		return fmt.Sprintf("%s %s: registry %s cannot be reached: %v", e.Op, e.Ref, host, brief(e.Err))
+		return fmt.Sprintf("registry %s cannot be reached: %v", host, brief(e.Err))
 	}
-	return fmt.Sprintf("%s %s: %v%s", e.Op, e.Ref, brief(e.Err), detail(e.Err))
+	return fmt.Sprintf("%v%s", brief(e.Err), detail(e.Err))
+}
+
+// Reason returns why an operation failed, without its name and its reference where
+// the error has them.
+func Reason(err error) string {
+	var e *Error
+	if errors.As(err, &e) {
+		return e.Reason()
+	}
+	return err.Error()
 }
 
 // Unwrap returns the kind and the cause.
@@ -88,6 +122,7 @@ func kindOf(err error) error {
 		}
 		return nil
 	}
+	var busy *busyError
 	var netErr net.Error
 	var certErr *tls.CertificateVerificationError
 	var recordErr tls.RecordHeaderError
@@ -95,19 +130,23 @@ func kindOf(err error) error {
 	switch {
 	case errors.Is(err, ErrTooLarge):
 		return ErrTooLarge
+	case errors.As(err, &busy):
+		return ErrBusy
 	case errors.Is(err, docker.ErrInvalidAuthorization):
 		return ErrDenied
 	case errdefs.IsNotFound(err):
 		return ErrNotFound
-	case errors.As(err, &netErr), errors.As(err, &certErr), errors.As(err, &recordErr), errors.As(err, &unknownCA), isPlainHTTP(err):
+	case errors.As(err, &netErr), errors.As(err, &certErr), errors.As(err, &recordErr), errors.As(err, &unknownCA), SpeaksPlainHTTP(err), away(err):
 		return ErrUnreachable
 	}
 	return nil
 }
 
-// isPlainHTTP recognises the answer of a plain server to a TLS client, for which
-// net/http has no type.
-func isPlainHTTP(err error) bool {
+// SpeaksPlainHTTP reports whether a registry was asked over TLS and answered in plain
+// HTTP, which was not allowed for it.
+func SpeaksPlainHTTP(err error) bool {
+	// It is the answer of a plain server to a TLS client, for which net/http has no
+	// type.
 	var recordErr tls.RecordHeaderError
 	if errors.As(err, &recordErr) && string(recordErr.RecordHeader[:]) == "HTTP/" {
 		return true
@@ -118,6 +157,10 @@ func isPlainHTTP(err error) bool {
 // brief leaves the URL out of a request's error: it can hold tokens, and the
 // reference has been said.
 func brief(err error) error {
+	var busy *busyError
+	if errors.As(err, &busy) {
+		return busy
+	}
 	var u *url.Error
 	if errors.As(err, &u) {
 		return u.Err
@@ -135,13 +178,8 @@ func detail(err error) string {
 	if !errors.As(err, &status) {
 		return ""
 	}
-	var body struct {
-		Errors []struct {
-			Message string `json:"message"`
-		} `json:"errors"`
+	if text := message(status.Body); text != "" {
+		return " (" + text + ")"
 	}
-	if json.Unmarshal(status.Body, &body) != nil || len(body.Errors) == 0 || body.Errors[0].Message == "" {
-		return ""
-	}
-	return " (" + body.Errors[0].Message + ")"
+	return ""
 }

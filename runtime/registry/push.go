@@ -22,21 +22,22 @@ func (c *Client) Push(ctx context.Context, ref string, desc ocispec.Descriptor, 
 
 // push writes a blob or a manifest under a normalised reference.
 func (c *Client) push(ctx context.Context, ref string, desc ocispec.Descriptor, data []byte) error {
-	p, err := c.resolver().Pusher(ctx, ref)
-	if err != nil {
-		return fail(ctx, "write", ref, err)
-	}
-	w, err := p.Push(ctx, desc)
-	if errdefs.IsAlreadyExists(err) {
+	return c.retry(ctx, "write", ref, func(ctx context.Context) error {
+		p, err := c.resolver().Pusher(ctx, ref)
+		if err != nil {
+			return err
+		}
+		w, err := p.Push(ctx, desc)
+		if errdefs.IsAlreadyExists(err) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		defer w.Close()
+		if err := content.Copy(ctx, w, bytes.NewReader(data), desc.Size, desc.Digest); !errdefs.IsAlreadyExists(err) {
+			return err
+		}
 		return nil
-	}
-	if err != nil {
-		return fail(ctx, "write", ref, err)
-	}
-	defer w.Close()
-	err = content.Copy(ctx, w, bytes.NewReader(data), desc.Size, desc.Digest)
-	if err != nil && !errdefs.IsAlreadyExists(err) {
-		return fail(ctx, "write", ref, err)
-	}
-	return nil
+	})
 }

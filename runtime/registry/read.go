@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/remotes/docker"
@@ -41,12 +42,17 @@ func (c *Client) Resolve(ctx context.Context, ref string) (ocispec.Descriptor, e
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
-	_, desc, err := c.resolver().Resolve(ctx, n.String())
-	if err != nil {
-		return ocispec.Descriptor{}, fail(ctx, "read", ref, err)
-	}
-	return desc, nil
+	var desc ocispec.Descriptor
+	err = c.document(ctx, "read", ref, func(ctx context.Context) (err error) {
+		if _, desc, err = c.resolver().Resolve(ctx, n.String()); err == nil && isWebPage(desc.MediaType) {
+			err = errWebPage
+		}
+		return err
+	})
+	return desc, err
 }
+
+func isWebPage(contentType string) bool { return strings.HasPrefix(contentType, "text/html") }
 
 // Manifest returns the manifest or index that a reference stands for, and its
 // descriptor.
@@ -67,14 +73,18 @@ func (c *Client) Manifest(ctx context.Context, ref string) ([]byte, ocispec.Desc
 // bytes is refused with [ErrTooLarge].
 func (c *Client) Blob(ctx context.Context, ref string, desc ocispec.Descriptor, limit int64) ([]byte, error) {
 	ctx = c.prepare(ctx)
-	r, err := c.open(ctx, ref, desc)
+	var data []byte
+	err := c.document(ctx, "read", ref, func(ctx context.Context) error {
+		r, err := c.open(ctx, ref, desc)
+		if err != nil {
+			return err
+		}
+		defer r.Close()
+		data, err = readAll(r, desc, limit)
+		return err
+	})
 	if err != nil {
-		return nil, fail(ctx, "read", ref, err)
-	}
-	defer r.Close()
-	data, err := readAll(r, desc, limit)
-	if err != nil {
-		return nil, fail(ctx, "read", ref, err)
+		return nil, err
 	}
 	return data, nil
 }
@@ -103,6 +113,8 @@ func readAll(r io.Reader, desc ocispec.Descriptor, limit int64) ([]byte, error) 
 		return nil, err
 	case int64(len(data)) > limit:
 		return nil, fmt.Errorf("%s is %w (%d bytes)", desc.Digest, ErrTooLarge, limit)
+	case int64(len(data)) < desc.Size:
+		return nil, fmt.Errorf("%s has %d bytes instead of %d: %w", desc.Digest, len(data), desc.Size, io.ErrUnexpectedEOF)
 	case int64(len(data)) != desc.Size:
 		return nil, fmt.Errorf("%s has %d bytes instead of %d", desc.Digest, len(data), desc.Size)
 	}
@@ -198,12 +210,17 @@ func (c *Client) Tags(ctx context.Context, ref string) ([]string, error) {
 	var tags []string
 	next := &url.URL{Scheme: host.Scheme, Host: host.Host, Path: host.Path + "/" + reference.Path(n) + "/tags/list", RawQuery: "n=1000"}
 	for next != nil && len(tags) < maxTags {
-		page, link, err := getTags(ctx, host, next)
-		if errdefs.IsNotFound(err) {
+		var page []string
+		var link *url.URL
+		err := c.document(ctx, op, ref, func(ctx context.Context) (err error) {
+			page, link, err = getTags(ctx, host, next)
+			return err
+		})
+		if errors.Is(err, ErrNotFound) {
 			break
 		}
 		if err != nil {
-			return nil, fail(ctx, op, ref, err)
+			return nil, err
 		}
 		tags = append(tags, page...)
 		next = link
@@ -224,6 +241,8 @@ func getTags(ctx context.Context, host docker.RegistryHost, page *url.URL) (tags
 		return nil, nil, errdefs.ErrNotFound
 	case resp.StatusCode != http.StatusOK:
 		return nil, nil, remoteserrors.NewUnexpectedStatusErr(resp)
+	case isWebPage(resp.Header.Get("Content-Type")):
+		return nil, nil, errWebPage
 	}
 	data, err := io.ReadAll(io.LimitReader(resp.Body, maxTagsPage+1))
 	if err != nil {

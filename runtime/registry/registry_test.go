@@ -359,11 +359,15 @@ func TestCopyBetweenRegistries(t *testing.T) {
 	require.Equal(t, "layer amd64", string(data))
 
 	other := put(t, c, a.host+"/app", "application/octet-stream", bytes.Repeat([]byte("x"), 1<<20))
-	require.NoError(t, c.CopyBlob(t.Context(), a.host+"/app", b.host+"/copy", other))
-	require.NoError(t, c.CopyBlob(t.Context(), a.host+"/app", a.host+"/app:same", other))
+	copyOne := func(from, to string, desc ocispec.Descriptor) error {
+		src, dst, err := repositories(from, to)
+		require.NoError(t, err)
+		return c.copyBlob(c.prepare(t.Context()), src, dst, desc)
+	}
+	require.NoError(t, copyOne(a.host+"/app", b.host+"/copy", other))
 	_, err = c.Blob(t.Context(), b.host+"/copy", other, 1<<20)
 	require.NoError(t, err)
-	err = c.CopyBlob(t.Context(), a.host+"/none", b.host+"/copy", ocispec.Descriptor{MediaType: "x", Digest: digest.FromString("none"), Size: 4})
+	err = copyOne(a.host+"/none", b.host+"/copy", ocispec.Descriptor{MediaType: "x", Digest: digest.FromString("none"), Size: 4})
 	require.ErrorIs(t, err, ErrNotFound)
 }
 
@@ -382,9 +386,7 @@ func dockerConfig(t *testing.T, host, user, password string) Credentials {
 	dir := t.TempDir()
 	auth := base64.StdEncoding.EncodeToString([]byte(user + ":" + password))
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "config.json"), fmt.Appendf(nil, `{"auths":{%q:{"auth":%q}}}`, host, auth), 0o600))
-	creds, err := DockerCredentials(dir)
-	require.NoError(t, err)
-	return creds
+	return DockerCredentials(dir)
 }
 
 func TestBasicLogin(t *testing.T) {
@@ -504,7 +506,7 @@ func TestUnreachable(t *testing.T) {
 	require.NoError(t, err)
 	host := l.Addr().String()
 	require.NoError(t, l.Close())
-	c := newClient(t, Options{})
+	c := newClient(t, Options{Patience: Patience{Away: -1}})
 	for _, call := range []func() error{
 		func() error { _, err := c.Resolve(t.Context(), host+"/app:1"); return err },
 		func() error { _, err := c.Tags(t.Context(), host+"/app:1"); return err },
@@ -518,7 +520,7 @@ func TestUnreachable(t *testing.T) {
 func TestTLS(t *testing.T) {
 	s, hs := serve(t, (*httptest.Server).StartTLS, nil)
 	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: hs.Certificate().Raw})
-	for name, h := range map[string]Host{"authority": {RootCAs: [][]byte{ca}}, "any": {SkipVerify: true}} {
+	for name, h := range map[string]Host{"authority": {RootCAs: [][]byte{ca}}, "any": {Insecure: true}} {
 		t.Run(name, func(t *testing.T) {
 			_, err := newClient(t, Options{Hosts: map[string]Host{s.host: h}}).Tags(t.Context(), s.host+"/app")
 			require.NoError(t, err)
@@ -573,13 +575,12 @@ func TestDockerCredentials(t *testing.T) {
 
 	dir := t.TempDir()
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "config.json"), []byte(`{"auths":{"r.example":{"identitytoken":"tok"}}}`), 0o600))
-	creds, err = DockerCredentials(dir)
-	require.NoError(t, err)
+	creds = DockerCredentials(dir)
 	user, secret, err = creds("r.example")
 	require.NoError(t, err)
 	require.Equal(t, []string{"", "tok"}, []string{user, secret})
 
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "config.json"), []byte(`{`), 0o600))
-	_, err = DockerCredentials(dir)
+	_, _, err = DockerCredentials(dir)("r.example")
 	require.ErrorContains(t, err, "read docker's configuration: ")
 }

@@ -131,6 +131,8 @@ func (t *text) Observe(e runtime.Event) {
 		}
 	case runtime.MoveEvent:
 		t.say(t.start.Add(e.At), e.Node, e.Targets, "built here: "+e.Why)
+	case runtime.WaitEvent:
+		t.say(t.start.Add(e.At), e.Node, nil, e.Text)
 	case runtime.NodeEvent:
 		_, line := nodeLine(e)
 		t.say(t.start.Add(e.At), e.Node, nil, line)

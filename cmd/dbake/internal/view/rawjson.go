@@ -74,7 +74,7 @@ type status struct {
 // event is anything but the status of steps.
 type event struct {
 	subject
-	// Event is "note", "warning", "error", "target", "moved", "node-lost" or
+	// Event is "note", "warning", "error", "target", "moved", "waits", "node-lost" or
 	// "summary".
 	Event   string `json:"event"`
 	Message string `json:"message,omitempty"`
@@ -178,6 +178,8 @@ func (j *rawJSON) Observe(e runtime.Event) {
 		j.print(ev)
 	case runtime.MoveEvent:
 		j.print(event{subject: subjectOf(e.Node, e.Targets), Event: "moved", Message: e.Why})
+	case runtime.WaitEvent:
+		j.print(event{subject: subjectOf(e.Node, nil), Event: "waits", Message: e.Text})
 	case runtime.NodeEvent:
 		kind, _ := nodeLine(e)
 		ev := event{subject: subjectOf(e.Node, nil), Event: kind}

@@ -1,0 +1,79 @@
+package main
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/dbake/dbake/frontend"
+	"github.com/dbake/dbake/runtime"
+	"github.com/dbake/dbake/runtime/registry"
+)
+
+// baseAway is how long a base image is asked for in vain of a registry that cannot
+// be reached. A mistyped name must not cost a minute.
+const baseAway = 15 * time.Second
+
+// registries returns the options of this machine's access to registries: the user's
+// credentials, and with local nodes their registry, which answers for docker.io as
+// it does for the nodes.
+func (a *app) registries(n *nodes) registry.Options {
+	o := registry.Options{
+		Credentials: registry.DockerCredentials(a.env["DOCKER_CONFIG"]),
+		Hosts:       map[string]registry.Host{},
+		Notify:      a.progress.Note,
+	}
+	if n != nil && n.cluster != nil {
+		local := n.cluster.Registry()
+		o.Hosts["docker.io"] = registry.Host{Mirrors: []string{local}}
+		o.Hosts[local] = registry.Host{PlainHTTP: true}
+		o.Hosts[strings.Replace(local, "127.0.0.1", "localhost", 1)] = registry.Host{PlainHTTP: true, Mirrors: []string{local}}
+	}
+	return o
+}
+
+// client returns a client that is closed with s.
+func (s *standby) client(o registry.Options) *registry.Client {
+	c := registry.New(o)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.clients = append(s.clients, c)
+	return c
+}
+
+// resolver returns what resolves base images: this machine, and where it gets no
+// image the nodes. maxAge is how old the answer for a tag may be; offline asks
+// nobody.
+func (s *standby) resolver(n *nodes, maxAge time.Duration, offline bool) *frontend.RegistryResolver {
+	o := s.app.registries(n)
+	o.Patience.Away = baseAway
+	opts := frontend.RegistryOptions{
+		Client: s.client(o), CacheDir: s.app.cacheDir("images"), MaxAge: maxAge, Offline: offline,
+		Warn: s.app.forgets,
+	}
+	if !offline {
+		opts.Node = s.image
+	}
+	return frontend.NewRegistryResolver(opts)
+}
+
+// image asks the nodes for an image. Those on this machine reach no more than it
+// does, and are not started for it.
+func (s *standby) image(ctx context.Context, req frontend.ImageRequest) (*frontend.Image, error) {
+	s.mu.Lock()
+	idle := s.pool == nil && (s.nodes == nil || s.nodes.cluster != nil)
+	s.mu.Unlock()
+	if idle {
+		return nil, frontend.ErrNoNode
+	}
+	pool, err := s.start(ctx)
+	if err != nil {
+		return nil, err
+	}
+	images := runtime.Images{
+		Pool: pool, Env: s.app.env,
+		Skip:   func(i runtime.NodeInfo) bool { return s.nodes.mayRest(i.Spec) },
+		Notify: s.app.progress.Note,
+	}
+	return images.Resolve(ctx, req)
+}
