@@ -461,17 +461,24 @@ func (r *run) writeOutputs(p *partitionRun, u sched.UnitID, outs []output, m *ex
 		}
 		observe := r.observeOutput(p.node, job, number)
 		one := req
-		one.entry = out.within(p.ctx)
+		w := out.begin(p.ctx, func(text string) {
+			select {
+			case r.messages <- noticeMessage{node: p.node, target: job.Target.Name, text: text}:
+			case <-p.ctx.Done():
+			}
+		})
+		one.entry, one.place = w.export(), w.place()
 		if i > 0 {
 			one.cacheTo = nil // written once
 		}
 		resp, err := p.conn.export(p.ctx, one, observe)
-		if err == nil && out.commit != nil {
-			err = out.commit()
+		if err == nil {
+			err = w.commit()
 		}
 		if err != nil {
-			if out.discard != nil {
-				err = errors.Join(err, out.discard())
+			err = errors.Join(err, w.discard())
+			if here := (*OutputError)(nil); errors.As(err, &here) {
+				return err
 			}
 			return fmt.Errorf("write output of type %s: %w", out.entry.Type, err)
 		}
@@ -480,6 +487,17 @@ func (r *run) writeOutputs(p *partitionRun, u sched.UnitID, outs []output, m *ex
 			m.metadata[k] = v
 		}
 	}
+	return nil
+}
+
+// noticeMessage says what an output waits for.
+type noticeMessage struct {
+	node         *nodeRun
+	target, text string
+}
+
+func (m noticeMessage) take(r *run) []sched.Event {
+	r.observe(WaitEvent{At: r.since(), Node: m.node.info.Name, Text: "target " + m.target + " " + m.text})
 	return nil
 }
 

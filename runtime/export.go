@@ -8,17 +8,18 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"github.com/distribution/reference"
 	bkclient "github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/exporter/containerimage/exptypes"
 
 	"github.com/dbake/dbake/compiler/ir"
+	"github.com/dbake/dbake/internal/localfile"
 )
 
 // Image is one image that a target's output wrote.
@@ -31,12 +32,14 @@ type Image struct {
 // output is one planned export of a target, in BuildKit's terms.
 type output struct {
 	entry bkclient.ExportEntry
-	// load, when it is set, takes the archive in place of a file.
-	load func(context.Context) (io.WriteCloser, error)
-	// commit makes a written file visible under its name; discard removes what
-	// was written. Both are nil when the export leaves no file.
-	commit, discard func() error
-	pushed          bool
+	// file, stdout or load takes the archive of an output that comes as a stream;
+	// file is absolute.
+	file   string
+	stdout io.Writer
+	load   func(context.Context) (io.WriteCloser, error)
+	// begun is set as soon as a part of the archive is where it cannot be taken back.
+	begun  *atomic.Bool
+	pushed bool
 }
 
 // outputs translates the outputs of t, with the rules of buildx for names, push
@@ -63,7 +66,7 @@ func newOutput(t *ir.Target, o ir.Output, dir string, stdout io.Writer, load fun
 	if attrs == nil {
 		attrs = map[string]string{}
 	}
-	out := output{entry: bkclient.ExportEntry{Type: o.Type, Attrs: attrs}}
+	out := output{entry: bkclient.ExportEntry{Type: o.Type, Attrs: attrs}, begun: new(atomic.Bool)}
 	if o.Type == "registry" {
 		out.entry.Type = bkclient.ExporterImage
 		attrs["push"] = "true"
@@ -130,7 +133,7 @@ func archive(out output, o ir.Output, dest string, stdout io.Writer, load func(c
 	}
 	switch {
 	case dest == "-":
-		out.entry.Output = func(map[string]string) (io.WriteCloser, error) { return keepOpen{stdout}, nil }
+		out.stdout = stdout
 		return out, nil
 	case dest == "" && load != nil && (o.Type == bkclient.ExporterDocker || o.Type == bkclient.ExporterOCI):
 		out.load = load
@@ -138,58 +141,16 @@ func archive(out output, o ir.Output, dest string, stdout io.Writer, load func(c
 	case dest == "":
 		return output{}, fmt.Errorf("dest file is required for %s exporter", o.Type)
 	}
-	if info, err := os.Stat(dest); err == nil && info.IsDir() {
+	place, err := localfile.Locate(dest)
+	if err != nil {
+		return output{}, err
+	}
+	if place.IsDir() {
 		return output{}, fmt.Errorf("destination %s is a directory; name a file", dest)
 	}
-	// Written beside its place and renamed when complete: an interrupted build
-	// leaves the last good file.
-	var tmp string
-	out.entry.Output = func(map[string]string) (io.WriteCloser, error) {
-		if err := os.MkdirAll(filepath.Dir(dest), 0o755); err != nil {
-			return nil, err
-		}
-		f, err := os.CreateTemp(filepath.Dir(dest), "."+filepath.Base(dest)+".*")
-		if err != nil {
-			return nil, err
-		}
-		tmp = f.Name()
-		return f, nil
-	}
-	out.commit = func() error {
-		if tmp == "" {
-			return fmt.Errorf("the node sent nothing for %s", dest)
-		}
-		if err := os.Chmod(tmp, 0o644); err != nil {
-			return err
-		}
-		return os.Rename(tmp, dest)
-	}
-	out.discard = func() error {
-		if tmp == "" {
-			return nil
-		}
-		if err := os.Remove(tmp); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return err
-		}
-		return nil
-	}
+	out.file = dest
 	return out, nil
 }
-
-// within returns the export as a client takes it. What it writes into ends with
-// ctx.
-func (o output) within(ctx context.Context) *bkclient.ExportEntry {
-	entry := o.entry
-	if o.load != nil {
-		entry.Output = func(map[string]string) (io.WriteCloser, error) { return o.load(ctx) }
-	}
-	return &entry
-}
-
-// keepOpen is a writer whose Close leaves the stream open.
-type keepOpen struct{ io.Writer }
-
-func (keepOpen) Close() error { return nil }
 
 // annotate adds t's annotations to the attributes of an exporter. The form is
 // "[type[platform],...:]key=value".

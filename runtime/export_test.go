@@ -9,6 +9,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -21,7 +23,7 @@ func TestOutputs(t *testing.T) {
 	dir := t.TempDir()
 	require.NoError(t, os.Mkdir(filepath.Join(dir, "there"), 0o755))
 	type attrs = map[string]string
-	load := func(context.Context) (io.WriteCloser, error) { return keepOpen{io.Discard}, nil }
+	load := func(context.Context) (io.WriteCloser, error) { return &stream{Writer: io.Discard, begun: new(atomic.Bool)}, nil }
 	for _, tt := range []struct {
 		name        string
 		out         ir.Output
@@ -90,7 +92,7 @@ func TestOutputs(t *testing.T) {
 			require.Equal(t, tt.typ, out.entry.Type)
 			require.Equal(t, tt.attrs, out.entry.Attrs)
 			require.Equal(t, tt.pushed, out.pushed)
-			require.Equal(t, tt.file, out.within(t.Context()).Output != nil)
+			require.Equal(t, tt.file, out.begin(t.Context(), nil).export().Output != nil)
 			want := ""
 			if tt.dir != "" {
 				want = filepath.Join(dir, tt.dir)
@@ -109,12 +111,12 @@ func TestArchiveFiles(t *testing.T) {
 		require.NoError(t, err)
 		return outs[0]
 	}
-	write := func(o output, text string) {
-		w, err := o.entry.Output(nil)
+	write := func(w *writing, text string) {
+		f, err := w.export().Output(nil)
 		require.NoError(t, err)
-		_, err = io.WriteString(w, text)
+		_, err = io.WriteString(f, text)
 		require.NoError(t, err)
-		require.NoError(t, w.Close())
+		require.NoError(t, f.Close())
 	}
 	files := func() []string {
 		entries, err := os.ReadDir(filepath.Join(dir, "sub"))
@@ -127,25 +129,70 @@ func TestArchiveFiles(t *testing.T) {
 	}
 
 	o := one("-")
-	write(o, "shown")
-	require.Nil(t, o.commit)
+	w := o.begin(t.Context(), nil)
+	write(w, "shown")
+	require.NoError(t, w.commit())
 	require.Equal(t, "shown", stdout.String())
+	_, err := o.begin(t.Context(), nil).export().Output(nil)
+	require.ErrorIs(t, err, errBegun, "what was written to a stream cannot be taken back")
 
 	o = one("sub/out.tar")
-	require.ErrorContains(t, o.commit(), "the node sent nothing")
-	require.NoError(t, o.discard())
-	write(o, "first")
+	w = o.begin(t.Context(), nil)
+	require.ErrorContains(t, w.commit(), "the node sent nothing")
+	require.NoError(t, w.discard())
+	w = o.begin(t.Context(), nil)
+	write(w, "first")
 	require.NotEqual(t, []string{"out.tar"}, files(), "not there before it is complete")
-	require.NoError(t, o.commit())
+	require.NoError(t, w.commit())
 	require.Equal(t, []string{"out.tar"}, files())
 
-	o = one("sub/out.tar")
-	write(o, "broken")
-	require.NoError(t, o.discard())
+	w = o.begin(t.Context(), nil)
+	write(w, "broken")
+	require.NoError(t, w.discard())
+	_, err = w.export().Output(nil)
+	require.Error(t, err, "the attempt has ended")
 	require.Equal(t, []string{"out.tar"}, files())
 	dt, err := os.ReadFile(filepath.Join(dir, "sub", "out.tar"))
 	require.NoError(t, err)
 	require.Equal(t, "first", string(dt), "the last good file stays")
+}
+
+// A pipe is written to, once; nobody who reads it is waited for beyond the run.
+func TestArchiveThroughAPipe(t *testing.T) {
+	dir := t.TempDir()
+	fifo := filepath.Join(dir, "fifo")
+	require.NoError(t, syscall.Mkfifo(fifo, 0o600))
+	outs, err := outputs(&ir.Target{Name: "app", Outputs: []ir.Output{{Type: "tar", Dest: "fifo"}}}, dir, nil, nil)
+	require.NoError(t, err)
+	o := outs[0]
+
+	ctx, cancel := context.WithCancelCause(t.Context())
+	w := o.begin(ctx, func(text string) {
+		require.Equal(t, "waits for a reader of the pipe "+fifo, text)
+		cancel(errors.New("interrupted"))
+	})
+	_, err = w.export().Output(nil)
+	require.ErrorContains(t, err, "interrupted")
+	require.NoError(t, w.discard())
+
+	got := make(chan string)
+	go func() {
+		b, _ := os.ReadFile(fifo)
+		got <- string(b)
+	}()
+	w = o.begin(t.Context(), func(string) {})
+	f, err := w.export().Output(nil)
+	require.NoError(t, err)
+	_, err = io.WriteString(f, "archive")
+	require.NoError(t, err)
+	require.NoError(t, f.Close())
+	require.NoError(t, w.commit())
+	require.Equal(t, "archive", <-got)
+	_, err = o.begin(t.Context(), nil).export().Output(nil)
+	require.ErrorIs(t, err, errBegun)
+	info, err := os.Lstat(fifo)
+	require.NoError(t, err)
+	require.Equal(t, os.ModeNamedPipe, info.Mode().Type())
 }
 
 func TestImages(t *testing.T) {
@@ -183,7 +230,7 @@ func TestLoadEndsWithExport(t *testing.T) {
 	require.NoError(t, err)
 	why := errors.New("interrupted")
 	cancel(why)
-	_, err = outs[0].within(ctx).Output(nil)
+	_, err = outs[0].begin(ctx, nil).export().Output(nil)
 	require.Equal(t, why, err)
 }
 

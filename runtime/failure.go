@@ -66,6 +66,10 @@ func (e *StepError) Summary() string {
 	if e.Step != "" {
 		fmt.Fprintf(&b, "%s ", e.Step)
 	}
+	if here := (*OutputError)(nil); errors.As(e.Err, &here) {
+		fmt.Fprint(&b, e.Err) // no node is to blame
+		return b.String()
+	}
 	fmt.Fprintf(&b, "failed on node %s: %v", e.Node, e.Err)
 	return b.String()
 }

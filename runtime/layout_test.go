@@ -167,7 +167,7 @@ func TestSessionServices(t *testing.T) {
 		{entry: &bkclient.ExportEntry{Type: "oci", OutputDir: filepath.Join(dir, "layout")},
 			cacheTo: []bkclient.CacheOptionsEntry{{Type: "local", Attrs: map[string]string{"dest": filepath.Join(dir, "cache")}}}},
 	} {
-		stores, targets, err := req.receiving()
+		stores, targets, err := req.receiving(&faults{})
 		require.NoError(t, err)
 		s, err := session.NewSession(t.Context(), "")
 		require.NoError(t, err)
@@ -176,7 +176,7 @@ func TestSessionServices(t *testing.T) {
 		}
 		require.NoError(t, s.Close())
 	}
-	_, _, err = (&exportRequest{entry: &bkclient.ExportEntry{Type: "local", OutputDir: dir, Attrs: map[string]string{"mode": "x"}}}).receiving()
+	_, _, err = (&exportRequest{entry: &bkclient.ExportEntry{Type: "local", OutputDir: dir, Attrs: map[string]string{"mode": "x"}}}).receiving(&faults{})
 	require.Error(t, err)
 }
 

@@ -230,21 +230,18 @@ type services struct {
 	stores map[string]content.Store // by the id under which a node asks
 }
 
-// attachables returns all that one session registers, which receives the targets
-// and offers some stores besides. A session takes each service once, and gRPC ends
+// attachables returns all that one session registers, which offers some stores
+// besides, and has something to take files with. A session takes each service once, and gRPC ends
 // the process at the second time; so the stores of all purposes are one service.
-func (s services) attachables(stores map[string]content.Store, targets ...filesync.FSSyncTarget) []session.Attachable {
+func (s services) attachables(stores map[string]content.Store, receivers ...session.Attachable) []session.Attachable {
 	all := maps.Clone(s.stores)
 	if all == nil {
 		all = map[string]content.Store{}
 	}
 	maps.Copy(all, stores)
-	list := slices.Clone(s.attach)
+	list := slices.Concat(s.attach, receivers)
 	if len(all) > 0 {
 		list = append(list, sessioncontent.NewAttachable(all))
-	}
-	if len(targets) > 0 {
-		list = append(list, filesync.NewFSSyncTarget(targets...))
 	}
 	return list
 }
@@ -254,16 +251,25 @@ func (s services) attachables(stores map[string]content.Store, targets ...filesy
 const layoutExport = "export"
 
 // receiving returns what a session needs in order to receive what req makes on the
-// client: the first exporter's files or blobs, and caches in directories.
-func (req *exportRequest) receiving() (stores map[string]content.Store, targets []filesync.FSSyncTarget, err error) {
+// client: the first exporter's files or blobs, and caches in directories. What goes
+// wrong on the client is noted in f.
+func (req *exportRequest) receiving(f *faults) (stores map[string]content.Store, receivers []session.Attachable, err error) {
+	var targets []filesync.FSSyncTarget
+	store := func(id, dir string) error {
+		s, err := contentlocal.NewStore(dir)
+		if err != nil {
+			return &Rejected{&OutputError{Place: dir, Err: err}}
+		}
+		stores[id] = &receivingStore{Store: s, faults: f}
+		return nil
+	}
 	stores = map[string]content.Store{}
 	for _, c := range req.cacheTo {
 		if c.Type != cacheLocal {
 			continue
 		}
-		dest := c.Attrs["dest"]
-		if stores[storeOf(dest)], err = contentlocal.NewStore(dest); err != nil {
-			return nil, nil, fmt.Errorf("cache in %s: %w", dest, err)
+		if err := store(storeOf(c.Attrs["dest"]), c.Attrs["dest"]); err != nil {
+			return nil, nil, err
 		}
 	}
 	if req.entry == nil {
@@ -275,8 +281,8 @@ func (req *exportRequest) receiving() (stores map[string]content.Store, targets 
 	case e.OutputDir == "":
 	case e.Type != bkclient.ExporterLocal:
 		// An image layout that is written into, as several builds may do.
-		if stores[layoutExport], err = contentlocal.NewStore(e.OutputDir); err != nil {
-			return nil, nil, fmt.Errorf("image layout in %s: %w", e.OutputDir, err)
+		if err := store(layoutExport, e.OutputDir); err != nil {
+			return nil, nil, err
 		}
 	default:
 		mode, err := bkclient.ParseLocalExporterMode(e.Attrs["mode"])
@@ -289,7 +295,10 @@ func (req *exportRequest) receiving() (stores map[string]content.Store, targets 
 			targets = append(targets, filesync.WithFSSyncDir(0, e.OutputDir))
 		}
 	}
-	return stores, targets, nil
+	if len(targets) > 0 {
+		receivers = append(receivers, &receiver{SyncTarget: filesync.NewFSSyncTarget(targets...), faults: f})
+	}
+	return stores, receivers, nil
 }
 
 // enter adds the image that was written into an OCI layout to its index, under the
@@ -311,7 +320,7 @@ func enter(dir string, resp map[string]string) error {
 		}
 	}
 	if err := ociindex.NewStoreIndex(dir).Put(desc, names...); err != nil {
-		return fmt.Errorf("image layout in %s: %w", dir, err)
+		return &Rejected{&OutputError{Place: dir, Err: err}}
 	}
 	return nil
 }

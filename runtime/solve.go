@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -122,6 +123,7 @@ type exportRequest struct {
 	// index forces an image index although there is one platform only.
 	index    bool
 	entry    *bkclient.ExportEntry // nil exports cache only
+	place    string                // what takes it on the client; "" when nothing does
 	cacheTo  []bkclient.CacheOptionsEntry
 	frontend map[string]string // attestations and SOURCE_DATE_EPOCH, as a frontend would have received them
 }
@@ -167,16 +169,20 @@ func (s *solver) exporting(ctx context.Context, req exportRequest, opt bkclient.
 	}
 	// The client receives files through the session under the number of the
 	// exporter within its solve, so two such exports cannot share one.
-	stores, targets, err := req.receiving()
+	var here faults
+	stores, receivers, err := req.receiving(&here)
 	if err != nil {
 		return nil, err
 	}
-	own, stop, err := s.openSession(ctx, s.sharedKey, s.services.attachables(stores, targets...))
+	own, stop, err := s.openSession(ctx, s.sharedKey, s.services.attachables(stores, receivers...))
 	if err != nil {
 		return nil, err
 	}
 	resp, err := build(own)
 	stop()
+	if err != nil && ctx.Err() == nil {
+		err = cmp.Or(here.at(req.place), err)
+	}
 	if err == nil && req.entry != nil && stores[layoutExport] != nil {
 		err = enter(req.entry.OutputDir, resp)
 	}
