@@ -23,7 +23,9 @@ func TestOutputs(t *testing.T) {
 	dir := t.TempDir()
 	require.NoError(t, os.Mkdir(filepath.Join(dir, "there"), 0o755))
 	type attrs = map[string]string
-	load := func(context.Context) (io.WriteCloser, error) { return &stream{Writer: io.Discard, begun: new(atomic.Bool)}, nil }
+	load := func(context.Context) (io.WriteCloser, error) {
+		return &stream{Writer: io.Discard, begun: new(atomic.Bool)}, nil
+	}
 	for _, tt := range []struct {
 		name        string
 		out         ir.Output
