@@ -74,7 +74,7 @@ func addSteps(c *sched.Config, p *plan.Plan) {
 	}
 	for i, s := range x.Steps {
 		u := sched.UnitID(len(c.Units))
-		c.Units = append(c.Units, sched.Unit{Name: p.Problem.Vertices[s.Vertex].Name, Root: sched.VertexID(s.Vertex)})
+		c.Units = append(c.Units, sched.Unit{Name: p.Problem.Vertices[s.Vertex].Name, Root: sched.VertexID(s.Vertex), Early: true})
 		c.Plan[s.Node] = append(c.Plan[s.Node], sched.Partition{u})
 		for _, d := range x.After[len(p.Jobs)+i] {
 			c.Units[u].After = append(c.Units[u].After, sched.UnitID(d))

@@ -237,16 +237,17 @@ func (m exportedMessage) note(r *run) []sched.Event {
 
 // settle notes what an event and the scheduler's answer to it mean for a
 // partition. A unit's fate is settled when it is exported or has failed, or when
-// it was built and the scheduler did not want it. With no unit left, the solve
-// that holds the results may end.
+// it was built and the scheduler neither wants its outputs nor will. With no unit
+// left, the solve that holds the results may end.
 func (r *run) settle(ev sched.Event, cmds []sched.Command) []sched.Event {
 	var id sched.PartitionID
 	var unit sched.UnitID
 	switch ev := ev.(type) {
 	case sched.UnitBuilt:
 		for _, cmd := range cmds {
-			if e, ok := cmd.(sched.Export); ok && e.Partition == ev.Partition && e.Unit == ev.Unit {
-				return nil
+			switch cmd {
+			case sched.Export{Partition: ev.Partition, Unit: ev.Unit}, sched.Defer{Partition: ev.Partition, Unit: ev.Unit}:
+				return nil // the results are still needed
 			}
 		}
 		id, unit = ev.Partition, ev.Unit

@@ -15,8 +15,16 @@ type Submit struct {
 	Delay     time.Duration // to wait before starting; 0 unless backing off
 }
 
-// Export asks for the outputs of a unit that was just built.
+// Export asks for the outputs of a unit that was built: just now, or before a Defer.
 type Export struct {
+	Partition PartitionID
+	Unit      UnitID
+}
+
+// Defer says that the outputs of a unit that was just built are written later: what
+// its submission holds of it must stay until the Export that follows, or the end of
+// the submission.
+type Defer struct {
 	Partition PartitionID
 	Unit      UnitID
 }
@@ -45,6 +53,7 @@ type Finish struct {
 
 func (Submit) command()          {}
 func (Export) command()          {}
+func (Defer) command()           {}
 func (CancelPartition) command() {}
 func (Abandon) command()         {}
 func (Finish) command()          {}

@@ -79,6 +79,9 @@ type Unit struct {
 	Nodes []NodeID
 	After []UnitID // must be finished before this unit is submitted
 	Links []UnitID // their results are part of this unit's graph
+	// Early says that other nodes wait for what it exports: with
+	// [Options.DeferOutput] it is exported all the same.
+	Early bool
 }
 
 // Node is one daemon.
@@ -122,6 +125,9 @@ type Options struct {
 	Backoff time.Duration
 	// KeepGoing builds everything that does not depend on a failed unit.
 	KeepGoing bool
+	// DeferOutput writes outputs only once every unit is built, or has failed where
+	// KeepGoing lets the others go on: see [Defer].
+	DeferOutput bool
 	// Steal lets idle nodes take what others have not submitted.
 	Steal bool
 	// NoHedge keeps a node that was stolen from from starting the same units as

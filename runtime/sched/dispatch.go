@@ -60,13 +60,13 @@ func (s *Scheduler) pick(n *node, units []UnitID) []UnitID {
 func (s *Scheduler) admissible(id UnitID, n *node) bool {
 	c := &s.cfg.Units[id]
 	for _, d := range c.After {
-		if s.units[d].out.State != Built {
+		if !s.available(d) {
 			return false
 		}
 	}
 	for _, d := range c.Links {
 		u := &s.units[d]
-		if u.out.State == Built || s.ustamp[d] == s.uepoch {
+		if s.available(d) || s.ustamp[d] == s.uepoch {
 			continue
 		}
 		if n == nil || !slices.ContainsFunc(u.runs, func(x ref) bool { return x.r.n == n }) {

@@ -32,7 +32,9 @@
 // Outputs are written only when the scheduler says [Export]. It does so in the
 // answer to UnitBuilt or never: two nodes can work on the same unit (see below),
 // and only the first may publish it. A driver never waits for an Export that was
-// not in that answer.
+// not in that answer, unless the answer was [Defer]: with [Options.DeferOutput]
+// every Export follows once all units are built, so that a build which fails has
+// written nothing. A deferred unit counts as finished for what comes after it.
 //
 // [CancelPartition] asks for an early end; PartitionEnded is still owed.
 // [Abandon] says that the node is gone and that nothing is owed. [Finish] is the

@@ -72,10 +72,11 @@ func randomConfig(r choices) Config {
 		Ahead: r.Intn(2), Jobs: r.Intn(4), MaxAttempts: r.Intn(3),
 		KeepGoing: r.Intn(2) == 0, Steal: r.Intn(4) > 0, Backoff: time.Duration(r.Intn(2)) * time.Second,
 	}
+	cfg.Options.DeferOutput = r.Intn(4) == 0
 	cfg.Plan = make([][]Partition, len(cfg.Nodes))
 	nu := r.Intn(16)
 	for u := range nu {
-		x := Unit{Name: fmt.Sprintf("u%d", u), Root: VertexID(r.Intn(nv))}
+		x := Unit{Name: fmt.Sprintf("u%d", u), Root: VertexID(r.Intn(nv)), Early: r.Intn(6) == 0}
 		for range r.Intn(2) {
 			if u > 0 {
 				x.After = append(x.After, UnitID(r.Intn(u)))
@@ -158,6 +159,7 @@ type chaosUnit int
 
 const (
 	chaosBuilding chaosUnit = iota
+	chaosDeferred
 	chaosExporting
 	chaosDenied
 	chaosDone
@@ -331,12 +333,12 @@ func (c *chaos) command(ev Event, cmd Command) error {
 				}
 			}
 			for _, d := range unit.After {
-				if !c.built[d] {
+				if !c.there(d) {
 					return fmt.Errorf("u%d comes after u%d", u, d)
 				}
 			}
 			for _, d := range unit.Links {
-				if !c.built[d] && !slices.Contains(cmd.Units[:i], d) && !c.liveOn(d, cmd.Node) {
+				if !c.there(d) && !slices.Contains(cmd.Units[:i], d) && !c.liveOn(d, cmd.Node) {
 					return fmt.Errorf("u%d links to u%d", u, d)
 				}
 			}
@@ -347,9 +349,16 @@ func (c *chaos) command(ev Event, cmd Command) error {
 			return fmt.Errorf("%d units are submitted", c.inFlight())
 		}
 	case Export:
+		s := c.sub(cmd.Partition)
+		i := slices.Index(s.Units, cmd.Unit)
 		e, ok := ev.(UnitBuilt)
-		if !ok || e.Unit != cmd.Unit || e.Partition != cmd.Partition {
+		now := ok && e.Unit == cmd.Unit && e.Partition == cmd.Partition
+		if defers := c.cfg.Options.DeferOutput && !c.cfg.Units[cmd.Unit].Early; !defers && !now {
 			return errors.New("not in answer to UnitBuilt")
+		} else if defers && s.units[i] != chaosDeferred {
+			return errors.New("was not deferred")
+		} else if defers && slices.ContainsFunc(c.s.units, func(u unit) bool { return !u.done && u.granted == nil }) {
+			return errors.New("before all is built")
 		}
 		if c.built[cmd.Unit] || c.stop {
 			return errors.New("too late")
@@ -359,8 +368,13 @@ func (c *chaos) command(ev Event, cmd Command) error {
 				return errors.New("exported twice")
 			}
 		}
+		s.units[i] = chaosExporting
+	case Defer:
+		if e, ok := ev.(UnitBuilt); !ok || e.Unit != cmd.Unit || e.Partition != cmd.Partition || c.there(cmd.Unit) {
+			return errors.New("not in answer to the first UnitBuilt")
+		}
 		s := c.sub(cmd.Partition)
-		s.units[slices.Index(s.Units, cmd.Unit)] = chaosExporting
+		s.units[slices.Index(s.Units, cmd.Unit)] = chaosDeferred
 	case CancelPartition:
 		s := c.sub(cmd.Partition)
 		if s == nil || s.cancel {
@@ -394,6 +408,14 @@ func (c *chaos) command(ev Event, cmd Command) error {
 	return nil
 }
 
+// there reports whether the results of a unit are there for others.
+func (c *chaos) there(u UnitID) bool {
+	return c.built[u] || slices.ContainsFunc(c.subs, func(s *submission) bool {
+		i := slices.Index(s.Units, u)
+		return i >= 0 && s.units[i] == chaosDeferred
+	})
+}
+
 // inFlight counts live units. Those that the scheduler has given up in a
 // submission without a word, because they are finished elsewhere, count for
 // nothing.
@@ -401,7 +423,7 @@ func (c *chaos) inFlight() int {
 	n := 0
 	for _, s := range c.subs {
 		for i, u := range s.Units {
-			if s.units[i] <= chaosExporting && !c.built[u] {
+			if s.units[i] <= chaosExporting && s.units[i] != chaosDeferred && !c.built[u] {
 				n++
 			}
 		}
@@ -561,10 +583,16 @@ func (c *chaos) advance(s *submission, quiet bool) error {
 		return end([]string{"", "transport closed", "something broke"}[c.r.Intn(3)], c.r.Intn(2) == 0)
 	}
 	var todo []int
+	waits := false
 	for i := range s.Units {
-		if s.units[i] <= chaosExporting {
+		if s.units[i] == chaosDeferred {
+			waits = true
+		} else if s.units[i] <= chaosExporting {
 			todo = append(todo, i)
 		}
+	}
+	if len(todo) == 0 && waits && !s.failed {
+		return nil // its solve is kept open
 	}
 	// A broken solve ends once everyone who uses the step was told.
 	if len(todo) == 0 || s.failed && !slices.ContainsFunc(todo, func(i int) bool {
@@ -595,7 +623,7 @@ func (c *chaos) advance(s *submission, quiet bool) error {
 		return c.step(UnitFailed{At: c.now, Partition: s.Partition, Unit: u, Vertex: bad, Err: "exit code 1"})
 	}
 	if s.units[i] == chaosBuilding {
-		s.units[i] = chaosDenied // unless the answer says Export
+		s.units[i] = chaosDenied // unless the answer says Export or Defer
 		return c.step(UnitBuilt{At: c.now, Partition: s.Partition, Unit: u})
 	}
 	s.units[i] = chaosDone

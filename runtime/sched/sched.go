@@ -27,7 +27,8 @@ type Scheduler struct {
 	now      time.Duration
 	runs     map[PartitionID]*run
 	lastRun  PartitionID
-	inflight int // units submitted and not finished, duplicates counted
+	inflight int // units submitted and not finished or deferred, duplicates counted
+	deferred int // units whose outputs wait for the other units
 	left     int // units whose fate is open
 	stopping bool
 	reason   string
@@ -138,6 +139,7 @@ type memberState int
 
 const (
 	building  memberState = iota
+	deferred              // built and told to wait with the export
 	exporting             // built and told to export
 	denied                // built, but another node exports it
 	retry                 // failed; tried again unless that was final
@@ -429,6 +431,9 @@ func (s *Scheduler) settle() {
 			break
 		}
 	}
+	if !s.stopping {
+		s.writeDeferred()
+	}
 	if (s.left == 0 || s.stopping) && len(s.runs) == 0 {
 		s.finished = true
 		s.emit(Finish{Outcomes: s.outcomes(), Moves: slices.Clone(s.moves), Reason: s.reason})
@@ -616,9 +621,67 @@ func (s *Scheduler) unitBuilt(e UnitBuilt) {
 		return
 	}
 	s.built(r, i)
-	r.units[i].st = exporting
 	u.granted = r
+	if s.cfg.Options.DeferOutput && !s.cfg.Units[e.Unit].Early {
+		s.deferOutput(r, i)
+		return
+	}
+	r.units[i].st = exporting
 	s.emit(Export{Partition: r.id, Unit: e.Unit})
+}
+
+// deferOutput lets a member that is built wait for the others. It takes no part of
+// any limit meanwhile, and what comes after it may begin.
+func (s *Scheduler) deferOutput(r *run, i int) {
+	r.units[i].st = deferred
+	r.n.live--
+	s.inflight--
+	s.deferred++
+	s.wakeDependents(r.units[i].id)
+	s.wake(r.n)
+	s.emit(Defer{Partition: r.id, Unit: r.units[i].id})
+}
+
+// resume ends the wait of a deferred member.
+func (s *Scheduler) resume(r *run, i int) {
+	r.units[i].st = exporting
+	r.n.live++
+	s.inflight++
+	s.deferred--
+}
+
+// writeDeferred asks for the outputs that wait, once every unit is built or settled.
+func (s *Scheduler) writeDeferred() {
+	if s.deferred == 0 {
+		return
+	}
+	for id := range s.units {
+		if u := &s.units[id]; !u.done && u.granted == nil {
+			return
+		}
+	}
+	for id := range s.units {
+		u := &s.units[id]
+		if r := u.granted; r != nil {
+			if _, i := s.find(r.id, UnitID(id)); r.units[i].st == deferred {
+				s.resume(r, i)
+				s.emit(Export{Partition: r.id, Unit: UnitID(id)})
+			}
+		}
+	}
+}
+
+// available reports whether the results of a unit are there for others.
+func (s *Scheduler) available(id UnitID) bool {
+	u := &s.units[id]
+	if u.out.State == Built {
+		return true
+	}
+	if u.granted == nil || s.deferred == 0 {
+		return false
+	}
+	_, i := s.find(u.granted.id, id)
+	return u.granted.units[i].st == deferred
 }
 
 // built ends the building of a member without ending its life.
@@ -637,6 +700,9 @@ func (s *Scheduler) built(r *run, i int) {
 // leave ends the life of a member in its submission.
 func (s *Scheduler) leave(r *run, i int, st memberState) {
 	s.built(r, i)
+	if r.units[i].st == deferred {
+		s.resume(r, i)
+	}
 	id := r.units[i].id
 	r.units[i].st = st
 	r.live--
@@ -844,7 +910,7 @@ func (s *Scheduler) close(r *run, reason string, retryable, nodeLost bool) []*pa
 		if st == settled || st == recalled {
 			continue
 		}
-		if st == building || st == exporting {
+		if st == building || st == deferred || st == exporting {
 			s.leave(r, i, denied)
 		}
 		u := &s.units[id]

@@ -22,9 +22,9 @@ var update = flag.Bool("update", false, "rewrite golden files")
 //	add-nodes N [speed=F] [slots=N] [assumed] [platforms=A,B]     nodes n1, n2, ...
 //	node NAME [speed=F] [slots=N] [assumed] [platforms=A,B] [warm=V,...]
 //	vertex NAME COST [in=V,...] [bytes=N] [platform=P]
-//	unit NAME ROOT [after=U,...] [links=U,...] [platforms=P,...] [nodes=N,...]
+//	unit NAME ROOT [after=U,...] [links=U,...] [platforms=P,...] [nodes=N,...] [early]
 //	network [bandwidth=N] [latency=D] [cached=V,...]
-//	options [steal] [keep-going] [ahead=N] [jobs=N] [attempts=N] [backoff=D]
+//	options [steal] [keep-going] [defer-output] [ahead=N] [jobs=N] [attempts=N] [backoff=D]
 //	plan NODE U,U U ...                                 a partition per word
 //	pool U,U U ...
 //	start                                               new scheduler, nothing is up
@@ -167,7 +167,7 @@ func (sc *script) node(name string) NodeID {
 }
 
 func (sc *script) command(w []string) {
-	kv, rest := args(w[1:], "steal", "keep-going", "retryable", "elsewhere", "reconnecting", "cached", "output", "assumed")
+	kv, rest := args(w[1:], "steal", "keep-going", "retryable", "elsewhere", "reconnecting", "cached", "output", "assumed", "defer-output", "early")
 	speed := func() float64 {
 		if kv["speed"] == "" {
 			return 0
@@ -199,6 +199,7 @@ func (sc *script) command(w []string) {
 		u := Unit{
 			Name: rest[0], Root: sc.vertex(rest[1]), Platforms: list(kv["platforms"]),
 			After: sc.units(kv["after"]), Links: sc.units(kv["links"]),
+			Early: kv["early"] != "",
 		}
 		for _, n := range list(kv["nodes"]) {
 			u.Nodes = append(u.Nodes, sc.node(n))
@@ -211,8 +212,9 @@ func (sc *script) command(w []string) {
 		}
 	case "options":
 		sc.cfg.Options = Options{
-			Steal: kv["steal"] != "", KeepGoing: kv["keep-going"] != "", Ahead: sc.number(kv["ahead"]),
-			Jobs: sc.number(kv["jobs"]), MaxAttempts: sc.number(kv["attempts"]),
+			Steal: kv["steal"] != "", KeepGoing: kv["keep-going"] != "", DeferOutput: kv["defer-output"] != "",
+			Ahead: sc.number(kv["ahead"]),
+			Jobs:  sc.number(kv["jobs"]), MaxAttempts: sc.number(kv["attempts"]),
 		}
 		if kv["backoff"] != "" {
 			sc.cfg.Options.Backoff = sc.duration(kv["backoff"])
@@ -349,6 +351,8 @@ func (sc *script) step(ev Event) {
 			fmt.Fprintln(&sc.out)
 		case Export:
 			fmt.Fprintf(&sc.out, "export %s of p%d\n", sc.cfg.Units[c.Unit].Name, c.Partition)
+		case Defer:
+			fmt.Fprintf(&sc.out, "defer %s of p%d\n", sc.cfg.Units[c.Unit].Name, c.Partition)
 		case CancelPartition:
 			fmt.Fprintf(&sc.out, "cancel p%d: %s\n", c.Partition, c.Reason)
 		case Abandon:

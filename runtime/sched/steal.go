@@ -119,7 +119,7 @@ func (s *Scheduler) due(u UnitID, depth int) float64 {
 	var latest float64
 	for _, d := range s.cfg.Units[u].After {
 		unit := &s.units[d]
-		if unit.out.State == Built || depth == 0 {
+		if s.available(d) || depth == 0 {
 			continue
 		}
 		var n *node
