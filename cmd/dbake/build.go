@@ -35,8 +35,8 @@ type buildCmd struct {
 	List         string `placeholder:"WHAT" help:"List targets or variables and build nothing; type=WHAT,format=json for JSON."`
 	Progress     string `default:"auto" placeholder:"MODE" help:"How progress is shown: auto, plain, tty, quiet or rawjson ($$BUILDKIT_PROGRESS replaces auto)."`
 	MetadataFile string `placeholder:"FILE" help:"Write the digests and descriptors of what was built, as JSON by target."`
-	KeepGoing    bool   `short:"k" help:"When a target fails, still build all that does not depend on it."`
-	Jobs         int    `placeholder:"N" help:"Build at most N targets at once over all nodes (default: no limit)."`
+	Jobs         jobs   `short:"j" placeholder:"N|MODE" help:"Build at most N targets at once over all nodes (default: no limit); or what to do when a target fails: fail-fast ends the build (the default), defer-output does too and writes no output before every target is built, defer-error builds all that does not depend on it; MODE,parallel=N for both."`
+	KeepGoing    bool   `short:"k" help:"Same as --jobs=defer-error."`
 	NoSteal      bool   `help:"Let no node take over what was planned for another."`
 
 	ListTargets   bool `hidden:""` // as buildx still has them
@@ -54,6 +54,9 @@ func (c *buildCmd) Run(ctx contextBinding, a *app) (err error) {
 	}
 	if c.Print && c.List != "" {
 		return usageError{errors.New("--print and --list are mutually exclusive")}
+	}
+	if c.Jobs, err = c.Jobs.orKeepGoing(c.KeepGoing); err != nil {
+		return usageError{err}
 	}
 	saved, err := a.planFile(c.Targets)
 	if err != nil {
@@ -299,7 +302,8 @@ func (c *buildCmd) request(a *app, nodes *nodes, project *ir.Project, build *pla
 	r := &runtime.Build{
 		Graph: build.Graph, Jobs: build.Jobs, Steps: p.Exchange.Steps,
 		Sched: runtime.Schedule(p, sched.Options{
-			Jobs: c.Jobs, KeepGoing: c.KeepGoing, Steal: !c.NoSteal && len(nodes.specs) > 1,
+			Jobs: c.Jobs.limit, KeepGoing: c.Jobs.mode == deferError, DeferOutput: c.Jobs.mode == deferOutput,
+			Steal:   !c.NoSteal && len(nodes.specs) > 1,
 			Backoff: time.Second, Ahead: 1,
 			// Nodes on one machine would only take the processor from each other.
 			NoHedge: nodes.cluster != nil,

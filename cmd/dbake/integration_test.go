@@ -480,3 +480,53 @@ func processes(t *testing.T, text string) []string {
 	}
 	return found
 }
+
+// TestJobs checks what becomes of the outputs of one target when another one fails.
+func TestJobs(t *testing.T) {
+	w := newWorld(t, 2)
+	write := func(dir string) {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "docker-bake.hcl"), []byte(`
+group "default" { targets = ["good", "bad"] }
+target "good" {
+  dockerfile-inline = "FROM scratch\nCOPY docker-bake.hcl /"
+  output            = ["type=local,dest=out"]
+}
+target "next" {
+  dockerfile-inline = "FROM busybox\nCOPY --from=good / /\nRUN cat /docker-bake.hcl > /copy"
+  contexts          = { good = "target:good" }
+  depends_on        = ["good"]
+  output            = ["type=tar,dest=next.tar"]
+}
+target "bad" {
+  dockerfile-inline = "FROM busybox\nRUN sleep 1; false"
+}
+`), 0o644))
+	}
+	for _, c := range []struct {
+		args   []string
+		status int
+		wrote  bool
+	}{
+		{[]string{"--jobs=defer-error"}, 1, true},
+		{[]string{"-k", "-j1"}, 1, true},
+		{[]string{"--jobs=defer-output"}, 1, false},
+		{[]string{"--jobs=defer-output,parallel=1"}, 1, false},
+		{[]string{"--jobs=defer-output,parallel=1", "good", "next"}, 0, true},
+		{[]string{"--jobs=defer-output", "good", "next"}, 0, true},
+	} {
+		t.Run(strings.Join(c.args, " "), func(t *testing.T) {
+			dir := t.TempDir()
+			write(dir)
+			r := w.build(dir, 2, c.args...)
+			require.Equal(t, c.status, r.status, r.stderr)
+			if c.wrote {
+				require.FileExists(t, filepath.Join(dir, "out", "docker-bake.hcl"), r.stderr)
+			} else {
+				require.NoDirExists(t, filepath.Join(dir, "out"), r.stderr)
+			}
+			if c.status == 0 {
+				require.FileExists(t, filepath.Join(dir, "next.tar"), r.stderr)
+			}
+		})
+	}
+}
