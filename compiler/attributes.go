@@ -169,7 +169,7 @@ func values[T any](list []*T) []T {
 func decodeComposite[T any](v cty.Value, expr hcl.Expression, decode func(cty.Value) (T, error), store func(T)) hcl.Diagnostics {
 	switch {
 	case !v.IsKnown():
-		return unsuitable(expr, errors.New("value must be known"))
+		return unsuitable(expr, errUnknownValue)
 	case v.IsNull():
 		return unsuitable(expr, errors.New("null value is not allowed"))
 	}

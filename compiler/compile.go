@@ -79,15 +79,15 @@ func Compile(ctx context.Context, o Options) (*ir.Project, error) {
 		return nil, err
 	}
 
-	names, err := def.request(req.targets)
+	names, asked, err := def.request(req.targets)
 	if err != nil {
 		return nil, err
 	}
-	excluded, err := def.exclusions(o.Exclude)
+	excluded, err := def.exclusions(o.Exclude, o.path)
 	if err != nil {
 		return nil, err
 	}
-	r := &resolver{config: def.config, sources: def.sources, memo: map[string]*definition{}}
+	r := &resolver{config: def.config, sources: def.sources, asked: asked, path: o.path, memo: map[string]*definition{}}
 	if r.overrides, err = parseOverrides(args.set, def.config, o.environment()); err != nil {
 		return nil, err
 	}
@@ -343,7 +343,7 @@ func (o *Options) load(ctx context.Context, req request) (*loaded, error) {
 	}
 	byFamily, c, err := parse(ctx, files, compose)
 	if err != nil {
-		return nil, src.explain(err)
+		return nil, src.explainSyntax(err)
 	}
 	builtins := map[string]string{"BAKE_CMD_CONTEXT": req.cmdContext, "BAKE_LOCAL_PLATFORM": o.Platform}
 	functions := functionWorld{Home: o.Env["HOME"]}.functions()
@@ -365,17 +365,21 @@ func (o *Options) load(ctx context.Context, req request) (*loaded, error) {
 	return def, nil
 }
 
-// request returns the names of groups and targets that were asked for.
-func (l *loaded) request(args []string) ([]string, error) {
-	var names []string
+// request returns the names of groups and targets that were asked for, and the
+// argument that each stands for.
+func (l *loaded) request(args []string) (names []string, asked map[string]string, err error) {
+	asked = map[string]string{}
 	for _, arg := range args {
 		matched, err := l.config.matchNames(arg)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
+		}
+		for _, name := range matched {
+			asked[name] = arg
 		}
 		names = append(names, matched...)
 	}
-	return unique(names), nil
+	return unique(names), asked, nil
 }
 
 // setEpoch gives the target the build argument for reproducible times, unless it

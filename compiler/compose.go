@@ -1,6 +1,7 @@
 package compiler
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/compose-spec/compose-go/v2/consts"
 	"github.com/compose-spec/compose-go/v2/dotenv"
@@ -103,14 +105,14 @@ func (o composeOptions) environment() (map[string]string, error) {
 	maps.Copy(env, o.Env)
 	data, err := readDotEnv(filepath.Join(o.Dir, ".env"))
 	if err != nil {
-		return nil, err
+		return nil, &advisedError{err, dotEnvAdvice(nil)}
 	}
 	added, err := dotenv.UnmarshalBytesWithLookup(data, func(name string) (string, bool) {
 		v, ok := env[name]
 		return v, ok
 	})
 	if err != nil {
-		return nil, err
+		return nil, &advisedError{err, dotEnvAdvice(data)}
 	}
 	for name, value := range added {
 		if _, set := env[name]; !set {
@@ -119,6 +121,18 @@ func (o composeOptions) environment() (map[string]string, error) {
 	}
 	maps.Copy(env, o.Vars)
 	return env, nil
+}
+
+// dotEnvAdvice says what is wrong with a .env file that cannot be read: every
+// compose file is read with it.
+func dotEnvAdvice(data []byte) string {
+	switch {
+	case bytes.HasPrefix(data, []byte("\xef\xbb\xbf")):
+		return "It is the file .env that cannot be read: it begins with a byte order mark; save it as UTF-8 without one"
+	case len(data) > 0 && !utf8.Valid(data):
+		return "It is the file .env that cannot be read. " + encodingHint(data)
+	}
+	return "It is the file .env that cannot be read"
 }
 
 // readDotEnv returns the content of a .env file; there may be none, and a
@@ -240,13 +254,20 @@ func (o composeOptions) load(ctx context.Context, files []types.ConfigFile, env 
 	}})
 	built, err := loader.ModelToProject(model, options, details)
 	if err != nil {
-		return composeProject{}, firstEnvFile(model, err, func(model map[string]any) error {
+		err = firstEnvFile(model, err, func(model map[string]any) error {
 			_, err := loader.ModelToProject(model, options, details)
 			return err
 		})
+		if strings.Contains(err.Error(), missingEnvFile) {
+			err = fmt.Errorf("%w; a file that is there at run time only is given as {path: FILE, required: false}", err)
+		}
+		return composeProject{}, err
 	}
 	return composeProject{built, profiles, dependsOn}, nil
 }
+
+// missingEnvFile is how compose-go begins about an env_file that is not there.
+const missingEnvFile = "env file "
 
 // substitute replaces the variables of a string, and warns of those that are not
 // set and have no default.
@@ -371,6 +392,10 @@ func moveEnvFiles(model map[string]any, base string) {
 func parseCompose(ctx context.Context, files []sourceFile, opt composeOptions) ([]*definition, []ir.Group, error) {
 	env, err := opt.environment()
 	if err != nil {
+		var advised *advisedError
+		if errors.As(err, &advised) {
+			return nil, nil, fmt.Errorf("failed to parse compose file: %w. %s", err, advised.advice)
+		}
 		return nil, nil, fmt.Errorf("failed to parse compose file: %w", err)
 	}
 	configs := make([]types.ConfigFile, len(files))

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/hashicorp/hcl/v2"
 
@@ -26,39 +27,88 @@ func (s sources) bytes(r hcl.Range) []byte {
 	return data[r.Start.Byte:r.End.Byte]
 }
 
-// explain turns diagnostics found anywhere in err into errors that carry the
-// lines they are about. The text of the first is what docker buildx prints; the
-// others follow it.
+// maxOthers bounds how many problems are told beside the first.
+const maxOthers = 8
+
+// explain turns diagnostics into errors. The first is what docker buildx prints,
+// with how many there are in all, and carries the lines it is about. It is the last
+// of what is returned, where a reader looks first; before it stand the others, as
+// far as they are no consequence of one before them.
 func (s sources) explain(err error) error {
 	diags, ok := err.(hcl.Diagnostics) //nolint:errorlint // wrapped ones are explained by who wrapped them
 	if !ok {
 		return err
 	}
-	var list []error
-	for _, d := range diags {
-		if d.Severity == hcl.DiagError {
-			list = append(list, s.sourceError(d))
-		}
-	}
-	if len(list) == 0 {
+	first := s.first(diags)
+	if first == nil {
 		return err
 	}
-	if n := len(diags) - 1; n > 0 {
-		first := list[0].(*ir.SourceError)
-		first.Detail += fmt.Sprintf(", and %d other diagnostic(s)", n)
+	var others []error
+	seen := false
+	for _, d := range diags {
+		switch {
+		case d.Severity != hcl.DiagError:
+		case !seen:
+			seen = true
+		case isConsequence(d) || len(others) == maxOthers:
+		default:
+			e := s.sourceError(d)
+			e.Excerpt = ""
+			others = append(others, e)
+		}
 	}
-	if len(list) == 1 {
-		return list[0]
+	if len(others) == 0 {
+		return first
 	}
-	return errors.Join(list...)
+	return errors.Join(append(others, first)...)
 }
+
+// explainSyntax is explain for what a parser has to say: after the first mistake it
+// finds more in what may well be right, so they are only counted.
+func (s sources) explainSyntax(err error) error {
+	if diags, ok := err.(hcl.Diagnostics); ok { //nolint:errorlint // as in explain
+		if first := s.first(diags); first != nil {
+			return first
+		}
+	}
+	return err
+}
+
+// first returns the first error among diagnostics, nil when there is none.
+func (s sources) first(diags hcl.Diagnostics) *ir.SourceError {
+	for _, d := range diags {
+		if d.Severity != hcl.DiagError {
+			continue
+		}
+		e := s.sourceError(d)
+		if n := len(diags) - 1; n > 0 {
+			e.Detail += fmt.Sprintf(", and %d other diagnostic(s)", n)
+		}
+		if hint := s.hint(d); hint != "" {
+			e.Detail += ". " + hint
+		}
+		return e
+	}
+	return nil
+}
+
+// isConsequence reports whether a diagnostic says no more than that something
+// failed before it: an expression that could not be evaluated has no known value.
+func isConsequence(d *hcl.Diagnostic) bool {
+	return strings.HasSuffix(d.Detail, errUnknownValue.Error())
+}
+
+// errUnknownValue is what is wrong with the value of an expression that could not be
+// evaluated.
+var errUnknownValue = errors.New("value must be known")
 
 func (s sources) sourceError(d *hcl.Diagnostic) *ir.SourceError {
 	settleSuggestion(d)
 	e := &ir.SourceError{Summary: d.Summary, Detail: d.Detail}
 	if d.Subject != nil {
-		e.Range = sourceRange(*d.Subject)
-		e.Excerpt = excerpt(s[d.Subject.Filename], e.Range)
+		rng := s.inFile(*d.Subject)
+		e.Range = sourceRange(rng)
+		e.Excerpt = excerpt(s[rng.Filename], e.Range)
 	}
 	return e
 }
@@ -66,7 +116,13 @@ func (s sources) sourceError(d *hcl.Diagnostic) *ir.SourceError {
 // at puts a place beside an error that has none.
 func (s sources) at(r ir.Range, err error) error {
 	var known *ir.SourceError
-	if r.IsZero() || errors.As(err, &known) {
+	if r.IsZero() {
+		return err
+	}
+	if errors.As(err, &known) {
+		if known == err && known.Range.IsZero() { //nolint:errorlint // only what is not wrapped yet
+			known.Range, known.Excerpt = r, excerpt(s[r.Filename], r)
+		}
 		return err
 	}
 	return &ir.SourceError{Range: r, Summary: err.Error(), Excerpt: excerpt(s[r.Filename], r), Err: err}
@@ -91,14 +147,18 @@ func sourceRange(r hcl.Range) ir.Range {
 }
 
 // excerpt returns the lines of a range with some lines around them, the lines of
-// the range marked, or "" when data does not hold them.
+// the range marked, or "" when data does not hold them. Of a range of many lines
+// and of a long line only a part is shown.
 func excerpt(data []byte, r ir.Range) string {
-	lines := bytes.Split(data, []byte("\n"))
 	first, last := r.Start.Line, max(r.Start.Line, r.End.Line)
-	if len(data) == 0 || first < 1 || first > len(lines) {
+	if len(data) == 0 || first < 1 {
 		return ""
 	}
-	last = min(last, len(lines))
+	lines := bytes.Split(data, []byte("\n"))
+	if first > len(lines) {
+		return ""
+	}
+	last = min(last, len(lines), first+maxExcerptLines)
 
 	// A single line gets up to four lines of context, several get two, as evenly
 	// before and after as the file allows. Steps that find no line count too, so
@@ -123,14 +183,43 @@ func excerpt(data []byte, r ir.Range) string {
 	const rule = "--------------------\n"
 	fmt.Fprintf(&b, "%s:%d\n%s", r.Filename, first, rule)
 	for i := from; i <= to; i++ {
-		mark := "   "
+		mark, column := "   ", 0
 		if i >= first && i <= last {
 			mark = ">>>"
 		}
-		fmt.Fprintf(&b, " %3d | %s %s\n", i, mark, lines[i-1])
+		if i == first {
+			column = r.Start.Column
+		}
+		fmt.Fprintf(&b, " %3d | %s %s\n", i, mark, shownLine(lines[i-1], column))
 	}
 	b.WriteString(rule)
 	return b.String()
+}
+
+// The bounds of an excerpt, in lines and in characters of a line.
+const (
+	maxExcerptLines = 20
+	maxExcerptLine  = 200
+)
+
+// shownLine returns a line as an excerpt shows it: of a long one the characters
+// around a column, and no control characters.
+func shownLine(line []byte, column int) string {
+	text := []rune(string(line[:min(len(line), 4*(column+maxExcerptLine))]))
+	cut := len(text)*4 < len(line) && len(line) > 4*(column+maxExcerptLine)
+	before, after := "", ""
+	if column > maxExcerptLine && column <= len(text) {
+		text, before = text[column-maxExcerptLine/2:], "..."
+	}
+	if len(text) > maxExcerptLine || cut {
+		text, after = text[:min(len(text), maxExcerptLine)], "..."
+	}
+	return before + strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) && r != '\t' && r != '\r' {
+			return unicode.ReplacementChar
+		}
+		return r
+	}, string(text)) + after
 }
 
 const didYouMean = " Did you mean "

@@ -77,6 +77,10 @@ func validateTarget(t *ir.Target, opt checkOptions) error {
 	} {
 		if err := check.err(); err != nil {
 			e := &ir.SourceError{Summary: err.Error(), Err: err}
+			var advised *advisedError
+			if errors.As(err, &advised) {
+				e.Detail = advised.advice
+			}
 			if check.attribute != "" {
 				e.Range = t.Origin(check.attribute)
 			}
@@ -130,13 +134,32 @@ func (o checkOptions) checkSecrets(list []ir.Secret) error {
 		}
 		st, err := o.stat(path)
 		if err != nil {
-			return fmt.Errorf("failed to stat %s: %w", path, err)
+			return &advisedError{fmt.Errorf("failed to stat %s: %w", path, err), secretAdvice(s, path)}
 		}
 		if st.Size() > maxSecretSize {
 			return fmt.Errorf("secret %s too big. max size 500KiB", s.ID)
 		}
 	}
 	return nil
+}
+
+// advisedError is an error of which it is known what to do about it.
+type advisedError struct {
+	error
+	advice string
+}
+
+func (e *advisedError) Unwrap() error { return e.error }
+
+// secretAdvice says why a secret was looked for where it is not.
+func secretAdvice(s ir.Secret, path string) string {
+	switch {
+	case s.Src == "":
+		return fmt.Sprintf("secret %q names no source, and there is neither an environment variable nor a file of that name: set one, or add env= or src=", s.ID)
+	case strings.HasPrefix(path, "~"):
+		return "\"~\" is not replaced here: write \"${homedir()}/...\" in a bake file"
+	}
+	return ""
 }
 
 // defaultSSH is the ID of the agent that is meant when none is named.

@@ -66,7 +66,7 @@ func TestValidateTarget(t *testing.T) {
 		"secret env":          {target: secret("a", "", "NOT_SET")},
 		"secret by id":        {target: secret("file", "", "")},
 		"secret id in env":    {target: secret("A", "", ""), env: map[string]string{"A": ""}},
-		"secret id nowhere":   {target: secret("A", "", ""), err: "failed to stat A: stat A: no such file or directory"},
+		"secret id nowhere":   {target: secret("A", "", ""), err: `failed to stat A: stat A: no such file or directory; secret "A" names no source, and there is neither an environment variable nor a file of that name: set one, or add env= or src=`},
 		"secret without id":   {target: secret("", "file", ""), err: "secret missing ID"},
 		"secret big":          {target: secret("a", "big", ""), err: "secret a too big. max size 500KiB"},
 		"secret both":         {target: secret("a", "none", "E"), err: "failed to stat none: stat none: no such file or directory"},

@@ -100,7 +100,10 @@ func (o *Options) readFile(name string) ([]byte, error) {
 		return nil, &fs.PathError{Op: "open", Err: syscall.ENOENT}
 	}
 	data, err := os.ReadFile(o.path(name))
-	return data, asNamed(err, name)
+	if err = asNamed(err, name); err != nil && isRemoteURL(name) {
+		err = fmt.Errorf("%w: a definition that is read from a URL is named before the targets, without -f", err)
+	}
+	return data, err
 }
 
 // path returns the place of a file that was named relative to the working

@@ -7,6 +7,8 @@ type resolver struct {
 	config    *config
 	overrides overrides
 	sources   sources
+	asked     map[string]string        // how names that were asked for were typed
+	path      func(name string) string // the place of a file
 	// memo holds parents that are the same for every child.
 	memo map[string]*definition
 }
@@ -46,7 +48,7 @@ func (r *resolver) inherit(name string, visited map[string]*definition) (*defini
 	visited[name] = nil
 	own, ok := r.config.byName[name]
 	if !ok {
-		return nil, false, fmt.Errorf("failed to find target %s", name)
+		return nil, false, r.config.missing(name)
 	}
 	t := &definition{}
 	whole := true

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"path"
 	"strings"
+
+	"github.com/dbake/dbake/compiler/ir"
 )
 
 // matchNames returns the groups and targets that a name on the command line
@@ -26,7 +28,11 @@ func (c *config) matchNames(name string) ([]string, error) {
 		}
 	}
 	if len(names) == 0 {
-		return nil, fmt.Errorf("could not find any target matching %q", name)
+		e := &ir.SourceError{Summary: fmt.Sprintf("could not find any target matching %q", name)}
+		if known := c.names(); len(known) > 0 {
+			e.Detail = available(known)
+		}
+		return nil, e
 	}
 	return names, nil
 }
@@ -48,7 +54,7 @@ func (c *config) matchTargets(pattern string) ([]string, error) {
 		}
 	}
 	if len(names) == 0 {
-		return nil, fmt.Errorf("could not find any target matching '%s'", pattern)
+		return nil, c.unmatched(pattern)
 	}
 	return names, nil
 }

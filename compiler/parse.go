@@ -2,6 +2,7 @@ package compiler
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -120,7 +121,12 @@ func explainSyntax(f sourceFile, composeErr error, err error) error {
 	if composeErr == nil || hasBakeExtension(f.Name) {
 		return err
 	}
-	return fmt.Errorf("failed to parse %s: parsing yaml: %s, parsing hcl: %w", f.Name, composeErr, err)
+	both := fmt.Errorf("failed to parse %s: parsing yaml: %s, parsing hcl: %w", f.Name, composeErr, err)
+	var advised *advisedError
+	if errors.As(composeErr, &advised) {
+		return fmt.Errorf("%w. %s", both, advised.advice)
+	}
+	return both
 }
 
 func hasComposeExtension(name string) bool {

@@ -33,6 +33,9 @@ func (r *resolver) selectTargets(names []string, excluded map[string]struct{}, d
 			if _, ok := s.targets[t]; ok || skip {
 				continue
 			}
+			if _, ok := r.config.byName[t]; !ok {
+				return nil, r.unknown(t, names[i], groups)
+			}
 			d, err := r.target(t)
 			if err != nil {
 				return nil, err
@@ -54,6 +57,25 @@ func (r *resolver) selectTargets(names []string, excluded map[string]struct{}, d
 	return s, nil
 }
 
+// unknown returns the error for a target that does not exist: asked for itself, or
+// as a member of one of the groups that the name asked for leads to.
+func (r *resolver) unknown(target, name string, groups []string) error {
+	if len(groups) == 0 {
+		arg, ok := r.asked[name]
+		if !ok {
+			arg = name
+		}
+		return r.config.notRequestable(target, arg, r.path)
+	}
+	err := r.config.missing(target)
+	for _, g := range groups {
+		if group := r.config.groupIndex()[g]; slices.Contains(group.Targets, target) {
+			return r.sources.at(group.Range, err)
+		}
+	}
+	return err
+}
+
 // dependencies returns the targets that t reads, is ordered after, or, as a compose
 // service, is started after. Names in depends_on that no target has mean nothing.
 func (r *resolver) dependencies(t *definition) []string {
@@ -73,7 +95,7 @@ func (r *resolver) dependencies(t *definition) []string {
 
 // exclusions returns the targets meant by the names of targets and groups, and by
 // patterns, that are not to be built.
-func (l *loaded) exclusions(args []string) (map[string]struct{}, error) {
+func (l *loaded) exclusions(args []string, path func(string) string) (map[string]struct{}, error) {
 	if len(args) == 0 {
 		return nil, nil
 	}
@@ -89,7 +111,7 @@ func (l *loaded) exclusions(args []string) (map[string]struct{}, error) {
 		for _, m := range matched {
 			targets, groups := l.config.group(m)
 			if _, ok := l.config.byName[m]; !ok && len(groups) == 0 {
-				return nil, fmt.Errorf("exclude: failed to find target %s", m)
+				return nil, fmt.Errorf("exclude: %w", l.config.notRequestable(m, name, path))
 			}
 			for _, t := range targets {
 				excluded[t] = struct{}{}

@@ -307,7 +307,11 @@ func primitive(name, text string, typ cty.Type) (cty.Value, error) {
 func valueFromCSV(name, text string, typ cty.Type) (cty.Value, error) {
 	fields, err := csvvalue.Fields(text, nil)
 	if err != nil {
-		return cty.NilVal, fmt.Errorf("failed to parse %s as CSV: %w", text, err)
+		err = fmt.Errorf("failed to parse %s as CSV: %w", text, err)
+		if text == "" {
+			err = fmt.Errorf("%w. %s is set and empty: unset it to have the default, or set %[2]s%s to [] or {} to have nothing", err, name, jsonSuffix)
+		}
+		return cty.NilVal, err
 	}
 	element := func(text string, elem cty.Type) (cty.Value, error) {
 		if !elem.IsPrimitiveType() {
@@ -415,7 +419,7 @@ func (r validation) check(scope *hcl.EvalContext) hcl.Diagnostics {
 	}
 	result, err := convert.Convert(result, cty.Bool)
 	if err == nil && !result.IsKnown() {
-		err = errors.New("value must be known")
+		err = errUnknownValue
 	}
 	if err != nil {
 		return problem("Invalid condition result", fmt.Sprintf("Invalid condition result value: %s", err))
