@@ -13,18 +13,43 @@ import (
 
 // Error prints err for the user: for each problem that points at a file the lines
 // concerned, then one line "ERROR: ...". Errors that were joined are printed one
-// after the other. With debug, the types of the causes follow.
+// after the other; of very many the first ones and the last, with how many there
+// are between. With debug, the types of the causes follow.
 func Error(w io.Writer, err error, debug bool) {
 	problems := split(err)
-	for _, p := range problems {
+	for i, p := range problems {
+		if left := len(problems) - maxProblems; left > 0 && i >= maxProblems-1 && i < len(problems)-1 {
+			if i == maxProblems-1 {
+				fmt.Fprintf(w, "ERROR: %d more problems\n", left)
+			}
+			continue
+		}
 		excerpt(w, p)
-		fmt.Fprintf(w, "ERROR: %v\n", p)
+		fmt.Fprintf(w, "ERROR: %s\n", bounded(p.Error()))
 		if debug {
 			for cause := errors.Unwrap(p); cause != nil; cause = errors.Unwrap(cause) {
 				fmt.Fprintf(w, "  caused by %T: %v\n", cause, cause)
 			}
 		}
 	}
+}
+
+// The bounds of what is printed of an error: in problems, and in bytes of the
+// beginning and the end of one.
+const (
+	maxProblems = 20
+	maxHead     = 8 << 10
+	maxTail     = 24 << 10
+)
+
+// bounded returns text without the middle, if it is longer than anybody reads.
+func bounded(text string) string {
+	left := len(text) - maxHead - maxTail
+	if left <= 0 {
+		return text
+	}
+	head, tail := text[:maxHead], text[len(text)-maxTail:]
+	return strings.ToValidUTF8(head, "") + fmt.Sprintf("\n... (%d bytes left out) ...\n", left) + strings.ToValidUTF8(tail, "")
 }
 
 // split returns the parts of joined errors, each text once.
