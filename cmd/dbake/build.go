@@ -63,7 +63,7 @@ func (c *buildCmd) Run(ctx contextBinding, a *app) (err error) {
 		return err
 	}
 	if saved != nil {
-		if err := c.useSaved(saved); err != nil {
+		if err := c.useSaved(a, saved); err != nil {
 			return err
 		}
 	}

@@ -182,8 +182,10 @@ func (a *app) missingPrivileges(p *ir.Project, f *definitionFlags) (*privileges,
 	}
 	granted.read[a.dir], granted.write[a.dir] = true, true
 	g := &guard{app: a, project: p, set: f.Set, granted: granted}
-	if err := g.grantOverrides(); err != nil {
-		return nil, err
+	if !f.saved {
+		if err := g.grantOverrides(); err != nil {
+			return nil, err
+		}
 	}
 	return g.missing()
 }

@@ -24,7 +24,10 @@ type definitionFlags struct {
 	Strict   bool     `help:"Report what bake accepts in silence: unknown attributes and blocks, unused variables, cache refs and tags written twice."`
 	Exclude  []string `placeholder:"NAME" help:"Leave these targets out."`
 	WithDeps bool     `help:"Build also what the targets read or depend on, by depends_on of compose files too."`
-	Profile  []string `placeholder:"NAME" help:"Of compose services that have profiles, take only those of these profiles. Repeatable."`
+	// saved says that the flags come from a plan, and grant nothing.
+	saved bool
+
+	Profile []string `placeholder:"NAME" help:"Of compose services that have profiles, take only those of these profiles. Repeatable."`
 }
 
 // nodeFlags say which nodes build.

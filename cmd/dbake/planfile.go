@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -14,19 +15,32 @@ import (
 
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/internal/plan"
+	"github.com/dbake/dbake/internal/redact"
 	"github.com/dbake/dbake/partition"
+	"github.com/dbake/dbake/runtime/nodeset"
 )
 
 // requestOf is what is kept of the command line in a saved plan. What was granted
-// with --allow is not: that is for whoever builds to say.
+// with --allow is not, nor are programs and directories of this machine: that is for
+// whoever builds to say. Tokens and passwords are left out.
 func requestOf(d *definitionFlags, n *nodeFlags, p *planFlags) plan.Request {
 	return plan.Request{
-		Files: d.File, Targets: d.Targets, Set: d.Set, Vars: d.Var, NoCache: d.NoCache, Pull: d.Pull,
+		Files: redactEach(d.File), Targets: redactEach(d.Targets), Set: redactEach(d.Set), Vars: redactEach(d.Var),
+		NoCache: d.NoCache, Pull: d.Pull,
 		SBOM: d.SBOM, Provenance: d.Provenance, Policy: d.Policy, Push: d.Push, Load: d.Load,
 		Strict: d.Strict, Exclude: d.Exclude, WithDeps: d.WithDeps, Profiles: d.Profile,
-		Nodes: n.Nodes, Builder: n.Builder, StateDir: n.StateDir, Buildkitd: n.Buildkitd,
+		Nodes: n.Nodes, Builder: n.Builder,
 		CacheRegistry: strings.Join(p.CacheRegistry, " "), // one, or none
 	}
+}
+
+// redactEach hides the secrets in each of values.
+func redactEach(values []string) []string {
+	var out []string
+	for _, v := range values {
+		out = append(out, redact.Text(v))
+	}
+	return out
 }
 
 // planFile returns the saved plan that the command line names, nil when it names
@@ -62,33 +76,135 @@ func (a *app) planFile(args []string) (*plan.File, error) {
 
 // useSaved replaces the flags that say what to build by those of a saved plan.
 // Nodes may be named anew, so that a plan can be built where addresses differ.
-func (c *buildCmd) useSaved(f *plan.File) error {
+//
+// A plan is data, whoever wrote it: it has no more rights than a definition that the
+// user builds. What it sets is not granted by that; the files it reads are those that
+// the command may read; it names no program; and a policy is only switched off by
+// the command.
+func (c *buildCmd) useSaved(a *app, f *plan.File) error {
 	d := &c.definitionFlags
+	r := f.Request
 	given := requestOf(d, &nodeFlags{}, &planFlags{})
-	given.Targets = nil
+	given.Targets, given.Policy = nil, nil
+	var err error
+	if r.Files, given.Files, err = restoreEach("--file", r.Files, d.File); err != nil {
+		return usageError{err}
+	}
+	if r.Set, given.Set, err = restoreEach("--set", r.Set, d.Set); err != nil {
+		return usageError{err}
+	}
+	if r.Vars, given.Vars, err = restoreEach("--var", r.Vars, d.Var); err != nil {
+		return usageError{err}
+	}
 	if !given.IsZero() {
 		return usageError{errors.New("a plan says what to build: flags that change the definition cannot be added to it")}
 	}
-	r := f.Request
+	if len(r.Targets) > 0 && strings.Contains(r.Targets[0], redact.Mark) {
+		return usageError{fmt.Errorf("the plan does not hold the password in %s: make it for the URL without, and set BUILDX_BAKE_GIT_AUTH_TOKEN", r.Targets[0])}
+	}
+	if !slices.Equal(r.Policy, d.Policy) {
+		return usageError{fmt.Errorf("the plan was made with other policies than the command has: to build it, give the flags%s", flags("--policy", r.Policy))}
+	}
+	if err := a.readablePlan(r, d.Allow); err != nil {
+		return err
+	}
 	*d = definitionFlags{
 		File: r.Files, Targets: r.Targets, Set: r.Set, Var: r.Vars, NoCache: r.NoCache, Pull: r.Pull,
 		SBOM: r.SBOM, Provenance: r.Provenance, Policy: r.Policy, Push: r.Push, Load: r.Load,
 		Strict: r.Strict, Exclude: r.Exclude, WithDeps: r.WithDeps, Profile: r.Profiles,
-		Allow: d.Allow, Call: d.Call, Check: d.Check,
+		Allow: d.Allow, Call: d.Call, Check: d.Check, saved: true,
 	}
 	if n := &c.nodeFlags; len(n.Nodes) == 0 && n.Builder == "" {
+		if err := plainNodes(r.Nodes); err != nil {
+			return usageError{err}
+		}
 		n.Nodes, n.Builder = r.Nodes, r.Builder
-	}
-	if c.StateDir == "" {
-		c.StateDir = r.StateDir
-	}
-	if c.Buildkitd == "" {
-		c.Buildkitd = r.Buildkitd
 	}
 	if len(c.CacheRegistry) == 0 && r.CacheRegistry != "" {
 		c.CacheRegistry = []string{r.CacheRegistry}
 	}
 	c.saved = f
+	return nil
+}
+
+// restoreEach returns the values of a flag in a saved plan with the secrets that were
+// left out of them, taken from those given again; rest are the values that are given
+// besides.
+func restoreEach(flag string, saved, given []string) (values, rest []string, err error) {
+	rest = slices.Clone(given)
+	for _, v := range saved {
+		if strings.Contains(v, redact.Mark) {
+			i := slices.IndexFunc(rest, func(g string) bool { return redact.Text(g) == v })
+			if i < 0 {
+				return nil, nil, fmt.Errorf("the plan does not hold the secrets in %s %s: give this flag again, with them", flag, v)
+			}
+			v = rest[i]
+			rest = slices.Delete(rest, i, i+1)
+		}
+		values = append(values, v)
+	}
+	if len(rest) == 0 {
+		rest = nil
+	}
+	return values, rest, nil
+}
+
+// flags writes a flag for each value.
+func flags(name string, values []string) string {
+	if len(values) == 0 {
+		return ": none " + name
+	}
+	var b strings.Builder
+	for _, v := range values {
+		fmt.Fprintf(&b, " %s %s", name, v)
+	}
+	return b.String()
+}
+
+// readablePlan refuses a plan whose definition is in files that the command may not
+// read: those outside of the working directory that are not granted.
+func (a *app) readablePlan(r plan.Request, allow []string) error {
+	granted, err := parseAllow(allow)
+	if err != nil {
+		return usageError{err}
+	}
+	granted.read[a.dir] = true
+	if off, err := strconv.ParseBool(a.env[envEntitlementsFS]); err == nil && !off {
+		return nil
+	}
+	remote := len(r.Targets) > 0 && isRemotePath(r.Targets[0])
+	files := map[string]bool{}
+	for _, name := range r.Files {
+		name, cwd := strings.CutPrefix(name, "cwd://")
+		if name != "-" && !isRemotePath(name) && (cwd || !remote) {
+			files[name] = true
+		}
+	}
+	outside, err := (&guard{app: a}).outside(files, granted.read)
+	if err != nil {
+		return err
+	}
+	for _, name := range ir.SortedKeys(outside) {
+		return fmt.Errorf("the plan reads a definition outside of the working directory: to build it, add --allow fs.read=%s", name)
+	}
+	return nil
+}
+
+// plainNodes refuses addresses in a plan that make this machine run a program or read
+// files.
+func plainNodes(values []string) error {
+	if len(values) == 0 {
+		return nil
+	}
+	specs, err := nodeset.Parse(values)
+	if err != nil {
+		return fmt.Errorf("nodes of the plan: %w", err)
+	}
+	for _, s := range specs {
+		if s.Local == 0 && (!strings.HasPrefix(s.Addr, "tcp://") || s.TLS != nil) {
+			return fmt.Errorf("the plan is for node %s at %s, which is reached with a program or files of this machine: a plan cannot choose these; name the nodes with --nodes or --builder", s.Name, s.Addr)
+		}
+	}
 	return nil
 }
 

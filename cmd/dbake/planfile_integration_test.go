@@ -52,7 +52,7 @@ target "two" {
 	saved := readPlan(t, filepath.Join(dir, "plan.json"))
 	require.Len(t, saved.Nodes, 2)
 	for range 2 {
-		out := dbake("build", "--no-steal", "--progress", "plain", "plan.json")
+		out := dbake("build", "--no-steal", "--progress", "plain", "plan.json", "--state-dir", state, "--buildkitd", localtest.Buildkitd(t))
 		for _, n := range saved.Nodes {
 			require.Len(t, n.Partitions, 1)
 			require.Regexp(t, `(?m)^`+n.Partitions[0][0]+` +`+n.Name+` +built`, out)

@@ -83,8 +83,6 @@ type Request struct {
 
 	Nodes         []string `json:"nodes,omitempty"`
 	Builder       string   `json:"builder,omitempty"`
-	StateDir      string   `json:"state_dir,omitempty"`
-	Buildkitd     string   `json:"buildkitd,omitempty"`
 	CacheRegistry string   `json:"cache_registry,omitempty"`
 }
 
