@@ -64,8 +64,8 @@
 //
 // # Several nodes for one target
 //
-// A target whose platforms no node can run all of is several jobs (Divide of
-// internal/plan). Each pushes its part by digest; the client joins them into the index
+// A target whose platforms no node can run all of, or which ends sooner that way, is
+// several jobs (Choose of internal/plan). Each pushes its part by digest; the client joins them into the index
 // that one node would have pushed, and names it. Outputs other than a pushed image
 // are refused.
 package runtime

@@ -25,8 +25,7 @@ import (
 // joinParallel is how many images are put together at once.
 const joinParallel = 4
 
-// divided is a target whose platforms are built as several jobs, because no node
-// can run all of them. Its jobs push by digest; when all are there, the client
+// divided is a target whose platforms are built as several jobs. Its jobs push by digest; when all are there, the client
 // writes the index that joins them under the target's names.
 type divided struct {
 	target  *ir.Target

@@ -58,6 +58,8 @@ type NodeInfo struct {
 	// Platforms are the platforms whose steps the node can run, its default
 	// one first.
 	Platforms []ocispecs.Platform
+	// Native is the platform of its machine; it emulates others.
+	Native ocispecs.Platform
 	// ID is that of its worker, which it keeps as long as its root.
 	ID string
 	// Version is the version of its BuildKit, "" when it does not say.
@@ -318,6 +320,14 @@ func (l *link) probe(ctx context.Context, s nodeset.Spec) (NodeInfo, error) {
 	for _, p := range workers[0].Platforms {
 		info.Platforms = append(info.Platforms, platforms.Normalize(p))
 	}
+	if len(info.Platforms) > 0 {
+		info.Native = info.Platforms[0]
+	}
+	prefers, err := parsePlatforms(s.Prefers)
+	if err != nil {
+		return info, err
+	}
+	info.Platforms = with(info.Platforms, prefers)
 	if len(s.Platforms) > 0 {
 		// What the user says of a node counts, as with buildx: it may be meant
 		// for less than it can do, or be able to do more than it knows.
@@ -357,6 +367,7 @@ func infos(nodes []*node) []NodeInfo {
 	for i, n := range nodes {
 		list[i] = n.said()
 	}
+	allot(list)
 	return list
 }
 

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/moby/buildkit/solver/pb"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/dbake/dbake/cmd/dbake/internal/view"
 	"github.com/dbake/dbake/compiler"
@@ -23,6 +24,7 @@ import (
 	"github.com/dbake/dbake/internal/warm"
 	"github.com/dbake/dbake/partition"
 	"github.com/dbake/dbake/runtime"
+	"github.com/dbake/dbake/runtime/registry"
 	"github.com/dbake/dbake/runtime/sched"
 )
 
@@ -149,8 +151,7 @@ func (c *buildCmd) build(ctx context.Context, a *app, call callFlag) (err error)
 	a.saveFiles(files)
 	ready := dialled(infos, pool.Records(ctx), a.ledger())
 	caches := standby.caches(ctx, store, nodes, build)
-	build = build.Divide(ready).WithCache(caches.held(ctx, a))
-	p, err := c.plan(ctx, build, ready)
+	build, p, err := c.plan(ctx, build.WithCache(caches.held(ctx, a)), ready, a.joinable(ctx, caches.access))
 	if err != nil {
 		return err
 	}
@@ -341,15 +342,21 @@ func (a *app) frontendOptions(infos []runtime.NodeInfo, gw frontend.Gateway) fro
 	return opts
 }
 
-// makePlan divides the build among the nodes.
-func makePlan(ctx context.Context, b *plan.Build, nodes []plan.Node, f *planFlags) (*plan.Plan, error) {
+// makePlan divides the build among the nodes; may says which targets may be divided
+// although they need not be.
+func makePlan(ctx context.Context, b *plan.Build, nodes []plan.Node, f *planFlags, may func(*ir.Target) bool) (*plan.Build, *plan.Plan, error) {
 	strategy, err := partition.Lookup(f.Strategy)
 	if err != nil {
-		return nil, usageError{err}
+		return nil, nil, usageError{err}
 	}
 	ctx, stop, opts := f.PlanBudget.context(ctx)
 	defer stop()
-	return plan.Make(ctx, b, nodes, strategy, opts)
+	return b.Choose(ctx, nodes, strategy, opts, may)
+}
+
+// joinable returns what says whether the parts of a target can be put together.
+func (a *app) joinable(ctx context.Context, access registry.Options) func(*ir.Target) bool {
+	return func(t *ir.Target) bool { return runtime.Joinable(ctx, t, a.dir, access) }
 }
 
 // strategyNames lists the strategies for the help text.
@@ -369,14 +376,15 @@ func strategyNames() string {
 func (a *app) remember(b *plan.Build, history *cost.Store, infos []runtime.NodeInfo, records []warm.Records, r *runtime.Result) error {
 	now := time.Now()
 	addr, atOnce, kept := map[string]string{}, map[string]int{}, map[string]warm.Records{}
+	native := map[string]ocispecs.Platform{}
 	for i, n := range r.Nodes {
 		at := infos[i].Addr
-		addr[n.Name], kept[at] = at, records[i]
+		addr[n.Name], native[n.Name], kept[at] = at, infos[i].Native, records[i]
 		atOnce[at], _ = slots(infos[i].Spec)
 	}
 	var list []plan.Measurement
 	for _, m := range r.Measured {
-		list = append(list, plan.Measurement{Node: addr[m.Node], Vertex: m.Vertex, Job: m.Job, Start: m.Start, Took: m.Took})
+		list = append(list, plan.Measurement{Node: addr[m.Node], Native: native[m.Node], Vertex: m.Vertex, Job: m.Job, Start: m.Start, Took: m.Took})
 	}
 	b.Record(history, list, atOnce, kept, now)
 	var errs []error

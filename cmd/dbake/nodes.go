@@ -186,12 +186,19 @@ func (n *nodes) planned(ctx context.Context, ledger warm.Ledger, offline bool, w
 		}
 		p := plan.Node{Name: s.Name, Addr: s.Addr, Speed: s.Speed}
 		p.Slots, p.SlotsAssumed = slots(s)
-		for _, name := range s.Platforms {
+		names := s.Platforms
+		if len(names) == 0 {
+			names = s.Prefers // as long as it is not known what else it runs
+		}
+		for _, name := range names {
 			pl, err := platforms.Parse(name)
 			if err != nil {
 				return nil, fmt.Errorf("node %s: platform %q: %w", s.Name, name, err)
 			}
 			p.Platforms = append(p.Platforms, pl)
+		}
+		if n.mayRest(s) {
+			p.Native = platforms.Normalize(platforms.DefaultSpec()) // it will run on this machine
 		}
 		p.Holds = ledger.Holds(s.Addr, "")
 		list = append(list, p)
@@ -217,7 +224,7 @@ func dialled(infos []runtime.NodeInfo, records []warm.Records, ledger warm.Ledge
 // asked returns a node as the planner sees it. records is what it keeps, nil when it
 // did not say.
 func asked(i runtime.NodeInfo, records warm.Records, ledger warm.Ledger) plan.Node {
-	p := plan.Node{Name: i.Name, Addr: i.Addr, Speed: i.Speed, Platforms: i.Platforms}
+	p := plan.Node{Name: i.Name, Addr: i.Addr, Speed: i.Speed, Platforms: i.Platforms, Native: i.Native}
 	p.Slots, p.SlotsAssumed = slots(i.Spec)
 	if records == nil {
 		p.Holds = ledger.Holds(i.Addr, i.ID)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/dbake/dbake/cmd/dbake/internal/view"
 	"github.com/dbake/dbake/compiler"
+	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/partition"
 	"github.com/dbake/dbake/runtime"
@@ -85,14 +86,16 @@ func (c *planCmd) Run(ctx contextBinding, a *app) (err error) {
 	if err != nil {
 		return err
 	}
-	if build = build.Divide(planned); !c.Offline {
+	var may func(*ir.Target) bool // offline every target whose outputs allow it
+	if !c.Offline {
 		caches := standby.caches(ctx, store, nodes, build)
+		may = a.joinable(ctx, caches.access)
 		build = build.WithCache(caches.held(ctx, a))
 	}
 	if len(c.Compare) > 0 {
-		return c.compare(ctx, a, build, planned)
+		return c.compare(ctx, a, build, planned, may)
 	}
-	p, err := makePlan(ctx, build, planned, &c.planFlags)
+	build, p, err := makePlan(ctx, build, planned, &c.planFlags, may)
 	if err != nil {
 		return err
 	}
@@ -154,12 +157,12 @@ func (c *planCmd) check() error {
 }
 
 // compare plans with several strategies.
-func (c *planCmd) compare(ctx context.Context, a *app, build *plan.Build, nodes []plan.Node) error {
+func (c *planCmd) compare(ctx context.Context, a *app, build *plan.Build, nodes []plan.Node, may func(*ir.Target) bool) error {
 	var plans []*plan.Plan
 	for _, name := range c.Compare {
 		f := c.planFlags
 		f.Strategy = name
-		p, err := makePlan(ctx, build, nodes, &f)
+		_, p, err := makePlan(ctx, build, nodes, &f, may)
 		if err != nil {
 			return err
 		}

@@ -220,12 +220,12 @@ func (c *buildCmd) checkSaved(nodes *nodes, project *ir.Project) error {
 	return c.saved.Check(definitions)
 }
 
-// plan is the saved plan, or a new one.
-func (c *buildCmd) plan(ctx context.Context, b *plan.Build, nodes []plan.Node) (*plan.Plan, error) {
+// plan is the saved plan, or a new one, with the build divided as it says.
+func (c *buildCmd) plan(ctx context.Context, b *plan.Build, nodes []plan.Node, may func(*ir.Target) bool) (*plan.Build, *plan.Plan, error) {
 	if c.saved != nil {
 		return b.Restore(ctx, nodes, c.saved)
 	}
-	return makePlan(ctx, b, nodes, &c.planFlags)
+	return makePlan(ctx, b, nodes, &c.planFlags, may)
 }
 
 // definitions returns the digests of the targets' definitions, wherever the local

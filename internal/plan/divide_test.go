@@ -1,15 +1,21 @@
 package plan
 
 import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/containerd/platforms"
+	digest "github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/stretchr/testify/require"
 
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/frontend"
 	"github.com/dbake/dbake/llbmerge"
+	"github.com/dbake/dbake/partition"
 )
 
 func TestDivide(t *testing.T) {
@@ -50,5 +56,186 @@ func TestDivide(t *testing.T) {
 			require.Equal(t, append([]string{"other"}, tt.want...), names)
 			require.Len(t, b.Jobs, 2, "b is as it was")
 		})
+	}
+}
+
+func TestEmulates(t *testing.T) {
+	for _, tt := range []struct {
+		native, p string
+		want      bool
+	}{
+		{"linux/amd64", "linux/amd64", false},
+		{"linux/amd64", "linux/amd64/v3", false},
+		{"linux/amd64", "linux/386", false},
+		{"linux/amd64", "linux/arm64", true},
+		{"linux/amd64", "linux/arm/v7", true},
+		{"linux/arm64", "linux/arm64/v8", false},
+		{"linux/arm64", "linux/arm/v7", false},
+		{"linux/arm64", "linux/amd64", true},
+		{"linux/arm/v7", "linux/arm64", true},
+		{"linux/riscv64", "linux/s390x", true},
+	} {
+		require.Equal(t, tt.want, Emulates(platforms.MustParse(tt.native), platforms.MustParse(tt.p)), "%s on %s", tt.p, tt.native)
+	}
+	require.False(t, Emulates(ocispecs.Platform{}, platforms.MustParse("linux/arm64")), "nothing is known")
+}
+
+// multi is a target of two platforms that is pushed, and one beside it.
+const multi = `
+-- docker-bake.hcl --
+group "default" { targets = ["app", "other"] }
+target "app" {
+  platforms = ["linux/amd64", "linux/arm64"]
+  output = ["type=registry"]
+  tags = ["registry.example/app"]
+}
+target "other" {
+  dockerfile-inline = "FROM busybox:1\nRUN other"
+}
+-- Dockerfile --
+FROM busybox:1
+ARG TARGETARCH
+RUN make $TARGETARCH
+`
+
+// machine is a node that runs both platforms, the second by emulation.
+func machine(name, native, foreign string) Node {
+	n := holding(name, nil)
+	n.Native = platforms.MustParse(native)
+	n.Platforms = []ocispecs.Platform{n.Native, platforms.MustParse(foreign)}
+	return n
+}
+
+func chosen(t *testing.T, b *Build, may func(*ir.Target) bool, nodes ...Node) (*Build, *Plan) {
+	t.Helper()
+	s, err := partition.Lookup("affinity")
+	require.NoError(t, err)
+	b, p, err := b.Choose(t.Context(), nodes, s, partition.Options{Budget: 10_000}, may)
+	require.NoError(t, err)
+	return b, p
+}
+
+// placed returns where each job is.
+func placed(p *Plan) map[string]string {
+	at := map[string]string{}
+	for _, j := range p.Jobs {
+		at[j.Name] = p.Nodes[j.Node].Name
+	}
+	return at
+}
+
+func TestChooseDividesWhereThatIsSooner(t *testing.T) {
+	amd, arm := machine("amd", "linux/amd64", "linux/arm64"), machine("arm", "linux/arm64", "linux/amd64")
+	project := newProject(t, multi)
+	b := project.prepare()
+	divided, p := chosen(t, b, nil, amd, arm)
+	at := placed(p)
+	require.Equal(t, "amd", at["app@linux/amd64"])
+	require.Equal(t, "arm", at["app@linux/arm64"])
+	require.Len(t, divided.Jobs, 3)
+	require.Less(t, p.Makespan, p.Undivided)
+	require.Empty(t, p.Emulated())
+
+	// A saved plan divides the same way.
+	f := p.File(Request{}, map[string]digest.Digest{"app": "sha256:a", "other": "sha256:o"})
+	require.NoError(t, f.Check(map[string]digest.Digest{"app": "sha256:a", "other": "sha256:o"}))
+	require.ErrorIs(t, f.Check(map[string]digest.Digest{"app": "sha256:b", "other": "sha256:o"}), ErrOutdated)
+	again, restored, err := b.Restore(t.Context(), []Node{amd, arm}, f)
+	require.NoError(t, err)
+	require.Equal(t, at, placed(restored))
+	require.Len(t, again.Jobs, 3)
+
+	// One node, or one that cannot be reached by who joins the parts: undivided.
+	_, p = chosen(t, b, nil, amd)
+	require.Len(t, p.Jobs, 2)
+	require.Equal(t, []EmulatedPlatform{{"amd", "linux/arm64", Emulation}}, p.Emulated())
+	_, p = chosen(t, b, func(*ir.Target) bool { return false }, amd, arm)
+	require.Len(t, p.Jobs, 2)
+	require.Zero(t, p.Undivided)
+}
+
+// What one node would have to write as a whole is not divided unless it has to be.
+func TestChooseKeepsTogether(t *testing.T) {
+	amd, arm := machine("amd", "linux/amd64", "linux/arm64"), machine("arm", "linux/arm64", "linux/amd64")
+	for _, output := range []string{
+		`output = ["type=oci,dest=x.tar"]`, `output = ["type=image"]`, `output = ["type=registry", "type=local,dest=x"]`,
+		`output = ["type=registry,push-by-digest=true"]`, `output = []`,
+		"output = [\"type=registry\"]\n cache-to = [\"type=registry,ref=registry.example/cache\"]",
+	} {
+		project := newProject(t, multi)
+		project.replace("docker-bake.hcl", `output = ["type=registry"]`, output)
+		_, p := chosen(t, project.prepare(), nil, amd, arm)
+		require.Len(t, p.Jobs, 2, output)
+	}
+	project := newProject(t, multi)
+	project.replace("docker-bake.hcl", `output = ["type=registry"]`, "output = [\"type=registry\"]\n cache-to = [\"type=inline\"]")
+	_, p := chosen(t, project.prepare(), nil, amd, arm)
+	require.Len(t, p.Jobs, 3)
+}
+
+// A plan with a choice is never worse than the one without.
+func TestChooseIsNeverWorse(t *testing.T) {
+	s, err := partition.Lookup("affinity")
+	require.NoError(t, err)
+	archs := []string{"linux/amd64", "linux/arm64", "linux/riscv64"}
+	for seed := range uint64(25) {
+		rng := rand.New(rand.NewPCG(seed, 1))
+		var hcl, names strings.Builder
+		for i := range 1 + rng.IntN(4) {
+			fmt.Fprintf(&names, "%q,", fmt.Sprint("t", i))
+			list := archs[:1+rng.IntN(3)]
+			fmt.Fprintf(&hcl, "target \"t%d\" {\n platforms = [\"%s\"]\n output = [\"type=registry\"]\n tags = [\"registry.example/t%d\"]\n dockerfile-inline = \"FROM busybox:1\\nARG TARGETARCH\\nRUN shared $TARGETARCH\\nRUN own %d $TARGETARCH\"\n}\n", i, strings.Join(list, `","`), i, i)
+		}
+		project := newProject(t, fmt.Sprintf("-- docker-bake.hcl --\ngroup \"default\" { targets = [%s] }\n%s", names.String(), hcl.String()))
+		b := project.prepare()
+		var nodes []Node
+		for n := range 2 + rng.IntN(2) {
+			node := holding(fmt.Sprint("n", n), nil)
+			node.Native = platforms.MustParse(archs[rng.IntN(3)])
+			for _, name := range archs {
+				node.Platforms = append(node.Platforms, platforms.MustParse(name))
+			}
+			node.Speed, node.Slots = float64(1+rng.IntN(3)), 1+rng.IntN(3)
+			nodes = append(nodes, node)
+		}
+		without, err := Make(t.Context(), b.Divide(nodes), nodes, s, partition.Options{Budget: 10_000})
+		require.NoError(t, err)
+		_, p := chosen(t, b, nil, nodes...)
+		require.LessOrEqual(t, p.Makespan, without.Makespan, "seed %d", seed)
+		require.LessOrEqual(t, p.Bound, p.Makespan)
+		if p.Undivided > 0 {
+			require.Equal(t, without.Makespan, p.Undivided)
+			require.LessOrEqual(t, p.Makespan+joining, without.Makespan)
+		}
+	}
+}
+
+// What emulation costs is learned.
+func TestEmulationIsLearned(t *testing.T) {
+	project := newProject(t, multi)
+	b := project.prepare("app")
+	amd, arm := machine("amd", "linux/amd64", "linux/arm64"), machine("arm", "linux/arm64", "linux/amd64")
+	var list []Measurement
+	for _, v := range b.Graph.Vertices {
+		if v.Kind != llbmerge.KindExec {
+			continue
+		}
+		for _, n := range []Node{amd, arm} {
+			m := during(n.Addr, 0, 10)
+			if n.emulates(*v.Platform) {
+				m = during(n.Addr, 20, 40) // twice as long
+			}
+			m.Vertex, m.Native = v.Digest, n.Native
+			list = append(list, m)
+		}
+	}
+	b.Record(project.history, list, nil, nil, time.Unix(1_700_000_000, 0))
+	b = project.prepare("app")
+	problem, err := b.problem([]Node{amd, arm})
+	require.NoError(t, err)
+	for i, foreign := range []string{"linux/arm64", "linux/amd64"} {
+		factor := problem.Nodes[i].Emulates[foreign]
+		require.Greater(t, factor, 1.5)
+		require.Less(t, factor, 5.)
 	}
 }

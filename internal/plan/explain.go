@@ -1,9 +1,11 @@
 package plan
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/dbake/dbake/partition"
@@ -65,7 +67,7 @@ const (
 func (p *Plan) Explain(ctx context.Context, b *Build, name string) (*Explanation, error) {
 	i := slices.IndexFunc(p.Jobs, func(j JobPlan) bool { return j.Name == name })
 	if i < 0 {
-		return nil, fmt.Errorf("target %s is not in the plan", name)
+		return nil, p.absent(name)
 	}
 	reason, err := partition.Explain(ctx, p.Problem, p.Assignment, partition.TargetID(i))
 	if err != nil {
@@ -88,6 +90,46 @@ func (p *Plan) Explain(ctx context.Context, b *Build, name string) (*Explanation
 	}
 	e.Steps = p.jobSteps(b, i)
 	return e, nil
+}
+
+// absent says why there is no job of that name.
+func (p *Plan) absent(name string) error {
+	var parts []string
+	for _, j := range p.Jobs {
+		if j.Target == name {
+			parts = append(parts, j.Name)
+		}
+	}
+	if len(parts) > 0 {
+		return fmt.Errorf("target %s is built in parts; name one of them: %s", name, strings.Join(parts, ", "))
+	}
+	return fmt.Errorf("target %s is not in the plan", name)
+}
+
+// EmulatedPlatform is what a node runs slower because it emulates it.
+type EmulatedPlatform struct {
+	Node     string
+	Platform string
+	Factor   float64
+}
+
+// Emulated returns the platforms that nodes emulate for the steps that they run, by
+// node and platform.
+func (p *Plan) Emulated() []EmulatedPlatform {
+	var list []EmulatedPlatform
+	for _, t := range p.Schedule.Tasks {
+		if t.Kind != partition.Exec {
+			continue
+		}
+		node, platform := p.Problem.Nodes[t.Node], p.Problem.Vertices[t.Vertex].Platform
+		if factor := node.Emulates[platform]; factor > 0 {
+			list = append(list, EmulatedPlatform{node.Name, platform, factor})
+		}
+	}
+	slices.SortFunc(list, func(x, y EmulatedPlatform) int {
+		return cmp.Or(cmp.Compare(x.Node, y.Node), cmp.Compare(x.Platform, y.Platform))
+	})
+	return slices.Compact(list)
 }
 
 // maxReasons bounds the work of Reasons, in tasks scheduled: it is about that of

@@ -43,6 +43,9 @@ type File struct {
 	// left out when no node can build everything.
 	SingleNode string  `json:"single_node,omitempty"`
 	Single     float64 `json:"single_node_s,omitempty"`
+	// Undivided is the makespan with no target divided that need not be; left out
+	// when none is.
+	Undivided float64 `json:"undivided_s,omitempty"`
 	// Executed is the cost of all executions, Duplicated that of those beyond the
 	// first of each step.
 	Executed   float64 `json:"executed_s"`
@@ -94,6 +97,9 @@ type FileNode struct {
 	Slots int     `json:"slots"`
 	// SlotsAssumed says that nobody said how many slots the node has.
 	SlotsAssumed bool `json:"slots_assumed,omitempty"`
+	// Emulates holds the platforms that it emulates, with the factor by which a step
+	// takes longer for it.
+	Emulates map[string]float64 `json:"emulates,omitempty"`
 	// Partitions are target names in order; each inner list is one solve.
 	Partitions [][]string `json:"partitions"`
 	// Fetch are the steps whose results it takes from another node, Build those
@@ -118,6 +124,10 @@ type FileFetch struct {
 // FileJob is a target and what is predicted of it.
 type FileJob struct {
 	Name string `json:"name"`
+	// Target and Platforms are those of a part of a divided target; left out of a
+	// whole one.
+	Target    string   `json:"target,omitempty"`
+	Platforms []string `json:"platforms,omitempty"`
 	// Definition changes when anything in the resolved definition of the target
 	// does.
 	Definition digest.Digest `json:"definition"`
@@ -195,14 +205,14 @@ func (p *Plan) File(request Request, definitions map[string]digest.Digest) *File
 		Strategy: p.Strategy, Pooled: p.Pooled,
 		Makespan: p.Makespan.Seconds(), LowerBound: p.Bound.Seconds(), Proven: p.Proven,
 		SingleNode: p.SingleNode, Single: p.Single.Seconds(),
-		Executed: p.Executed.Seconds(), Duplicated: p.Duplicated.Seconds(), Effort: p.Effort,
+		Undivided: p.Undivided.Seconds(), Executed: p.Executed.Seconds(), Duplicated: p.Duplicated.Seconds(), Effort: p.Effort,
 		Targets: []FileJob{}, Stages: []FileStage{}, Steps: []FileStep{}, Tasks: []FileTask{},
 		Critical: append([]int{}, p.Critical...), Assumed: p.Assumed,
 	}
 	for n, node := range p.Nodes {
 		s := p.Shares[n]
 		fn := FileNode{
-			Name: node.Name, Addr: node.Addr, Speed: node.Speed, Slots: node.Slots, SlotsAssumed: node.SlotsAssumed, Partitions: [][]string{},
+			Name: node.Name, Addr: node.Addr, Speed: node.Speed, Slots: node.Slots, SlotsAssumed: node.SlotsAssumed, Emulates: p.emulates(n), Partitions: [][]string{},
 			Busy: s.Busy.Seconds(), Finish: s.Finish.Seconds(), Steps: s.Steps, Executed: s.Executed, WarmShare: s.Warm,
 		}
 		for _, part := range s.Partitions {
@@ -228,9 +238,12 @@ func (p *Plan) File(request Request, definitions map[string]digest.Digest) *File
 	}
 	for _, j := range p.Jobs {
 		fj := FileJob{
-			Name: j.Name, Definition: definitions[j.Name], Node: p.Nodes[j.Node].Name,
+			Name: j.Name, Definition: definitions[j.Target], Node: p.Nodes[j.Node].Name,
 			Done: j.Done.Seconds(), Own: j.Own.Seconds(), Shared: j.Shared.Seconds(),
 			Steps: j.Steps, Warm: j.Warm, First: j.First, Why: string(j.Why), Reason: j.Reason, From: j.From,
+		}
+		if j.Platforms != nil {
+			fj.Target, fj.Platforms = j.Target, j.Platforms
 		}
 		if j.First > 0 {
 			fj.FirstStep = &j.FirstStep
@@ -257,6 +270,14 @@ func (p *Plan) File(request Request, definitions map[string]digest.Digest) *File
 		f.Tasks = append(f.Tasks, FileTask{Kind: t.Kind, Step: t.Step, Node: p.Nodes[t.Node].Name, Start: t.Start.Seconds(), End: t.End.Seconds()})
 	}
 	return f
+}
+
+// emulates are the platforms that node n emulates, with the factors.
+func (p *Plan) emulates(n int) map[string]float64 {
+	if n >= len(p.Problem.Nodes) {
+		return nil
+	}
+	return p.Problem.Nodes[n].Emulates
 }
 
 // fromRegistry is what stands for the registry where nodes are named.

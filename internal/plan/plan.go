@@ -39,6 +39,9 @@ type Plan struct {
 	// 0 when none can build everything.
 	Makespan, Bound, Single time.Duration
 	SingleNode              string
+	// Undivided is the makespan with no target divided that need not be; 0 when
+	// none is.
+	Undivided time.Duration
 	// Executed is the cost of all executions, Duplicated that of those beyond
 	// the first of each step; both at speed 1.
 	Executed, Duplicated time.Duration
@@ -90,8 +93,11 @@ func (s Share) Jobs() int {
 
 // JobPlan is the prediction for one job.
 type JobPlan struct {
-	Name string
-	Node int // index of Plan.Nodes
+	Name   string
+	Target string
+	// Platforms are those of a part of a divided target; nil for a whole one.
+	Platforms []string
+	Node      int // index of Plan.Nodes
 	// Done is when its result is predicted to be there.
 	Done time.Duration
 	// Own is the cost of its steps that have to be run and that no other job
@@ -439,7 +445,7 @@ func (p *Plan) jobs(b *Build) {
 		for _, i := range jobs {
 			root := p.Problem.Targets[i].Root
 			position := map[partition.VertexID]int{}
-			j := JobPlan{Name: b.Jobs[i].Name, Node: n, Done: p.Schedule.Done[i].Duration(), From: map[cost.Source]int{}}
+			j := JobPlan{Name: b.Jobs[i].Name, Target: b.Jobs[i].Target.Name, Platforms: b.partOf(i), Node: n, Done: p.Schedule.Done[i].Duration(), From: map[cost.Source]int{}}
 			for _, v := range w.below(root, nil) {
 				if int(v) >= len(p.Steps) {
 					continue

@@ -536,7 +536,7 @@ func TestSavedPlan(t *testing.T) {
 	require.NoError(t, f.Check(definitions))
 
 	// Nodes are found by name, in any order, and new ones get nothing.
-	again, err := b.Restore(context.Background(), []Node{holding("new", nil), nodes[1], nodes[0]}, f)
+	_, again, err := b.Restore(context.Background(), []Node{holding("new", nil), nodes[1], nodes[0]}, f)
 	require.NoError(t, err)
 	require.Empty(t, again.Shares[0].Partitions)
 	require.Equal(t, p.Shares[1].Partitions, again.Shares[1].Partitions)
@@ -559,7 +559,7 @@ func TestSavedPlan(t *testing.T) {
 			f, err := ReadFile(strings.NewReader(text))
 			require.NoError(t, err)
 			c.change(f)
-			_, err = b.Restore(context.Background(), c.nodes, f)
+			_, _, err = b.Restore(context.Background(), c.nodes, f)
 			require.ErrorIs(t, err, ErrOutdated)
 			require.ErrorContains(t, err, c.want)
 		})

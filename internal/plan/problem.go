@@ -25,6 +25,8 @@ type Node struct {
 	SlotsAssumed bool
 	// Platforms whose steps it can run; empty is unknown, and taken for all.
 	Platforms []ocispecs.Platform
+	// Native is the platform of its machine; it emulates others. Zero is unknown.
+	Native ocispecs.Platform
 	// Holds are the names under which results of the node are remembered, see
 	// [Build.Held].
 	Holds map[digest.Digest]bool
@@ -130,7 +132,7 @@ func (b *Build) problem(nodes []Node) (partition.Problem, error) {
 		}
 	}
 	for _, n := range nodes {
-		pn := partition.Node{Name: n.Name, Speed: n.Speed, Slots: n.Slots, Platforms: n.offers(needs)}
+		pn := partition.Node{Name: n.Name, Speed: n.Speed, Slots: n.Slots, Platforms: n.offers(needs), Emulates: b.slower(n, needs)}
 		if len(n.Holds) < len(results) {
 			for d := range n.Holds {
 				pn.Warm = append(pn.Warm, results[d]...)

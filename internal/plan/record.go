@@ -6,6 +6,7 @@ import (
 	"time"
 
 	digest "github.com/opencontainers/go-digest"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/dbake/dbake/internal/cost"
 	"github.com/dbake/dbake/internal/warm"
@@ -14,8 +15,9 @@ import (
 // Measurement is one execution of a step, or a time during which a node fetched a
 // base image or worked at the outputs of a job.
 type Measurement struct {
-	Node   string        // its address, which tells nodes of several clusters apart
-	Vertex digest.Digest // "" when it is the outputs of Job
+	Node   string            // its address, which tells nodes of several clusters apart
+	Native ocispecs.Platform // of its machine; zero when it is not known
+	Vertex digest.Digest     // "" when it is the outputs of Job
 	Job    string
 	Start  time.Time // by the clock of the node
 	Took   time.Duration
@@ -78,6 +80,10 @@ func (b *Build) Record(history *cost.Store, ms []Measurement, slots map[string]i
 		}
 		made := cost.Sample{Node: m.Node, Took: charged[i], When: now}
 		if v, ok := b.index[m.Vertex]; ok {
+			if p := b.Graph.Vertices[v].Platform; step.Kind == cost.Run && p != nil && Emulates(m.Native, *p) {
+				made.Node = emulator(m.Node, PlatformName(*p))
+				made.Took = time.Duration(float64(made.Took) / Emulation)
+			}
 			r, _ := kept[m.Node].Find(b.trace(v, m)) // 0 is not known
 			made.Bytes = max(0, r.Bytes)
 		}

@@ -53,12 +53,19 @@ func (f *File) Check(definitions map[string]digest.Digest) error {
 	var changed, missing, added []string
 	planned := map[string]bool{}
 	for _, t := range f.Targets {
-		planned[t.Name] = true
-		switch now, ok := definitions[t.Name]; {
+		name := t.Name
+		if t.Target != "" {
+			name = t.Target
+		}
+		if planned[name] {
+			continue // another part of it
+		}
+		planned[name] = true
+		switch now, ok := definitions[name]; {
 		case !ok:
-			missing = append(missing, t.Name)
+			missing = append(missing, name)
 		case now != t.Definition:
-			changed = append(changed, t.Name)
+			changed = append(changed, name)
 		}
 	}
 	for _, name := range ir.SortedKeys(definitions) {
@@ -82,13 +89,20 @@ func (f *File) Check(definitions map[string]digest.Digest) error {
 	return fmt.Errorf("%w: since it was made, the definition of targets has changed (%s); make it anew with dbake plan", ErrOutdated, strings.Join(parts, "; "))
 }
 
-// Restore returns the saved plan f for b. Nodes are recognised by their names; of
+// Restore returns the saved plan f for b, and b divided as in f. Nodes are recognised by their names; of
 // f only the node of each target, the order on each node, the partitions and the
 // transfers of steps that are still there are taken, and everything else is
 // predicted anew. Nodes that f does not name get
 // nothing. The error wraps [ErrOutdated] when f and b have not the same targets, or
 // when a node that has something to build is not there.
-func (b *Build) Restore(ctx context.Context, nodes []Node, f *File) (*Plan, error) {
+func (b *Build) Restore(ctx context.Context, nodes []Node, f *File) (*Build, *Plan, error) {
+	b = b.divideAs(f)
+	p, err := b.restore(ctx, nodes, f)
+	return b, p, err
+}
+
+// restore is Restore for a build whose jobs are those of f.
+func (b *Build) restore(ctx context.Context, nodes []Node, f *File) (*Plan, error) {
 	problem, err := b.problem(nodes)
 	if err != nil {
 		return nil, err

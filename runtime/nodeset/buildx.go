@@ -15,6 +15,9 @@ import (
 	"regexp"
 	"runtime"
 	"strings"
+
+	"github.com/containerd/platforms"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // containerPrefix is what buildx puts before a node's name to name its container.
@@ -51,6 +54,7 @@ type builder struct {
 type builderNode struct {
 	Name       string
 	Endpoint   string
+	Platforms  []ocispecs.Platform // those that the user gave
 	DriverOpts map[string]string
 }
 
@@ -286,6 +290,14 @@ func (st *store) nodes(ctx context.Context, b *builder) ([]Spec, error) {
 				err = fmt.Errorf("node %s: %w", n.Name, err)
 			}
 			return nil, &BuilderError{Builder: b.Name, Err: err}
+		}
+		for i := range found {
+			for _, p := range n.Platforms {
+				if p.OS == "" || p.Architecture == "" {
+					continue // says nothing
+				}
+				found[i].Prefers = append(found[i].Prefers, platforms.FormatAll(platforms.Normalize(p)))
+			}
 		}
 		specs = append(specs, found...)
 	}

@@ -59,7 +59,7 @@ func TestFromBuilder(t *testing.T) {
 		want    []Spec
 	}{
 		{"pool", []Spec{
-			{Name: "pool0", Addr: "tcp://10.0.0.1:1234", TLS: &TLS{CACert: "/abs/ca.pem", Cert: "/abs/c.pem", Key: "/abs/k.pem", ServerName: "bk"}},
+			{Name: "pool0", Addr: "tcp://10.0.0.1:1234", Prefers: []string{"linux/amd64"}, TLS: &TLS{CACert: "/abs/ca.pem", Cert: "/abs/c.pem", Key: "/abs/k.pem", ServerName: "bk"}},
 			{Name: "pool1", Addr: "unix:///run/bk.sock"},
 			{Name: "pool2", Addr: "ssh://build@arm"},
 		}},

@@ -17,6 +17,9 @@ type Spec struct {
 	// Platforms restricts what the node is used for, normalised; empty = all
 	// that it offers.
 	Platforms []string `json:"platforms,omitempty"`
+	// Prefers are the platforms that its builder names for the node, normalised: for
+	// those it is preferred to nodes that offer them without being named.
+	Prefers []string `json:"prefers,omitempty"`
 	// TLS is set when the connection uses TLS.
 	TLS *TLS `json:"tls,omitempty"`
 	// Local > 0 asks for that many daemons on this machine. Speed, Slots and

@@ -78,6 +78,9 @@ func HTML(w io.Writer, p *plan.Plan) error {
 	}
 	pg.chart(p)
 	pg.tables(p)
+	for _, note := range platformNotes(p) {
+		pg.Notes = append(pg.Notes, note)
+	}
 	if p.Pooled {
 		pg.Notes = append(pg.Notes, "Targets are given to idle nodes during the run: which node builds what is only expected.")
 	}

@@ -3,6 +3,7 @@ package view
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -228,6 +229,9 @@ func planTotals(w io.Writer, p *plan.Plan) {
 		}
 		paragraph(w, "  ", text)
 	}
+	for _, note := range platformNotes(p) {
+		paragraph(w, "  ", note)
+	}
 	if p.Pooled {
 		paragraph(w, "  ", "targets are given to idle nodes during the run: which node builds what is only expected")
 	}
@@ -257,6 +261,32 @@ func assumedSlots(p *plan.Plan) string {
 		names = append(names[:3], fmt.Sprintf("and so on for %s", count(len(names)-3, "more node")))
 	}
 	return "assumed: " + strings.Join(names, ", ") + " (slots=N says it); what a node can do beyond that it is given all the same"
+}
+
+// platformNotes say what targets with several platforms and emulation mean for a plan.
+func platformNotes(p *plan.Plan) []string {
+	var notes []string
+	if p.Undivided > 0 {
+		notes = append(notes, fmt.Sprintf("%s built in parts, by platform, and joined in the registry: undivided the build would take %s", divided(p), seconds(p.Undivided)))
+	}
+	for _, e := range p.Emulated() {
+		notes = append(notes, fmt.Sprintf("%s emulates %s: steps are taken to run %.3g times as long there", e.Node, e.Platform, e.Factor))
+	}
+	return notes
+}
+
+// divided names the targets that are built in parts.
+func divided(p *plan.Plan) string {
+	var names []string
+	for _, j := range p.Jobs {
+		if j.Platforms != nil && !slices.Contains(names, j.Target) {
+			names = append(names, j.Target)
+		}
+	}
+	if len(names) == 1 {
+		return names[0] + " is"
+	}
+	return some(names, 3) + " are"
 }
 
 // gap says how far the plan may be from the best one.

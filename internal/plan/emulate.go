@@ -1,0 +1,56 @@
+package plan
+
+import (
+	"github.com/containerd/platforms"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Emulation is the factor by which a step takes longer on a node that only emulates
+// its platform, until the history knows better. Compilers under QEMU's user mode, which
+// nodes use, are reported to take from 4 to 20 times as long; this is about the
+// geometric mean.
+const Emulation = 8.0
+
+// emulates reports whether the node runs steps of a platform by emulation only. A node
+// whose machine is not known emulates nothing.
+func (n Node) emulates(p ocispecs.Platform) bool { return Emulates(n.Native, p) }
+
+// Emulates reports whether a machine of the native platform runs steps of platform p by
+// emulation: those of its own architecture, whatever their variant, and of its 32-bit
+// predecessor it runs itself.
+func Emulates(native, p ocispecs.Platform) bool {
+	if native.Architecture == "" {
+		return false
+	}
+	native, p = platforms.Normalize(native), platforms.Normalize(p)
+	own := native.OS == p.OS && native.Architecture == p.Architecture || platforms.Only(native).Match(p)
+	return !own
+}
+
+// emulator is the name under which the history knows a node as far as it emulates a
+// platform. Samples are kept divided by [Emulation], so that the speed of an emulator,
+// compared with that of its node, says how far the constant is off.
+func emulator(addr, platform string) string { return addr + " emulating " + platform }
+
+// slower returns the factors by which a node is slower at those of the needed platforms
+// that it emulates; nil when there are none.
+func (b *Build) slower(n Node, needs map[string]ocispecs.Platform) map[string]float64 {
+	var list map[string]float64
+	for name, p := range needs {
+		if !n.emulates(p) {
+			continue
+		}
+		factor := Emulation
+		if b.history != nil {
+			if speed, steps := b.history.Speed(emulator(n.Addr, name)); steps > 0 && speed > 0 {
+				native, _ := b.history.Speed(n.Addr)
+				factor = max(1, Emulation*native/speed)
+			}
+		}
+		if list == nil {
+			list = map[string]float64{}
+		}
+		list[name] = factor
+	}
+	return list
+}
