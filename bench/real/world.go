@@ -79,7 +79,7 @@ func (w *world) start(ctx context.Context) error {
 	if w.cluster, err = local.Open(ctx, w.options); err != nil {
 		return err
 	}
-	if w.cluster.Attached() {
+	if w.cluster.Kept() > 0 {
 		return fmt.Errorf("%s is in use by a cluster that is kept running", w.options.StateDir)
 	}
 	return w.cluster.Start(ctx)

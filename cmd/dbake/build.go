@@ -120,6 +120,7 @@ func (c *buildCmd) build(ctx context.Context, a *app, call callFlag) (err error)
 	if err != nil {
 		return err
 	}
+	nodes.allow(project)
 	pool, err := standby.start(ctx)
 	if err != nil {
 		return err

@@ -3,8 +3,6 @@ package main
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
-	"os"
 
 	"github.com/dbake/dbake/cmd/dbake/internal/view"
 	"github.com/dbake/dbake/runtime/local"
@@ -12,7 +10,7 @@ import (
 
 type clusterCmd struct {
 	Up     clusterUpCmd     `cmd:"" help:"Start nodes and a registry that stay when the command ends."`
-	Down   clusterDownCmd   `cmd:"" help:"Stop them; what they have built is kept."`
+	Down   clusterDownCmd   `cmd:"" help:"Stop them, unless a command uses them; what they have built is kept."`
 	Status clusterStatusCmd `cmd:"" help:"Show what is running."`
 }
 
@@ -24,14 +22,11 @@ type clusterUpCmd struct {
 }
 
 func (c *clusterUpCmd) Run(ctx contextBinding, a *app) error {
-	self, err := os.Executable()
-	if err != nil {
-		return fmt.Errorf("find the dbake executable: %w", err)
-	}
 	st, err := local.Up(ctx, local.Options{
 		StateDir: a.path(c.StateDir), Nodes: c.Nodes, Buildkitd: a.path(c.Buildkitd),
+		Supervisor: a.supervisor(), Command: a.title(),
 		Notify: a.progress.Note,
-	}, []string{self, "supervise"})
+	})
 	if err != nil {
 		return err
 	}
@@ -73,7 +68,7 @@ func (a *app) showStatus(st *local.Status, format string) error {
 	return view.Status(a.stdout, st)
 }
 
-// superviseCmd is what "cluster up" leaves running.
+// superviseCmd runs local nodes for all commands that use them.
 type superviseCmd struct{}
 
 func (c *superviseCmd) Run(ctx contextBinding) error { return local.Supervise(ctx) }

@@ -68,7 +68,7 @@ type cli struct {
 	History historyCmd `cmd:"" help:"Carry what steps cost from machine to machine."`
 	Version versionCmd `cmd:"" help:"Show the version."`
 
-	Supervise superviseCmd `cmd:"" hidden:"" help:"Own the daemons of a cluster that is kept running."`
+	Supervise superviseCmd `cmd:"" hidden:"" help:"Run the local nodes of all commands that use them."`
 }
 
 const description = `Builds many container images over several BuildKit nodes, from the same files and with the same flags as "docker buildx bake".

@@ -4,13 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	goruntime "runtime"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/containerd/platforms"
 
+	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/internal/warm"
 	"github.com/dbake/dbake/runtime"
@@ -32,6 +33,8 @@ type nodes struct {
 	started bool
 	dial    runtime.DialOptions
 	warn    func(string)
+
+	entitlements []string // insecure ones that local daemons must allow
 }
 
 // findNodes says which nodes a command uses, without contacting any: those of
@@ -51,14 +54,8 @@ func (a *app) findNodes(ctx context.Context, f *nodeFlags) (*nodes, error) {
 			return nil, err
 		}
 	default:
-		found, ok, err := nodeset.Default(ctx, a.env)
-		if err != nil {
+		if specs, err = a.defaultNodes(ctx, f); err != nil {
 			return nil, err
-		}
-		if specs = found; !ok {
-			if specs, err = nodeset.Parse([]string{"local:1"}); err != nil {
-				return nil, err
-			}
 		}
 	}
 	if f.NodeTimeout <= 0 {
@@ -81,6 +78,7 @@ func (a *app) findNodes(ctx context.Context, f *nodeFlags) (*nodes, error) {
 	if count > 0 {
 		n.cluster, err = local.Open(ctx, local.Options{
 			StateDir: a.path(f.StateDir), Nodes: count, Buildkitd: a.path(f.Buildkitd),
+			Supervisor: a.supervisor(), Command: a.title(),
 			Notify: a.progress.Note,
 		})
 		if err != nil {
@@ -89,6 +87,61 @@ func (a *app) findNodes(ctx context.Context, f *nodeFlags) (*nodes, error) {
 	}
 	n.specs = n.expand(specs)
 	return n, nil
+}
+
+// defaultNodes are the nodes of a command that names none: those that "cluster up"
+// keeps running, unless the environment names a builder; else those of the builder;
+// else one on this machine.
+func (a *app) defaultNodes(ctx context.Context, f *nodeFlags) ([]nodeset.Spec, error) {
+	if a.env["BUILDX_BUILDER"] == "" {
+		// A state that cannot be read has no cluster; who opens it is told.
+		if kept, err := local.Kept(a.path(f.StateDir)); err == nil && kept > 0 {
+			a.progress.Note(fmt.Sprintf("using the %s that \"dbake cluster up\" keeps running", count(kept, "local node")))
+			return nodeset.Parse([]string{fmt.Sprintf("local:%d", kept)})
+		}
+	}
+	specs, ok, err := nodeset.Default(ctx, a.env)
+	if err != nil || ok {
+		return specs, err
+	}
+	return nodeset.Parse([]string{"local:1"})
+}
+
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// supervisor is the command line of the process that owns shared local nodes; nil
+// when this executable cannot be found, so that they are this process's own.
+func (a *app) supervisor() []string {
+	self, err := os.Executable()
+	if err != nil {
+		return nil
+	}
+	return []string{self, "supervise"}
+}
+
+// title is what others who use the local nodes are told of this command.
+func (a *app) title() string {
+	if len(a.args) == 0 {
+		return "dbake"
+	}
+	return "dbake " + a.args[0]
+}
+
+// allow notes which insecure entitlements of the project's targets have been granted:
+// local daemons allow no others.
+func (n *nodes) allow(p *ir.Project) {
+	for _, t := range p.Targets {
+		for _, e := range t.Entitlements {
+			if e == allowNetworkHost || e == allowSecurityInsecure {
+				n.entitlements = append(n.entitlements, e)
+			}
+		}
+	}
 }
 
 // expand replaces "local:N" by the nodes of the cluster.
@@ -119,18 +172,8 @@ func (n *nodes) expand(specs []nodeset.Spec) []nodeset.Spec {
 func (n *nodes) start(ctx context.Context) (*runtime.Pool, error) {
 	if n.cluster != nil {
 		n.started = true
-		if err := n.cluster.Start(ctx); err != nil {
+		if err := n.cluster.Start(ctx, n.entitlements...); err != nil {
 			return nil, err
-		}
-		// A port that was taken since it was chosen has changed.
-		byName := map[string]string{}
-		for _, d := range n.cluster.Nodes() {
-			byName[d.Name] = d.Addr
-		}
-		for i, s := range n.specs {
-			if addr, ok := byName[s.Name]; ok && strings.HasPrefix(s.Addr, "tcp://127.0.0.1:") {
-				n.specs[i].Addr = addr
-			}
 		}
 	}
 	pool, err := runtime.Dial(ctx, n.specs, n.dial)
@@ -141,6 +184,15 @@ func (n *nodes) start(ctx context.Context) (*runtime.Pool, error) {
 		n.warn(fmt.Sprintf("%v; the build starts without it", err))
 	}
 	return pool, nil
+}
+
+// regrant starts local daemons again that were started before it was known what they
+// must allow, as for reading a definition from a repository.
+func (n *nodes) regrant(ctx context.Context) error {
+	if n.cluster == nil || len(n.entitlements) == 0 {
+		return nil
+	}
+	return n.cluster.Start(ctx, n.entitlements...)
 }
 
 // stop ends what start started.

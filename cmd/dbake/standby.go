@@ -106,7 +106,7 @@ func (s *standby) start(ctx context.Context) (*runtime.Pool, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.pool != nil {
-		return s.pool, nil
+		return s.pool, s.nodes.regrant(ctx)
 	}
 	var err error
 	if s.nodes == nil {

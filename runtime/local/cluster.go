@@ -6,11 +6,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
-
-	"github.com/gofrs/flock"
-	"golang.org/x/sync/errgroup"
 )
 
 const (
@@ -21,10 +19,18 @@ const (
 
 	// stopGrace is how long a daemon may take to end by itself.
 	stopGrace = 10 * time.Second
+
+	// handover bounds how long a cluster that stops is waited for, or one whose
+	// supervisor is just starting.
+	handover = 30 * time.Second
+
+	// farewell is how long Stop waits for a supervisor to end, which it does by
+	// itself as well.
+	farewell = 4 * time.Second
 )
 
-// ErrInUse is returned by [Cluster.Start], [Cluster.StartRegistry] and [Up] when
-// another process runs a cluster in the foreground on the same state directory.
+// ErrInUse is returned by [Cluster.Start], [Up] and [Down] when a process that shares
+// no cluster runs one on the same state directory.
 var ErrInUse = errors.New("state directory in use")
 
 // ErrNotRunning is returned by [Down] when there was nothing to stop.
@@ -35,8 +41,7 @@ type Options struct {
 	// StateDir is created when missing; "" = [DefaultStateDir].
 	StateDir string
 
-	// Nodes is the number of daemons; 0 = 1, or all of those that run already
-	// when the state directory holds a detached cluster.
+	// Nodes is the number of daemons; 0 = all those that are kept running, else 1.
 	Nodes int
 
 	// Buildkitd is the daemon's executable; "" = beside this executable, then PATH.
@@ -44,6 +49,15 @@ type Options struct {
 
 	// Parallelism is how many steps one daemon runs at once; 0 = no limit.
 	Parallelism int
+
+	// Supervisor is a command line that ends in a call of [Supervise], normally this
+	// executable with a hidden subcommand. With it the daemons are shared with other
+	// processes that use the same state directory. Without, they are those of this
+	// process alone and die with it.
+	Supervisor []string `json:"-"`
+
+	// Command is what other users are told of this one, as "dbake build".
+	Command string `json:"-"`
 
 	// Notify is told, one line at a time, what the user should know although it is
 	// no error, such as a port that had to change. It may be nil.
@@ -53,23 +67,24 @@ type Options struct {
 // Node is one daemon of a cluster.
 type Node struct {
 	Name    string // n1, n2, ...
-	Addr    string // tcp://127.0.0.1:port
+	Addr    string // unix://path
 	LogFile string
 }
 
-// Cluster is a registry and some daemons on this machine. Start, StartRegistry
-// and Stop must not overlap; the other methods may be called at any time, from
-// any goroutine.
+// Cluster is a registry and some daemons on this machine. Start and Stop must not
+// overlap; the other methods may be called at any time, from any goroutine.
 type Cluster struct {
-	opts     Options
-	dir      string
-	attached bool
+	opts Options
+	dir  string
+	kept int
 
 	mu       sync.Mutex // guards what follows
-	state    state
-	lock     *flock.Flock // held from Start or StartRegistry to Stop
-	registry *Registry
-	daemons  []*daemon
+	registry string
+	host     *host // of this process; nil when not started, or shared
+	user     *user // of host
+	member   *member
+	wants    Wants
+	unwatch  func() // ends the watch over member, and waits for it
 }
 
 // DefaultStateDir returns $XDG_DATA_HOME/dbake, or ~/.local/share/dbake.
@@ -84,14 +99,25 @@ func DefaultStateDir() (string, error) {
 	return filepath.Join(home, ".local", "share", "dbake"), nil
 }
 
-// Open settles the addresses of a cluster without starting anything. If a
-// detached cluster runs on the state directory, the result is attached to it.
-func Open(ctx context.Context, opts Options) (*Cluster, error) {
-	return open(ctx, opts, true)
+// Kept returns how many nodes [Up] keeps running on a state directory ("" =
+// [DefaultStateDir]); 0 = none.
+func Kept(dir string) (int, error) {
+	dir, err := stateDir(dir)
+	if err != nil {
+		return 0, err
+	}
+	st, err := loadState(dir)
+	if err != nil {
+		return 0, err
+	}
+	if by := st.alive(); by != nil {
+		return by.Kept, nil
+	}
+	return 0, nil
 }
 
-// open is Open; attach = false is for the supervisor, which must own its cluster.
-func open(ctx context.Context, opts Options, attach bool) (*Cluster, error) {
+// Open settles the addresses of a cluster without starting anything.
+func Open(ctx context.Context, opts Options) (*Cluster, error) {
 	dir, err := stateDir(opts.StateDir)
 	if err != nil {
 		return nil, err
@@ -99,301 +125,251 @@ func open(ctx context.Context, opts Options, attach bool) (*Cluster, error) {
 	if opts.Nodes < 0 {
 		return nil, fmt.Errorf("local cluster: %d nodes make no sense", opts.Nodes)
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, fmt.Errorf("create state directory: %w", err)
+	if err := makeStateDir(dir); err != nil {
+		return nil, err
 	}
 	c := &Cluster{opts: opts, dir: dir}
-
 	lock, st, err := lockOrOwner(ctx, dir)
 	if err != nil {
 		return nil, err
 	}
 	if lock == nil {
-		c.attached = attach && st.Owner.Detached
-		if c.attached && opts.Nodes > st.Owner.Nodes {
-			return nil, fmt.Errorf("the cluster running on %s has %d of the %d nodes asked for: stop it first with `dbake cluster down`",
-				dir, st.Owner.Nodes, opts.Nodes)
+		c.kept = st.Owner.Kept
+	} else {
+		defer lock.Unlock()
+		if err := st.reserve(c.notify); err != nil {
+			return nil, err
 		}
-		n := opts.Nodes
-		if n == 0 {
-			n = st.Owner.Nodes
+		if err := st.save(dir); err != nil {
+			return nil, err
 		}
-		// A foreground owner may run fewer nodes than are asked for here. The others
-		// get addresses all the same, so that a plan can be made; Start will report
-		// the owner, unless it has ended by then.
-		for len(st.Nodes) < n {
-			if err := st.addNode(); err != nil {
-				return nil, err
-			}
-		}
-		st.Nodes = st.Nodes[:n]
-		c.opts.Nodes = n
-		c.state = *st
-		return c, nil
 	}
-	defer lock.Unlock()
-	if opts.Nodes == 0 {
-		opts.Nodes = 1
-		c.opts = opts
+	if c.opts.Nodes == 0 {
+		c.opts.Nodes = max(c.kept, 1)
 	}
-	if err := st.reserve(opts.Nodes, c.notify); err != nil {
-		return nil, err
-	}
-	if err := st.save(dir); err != nil {
-		return nil, err
-	}
-	c.state = *st
+	c.registry = st.Registry
 	return c, nil
 }
 
-// Registry returns the registry's host:port.
+// Registry returns the registry's host:port. A port that was taken between Open and
+// Start changes in Start.
 func (c *Cluster) Registry() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.state.Registry
+	return c.registry
 }
 
-// Nodes returns the daemons in order of their names. A port that was taken
-// between Open and Start changes in Start.
+// Nodes returns the daemons in order of their names.
 func (c *Cluster) Nodes() []Node {
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	nodes := make([]Node, c.opts.Nodes)
 	for i := range nodes {
-		nodes[i] = c.state.Nodes[i].node(c.dir)
+		nodes[i] = nodeOf(c.dir, i)
 	}
 	return nodes
 }
 
-// Attached reports whether the cluster belongs to a supervisor, so that it is
-// neither started nor stopped here.
-func (c *Cluster) Attached() bool { return c.attached }
+// Kept returns how many nodes were kept running on the state directory by [Up] when
+// the cluster was opened.
+func (c *Cluster) Kept() int { return c.kept }
 
 // StateDir returns the absolute path of the state directory.
 func (c *Cluster) StateDir() string { return c.dir }
 
-// StartRegistry starts the registry alone. It does nothing when the registry
-// answers already, whoever runs it.
-func (c *Cluster) StartRegistry(ctx context.Context) error {
-	if err := pingRegistry(ctx, c.Registry()); err == nil {
-		return nil
-	}
-	if c.attached {
-		return fmt.Errorf("the cluster running on %s has no registry at %s: restart it with `dbake cluster down` and `dbake cluster up`", c.dir, c.Registry())
-	}
-	if err := c.acquire(ctx, false); err != nil {
-		return err
-	}
-	if err := c.openRegistry(); err != nil {
-		return errors.Join(err, c.Stop(ctx))
-	}
-	return nil
-}
-
-// Start starts the registry and the daemons and returns when all of them answer.
-// When it fails, or ctx ends before, nothing is left running. Once it has
-// returned, ctx has no say any more: call Stop.
-func (c *Cluster) Start(ctx context.Context) error {
-	if c.attached {
-		return c.awaitAttached(ctx)
-	}
-	return c.start(ctx, false)
-}
-
-func (c *Cluster) start(ctx context.Context, detached bool) (err error) {
+// Start starts the registry and the daemons, or joins those who use them already, and
+// returns when they answer. Entitlements are the insecure ones that the daemons must
+// allow: network.host, security.insecure. When it fails, or ctx ends before, this
+// process uses nothing. Once it has returned, ctx has no say any more: call Stop. A
+// cluster that was started may be started again, with other entitlements.
+func (c *Cluster) Start(ctx context.Context, entitlements ...string) error {
 	programs, err := findPrograms(c.opts.Buildkitd)
 	if err != nil {
 		return err
 	}
-	if err := c.acquire(ctx, detached); err != nil {
-		return err
+	wants := Wants{
+		Nodes: c.opts.Nodes, Entitlements: slices.Compact(slices.Sorted(slices.Values(entitlements))),
+		Buildkitd: programs.buildkitd, Parallelism: c.opts.Parallelism,
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, c.Stop(ctx))
-		}
-	}()
-	if err := c.openRegistry(); err != nil {
-		return err
+	if len(c.opts.Supervisor) == 0 {
+		return c.startAlone(ctx, wants)
 	}
-
 	c.mu.Lock()
-	if err := c.state.reserveNodes(c.opts.Nodes, c.notify); err != nil {
-		c.mu.Unlock()
-		return err
-	}
-	conf := daemonConfig{
-		registry:    c.state.Registry,
-		parallelism: c.opts.Parallelism,
-		nodes:       c.opts.Nodes,
-		programs:    programs,
-	}
-	nodes := c.state.Nodes[:c.opts.Nodes]
-	daemons := make([]*daemon, len(nodes))
-	c.daemons = daemons
+	c.wants = wants
+	m, unwatch := c.member, c.unwatch
+	c.member, c.unwatch = nil, nil
 	c.mu.Unlock()
+	if unwatch != nil {
+		unwatch()
+	}
+	if m == nil {
+		return c.joinAndWatch(ctx)
+	}
+	r, err := m.call(ctx, request{Op: "join", User: c.self(), Wants: wants}, c.say)
+	if err != nil {
+		m.close()
+		if errors.Is(err, errEnding) {
+			return c.joinAndWatch(ctx)
+		}
+		return err
+	}
+	c.joined(m, r)
+	return nil
+}
 
-	eg, egCtx := errgroup.WithContext(ctx)
-	for i, n := range nodes {
-		eg.Go(func() error {
-			d, err := startDaemon(n.node(c.dir), nodeDir(c.dir, n.Name), conf)
-			if err != nil {
-				return err
-			}
+// startAlone runs the daemons in this process.
+func (c *Cluster) startAlone(ctx context.Context, wants Wants) error {
+	c.mu.Lock()
+	h, u := c.host, c.user
+	c.mu.Unlock()
+	if h == nil {
+		var err error
+		if h, err = newHost(ctx, c.dir, c.opts, false, c.notify); err != nil {
+			return err
+		}
+		u = &user{User: c.self()}
+	}
+	if err := h.join(ctx, u, wants, c.say); err != nil {
+		c.mu.Lock()
+		c.host, c.user = nil, nil
+		c.mu.Unlock()
+		return errors.Join(err, h.close(ctx))
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.host, c.user, c.registry = h, u, h.registry.Addr
+	return nil
+}
+
+func (c *Cluster) self() User { return User{PID: os.Getpid(), Command: c.opts.Command} }
+
+// joinAndWatch joins the supervisor's users, and does so again whenever the
+// supervisor dies.
+func (c *Cluster) joinAndWatch(ctx context.Context) error {
+	m, r, err := c.join(ctx, c.say)
+	if err != nil {
+		return err
+	}
+	c.joined(m, r)
+	return nil
+}
+
+func (c *Cluster) joined(m *member, r reply) {
+	ctx, cancel := context.WithCancel(context.Background())
+	watched := make(chan struct{})
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.member, c.registry = m, r.Registry
+	c.unwatch = func() {
+		cancel()
+		<-watched
+	}
+	go func() {
+		defer close(watched)
+		c.watch(ctx, m)
+	}()
+}
+
+// watch joins anew when the supervisor is gone, until ctx ends.
+func (c *Cluster) watch(ctx context.Context, m *member) {
+	for backoff := minBackoff; ; {
+		select {
+		case <-m.gone:
+		case <-ctx.Done():
+			return
+		}
+		m.close()
+		next, _, err := c.join(ctx, func(string) {})
+		if err == nil {
+			m, backoff = next, minBackoff
 			c.mu.Lock()
-			daemons[i] = d
+			c.member = m
 			c.mu.Unlock()
-			return d.awaitReady(egCtx)
-		})
-	}
-	if err := eg.Wait(); err != nil {
-		return err
-	}
-	return c.saveRunning()
-}
-
-// acquire takes the state directory for this process and clears away what a
-// crashed predecessor left. It does nothing when this cluster holds it already.
-func (c *Cluster) acquire(ctx context.Context, detached bool) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.lock != nil {
-		return nil
-	}
-	lock, st, err := lockOrOwner(ctx, c.dir)
-	if err != nil {
-		return err
-	}
-	if lock == nil {
-		what := "a dbake"
-		if st.Owner.Detached {
-			what = "the detached cluster"
+			continue
 		}
-		return fmt.Errorf("%w: %s is run by %s with process id %d; wait for it, or choose another --state-dir",
-			ErrInUse, c.dir, what, st.Owner.PID)
-	}
-	if err := st.clearLeftovers(ctx, c.dir); err != nil {
-		lock.Unlock()
-		return err
-	}
-	// The file may have been rewritten by another process since Open; what was
-	// promised to our caller stands.
-	st.Registry = c.state.Registry
-	for i := range c.state.Nodes {
-		if i == len(st.Nodes) {
-			st.Nodes = append(st.Nodes, c.state.Nodes[i])
+		select {
+		case <-time.After(backoff):
+		case <-ctx.Done():
+			return
 		}
-		st.Nodes[i].Addr = c.state.Nodes[i].Addr
+		backoff = min(2*backoff, maxBackoff)
 	}
-	self, err := processStart(os.Getpid())
-	if err != nil {
-		lock.Unlock()
-		return err
-	}
-	st.Owner = &owner{PID: os.Getpid(), Started: self, Detached: detached, Nodes: c.opts.Nodes}
-	if err := st.save(c.dir); err != nil {
-		lock.Unlock()
-		return err
-	}
-	c.lock, c.state = lock, *st
-	return nil
 }
 
-func (c *Cluster) openRegistry() error {
+// join starts a supervisor unless there is one, and asks it for the nodes.
+func (c *Cluster) join(ctx context.Context, notify func(string)) (*member, reply, error) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.registry != nil {
-		return nil
-	}
-	r, err := listenRegistry(filepath.Join(c.dir, "registry"), c.state.Registry)
-	if err != nil {
+	wants := c.wants
+	c.mu.Unlock()
+	var m *member
+	var joined reply
+	err := withSupervisor(ctx, c.dir, c.options(wants), func(found *member) (err error) {
+		m = found
+		joined, err = m.call(ctx, request{Op: "join", User: c.self(), Wants: wants}, notify)
 		return err
-	}
-	c.registry = r
-	return nil
+	})
+	return m, joined, err
 }
 
-// saveRunning records the daemons' process ids, for whoever must clear them away
-// should this process die.
-func (c *Cluster) saveRunning() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for i, d := range c.daemons {
-		c.state.Nodes[i].PID, c.state.Nodes[i].Started = d.pid, d.started
-	}
-	return c.state.save(c.dir)
+func (c *Cluster) options(w Wants) Options {
+	opts := c.opts
+	opts.StateDir, opts.Buildkitd = c.dir, w.Buildkitd
+	return opts
 }
 
-// awaitAttached waits until the daemons of the supervisor answer.
-func (c *Cluster) awaitAttached(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
-	defer cancel()
-	eg, ctx := errgroup.WithContext(ctx)
-	for _, n := range c.Nodes() {
-		eg.Go(func() error {
-			if _, err := awaitWorkers(ctx, n.Addr); err != nil {
-				return fmt.Errorf("node %s of the cluster running on %s does not answer at %s: %w%s",
-					n.Name, c.dir, n.Addr, err, logTail(n.LogFile))
-			}
-			return nil
-		})
-	}
-	return eg.Wait()
-}
-
-// Err returns nil while the named daemon runs, and otherwise an error with the end
-// of its log. It knows nothing about daemons of an attached cluster.
+// Err returns nil while the named daemon answers, and otherwise an error with the end
+// of its log. It knows nothing about daemons that are shared.
 func (c *Cluster) Err(name string) error {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, d := range c.daemons {
-		if d != nil && d.node.Name == name {
-			return d.err()
-		}
+	h := c.host
+	c.mu.Unlock()
+	if h == nil {
+		return nil
+	}
+	return h.err(name)
+}
+
+// Stop ends the use of what Start started or joined. When nobody else uses it and it
+// is not kept, it ends: Stop waits for that, and removes what the daemons could not
+// remove themselves. A stopped cluster can be started again.
+//
+// Daemons of this process end in any case; when ctx is done they are killed instead
+// of asked. A supervisor that takes longer than some seconds ends them by itself.
+func (c *Cluster) Stop(ctx context.Context) error {
+	c.mu.Lock()
+	h, unwatch := c.host, c.unwatch
+	c.host, c.user, c.unwatch = nil, nil, nil
+	c.mu.Unlock()
+	if h != nil {
+		return h.close(ctx)
+	}
+	if unwatch == nil {
+		return nil
+	}
+	unwatch()
+	c.mu.Lock()
+	m := c.member
+	c.member = nil
+	c.mu.Unlock()
+	defer m.close() // which is as good as a farewell
+	ctx, cancel := context.WithTimeout(ctx, farewell)
+	defer cancel()
+	r, err := m.call(ctx, request{Op: "leave"}, c.say)
+	if err != nil || !r.Ending {
+		return nil // it is gone, or others stay
+	}
+	select {
+	case <-m.gone:
+	case <-ctx.Done():
 	}
 	return nil
 }
 
-// Stop ends what Start and StartRegistry started, waits for it, and removes what
-// the daemons could not remove themselves. It always runs to its end: when ctx is
-// done the daemons are killed instead of asked. A stopped cluster can be started
-// again.
-func (c *Cluster) Stop(ctx context.Context) error {
-	c.mu.Lock()
-	daemons, registry, lock := c.daemons, c.registry, c.lock
-	c.daemons, c.registry, c.lock = nil, nil, nil
-	c.mu.Unlock()
-	if lock == nil {
-		return nil
-	}
-
-	errs := make([]error, len(daemons))
-	var wg sync.WaitGroup
-	for i, d := range daemons {
-		if d != nil {
-			wg.Go(func() { errs[i] = d.stop(ctx) })
-		}
-	}
-	wg.Wait()
-	err := errors.Join(errs...)
-	if registry != nil {
-		err = errors.Join(err, registry.Close())
-	}
-
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.state.Owner = nil
-	for i := range c.state.Nodes {
-		c.state.Nodes[i].PID, c.state.Nodes[i].Started = 0, 0
-	}
-	return errors.Join(err, c.state.save(c.dir), lock.Unlock())
-}
-
-func (c *Cluster) notify(format string, args ...any) {
+func (c *Cluster) say(line string) {
 	if c.opts.Notify != nil {
-		c.opts.Notify(fmt.Sprintf(format, args...))
+		c.opts.Notify(line)
 	}
 }
+
+func (c *Cluster) notify(format string, args ...any) { c.say(fmt.Sprintf(format, args...)) }
 
 func stateDir(dir string) (string, error) {
 	if dir == "" {

@@ -8,10 +8,12 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -40,16 +42,57 @@ func TestMain(m *testing.M) {
 			os.Exit(1)
 		}
 	case "builder":
-		if err := buildForever(context.Background()); err != nil {
+		if err := buildForever(context.Background(), nil); err != nil {
 			fmt.Println("error:", err)
 			os.Exit(1)
 		}
+	case "sharer":
+		// The supervisor's environment is this one's.
+		os.Setenv(childEnv, "supervisor")
+		if err := buildForever(context.Background(), []string{os.Args[0]}); err != nil {
+			fmt.Println("error:", err)
+			os.Exit(1)
+		}
+	case "intruder":
+		intrude(os.Args[1], os.Args[2:])
+	}
+}
+
+// intrude tries what another user of the machine could, and prints how it went: to
+// connect to sockets, and to write to and read from a registry.
+func intrude(registry string, sockets []string) {
+	for _, path := range sockets {
+		conn, err := net.Dial("unix", path)
+		if err == nil {
+			conn.Close()
+		}
+		fmt.Println("socket:", err)
+	}
+	for _, r := range []struct{ method, path string }{
+		{http.MethodPost, "/v2/library/golang/blobs/uploads/"},
+		{http.MethodPut, "/v2/library/golang/manifests/latest"},
+		{http.MethodDelete, "/v2/library/golang/manifests/latest"},
+		{http.MethodGet, "/v2/"},
+	} {
+		req, err := http.NewRequest(r.method, "http://"+registry+r.path, nil)
+		if err != nil {
+			panic(err)
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			panic(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		if err != nil {
+			panic(err)
+		}
+		fmt.Println(r.method, resp.StatusCode, strings.TrimSpace(string(body)))
 	}
 }
 
 // buildForever runs a cluster in the foreground, and on it a step that never ends.
-func buildForever(ctx context.Context) error {
-	c, err := local.Open(ctx, local.Options{StateDir: os.Args[1], Nodes: 2, Buildkitd: os.Args[2]})
+func buildForever(ctx context.Context, supervisor []string) error {
+	c, err := local.Open(ctx, local.Options{StateDir: os.Args[1], Nodes: 2, Buildkitd: os.Args[2], Supervisor: supervisor})
 	if err != nil {
 		return err
 	}
@@ -96,7 +139,7 @@ func runStep(ctx context.Context, addr, command string, line chan<- struct{}) er
 	if err != nil {
 		return err
 	}
-	def, err := root.Run(llb.Args([]string{"/bin/busybox", "sh", "-c", command})).Marshal(ctx)
+	def, err := root.Run(llb.Args([]string{"/bin/busybox", "sh", "-c", command}), llb.IgnoreCache).Marshal(ctx)
 	if err != nil {
 		return err
 	}
@@ -130,7 +173,7 @@ const bundlePattern = "nodes/*/root/runc-*/executor/*/config.json"
 func requireNothingLeft(t *testing.T, dir string) {
 	t.Helper()
 	requireNothingRunning(t, dir)
-	for _, pattern := range []string{"nodes/*/tmp/*", "nodes/*/trace.sock", bundlePattern} {
+	for _, pattern := range []string{"nodes/*/tmp/*", "run/n*", bundlePattern} {
 		left, err := filepath.Glob(filepath.Join(dir, pattern))
 		require.NoError(t, err)
 		require.Empty(t, left)
@@ -141,7 +184,8 @@ func requireNothingLeft(t *testing.T, dir string) {
 // of a state directory.
 func requireNothingRunning(t *testing.T, dir string) {
 	t.Helper()
-	require.Empty(t, processesOf(t, dir), "processes")
+	// A supervisor hangs up a moment before it is gone.
+	await(t, func() bool { return len(processesOf(t, dir)) == 0 })
 	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(dir))
 	require.NoError(t, err)
 	require.Empty(t, mounts, "mounts")
@@ -233,7 +277,7 @@ func TestStartStop(t *testing.T) {
 	s, err := local.ReadStatus(t.Context(), dir)
 	require.NoError(t, err)
 	require.True(t, s.Running)
-	require.False(t, s.Detached)
+	require.Zero(t, s.Kept)
 	require.True(t, s.Registry.Alive)
 	require.Len(t, s.Nodes, 2)
 	for _, n := range s.Nodes {
@@ -254,6 +298,15 @@ func TestStartStop(t *testing.T) {
 	larger, err := local.Open(t.Context(), local.Options{StateDir: dir, Nodes: 3})
 	require.NoError(t, err)
 	require.Equal(t, c.Nodes(), larger.Nodes()[:2])
+	// Not even with a supervisor, as there is none to join.
+	t.Setenv(childEnv, "supervisor")
+	shared := opts
+	shared.Supervisor = []string{os.Args[0]}
+	other, err = local.Open(t.Context(), shared)
+	require.NoError(t, err)
+	require.ErrorIs(t, other.Start(t.Context()), local.ErrInUse)
+	other, err = local.Open(t.Context(), opts)
+	require.NoError(t, err)
 
 	require.NoError(t, c.Stop(t.Context()))
 	require.NoError(t, c.Stop(t.Context()))
@@ -333,6 +386,9 @@ func TestKilledOwnerTakesItsDaemonsAlong(t *testing.T) {
 		exit()
 	}
 	requireNothingRunning(t, dir)
+	bundles, err := filepath.Glob(filepath.Join(dir, bundlePattern))
+	require.NoError(t, err)
+	require.NotEmpty(t, bundles, "the test needs something to be left")
 
 	c, err := local.Open(t.Context(), local.Options{StateDir: dir, Nodes: 2, Buildkitd: localtest.Buildkitd(t)})
 	require.NoError(t, err)
@@ -341,7 +397,7 @@ func TestKilledOwnerTakesItsDaemonsAlong(t *testing.T) {
 	requireNothingLeft(t, dir)
 }
 
-func TestStartClearsAwayWhatAKilledDaemonLeft(t *testing.T) {
+func TestDownClearsAwayWhatAKilledOwnerLeft(t *testing.T) {
 	localtest.Need(t)
 	dir := localtest.Dir(t)
 	owner := child(t, "builder", dir, localtest.Buildkitd(t))
@@ -350,20 +406,8 @@ func TestStartClearsAwayWhatAKilledDaemonLeft(t *testing.T) {
 	require.NoError(t, owner.Start())
 	_, err = bufio.NewReader(out).ReadString('\n')
 	require.NoError(t, err)
-	// Daemons that cannot clean up.
-	for _, pid := range nodePIDs(t, dir) {
-		exit := exitOf(t, pid)
-		require.NoError(t, unix.Kill(pid, unix.SIGKILL))
-		exit()
-	}
-	rest, err := io.ReadAll(out)
-	require.NoError(t, err)
-	require.Contains(t, string(rest), "error:")
+	require.NoError(t, owner.Process.Kill())
 	require.Error(t, owner.Wait())
-	requireNothingRunning(t, dir)
-	bundles, err := filepath.Glob(filepath.Join(dir, bundlePattern))
-	require.NoError(t, err)
-	require.NotEmpty(t, bundles, "the test needs something to be left")
 
 	require.ErrorIs(t, local.Down(t.Context(), dir), local.ErrNotRunning)
 	requireNothingLeft(t, dir)
@@ -382,23 +426,37 @@ func TestDaemonThatDiesAtStart(t *testing.T) {
 	requireNothingLeft(t, dir)
 }
 
-func TestDaemonThatDiesLater(t *testing.T) {
+func TestDaemonThatDiesIsStartedAgain(t *testing.T) {
 	localtest.Need(t)
 	dir := localtest.Dir(t)
 	c, err := local.Open(t.Context(), local.Options{StateDir: dir, Nodes: 2, Buildkitd: localtest.Buildkitd(t)})
 	require.NoError(t, err)
 	require.NoError(t, c.Start(t.Context()))
+	requireRestart(t, dir)
+	require.NoError(t, runSteps(t.Context(), c, "echo running", func() {}))
+	require.NoError(t, c.Err("n2"))
+	require.NoError(t, c.Stop(t.Context()))
+	requireNothingLeft(t, dir)
+}
+
+// requireRestart kills the second daemon of a cluster and waits for another.
+func requireRestart(t *testing.T, dir string) {
+	t.Helper()
 	pid := nodePIDs(t, dir)[1]
 	exit := exitOf(t, pid)
 	require.NoError(t, unix.Kill(pid, unix.SIGKILL))
 	exit()
-	s, err := local.ReadStatus(t.Context(), dir)
-	require.NoError(t, err)
-	require.True(t, s.Nodes[0].Alive)
-	require.False(t, s.Nodes[1].Alive)
-	require.NotEmpty(t, s.Nodes[1].Problem)
-	require.NoError(t, c.Stop(t.Context()))
-	requireNothingLeft(t, dir)
+	await(t, func() bool {
+		s, err := local.ReadStatus(t.Context(), dir)
+		require.NoError(t, err)
+		return s.Nodes[1].Alive && s.Nodes[1].PID != pid && s.Nodes[1].PID != 0
+	})
+}
+
+// await waits for what has no other event, with a limit that only a fault reaches.
+func await(t *testing.T, done func() bool) {
+	t.Helper()
+	require.Eventually(t, done, time.Minute, 20*time.Millisecond)
 }
 
 func TestPortTakenBetweenOpenAndStart(t *testing.T) {
@@ -406,56 +464,83 @@ func TestPortTakenBetweenOpenAndStart(t *testing.T) {
 	dir := localtest.Dir(t)
 	var notices []string
 	c, err := local.Open(t.Context(), local.Options{
-		StateDir: dir, Nodes: 2, Buildkitd: localtest.Buildkitd(t),
+		StateDir: dir, Nodes: 1, Buildkitd: localtest.Buildkitd(t),
 		Notify: func(line string) { notices = append(notices, line) },
 	})
 	require.NoError(t, err)
-	before := c.Nodes()
-	l, err := net.Listen("tcp", strings.TrimPrefix(before[0].Addr, "tcp://"))
+	before := c.Registry()
+	l, err := net.Listen("tcp", before)
 	require.NoError(t, err)
 	defer l.Close()
 	require.NoError(t, c.Start(t.Context()))
 	require.Len(t, notices, 1)
-	require.NotEqual(t, before[0].Addr, c.Nodes()[0].Addr)
-	require.Equal(t, before[1], c.Nodes()[1])
+	require.NotEqual(t, before, c.Registry())
 	require.NoError(t, c.Stop(t.Context()))
 	requireNothingLeft(t, dir)
 }
 
-func TestDetached(t *testing.T) {
+// sharedOptions are those of a cluster that is run by a supervisor.
+func sharedOptions(t *testing.T, dir string, nodes int) local.Options {
+	t.Setenv(childEnv, "supervisor")
+	return local.Options{StateDir: dir, Nodes: nodes, Buildkitd: localtest.Buildkitd(t), Supervisor: []string{os.Args[0]}, Command: "test"}
+}
+
+func openCluster(t *testing.T, opts local.Options) *local.Cluster {
+	t.Helper()
+	c, err := local.Open(t.Context(), opts)
+	require.NoError(t, err)
+	return c
+}
+
+func TestKept(t *testing.T) {
 	localtest.Need(t)
 	dir := localtest.Dir(t)
-	t.Setenv(childEnv, "supervisor")
-	opts := local.Options{StateDir: dir, Nodes: 2, Buildkitd: localtest.Buildkitd(t)}
-	up, err := local.Up(t.Context(), opts, []string{os.Args[0]})
+	opts := sharedOptions(t, dir, 2)
+	up, err := local.Up(t.Context(), opts)
 	require.NoError(t, err)
 	t.Cleanup(func() { local.Down(context.Background(), dir) })
-	require.True(t, up.Running && up.Detached && up.Registry.Alive)
+	require.True(t, up.Running && up.Registry.Alive)
+	require.Equal(t, 2, up.Kept)
 	require.NotEqual(t, os.Getpid(), up.PID)
 	require.Len(t, up.Nodes, 2)
 	for _, n := range up.Nodes {
 		require.True(t, n.Alive, n.Problem)
 	}
+	kept, err := local.Kept(dir)
+	require.NoError(t, err)
+	require.Equal(t, 2, kept)
 
-	again, err := local.Up(t.Context(), local.Options{StateDir: dir, Buildkitd: opts.Buildkitd}, []string{os.Args[0]})
+	opts.Nodes = 0
+	again, err := local.Up(t.Context(), opts)
 	require.NoError(t, err)
 	require.Equal(t, up.PID, again.PID)
-	_, err = local.Up(t.Context(), local.Options{StateDir: dir, Nodes: 3}, []string{os.Args[0]})
-	require.ErrorContains(t, err, "has 2 of the 3 nodes")
+	require.Len(t, again.Nodes, 2)
 
-	// Builds attach to it and leave it running.
-	c, err := local.Open(t.Context(), local.Options{StateDir: dir})
-	require.NoError(t, err)
-	require.True(t, c.Attached())
+	// Builds use it and leave it running; more nodes than it has stay only as long
+	// as they are used.
+	c := openCluster(t, opts)
+	require.Equal(t, 2, c.Kept())
 	require.Equal(t, up.Registry.Addr, c.Registry())
 	require.Len(t, c.Nodes(), 2)
 	require.NoError(t, c.Start(t.Context()))
-	require.NoError(t, c.StartRegistry(t.Context()))
 	require.NoError(t, runSteps(t.Context(), c, "echo running", func() {}))
+	var used *local.UsedError
+	require.ErrorAs(t, local.Down(t.Context(), dir), &used)
+	require.Equal(t, []local.User{{PID: os.Getpid(), Command: "test"}}, used.Users)
 	require.NoError(t, c.Stop(t.Context()))
-	one, err := local.Open(t.Context(), local.Options{StateDir: dir, Nodes: 1})
-	require.NoError(t, err)
-	require.Equal(t, c.Nodes()[:1], one.Nodes())
+	opts.Nodes = 3
+	larger := openCluster(t, opts)
+	require.NoError(t, larger.Start(t.Context()))
+	require.NoError(t, runSteps(t.Context(), larger, "echo running", func() {}))
+	require.NoError(t, larger.Stop(t.Context()))
+	await(t, func() bool {
+		s, err := local.ReadStatus(t.Context(), dir)
+		require.NoError(t, err)
+		return len(s.Nodes) == 2
+	})
+
+	// A daemon that dies while nobody looks is there for the next.
+	requireRestart(t, dir)
 
 	exit := exitOf(t, up.PID)
 	require.NoError(t, local.Down(t.Context(), dir))
@@ -464,43 +549,216 @@ func TestDetached(t *testing.T) {
 	requireNothingLeft(t, dir)
 }
 
-func TestDetachedSupervisorKilled(t *testing.T) {
+func TestShared(t *testing.T) {
 	localtest.Need(t)
 	dir := localtest.Dir(t)
-	t.Setenv(childEnv, "supervisor")
-	up, err := local.Up(t.Context(), local.Options{StateDir: dir, Nodes: 2, Buildkitd: localtest.Buildkitd(t)}, []string{os.Args[0]})
+	opts := sharedOptions(t, dir, 1)
+	var notices []string
+	first := openCluster(t, opts)
+	require.NoError(t, first.Start(t.Context()))
+	second := opts
+	second.Nodes = 2
+	second.Notify = func(line string) { notices = append(notices, line) }
+	second.Parallelism = 3
+	other := openCluster(t, second)
+	require.NoError(t, other.Start(t.Context()))
+	require.Equal(t, first.Nodes(), other.Nodes()[:1])
+	require.Equal(t, first.Registry(), other.Registry())
+	require.Equal(t, []string{"the local nodes that run take any number of steps at once each, not 3"}, notices)
+	require.NoError(t, first.Stop(t.Context()))
+	require.NoError(t, runSteps(t.Context(), other, "echo running", func() {}))
+	require.NoError(t, first.Start(t.Context()))
+	require.NoError(t, other.Stop(t.Context()))
+	require.NoError(t, runSteps(t.Context(), first, "echo running", func() {}))
+	require.NoError(t, first.Stop(t.Context()))
+	requireNothingLeft(t, dir)
+}
+
+func TestManyAtOnce(t *testing.T) {
+	localtest.Need(t)
+	dir := localtest.Dir(t)
+	opts := sharedOptions(t, dir, 2)
+	var eg errgroup.Group
+	for range 4 {
+		eg.Go(func() error {
+			for range 2 { // the second start may meet the end of the first cluster
+				c, err := local.Open(t.Context(), opts)
+				if err != nil {
+					return err
+				}
+				if err := c.Start(t.Context()); err != nil {
+					return err
+				}
+				if err := runSteps(t.Context(), c, "echo running", func() {}); err != nil {
+					return err
+				}
+				if err := c.Stop(t.Context()); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	require.NoError(t, eg.Wait())
+	requireNothingLeft(t, dir)
+}
+
+func TestEntitlementsOnlyForThoseWhoWantThem(t *testing.T) {
+	localtest.Need(t)
+	dir := localtest.Dir(t)
+	opts := sharedOptions(t, dir, 1)
+	allowed := func() string {
+		b, err := os.ReadFile(filepath.Join(dir, "nodes", "n1", "buildkitd.toml"))
+		require.NoError(t, err)
+		line, _, _ := strings.Cut(strings.SplitN(string(b), "\n", 3)[1], "\n")
+		return line
+	}
+	plain := openCluster(t, opts)
+	require.NoError(t, plain.Start(t.Context()))
+	require.Equal(t, "insecure-entitlements = []", allowed())
+	// The same user may get to know later what it needs.
+	require.NoError(t, plain.Start(t.Context(), "network.host"))
+	require.Equal(t, `insecure-entitlements = ["network.host"]`, allowed())
+	require.NoError(t, plain.Start(t.Context()))
+	require.Equal(t, "insecure-entitlements = []", allowed())
+
+	waits := make(chan string, 1)
+	opts.Notify = func(line string) { waits <- line }
+	insecure := openCluster(t, opts)
+	started := make(chan error, 1)
+	go func() { started <- insecure.Start(t.Context(), "security.insecure") }()
+	require.Equal(t, fmt.Sprintf("local nodes start again to allow security.insecure: waiting for test (process %d) to end", os.Getpid()), <-waits)
+	require.NoError(t, runSteps(t.Context(), plain, "echo running", func() {}))
+	require.NoError(t, plain.Stop(t.Context()))
+	require.NoError(t, <-started)
+	require.Equal(t, `insecure-entitlements = ["security.insecure"]`, allowed())
+	require.NoError(t, insecure.Stop(t.Context()))
+	requireNothingLeft(t, dir)
+}
+
+func TestKilledUserTakesTheClusterAlong(t *testing.T) {
+	localtest.Need(t)
+	dir := localtest.Dir(t)
+	user := child(t, "sharer", dir, localtest.Buildkitd(t))
+	out, err := user.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, user.Start())
+	line, err := bufio.NewReader(out).ReadString('\n')
+	require.NoError(t, err)
+	require.Equal(t, "running\n", line)
+	s, err := local.ReadStatus(t.Context(), dir)
+	require.NoError(t, err)
+	require.NotEqual(t, user.Process.Pid, s.PID)
+	exit := exitOf(t, s.PID)
+	require.NoError(t, user.Process.Kill())
+	require.Error(t, user.Wait())
+	exit()
+	requireNothingLeft(t, dir)
+}
+
+func TestKilledSupervisor(t *testing.T) {
+	localtest.Need(t)
+	dir := localtest.Dir(t)
+	opts := sharedOptions(t, dir, 2)
+	c := openCluster(t, opts)
+	require.NoError(t, c.Start(t.Context()))
+	s, err := local.ReadStatus(t.Context(), dir)
 	require.NoError(t, err)
 	var exits []func()
-	for _, n := range up.Nodes {
+	for _, n := range s.Nodes {
 		exits = append(exits, exitOf(t, n.PID))
 	}
-	require.NoError(t, unix.Kill(up.PID, unix.SIGKILL))
+	require.NoError(t, unix.Kill(s.PID, unix.SIGKILL))
 	for _, exit := range exits {
 		exit()
 	}
-	s, err := local.ReadStatus(t.Context(), dir)
+	// Whoever used it starts another.
+	await(t, func() bool {
+		again, err := local.ReadStatus(t.Context(), dir)
+		require.NoError(t, err)
+		return again.Running && again.PID != s.PID && len(again.Nodes) == 2 && again.Nodes[0].Alive && again.Nodes[1].Alive
+	})
+	require.NoError(t, runSteps(t.Context(), c, "echo running", func() {}))
+	require.NoError(t, c.Stop(t.Context()))
+	requireNothingLeft(t, dir)
+}
+
+func TestClosedToOtherUsers(t *testing.T) {
+	localtest.Need(t)
+	dir := localtest.Dir(t)
+	require.NoError(t, os.Chmod(dir, 0o755))
+	c := openCluster(t, sharedOptions(t, dir, 1))
+	require.NoError(t, c.Start(t.Context()))
+	// Where another user can run it.
+	program := filepath.Join(localtest.Dir(t), "intruder")
+	require.NoError(t, os.Chmod(filepath.Dir(program), 0o755))
+	binary, err := os.ReadFile(os.Args[0])
 	require.NoError(t, err)
-	require.False(t, s.Running)
-	require.ErrorIs(t, local.Down(t.Context(), dir), local.ErrNotRunning)
+	require.NoError(t, os.WriteFile(program, binary, 0o755))
+	try := func(uid uint32) string {
+		cmd := exec.Command(program, c.Registry(), filepath.Join(dir, "run", "n1.sock"), filepath.Join(dir, "run", "control.sock"))
+		cmd.Dir = "/"
+		cmd.Env = append(os.Environ(), childEnv+"=intruder")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
+		out, err := cmd.CombinedOutput()
+		require.NoError(t, err, "%s", out)
+		return string(out)
+	}
+	seen := try(65534)
+	require.Equal(t, 2, strings.Count(seen, "permission denied"), seen)
+	for _, method := range []string{"POST", "PUT", "DELETE"} {
+		require.Contains(t, seen, method+` 403 {"errors":[{"code":"DENIED","message":"the registry of dbake's local nodes is written by its owner only: user 65534 is not user 0"}]}`)
+	}
+	require.Contains(t, seen, "GET 200")
+	seen = try(0)
+	require.Equal(t, 2, strings.Count(seen, "socket: <nil>"), seen)
+	require.Contains(t, seen, "POST 202")
+	require.NoError(t, c.Stop(t.Context()))
 	requireNothingLeft(t, dir)
 }
 
 func TestUpReportsWhatWentWrong(t *testing.T) {
 	localtest.Need(t)
 	dir := localtest.Dir(t)
-	t.Setenv(childEnv, "supervisor")
-	fake := filepath.Join(t.TempDir(), "buildkitd")
-	require.NoError(t, os.WriteFile(fake, []byte("#!/bin/sh\necho no room for a database >&2\nexit 3\n"), 0o755))
-	_, err := local.Up(t.Context(), local.Options{StateDir: dir, Nodes: 1, Buildkitd: fake}, []string{os.Args[0]})
+	opts := sharedOptions(t, dir, 1)
+	opts.Buildkitd = filepath.Join(t.TempDir(), "buildkitd")
+	require.NoError(t, os.WriteFile(opts.Buildkitd, []byte("#!/bin/sh\necho no room for a database >&2\nexit 3\n"), 0o755))
+	_, err := local.Up(t.Context(), opts)
 	require.ErrorContains(t, err, "no room for a database")
+	require.ErrorContains(t, openCluster(t, opts).Start(t.Context()), "no room for a database")
+	requireNothingLeft(t, dir)
 
-	_, err = local.Up(t.Context(), local.Options{StateDir: dir, Nodes: 1, Buildkitd: fake}, []string{"/bin/sh", "-c", "echo broken; exit 9"})
+	opts.Supervisor = []string{"/bin/sh", "-c", "echo broken; exit 9"}
+	_, err = local.Up(t.Context(), opts)
 	require.ErrorContains(t, err, "exit status 9")
 	require.ErrorContains(t, err, "broken")
 
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
-	_, err = local.Up(ctx, local.Options{StateDir: dir, Nodes: 1, Buildkitd: fake}, []string{"/bin/sh", "-c", "exec sleep 100000 # " + dir})
+	opts.Supervisor = []string{"/bin/sh", "-c", "exec sleep 100000 # " + dir}
+	_, err = local.Up(ctx, opts)
 	require.ErrorIs(t, err, context.DeadlineExceeded)
+	requireNothingLeft(t, dir)
+}
+
+func TestOrphansAreReaped(t *testing.T) {
+	localtest.Need(t)
+	dir := localtest.Dir(t)
+	// A daemon that leaves processes behind in its namespace.
+	fake := filepath.Join(t.TempDir(), "buildkitd")
+	orphans := "#!/bin/sh\nfor i in 1 2 3; do ( sh -c 'exit 0' & ); done\nexec " + localtest.Buildkitd(t) + " \"$@\"\n"
+	require.NoError(t, os.WriteFile(fake, []byte(orphans), 0o755))
+	c := openCluster(t, local.Options{StateDir: dir, Nodes: 1, Buildkitd: fake})
+	require.NoError(t, c.Start(t.Context()))
+	pid := nodePIDs(t, dir)[0]
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	require.NoError(t, err)
+	first := strings.Fields(string(stat))[3] // its parent, the first process of the namespace
+	await(t, func() bool {
+		children, err := os.ReadFile("/proc/" + first + "/task/" + first + "/children")
+		require.NoError(t, err)
+		return strings.TrimSpace(string(children)) == fmt.Sprint(pid)
+	})
+	require.NoError(t, c.Stop(t.Context()))
 	requireNothingLeft(t, dir)
 }

@@ -29,29 +29,59 @@ func TestOpenKeepsAddresses(t *testing.T) {
 	require.Equal(t, second.Nodes()[:1], third.Nodes())
 }
 
-func TestOpenReplacesTakenPorts(t *testing.T) {
-	dir := t.TempDir()
-	first, err := Open(t.Context(), Options{StateDir: dir, Nodes: 2})
-	require.NoError(t, err)
-	registry, node := first.Registry(), first.Nodes()[1].Addr
-	for _, addr := range []string{registry, strings.TrimPrefix(node, "tcp://")} {
-		l, err := net.Listen("tcp", addr)
+func TestOpenReplacesATakenPort(t *testing.T) {
+	for _, host := range []string{"127.0.0.1", "::1"} {
+		dir := t.TempDir()
+		first, err := Open(t.Context(), Options{StateDir: dir, Nodes: 2})
+		require.NoError(t, err)
+		registry := first.Registry()
+		_, port, err := net.SplitHostPort(registry)
+		require.NoError(t, err)
+		l, err := net.Listen("tcp", net.JoinHostPort(host, port))
 		require.NoError(t, err)
 		defer l.Close()
-	}
 
-	var notices []string
-	second, err := Open(t.Context(), Options{
-		StateDir: dir, Nodes: 2,
-		Notify: func(line string) { notices = append(notices, line) },
-	})
+		var notices []string
+		second, err := Open(t.Context(), Options{
+			StateDir: dir, Nodes: 2,
+			Notify: func(line string) { notices = append(notices, line) },
+		})
+		require.NoError(t, err)
+		require.NotEqual(t, registry, second.Registry())
+		require.Equal(t, first.Nodes(), second.Nodes())
+		require.Len(t, notices, 1)
+		require.Contains(t, notices[0], registry)
+	}
+}
+
+func TestStateDirIsClosedToOthers(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "state")
+	c, err := Open(t.Context(), Options{StateDir: dir})
 	require.NoError(t, err)
-	require.NotEqual(t, registry, second.Registry())
-	require.Equal(t, first.Nodes()[0], second.Nodes()[0])
-	require.NotEqual(t, node, second.Nodes()[1].Addr)
-	require.Len(t, notices, 2)
-	require.Contains(t, notices[0], registry)
-	require.Contains(t, notices[1], "n2")
+	for _, path := range []string{"nodes", "registry", "run"} {
+		fi, err := os.Stat(filepath.Join(dir, path))
+		require.NoError(t, err)
+		require.Equal(t, os.FileMode(0o700), fi.Mode().Perm(), path)
+	}
+	require.Equal(t, "unix://"+filepath.Join(dir, "run", "n1.sock"), c.Nodes()[0].Addr)
+
+	// One of an older version is closed.
+	require.NoError(t, os.Chmod(filepath.Join(dir, "nodes"), 0o755))
+	_, err = Open(t.Context(), Options{StateDir: dir})
+	require.NoError(t, err)
+	fi, err := os.Stat(filepath.Join(dir, "nodes"))
+	require.NoError(t, err)
+	require.Equal(t, os.FileMode(0o700), fi.Mode().Perm())
+
+	require.NoError(t, os.Chmod(dir, 0o777))
+	_, err = Open(t.Context(), Options{StateDir: dir})
+	require.ErrorContains(t, err, "chmod go-w "+dir)
+	require.NoError(t, os.Chmod(dir, 0o755))
+
+	require.NoError(t, os.RemoveAll(filepath.Join(dir, "run")))
+	require.NoError(t, os.Symlink(t.TempDir(), filepath.Join(dir, "run")))
+	_, err = Open(t.Context(), Options{StateDir: dir})
+	require.ErrorContains(t, err, "not a directory of yours")
 }
 
 func TestOpenRejects(t *testing.T) {
@@ -82,29 +112,6 @@ func TestDefaultStateDir(t *testing.T) {
 	require.Equal(t, "/home/ada/.local/share/dbake", dir)
 }
 
-func TestStartRegistryAlone(t *testing.T) {
-	dir := t.TempDir()
-	c, err := Open(t.Context(), Options{StateDir: dir})
-	require.NoError(t, err)
-	require.NoError(t, c.StartRegistry(t.Context()))
-	require.NoError(t, c.StartRegistry(t.Context()))
-	require.NoError(t, pingRegistry(t.Context(), c.Registry()))
-
-	// A second user of the state finds the same registry, and may use it.
-	other, err := Open(t.Context(), Options{StateDir: dir})
-	require.NoError(t, err)
-	require.False(t, other.Attached())
-	require.Equal(t, c.Registry(), other.Registry())
-	require.NoError(t, other.StartRegistry(t.Context()))
-	require.NoError(t, other.Stop(t.Context()))
-	require.NoError(t, pingRegistry(t.Context(), c.Registry()))
-
-	require.NoError(t, c.Stop(t.Context()))
-	require.Error(t, pingRegistry(t.Context(), c.Registry()))
-	require.NoError(t, c.StartRegistry(t.Context()))
-	require.NoError(t, c.Stop(t.Context()))
-}
-
 func TestStatusAndDownWithoutCluster(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "none")
 	s, err := ReadStatus(t.Context(), dir)
@@ -118,8 +125,7 @@ func TestStatusAndDownWithoutCluster(t *testing.T) {
 	s, err = ReadStatus(t.Context(), dir)
 	require.NoError(t, err)
 	require.False(t, s.Running)
-	require.Len(t, s.Nodes, 2)
-	require.Equal(t, "not running", s.Nodes[0].Problem)
+	require.NotEmpty(t, s.Registry.Addr)
 	require.ErrorIs(t, Down(t.Context(), dir), ErrNotRunning)
 }
 
@@ -140,7 +146,7 @@ func TestFindBuildkitd(t *testing.T) {
 }
 
 func TestDaemonConfigIsWhatBuildkitReads(t *testing.T) {
-	text, err := daemonConfig{registry: "127.0.0.1:5000", nodes: 3, parallelism: 4}.toml(t.TempDir())
+	text, err := daemonConfig{registry: "127.0.0.1:5000", nodes: 3, parallelism: 4, entitlements: []string{"network.host"}}.toml(t.TempDir())
 	require.NoError(t, err)
 	conf, err := config.Load(strings.NewReader(text))
 	require.NoError(t, err)
@@ -152,7 +158,13 @@ func TestDaemonConfigIsWhatBuildkitReads(t *testing.T) {
 	require.Positive(t, conf.Workers.OCI.GCMaxUsedSpace.Bytes)
 	require.Greater(t, conf.Workers.OCI.GCMaxUsedSpace.Bytes, conf.Workers.OCI.GCReservedSpace.Bytes)
 	require.False(t, *conf.Workers.Containerd.Enabled)
-	require.Equal(t, []string{"network.host", "security.insecure"}, conf.Entitlements)
+	require.Equal(t, []string{"network.host"}, conf.Entitlements)
+
+	text, err = daemonConfig{registry: "127.0.0.1:5000"}.toml(t.TempDir())
+	require.NoError(t, err)
+	conf, err = config.Load(strings.NewReader(text))
+	require.NoError(t, err)
+	require.Empty(t, conf.Entitlements)
 }
 
 func TestDaemonEnv(t *testing.T) {
@@ -160,11 +172,11 @@ func TestDaemonEnv(t *testing.T) {
 	require.Equal(t, []string{"PATH=/bin", "TMPDIR=/state/n1/tmp"}, got)
 }
 
-func TestTraceSocketFitsIntoAnAddress(t *testing.T) {
-	require.Equal(t, "/state/n1/trace.sock", traceSocket("/state/n1"))
+func TestSocketsFitIntoAnAddress(t *testing.T) {
+	require.Equal(t, "/state/run/n1-trace.sock", traceSocket("/state", "n1"))
 	long := "/" + strings.Repeat("deep/", 40)
-	require.Less(t, len(traceSocket(long)), 108)
-	require.NotEqual(t, traceSocket(long), traceSocket(long+"x"))
+	require.Less(t, len(traceSocket(long, "n999")), 108)
+	require.NotEqual(t, socketDir(long), socketDir(long+"x"))
 }
 
 func TestLogTail(t *testing.T) {

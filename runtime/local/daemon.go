@@ -2,7 +2,6 @@ package local
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -11,7 +10,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/moby/buildkit/client"
@@ -19,28 +20,31 @@ import (
 
 // daemonConfig is what all daemons of a cluster have in common.
 type daemonConfig struct {
-	registry    string
-	parallelism int
-	nodes       int
-	programs    programs
+	registry     string
+	parallelism  int
+	nodes        int
+	entitlements []string // sorted
+	programs     programs
 }
 
 // daemon is one running buildkitd.
 type daemon struct {
-	node    Node
-	dir     string
-	pid     int
-	started uint64
+	node     Node
+	stateDir string
+	pid      int // of the first process of its namespace
+	started  uint64
 
 	exited  chan struct{} // closed when the process has been waited for
 	waitErr error         // valid once exited is closed
 }
 
-// startDaemon starts a buildkitd that keeps everything it writes below dir.
-func startDaemon(node Node, dir string, conf daemonConfig) (*daemon, error) {
+// startDaemon starts a buildkitd that keeps everything it writes below the
+// directory of its node, its sockets apart.
+func startDaemon(stateDir string, node Node, conf daemonConfig) (*daemon, error) {
 	fail := func(err error) (*daemon, error) {
 		return nil, fmt.Errorf("start node %s: %w", node.Name, err)
 	}
+	dir := nodeDir(stateDir, node.Name)
 	for _, d := range []string{"root", "tmp"} {
 		if err := os.MkdirAll(filepath.Join(dir, d), 0o711); err != nil {
 			return fail(err)
@@ -58,7 +62,7 @@ func startDaemon(node Node, dir string, conf daemonConfig) (*daemon, error) {
 	if err := os.Rename(node.LogFile, node.LogFile+".old"); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fail(err)
 	}
-	logFile, err := os.OpenFile(node.LogFile, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
+	logFile, err := os.OpenFile(node.LogFile, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return fail(err)
 	}
@@ -69,7 +73,7 @@ func startDaemon(node Node, dir string, conf daemonConfig) (*daemon, error) {
 		"--config", tomlFile,
 		"--root", filepath.Join(dir, "root"),
 		"--addr", node.Addr,
-		"--otel-socket-path", traceSocket(dir),
+		"--otel-socket-path", traceSocket(stateDir, node.Name),
 		"--oci-worker-binary", conf.programs.runc,
 	)
 	cmd := exec.Command(command[0], command[1:]...)
@@ -78,7 +82,7 @@ func startDaemon(node Node, dir string, conf daemonConfig) (*daemon, error) {
 	cmd.Env = daemonEnv(os.Environ(), dir)
 	cmd.SysProcAttr = daemonProcAttr()
 
-	d := &daemon{node: node, dir: dir, exited: make(chan struct{})}
+	d := &daemon{node: node, stateDir: stateDir, exited: make(chan struct{})}
 	startErr := make(chan error)
 	go func() {
 		// The signal at the death of the parent is sent when the parent's thread
@@ -121,17 +125,6 @@ func daemonEnv(env []string, dir string) []string {
 	return append(out, "TMPDIR="+filepath.Join(dir, "tmp"))
 }
 
-// traceSocket returns the path of the daemon's socket for traces. The default is
-// one path for all daemons of a machine, and socket paths have a short limit.
-func traceSocket(dir string) string {
-	path := filepath.Join(dir, "trace.sock")
-	if len(path) < 100 {
-		return path
-	}
-	sum := sha256.Sum256([]byte(dir))
-	return filepath.Join(os.TempDir(), fmt.Sprintf("dbake-%x.sock", sum[:8]))
-}
-
 // toml returns the daemon's configuration.
 func (conf daemonConfig) toml(dir string) (string, error) {
 	keep, err := cacheLimit(dir, conf.nodes)
@@ -143,8 +136,12 @@ func (conf daemonConfig) toml(dir string) (string, error) {
 		return "", err
 	}
 	var b strings.Builder
+	insecure := make([]string, len(conf.entitlements))
+	for i, e := range conf.entitlements {
+		insecure[i] = strconv.Quote(e)
+	}
 	fmt.Fprintf(&b, `# Written by dbake at every start.
-insecure-entitlements = ["network.host", "security.insecure"]
+insecure-entitlements = [%s]
 
 [cdi]
   disabled = true
@@ -166,7 +163,7 @@ insecure-entitlements = ["network.host", "security.insecure"]
 
 [registry."docker.io"]
   mirrors = ["%s"]
-`, conf.parallelism, keep/10, keep, keep/20, conf.registry)
+`, strings.Join(insecure, ", "), conf.parallelism, keep/10, keep, keep/20, conf.registry)
 	for _, host := range []string{conf.registry, net.JoinHostPort("localhost", port)} {
 		fmt.Fprintf(&b, "\n[registry.%q]\n  http = true\n", host)
 	}
@@ -198,8 +195,6 @@ func (d *daemon) awaitReady(ctx context.Context) error {
 	case err := <-polled:
 		stopPolling()
 		if err == nil {
-			// The answer may have come from somebody else's daemon on the same
-			// port, while ours died for want of it.
 			return d.err()
 		}
 		if exitErr := d.err(); exitErr != nil {
@@ -231,7 +226,7 @@ func awaitWorkers(ctx context.Context, addr string) ([]*client.WorkerInfo, error
 func listWorkers(ctx context.Context, addr string) ([]*client.WorkerInfo, error) {
 	// gRPC would back off for seconds after a refused connection; a plain
 	// connection tells at once whether somebody listens.
-	conn, err := (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, "tcp", strings.TrimPrefix(addr, "tcp://"))
+	conn, err := (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, "unix", strings.TrimPrefix(addr, "unix://"))
 	if err != nil {
 		return nil, err
 	}
@@ -262,6 +257,11 @@ func (d *daemon) err() error {
 	if d.waitErr != nil {
 		how = d.waitErr.Error()
 	}
+	// A shell stands between, and gives the number of the signal that ended its child.
+	var exit *exec.ExitError
+	if errors.As(d.waitErr, &exit) && exit.ExitCode() > 128 {
+		how = "signal: " + syscall.Signal(exit.ExitCode()-128).String()
+	}
 	return fmt.Errorf("node %s: buildkitd ended: %s%s", d.node.Name, how, logTail(d.node.LogFile))
 }
 
@@ -287,7 +287,7 @@ func (d *daemon) stop(ctx context.Context) error {
 		}
 		<-d.exited
 	}
-	if err := sweep(d.dir); err != nil {
+	if err := sweep(d.stateDir, d.node.Name); err != nil {
 		return fmt.Errorf("clear away what node %s left: %w", d.node.Name, err)
 	}
 	return nil

@@ -12,53 +12,105 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
-
-	"github.com/containerd/platforms"
-	"github.com/moby/buildkit/client"
-	"golang.org/x/sync/errgroup"
 )
 
 // readyFD is the descriptor on which a supervisor tells Up how its start went.
 const readyFD = 3
 
-// readyMark is the report of a supervisor whose cluster runs. Any other report is
-// the text of an error, and none at all means that the supervisor died.
-const readyMark = "ready\n"
+// readyMark is the report of a supervisor that takes users, busyMark that of one
+// that found the state directory taken. Any other report is the text of an error, and
+// none at all means that the supervisor died.
+const (
+	readyMark = "ready\n"
+	busyMark  = "busy\n"
+)
+
+// firstUser is how long a supervisor waits for somebody to use the cluster.
+const firstUser = 15 * time.Second
+
+// errBusy means that somebody else was faster to take a state directory.
+var errBusy = errors.New("taken")
 
 // Up starts a cluster that stays when this process ends, and returns when it
-// answers. Argv is a command line that ends in a call of [Supervise], normally
-// this executable with a hidden subcommand. A cluster that runs already, and has
-// at least the nodes asked for, is left as it is.
-func Up(ctx context.Context, opts Options, argv []string) (*Status, error) {
+// answers. One that runs already, and keeps at least the nodes asked for, is left as
+// it is; one that others are using stays when they have ended. Options.Supervisor
+// must be set.
+func Up(ctx context.Context, opts Options) (*Status, error) {
 	dir, err := stateDir(opts.StateDir)
 	if err != nil {
 		return nil, err
 	}
 	opts.StateDir = dir
-	// Settles the ports, so that notices about them reach the user and not a log.
+	// Settles the port, so that a notice about it reaches the user and not a log.
 	c, err := Open(ctx, opts)
 	if err != nil {
 		return nil, err
 	}
-	if c.Attached() {
-		if err := c.Start(ctx); err != nil {
-			return nil, err
-		}
-		return ReadStatus(ctx, dir)
-	}
-	opts.Nodes = len(c.Nodes())
 	found, err := findPrograms(opts.Buildkitd)
 	if err != nil {
 		return nil, err
 	}
 	opts.Buildkitd = found.buildkitd
-	if err := startSupervisor(ctx, opts, argv); err != nil {
+	var m *member
+	err = withSupervisor(ctx, dir, opts, func(found *member) error {
+		m = found
+		_, err := m.call(ctx, request{Op: "keep", User: c.self(), Nodes: len(c.Nodes())}, c.say)
+		return err
+	})
+	if err != nil {
 		return nil, err
 	}
+	m.close()
 	return ReadStatus(ctx, dir)
 }
 
-func startSupervisor(ctx context.Context, opts Options, argv []string) error {
+// withSupervisor calls fn with a connection to the supervisor of a state directory,
+// which it starts if there is none, and calls it again, with another, as long as it
+// returns errEnding. The connection is closed when fn fails, and otherwise fn's.
+func withSupervisor(ctx context.Context, dir string, opts Options, fn func(*member) error) error {
+	deadline := time.Now().Add(handover)
+	for {
+		m, err := connect(ctx, dir)
+		if err == nil {
+			err = fn(m)
+			if err == nil {
+				return nil
+			}
+			m.close()
+		}
+		switch {
+		case errors.Is(err, errNoSupervisor):
+			err = startSupervisor(ctx, dir, opts)
+			if err == nil {
+				continue
+			}
+			if !errors.Is(err, errBusy) {
+				return err
+			}
+			st, stateErr := loadState(dir)
+			if stateErr != nil {
+				return stateErr
+			}
+			if by := st.alive(); by != nil && !by.Shared {
+				return inUse(dir, by)
+			}
+		case !errors.Is(err, errEnding):
+			return err
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%w: the cluster on %s is stopping since %s", ErrInUse, dir, handover)
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// startSupervisor returns when the supervisor takes users.
+func startSupervisor(ctx context.Context, dir string, opts Options) error {
+	argv := opts.Supervisor
 	if len(argv) == 0 {
 		return errors.New("start the cluster's supervisor: no command given")
 	}
@@ -66,8 +118,9 @@ func startSupervisor(ctx context.Context, opts Options, argv []string) error {
 	if err != nil {
 		return fmt.Errorf("start the cluster's supervisor: %w", err)
 	}
-	logPath := filepath.Join(opts.StateDir, "supervisor.log")
-	logFile, err := os.Create(logPath)
+	// Appended to, as one that comes too late must not clear the log of another.
+	logPath := filepath.Join(dir, "supervisor.log")
+	logFile, err := os.OpenFile(logPath, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return fmt.Errorf("start the cluster's supervisor: %w", err)
 	}
@@ -90,7 +143,7 @@ func startSupervisor(ctx context.Context, opts Options, argv []string) error {
 	}
 
 	cmd := exec.Command(argv[0], argv[1:]...)
-	cmd.Dir = opts.StateDir
+	cmd.Dir = dir
 	cmd.Stdin = stdin
 	cmd.Stdout, cmd.Stderr = logFile, logFile
 	cmd.ExtraFiles = []*os.File{report} // becomes readyFD
@@ -100,6 +153,9 @@ func startSupervisor(ctx context.Context, opts Options, argv []string) error {
 	}
 	// From here on the supervisor holds the only writing end: its death is an end of file.
 	report.Close()
+	// It may outlive us, but if it does not, it must not stay as a zombie.
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
 
 	type result struct {
 		report []byte
@@ -119,60 +175,84 @@ func startSupervisor(ctx context.Context, opts Options, argv []string) error {
 		grace := time.AfterFunc(2*stopGrace, func() { cmd.Process.Kill() })
 		defer grace.Stop()
 		<-read
-		cmd.Wait() // its exit status says no more than our context
+		<-ended // its exit status says no more than our context
 		return errors.Join(context.Cause(ctx), err)
 	}
 	if r.err == nil && string(r.report) == readyMark {
-		return cmd.Process.Release()
+		return nil
 	}
-	waitErr := cmd.Wait()
-	if len(r.report) > 0 {
+	waitErr := <-ended
+	switch {
+	case string(r.report) == busyMark:
+		return errBusy
+	case len(r.report) > 0:
 		return errors.New(string(r.report))
 	}
-	return fmt.Errorf("the cluster's supervisor ended before the cluster was ready: %w%s",
+	return fmt.Errorf("the cluster's supervisor ended before it was ready: %w%s",
 		errors.Join(r.err, waitErr), logTail(logPath))
 }
 
-// Supervise runs a detached cluster until the process is asked to end or ctx is
-// done. It is the other half of [Up], which gives it its options on standard input.
-func Supervise(ctx context.Context) error {
+// Supervise runs a cluster for all who join it, until none of them is left or the
+// process is asked to end. A cluster that is kept stays without users. [Up] and
+// [Cluster.Start] start it in a process of its own, with the options on standard input.
+func Supervise(ctx context.Context) (err error) {
 	closeOnExec(readyFD)
 	report := os.NewFile(readyFD, "ready")
 	defer report.Close()
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 
-	c, err := startSupervised(ctx)
+	var opts Options
+	if err := json.NewDecoder(os.Stdin).Decode(&opts); err != nil {
+		return fmt.Errorf("read the cluster's options: %w (this command is started by dbake itself)", err)
+	}
+	log := func(format string, args ...any) {
+		fmt.Fprintf(os.Stderr, "%s "+format+"\n", append([]any{time.Now().Format(time.RFC3339)}, args...)...)
+	}
+	h, err := newHost(ctx, opts.StateDir, opts, true, log)
+	if errors.Is(err, ErrInUse) {
+		_, err := io.WriteString(report, busyMark)
+		return err
+	}
 	if err != nil {
 		fmt.Fprint(report, err)
 		return err
 	}
+	// A context that ends is the order to stop, not to hurry.
+	unhurried := context.WithoutCancel(ctx)
+	s, err := serve(h)
+	if err != nil {
+		fmt.Fprint(report, err)
+		return errors.Join(err, h.close(unhurried))
+	}
+	// The users see the end of their connection last.
+	defer func() { err = errors.Join(err, h.close(unhurried), s.close()) }()
 	if _, err := io.WriteString(report, readyMark); err != nil {
-		return errors.Join(fmt.Errorf("report to the starting process: %w", err), c.Stop(ctx))
+		return fmt.Errorf("report to the starting process: %w", err)
 	}
 	if err := report.Close(); err != nil {
-		return errors.Join(fmt.Errorf("report to the starting process: %w", err), c.Stop(ctx))
+		return fmt.Errorf("report to the starting process: %w", err)
 	}
-	<-ctx.Done()
-	// The context that ended is the order to stop, not to hurry.
-	return c.Stop(context.WithoutCancel(ctx))
-}
-
-func startSupervised(ctx context.Context) (*Cluster, error) {
-	var opts Options
-	if err := json.NewDecoder(os.Stdin).Decode(&opts); err != nil {
-		return nil, fmt.Errorf("read the cluster's options: %w (this command is started by `dbake cluster up`)", err)
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-h.ended:
+		return nil
+	case <-time.After(firstUser):
 	}
-	opts.Notify = func(line string) { fmt.Fprintln(os.Stderr, line) }
-	c, err := open(ctx, opts, false)
-	if err != nil {
-		return nil, err
+	// Whoever started it may have died since.
+	if err := h.shrink(ctx); err != nil {
+		log("%v", err)
 	}
-	return c, c.start(ctx, true)
+	select {
+	case <-ctx.Done():
+	case <-h.ended:
+	}
+	return nil
 }
 
 // Down stops the detached cluster of a state directory ("" = [DefaultStateDir])
-// and waits for its end. It also removes what a crashed cluster left there. It
+// and waits for its end, unless somebody uses it ([UsedError]). It also removes what a crashed cluster left there. It
 // returns [ErrNotRunning] when no cluster ran.
 func Down(ctx context.Context, dir string) error {
 	dir, err := stateDir(dir)
@@ -182,25 +262,16 @@ func Down(ctx context.Context, dir string) error {
 	if _, err := os.Stat(filepath.Join(dir, "cluster.json")); errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("%w on %s", ErrNotRunning, dir)
 	}
+	running, err := endSupervisor(ctx, dir)
+	if err != nil {
+		return err
+	}
 	lock, st, err := lockOrOwner(ctx, dir)
 	if err != nil {
 		return err
 	}
-	running := lock == nil
-	if running {
-		if !st.Owner.Detached {
-			return fmt.Errorf("%w: the cluster on %s belongs to a running dbake with process id %d and ends with it", ErrInUse, dir, st.Owner.PID)
-		}
-		// Twice the grace: the supervisor gives that much to each daemon.
-		if err := endProcess(ctx, st.Owner.PID, st.Owner.Started, 2*stopGrace); err != nil {
-			return fmt.Errorf("stop the cluster on %s: %w", dir, err)
-		}
-		if lock, st, err = lockOrOwner(ctx, dir); err != nil {
-			return err
-		}
-		if lock == nil {
-			return fmt.Errorf("%w: another cluster was started on %s meanwhile", ErrInUse, dir)
-		}
+	if lock == nil {
+		return inUse(dir, st.Owner)
 	}
 	defer lock.Unlock()
 	if err := st.clearLeftovers(ctx, dir); err != nil {
@@ -215,90 +286,33 @@ func Down(ctx context.Context, dir string) error {
 	return nil
 }
 
-// Status is what can be seen of a cluster from outside.
-type Status struct {
-	StateDir string
-	Running  bool // somebody runs it; the daemons may be dead all the same
-	Detached bool // it is run by a supervisor, not by a build in the foreground
-	PID      int  // of whoever runs it; 0 = nobody
-	Registry RegistryStatus
-	Nodes    []NodeStatus // in order of their names
-}
-
-// RegistryStatus is the registry's part of a Status.
-type RegistryStatus struct {
-	Addr  string // host:port; "" = no cluster was ever started here
-	Alive bool
-}
-
-// NodeStatus is one daemon's part of a Status.
-type NodeStatus struct {
-	Node
-	PID       int
-	Alive     bool
-	Problem   string   // why Alive is false
-	Version   string   // of buildkitd
-	Platforms []string // the native one first
-	CacheSize int64    // bytes in the node's build cache
-}
-
-// ReadStatus looks at the cluster of a state directory ("" = [DefaultStateDir]).
-func ReadStatus(ctx context.Context, dir string) (*Status, error) {
-	dir, err := stateDir(dir)
-	if err != nil {
-		return nil, err
-	}
+// endSupervisor asks the supervisor to end and waits for it. It reports whether there
+// was one.
+func endSupervisor(ctx context.Context, dir string) (bool, error) {
 	st, err := loadState(dir)
 	if err != nil {
-		return nil, err
+		return false, err
 	}
-	s := &Status{StateDir: dir, Registry: RegistryStatus{Addr: st.Registry}}
-	nodes := st.Nodes
-	if st.Owner != nil && processAlive(st.Owner.PID, st.Owner.Started) {
-		s.Running, s.Detached, s.PID = true, st.Owner.Detached, st.Owner.PID
-		nodes = nodes[:min(st.Owner.Nodes, len(nodes))]
-		s.Registry.Alive = pingRegistry(ctx, st.Registry) == nil
+	by := st.alive()
+	if by == nil {
+		return false, nil
 	}
-	s.Nodes = make([]NodeStatus, len(nodes))
-	var eg errgroup.Group
-	for i, n := range nodes {
-		s.Nodes[i] = NodeStatus{Node: n.node(dir), PID: n.PID, Problem: "not running"}
-		if s.Running {
-			eg.Go(func() error {
-				s.Nodes[i].look(ctx)
-				return nil
-			})
+	if !by.Shared {
+		return true, inUse(dir, by)
+	}
+	m, err := connect(ctx, dir)
+	if err == nil {
+		_, err = m.call(ctx, request{Op: "down"}, func(string) {})
+		m.close()
+		var used *UsedError
+		if errors.As(err, &used) {
+			return true, err
 		}
 	}
-	return s, errors.Join(eg.Wait(), ctx.Err())
-}
-
-// look asks the daemon for what only it knows.
-func (n *NodeStatus) look(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	workers, err := listWorkers(ctx, n.Addr)
-	if err != nil {
-		n.Problem = err.Error()
-		return
+	// Also one that does not answer, or is of another version. Twice the grace: it
+	// gives that much to each daemon.
+	if err := endProcess(ctx, by.PID, by.Started, 2*stopGrace); err != nil {
+		return true, fmt.Errorf("stop the cluster on %s: %w", dir, err)
 	}
-	n.Version = workers[0].BuildkitVersion.Version
-	for _, p := range workers[0].Platforms {
-		n.Platforms = append(n.Platforms, platforms.Format(p))
-	}
-	c, err := client.New(ctx, n.Addr)
-	if err != nil {
-		n.Problem = err.Error()
-		return
-	}
-	defer c.Close()
-	usage, err := c.DiskUsage(ctx)
-	if err != nil {
-		n.Problem = err.Error()
-		return
-	}
-	for _, u := range usage {
-		n.CacheSize += u.Size
-	}
-	n.Alive, n.Problem = true, ""
+	return true, nil
 }

@@ -29,12 +29,41 @@ func daemonProcAttr() *syscall.SysProcAttr {
 	}
 }
 
-// daemonCommand returns the command line that prepares the new namespaces and then
-// becomes the given program: /proc must tell about its own processes, and runc
-// keeps its records where they vanish with the containers they describe.
+// daemonCommand returns the command line that prepares the new namespaces and runs
+// the given program in them: /proc must tell about its own processes, and runc keeps
+// its records where they vanish with the containers they describe.
+//
+// The shell stays as the first process of the namespace. There it inherits what the
+// program leaves behind, as the first process of a container whose runc was killed,
+// and waits for it; buildkitd does not, and would collect zombies.
 func daemonCommand(program string, args ...string) []string {
-	const prepare = `mount -t proc proc /proc && mkdir -p /run/runc && mount -t tmpfs -o mode=700 tmpfs /run/runc && exec "$0" "$@"`
+	const prepare = `mount -t proc proc /proc && mkdir -p /run/runc && mount -t tmpfs -o mode=700 tmpfs /run/runc || exit 1
+trap 'kill -TERM "$child"' TERM
+"$0" "$@" &
+child=$!
+while :; do
+  wait "$child"
+  status=$?
+  kill -0 "$child" 2>/dev/null || exit "$status"
+done`
 	return append([]string{"/bin/sh", "-c", prepare, program}, args...)
+}
+
+// onlyChild returns the id of the one child that a process has; 0 when there is none.
+func onlyChild(pid int) int {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	if err != nil {
+		return 0
+	}
+	fields := bytes.Fields(b)
+	if len(fields) == 0 {
+		return 0
+	}
+	child, err := strconv.Atoi(string(fields[0]))
+	if err != nil {
+		return 0
+	}
+	return child
 }
 
 // processStart returns when a process started, in clock ticks after boot. Together

@@ -3,16 +3,19 @@ package local
 import (
 	"context"
 	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -22,14 +25,18 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// Registry is an OCI registry served over plain HTTP on a loopback port.
+// Registry is an OCI registry served over plain HTTP on a loopback port, of both
+// versions of IP, so that nobody else can be localhost there. All of the machine may
+// read from it. Only processes of its owner, or of root, which is what BuildKit
+// nodes and docker engines are, may write: the kernel says whose a connection is, so
+// that nobody needs a password.
 type Registry struct {
 	Addr string // host:port
 
 	server  *http.Server
 	app     *handlers.App
 	logFile io.Closer
-	served  chan struct{} // closed when the server's goroutine has ended
+	served  sync.WaitGroup // the server's goroutines
 }
 
 // StartRegistry serves a registry that keeps its content below dir, on a port that
@@ -38,7 +45,7 @@ func StartRegistry(ctx context.Context, dir string) (*Registry, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	addr, err := freeAddr(nil)
+	addr, err := freeAddr()
 	if err != nil {
 		return nil, err
 	}
@@ -46,19 +53,23 @@ func StartRegistry(ctx context.Context, dir string) (*Registry, error) {
 }
 
 func listenRegistry(dir, addr string) (_ *Registry, err error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("create registry storage: %w", err)
 	}
-	l, err := net.Listen("tcp", addr)
+	listeners, err := listenLoopback(addr)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return nil, fmt.Errorf("start registry: port %s was taken by another process a moment ago; run again to get a new one", addr)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("start registry: %w", err)
 	}
-	logFile, err := os.Create(filepath.Join(dir, "registry.log"))
+	defer func() {
+		if err != nil {
+			closeAll(listeners)
+		}
+	}()
+	logFile, err := os.OpenFile(filepath.Join(dir, "registry.log"), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
 	if err != nil {
-		l.Close()
 		return nil, fmt.Errorf("start registry: %w", err)
 	}
 	logger := logrus.New()
@@ -68,7 +79,6 @@ func listenRegistry(dir, addr string) (_ *Registry, err error) {
 
 	app, err := newRegistryApp(loggedContext{context.Background(), entry}, dir)
 	if err != nil {
-		l.Close()
 		logFile.Close()
 		return nil, fmt.Errorf("start registry: %w", err)
 	}
@@ -76,23 +86,111 @@ func listenRegistry(dir, addr string) (_ *Registry, err error) {
 		Addr:    addr,
 		app:     app,
 		logFile: logFile,
-		served:  make(chan struct{}),
 		server: &http.Server{
-			Handler:           app,
+			Handler:           ownerWrites(app),
 			ReadHeaderTimeout: time.Minute,
 			ErrorLog:          log.New(logFile, "", log.LstdFlags),
 			BaseContext: func(net.Listener) context.Context {
 				return loggedContext{context.Background(), entry}
 			},
+			ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+				return context.WithValue(ctx, writerKey{}, sync.OnceValue(func() error { return mayWrite(c) }))
+			},
 		},
 	}
-	go func() {
-		defer close(r.served)
-		if err := r.server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-			entry.WithError(err).Error("registry stopped serving")
-		}
-	}()
+	for _, l := range listeners {
+		r.served.Go(func() {
+			if err := r.server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+				entry.WithError(err).Error("registry stopped serving")
+			}
+		})
+	}
 	return r, nil
+}
+
+// listenLoopback listens on a port of 127.0.0.1, and of ::1 where that exists.
+func listenLoopback(addr string) ([]net.Listener, error) {
+	four, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	_, port, err := net.SplitHostPort(four.Addr().String())
+	if err != nil {
+		four.Close()
+		return nil, err
+	}
+	six, err := net.Listen("tcp6", net.JoinHostPort("::1", port))
+	if errors.Is(err, syscall.EADDRINUSE) {
+		four.Close()
+		return nil, err
+	}
+	if err != nil { // the machine has no IPv6
+		return []net.Listener{four}, nil
+	}
+	return []net.Listener{four, six}, nil
+}
+
+func closeAll(listeners []net.Listener) {
+	for _, l := range listeners {
+		l.Close()
+	}
+}
+
+// writerKey is the context key of a function that returns nil if the connection may
+// write.
+type writerKey struct{}
+
+// ownerWrites answers requests that change the registry only when they come from a
+// process of its owner or of root.
+func ownerWrites(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.Method {
+		case http.MethodGet, http.MethodHead, http.MethodOptions:
+			next.ServeHTTP(w, r)
+			return
+		}
+		check, ok := r.Context().Value(writerKey{}).(func() error)
+		err := errors.New("its connection is not known")
+		if ok {
+			err = check()
+		}
+		if err == nil {
+			next.ServeHTTP(w, r)
+			return
+		}
+		var body struct {
+			Errors [1]struct {
+				Code    string `json:"code"`
+				Message string `json:"message"`
+			} `json:"errors"`
+		}
+		body.Errors[0].Code = "DENIED"
+		body.Errors[0].Message = "the registry of dbake's local nodes is written by its owner only: " + err.Error()
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusForbidden)
+		_ = json.NewEncoder(w).Encode(body) // nobody may be there any more
+	})
+}
+
+// mayWrite returns nil when the other end of c is a process of this one's user or of
+// root.
+func mayWrite(c net.Conn) error {
+	peer, err := netip.ParseAddrPort(c.RemoteAddr().String())
+	if err != nil {
+		return err
+	}
+	own, err := netip.ParseAddrPort(c.LocalAddr().String())
+	if err != nil {
+		return err
+	}
+	uid, err := peerUser(peer, own)
+	if err != nil {
+		return err
+	}
+	if uid != 0 && uid != os.Geteuid() {
+		return fmt.Errorf("user %d is not user %d", uid, os.Geteuid())
+	}
+	return nil
 }
 
 // newRegistryApp builds the registry's handler. The library reports a bad
@@ -124,7 +222,7 @@ func newRegistryApp(ctx context.Context, dir string) (app *handlers.App, err err
 // Close stops serving and waits for the server to end. Requests under way are cut off.
 func (r *Registry) Close() error {
 	err := r.server.Close()
-	<-r.served
+	r.served.Wait()
 	return errors.Join(err, r.app.Shutdown(), r.logFile.Close())
 }
 

@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func request(t *testing.T, method, url string, body []byte) *http.Response {
+func send(t *testing.T, method, url string, body []byte) *http.Response {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, url, bytes.NewReader(body))
 	require.NoError(t, err)
@@ -30,20 +30,20 @@ func TestRegistryKeepsAndDeletesBlobs(t *testing.T) {
 
 	blob := []byte("a layer")
 	dgst := digest.FromBytes(blob).String()
-	start := request(t, http.MethodPost, "http://"+r.Addr+"/v2/shop/web/blobs/uploads/", nil)
+	start := send(t, http.MethodPost, "http://"+r.Addr+"/v2/shop/web/blobs/uploads/", nil)
 	require.Equal(t, http.StatusAccepted, start.StatusCode)
-	put := request(t, http.MethodPut, start.Header.Get("Location")+"&digest="+dgst, blob)
+	put := send(t, http.MethodPut, start.Header.Get("Location")+"&digest="+dgst, blob)
 	require.Equal(t, http.StatusCreated, put.StatusCode)
 	require.NoError(t, r.Close())
 
 	// The content outlives the registry.
 	r, err = listenRegistry(dir, r.Addr)
 	require.NoError(t, err)
-	get := request(t, http.MethodGet, "http://"+r.Addr+"/v2/shop/web/blobs/"+dgst, nil)
+	get := send(t, http.MethodGet, "http://"+r.Addr+"/v2/shop/web/blobs/"+dgst, nil)
 	got, err := io.ReadAll(get.Body)
 	require.NoError(t, err)
 	require.Equal(t, blob, got)
-	del := request(t, http.MethodDelete, "http://"+r.Addr+"/v2/shop/web/blobs/"+dgst, nil)
+	del := send(t, http.MethodDelete, "http://"+r.Addr+"/v2/shop/web/blobs/"+dgst, nil)
 	require.Equal(t, http.StatusAccepted, del.StatusCode)
 	require.NoError(t, r.Close())
 	require.Error(t, pingRegistry(t.Context(), r.Addr))
@@ -59,7 +59,7 @@ func TestRegistryLogsToItsFileAlone(t *testing.T) {
 
 	r, err := StartRegistry(t.Context(), dir)
 	require.NoError(t, err)
-	resp := request(t, http.MethodGet, "http://"+r.Addr+"/v2/shop/web/manifests/none", nil)
+	resp := send(t, http.MethodGet, "http://"+r.Addr+"/v2/shop/web/manifests/none", nil)
 	require.Equal(t, http.StatusNotFound, resp.StatusCode)
 	require.NoError(t, r.Close())
 

@@ -28,26 +28,41 @@ type state struct {
 
 type nodeState struct {
 	Name string `json:"name"`
-	Addr string `json:"addr"` // host:port
 
-	// PID and Started name the daemon's process while it runs; 0 = none. The start
-	// time tells it from a later process with the same id.
+	// PID and Started name the first process of the daemon's namespace while it
+	// runs; 0 = none. The start time tells it from a later process with the same id.
 	PID     int    `json:"pid,omitempty"`
 	Started uint64 `json:"started,omitempty"`
+
+	// Daemon is the process id of buildkitd itself.
+	Daemon int `json:"daemon,omitempty"`
 }
 
+// owner is the process that runs the daemons.
 type owner struct {
-	PID      int    `json:"pid"`
-	Started  uint64 `json:"started"`
-	Detached bool   `json:"detached,omitempty"`
-	Nodes    int    `json:"nodes"` // how many of the nodes it runs
+	PID     int    `json:"pid"`
+	Started uint64 `json:"started"`
+
+	// Shared says that it is a supervisor, which others can join.
+	Shared bool `json:"shared,omitempty"`
+
+	// Nodes is how many nodes run, or are to run.
+	Nodes int `json:"nodes"`
+
+	// Kept is how many nodes stay when nobody uses them; 0 = it ends with the last user.
+	Kept int `json:"kept,omitempty"`
 }
 
-func (n nodeState) node(stateDir string) Node {
+func nodeName(i int) string { return "n" + strconv.Itoa(i+1) }
+
+// nodeOf returns the node with the given index. All of it follows from the state
+// directory, so that it is known before it runs and stays the same.
+func nodeOf(stateDir string, i int) Node {
+	name := nodeName(i)
 	return Node{
-		Name:    n.Name,
-		Addr:    "tcp://" + n.Addr,
-		LogFile: filepath.Join(nodeDir(stateDir, n.Name), "buildkitd.log"),
+		Name:    name,
+		Addr:    "unix://" + nodeSocket(stateDir, name),
+		LogFile: filepath.Join(nodeDir(stateDir, name), "buildkitd.log"),
 	}
 }
 
@@ -61,7 +76,7 @@ func loadState(dir string) (*state, error) {
 		return nil, fmt.Errorf("read cluster state: %w", err)
 	}
 	if err := json.Unmarshal(b, st); err != nil {
-		return nil, fmt.Errorf("read %s: %w (remove the file to start with new ports)", filepath.Join(dir, "cluster.json"), err)
+		return nil, fmt.Errorf("read %s: %w (remove the file to start with a new port)", filepath.Join(dir, "cluster.json"), err)
 	}
 	return st, nil
 }
@@ -71,7 +86,7 @@ func (st *state) save(dir string) error {
 	if err != nil {
 		return fmt.Errorf("save cluster state: %w", err)
 	}
-	if err := localfile.Replace(filepath.Join(dir, "cluster.json"), append(b, '\n'), 0o644); err != nil {
+	if err := localfile.Replace(filepath.Join(dir, "cluster.json"), append(b, '\n'), 0o600); err != nil {
 		return fmt.Errorf("save cluster state: %w", err)
 	}
 	return nil
@@ -99,7 +114,7 @@ func lockOrOwner(ctx context.Context, dir string) (*flock.Flock, *state, error) 
 		if ok {
 			return lock, st, nil
 		}
-		if st.Owner != nil && processAlive(st.Owner.PID, st.Owner.Started) {
+		if st.alive() != nil {
 			return nil, st, nil
 		}
 		select {
@@ -110,78 +125,43 @@ func lockOrOwner(ctx context.Context, dir string) (*flock.Flock, *state, error) 
 	}
 }
 
-// reserve gives the registry and n nodes an address each, keeping those of earlier
-// runs when they are free.
-func (st *state) reserve(n int, notify func(string, ...any)) error {
-	if st.Registry == "" || !portFree(st.Registry) {
-		addr, err := freeAddr(st.taken())
-		if err != nil {
-			return err
-		}
-		if st.Registry != "" {
-			notify("the registry's port changes: %s is taken, using %s (images keep the old name until they are built again)", st.Registry, addr)
-		}
-		st.Registry = addr
+// reserve gives the registry an address, that of earlier runs when it is free.
+func (st *state) reserve(notify func(string, ...any)) error {
+	if st.Registry != "" && portFree(st.Registry) {
+		return nil
 	}
-	return st.reserveNodes(n, notify)
-}
-
-func (st *state) reserveNodes(n int, notify func(string, ...any)) error {
-	for i := range n {
-		if i == len(st.Nodes) {
-			if err := st.addNode(); err != nil {
-				return err
-			}
-			continue
-		}
-		node := &st.Nodes[i]
-		// A daemon that outlived its owner still holds its port; it is ended
-		// before the port is needed.
-		if processAlive(node.PID, node.Started) || portFree(node.Addr) {
-			continue
-		}
-		addr, err := freeAddr(st.taken())
-		if err != nil {
-			return err
-		}
-		notify("the port of node %s changes: %s is taken, using %s", node.Name, node.Addr, addr)
-		node.Addr = addr
-	}
-	return nil
-}
-
-func (st *state) addNode() error {
-	addr, err := freeAddr(st.taken())
+	addr, err := freeAddr()
 	if err != nil {
 		return err
 	}
-	st.Nodes = append(st.Nodes, nodeState{Name: "n" + strconv.Itoa(len(st.Nodes)+1), Addr: addr})
+	if st.Registry != "" {
+		notify("the registry's port changes: %s is taken, using %s (images keep the old name until they are built again)", st.Registry, addr)
+	}
+	st.Registry = addr
 	return nil
 }
 
-func (st *state) taken() map[string]bool {
-	taken := map[string]bool{st.Registry: true}
-	for _, n := range st.Nodes {
-		taken[n.Addr] = true
+// alive returns the owner if it is still there, else nil.
+func (st *state) alive() *owner {
+	if st.Owner == nil || !processAlive(st.Owner.PID, st.Owner.Started) {
+		return nil
 	}
-	return taken
+	return st.Owner
 }
 
 func portFree(addr string) bool {
-	l, err := net.Listen("tcp", addr)
-	if err != nil {
-		return false
-	}
-	return l.Close() == nil
+	listeners, err := listenLoopback(addr)
+	closeAll(listeners)
+	return err == nil
 }
 
 // freeAddr returns a free loopback address. It looks below the range from which
 // systems give ports to outgoing connections, so that the port is likely to be
 // free again in the next run; only when that fails it takes what the system gives.
-func freeAddr(taken map[string]bool) (string, error) {
+func freeAddr() (string, error) {
 	for range 100 {
 		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(20000+rand.IntN(12000)))
-		if !taken[addr] && portFree(addr) {
+		if portFree(addr) {
 			return addr, nil
 		}
 	}
@@ -202,9 +182,9 @@ func (st *state) clearLeftovers(ctx context.Context, dir string) error {
 			if err := endProcess(ctx, n.PID, n.Started, stopGrace); err != nil {
 				return fmt.Errorf("end the leftover daemon of node %s: %w", n.Name, err)
 			}
-			n.PID, n.Started = 0, 0
+			n.PID, n.Started, n.Daemon = 0, 0, 0
 		}
-		if err := sweep(nodeDir(dir, n.Name)); err != nil {
+		if err := sweep(dir, n.Name); err != nil {
 			return fmt.Errorf("clear away what node %s left: %w", n.Name, err)
 		}
 	}

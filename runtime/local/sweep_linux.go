@@ -8,10 +8,11 @@ import (
 	"strings"
 )
 
-// sweep removes the volatile files that a dead daemon left in its node directory.
+// sweep removes the volatile files that a dead daemon left.
 // The cache stays. Its processes and mounts are gone, as they were in namespaces of
 // its own, so nothing but files can be below.
-func sweep(dir string) error {
+func sweep(stateDir, name string) error {
+	dir := nodeDir(stateDir, name)
 	bundles, err := filepath.Glob(filepath.Join(escapeGlob(dir), "root", "runc-*", "executor", "*", "config.json"))
 	if err != nil {
 		return err
@@ -29,7 +30,7 @@ func sweep(dir string) error {
 	for _, e := range tmp {
 		volatile = append(volatile, filepath.Join(dir, "tmp", e.Name()))
 	}
-	for _, path := range append(volatile, traceSocket(dir)) {
+	for _, path := range append(volatile, traceSocket(stateDir, name), nodeSocket(stateDir, name)) {
 		if err := os.RemoveAll(path); err != nil {
 			return err
 		}

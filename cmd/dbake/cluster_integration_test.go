@@ -1,0 +1,106 @@
+//go:build integration
+
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/dbake/dbake/runtime/local/localtest"
+)
+
+// TestLocalNodesAreShared runs several dbake at once on one state directory: without
+// a cluster that is kept, with one, and while somebody wants to stop it.
+func TestLocalNodesAreShared(t *testing.T) {
+	localtest.Need(t)
+	w := &world{t: t, buildkitd: localtest.Buildkitd(t), state: localtest.Dir(t), home: t.TempDir()}
+	w.dbake = filepath.Join(t.TempDir(), "dbake")
+	out, err := exec.Command("go", "build", "-trimpath", "-o", w.dbake, ".").CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	dir := t.TempDir()
+	busybox, err := exec.LookPath("busybox")
+	require.NoError(t, err)
+	binary, err := os.ReadFile(busybox)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "busybox"), binary, 0o755))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "docker-bake.hcl"), []byte(`
+target "base" {
+  dockerfile-inline = "FROM scratch\nCOPY busybox /bin/busybox\nRUN [\"/bin/busybox\", \"true\"]\n"
+  output = ["type=cacheonly"]
+}
+target "endless" {
+  dockerfile-inline = "FROM base\nRUN [\"/bin/busybox\", \"sh\", \"-c\", \"echo waiting; exec /bin/busybox sleep 100000\"]\n"
+  contexts = { base = "target:base" }
+  output = ["type=cacheonly"]
+}
+target "insecure" {
+  dockerfile-inline = "FROM base\nRUN --security=insecure [\"/bin/busybox\", \"true\"]\n"
+  contexts = { base = "target:base" }
+  entitlements = ["security.insecure"]
+  output = ["type=cacheonly"]
+}
+`), 0o644))
+	on := []string{"--progress", "plain", "--state-dir", w.state, "--buildkitd", w.buildkitd}
+	build := func(args ...string) result { return w.run(dir, append(append([]string{"build"}, on...), args...)...) }
+
+	var wg sync.WaitGroup
+	results := make([]result, 3)
+	for i := range results {
+		wg.Go(func() { results[i] = build("--nodes", fmt.Sprintf("local:%d", i+1), "base") })
+	}
+	wg.Wait()
+	for _, r := range results {
+		require.Zero(t, r.status, r.stderr)
+	}
+	require.Empty(t, processes(t, w.state), "the last one stops the nodes")
+
+	w.up(3)
+	require.Len(t, w.addrs, 3)
+	r := build("base")
+	require.Zero(t, r.status, r.stderr)
+	require.Contains(t, r.stderr, "using the 3 local nodes that \"dbake cluster up\" keeps running\n")
+	require.Contains(t, r.stderr, "n3")
+
+	endless := w.command(dir, append(append([]string{"build"}, on...), "endless")...)
+	stderr, err := endless.StderrPipe()
+	require.NoError(t, err)
+	require.NoError(t, endless.Start())
+	pipe := bufio.NewReader(stderr)
+	awaitLine(t, pipe, "waiting")
+	r = w.run(dir, "cluster", "down", "--state-dir", w.state)
+	require.Equal(t, 1, r.status)
+	require.Equal(t, fmt.Sprintf("ERROR: the cluster is used by dbake build (process %d): wait for the end, or end it, and try again\n", endless.Process.Pid), r.stderr)
+	require.Zero(t, build("base").status, "others go on meanwhile")
+	require.NoError(t, endless.Process.Signal(syscall.SIGINT))
+	for err == nil {
+		_, err = pipe.ReadString('\n')
+	}
+	require.Error(t, endless.Wait())
+	require.Equal(t, 130, endless.ProcessState.ExitCode())
+
+	config := filepath.Join(w.state, "nodes", "n1", "buildkitd.toml")
+	allowed := func() string {
+		b, err := os.ReadFile(config)
+		require.NoError(t, err)
+		return strings.Split(string(b), "\n")[1]
+	}
+	require.Equal(t, "insecure-entitlements = []", allowed())
+	require.NotZero(t, build("insecure").status)
+	require.Equal(t, "insecure-entitlements = []", allowed(), "it was not granted")
+	r = build("--allow", "security.insecure", "insecure")
+	require.Zero(t, r.status, r.stderr)
+	require.Zero(t, build("base").status)
+	require.Equal(t, "insecure-entitlements = []", allowed())
+
+	w.down()
+	require.Empty(t, processes(t, w.state))
+}
