@@ -31,10 +31,10 @@ func (s affinity) Plan(ctx context.Context, p Problem, o Options) (Plan, error) 
 		return Plan{}, fmt.Errorf("plan with %s: %w", s.Name(), err)
 	}
 	best := r.search(r.starts())
-	if r.m.nn > smallNodes || r.m.nv > smallVertices || o.Previous != nil {
+	if r.m.nn == 1 || r.m.nn > smallNodes || r.m.nv > smallVertices || o.Previous != nil {
 		return r.finish(s.Name(), best)
 	}
-	best, proven := r.prove(best, o.budget()/4)
+	best, proven, _ := r.prove(best, o.budget()/4)
 	return r.finishProven(s.Name(), best, proven)
 }
 
@@ -92,15 +92,41 @@ func (r *run) again() *draft {
 	return d
 }
 
-// search anneals in rounds: at first each chain from its own start, in the last
-// rounds all from the best.
+// search looks for a better plan than the starts. Where there is nothing to choose, or
+// nothing better, there is nothing to look for.
 func (r *run) search(starts []start) *draft {
+	first := newSearcher(r, 1, float64(r.bound.Max))
+	first.begin(starts[0].d)
+	if r.m.nn == 1 || r.settled(first.bestScore) {
+		r.steps += first.steps
+		return starts[0].d
+	}
+	var best *draft
+	var shortest score
+	for k, budget := range r.o.rounds() {
+		if k > 0 {
+			if r.ctx.Err() != nil || r.settled(shortest) {
+				break
+			}
+			starts = slices.Insert(slices.Clone(starts), 0, start{best, shortest.makespan})
+		}
+		found := r.round(starts, budget, uint64(k*chains))
+		if best == nil || found.bestScore.less(shortest) {
+			best, shortest = found.best, found.bestScore
+		}
+	}
+	return best
+}
+
+// round anneals in phases: at first each chain from its own start, in the last ones
+// all from the best.
+func (r *run) round(starts []start, budget int, seed uint64) *searcher {
 	list := make([]*searcher, chains)
 	for i := range list {
-		list[i] = newSearcher(r, uint64(i+1), float64(r.bound.Max))
+		list[i] = newSearcher(r, seed+uint64(i+1), float64(r.bound.Max))
 		list[i].begin(starts[min(i, len(starts)-1)].d)
 	}
-	budget := r.o.budget() / chains
+	budget /= chains
 	plan := schedule(r.m, budget, starts[0].d, list[0])
 	for k, phase := range plan {
 		var group sync.WaitGroup
@@ -129,7 +155,7 @@ func (r *run) search(starts []start) *draft {
 	for _, c := range list {
 		r.steps += c.steps
 	}
-	return list[0].best
+	return list[0]
 }
 
 // stay prefers a plan that moves less than the best of c and is hardly longer: the

@@ -36,8 +36,9 @@ func (exact) Name() string { return "exact" }
 // maxExactNodes bounds the 2^nodes ways to execute one vertex.
 const maxExactNodes = 8
 
-// exactBudget is the default number of bound computations and scheduled tasks.
-const exactBudget = 600_000_000
+// exactBudget is the default number of bound computations and scheduled tasks: some
+// seconds.
+const exactBudget = 100_000_000
 
 func (s exact) Plan(ctx context.Context, p Problem, o Options) (Plan, error) {
 	r, err := newRun(ctx, p, o)
@@ -48,17 +49,20 @@ func (s exact) Plan(ctx context.Context, p Problem, o Options) (Plan, error) {
 	if limit == 0 {
 		limit = exactBudget
 	}
-	best, proven := r.prove(r.search(r.starts()), limit)
-	return r.finishProven(s.Name(), best, proven)
+	r.o.Budget = min(r.o.budget(), DefaultBudget) // the rest is for the proof
+	best, proven, spent := r.prove(r.search(r.starts()), limit)
+	plan, err := r.finishProven(s.Name(), best, proven)
+	plan.Spent = spent && !plan.Proven && !plan.Stopped
+	return plan, err
 }
 
 // prove looks for a plan shorter than d, and reports whether there is none shorter
-// than the one it returns. It gives up after limit steps.
-func (r *run) prove(d *draft, limit int) (*draft, bool) {
+// than the one it returns. It gives up after limit steps, which are then spent.
+func (r *run) prove(d *draft, limit int) (best *draft, proven, spent bool) {
 	e := newBranching(r, d, limit)
-	proven := e.solve()
+	proven = e.solve()
 	r.steps += e.steps
-	return e.best, proven
+	return e.best, proven, e.out
 }
 
 func (r *run) finishProven(name string, d *draft, proven bool) (Plan, error) {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -175,5 +176,50 @@ func TestReadRejects(t *testing.T) {
 		_, err := schedfile.Read(bytes.NewReader([]byte(text)))
 		require.Error(t, err)
 		require.ErrorContains(t, err, message)
+	}
+}
+
+// More budget never makes a worse plan, and what nothing can be better than is not
+// searched for.
+func TestBudget(t *testing.T) {
+	affinity, err := partition.Lookup("affinity")
+	require.NoError(t, err)
+	const round = 60_000
+	for _, in := range instances(t, "pub-m*.json") {
+		before := partition.Seconds(0)
+		for _, budget := range []int{round, 2 * round, 3 * round, 5 * round, 7 * round} {
+			plan, err := affinity.Plan(t.Context(), in.Problem, partition.Options{Budget: budget, Round: round})
+			require.NoError(t, err)
+			if before > 0 {
+				require.LessOrEqual(t, plan.Schedule.Makespan, before, "%s with %d", in.Name, budget)
+			}
+			before = plan.Schedule.Makespan
+		}
+	}
+}
+
+func TestNothingToSearchFor(t *testing.T) {
+	affinity, err := partition.Lookup("affinity")
+	require.NoError(t, err)
+	for _, in := range instances(t, "pub-*.json") {
+		one := in.Problem
+		one.Nodes = slices.Clone(one.Nodes[:1])
+		one.Nodes[0].Platforms = nil
+		for _, n := range in.Problem.Nodes {
+			one.Nodes[0].Platforms = append(one.Nodes[0].Platforms, n.Platforms...)
+		}
+		held := in.Problem
+		held.Nodes = slices.Clone(held.Nodes)
+		for i := range held.Nodes {
+			held.Nodes[i].Warm = nil
+			for v := range held.Vertices {
+				held.Nodes[i].Warm = append(held.Nodes[i].Warm, partition.VertexID(v))
+			}
+		}
+		for name, p := range map[string]partition.Problem{"one node": one, "nothing to do": held} {
+			plan, err := affinity.Plan(t.Context(), p, partition.Options{})
+			require.NoError(t, err, "%s, %s", in.Name, name)
+			require.Less(t, plan.Steps, 20*(len(p.Vertices)+len(p.Targets))*(1+len(p.Nodes)), "%s, %s", in.Name, name)
+		}
 	}
 }

@@ -246,7 +246,7 @@ func (s *searcher) polish(limit int) {
 	s.weight = 0
 	defer func() { s.weight = weight }()
 	for k := 0; s.steps < limit && k < 20*limit; k++ {
-		if k&63 == 0 && s.r.ctx.Err() != nil {
+		if k&63 == 0 && (s.r.ctx.Err() != nil || s.r.settled(s.bestScore)) {
 			return
 		}
 		s.undo = s.undo[:0]

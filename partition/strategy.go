@@ -12,7 +12,14 @@ type Options struct {
 	// Budget is how many tasks the strategy may schedule while it searches; 0 =
 	// DefaultBudget, negative = none beyond the starting plans. Counting work, not
 	// time, makes equal input give equal plans on every machine.
+	//
+	// More of it never makes a worse plan than Round does: what goes beyond is spent
+	// in rounds of Round, twice that, four times that, each of which begins with the
+	// best plan so far. A round that the rest is too little for is left out.
 	Budget int
+	// Round is the budget of the first round; 0 = DefaultBudget. A smaller Budget is a
+	// single round of that size.
+	Round int
 	// Seed feeds the random choices.
 	Seed uint64
 	// Previous is the node of each target in an earlier plan, Registry (or any
@@ -32,6 +39,23 @@ func (o Options) budget() int {
 		return 0
 	}
 	return o.Budget
+}
+
+// rounds are the budgets to search with, one after the other.
+func (o Options) rounds() []int {
+	left, size := o.budget(), o.Round
+	if size <= 0 {
+		size = DefaultBudget
+	}
+	if left <= size {
+		return []int{left}
+	}
+	var list []int
+	for ; left >= size; size *= 2 {
+		list = append(list, size)
+		left -= size
+	}
+	return list
 }
 
 // Strategy makes plans. Implementations are pure: equal arguments give equal
@@ -55,6 +79,9 @@ type Plan struct {
 	Steps int
 	// Stopped says that ctx was done before the search was.
 	Stopped bool
+	// Spent says that the budget was used up before it was known whether a shorter
+	// plan exists. Only of strategies that look for a proof.
+	Spent bool
 }
 
 // Gap is makespan / lower bound; 1 when both are 0.
@@ -126,6 +153,7 @@ type run struct {
 	o     Options
 	sim   *simulator
 	bound Bound
+	least float64 // effort of any plan
 	steps int
 }
 
@@ -142,7 +170,19 @@ func newRun(ctx context.Context, p Problem, o Options) (*run, error) {
 		return nil, fmt.Errorf("%w: previous plan has %d targets, the problem %d", ErrProblem, len(o.Previous), m.nt)
 	}
 	o.Previous = form.previous(o.Previous)
-	return &run{ctx: ctx, form: form, asked: p, m: m, o: o, sim: newSimulator(m), bound: m.bound()}, nil
+	r := &run{ctx: ctx, form: form, asked: p, m: m, o: o, sim: newSimulator(m), bound: m.bound()}
+	for v, needed := range m.must() {
+		if needed {
+			r.least += m.cost[v]
+		}
+	}
+	return r, nil
+}
+
+// settled reports whether no plan can be better: it is as short as the bound, nothing
+// is done more than once or moved.
+func (r *run) settled(a score) bool {
+	return a.makespan <= float64(r.bound.Max)*(1+1e-12) && a.effort <= r.least*(1+1e-12) && a.moved == 0
 }
 
 func (r *run) makespan(d *draft) float64 {

@@ -202,7 +202,7 @@ func (s *solver) exportCache(ctx context.Context, req exportRequest, observe fun
 				return nil, err
 			}
 			res.AddRef(key(i), ref)
-			named.Platforms = append(named.Platforms, exptypes.Platform{ID: key(i), Platform: platforms.Normalize(img.platform)})
+			named.Platforms = append(named.Platforms, exptypes.Platform{ID: key(i), Platform: platformOf(img)})
 		}
 		dt, err := json.Marshal(named)
 		if err != nil {
@@ -211,6 +211,15 @@ func (s *solver) exportCache(ctx context.Context, req exportRequest, observe fun
 		res.AddMeta(exptypes.ExporterPlatformsKey, dt)
 		return res, nil
 	})
+}
+
+// platformOf is the platform to name an image by. The result of a step that does not
+// depend on one, as COPY and WORKDIR, goes by any.
+func platformOf(img image) ocispecs.Platform {
+	if img.platform.OS == "" {
+		return platforms.DefaultSpec()
+	}
+	return platforms.Normalize(img.platform)
 }
 
 // ref returns the lazy result of a definition.

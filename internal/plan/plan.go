@@ -3,6 +3,7 @@ package plan
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -51,6 +52,9 @@ type Plan struct {
 	// the search was cut short by its time limit.
 	Effort  int
 	Stopped bool
+	// Spent says that it is not known whether there is a shorter plan, because the
+	// budget of the search for a proof was used up.
+	Spent   bool
 	Assumed []string
 
 	// Pooled says that the jobs wait in one queue for whichever node is idle;
@@ -195,12 +199,15 @@ func Make(ctx context.Context, b *Build, nodes []Node, strategy partition.Strate
 		opts.Previous = b.previous(nodes)
 	}
 	made, err := choose(ctx, problem, strategy, opts)
+	if err == nil && errors.Is(ctx.Err(), context.Canceled) {
+		err = context.Cause(ctx) // nobody wants the plan any more
+	}
 	if err != nil {
 		return nil, fmt.Errorf("divide %d targets among %d nodes: %w", len(b.Jobs), len(nodes), err)
 	}
 	p := &Plan{
 		Strategy: made.Strategy, Nodes: nodes,
-		Bound: made.Bound.Max.Duration(), Proven: made.Proven, Effort: made.Steps, Stopped: made.Stopped,
+		Bound: made.Bound.Max.Duration(), Proven: made.Proven, Effort: made.Steps, Stopped: made.Stopped, Spent: made.Spent,
 		Problem: problem, Assignment: made.Assignment, Schedule: made.Schedule,
 		Pooled: made.Strategy == queue,
 	}
@@ -233,6 +240,7 @@ func choose(ctx context.Context, p partition.Problem, strategy partition.Strateg
 	if opts.Budget > 0 {
 		opts.Budget = (opts.Budget + 1) / 2
 	}
+	opts.Round = partition.DefaultBudget / 2
 	alone := p
 	alone.Vertices = slices.Clone(p.Vertices)
 	cached := map[partition.VertexID]bool{}
@@ -253,6 +261,15 @@ func choose(ctx context.Context, p partition.Problem, strategy partition.Strateg
 	simple, err := strategy.Plan(first, alone, opts)
 	if err != nil || len(p.Targets)*len(p.Nodes) > manyPlaces {
 		return simple, err
+	}
+	lower, err := partition.LowerBound(p)
+	if err != nil {
+		return partition.Plan{}, err
+	}
+	if lower.Max >= simple.Schedule.Makespan*(1-worthwhile) {
+		// No plan is shorter by what transfers would have to save.
+		simple.Bound, simple.Proven = lower, simple.Schedule.Makespan <= lower.Max*(1+1e-12)
+		return simple, nil
 	}
 	made, err := strategy.Plan(ctx, p, opts)
 	if err != nil {

@@ -102,6 +102,9 @@ func Compare(w io.Writer, plans []*plan.Plan) error {
 		if p.Stopped {
 			note = join(note, "search cut short")
 		}
+		if p.Spent {
+			note = join(note, "no proof within its budget")
+		}
 		t.row(p.Strategy, seconds(p.Makespan), percent(gapOf(p.Makespan, bound)), seconds(p.Executed), seconds(p.Duplicated), strconv.Itoa(used), strconv.Itoa(p.Effort), note)
 	}
 	if err := t.write(w); err != nil {

@@ -238,6 +238,9 @@ func planTotals(w io.Writer, p *plan.Plan) {
 	if p.Stopped {
 		paragraph(w, "  ", "the search was cut short by its time limit: another run may find another plan")
 	}
+	if p.Spent {
+		paragraph(w, "  ", "whether a shorter plan exists is not known: the budget of the search was used up (--plan-budget gives it more)")
+	}
 	if text := assumedSlots(p); text != "" {
 		paragraph(w, "  ", text)
 	}
