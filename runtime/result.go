@@ -450,8 +450,8 @@ func (r *run) nodeResult(n *nodeRun) NodeResult {
 				users++
 			}
 		}
-		if users > 1 {
-			res.Shared += users - 1
+		if users > 1 && len(s.runs) > 0 {
+			res.Shared += users - 1 // a cache would have answered each of them
 		}
 	}
 	for _, v := range r.Graph.Vertices {

@@ -55,11 +55,19 @@ func newUnit(t testing.TB, target *ir.Target, commands ...string) *frontend.Unit
 // a partition of its own. Every step takes a second.
 func newBuild(t testing.TB, nodes int, names ...string) *Build {
 	t.Helper()
+	return newBuildOf(t, nodes, func(target *ir.Target) []string {
+		return []string{target.Name + " first", target.Name + " second"}
+	}, names...)
+}
+
+// newBuildOf is newBuild with other commands for each target.
+func newBuildOf(t testing.TB, nodes int, commands func(*ir.Target) []string, names ...string) *Build {
+	t.Helper()
 	b := &Build{Dir: t.TempDir(), Stdout: io.Discard}
 	var units []llbmerge.Unit
 	for _, name := range names {
 		target := &ir.Target{Name: name, Tags: []string{"example.com/" + name}, Outputs: []ir.Output{{Type: "registry", Attrs: map[string]string{}}}}
-		u := newUnit(t, target, name+" first", name+" second")
+		u := newUnit(t, target, commands(target)...)
 		b.Jobs = append(b.Jobs, plan.Job{Name: name, Target: target, Units: []*frontend.Unit{u}})
 		units = append(units, llbmerge.Unit{ID: name, Definition: u.Definition})
 	}
