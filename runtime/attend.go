@@ -35,6 +35,9 @@ type connection struct {
 	hangUp context.CancelCauseFunc
 	// stop ends the session, and waits.
 	stop func()
+	// probe returns the registries of caches that do not answer the node, and has
+	// it read none from them; nil when there is none to try.
+	probe func(context.Context) []string
 }
 
 // broken reports whether the connection has ended.
@@ -161,6 +164,7 @@ func (r *run) attend(ctx context.Context, n *nodeRun, connect connectFunc) {
 			}
 			c = within(r.timeout)
 		}
+		r.reach(ctx, n, c)
 		since := time.Now()
 		n.absent = nil
 		r.messages <- nodeBack{node: n, conn: c}

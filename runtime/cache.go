@@ -198,7 +198,7 @@ func (r *run) unwritten(errs ...error) error {
 	}
 	for _, err := range errs {
 		if err != nil {
-			r.caches.warnings = append(r.caches.warnings, err.Error())
+			r.caches.warn(err.Error())
 		}
 	}
 	return nil

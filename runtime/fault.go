@@ -125,6 +125,8 @@ var (
 		"temporary failure in name resolution", "server misbehaving",
 		"net/http: request canceled while waiting", "http2: server sent goaway", "http2: client connection lost",
 	}
+	// silenceSigns say that a server took a connection and said nothing.
+	silenceSigns = []string{"tls handshake timeout", "timeout awaiting response headers"}
 	// answerSigns say that a registry gave an answer, be it a refusal.
 	answerSigns = []string{": not found", "pull access denied", "authorization failed", "unexpected status"}
 )

@@ -289,13 +289,17 @@ func (r *run) open(l *link, info NodeInfo, nr *nodeRun) (*connection, error) {
 		cancel()
 		return nil, err
 	}
-	return &connection{
+	c := &connection{
 		daemon: s, info: info, ended: ctx, hangUp: l.fail,
 		stop: func() {
 			cancel()
 			stop()
 		},
-	}, nil
+	}
+	if refs := r.registries(); len(refs) > 0 {
+		c.probe = func(ctx context.Context) []string { return s.probe(ctx, offer.attachables(nil), refs) }
+	}
+	return c, nil
 }
 
 // close ends the sessions.

@@ -75,6 +75,8 @@ type solver struct {
 	// top, before the first solve that needs it.
 	imports      []ir.CacheEntry
 	entitlements []string
+	// silent are the registries of caches that do not answer the node.
+	silent []string
 	// services and sharedKey are what a session of its own needs, for exports
 	// that cannot share one.
 	services  services
@@ -109,7 +111,7 @@ func (s *solver) evaluateAll(ctx context.Context, c gateway.Client, p partition)
 			_, err := c.Solve(ctx, gateway.SolveRequest{
 				Evaluate:     true,
 				Definition:   def,
-				CacheImports: gatewayImports(slices.Concat(s.imports, p.imports)),
+				CacheImports: gatewayImports(slices.Concat(s.imports, s.heard(p.imports))),
 			})
 			return err
 		})
@@ -145,7 +147,11 @@ func frontendAttrs(units []*frontend.Unit) map[string]string {
 
 // export implements daemon.
 func (s *solver) export(ctx context.Context, req exportRequest, observe func(*bkclient.SolveStatus)) (map[string]string, error) {
-	opt := bkclient.SolveOpt{CacheExports: req.cacheTo, FrontendAttrs: maps.Clone(req.frontend)}
+	caches, err := s.writable(req.cacheTo)
+	if err != nil {
+		return nil, err
+	}
+	opt := bkclient.SolveOpt{CacheExports: caches, FrontendAttrs: maps.Clone(req.frontend)}
 	if req.entry != nil {
 		opt.Exports = []bkclient.ExportEntry{*req.entry}
 	}
@@ -191,6 +197,9 @@ func (s *solver) exporting(ctx context.Context, req exportRequest, opt bkclient.
 
 // exportCache implements daemon.
 func (s *solver) exportCache(ctx context.Context, req exportRequest, observe func(*bkclient.SolveStatus)) (map[string]string, error) {
+	if _, err := s.writable(req.cacheTo); err != nil {
+		return nil, err
+	}
 	return s.exporting(ctx, req, bkclient.SolveOpt{CacheExports: req.cacheTo}, observe, func(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
 		res := gateway.NewResult()
 		// The daemon wants a platform for each of several results, and takes any

@@ -1,0 +1,338 @@
+//go:build integration
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/moby/buildkit/client"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dbake/dbake/runtime/local/localtest"
+)
+
+// front is a registry over plain HTTP on an address that nobody takes for this
+// machine's own, so that its plainness has to be allowed. It is the world's local
+// registry behind a proxy that can misbehave.
+type front struct {
+	addr string
+
+	mu    sync.Mutex
+	fault func(w http.ResponseWriter, r *http.Request) bool // whether it answered; guarded by mu
+	seen  []string                                          // guarded by mu
+}
+
+func newFront(t *testing.T, registry string) *front {
+	t.Helper()
+	target, err := url.Parse("http://" + registry)
+	require.NoError(t, err)
+	proxy := httputil.NewSingleHostReverseProxy(target)
+	f := &front{}
+	l, err := net.Listen("tcp", net.JoinHostPort(ownAddress(t), "0"))
+	require.NoError(t, err)
+	f.addr = l.Addr().String()
+	s := &httptest.Server{Listener: l, Config: &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		f.mu.Lock()
+		fault := f.fault
+		f.seen = append(f.seen, r.Method+" "+r.URL.Path)
+		f.mu.Unlock()
+		if fault == nil || !fault(w, r) {
+			proxy.ServeHTTP(w, r)
+		}
+	})}}
+	s.Start()
+	t.Cleanup(s.Close)
+	return f
+}
+
+// ownAddress is an address of this machine that is not a loopback one.
+func ownAddress(t *testing.T) string {
+	t.Helper()
+	addrs, err := net.InterfaceAddrs()
+	require.NoError(t, err)
+	for _, a := range addrs {
+		if n, ok := a.(*net.IPNet); ok && n.IP.To4() != nil && !n.IP.IsLoopback() && !n.IP.IsLinkLocalUnicast() {
+			return n.IP.String()
+		}
+	}
+	require.Fail(t, "the machine has only loopback addresses")
+	return ""
+}
+
+// misbehave has f answer the requests for which fault returns true by fault itself,
+// until it is called again.
+func (f *front) misbehave(fault func(w http.ResponseWriter, r *http.Request) bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.fault = fault
+}
+
+// node starts a daemon with a configuration of its own and returns its address.
+func node(t *testing.T, config string) string {
+	t.Helper()
+	dir := localtest.Dir(t)
+	toml := filepath.Join(dir, "buildkitd.toml")
+	require.NoError(t, os.WriteFile(toml, []byte(config), 0o600))
+	addr := "unix://" + filepath.Join(dir, "s")
+	var log bytes.Buffer
+	cmd := exec.Command(localtest.Buildkitd(t), "--config", toml, "--root", filepath.Join(dir, "root"), "--addr", addr,
+		"--otel-socket-path", filepath.Join(dir, "o"), "--oci-worker-snapshotter=overlayfs", "--containerd-worker=false")
+	cmd.Stdout, cmd.Stderr = &log, &log
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		_ = cmd.Wait()
+		if t.Failed() {
+			t.Log(log.String())
+		}
+	})
+	c, err := client.New(t.Context(), addr)
+	require.NoError(t, err)
+	defer c.Close()
+	require.NoError(t, c.Wait(t.Context()))
+	return addr
+}
+
+// configured is what a node must be told to reach f, and two names that only it knows
+// through f.
+func (f *front) configured() string {
+	return fmt.Sprintf("[registry.%q]\n  http = true\n[registry.\"docker.io\"]\n  mirrors = [%q]\n[registry.\"inside.test\"]\n  mirrors = [%q]\n", f.addr, f.addr, f.addr)
+}
+
+func write(t *testing.T, dir, bake string) {
+	t.Helper()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "docker-bake.hcl"), []byte(bake), 0o644))
+}
+
+// TestNodesReachWhatTheClientDoesNot builds from images of registries that stand in
+// the nodes' configuration only.
+func TestNodesReachWhatTheClientDoesNot(t *testing.T) {
+	w := newWorld(t, 1)
+	f := newFront(t, w.registry)
+	addr := node(t, f.configured())
+	dir := t.TempDir()
+	write(t, dir, fmt.Sprintf(`
+group "default" {
+  targets = ["inside", "hub", "plain"]
+}
+target "inside" {
+  dockerfile-inline = "FROM inside.test/library/busybox:1\nRUN echo hi >/x"
+}
+target "hub" {
+  dockerfile-inline = "FROM busybox:1\nRUN echo hi >/y"
+}
+target "plain" {
+  dockerfile-inline = "FROM %s/library/busybox:1\nRUN echo hi >/z"
+}
+`, f.addr))
+	for _, args := range [][]string{{"plan"}, {"build"}} {
+		r := w.run(dir, append(args, "--nodes", addr)...)
+		require.Zero(t, r.status, r.stderr)
+		require.NotContains(t, r.stderr, "trying again")
+	}
+	// What neither has is an error that names both.
+	write(t, dir, `
+target "default" {
+  dockerfile-inline = "FROM inside.test/library/nothing:1"
+}
+`)
+	r := w.run(dir, "build", "--nodes", addr)
+	require.NotZero(t, r.status)
+	require.Contains(t, r.stderr, "inside.test/library/nothing:1: not found; asked from here: ")
+}
+
+// TestCacheRegistryOverPlainHTTP shares results through a registry over plain HTTP,
+// which the node's configuration or the command line allows.
+func TestCacheRegistryOverPlainHTTP(t *testing.T) {
+	w := newWorld(t, 1)
+	f := newFront(t, w.registry)
+	dir := t.TempDir()
+	write(t, dir, fmt.Sprintf(`
+group "default" {
+  targets = ["one", "two"]
+}
+target "one" {
+  dockerfile-inline = "FROM %[1]s/library/busybox:1 AS deps\nRUN echo deps >/deps\nFROM deps\nRUN echo one >/one"
+  output = ["type=cacheonly"]
+}
+target "two" {
+  dockerfile-inline = "FROM %[1]s/library/busybox:1 AS deps\nRUN echo deps >/deps\nFROM deps\nRUN echo two >/two"
+  output = ["type=cacheonly"]
+}
+`, f.addr))
+	for name, tc := range map[string]struct{ config, attrs string }{
+		"as the node says": {config: f.configured()},
+		"as the user says": {config: f.configured(), attrs: ",insecure=true,compression=zstd"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cache := "--cache-registry=" + f.addr + "/" + strings.ReplaceAll(name, " ", "-") + tc.attrs
+			var nodes []string
+			for range 2 { // nodes that hold nothing
+				nodes = []string{node(t, tc.config), node(t, tc.config)}
+				r := w.run(dir, "build", "--nodes", nodes[0], "--nodes", nodes[1], "--strategy", "round-robin", cache)
+				require.Zero(t, r.status, r.stderr)
+				require.NotContains(t, r.stderr, "WARNING", "tags are listed, and parts are joined")
+			}
+			require.Zero(t, runSteps(t, nodes, "RUN"))
+		})
+	}
+}
+
+// TestCacheThatCannotBeWritten is a warning, unless the user wants an error.
+func TestCacheThatCannotBeWritten(t *testing.T) {
+	w := newWorld(t, 1)
+	f := newFront(t, w.registry)
+	addr := node(t, f.configured())
+	dir := t.TempDir()
+	write(t, dir, fmt.Sprintf("target \"default\" {\n  dockerfile-inline = \"FROM %s/library/busybox:1\\nRUN echo hi >/x\"\n  output = [\"type=cacheonly\"]\n}\n", f.addr))
+	f.misbehave(func(rw http.ResponseWriter, r *http.Request) bool {
+		if !strings.HasPrefix(r.URL.Path, "/v2/denied/") || r.Method == http.MethodGet || r.Method == http.MethodHead {
+			return false
+		}
+		rw.WriteHeader(http.StatusForbidden)
+		return true
+	})
+	cache := "--cache-registry=" + f.addr + "/denied/cache"
+	r := w.run(dir, "build", "--nodes", addr, cache)
+	require.Zero(t, r.status, r.stderr)
+	require.Equal(t, 1, strings.Count(r.stderr, "WARNING: "), r.stderr)
+	require.Regexp(t, `WARNING: node .*: write cache .*/denied/cache:.*403 Forbidden`, r.stderr)
+
+	r = w.run(dir, "build", "--nodes", addr, cache+",ignore-error=false")
+	require.NotZero(t, r.status)
+	require.Regexp(t, `ERROR: node .*: write cache .*/denied/cache:.*403 Forbidden`, r.stderr)
+}
+
+// TestRegistryThatMisbehaves has the registry refuse, or be away, in the middle of a
+// run; that costs time and not the run.
+func TestRegistryThatMisbehaves(t *testing.T) {
+	w := newWorld(t, 1)
+	f := newFront(t, w.registry)
+	dir := t.TempDir()
+	write(t, dir, fmt.Sprintf(`
+target "default" {
+  dockerfile-inline = "FROM %[1]s/library/busybox:1\nRUN echo hi >/x"
+  output = ["type=image,name=%[1]s/app:1,push=true"]
+}
+`, f.addr))
+	var mu sync.Mutex // guards left
+	for _, tc := range []struct {
+		name   string
+		status int
+		count  int
+		of     func(r *http.Request) bool
+	}{
+		{"the base image", http.StatusServiceUnavailable, 1, func(r *http.Request) bool {
+			return strings.HasPrefix(r.URL.Path, "/v2/library/busybox/manifests/")
+		}},
+		{"a layer", http.StatusInternalServerError, 12, func(r *http.Request) bool {
+			return r.Method == http.MethodGet && strings.HasPrefix(r.URL.Path, "/v2/library/busybox/blobs/")
+		}},
+		{"the push", http.StatusTooManyRequests, 12, func(r *http.Request) bool {
+			return r.Method != http.MethodGet && strings.HasPrefix(r.URL.Path, "/v2/app/")
+		}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			f.misbehave(nil)
+			addr := node(t, f.configured()) // that holds nothing
+			left := tc.count
+			f.misbehave(func(rw http.ResponseWriter, r *http.Request) bool {
+				mu.Lock()
+				defer mu.Unlock()
+				if left == 0 || !tc.of(r) {
+					return false
+				}
+				left--
+				rw.WriteHeader(tc.status)
+				return true
+			})
+			r := w.run(dir, "build", "--nodes", addr)
+			require.Zero(t, r.status, r.stderr)
+			require.Zero(t, left)
+		})
+	}
+}
+
+// TestCacheRegistryThatIsSilent takes connections and says nothing. The run goes on
+// without it, and ends at once when it is interrupted meanwhile.
+func TestCacheRegistryThatIsSilent(t *testing.T) {
+	w := newWorld(t, 1)
+	f := newFront(t, w.registry)
+	addr := node(t, f.configured())
+	mute, asked := silentServer(t)
+	dir := t.TempDir()
+	write(t, dir, fmt.Sprintf(`
+target "default" {
+  dockerfile-inline = "FROM %s/library/busybox:1\nRUN echo hi >/x"
+  cache-from = ["type=registry,ref=%s/cache:1"]
+}
+`, f.addr, mute))
+	ctx, interrupt := context.WithCancel(t.Context())
+	go func() {
+		<-asked
+		interrupt()
+	}()
+	cmd := exec.CommandContext(ctx, w.dbake, "build", "--nodes", addr)
+	cmd.Dir, cmd.Env = dir, w.env()
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = 8 * time.Second
+	out, err := cmd.CombinedOutput()
+	require.Error(t, err)
+	require.NotErrorIs(t, err, exec.ErrWaitDelay)
+	require.Equal(t, 130, cmd.ProcessState.ExitCode(), "%s", out)
+
+	r := w.run(dir, "build", "--nodes", addr)
+	require.Zero(t, r.status, r.stderr)
+	require.Equal(t, 1, strings.Count(r.stderr, "WARNING: registry "+mute+" did not answer within 10s: the caches in it are not used"), r.stderr)
+
+	r = w.run(dir, "build", "--nodes", addr, "--cache-registry", mute+"/cache", "--set", "*.cache-from=")
+	require.Zero(t, r.status, r.stderr)
+	require.Contains(t, r.stderr, "WARNING: node ", "it cannot be written")
+}
+
+// silentServer takes connections and what is sent on them; asked has an element for
+// each.
+func silentServer(t *testing.T) (addr string, asked chan struct{}) {
+	t.Helper()
+	l, err := net.Listen("tcp", net.JoinHostPort(ownAddress(t), "0"))
+	require.NoError(t, err)
+	asked = make(chan struct{}, 1000)
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	var conns []net.Conn
+	wg.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			mu.Lock()
+			conns = append(conns, c)
+			mu.Unlock()
+			asked <- struct{}{}
+		}
+	})
+	t.Cleanup(func() {
+		l.Close()
+		wg.Wait()
+		for _, c := range conns {
+			c.Close()
+		}
+	})
+	return l.Addr().String(), asked
+}

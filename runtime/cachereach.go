@@ -1,0 +1,176 @@
+package runtime
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/distribution/reference"
+	bkclient "github.com/moby/buildkit/client"
+	"github.com/moby/buildkit/client/llb/sourceresolver"
+	gateway "github.com/moby/buildkit/frontend/gateway/client"
+	"github.com/moby/buildkit/session"
+	"github.com/moby/buildkit/solver/pb"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/dbake/dbake/compiler/ir"
+	"github.com/dbake/dbake/runtime/sched"
+)
+
+// A daemon reads the caches that a solve imports without a deadline, and looks a step
+// up in them in the one goroutine that schedules all its builds: a registry that
+// accepts connections and says nothing would stop the node, also for others, until
+// its connections end (solver/llbsolver/bridge.go, newLazyCacheManager). So each
+// registry is tried by each node before the first solve, and left out where it is
+// silent.
+
+// reachTimeout bounds how long a registry may take to answer a node.
+const reachTimeout = 10 * time.Second
+
+// registryHost is the registry of a cache, "" when it is in none.
+func registryHost(e ir.CacheEntry) string {
+	if e.Type != cacheRegistry {
+		return ""
+	}
+	ref, err := reference.ParseNormalizedNamed(e.Attrs["ref"])
+	if err != nil {
+		return "" // the node will refuse it
+	}
+	return reference.Domain(ref)
+}
+
+// registries returns a ref in each registry that holds caches of the run.
+func (r *run) registries() map[string]string {
+	refs := map[string]string{}
+	add := func(e ir.CacheEntry) {
+		if host := registryHost(e); host != "" && refs[host] == "" {
+			refs[host] = e.Attrs["ref"]
+		}
+	}
+	for _, e := range r.caches.imports {
+		add(e)
+	}
+	for _, j := range r.Jobs {
+		for _, u := range j.Units {
+			for _, e := range r.caches.byUnit[u.ID] {
+				add(e)
+			}
+		}
+	}
+	if r.caches.shared {
+		store := r.caches.input.Store
+		add(store.Entry(store.Name + ":" + store.Prefix))
+	}
+	return refs
+}
+
+// probe finds the registries that do not answer the node in time, and has its solves
+// and exports keep away from them.
+func (s *solver) probe(ctx context.Context, attach []session.Attachable, refs map[string]string) []string {
+	s.silent = s.link.silent(ctx, attach, refs)
+	s.imports = s.heard(s.imports)
+	return s.silent
+}
+
+// heard returns the caches that are in no silent registry.
+func (s *solver) heard(entries []ir.CacheEntry) []ir.CacheEntry {
+	return slices.DeleteFunc(slices.Clone(entries), func(e ir.CacheEntry) bool { return slices.Contains(s.silent, registryHost(e)) })
+}
+
+// writable leaves out the caches that are to be written into a silent registry and
+// whose errors do not count; of others it is an error.
+func (s *solver) writable(entries []bkclient.CacheOptionsEntry) ([]bkclient.CacheOptionsEntry, error) {
+	var kept []bkclient.CacheOptionsEntry
+	for _, e := range entries {
+		host := registryHost(ir.CacheEntry{Type: e.Type, Attrs: e.Attrs})
+		if !slices.Contains(s.silent, host) {
+			kept = append(kept, e)
+			continue
+		}
+		if ignore, err := strconv.ParseBool(e.Attrs["ignore-error"]); err != nil || !ignore {
+			return nil, &Rejected{fmt.Errorf("registry %s did not answer within %s", host, reachTimeout)}
+		}
+	}
+	return kept, nil
+}
+
+// silent returns the registries that do not answer in time. An answer of any kind
+// will do, also that there is no such image.
+func (l *link) silent(ctx context.Context, attach []session.Attachable, refs map[string]string) []string {
+	if len(refs) == 0 {
+		return nil
+	}
+	var mu sync.Mutex // guards silent
+	var silent []string
+	_ = l.gateway(ctx, attach, func(ctx context.Context, c gateway.Client) error {
+		ctx, cancel := context.WithTimeout(ctx, reachTimeout)
+		defer cancel()
+		var eg errgroup.Group
+		for host, ref := range refs {
+			eg.Go(func() error {
+				_, err := c.ResolveSourceMetadata(ctx, &pb.SourceOp{Identifier: "docker-image://" + ref}, sourceresolver.Opt{
+					LogName: "[internal] ask for " + ref, ImageOpt: &sourceresolver.ResolveImageOpt{},
+				})
+				if err != nil && (ctx.Err() != nil || containsAny(strings.ToLower(err.Error()), silenceSigns)) {
+					mu.Lock()
+					defer mu.Unlock()
+					silent = append(silent, host)
+				}
+				return nil
+			})
+		}
+		return eg.Wait()
+	}) // where the node itself is silent, its link says so
+	if ctx.Err() != nil {
+		return nil
+	}
+	slices.Sort(silent)
+	return silent
+}
+
+// reach tries the registries of caches from a node that was connected to.
+func (r *run) reach(ctx context.Context, n *nodeRun, c *connection) {
+	if c.probe == nil {
+		return
+	}
+	for _, host := range c.probe(ctx) {
+		r.messages <- silentMessage{node: n, host: host}
+	}
+}
+
+// silentMessage says that a registry of caches does not answer a node.
+type silentMessage struct {
+	node *nodeRun
+	host string
+}
+
+func (m silentMessage) take(r *run) []sched.Event {
+	text := fmt.Sprintf("registry %s did not answer within %s: the caches in it are not used", m.host, reachTimeout)
+	r.observe(WaitEvent{At: r.since(), Node: m.node.info.Name, Text: text})
+	r.caches.warn(text)
+	return nil
+}
+
+// warn keeps a warning for the end of the run, unless it is known.
+func (c *caches) warn(text string) {
+	if !slices.Contains(c.warnings, text) {
+		c.warnings = append(c.warnings, text)
+	}
+}
+
+// importVertex starts the name of the vertex that reads a cache, in BuildKit's status.
+const importVertex = "importing cache manifest from "
+
+// noteImports warns of caches that a node cannot read. That there is none is as
+// before the first build that writes it.
+func (r *run) noteImports(st *bkclient.SolveStatus) {
+	for _, v := range st.Vertexes {
+		if ref, ok := strings.CutPrefix(v.Name, importVertex); ok && v.Error != "" && !strings.Contains(v.Error, ": not found") && !strings.Contains(v.Error, "context canceled") {
+			r.caches.warn(fmt.Sprintf("cache %s cannot be read: %s", ref, v.Error))
+		}
+	}
+}
