@@ -189,12 +189,12 @@ func (p *partitionRun) end(r *run, err string, retryable bool) []sched.Event {
 
 // exportedMessage says how the outputs of a unit went.
 type exportedMessage struct {
-	p        *partitionRun
-	unit     sched.UnitID
-	images   []Image
-	metadata map[string]any
-	sent     *ir.CacheEntry // what a step was sent as
-	err      error
+	p         *partitionRun
+	unit      sched.UnitID
+	images    []Image
+	responses []response     // by output, as far as they were written
+	sent      *ir.CacheEntry // what a step was sent as
+	err       error
 	// cancelled is set when the export ended because its partition was ended.
 	cancelled bool
 }
@@ -221,6 +221,9 @@ func (m exportedMessage) note(r *run) []sched.Event {
 		return r.noteSent(m)
 	}
 	if m.err != nil {
+		if len(m.responses) > 0 { // what was written before it failed
+			r.results[m.unit].Images, r.results[m.unit].Metadata = m.images, metadataOf(m.responses)
+		}
 		if m.cancelled {
 			return nil // the end of the solve says why
 		}
@@ -228,7 +231,7 @@ func (m exportedMessage) note(r *run) []sched.Event {
 	}
 	res := &r.results[m.unit]
 	res.Node, res.State, res.Err = m.p.node.info.Name, Done, nil
-	res.Images, res.Metadata = m.images, m.metadata
+	res.Images, res.Metadata = m.images, metadataOf(m.responses)
 	m.p.node.jobs = append(m.p.node.jobs, res.Job)
 	e := r.jobEvent(m.unit, m.p.node, "exported")
 	e.Result = res
@@ -434,7 +437,7 @@ func (r *run) export(p *partitionRun, u sched.UnitID) {
 	p.exports++
 	outs := r.outputs[u]
 	r.workers.Go(func() error {
-		m := exportedMessage{p: p, unit: u, metadata: map[string]any{}}
+		m := exportedMessage{p: p, unit: u}
 		m.err = r.writeOutputs(p, u, outs, &m)
 		m.cancelled = p.ctx.Err() != nil
 		r.messages <- m
@@ -485,9 +488,7 @@ func (r *run) writeOutputs(p *partitionRun, u sched.UnitID, outs []output, m *ex
 			return fmt.Errorf("write output of type %s: %w", out.entry.Type, err)
 		}
 		m.images = append(m.images, out.images(resp)...)
-		for k, v := range Metadata(resp) {
-			m.metadata[k] = v
-		}
+		m.responses = append(m.responses, response{pushed: out.pushed, values: resp})
 	}
 	return nil
 }

@@ -2,8 +2,6 @@ package runtime
 
 import (
 	"context"
-	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -222,20 +220,4 @@ func (o output) images(resp map[string]string) []Image {
 		list = append(list, Image{Name: name, Digest: digest, Pushed: o.pushed})
 	}
 	return list
-}
-
-// Metadata decodes an exporter's response as the metadata file shows it: values
-// that are JSON in base64 become JSON, others stay strings.
-func Metadata(resp map[string]string) map[string]any {
-	out := make(map[string]any, len(resp))
-	for k, v := range resp {
-		dt, err := base64.StdEncoding.DecodeString(v)
-		var decoded map[string]any
-		if err == nil && json.Unmarshal(dt, &decoded) == nil && len(decoded) > 0 {
-			out[k] = json.RawMessage(dt)
-			continue
-		}
-		out[k] = v
-	}
-	return out
 }

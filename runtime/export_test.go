@@ -210,15 +210,52 @@ func TestMetadata(t *testing.T) {
 		"containerimage.digest":     "sha256:1",
 		"containerimage.descriptor": json.RawMessage(`{"size":1}`),
 		"list":                      encoded(`[1]`),
+		"objects":                   json.RawMessage(`[{"a":1}]`),
+		"result.json":               json.RawMessage(`{"b":2}`),
 		"empty":                     encoded(`{}`),
 		"number":                    "1234",
 	}, Metadata(map[string]string{
 		"containerimage.digest":     "sha256:1",
 		"containerimage.descriptor": encoded(`{"size":1}`),
+		"objects":                   encoded(`[{"a":1}]`),
+		"result.json":               `{"b":2}`,
 		"list":                      encoded(`[1]`),
 		"empty":                     encoded(`{}`),
 		"number":                    "1234",
 	}))
+}
+
+// Digests belong to the names they stand beside, in whatever order outputs are.
+func TestMetadataOfSeveralOutputs(t *testing.T) {
+	image := func(pushed bool, digest, names string) response {
+		return response{pushed, map[string]string{
+			"containerimage.digest": digest, "containerimage.config.digest": "config of " + digest, "image.name": names,
+		}}
+	}
+	for _, tt := range []struct {
+		name string
+		list []response
+		want map[string]any
+	}{
+		{"none", nil, map[string]any{}},
+		{"files only", []response{{false, map[string]string{}}}, map[string]any{}},
+		{"one", []response{image(true, "1", "a,b")}, map[string]any{
+			"containerimage.digest": "1", "containerimage.config.digest": "config of 1", "image.name": "a,b"}},
+		{"a file beside two pushes of one image", []response{image(false, "1", "a"), image(true, "2", "a"), image(true, "2", "b")}, map[string]any{
+			"containerimage.digest": "2", "containerimage.config.digest": "config of 2", "image.name": "a,b",
+			"dbake.images": []namedImage{{"a", "1"}, {"a", "2"}, {"b", "2"}}}},
+		{"two pushes that differ, then a file", []response{image(true, "1", "a"), image(true, "2", "b"), image(false, "3", "a")}, map[string]any{
+			"containerimage.digest": "1", "containerimage.config.digest": "config of 1", "image.name": "a",
+			"dbake.images": []namedImage{{"a", "1"}, {"b", "2"}, {"a", "3"}}}},
+		{"one image, pushed and stored", []response{image(false, "1", "a"), image(true, "1", "b")}, map[string]any{
+			"containerimage.digest": "1", "containerimage.config.digest": "config of 1", "image.name": "b"}},
+		{"a file without a name", []response{image(false, "1", "")}, map[string]any{
+			"containerimage.digest": "1", "containerimage.config.digest": "config of 1", "image.name": ""}},
+		{"other values stay", []response{image(true, "1", "a"), {false, map[string]string{"other": "x"}}}, map[string]any{
+			"containerimage.digest": "1", "containerimage.config.digest": "config of 1", "image.name": "a", "other": "x"}},
+	} {
+		require.Equal(t, tt.want, metadataOf(tt.list), tt.name)
+	}
 }
 
 // An engine that does not answer is waited for as long as the export lasts.

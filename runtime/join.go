@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -165,7 +166,7 @@ func (r *run) joinTarget(ctx context.Context, d *divided) error {
 		}
 	}
 	images := make([]Image, 0, len(d.images))
-	var last ocispecs.Descriptor
+	var responses []response
 	for _, img := range d.images {
 		index := registry.Index{Names: img.names, Platforms: d.ordered, Annotations: img.annotations}
 		for _, dgst := range img.parts {
@@ -178,31 +179,23 @@ func (r *run) joinTarget(ctx context.Context, d *divided) error {
 		for _, name := range img.names {
 			images = append(images, Image{Name: name, Digest: desc.Digest.String(), Pushed: true})
 		}
-		last = desc
+		dt, err := json.Marshal(desc)
+		if err != nil {
+			return fmt.Errorf("encode descriptor: %w", err)
+		}
+		responses = append(responses, response{pushed: true, values: map[string]string{
+			exptypes.ExporterImageDigestKey:     desc.Digest.String(),
+			exptypes.ExporterImageDescriptorKey: base64.StdEncoding.EncodeToString(dt),
+			exptypes.ExporterImageNameKey:       strings.Join(img.names, ","),
+		}})
 	}
 	for _, j := range d.jobs {
 		res := &r.results[j]
 		res.Images = nil
-		for _, k := range []string{exptypes.ExporterImageDigestKey, exptypes.ExporterImageDescriptorKey, exptypes.ExporterImageConfigDigestKey, exptypes.ExporterImageNameKey} {
-			delete(res.Metadata, k)
-		}
-	}
-	dt, err := json.Marshal(last)
-	if err != nil {
-		return fmt.Errorf("encode descriptor: %w", err)
+		maps.DeleteFunc(res.Metadata, func(k string, _ any) bool { return ofImage(k) || k == imagesKey })
 	}
 	first.Images = images
-	var names []string
-	for _, img := range images {
-		names = append(names, img.Name)
-	}
-	for k, v := range Metadata(map[string]string{
-		exptypes.ExporterImageDigestKey:     last.Digest.String(),
-		exptypes.ExporterImageDescriptorKey: base64.StdEncoding.EncodeToString(dt),
-		exptypes.ExporterImageNameKey:       strings.Join(names, ","),
-	}) {
-		first.Metadata[k] = v
-	}
+	maps.Copy(first.Metadata, metadataOf(responses))
 	return nil
 }
 

@@ -44,7 +44,8 @@ type buildCmd struct {
 	ListTargets   bool `hidden:""` // as buildx still has them
 	ListVariables bool `hidden:""`
 
-	saved *plan.File // the plan to build; nil makes one
+	saved           *plan.File // the plan to build; nil makes one
+	metadataWritten bool
 }
 
 func (c *buildCmd) Run(ctx contextBinding, a *app) (err error) {
@@ -72,6 +73,11 @@ func (c *buildCmd) Run(ctx contextBinding, a *app) (err error) {
 	if c.Print || c.List != "" {
 		return c.describe(ctx, a)
 	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, c.dropMetadata(ctx, a))
+		}
+	}()
 	if _, err := partition.Lookup(c.Strategy); err != nil {
 		return usageError{err}
 	}
@@ -112,6 +118,12 @@ func (c *buildCmd) build(ctx context.Context, a *app, call callFlag) (err error)
 	project = runtime.UsableCaches(project, a.env)
 	if len(project.Targets) == 0 {
 		return c.answer(ctx, a, all, standby, nil, call)
+	}
+	if err := a.checkPlaces(project, c.MetadataFile); err != nil {
+		return err
+	}
+	if err := c.dropMetadata(ctx, a); err != nil {
+		return err
 	}
 	if len(called) == 0 {
 		a.warnNoOutput(project)
@@ -183,16 +195,10 @@ func (c *buildCmd) build(ctx context.Context, a *app, call callFlag) (err error)
 		a.forgets(rememberErr)
 	}
 	a.progress.Summary(result, view.Prediction{Makespan: p.Makespan, Bound: p.Bound})
-	if err != nil {
-		return err
-	}
-	if len(called) > 0 {
+	if err == nil && len(called) > 0 {
 		return c.answer(ctx, a, all, standby, metadata(result), call)
 	}
-	if c.MetadataFile != "" {
-		return a.writeMetadata(ctx, c.MetadataFile, metadata(result))
-	}
-	return nil
+	return errors.Join(err, c.writeMetadata(ctx, a, metadata(result), err != nil))
 }
 
 // faulty are the targets that were not built because of faults.
@@ -415,18 +421,4 @@ func (a *app) sharedKey(dir string) string {
 	}
 	sum := sha256.Sum256([]byte(host + "\x00" + dir))
 	return hex.EncodeToString(sum[:16])
-}
-
-// metadata returns the exporters' responses by target.
-func metadata(r *runtime.Result) map[string]map[string]any {
-	byTarget := map[string]map[string]any{}
-	for _, j := range r.Jobs {
-		if byTarget[j.Target] == nil {
-			byTarget[j.Target] = map[string]any{}
-		}
-		for k, v := range j.Metadata {
-			byTarget[j.Target][k] = v
-		}
-	}
-	return byTarget
 }

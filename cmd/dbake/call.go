@@ -180,7 +180,7 @@ func (c *buildCmd) answer(ctx context.Context, a *app, p *ir.Project, standby *s
 				byTarget[answer.Target.Name]["result.json"] = answer.JSON()
 			}
 		}
-		if err := a.writeMetadata(ctx, c.MetadataFile, byTarget); err != nil {
+		if err := c.writeMetadata(ctx, a, byTarget, false); err != nil {
 			return err
 		}
 	}

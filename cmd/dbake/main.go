@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log"
 	"os"
 	"os/signal"
@@ -20,12 +21,16 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/dbake/dbake/cmd/dbake/internal/view"
+	"github.com/dbake/dbake/runtime"
 )
 
 func main() {
 	// What libraries log by the way, as about connections that end, is in our
 	// errors where it matters.
 	log.SetOutput(io.Discard)
+	// That the reader of a pipe has gone is an error of the write, and not the end of
+	// the process: what runs on nodes is to be ended in order.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	env := map[string]string{}
 	for _, kv := range os.Environ() {
 		k, v, _ := strings.Cut(kv, "=")
@@ -132,6 +137,8 @@ func run(args []string, a *app) (status int) {
 	case errors.Is(context.Cause(ctx), errInterrupted):
 		a.progress.Error(errInterrupted, false)
 		return 130
+	case readerGone(err):
+		return 128 + int(syscall.SIGPIPE) // as if it had ended the process
 	case errors.As(err, &usage):
 		a.progress.Error(err, c.Debug)
 		return 2
@@ -168,6 +175,15 @@ func (a *app) showProgress(args []string) error {
 		a.progress, _ = view.New(a.stderr, view.ModePlain) // is always there
 	}
 	return err
+}
+
+// readerGone reports whether err says that nobody reads what the command prints any
+// more, as in "dbake build --print | head". An image that was to go there is another
+// matter.
+func readerGone(err error) bool {
+	var output *runtime.OutputError
+	var path *fs.PathError
+	return errors.Is(err, syscall.EPIPE) && !errors.As(err, &output) && errors.As(err, &path) && path.Path == os.Stdout.Name()
 }
 
 // contextBinding lets kong hand the context to a command's Run.

@@ -68,6 +68,9 @@ func (c *planCmd) Run(ctx contextBinding, a *app) (err error) {
 	if _, project = split(standby.withAccess(project)); len(project.Targets) == 0 {
 		return errors.New("none of the targets is to be built: all have the attribute call")
 	}
+	if err := a.checkPlaces(project, ""); err != nil {
+		return err
+	}
 	opts := a.frontendOptions(nil, nil)
 	if opts.Tree = standby.tree(); opts.Tree != nil {
 		// A node runs already, and Dockerfiles lie where only it can read them.

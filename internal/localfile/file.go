@@ -213,9 +213,9 @@ func (f *File) Discard() error {
 	return err
 }
 
-// Write writes a whole file that the user named; name is absolute.
-func Write(ctx context.Context, name string, data []byte) error {
-	f, err := Create(ctx, name, nil)
+// Write writes a whole file that the user named; name and waiting are those of Create.
+func Write(ctx context.Context, name string, data []byte, waiting func()) error {
+	f, err := Create(ctx, name, waiting)
 	if err != nil {
 		return err
 	}

@@ -48,7 +48,7 @@ func TestNewFileHasTheModeThatTheUmaskLeaves(t *testing.T) {
 		dir := t.TempDir()
 		name := filepath.Join(dir, "new")
 		old := syscall.Umask(mask)
-		err := Write(t.Context(), name, []byte("x"))
+		err := Write(t.Context(), name, []byte("x"), nil)
 		syscall.Umask(old)
 		require.NoError(t, err)
 		require.Equal(t, fs.FileMode(0o666&^mask), mode(t, name))
@@ -63,7 +63,7 @@ func TestFileKeepsItsModeAndOwner(t *testing.T) {
 	if os.Getuid() == 0 {
 		require.NoError(t, os.Chown(name, 4711, 4712))
 	}
-	require.NoError(t, Write(t.Context(), name, []byte("new")))
+	require.NoError(t, Write(t.Context(), name, []byte("new"), nil))
 	require.Equal(t, "new", content(t, name))
 	require.Equal(t, fs.FileMode(0o640), mode(t, name))
 	if os.Getuid() == 0 {
@@ -98,7 +98,7 @@ func TestSymlinksStay(t *testing.T) {
 	require.NoError(t, os.Symlink("dir/new", filepath.Join(dir, "dangling")))
 	require.NoError(t, os.Symlink("link", filepath.Join(dir, "twice")))
 	for _, name := range []string{"link", "dangling", "twice", "dir/file"} {
-		require.NoError(t, Write(t.Context(), filepath.Join(dir, name), []byte(name)))
+		require.NoError(t, Write(t.Context(), filepath.Join(dir, name), []byte(name), nil))
 		require.Equal(t, name, content(t, filepath.Join(dir, name)))
 	}
 	require.Equal(t, []string{"dangling", "dir", "link", "sub", "twice"}, names(t, dir))
@@ -108,17 +108,17 @@ func TestSymlinksStay(t *testing.T) {
 	}
 
 	require.NoError(t, os.Symlink("loop", filepath.Join(dir, "loop")))
-	require.ErrorIs(t, Write(t.Context(), filepath.Join(dir, "loop"), nil), syscall.ELOOP)
+	require.ErrorIs(t, Write(t.Context(), filepath.Join(dir, "loop"), nil, nil), syscall.ELOOP)
 }
 
 func TestDeviceIsWrittenTo(t *testing.T) {
-	require.NoError(t, Write(t.Context(), os.DevNull, []byte("x")))
+	require.NoError(t, Write(t.Context(), os.DevNull, []byte("x"), nil))
 	require.NotZero(t, mode(t, os.DevNull)&fs.ModeCharDevice)
 	link := filepath.Join(t.TempDir(), "null")
 	require.NoError(t, os.Symlink(os.DevNull, link))
-	require.NoError(t, Write(t.Context(), link, []byte("x")))
+	require.NoError(t, Write(t.Context(), link, []byte("x"), nil))
 	require.NotZero(t, mode(t, os.DevNull)&fs.ModeCharDevice)
-	require.ErrorIs(t, Write(t.Context(), "/dev/full", []byte("x")), syscall.ENOSPC)
+	require.ErrorIs(t, Write(t.Context(), "/dev/full", []byte("x"), nil), syscall.ENOSPC)
 }
 
 // reader reads a pipe to its end.
@@ -141,7 +141,7 @@ func TestPipeIsWrittenTo(t *testing.T) {
 	require.NoError(t, os.Symlink(fifo, link))
 	for _, name := range []string{fifo, link} {
 		got := reader(t, fifo)
-		require.NoError(t, Write(t.Context(), name, []byte("through")))
+		require.NoError(t, Write(t.Context(), name, []byte("through"), nil))
 		require.Equal(t, "through", <-got)
 	}
 	require.NotZero(t, mode(t, fifo)&fs.ModeNamedPipe)
@@ -208,7 +208,7 @@ func TestDescriptorIsWrittenTo(t *testing.T) {
 	r, w, err := os.Pipe()
 	require.NoError(t, err)
 	name := inherit(t, w)
-	require.NoError(t, Write(t.Context(), name, []byte("through")))
+	require.NoError(t, Write(t.Context(), name, []byte("through"), nil))
 	require.NoError(t, w.Close())
 	b := make([]byte, 7)
 	_, err = io.ReadFull(r, b)
@@ -222,7 +222,7 @@ func TestDescriptorIsWrittenTo(t *testing.T) {
 	defer log.Close()
 	_, err = log.WriteString("before ")
 	require.NoError(t, err)
-	require.NoError(t, Write(t.Context(), inherit(t, log), []byte("now")))
+	require.NoError(t, Write(t.Context(), inherit(t, log), []byte("now"), nil))
 	_, err = log.WriteString(" after")
 	require.NoError(t, err)
 	require.Equal(t, "before now after", content(t, file))
@@ -233,8 +233,8 @@ func TestDescriptorThatWasNotGivenIsRefused(t *testing.T) {
 	require.NoError(t, err)
 	defer f.Close()
 	n := strconv.Itoa(int(f.Fd()))
-	require.EqualError(t, Write(t.Context(), "/dev/fd/"+n, nil), "file descriptor "+n+" was not given to this process")
-	require.EqualError(t, Write(t.Context(), "/dev/fd/1023", nil), "file descriptor 1023 is not open")
+	require.EqualError(t, Write(t.Context(), "/dev/fd/"+n, nil, nil), "file descriptor "+n+" was not given to this process")
+	require.EqualError(t, Write(t.Context(), "/dev/fd/1023", nil, nil), "file descriptor 1023 is not open")
 }
 
 func TestPlaces(t *testing.T) {
@@ -290,9 +290,9 @@ func TestReadOnlyDirectoryWithAWritableFile(t *testing.T) {
 	require.NoError(t, os.Chmod(dir, 0o555))
 	t.Cleanup(func() { _ = os.Chmod(dir, 0o755) })
 	asNobody(t, dir, func() {
-		require.NoError(t, Write(t.Context(), name, []byte("new")))
-		require.ErrorIs(t, Write(t.Context(), locked, []byte("new")), fs.ErrPermission)
-		require.ErrorIs(t, Write(t.Context(), filepath.Join(dir, "other"), nil), fs.ErrPermission)
+		require.NoError(t, Write(t.Context(), name, []byte("new"), nil))
+		require.ErrorIs(t, Write(t.Context(), locked, []byte("new"), nil), fs.ErrPermission)
+		require.ErrorIs(t, Write(t.Context(), filepath.Join(dir, "other"), nil, nil), fs.ErrPermission)
 	})
 	require.Equal(t, "new", content(t, name))
 	require.Equal(t, "old", content(t, locked))
@@ -307,7 +307,7 @@ func TestFileOfAnotherInAStickyDirectory(t *testing.T) {
 	name := filepath.Join(dir, "file")
 	require.NoError(t, os.WriteFile(name, []byte("old and longer"), 0o666))
 	require.NoError(t, os.Chmod(name, 0o666))
-	asNobody(t, dir, func() { require.NoError(t, Write(t.Context(), name, []byte("new"))) })
+	asNobody(t, dir, func() { require.NoError(t, Write(t.Context(), name, []byte("new"), nil)) })
 	require.Equal(t, "new", content(t, name))
 	require.Equal(t, []string{"file"}, names(t, dir))
 }

@@ -1,0 +1,98 @@
+package runtime
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"slices"
+	"strings"
+
+	"github.com/moby/buildkit/exporter/containerimage/exptypes"
+)
+
+// response is what a node answered when it had written one output.
+type response struct {
+	pushed bool
+	values map[string]string
+}
+
+func (r response) digest() string { return r.values[exptypes.ExporterImageDigestKey] }
+
+// ofImage reports whether a value describes an image. Those of several outputs must
+// not be mixed.
+func ofImage(key string) bool {
+	return strings.HasPrefix(key, "containerimage.") || key == exptypes.ExporterImageNameKey
+}
+
+// imagesKey lists the images of a target whose outputs made several.
+const imagesKey = "dbake.images"
+
+// namedImage is an entry of imagesKey.
+type namedImage struct {
+	Name   string `json:"name,omitempty"`
+	Digest string `json:"digest"`
+}
+
+// metadataOf returns the responses of a target's outputs as the metadata file shows
+// them. What describes an image is that of one output, the first that was pushed if
+// one was, and the names are those under which that very image is known.
+func metadataOf(list []response) map[string]any {
+	main := slices.IndexFunc(list, func(r response) bool { return r.pushed && r.digest() != "" })
+	if main < 0 {
+		main = slices.IndexFunc(list, func(r response) bool { return r.digest() != "" })
+	}
+	out := map[string]any{}
+	var names []string
+	var images []namedImage
+	several := false
+	for i, r := range list {
+		for k, v := range r.values {
+			if !ofImage(k) || i == main {
+				out[k] = metadataValue(k, v)
+			}
+		}
+		if main < 0 || r.digest() == "" {
+			continue
+		}
+		several = several || r.digest() != list[main].digest()
+		for name := range strings.SplitSeq(r.values[exptypes.ExporterImageNameKey], ",") {
+			images = append(images, namedImage{name, r.digest()})
+			if r.digest() == list[main].digest() && r.pushed == list[main].pushed && name != "" && !slices.Contains(names, name) {
+				names = append(names, name)
+			}
+		}
+	}
+	if len(names) > 0 {
+		out[exptypes.ExporterImageNameKey] = strings.Join(names, ",")
+	}
+	if several {
+		out[imagesKey] = images
+	}
+	return out
+}
+
+// Metadata returns a frontend's answer as the metadata file shows it.
+func Metadata(resp map[string]string) map[string]any {
+	out := make(map[string]any, len(resp))
+	for k, v := range resp {
+		out[k] = metadataValue(k, v)
+	}
+	return out
+}
+
+// metadataValue decodes a value: an object, or a list of objects, that comes in base64
+// becomes JSON; so does the answer to --call, which comes plain.
+func metadataValue(key, v string) any {
+	dt := []byte(v)
+	if key != "result.json" {
+		var err error
+		if dt, err = base64.StdEncoding.DecodeString(v); err != nil {
+			return v
+		}
+	}
+	var object map[string]any
+	var list []map[string]any
+	if json.Unmarshal(dt, &object) == nil && len(object) > 0 || json.Unmarshal(dt, &list) == nil && len(list) > 0 {
+		return json.RawMessage(dt)
+	}
+	return v
+}
