@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/containerd/platforms"
@@ -19,8 +20,10 @@ const (
 	// endGrace is how long a node may take to end what it keeps for the run, when
 	// all is done.
 	endGrace = 3 * time.Second
-	// mostLosses is how often a node may be lost before it is used no more; one
-	// that stayed for steadyAfter is forgiven.
+	// mostBreaks is how often a connection may break before its work goes elsewhere
+	// at once, mostLosses before the node is used no more. One that stayed for
+	// steadyAfter is forgiven.
+	mostBreaks  = 2
 	mostLosses  = 5
 	steadyAfter = time.Minute
 )
@@ -125,7 +128,7 @@ func (r *run) addLate(c *sched.Config, n *nodeRun) {
 func (r *run) attend(ctx context.Context, n *nodeRun, connect connectFunc) {
 	why, losses := n.absent, 0
 	within := func(d time.Duration) *connection {
-		ctx, cancel := context.WithTimeout(ctx, d)
+		ctx, cancel := context.WithTimeoutCause(ctx, d, &SilenceError{For: d})
 		defer cancel()
 		c, err := connect(ctx, n)
 		if errors.Is(err, errUnfit) {
@@ -143,7 +146,7 @@ func (r *run) attend(ctx context.Context, n *nodeRun, connect connectFunc) {
 		var c *connection
 		var silence *SilenceError
 		if n.absent == nil {
-			if !errors.As(why, &silence) {
+			if !errors.As(why, &silence) && losses < mostBreaks {
 				c = within(breakGrace)
 			}
 			if c == nil && ctx.Err() == nil {
@@ -209,6 +212,9 @@ type nodeBack struct {
 func (m nodeBack) take(r *run) []sched.Event {
 	n := m.node
 	n.conn = m.conn
+	if n.barred {
+		return nil
+	}
 	var events []sched.Event
 	if n.up && n.info.ID != m.conn.info.ID {
 		// The daemon is another one, or has lost all it had.
@@ -257,11 +263,43 @@ func (m nodeLost) take(r *run) []sched.Event {
 	}
 	n.up = false
 	n.abandon()
+	if n.barred {
+		return nil
+	}
 	if n.lost == nil {
 		n.lost = m.err
 		r.observe(NodeEvent{At: r.since(), Node: n.info.Name, Err: m.err})
 	}
 	return []sched.Event{sched.NodeLost{At: r.since(), Node: n.id, Err: m.err.Error(), Reconnecting: m.returning}}
+}
+
+// mostSick is how many failures in a row that are its own end the use of a node: one
+// that fails all it is given would be given more and more, as it is always free.
+const mostSick = 3
+
+// bar gives a node up that fails whatever it is given, if there is another one.
+func (r *run) bar(n *nodeRun) []sched.Event {
+	other := func(o *nodeRun) bool { return o != n && o.up }
+	if n.barred || n.sick < mostSick || !slices.ContainsFunc(r.nodes, other) {
+		return nil
+	}
+	n.barred, n.up = true, false
+	n.lost = &NodeSick{Reason: n.sickness, Err: fmt.Errorf("it failed %d times in a row", n.sick)}
+	n.abandon()
+	r.observe(NodeEvent{At: r.since(), Node: n.info.Name, Err: n.lost})
+	return []sched.Event{sched.NodeLost{At: r.since(), Node: n.id, Err: n.lost.Error()}}
+}
+
+// noteSick notes that jobs failed because of a node.
+func (r *run) noteSick(n *nodeRun, reason string, jobs []int) {
+	at := slices.IndexFunc(r.sick, func(s Sickness) bool { return s.Node == n.info.Name && s.Reason == reason })
+	if at < 0 {
+		at = len(r.sick)
+		r.sick = append(r.sick, Sickness{Node: n.info.Name, Reason: reason})
+	}
+	for _, j := range jobs {
+		r.sick[at].Jobs = appendNew(r.sick[at].Jobs, r.Jobs[j].Name)
+	}
 }
 
 // nodeSilent says for how long a node has said nothing; 0 that it is heard again.

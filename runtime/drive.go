@@ -149,7 +149,8 @@ func (m solvedMessage) take(r *run) []sched.Event {
 			events = append(events, r.failed(p, u, f))
 		}
 	}
-	return append(events, p.end(r, f.err.Summary(), f.retryable)...)
+	events = append(events, p.end(r, f.err.Summary(), f.retryable)...)
+	return append(events, r.bar(p.node)...)
 }
 
 // defers keeps a message about p, whose connection has ended, until the node is back
@@ -176,6 +177,9 @@ func (r *run) failed(p *partitionRun, u sched.UnitID, f failure) sched.Event {
 		if f.vertex == sched.NoVertex {
 			f.err.Targets = appendNew(f.err.Targets, r.Jobs[j].Target.Name)
 		}
+	}
+	if f.elsewhere {
+		r.noteSick(p.node, f.sickness, jobs)
 	}
 	return sched.UnitFailed{At: r.since(), Partition: p.id, Unit: u, Vertex: f.vertex, Err: f.err.Summary(), Retryable: f.retryable, Elsewhere: f.elsewhere}
 }
@@ -227,8 +231,10 @@ func (m exportedMessage) note(r *run) []sched.Event {
 		if m.cancelled {
 			return nil // the end of the solve says why
 		}
-		return []sched.Event{r.failed(m.p, m.unit, r.explain(m.p, m.err))}
+		events := []sched.Event{r.failed(m.p, m.unit, r.explain(m.p, m.err))}
+		return append(events, r.bar(m.p.node)...)
 	}
+	m.p.node.sick = 0
 	res := &r.results[m.unit]
 	res.Node, res.State, res.Err = m.p.node.info.Name, Done, nil
 	res.Images, res.Metadata = m.images, metadataOf(m.responses)

@@ -102,6 +102,7 @@ type failure struct {
 	vertex    sched.VertexID
 	retryable bool
 	elsewhere bool // only another node may succeed
+	sickness  string
 }
 
 // blames reports whether a unit fails because of f: when a step failed, those that
@@ -142,7 +143,11 @@ func (r *run) explain(p *partitionRun, err error) failure {
 	err = classify(err, log)
 	var sick *NodeSick
 	var unavailable *Unavailable
-	f.elsewhere = errors.As(err, &sick)
+	if f.elsewhere = errors.As(err, &sick); f.elsewhere {
+		p.node.sick++
+		p.node.sickness = sick.Reason
+		f.sickness = sick.Reason
+	}
 	f.retryable = f.elsewhere || errors.As(err, &unavailable)
 	if known := r.failures[key]; known != nil {
 		f.err = known

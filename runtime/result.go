@@ -38,6 +38,8 @@ type Result struct {
 	Measured []Measured
 	// Caches are those that were written to registries.
 	Caches []WrittenCache
+	// Sick are the nodes that failed jobs for reasons of their own.
+	Sick []Sickness
 	// Warnings are remarks on the run as a whole.
 	Warnings []string
 	Wall     time.Duration
@@ -129,6 +131,13 @@ type Steal struct {
 	// Here and There are when the jobs were expected to be built on To and, unless
 	// rescued from a lost node, on From.
 	Here, There time.Duration
+}
+
+// Sickness is what a node could not do, and why. The jobs were tried elsewhere.
+type Sickness struct {
+	Node   string
+	Reason string // in a few words
+	Jobs   []string
 }
 
 // Measured is one execution of a step, or a time during which a node fetched a base
@@ -301,7 +310,7 @@ func (r *run) jobNames(units []sched.UnitID) []string {
 
 // result gathers what the run led to.
 func (r *run) result(finish sched.Finish) *Result {
-	res := &Result{Jobs: r.results, Warnings: r.caches.warnings}
+	res := &Result{Jobs: r.results, Warnings: r.caches.warnings, Sick: r.sick}
 	for u, o := range finish.Outcomes[:len(r.Jobs)] {
 		j := &res.Jobs[u]
 		j.Reason = o.Reason

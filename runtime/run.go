@@ -72,6 +72,7 @@ type run struct {
 	outputs  [][]output                  // by job
 	divided  []*divided
 	putIndex func(ctx context.Context, index registry.Index, insecure bool) (ocispecs.Descriptor, error)
+	putJoins func(ctx context.Context, joins []cachepolicy.Join) []error
 	nodes    []*nodeRun
 	workers  errgroup.Group
 	messages chan message
@@ -81,6 +82,7 @@ type run struct {
 	partitions map[sched.PartitionID]*partitionRun // those not ended
 	failures   map[failureKey]*StepError           // those reported, in order of errs
 	errs       []*StepError
+	sick       []Sickness
 	results    []JobResult // by job
 }
 
@@ -101,6 +103,9 @@ type nodeRun struct {
 	jobs    []string        // in order of their end
 	held    []chan struct{} // closed when results need not be kept any longer
 
+	sick     int             // failures of its own in a row
+	sickness string          // the last of them
+	barred   bool            // given up because of them
 	deferred []message       // of solves and exports that ended with the connection
 	waiting  []*partitionRun // submitted while there was no connection
 
@@ -157,6 +162,7 @@ func newRun(b *Build, nodes []NodeInfo, observe func(Event)) (*run, error) {
 		partitions: map[sched.PartitionID]*partitionRun{},
 		failures:   map[failureKey]*StepError{},
 	}
+	r.putJoins = r.joinCaches
 	if r.layouts == nil {
 		r.layouts = map[string]string{}
 	}

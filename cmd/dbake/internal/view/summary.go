@@ -60,6 +60,9 @@ func nodes(w io.Writer, r *runtime.Result) {
 		fmt.Fprintln(tw)
 	}
 	_ = tw.Flush()
+	for _, s := range r.Sick {
+		fmt.Fprintf(w, "%s could not build %s: %s\n", s.Node, strings.Join(s.Jobs, ", "), s.Reason)
+	}
 	for _, s := range r.Steals {
 		fmt.Fprintf(w, "%s took over %s from %s after %s (%s)\n", s.To, strings.Join(s.Jobs, ", "), s.From, seconds(s.At), s.Why)
 	}
