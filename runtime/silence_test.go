@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -338,19 +339,19 @@ func TestWatch(t *testing.T) {
 		answer time.Duration // after each probe; 0 = never
 		want   string
 	}{
-		{"quick", time.Millisecond, "[]"},
-		{"slow", 1500 * time.Millisecond, "[]"},
-		{"starved", 8 * time.Second, "[3s 6s 9s 0s]"},
+		{"quick", time.Millisecond, "[] alive"},
+		{"slow", 1500 * time.Millisecond, "[] alive"},
+		{"starved", 8 * time.Second, "[3s 6s 9s 0s] alive"},
 		{"dead", 0, "[3s 6s 9s] no answer within 10s"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ctx, fail := context.WithCancelCause(t.Context())
-				var bytes int64
-				var said []time.Duration
+				var bytes atomic.Int64
+				var said []time.Duration // owned by the watch until it has ended
 				w := watch{
 					timeout: 10 * time.Second, fail: fail,
-					received: func() int64 { return bytes },
+					received: bytes.Load,
 					silent:   func(d time.Duration) { said = append(said, d) },
 					probe: func(ctx context.Context) {
 						if tt.answer == 0 {
@@ -358,7 +359,7 @@ func TestWatch(t *testing.T) {
 							return
 						}
 						if sleep(ctx, tt.answer) == nil {
-							bytes++
+							bytes.Add(1)
 						}
 					},
 				}
@@ -368,13 +369,9 @@ func TestWatch(t *testing.T) {
 					w.run(ctx)
 				}()
 				time.Sleep(10500 * time.Millisecond)
-				got := fmt.Sprint(said)
-				if ctx.Err() != nil {
-					got += " " + context.Cause(ctx).Error()
-				}
-				fail(nil)
+				fail(errors.New("alive"))
 				<-done
-				require.Equal(t, tt.want, got)
+				require.Equal(t, tt.want, fmt.Sprint(said)+" "+context.Cause(ctx).Error())
 			})
 		})
 	}

@@ -713,7 +713,7 @@ func daemon(t *testing.T, dir string) int {
 	return 0
 }
 
-var startedOn = regexp.MustCompile(`(?m)^#(\d+) \[(n\d+) [^\n]*RUN echo started`)
+var startedOn = regexp.MustCompile(`(?m)^#(\d+) (n\d+) \[[^\n]*RUN echo started`)
 
 // awaitNode reads until a step that prints has begun on the node.
 func awaitNode(t *testing.T, r io.Reader, node string) string {

@@ -1,0 +1,131 @@
+//go:build integration
+
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// hung bounds what must never last: a test that takes this long has shown a hang.
+const hung = 90 * time.Second
+
+// stop has the daemon of a node stand still, so that it says nothing and its kernel
+// answers for it, until the function that it returns or the test ends.
+func (w *world) stop(node string) (resume func()) {
+	w.t.Helper()
+	pid := daemon(w.t, filepath.Join(w.state, "nodes", node))
+	require.NoError(w.t, syscall.Kill(pid, syscall.SIGSTOP))
+	resume = func() { require.NoError(w.t, syscall.Kill(pid, syscall.SIGCONT)) }
+	w.t.Cleanup(resume)
+	return resume
+}
+
+// begin starts a build on n nodes, given by their addresses, and returns what it
+// prints. It is killed when it hangs.
+func (w *world) begin(dir string, n int, args ...string) (stderr io.Reader, interrupt func(), status func() int) {
+	w.t.Helper()
+	args = append([]string{"build", "--progress", "plain", "--var", "DBAKE_REGISTRY=" + w.registry}, args...)
+	for i, addr := range w.addrs[:n] {
+		args = append(args, "--nodes", fmt.Sprintf("n%d=%s", i+1, addr))
+	}
+	cmd := w.command(dir, args...)
+	out, err := cmd.StderrPipe()
+	require.NoError(w.t, err)
+	require.NoError(w.t, cmd.Start())
+	kill := time.AfterFunc(hung, func() { _ = cmd.Process.Kill() }) // it may have ended
+	w.t.Cleanup(func() { kill.Stop() })
+	return out, func() { require.NoError(w.t, cmd.Process.Signal(os.Interrupt)) }, func() int {
+		_ = cmd.Wait() // the status is what counts
+		return cmd.ProcessState.ExitCode()
+	}
+}
+
+// awaitText reads r until text has come.
+func awaitText(t *testing.T, r io.Reader, text string) {
+	t.Helper()
+	var seen []byte
+	buf := make([]byte, 4096)
+	for !strings.Contains(string(seen), text) {
+		n, err := r.Read(buf)
+		seen = append(seen, buf[:n]...)
+		require.NoError(t, err, "%s", seen)
+	}
+}
+
+// TestNodeStandsStill has a node say nothing from the middle of a step on: it is
+// noticed, shown, and its work done by the others.
+func TestNodeStandsStill(t *testing.T) {
+	w := newWorld(t, 3)
+	stderr, _, status := w.begin(project(t, slow), 3, "--node-timeout", "4s")
+	shown := awaitNode(t, stderr, "n2")
+	w.stop("n2")
+	rest := readAll(t, stderr)
+	require.Zero(t, status(), "%s%s", shown, rest)
+	require.Contains(t, rest, "n2 has not answered for 3s")
+	require.Contains(t, rest, "n2 lost: no answer within 4s")
+	require.Contains(t, rest, "8 of 8 targets built")
+}
+
+// TestOnlyNodeStandsStill has the only node say nothing: the build fails and says so.
+func TestOnlyNodeStandsStill(t *testing.T) {
+	w := newWorld(t, 1)
+	stderr, _, status := w.begin(project(t, slow), 1, "--node-timeout", "3s")
+	shown := awaitNode(t, stderr, "n1")
+	w.stop("n1")
+	rest := readAll(t, stderr)
+	require.Equal(t, 1, status(), "%s%s", shown, rest)
+	require.Regexp(t, `ERROR: .*no answer within 3s`, rest)
+}
+
+// TestNodeJoinsLate starts a build while one of its nodes stands still, and lets it
+// go on when the build has begun.
+func TestNodeJoinsLate(t *testing.T) {
+	w := newWorld(t, 3)
+	resume := w.stop("n3")
+	var shown strings.Builder
+	out, _, status := w.begin(project(t, slow), 3, "--node-timeout", "4s")
+	stderr := io.TeeReader(out, &shown)
+	awaitText(t, stderr, "the build starts without it")
+	awaitLine(t, stderr, "started")
+	resume()
+	readAll(t, stderr)
+	require.Zero(t, status(), shown.String())
+	require.Contains(t, shown.String(), "WARNING: node n3 (")
+	require.Contains(t, shown.String(), "cannot be reached: no answer within 4s; the build starts without it")
+	require.Contains(t, shown.String(), "n3 answers again")
+	require.Contains(t, shown.String(), "8 of 8 targets built")
+}
+
+// TestInterruptBesideSilence interrupts a build while a node says nothing, before
+// that has been noticed, in the run and while nodes are dialled.
+func TestInterruptBesideSilence(t *testing.T) {
+	w := newWorld(t, 2)
+	dir := project(t, slow)
+	t.Run("run", func(t *testing.T) {
+		stderr, interrupt, status := w.begin(dir, 2, "--node-timeout", "10m")
+		shown := awaitNode(t, stderr, "n2")
+		resume := w.stop("n2")
+		interrupt()
+		rest := readAll(t, stderr)
+		require.Equal(t, 130, status(), "%s%s", shown, rest)
+		resume()
+	})
+	t.Run("dial", func(t *testing.T) {
+		resume := w.stop("n2")
+		stderr, interrupt, status := w.begin(dir, 2, "--node-timeout", "10m")
+		awaitText(t, stderr, "node n2 has not answered for 3s")
+		interrupt()
+		rest := readAll(t, stderr)
+		require.Equal(t, 130, status(), rest)
+		resume()
+	})
+}
