@@ -187,7 +187,7 @@ func (r *run) exportCaches(ctx context.Context, finish sched.Finish) error {
 		// Parts of a cluster that are missing are not to be joined.
 		return r.unwritten(errs...)
 	}
-	return r.unwritten(r.putJoins(ctx, policy.Joins)...)
+	return r.unwritten(r.joinCaches(ctx, policy.Joins)...)
 }
 
 // unwritten warns of caches that could not be written, or returns an error where

@@ -72,7 +72,6 @@ type run struct {
 	outputs  [][]output                  // by job
 	divided  []*divided
 	putIndex func(ctx context.Context, index registry.Index, insecure bool) (ocispecs.Descriptor, error)
-	putJoins func(ctx context.Context, joins []cachepolicy.Join) []error
 	nodes    []*nodeRun
 	workers  errgroup.Group
 	messages chan message
@@ -162,7 +161,6 @@ func newRun(b *Build, nodes []NodeInfo, observe func(Event)) (*run, error) {
 		partitions: map[sched.PartitionID]*partitionRun{},
 		failures:   map[failureKey]*StepError{},
 	}
-	r.putJoins = r.joinCaches
 	if r.layouts == nil {
 		r.layouts = map[string]string{}
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -24,7 +23,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/dbake/dbake/cachepolicy"
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/frontend"
 	"github.com/dbake/dbake/internal/plan"
@@ -133,7 +131,6 @@ func (f *fleet) run(ctx context.Context, b *Build) (*Result, []Event, error) {
 	var events []Event
 	r, err := newRun(b, infos, func(e Event) { events = append(events, e) })
 	require.NoError(f.t, err)
-	r.putJoins = func(context.Context, []cachepolicy.Join) []error { return nil }
 	for i, n := range r.nodes {
 		if n.absent = f.nodes[i].absent; n.absent != nil {
 			n.info.ID = ""
@@ -732,23 +729,8 @@ func TestSharedCaches(t *testing.T) {
 			required bool
 		}{{nil, false}, {errors.New("denied"), false}, {errors.New("denied"), true}} {
 			b := newBuild(t, 2, names...)
-			repo, err := cachepolicy.ParseRepo("example.com/cache")
-			require.NoError(t, err)
-			b.Cache = cachepolicy.Input{Store: cachepolicy.Store{Repo: repo, Required: tc.required}, Records: map[ir.UnitID][]int{}}
-			b.Registries.Patience.Away = -1
-			b.Registries.Dial = func(context.Context, string, string) (net.Conn, error) {
-				return nil, &net.OpError{Op: "dial", Err: errors.New("no network here")}
-			}
-			for i, j := range b.Jobs {
-				id := j.Units[0].ID
-				b.Cache.Units = append(b.Cache.Units, ir.Unit{ID: id, Target: j.Target})
-				b.Cache.Records[id] = []int{0, i + 1}
-			}
-			var ids []ir.UnitID
-			for _, u := range b.Cache.Units {
-				ids = append(ids, u.ID)
-			}
-			b.Cache.Clusters = cachepolicy.Group(ids, b.Cache.Records, func(int) bool { return true })
+			withCaches(t, b)
+			b.Cache.Store.Required = tc.required
 			f := newFleet(t, b)
 			f.nodes[1].cacheFails = tc.fails
 			res, _, err := f.run(t.Context(), b)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -28,12 +29,17 @@ func (n *fakeNode) fallSilent() {
 	close(n.mute)
 }
 
-// withCaches has b write its caches to a registry when all is built.
+// withCaches has b write its caches to a registry when all is built. There is none to
+// join them in.
 func withCaches(t *testing.T, b *Build) {
 	t.Helper()
 	repo, err := cachepolicy.ParseRepo("example.com/cache")
 	require.NoError(t, err)
-	b.Cache = cachepolicy.Input{Repo: repo, Records: map[ir.UnitID][]int{}}
+	b.Cache = cachepolicy.Input{Store: cachepolicy.Store{Repo: repo}, Records: map[ir.UnitID][]int{}}
+	b.Registries.Patience.Away = -1
+	b.Registries.Dial = func(context.Context, string, string) (net.Conn, error) {
+		return nil, &net.OpError{Op: "dial", Err: errors.New("no network here")}
+	}
 	var ids []ir.UnitID
 	for i, j := range b.Jobs {
 		id := j.Units[0].ID
@@ -78,9 +84,7 @@ func TestSilentNode(t *testing.T) {
 					time.AfterFunc(after, f.nodes[1].fallSilent)
 					start := time.Now()
 					res, events, err := f.run(t.Context(), b)
-					if err != nil { // a cache that could not be written
-						require.ErrorContains(t, err, "write cache")
-					}
+					require.NoError(t, err)
 					require.Equal(t, all(Done, names...), states(res))
 					require.Len(t, f.exports(), len(names))
 					require.Less(t, time.Since(start), 40*time.Second)
