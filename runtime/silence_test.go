@@ -345,7 +345,7 @@ func TestWatch(t *testing.T) {
 	}{
 		{"quick", time.Millisecond, "[] alive"},
 		{"slow", 1500 * time.Millisecond, "[] alive"},
-		{"starved", 8 * time.Second, "[3s 6s 9s 0s] alive"},
+		{"starved", 7500 * time.Millisecond, "[3s 6s 0s] alive"},
 		{"dead", 0, "[3s 6s 9s] no answer within 10s"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
