@@ -72,7 +72,7 @@ func nodeEvents(events []Event) []string {
 // it evaluates, while it exports, when its part is done, while caches are written
 // and while sessions are closed. Everything is built, nothing hangs.
 func TestSilentNode(t *testing.T) {
-	for after := time.Duration(0); after < 12*time.Second; after += 250 * time.Millisecond {
+	for after := time.Millisecond; after < 12*time.Second; after += 250 * time.Millisecond {
 		for _, caches := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s caches=%v", after, caches), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
@@ -90,9 +90,6 @@ func TestSilentNode(t *testing.T) {
 					require.Less(t, time.Since(start), 40*time.Second)
 					if len(res.Nodes[1].Targets) < 3 {
 						want := []string{"n2 silent 3s", "n2 silent 6s", "n2 silent 9s", "n2 lost: no answer within 10s"}
-						if after == 0 {
-							want = []string{"n2 lost: no answer within 3s"} // before it was connected
-						}
 						require.Equal(t, want, nodeEvents(events))
 					}
 				})
@@ -154,7 +151,7 @@ func TestInterruptWhileSilent(t *testing.T) {
 // TestBrokenConnection has a connection break for a moment, at every moment of a run:
 // the node is not lost, and what it was doing is done there.
 func TestBrokenConnection(t *testing.T) {
-	for after := time.Duration(0); after < 6*time.Second; after += 250 * time.Millisecond {
+	for after := time.Millisecond; after < 6*time.Second; after += 250 * time.Millisecond {
 		t.Run(after.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b := newBuild(t, 2, names...)
