@@ -128,7 +128,9 @@ func Compile(ctx context.Context, o Options) (*ir.Project, error) {
 		p.Targets = append(p.Targets, lowered[d.name])
 	}
 	if o.Strict {
-		p.Warnings = def.warnings(p)
+		if p.Warnings, err = def.warnings(p); err != nil {
+			return nil, err
+		}
 	}
 	return p, nil
 }
@@ -291,7 +293,8 @@ type loaded struct {
 	files     classified
 	sources   sources
 	remote    *RemoteDefinition
-	composed  []string // what the compose family warns of
+	composed  []string          // what the compose family warns of
+	vars      map[string]string // the values of --var
 }
 
 func (l *loaded) warn(message string) {
@@ -318,7 +321,7 @@ func (o *Options) load(ctx context.Context, req request) (*loaded, error) {
 		return nil, err
 	}
 
-	def := &loaded{remote: remote}
+	def := &loaded{remote: remote, vars: vars}
 	compose := composeOptions{Dir: o.Dir, Vars: vars, Profiles: o.Profiles, Warn: def.warn}
 	env := o.environment()
 	if env != nil {

@@ -70,7 +70,9 @@ func List(ctx context.Context, o Options, spec string, w io.Writer) (warnings []
 		return nil, err
 	}
 	if o.Strict {
-		warnings = def.warnings(&ir.Project{}) // nothing is selected
+		if warnings, err = def.warnings(&ir.Project{}); err != nil { // nothing is selected
+			return nil, err
+		}
 	}
 	if l.kind == "variables" {
 		var list []shownVariable // null in JSON, for a definition that cannot have any

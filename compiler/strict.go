@@ -1,9 +1,11 @@
 package compiler
 
 import (
+	"bytes"
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/distribution/reference"
 	"github.com/hashicorp/hcl/v2"
@@ -14,7 +16,7 @@ import (
 
 // warnings returns what a strict reading objects to, in order of place: what the
 // language lets pass although it is most likely a mistake.
-func (l *loaded) warnings(p *ir.Project) []*ir.SourceError {
+func (l *loaded) warnings(p *ir.Project) ([]*ir.SourceError, error) {
 	w := &warner{sources: l.sources}
 	for _, message := range l.composed {
 		w.warn(ir.Range{}, message, "")
@@ -24,6 +26,11 @@ func (l *loaded) warnings(p *ir.Project) []*ir.SourceError {
 	}
 	w.unknownContent(l.evaluator)
 	w.unusedVariables(l.evaluator)
+	w.undeclared(l)
+	w.numbers(l.evaluator)
+	if err := w.composeFiles(l.files.compose); err != nil {
+		return nil, err
+	}
 	for _, d := range l.evaluator.ignored {
 		if d.Subject != nil {
 			w.warn(sourceRange(*d.Subject), "Ignored "+dependsOnAttribute, d.Summary+": "+d.Detail)
@@ -50,7 +57,7 @@ func (l *loaded) warnings(p *ir.Project) []*ir.SourceError {
 			cmp.Compare(a.Range.Start.Byte, b.Range.Start.Byte),
 		)
 	})
-	return w.list
+	return w.list, nil
 }
 
 type warner struct {
@@ -124,6 +131,26 @@ func (w *warner) unknownIn(b *hcl.Block, schema *hcl.BodySchema) {
 		default:
 			w.warn(sourceRange(n.TypeRange), "Unknown block",
 				fmt.Sprintf("A %s has no block %q.%s", b.Type, n.Type, suggest(n.Type, append(blocks, attrs...))))
+		}
+	}
+}
+
+// undeclared finds values of --var that no file asks for.
+func (w *warner) undeclared(l *loaded) {
+	known := l.evaluator.variables.byKey
+	for _, name := range ir.SortedKeys(l.vars) {
+		if _, ok := known[name]; ok {
+			continue
+		}
+		if base, ok := strings.CutSuffix(name, jsonSuffix); ok && known[base] != nil {
+			continue
+		}
+		used := slices.ContainsFunc(l.files.compose, func(f sourceFile) bool {
+			return bytes.Contains(f.Data, []byte("$"+name)) || bytes.Contains(f.Data, []byte("${"+name))
+		})
+		if !used {
+			w.warn(ir.Range{Filename: "--var " + name}, "Unknown variable",
+				fmt.Sprintf("No file declares a variable %q.%s", name, suggest(name, l.evaluator.variables.names)))
 		}
 	}
 }

@@ -295,8 +295,7 @@ func (c *buildCmd) describe(ctx context.Context, a *app) (err error) {
 	defer func() { err = errors.Join(err, standby.close()) }()
 	if c.List != "" {
 		warnings, err := compiler.List(ctx, a.compilerOptions(&c.definitionFlags, nodes.environment(a.env), standby), c.List, a.stdout)
-		a.warn(warnings)
-		return err
+		return errors.Join(a.judge(warnings, c.Strict), err)
 	}
 	project, err := a.compile(ctx, &c.definitionFlags, nodes.environment(a.env), standby)
 	if err != nil {

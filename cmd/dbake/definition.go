@@ -2,7 +2,10 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"strconv"
 
+	"github.com/alecthomas/kong"
 	"github.com/containerd/platforms"
 
 	"github.com/dbake/dbake/compiler"
@@ -21,7 +24,7 @@ func (a *app) compilerOptions(f *definitionFlags, env map[string]string, remote 
 		Overrides: f.Set, Push: f.Push, Load: f.Load, NoCache: f.NoCache, Pull: f.Pull,
 		Call: call, SBOM: f.SBOM, Provenance: f.Provenance, Policy: f.Policy,
 		Remote:   remote,
-		Profiles: f.Profile, Exclude: f.Exclude, WithDeps: f.WithDeps, Strict: f.Strict,
+		Profiles: f.Profile, Exclude: f.Exclude, WithDeps: f.WithDeps, Strict: f.Strict != strictOff,
 	}
 }
 
@@ -32,13 +35,55 @@ func (a *app) compile(ctx context.Context, f *definitionFlags, env map[string]st
 	if err != nil {
 		return nil, err
 	}
-	a.warn(p.Warnings)
+	if err := a.judge(p.Warnings, f.Strict); err != nil {
+		return nil, err
+	}
 	return p, nil
 }
 
-// warn shows what --strict has to say.
+// warn shows what may be wrong with a definition.
 func (a *app) warn(warnings []*ir.SourceError) {
 	for _, w := range warnings {
 		a.progress.Warn(w.Error())
 	}
+}
+
+// judge shows what --strict has to say, and returns an error if that is to be one.
+func (a *app) judge(warnings []*ir.SourceError, level strictness) error {
+	a.warn(warnings)
+	if len(warnings) == 0 || level != strictError {
+		return nil
+	}
+	return fmt.Errorf("warnings: %d, which --strict=error does not let pass", len(warnings))
+}
+
+// strictness is the value of --strict, which may be given without one.
+type strictness string
+
+const (
+	strictOff   strictness = ""
+	strictWarn  strictness = "warn"
+	strictError strictness = "error"
+)
+
+// IsBool implements kong.BoolMapperValue: the flag alone asks for warnings.
+func (*strictness) IsBool() bool { return true }
+
+// Decode implements kong.MapperValue.
+func (s *strictness) Decode(ctx *kong.DecodeContext) error {
+	*s = strictWarn
+	if ctx.Scan.Peek().Type != kong.FlagValueToken {
+		return nil
+	}
+	text := ctx.Scan.Pop().String()
+	switch on, err := strconv.ParseBool(text); {
+	case text == string(strictError):
+		*s = strictError
+	case text == string(strictWarn), err == nil && on:
+	case text == "off", err == nil:
+		*s = strictOff
+	default:
+		return fmt.Errorf("invalid value %q: expected off, warn or error", text)
+	}
+	return nil
 }

@@ -21,9 +21,9 @@ type definitionFlags struct {
 	Push       bool     `help:"Push every image to its registry."`
 	Load       bool     `help:"Load every image into the local Docker engine."`
 
-	Strict   bool     `help:"Report what bake accepts in silence: unknown attributes and blocks, unused variables, cache refs and tags written twice."`
-	Exclude  []string `placeholder:"NAME" help:"Leave these targets out."`
-	WithDeps bool     `help:"Build also what the targets read or depend on, by depends_on of compose files too."`
+	Strict   strictness `placeholder:"off|warn|error" help:"Report what bake accepts in silence: unknown attributes, blocks and keys of compose files, unused variables, values of --var that nobody asks for, versions that lose a zero, cache refs and tags written twice. With --strict=error they are errors."`
+	Exclude  []string   `placeholder:"NAME" help:"Leave these targets out."`
+	WithDeps bool       `help:"Build also what the targets read or depend on, by depends_on of compose files too."`
 	// saved says that the flags come from a plan, and grant nothing.
 	saved bool
 

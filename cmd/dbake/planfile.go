@@ -28,7 +28,7 @@ func requestOf(d *definitionFlags, n *nodeFlags, p *planFlags) plan.Request {
 		Files: redactEach(d.File), Targets: redactEach(d.Targets), Set: redactEach(d.Set), Vars: redactEach(d.Var),
 		NoCache: d.NoCache, Pull: d.Pull,
 		SBOM: d.SBOM, Provenance: d.Provenance, Policy: d.Policy, Push: d.Push, Load: d.Load,
-		Strict: d.Strict, Exclude: d.Exclude, WithDeps: d.WithDeps, Profiles: d.Profile,
+		Strict: d.Strict != strictOff, Exclude: d.Exclude, WithDeps: d.WithDeps, Profiles: d.Profile,
 		Nodes: n.Nodes, Builder: n.Builder,
 		CacheRegistry: strings.Join(p.CacheRegistry, " "), // one, or none
 	}
@@ -111,8 +111,11 @@ func (c *buildCmd) useSaved(a *app, f *plan.File) error {
 	*d = definitionFlags{
 		File: r.Files, Targets: r.Targets, Set: r.Set, Var: r.Vars, NoCache: r.NoCache, Pull: r.Pull,
 		SBOM: r.SBOM, Provenance: r.Provenance, Policy: r.Policy, Push: r.Push, Load: r.Load,
-		Strict: r.Strict, Exclude: r.Exclude, WithDeps: r.WithDeps, Profile: r.Profiles,
+		Exclude: r.Exclude, WithDeps: r.WithDeps, Profile: r.Profiles,
 		Allow: d.Allow, Call: d.Call, Check: d.Check, saved: true,
+	}
+	if r.Strict {
+		d.Strict = strictWarn
 	}
 	if n := &c.nodeFlags; len(n.Nodes) == 0 && n.Builder == "" {
 		if err := plainNodes(r.Nodes); err != nil {
