@@ -91,7 +91,8 @@
 // had been submitted count an attempt; [Options.MaxAttempts] of them make the unit
 // fail with the node's error. A failure marked Retryable counts the same way. Any
 // other failure is final: without [Options.KeepGoing] nothing more is submitted and
-// what runs is cancelled; with it, everything that does not depend on the failed
+// what runs is cancelled, but for submissions of which outputs are being written, which
+// end first; with it, everything that does not depend on the failed
 // unit is still built, the innocent members of a failed submission included.
 //
 // With KeepGoing the outcome of every unit, the blame for skipped ones included,

@@ -405,6 +405,7 @@ func (s *Scheduler) Step(ev Event) []Command {
 			e.Reason = "canceled"
 		}
 		s.stop(e.Reason)
+		s.cancelRuns(func(*run) bool { return true })
 	case Tick:
 		// A step that runs late makes its node end later without an event.
 		for _, n := range s.nodes {
@@ -431,7 +432,11 @@ func (s *Scheduler) settle() {
 			break
 		}
 	}
-	if !s.stopping {
+	if s.stopping {
+		// What is built and being written may end: the failure of one target is no
+		// reason to break off the pushes of others.
+		s.cancelRuns(func(r *run) bool { return !r.writes() })
+	} else {
 		s.writeDeferred()
 	}
 	if (s.left == 0 || s.stopping) && len(s.runs) == 0 {
@@ -871,14 +876,25 @@ func (s *Scheduler) stop(reason string) {
 		return
 	}
 	s.stopping, s.reason = true, reason
+}
+
+// cancelRuns cancels the submissions for which which is true, in order.
+func (s *Scheduler) cancelRuns(which func(*run) bool) {
 	ids := make([]PartitionID, 0, len(s.runs))
 	for id := range s.runs {
 		ids = append(ids, id)
 	}
 	slices.Sort(ids)
 	for _, id := range ids {
-		s.cancel(s.runs[id], reason)
+		if which(s.runs[id]) {
+			s.cancel(s.runs[id], s.reason)
+		}
 	}
+}
+
+// writes reports whether the outputs of some member are being written.
+func (r *run) writes() bool {
+	return slices.ContainsFunc(r.units, func(m member) bool { return m.st == exporting })
 }
 
 func (s *Scheduler) partitionEnded(e PartitionEnded) {
