@@ -56,6 +56,9 @@ type inputs struct {
 	// dockerfilePath is the Dockerfile as errors should call it; inline is true
 	// when it stands in the bake file.
 	dockerfilePath string
+	// dockerfileRoot is what dockerfilePath is in when that is not this machine: the
+	// context, or the directory of the remote definition.
+	dockerfileRoot string
 	inline         bool
 }
 
@@ -193,6 +196,17 @@ func isDir(p string) bool {
 	return err == nil && st.IsDir()
 }
 
+// knownDockerfile is the Dockerfile as the user knows it, wherever it is.
+func (in *inputs) knownDockerfile() string {
+	switch {
+	case in.dockerfileRoot == "":
+		return in.dockerfilePath
+	case isURL(in.dockerfileRoot):
+		return in.dockerfilePath + " of " + in.dockerfileRoot
+	}
+	return path.Join(in.dockerfileRoot, in.dockerfilePath)
+}
+
 // mainContext settles the build context and the Dockerfile.
 func (c *compilation) mainContext(ctx context.Context, in *inputs) error {
 	t := in.unit.Target
@@ -247,6 +261,11 @@ func (c *compilation) mainContext(ctx context.Context, in *inputs) error {
 		}
 		in.attrs["filename"] = filepath.ToSlash(dockerfile)
 		in.dockerfilePath = dockerfile
+		if tree {
+			in.dockerfileRoot = *t.RemoteContext
+		} else {
+			in.dockerfileRoot = where
+		}
 		return c.refusePolicy(in, "")
 	}
 

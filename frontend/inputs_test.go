@@ -444,3 +444,17 @@ func TestNodePlatform(t *testing.T) {
 	require.NotContains(t, text(t, child.Definition), "s390x")
 	require.NotContains(t, text(t, child.Definition), `"child"`)
 }
+
+// Errors name a Dockerfile as the user knows it, wherever it is.
+func TestKnownDockerfile(t *testing.T) {
+	for _, tt := range []struct{ root, path, want string }{
+		{"", "services/auth/Dockerfile", "services/auth/Dockerfile"},
+		{"", "app dockerfile-inline", "app dockerfile-inline"},
+		{"https://example.com/r.git#main:sub", "Dockerfile", "Dockerfile of https://example.com/r.git#main:sub"},
+		{"services/auth", "Dockerfile", "services/auth/Dockerfile"},
+		{".", "Dockerfile", "Dockerfile"},
+	} {
+		in := &inputs{dockerfileRoot: tt.root, dockerfilePath: tt.path}
+		require.Equal(t, tt.want, in.knownDockerfile())
+	}
+}

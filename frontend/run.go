@@ -87,7 +87,7 @@ func (c *compilation) unit(ctx context.Context, in *inputs, rec *recorder, res *
 		Target:         in.unit.Target,
 		Platform:       in.platform,
 		ExportPlatform: in.platform,
-		Dockerfile:     in.dockerfilePath,
+		Dockerfile:     in.knownDockerfile(),
 		FrontendAttrs:  in.attrs,
 		Frontend:       rec.foreign,
 		Metadata:       map[string][]byte{},

@@ -6,11 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/containerd/console"
 	bkclient "github.com/moby/buildkit/client"
 	digest "github.com/opencontainers/go-digest"
 	"github.com/stretchr/testify/require"
@@ -207,6 +210,34 @@ func TestInterruptUnread(t *testing.T) {
 				require.LessOrEqual(t, time.Since(began), 2*patience)
 				require.NoError(t, r.Close()) // ends the write that hangs
 			})
+		})
+	}
+}
+
+// On a terminal of any width the live display shows whose step it is, and no output of
+// a step reaches the terminal as a command to it.
+func TestTerminal(t *testing.T) {
+	for _, columns := range []uint16{40, 80, 160} {
+		t.Run(fmt.Sprint(columns), func(t *testing.T) {
+			pty, name, err := console.NewPty()
+			require.NoError(t, err)
+			require.NoError(t, pty.Resize(console.WinSize{Height: 50, Width: columns}))
+			terminal, err := os.OpenFile(name, os.O_RDWR|syscall.O_NOCTTY, 0)
+			require.NoError(t, err)
+			shown := make(chan string)
+			go func() {
+				var b bytes.Buffer
+				_, _ = io.Copy(&b, pty) // ends with an error when the other side is closed
+				shown <- b.String()
+			}()
+			show(t, ModeTTY, terminal)
+			require.NoError(t, terminal.Close())
+			text := <-shown
+			require.NoError(t, pty.Close())
+			require.Contains(t, text, "n1 [worker build 2/4]")
+			require.NotContains(t, text, "\x1b[2J")
+			require.NotContains(t, text, "\x00")
+			require.NotRegexp(t, `(?m)^\s*::`, text)
 		})
 	}
 }
