@@ -54,13 +54,31 @@
 // vertices it meets. An execution is counted by vertex and start time, whatever
 // stream tells of it; observers are told nothing twice.
 //
+// # Nodes that come and go
+//
+// A pool keeps one connection (link) to each node, from Dial to Close, and makes a
+// node that says nothing talk. A link ends when it breaks or when nothing at all has
+// been heard for the timeout; every call through it ends then, so that nothing waits
+// for a silent node, whatever it is waiting for. A link is never mended: the pool
+// makes another one, as often as it takes.
+//
+// A run sees a node as a sequence of connections, each a link with a session. While
+// there is none for a moment, what the node was doing waits, and is done again there.
+// After that, or at once when the node was silent, the node is lost: its work goes to
+// others. It may come back; a node that did not answer to Dial joins in the same way,
+// without a part in the plan.
+//
+// Pushes under way on a node that is lost may still end there. So their tags are looked
+// at when all is done, and set right where they stand for something else than what the
+// run reports. A registry that only nodes reach cannot be looked at; that is said.
+//
 // # Failures
 //
 // A failed step fails the jobs that need it and is told once, as a [StepError]
-// with its place in the Dockerfile and its last output. Failures of the
-// surroundings (connections, a registry's 5xx) are retried. A node that does not
-// answer is lost: its jobs go to others. An archive is written beside its place
-// and renamed, so that a failure leaves the last good file.
+// with its place in the Dockerfile and its last output. Its cause has one of four
+// types: [StepFailed] and [Rejected] are final, [Unavailable] is tried again, and what
+// a node could not do for want of space or the like, [NodeSick], is tried on another
+// node, once; a node that fails all it is given is given up.
 //
 // # Several nodes for one target
 //

@@ -34,14 +34,15 @@ type partitionRun struct {
 	ctx     context.Context
 	release chan struct{} // closed when its results are needed no longer
 
-	open     map[sched.UnitID]bool // units whose fate is not settled
-	missing  map[sched.UnitID]int  // roots that a unit waits for; absent = wait for the whole
-	waiting  map[digest.Digest][]sched.UnitID
-	reported map[sched.UnitID]bool // UnitBuilt was sent
-	exports  int                   // export workers running
-	solved   *solvedMessage        // kept until the last of them has reported
-	unwanted bool                  // the scheduler asked for its end
-	ended    bool                  // PartitionEnded was sent
+	open      map[sched.UnitID]bool // units whose fate is not settled
+	missing   map[sched.UnitID]int  // roots that a unit waits for; absent = wait for the whole
+	waiting   map[digest.Digest][]sched.UnitID
+	reported  map[sched.UnitID]bool // UnitBuilt was sent
+	exports   int                   // export workers running
+	exporting map[sched.UnitID]bool // units whose outputs are not written yet
+	solved    *solvedMessage        // kept until the last of them has reported
+	unwanted  bool                  // the scheduler asked for its end
+	ended     bool                  // PartitionEnded was sent
 }
 
 // message is what a worker tells the loop.
@@ -207,6 +208,10 @@ func (m exportedMessage) take(r *run) []sched.Event {
 	if !m.p.ended && !m.p.unwanted && m.err != nil && m.p.conn.broken() && m.p.defers(m) {
 		return nil
 	}
+	if m.err != nil && m.p.conn.broken() {
+		r.cutOff(m.p)
+	}
+	delete(m.p.exporting, m.unit)
 	m.p.exports--
 	if m.p.ended {
 		return nil
@@ -313,6 +318,7 @@ func (r *run) carryOut(cmd sched.Command) []sched.Event {
 	case sched.Abandon:
 		if p := r.partitions[cmd.Partition]; p != nil {
 			if p.conn != nil {
+				r.cutOff(p)
 				p.cancel(fmt.Errorf("%w: %s", errNodeLost, cmd.Reason))
 			}
 			p.end(r, "", false)
@@ -325,11 +331,12 @@ func (r *run) carryOut(cmd sched.Command) []sched.Event {
 func (r *run) submit(cmd sched.Submit) []sched.Event {
 	p := &partitionRun{
 		id: cmd.Partition, node: r.nodes[cmd.Node], units: cmd.Units, targets: r.targetsOf(cmd.Units), delay: cmd.Delay,
-		release:  make(chan struct{}),
-		open:     map[sched.UnitID]bool{},
-		missing:  map[sched.UnitID]int{},
-		waiting:  map[digest.Digest][]sched.UnitID{},
-		reported: map[sched.UnitID]bool{},
+		release:   make(chan struct{}),
+		open:      map[sched.UnitID]bool{},
+		missing:   map[sched.UnitID]int{},
+		waiting:   map[digest.Digest][]sched.UnitID{},
+		reported:  map[sched.UnitID]bool{},
+		exporting: map[sched.UnitID]bool{},
 	}
 	r.partitions[p.id] = p
 	if err := r.slice(p); err != nil {
@@ -441,6 +448,7 @@ func (r *run) slice(p *partitionRun) error {
 // export writes the outputs of a unit.
 func (r *run) export(p *partitionRun, u sched.UnitID) {
 	p.exports++
+	p.exporting[u] = true
 	outs := r.outputs[u]
 	r.workers.Go(func() error {
 		m := exportedMessage{p: p, unit: u}

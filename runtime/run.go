@@ -72,6 +72,7 @@ type run struct {
 	outputs  [][]output                  // by job
 	divided  []*divided
 	putIndex func(ctx context.Context, index registry.Index, insecure bool) (ocispecs.Descriptor, error)
+	tags     func(insecure []string) tagStore
 	nodes    []*nodeRun
 	workers  errgroup.Group
 	messages chan message
@@ -81,6 +82,7 @@ type run struct {
 	partitions map[sched.PartitionID]*partitionRun // those not ended
 	failures   map[failureKey]*StepError           // those reported, in order of errs
 	errs       []*StepError
+	cut        map[int]cutPush // by job
 	sick       []Sickness
 	results    []JobResult // by job
 }
@@ -153,6 +155,8 @@ func newRun(b *Build, nodes []NodeInfo, observe func(Event)) (*run, error) {
 		layouts:    maps.Clone(b.Inputs.Layouts),
 		divided:    dividedTargets(b),
 		putIndex:   b.putIndex,
+		tags:       b.openTags,
+		cut:        map[int]cutPush{},
 		stepOf:     map[sched.VertexID][]string{},
 		vertex:     make(map[digest.Digest]sched.VertexID, len(b.Graph.Vertices)),
 		messages:   make(chan message),
@@ -235,6 +239,7 @@ func (r *run) run(ctx context.Context, connect connectFunc) (_ *Result, err erro
 	err = r.err(finish)
 	if ctx.Err() == nil {
 		err = errors.Join(err, r.joinImages(ctx), cacheErr)
+		res.Warnings = append(res.Warnings, r.verifyTags(ctx)...)
 	}
 	res.Wall = r.since()
 	if ctx.Err() != nil {

@@ -100,6 +100,7 @@ func newBuildOf(t testing.TB, nodes int, commands func(*ir.Target) []string, nam
 
 // fleet are fake nodes that take the time of a test's bubble.
 type fleet struct {
+	tags  *fakeTags
 	t     *testing.T
 	graph *llbmerge.Graph
 	nodes []*fakeNode
@@ -131,6 +132,16 @@ func (f *fleet) run(ctx context.Context, b *Build) (*Result, []Event, error) {
 	var events []Event
 	r, err := newRun(b, infos, func(e Event) { events = append(events, e) })
 	require.NoError(f.t, err)
+	if f.tags == nil {
+		// Whatever a tag stands for is right.
+		f.tags = &fakeTags{tags: map[string]string{}}
+		for _, j := range b.Jobs {
+			for _, tag := range j.Target.Tags {
+				f.tags.tags[tag+":latest"] = digest.FromString(tag + ":latest").String()
+			}
+		}
+	}
+	r.tags = func([]string) tagStore { return f.tags }
 	for i, n := range r.nodes {
 		if n.absent = f.nodes[i].absent; n.absent != nil {
 			n.info.ID = ""

@@ -1,0 +1,134 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/distribution/reference"
+	"github.com/moby/buildkit/exporter/containerimage/exptypes"
+	digest "github.com/opencontainers/go-digest"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/dbake/dbake/runtime/registry"
+)
+
+const (
+	// verifyTimeout bounds how long registries may take to say what tags stand for.
+	verifyTimeout = 10 * time.Second
+	// afterlife is how long a daemon goes on when its client has vanished without a
+	// word: BuildKit v0.34.2 looks after a session every 5 s, waits 15 s for an
+	// answer, and ends it after two failures (session/grpc.go).
+	afterlife = 45 * time.Second
+)
+
+// cutPush is an export that was under way on a node when the connection ended. The
+// node may write its tags later than the one that was given the job then.
+type cutPush struct {
+	node string
+	at   time.Duration // since the start of the run
+	// silent says that the connection ended because nothing was heard: the node may
+	// not know that it has.
+	silent bool
+}
+
+// tagStore is a registry as far as tags go.
+type tagStore interface {
+	Manifest(ctx context.Context, ref string) ([]byte, ocispecs.Descriptor, error)
+	Push(ctx context.Context, ref string, desc ocispecs.Descriptor, data []byte) error
+	Close()
+}
+
+// openTags returns access to registries, of which the insecure ones need not speak
+// TLS.
+func (b *Build) openTags(insecure []string) tagStore {
+	return registry.New(b.Registries.Insecure(insecure...))
+}
+
+// cutOff notes the exports of p that end with its connection.
+func (r *run) cutOff(p *partitionRun) {
+	var silence *SilenceError
+	silent := errors.As(context.Cause(p.conn.ended), &silence)
+	for u := range p.exporting {
+		if _, step := r.step(u); !step {
+			r.cut[int(u)] = cutPush{node: p.node.info.Name, at: r.since(), silent: silent}
+		}
+	}
+}
+
+// verifyTags looks whether tags that a node may have written after it was cut off
+// stand for what this run reports. Those that do not are set right. It returns what
+// is to be said of them.
+func (r *run) verifyTags(ctx context.Context) []string {
+	var said []string
+	ctx, cancel := context.WithTimeoutCause(ctx, verifyTimeout, fmt.Errorf("no answer within %s", verifyTimeout))
+	defer cancel()
+	for u := range r.Jobs {
+		cut, ok := r.cut[u]
+		if !ok || r.results[u].State != Done || slices.ContainsFunc(r.divided, func(d *divided) bool { return slices.Contains(d.jobs, u) }) {
+			continue
+		}
+		store := r.tags(insecureHosts(r.outputs[u]))
+		for _, img := range r.results[u].Images {
+			if !img.Pushed || img.Name == "" {
+				continue
+			}
+			now, err := r.verifyTag(ctx, store, img)
+			switch {
+			case err != nil:
+				said = append(said, fmt.Sprintf("node %s was cut off while it pushed %s, and whether it did so later cannot be checked: %v", cut.node, img.Name, err))
+			case now != "":
+				said = append(said, fmt.Sprintf("node %s was cut off while it pushed %s, and did so later (%s); the tag stands for %s again", cut.node, img.Name, now, img.Digest))
+			case cut.silent && r.since()-cut.at < afterlife:
+				said = append(said, fmt.Sprintf("node %s was cut off while it pushed %s; if it is still at it, the tag may change once more", cut.node, img.Name))
+			}
+		}
+		store.Close()
+	}
+	return said
+}
+
+// verifyTag makes a tag stand for the image that was reported, and returns what it
+// stood for instead, "" when it was right.
+func (r *run) verifyTag(ctx context.Context, store tagStore, img Image) (now digest.Digest, err error) {
+	_, found, err := store.Manifest(ctx, img.Name)
+	if err != nil || found.Digest.String() == img.Digest {
+		return "", err
+	}
+	ref, err := reference.ParseNormalizedNamed(img.Name)
+	if err != nil {
+		return "", fmt.Errorf("name %q: %w", img.Name, err)
+	}
+	data, desc, err := store.Manifest(ctx, reference.TrimNamed(ref).String()+"@"+img.Digest)
+	if err != nil {
+		return "", errors.Join(fmt.Errorf("the tag stands for %s", found.Digest), err)
+	}
+	return found.Digest, store.Push(ctx, img.Name, desc, data)
+}
+
+// insecureHosts are the registries that outputs push to without asking for TLS.
+func insecureHosts(outs []output) []string {
+	var hosts []string
+	for _, o := range outs {
+		v, ok := o.entry.Attrs[string(exptypes.OptKeyInsecure)]
+		if insecure, err := strconv.ParseBool(v); !ok || err == nil && !insecure {
+			continue
+		}
+		if ref, err := reference.ParseNormalizedNamed(firstName(o.entry.Attrs["name"])); err == nil {
+			hosts = append(hosts, reference.Domain(ref))
+		}
+	}
+	return hosts
+}
+
+func firstName(list string) string {
+	for i := range list {
+		if list[i] == ',' {
+			return list[:i]
+		}
+	}
+	return list
+}
