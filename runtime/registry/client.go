@@ -213,7 +213,7 @@ func (c *Client) endpoint(host string) (docker.RegistryHost, error) {
 	}}}
 	h := docker.RegistryHost{
 		Client:       client,
-		Authorizer:   docker.NewDockerAuthorizer(docker.WithAuthClient(client), docker.WithAuthCreds(c.credentials)),
+		Authorizer:   newAuthorizer(docker.NewDockerAuthorizer(docker.WithAuthClient(client), docker.WithAuthCreds(c.credentials))),
 		Host:         host,
 		Scheme:       "https",
 		Path:         "/v2",
