@@ -12,6 +12,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -103,4 +104,33 @@ target "insecure" {
 
 	w.down()
 	require.Empty(t, processes(t, w.state))
+}
+
+// TestFirstProcessReaps runs the first process of a process namespace, which inherits
+// what others leave behind.
+func TestFirstProcessReaps(t *testing.T) {
+	localtest.Need(t)
+	cmd := initCommand(`for i in 1 2 3; do (sh -c "exit 0" &); done; echo ready; read x`)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID}
+	stdin, err := cmd.StdinPipe()
+	require.NoError(t, err)
+	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	_, err = bufio.NewReader(out).ReadString('\n')
+	require.NoError(t, err)
+	pid := cmd.Process.Pid
+	require.Eventually(t, func() bool {
+		children := 0
+		tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+		require.NoError(t, err)
+		for _, f := range tasks {
+			b, err := os.ReadFile(f)
+			require.NoError(t, err)
+			children += len(strings.Fields(string(b)))
+		}
+		return children == 1
+	}, time.Minute, 10*time.Millisecond)
+	require.NoError(t, stdin.Close())
+	require.Error(t, cmd.Wait(), "read meets the end of its input")
 }

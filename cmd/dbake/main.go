@@ -25,6 +25,9 @@ import (
 )
 
 func main() {
+	if status, first := initStatus(); first {
+		os.Exit(status)
+	}
 	// What libraries log by the way, as about connections that end, is in our
 	// errors where it matters.
 	log.SetOutput(io.Discard)
