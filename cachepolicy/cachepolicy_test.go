@@ -362,6 +362,34 @@ func TestParseStore(t *testing.T) {
 	}
 }
 
+// TestReads checks that solves of one cluster read the same caches, and no solve that
+// of another cluster.
+func TestReads(t *testing.T) {
+	units := build("a", "b", "c", "d")
+	units[0].Target.CacheFrom = []ir.CacheEntry{registryCache("r/own"), registryCache("r/both")}
+	units[2].Target.CacheFrom = []ir.CacheEntry{registryCache("r/both")}
+	ab, c := cluster("a", "b"), cluster("c")
+	p := Decide(Input{Store: Store{Repo: repo}, Units: units, Clusters: []Cluster{ab}, Nodes: nodes("a=0 b=1 c=0 d=0"), Known: map[string][]string{
+		repo.Name: {"dbake-" + ab.Name(), "dbake-" + c.Name(), "dbake-" + Name([]ir.UnitID{"old"})},
+	}})
+	reads := func(units ...ir.UnitID) []string {
+		var refs []string
+		for _, im := range p.Imports {
+			if im.Reads(units) {
+				refs = append(refs, strings.TrimPrefix(im.Entry.Attrs["ref"], repo.Name+":dbake-"))
+			}
+		}
+		slices.Sort(refs)
+		return refs
+	}
+	old := Name([]ir.UnitID{"old"})
+	require.Equal(t, []string{ab.Name(), old, "r/both", "r/own"}, reads("a"))
+	require.Equal(t, reads("a"), reads("b"))
+	require.Equal(t, []string{c.Name(), old, "r/both"}, reads("c"))
+	require.Equal(t, []string{old}, reads("d"), "it has no cache yet")
+	require.Equal(t, []string{ab.Name(), c.Name(), old, "r/both", "r/own"}, reads("b", "c"))
+}
+
 func TestParseRepo(t *testing.T) {
 	for _, tc := range []struct {
 		ref  string

@@ -50,6 +50,7 @@ type decider struct {
 	clusters []Cluster              // by name
 	names    map[string]bool        // of the clusters
 	slugs    map[string]bool        // of the units
+	of       map[ir.UnitID]Cluster  // the cluster of a unit
 	imported map[string]ir.CacheEntry
 	siblings int
 	complete bool // the registry has the ref of every cluster of this build
@@ -57,7 +58,7 @@ type decider struct {
 }
 
 func newDecider(in Input) *decider {
-	d := &decider{in: in, limits: in.limits, units: map[string][]ir.UnitID{}, names: map[string]bool{}, slugs: map[string]bool{}, imported: map[string]ir.CacheEntry{}}
+	d := &decider{in: in, limits: in.limits, units: map[string][]ir.UnitID{}, names: map[string]bool{}, slugs: map[string]bool{}, of: map[ir.UnitID]Cluster{}, imported: map[string]ir.CacheEntry{}}
 	if d.limits.records == 0 {
 		d.limits.records = maxRecords
 	}
@@ -91,6 +92,9 @@ func newDecider(in Input) *decider {
 	slices.SortFunc(d.clusters, func(a, b Cluster) int { return cmp.Compare(a.Name(), b.Name()) })
 	for _, c := range d.clusters {
 		d.names[c.Name()] = true
+		for _, u := range c.Units {
+			d.of[u] = c
+		}
 	}
 	return d
 }
@@ -112,12 +116,13 @@ func (d *decider) warn(rule string, at ir.Range, format string, args ...any) {
 // candidate is a cache that might be imported.
 type candidate struct {
 	entry   ir.CacheEntry
-	target  string // whose cache-from it is
-	cluster string // whose ref in Repo it is
-	part    bool   // a part of a target's own cache
-	joined  bool   // a part of a cluster whose ref holds all parts
-	absent  bool   // the registry was asked and does not have it
-	guessed bool   // the registry was not asked
+	units   []ir.UnitID // whose solves would read it; nil = all
+	target  string      // whose cache-from it is
+	cluster string      // whose ref in Repo it is
+	part    bool        // a part of a target's own cache
+	joined  bool        // a part of a cluster whose ref holds all parts
+	absent  bool        // the registry was asked and does not have it
+	guessed bool        // the registry was not asked
 }
 
 // importRules decide over candidates; the first that gives a reason wins. A rule
@@ -185,11 +190,14 @@ func (d *decider) imports() {
 			}
 			if r.skip {
 				d.skip(false, c.entry, r.name, reason)
+				if r.name == "duplicate" {
+					d.widen(c)
+				}
 				if r.name == "limit" {
 					limited++
 				}
 			} else {
-				d.policy.Imports = append(d.policy.Imports, Import{Entry: clone(c.entry), Rule: r.name, Reason: reason})
+				d.policy.Imports = append(d.policy.Imports, Import{Entry: clone(c.entry), Units: c.units, Rule: r.name, Reason: reason})
 				d.imported[importKey(c.entry)] = c.entry
 				if r.name == "sibling" {
 					d.siblings++
@@ -204,12 +212,40 @@ func (d *decider) imports() {
 	}
 }
 
+// widen lets the units of c read the import that c is a duplicate of.
+func (d *decider) widen(c candidate) {
+	key := importKey(c.entry)
+	i := slices.IndexFunc(d.policy.Imports, func(im Import) bool { return importKey(im.Entry) == key })
+	im := &d.policy.Imports[i]
+	if im.Units == nil || c.units == nil {
+		im.Units = nil
+		return
+	}
+	im.Units = slices.Compact(slices.Sorted(slices.Values(slices.Concat(im.Units, c.units))))
+}
+
+// beside returns the units of the clusters of t, sorted: those that share steps with
+// it, and so have to read the same caches.
+func (d *decider) beside(t *ir.Target) []ir.UnitID {
+	var units []ir.UnitID
+	for _, u := range d.units[t.Name] {
+		units = append(units, d.of[u].Units...)
+	}
+	slices.Sort(units)
+	return slices.Compact(units)
+}
+
 func (d *decider) candidates() []candidate {
 	var cs []candidate
 	for _, t := range d.targets {
+		first := len(cs)
 		for _, e := range t.CacheFrom {
 			cs = append(cs, candidate{entry: e, target: t.Name})
 			cs = append(cs, d.targetParts(t, e)...)
+		}
+		units := d.beside(t)
+		for i := range cs[first:] {
+			cs[first+i].units = units
 		}
 	}
 	if d.in.Repo.IsZero() {
@@ -279,7 +315,7 @@ func (d *decider) repoCandidates() []candidate {
 		if !ok {
 			continue
 		}
-		c := candidate{entry: ref(tag), cluster: cluster}
+		c := candidate{entry: ref(tag), cluster: cluster, units: d.clusterUnits(cluster)}
 		c.joined = whole[cluster] && tag != d.in.Repo.tag(cluster, -1)
 		switch {
 		case d.names[cluster]:
@@ -296,17 +332,28 @@ func (d *decider) repoCandidates() []candidate {
 		if seen[name] {
 			continue
 		}
-		own = append(own, candidate{entry: ref(d.in.Repo.tag(name, -1)), cluster: name, absent: asked, guessed: !asked})
+		own = append(own, candidate{entry: ref(d.in.Repo.tag(name, -1)), cluster: name, units: c.Units, absent: asked, guessed: !asked})
 		if asked || d.in.Fleet < 2 {
 			continue
 		}
 		// A part needs at least one unit.
 		for n := range min(d.in.Fleet, len(c.Units)) {
-			own = append(own, candidate{entry: ref(d.in.Repo.tag(name, n)), cluster: name, guessed: true})
+			own = append(own, candidate{entry: ref(d.in.Repo.tag(name, n)), cluster: name, units: c.Units, guessed: true})
 		}
 	}
 	slices.SortStableFunc(own, func(a, b candidate) int { return cmp.Compare(a.cluster, b.cluster) })
 	return slices.Concat(own, near, far)
+}
+
+// clusterUnits returns the units of the cluster of this build with that name; nil
+// when there is none.
+func (d *decider) clusterUnits(name string) []ir.UnitID {
+	for _, c := range d.clusters {
+		if c.Name() == name {
+			return c.Units
+		}
+	}
+	return nil
 }
 
 // exportRules decide over the parts of clusters; the first that gives a reason

@@ -1,6 +1,6 @@
 // Package cachepolicy decides which cache references a build imports and exports:
 // one mode=max export for each cluster of units, not for each target, and the same
-// list of imports for every solve.
+// list of imports for every solve of a cluster.
 //
 // [Decide] is a pure function of its input: no clock, no network, no BuildKit. Its
 // imports do not depend on where units are placed, so they can be decided before
@@ -17,7 +17,10 @@
 //   - A vertex collects the cache sources of the solves that load it, but one
 //     that is being looked up already does not look again (solver/jobs.go,
 //     loadUnlocked). Solves with different imports therefore hit or miss by
-//     chance of timing. Hence: one list, the union, for every solve.
+//     chance of timing. Hence: one list, the union, for every solve of a cluster.
+//     Solves of two clusters share no step, and the keys of the sources that they
+//     share are the same in every cache (cachemanager.go, getID). Hence: a list
+//     for each cluster.
 //   - Each solve reads each of its imports anew, manifest and config
 //     (solver/llbsolver/bridge.go, loadResult), and starts doing so at once.
 //     Hence: few references, and none that is known to be absent.
@@ -60,7 +63,7 @@
 //
 //	no-cache    nothing is imported when the user asked for no cache
 //	duplicate   a ref that is imported already is left out
-//	target      cache-from of a target is imported, for all targets
+//	target      cache-from of a target is imported, for all targets of its cluster
 //	absent      a ref that the registry was asked for and does not have is left out
 //	target-part further parts of a target's own cache that was written by several nodes
 //	cluster     the refs of the clusters of this build

@@ -2,6 +2,7 @@ package cachepolicy
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/dbake/dbake/compiler/ir"
@@ -60,7 +61,7 @@ func (c Cluster) Name() string { return Name(c.Units) }
 
 // Policy is what to import and export.
 type Policy struct {
-	// Imports are for every solve of every node, in this order.
+	// Imports are for the solves of their units on every node, in this order.
 	Imports []Import
 	// Exports are one solve each, on the part's node, of exactly its units: at
 	// the earliest when those are done, and none waits for another.
@@ -77,7 +78,10 @@ type Policy struct {
 
 // Import is a cache to read.
 type Import struct {
-	Entry  ir.CacheEntry
+	Entry ir.CacheEntry
+	// Units are those whose solves read it, sorted: whole clusters, so that solves
+	// which share a step agree. Nil is every unit.
+	Units  []ir.UnitID
 	Rule   string
 	Reason string
 }
@@ -125,6 +129,14 @@ type Warning struct {
 	Rule  string
 	Text  string
 	Range ir.Range // zero when nothing in the files is its cause
+}
+
+// Reads reports whether a solve of units reads im.
+func (im Import) Reads(units []ir.UnitID) bool {
+	return im.Units == nil || slices.ContainsFunc(units, func(u ir.UnitID) bool {
+		_, found := slices.BinarySearch(im.Units, u)
+		return found
+	})
 }
 
 // ImportEntries returns the entries of p.Imports. Each call makes new maps: the

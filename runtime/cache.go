@@ -14,13 +14,14 @@ import (
 
 	"github.com/dbake/dbake/cachepolicy"
 	"github.com/dbake/dbake/compiler/ir"
+	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/runtime/sched"
 )
 
 // caches are the decisions about caches of one run.
 type caches struct {
 	input    cachepolicy.Input
-	imports  []ir.CacheEntry
+	imports  []cachepolicy.Import
 	byUnit   map[ir.UnitID][]ir.CacheEntry // to be written with the outputs of the unit's job
 	shared   bool                          // caches are written when all is built
 	stores   map[string]content.Store      // of imports in directories
@@ -98,11 +99,11 @@ func decideCaches(b *Build) (caches, error) {
 	c.input.Fleet = len(b.Sched.Nodes)
 	p := cachepolicy.Decide(c.input)
 	var err error
-	if c.imports, c.stores, c.warnings, err = localImports(p.ImportEntries(), b.Dir); err != nil {
+	if c.imports, c.stores, c.warnings, err = localImports(p.Imports, b.Dir); err != nil {
 		return caches{}, err
 	}
-	for i, e := range c.imports {
-		c.imports[i] = b.Credentials.complete(e)
+	for i := range c.imports {
+		c.imports[i].Entry = b.Credentials.complete(c.imports[i].Entry)
 	}
 	for _, w := range p.Warnings {
 		c.warnings = append(c.warnings, w.Text)
@@ -116,6 +117,34 @@ func decideCaches(b *Build) (caches, error) {
 		}
 	}
 	return c, nil
+}
+
+// entries returns all caches that are read.
+func (c *caches) entries() []ir.CacheEntry {
+	var entries []ir.CacheEntry
+	for _, im := range c.imports {
+		entries = append(entries, im.Entry)
+	}
+	return entries
+}
+
+// importsOf returns what a solve of jobs reads. Each solve reads the manifests of all
+// its imports anew, so it gets those of its own clusters only: caches of steps that
+// it does not have are of no use to it.
+func (c *caches) importsOf(jobs []plan.Job) []ir.CacheEntry {
+	var units []ir.UnitID
+	for _, j := range jobs {
+		for _, u := range j.Units {
+			units = append(units, u.ID)
+		}
+	}
+	var entries []ir.CacheEntry
+	for _, im := range c.imports {
+		if im.Reads(units) {
+			entries = append(entries, im.Entry)
+		}
+	}
+	return entries
 }
 
 // decideExports decides which node writes which cluster, from where units were

@@ -51,7 +51,7 @@ func (r *run) registries() map[string]string {
 			refs[host] = e.Attrs["ref"]
 		}
 	}
-	for _, e := range r.caches.imports {
+	for _, e := range r.caches.entries() {
 		add(e)
 	}
 	for _, j := range r.Jobs {
@@ -72,7 +72,6 @@ func (r *run) registries() map[string]string {
 // and exports keep away from them.
 func (s *solver) probe(ctx context.Context, attach []session.Attachable, refs map[string]string) []string {
 	s.silent = s.link.silent(ctx, attach, refs)
-	s.imports = s.heard(s.imports)
 	return s.silent
 }
 

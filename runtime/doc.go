@@ -32,8 +32,9 @@
 //     same. Outputs that come to the client as files have a session each, since
 //     the daemon finds their receiver by the number of the exporter alone.
 //
-//   - Every solve imports the same caches: a vertex keeps the sources that it had
-//     when it was first looked up. Results that were handed over come on top.
+//   - All solves that share a step import the same caches: a vertex keeps the sources
+//     that it had when it was first looked up. Results that other nodes sent come on
+//     top. Exports import none, since the node holds what they ask for.
 //
 //   - What a node builds for others, as the plan says (Exchange of internal/plan), is
 //     a partition of its own whose export is a cache of that one result. It is

@@ -392,11 +392,28 @@ func (r *run) evaluate(p *partitionRun) error {
 	return p.conn.evaluate(p.ctx, p.slice, observe, func() { r.messages <- evaluatedMessage{p} }, p.release)
 }
 
+// jobsOf returns the jobs among units, and those that need the steps among them.
+func (r *run) jobsOf(units []sched.UnitID) []plan.Job {
+	var jobs []plan.Job
+	for _, u := range units {
+		step, ok := r.step(u)
+		if !ok {
+			jobs = append(jobs, r.Jobs[u])
+			continue
+		}
+		v, _ := r.stepVertex(step)
+		for _, j := range r.jobsWith(v) {
+			jobs = append(jobs, r.Jobs[j])
+		}
+	}
+	return jobs
+}
+
 // slice cuts the part of the graph that p needs, and notes the roots by whose end
 // its units are known to be built.
 func (r *run) slice(p *partitionRun) error {
 	var ids []string
-	p.slice.imports = slices.Clone(r.exchange.sent)
+	p.slice.imports = slices.Concat(r.caches.importsOf(r.jobsOf(p.units)), r.exchange.sent)
 	for _, u := range p.units {
 		if step, ok := r.step(u); ok {
 			_, root := r.stepVertex(step)

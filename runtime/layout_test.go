@@ -17,6 +17,7 @@ import (
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/stretchr/testify/require"
 
+	"github.com/dbake/dbake/cachepolicy"
 	"github.com/dbake/dbake/compiler/ir"
 )
 
@@ -120,8 +121,8 @@ func TestLocalImports(t *testing.T) {
 		{"broken", attrs{"src": "broken"}, nil, "index.json"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			registry := ir.CacheEntry{Type: "registry", Attrs: attrs{"ref": "x"}}
-			kept, stores, warnings, err := localImports([]ir.CacheEntry{registry, entry(tt.attrs)}, dir)
+			registry := cachepolicy.Import{Entry: ir.CacheEntry{Type: "registry", Attrs: attrs{"ref": "x"}}}
+			kept, stores, warnings, err := localImports([]cachepolicy.Import{registry, {Entry: entry(tt.attrs), Units: []ir.UnitID{"a"}}}, dir)
 			require.NoError(t, err)
 			require.Equal(t, registry, kept[0])
 			if tt.warning != "" {
@@ -132,13 +133,13 @@ func TestLocalImports(t *testing.T) {
 				return
 			}
 			require.Empty(t, warnings)
-			require.Equal(t, entry(tt.want), kept[1])
+			require.Equal(t, cachepolicy.Import{Entry: entry(tt.want), Units: []ir.UnitID{"a"}}, kept[1])
 			require.Equal(t, map[string]content.Store{"local:" + src: layoutStore(src)}, stores)
 		})
 	}
 	require.Equal(t, before, tree(t, dir), "nothing is written")
 
-	_, _, _, err := localImports([]ir.CacheEntry{entry(nil)}, dir)
+	_, _, _, err := localImports([]cachepolicy.Import{{Entry: entry(nil)}}, dir)
 	require.ErrorContains(t, err, "src is required")
 	_, err = localExport(entry(nil), dir)
 	require.ErrorContains(t, err, "dest is required")

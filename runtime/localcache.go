@@ -13,6 +13,7 @@ import (
 	digest "github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/dbake/dbake/cachepolicy"
 	"github.com/dbake/dbake/compiler/ir"
 )
 
@@ -26,18 +27,19 @@ const (
 // localImports makes imports of caches in directories ready to be sent: each is
 // named by its digest, and its store is among those returned. A cache that is not
 // there is left out with a warning, as before the first build that writes it.
-func localImports(entries []ir.CacheEntry, dir string) (kept []ir.CacheEntry, stores map[string]content.Store, warnings []string, err error) {
+func localImports(imports []cachepolicy.Import, dir string) (kept []cachepolicy.Import, stores map[string]content.Store, warnings []string, err error) {
 	stores = map[string]content.Store{}
-	for _, e := range entries {
+	for _, im := range imports {
+		e := &im.Entry
+		e.Attrs = maps.Clone(e.Attrs)
 		if e.Type != cacheLocal {
-			kept = append(kept, e)
+			kept = append(kept, im)
 			continue
 		}
 		src := e.Attrs["src"]
 		if src == "" {
 			return nil, nil, nil, errors.New("cache-from of type local: src is required")
 		}
-		e.Attrs = maps.Clone(e.Attrs)
 		if !filepath.IsAbs(src) {
 			src = filepath.Join(dir, src)
 		}
@@ -47,7 +49,7 @@ func localImports(entries []ir.CacheEntry, dir string) (kept []ir.CacheEntry, st
 			continue
 		}
 		stores[storeOf(src)] = layoutStore(src)
-		kept = append(kept, e)
+		kept = append(kept, im)
 	}
 	return kept, stores, warnings, nil
 }

@@ -89,13 +89,6 @@ func (s *solver) describe(ctx context.Context, c gateway.Client, img image) (gat
 	attrs["context:"+described] = "input:" + described
 	attrs["input-metadata:"+described] = string(metadata)
 	attrs["platform"] = platforms.FormatAll(platforms.Normalize(img.platform))
-	if len(s.imports) > 0 {
-		imports, err := json.Marshal(gatewayImports(s.imports))
-		if err != nil {
-			return nil, fmt.Errorf("encode cache imports: %w", err)
-		}
-		attrs["cache-imports"] = string(imports)
-	}
 	dockerfile, err := resultDockerfile(ctx, attrs["filename"], attrs["target"])
 	if err != nil {
 		return nil, err

@@ -292,7 +292,7 @@ func (r *run) open(l *link, info NodeInfo, nr *nodeRun) (*connection, error) {
 	maps.Copy(offer.stores, r.caches.stores)
 	maps.Copy(offer.stores, r.exchange.stores())
 	ctx, cancel := context.WithCancel(l.ctx)
-	s := &solver{link: l, life: ctx, services: offer, sharedKey: in.SharedKey, imports: r.caches.imports, entitlements: r.Entitlements}
+	s := &solver{link: l, life: ctx, services: offer, sharedKey: in.SharedKey, entitlements: r.Entitlements}
 	var stop func()
 	if s.session, stop, err = l.openSession(ctx, in.SharedKey, offer.attachables(nil)); err != nil {
 		cancel()

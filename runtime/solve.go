@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"slices"
 	"strings"
 
 	"github.com/containerd/platforms"
@@ -67,13 +66,8 @@ type solver struct {
 	*link
 	session *session.Session
 	// life ends when the connection does.
-	life        context.Context
-	evaluations evaluations
-	// imports is the same union for every solve of the run: a vertex keeps the
-	// cache sources that it had when it was first looked up, so a solve with
-	// fewer of them would make its neighbours miss. What nodes hand over comes on
-	// top, before the first solve that needs it.
-	imports      []ir.CacheEntry
+	life         context.Context
+	evaluations  evaluations
 	entitlements []string
 	// silent are the registries of caches that do not answer the node.
 	silent []string
@@ -92,8 +86,10 @@ type partition struct {
 	// that op.
 	joined *pb.Definition
 	single []*pb.Definition
-	// imports are read besides those of the whole run: results that other nodes
-	// have handed over since.
+	// imports are the same for all solves that share a step: a vertex keeps the cache
+	// sources that it had when it was first looked up, so a solve with fewer of them
+	// would make its neighbours miss. Results that other nodes have sent come on top,
+	// before the first solve that needs them.
 	imports []ir.CacheEntry
 }
 
@@ -111,7 +107,7 @@ func (s *solver) evaluateAll(ctx context.Context, c gateway.Client, p partition)
 			_, err := c.Solve(ctx, gateway.SolveRequest{
 				Evaluate:     true,
 				Definition:   def,
-				CacheImports: gatewayImports(slices.Concat(s.imports, s.heard(p.imports))),
+				CacheImports: gatewayImports(s.heard(p.imports)),
 			})
 			return err
 		})
@@ -231,9 +227,10 @@ func platformOf(img image) ocispecs.Platform {
 	return platforms.Normalize(img.platform)
 }
 
-// ref returns the lazy result of a definition.
+// ref returns the lazy result of a definition. The node holds what it stands for, so
+// no cache is read for it.
 func (s *solver) ref(ctx context.Context, c gateway.Client, def *pb.Definition) (gateway.Reference, error) {
-	r, err := c.Solve(ctx, gateway.SolveRequest{Definition: def, CacheImports: gatewayImports(s.imports)})
+	r, err := c.Solve(ctx, gateway.SolveRequest{Definition: def})
 	if err != nil {
 		return nil, err
 	}

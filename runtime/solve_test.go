@@ -74,8 +74,11 @@ func definition(t *testing.T, name string) *pb.Definition {
 // TestEvaluateAll submits one solve where the node knows the op that joins results,
 // and one for each unit to nodes before that.
 func TestEvaluateAll(t *testing.T) {
-	p := partition{joined: definition(t, "joined"), single: []*pb.Definition{definition(t, "a"), definition(t, "b")}}
-	s := &solver{imports: []ir.CacheEntry{{Type: "registry", Attrs: map[string]string{"ref": "example.com/cache"}}}}
+	p := partition{
+		joined: definition(t, "joined"), single: []*pb.Definition{definition(t, "a"), definition(t, "b")},
+		imports: []ir.CacheEntry{{Type: "registry", Attrs: map[string]string{"ref": "example.com/cache"}}},
+	}
+	s := &solver{}
 
 	g := &fakeGateway{caps: pb.Caps.CapSet(pb.Caps.All())}
 	require.NoError(t, s.evaluateAll(t.Context(), g, p))
