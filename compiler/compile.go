@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/tonistiigi/go-csvvalue"
 
@@ -32,6 +34,14 @@ type Options struct {
 	Terminal bool
 	// Remote fetches definitions given as a URL; nil refuses them.
 	Remote RemoteReader
+
+	// Now and Random are what timestamp and uuidv4 are made of; nil is the clock and
+	// the generator of the system.
+	Now    func() time.Time
+	Random io.Reader
+	// Looked takes the names that the definition asks the environment for, those that
+	// are not set too; nil for nobody.
+	Looked func(name string)
 
 	Files   []string // -f
 	Targets []string // positional: [URL [CONTEXT-URL]] TARGET...
@@ -114,6 +124,7 @@ func Compile(ctx context.Context, o Options) (*ir.Project, error) {
 		if args.noPolicy {
 			d.policy = []ir.Policy{{Disabled: true}}
 		}
+		o.looked(envEpoch)
 		d.setEpoch(o.Env[envEpoch])
 		if err := d.placeContext(o.Dir, def.remote); err != nil {
 			return nil, def.sources.at(d.origin(""), err)
@@ -249,10 +260,20 @@ func (o *Options) environment() func(string) (string, bool) {
 		return nil
 	}
 	return func(name string) (string, bool) {
+		o.looked(name)
 		v, ok := o.Env[name]
 		return v, ok
 	}
 }
+
+func (o *Options) looked(name string) {
+	if o.Looked != nil {
+		o.Looked(name)
+	}
+}
+
+// interpolated finds variables in a compose file; two dollars stand for one.
+var interpolated = regexp.MustCompile(`\$\$|\$\{?([A-Za-z_][A-Za-z0-9_]*)`)
 
 // variables returns the values of --var by name.
 func (o *Options) variables() (map[string]string, error) {
@@ -348,8 +369,15 @@ func (o *Options) load(ctx context.Context, req request) (*loaded, error) {
 	if err != nil {
 		return nil, src.explainSyntax(err)
 	}
+	for _, f := range byFamily.compose {
+		for _, m := range interpolated.FindAllSubmatch(f.Data, -1) {
+			if env != nil && len(m[1]) > 0 {
+				o.looked(string(m[1]))
+			}
+		}
+	}
 	builtins := map[string]string{"BAKE_CMD_CONTEXT": req.cmdContext, "BAKE_LOCAL_PLATFORM": o.Platform}
-	functions := functionWorld{Home: o.Env["HOME"]}.functions()
+	functions := functionWorld{Home: o.Env["HOME"], Now: o.Now, Random: o.Random}.functions()
 	e := newEvaluator(src, builtins, functions, lookup)
 	if len(byFamily.hcl) > 0 {
 		diags := e.read(byFamily.hcl)

@@ -18,7 +18,7 @@ func (a *app) compilerOptions(f *definitionFlags, env map[string]string, remote 
 	if f.Check {
 		call = "check"
 	}
-	return compiler.Options{
+	o := compiler.Options{
 		Dir: a.dir, Env: env, Platform: platforms.Format(platforms.DefaultSpec()), Stdin: a.stdin, Terminal: isTerminal(a.stdout),
 		Files: f.File, Targets: f.Targets, Vars: f.Var,
 		Overrides: f.Set, Push: f.Push, Load: f.Load, NoCache: f.NoCache, Pull: f.Pull,
@@ -26,6 +26,8 @@ func (a *app) compilerOptions(f *definitionFlags, env map[string]string, remote 
 		Remote:   remote,
 		Profiles: f.Profile, Exclude: f.Exclude, WithDeps: f.WithDeps, Strict: f.Strict != strictOff,
 	}
+	f.world.apply(&o)
+	return o
 }
 
 // compile resolves the definition and shows what --strict has to say about it. One

@@ -55,6 +55,7 @@ func (c *planCmd) Run(ctx contextBinding, a *app) (err error) {
 	if !c.Offline {
 		remote = standby
 	}
+	c.world = newWorld()
 	project, err := a.compile(ctx, &c.definitionFlags, nodes.environment(a.env), remote)
 	if err != nil {
 		return err
@@ -121,6 +122,7 @@ func (c *planCmd) Run(ctx contextBinding, a *app) (err error) {
 			return err
 		}
 		file = p.File(requestOf(&c.definitionFlags, &c.nodeFlags, &c.planFlags), definitions)
+		file.World = c.world.file(project, a.env)
 	}
 	return a.output(ctx, c.Output, func(w io.Writer) error {
 		switch c.Format {

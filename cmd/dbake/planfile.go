@@ -117,6 +117,12 @@ func (c *buildCmd) useSaved(a *app, f *plan.File) error {
 	if r.Strict {
 		d.Strict = strictWarn
 	}
+	if f.World != nil {
+		if d.world, err = savedWorld(f.World); err != nil {
+			return err
+		}
+		a.progress.Note(d.world.note(a.env))
+	}
 	if n := &c.nodeFlags; len(n.Nodes) == 0 && n.Builder == "" {
 		if err := plainNodes(r.Nodes); err != nil {
 			return usageError{err}
@@ -220,7 +226,11 @@ func (c *buildCmd) checkSaved(nodes *nodes, project *ir.Project) error {
 	if err != nil {
 		return err
 	}
-	return c.saved.Check(definitions)
+	err = c.saved.Check(definitions)
+	if w := c.saved.World; err != nil && w != nil && len(w.Withheld) > 0 {
+		err = fmt.Errorf("%w, or set the variables that may be secret and are not in the plan as they were: %s", err, strings.Join(w.Withheld, ", "))
+	}
+	return err
 }
 
 // plan is the saved plan, or a new one, with the build divided as it says.

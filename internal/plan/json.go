@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	digest "github.com/opencontainers/go-digest"
 
@@ -23,7 +24,7 @@ const (
 // File is the JSON form of a plan. Times are in seconds since the start of the run,
 // costs in seconds on a node of speed 1.
 //
-// Only Request, the names of nodes, Partitions, Fetch, Build, Pooled and the digests
+// Only Request, World, the names of nodes, Partitions, Fetch, Build, Pooled and the digests
 // in Targets and Steps are read back, see [Build.Restore]; everything else is for
 // people and programs that look at plans.
 type File struct {
@@ -31,6 +32,9 @@ type File struct {
 	Version int    `json:"version"`
 	// Request is what was asked for, as on the command line.
 	Request Request `json:"request"`
+
+	// World is what the definition was resolved with; nil in plans of older versions.
+	World *World `json:"world,omitempty"`
 
 	Strategy string `json:"strategy"`
 	// Pooled says that targets are given to idle nodes during the run; Partitions
@@ -87,6 +91,19 @@ type Request struct {
 	Nodes         []string `json:"nodes,omitempty"`
 	Builder       string   `json:"builder,omitempty"`
 	CacheRegistry string   `json:"cache_registry,omitempty"`
+}
+
+// World is what the definition saw of the world when the plan was made, so that it means
+// the same when the plan is built.
+type World struct {
+	Time time.Time `json:"time"`
+	// Seed is what random values are made of.
+	Seed []byte `json:"seed"`
+	// Env are the variables of the environment that the definition asked for; null was
+	// not set. Withheld are the names of those that may be secret: they are taken from
+	// the environment of the build.
+	Env      map[string]*string `json:"environment,omitempty"`
+	Withheld []string           `json:"environment_withheld,omitempty"`
 }
 
 // FileNode is a node and what it builds.

@@ -1,0 +1,116 @@
+package main
+
+import (
+	crand "crypto/rand"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/dbake/dbake/compiler"
+	"github.com/dbake/dbake/compiler/ir"
+	"github.com/dbake/dbake/internal/plan"
+	"github.com/dbake/dbake/internal/redact"
+)
+
+// world is what a definition that is planned sees of the world: it is kept with the
+// plan, so that the plan is built as it was shown.
+type world struct {
+	now    time.Time
+	seed   [32]byte
+	env    map[string]*string // what replaces the environment; nil is not set
+	looked map[string]bool
+}
+
+// newWorld returns the world as it is now.
+func newWorld() *world {
+	w := &world{now: time.Now(), looked: map[string]bool{}}
+	crand.Read(w.seed[:]) // never fails
+	return w
+}
+
+// savedWorld returns the world that a plan was made in.
+func savedWorld(p *plan.World) (*world, error) {
+	w := &world{now: p.Time, env: maps.Clone(p.Env), looked: map[string]bool{}}
+	if copy(w.seed[:], p.Seed) != len(w.seed) || len(p.Seed) != len(w.seed) {
+		return nil, fmt.Errorf("the plan is damaged: its seed has %d bytes instead of %d", len(p.Seed), len(w.seed))
+	}
+	for name := range w.env {
+		// What dbake itself is set with is for the command to say.
+		if strings.HasPrefix(name, "BUILDX_") || name == "HOME" {
+			delete(w.env, name)
+		}
+	}
+	return w, nil
+}
+
+// apply sets the options that stand for the world. env is the environment as it is.
+func (w *world) apply(o *compiler.Options) {
+	if w == nil {
+		return
+	}
+	o.Now = func() time.Time { return w.now }
+	o.Random = rand.NewChaCha8(w.seed)
+	o.Looked = func(name string) { w.looked[name] = true }
+	if len(w.env) > 0 {
+		o.Env = maps.Clone(o.Env)
+		for name, v := range w.env {
+			if v == nil {
+				delete(o.Env, name)
+			} else {
+				o.Env[name] = *v
+			}
+		}
+	}
+}
+
+// secretName is how variables with secrets are usually called.
+var secretName = regexp.MustCompile(`(?i)token|secret|passw|pwd|credential|private|auth|_key$|apikey`)
+
+// file is the form in which the world is saved with the plan of p. env is what the
+// user has set.
+func (w *world) file(p *ir.Project, env map[string]string) *plan.World {
+	f := &plan.World{Time: w.now, Seed: w.seed[:], Env: map[string]*string{}}
+	looked := maps.Clone(w.looked)
+	for _, t := range p.Targets {
+		for name, v := range t.Args {
+			// Compose files take build args from the environment by name.
+			if have, ok := env[name]; ok && have == v {
+				looked[name] = true
+			}
+		}
+	}
+	for _, name := range ir.SortedKeys(looked) {
+		v, set := env[name]
+		switch {
+		case name == registryVar && !set:
+			// The local registry may be elsewhere in every run.
+		case !set:
+			f.Env[name] = nil
+		case secretName.MatchString(name) || redact.Text(name+"="+v) != name+"="+v:
+			f.Withheld = append(f.Withheld, name)
+		default:
+			f.Env[name] = &v
+		}
+	}
+	return f
+}
+
+// note says what of a saved plan is not as it is now, for people.
+func (w *world) note(env map[string]string) string {
+	text := fmt.Sprintf("building the plan of %s: timestamp() and uuidv4() give what they gave then", w.now.Local().Format(time.DateTime))
+	var changed []string
+	for name, v := range w.env {
+		now, set := env[name]
+		if set != (v != nil) || v != nil && now != *v {
+			changed = append(changed, name)
+		}
+	}
+	if slices.Sort(changed); len(changed) > 0 {
+		text += ", and these variables of the environment are those of then: " + strings.Join(changed, ", ")
+	}
+	return text
+}
