@@ -26,7 +26,7 @@ func (a *app) compilerOptions(f *definitionFlags, env map[string]string, remote 
 		Remote:   remote,
 		Profiles: f.Profile, Exclude: f.Exclude, WithDeps: f.WithDeps, Strict: f.Strict != strictOff,
 	}
-	f.world.apply(&o)
+	f.moment.apply(&o)
 	return o
 }
 

@@ -26,8 +26,8 @@ type definitionFlags struct {
 	WithDeps bool       `help:"Build also what the targets read or depend on, by depends_on of compose files too."`
 	// saved says that the flags come from a plan, and grant nothing.
 	saved bool
-	// world is what the definition is resolved with; nil is the world as it is.
-	world *world
+	// moment is what the definition sees of the world; nil is what there is now.
+	moment *moment
 
 	Profile []string `placeholder:"NAME" help:"Of compose services that have profiles, take only those of these profiles. Repeatable."`
 }

@@ -55,7 +55,7 @@ func (c *planCmd) Run(ctx contextBinding, a *app) (err error) {
 	if !c.Offline {
 		remote = standby
 	}
-	c.world = newWorld()
+	c.moment = newMoment()
 	project, err := a.compile(ctx, &c.definitionFlags, nodes.environment(a.env), remote)
 	if err != nil {
 		return err
@@ -122,7 +122,7 @@ func (c *planCmd) Run(ctx contextBinding, a *app) (err error) {
 			return err
 		}
 		file = p.File(requestOf(&c.definitionFlags, &c.nodeFlags, &c.planFlags), definitions)
-		file.World = c.world.file(project, a.env)
+		file.World = c.moment.file(project, a.env)
 	}
 	return a.output(ctx, c.Output, func(w io.Writer) error {
 		switch c.Format {

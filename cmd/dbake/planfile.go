@@ -118,10 +118,10 @@ func (c *buildCmd) useSaved(a *app, f *plan.File) error {
 		d.Strict = strictWarn
 	}
 	if f.World != nil {
-		if d.world, err = savedWorld(f.World); err != nil {
+		if d.moment, err = savedMoment(f.World); err != nil {
 			return err
 		}
-		a.progress.Note(d.world.note(a.env))
+		a.progress.Note(d.moment.note(a.env))
 	}
 	if n := &c.nodeFlags; len(n.Nodes) == 0 && n.Builder == "" {
 		if err := plainNodes(r.Nodes); err != nil {

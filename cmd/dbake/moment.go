@@ -16,48 +16,48 @@ import (
 	"github.com/dbake/dbake/internal/redact"
 )
 
-// world is what a definition that is planned sees of the world: it is kept with the
+// moment is what a definition that is planned sees of the world: it is kept with the
 // plan, so that the plan is built as it was shown.
-type world struct {
+type moment struct {
 	now    time.Time
 	seed   [32]byte
 	env    map[string]*string // what replaces the environment; nil is not set
 	looked map[string]bool
 }
 
-// newWorld returns the world as it is now.
-func newWorld() *world {
-	w := &world{now: time.Now(), looked: map[string]bool{}}
-	crand.Read(w.seed[:]) // never fails
-	return w
+// newMoment returns the world as it is now.
+func newMoment() *moment {
+	m := &moment{now: time.Now(), looked: map[string]bool{}}
+	crand.Read(m.seed[:]) // never fails
+	return m
 }
 
-// savedWorld returns the world that a plan was made in.
-func savedWorld(p *plan.World) (*world, error) {
-	w := &world{now: p.Time, env: maps.Clone(p.Env), looked: map[string]bool{}}
-	if copy(w.seed[:], p.Seed) != len(w.seed) || len(p.Seed) != len(w.seed) {
-		return nil, fmt.Errorf("the plan is damaged: its seed has %d bytes instead of %d", len(p.Seed), len(w.seed))
+// savedMoment returns the world that a plan was made in.
+func savedMoment(p *plan.World) (*moment, error) {
+	m := &moment{now: p.Time, env: maps.Clone(p.Env), looked: map[string]bool{}}
+	if copy(m.seed[:], p.Seed) != len(m.seed) || len(p.Seed) != len(m.seed) {
+		return nil, fmt.Errorf("the plan is damaged: its seed has %d bytes instead of %d", len(p.Seed), len(m.seed))
 	}
-	for name := range w.env {
+	for name := range m.env {
 		// What dbake itself is set with is for the command to say.
 		if strings.HasPrefix(name, "BUILDX_") || name == "HOME" {
-			delete(w.env, name)
+			delete(m.env, name)
 		}
 	}
-	return w, nil
+	return m, nil
 }
 
 // apply sets the options that stand for the world. env is the environment as it is.
-func (w *world) apply(o *compiler.Options) {
-	if w == nil {
+func (m *moment) apply(o *compiler.Options) {
+	if m == nil {
 		return
 	}
-	o.Now = func() time.Time { return w.now }
-	o.Random = rand.NewChaCha8(w.seed)
-	o.Looked = func(name string) { w.looked[name] = true }
-	if len(w.env) > 0 {
+	o.Now = func() time.Time { return m.now }
+	o.Random = rand.NewChaCha8(m.seed)
+	o.Looked = func(name string) { m.looked[name] = true }
+	if len(m.env) > 0 {
 		o.Env = maps.Clone(o.Env)
-		for name, v := range w.env {
+		for name, v := range m.env {
 			if v == nil {
 				delete(o.Env, name)
 			} else {
@@ -72,9 +72,9 @@ var secretName = regexp.MustCompile(`(?i)token|secret|passw|pwd|credential|priva
 
 // file is the form in which the world is saved with the plan of p. env is what the
 // user has set.
-func (w *world) file(p *ir.Project, env map[string]string) *plan.World {
-	f := &plan.World{Time: w.now, Seed: w.seed[:], Env: map[string]*string{}}
-	looked := maps.Clone(w.looked)
+func (m *moment) file(p *ir.Project, env map[string]string) *plan.World {
+	f := &plan.World{Time: m.now, Seed: m.seed[:], Env: map[string]*string{}}
+	looked := maps.Clone(m.looked)
 	for _, t := range p.Targets {
 		for name, v := range t.Args {
 			// Compose files take build args from the environment by name.
@@ -100,10 +100,10 @@ func (w *world) file(p *ir.Project, env map[string]string) *plan.World {
 }
 
 // note says what of a saved plan is not as it is now, for people.
-func (w *world) note(env map[string]string) string {
-	text := fmt.Sprintf("building the plan of %s: timestamp() and uuidv4() give what they gave then", w.now.Local().Format(time.DateTime))
+func (m *moment) note(env map[string]string) string {
+	text := fmt.Sprintf("building the plan of %s: timestamp() and uuidv4() give what they gave then", m.now.Local().Format(time.DateTime))
 	var changed []string
-	for name, v := range w.env {
+	for name, v := range m.env {
 		now, set := env[name]
 		if set != (v != nil) || v != nil && now != *v {
 			changed = append(changed, name)
