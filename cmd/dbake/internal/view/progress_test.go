@@ -45,6 +45,8 @@ func recorded() []runtime.Event {
 		runtime.JobEvent{Job: "worker", Target: "worker", Node: "n1", Stage: "submitted"},
 		status("n1", &bkclient.SolveStatus{Vertexes: []*bkclient.Vertex{
 			{Digest: base, Name: "[base 1/2] RUN base", Started: at(0), Completed: at(0), Cached: true},
+		}}),
+		status("n1", &bkclient.SolveStatus{Vertexes: []*bkclient.Vertex{
 			{Digest: build, Name: "[build 2/4] RUN a\n\x1b[2Jb", Inputs: []digest.Digest{base}, Started: at(1)},
 		}}),
 		status("n2", &bkclient.SolveStatus{Vertexes: []*bkclient.Vertex{
@@ -56,6 +58,8 @@ func recorded() []runtime.Event {
 		}}),
 		status("n1", &bkclient.SolveStatus{Vertexes: []*bkclient.Vertex{
 			{Digest: build, Name: "[build 2/4] RUN a\n\x1b[2Jb", Inputs: []digest.Digest{base}, Started: at(1), Completed: at(3)},
+		}}),
+		status("n1", &bkclient.SolveStatus{Vertexes: []*bkclient.Vertex{
 			{Digest: export, Name: "exporting to image", Started: at(3), Completed: at(4)},
 		}}),
 		runtime.JobEvent{At: 4 * time.Second, Job: "worker", Target: "worker", Node: "n1", Stage: "exported", Result: &runtime.JobResult{
@@ -88,6 +92,13 @@ func summarized() *runtime.Result {
 
 // show plays everything that a progress can be told.
 func show(t *testing.T, mode string, w io.Writer) {
+	t.Helper()
+	showPaced(t, mode, w, func() {})
+}
+
+// showPaced is show with a pause after each event.
+func showPaced(t *testing.T, mode string, w io.Writer, pause func()) {
+	t.Helper()
 	p, err := New(w, mode)
 	require.NoError(t, err)
 	p.Note("starting 2 local nodes")
@@ -95,6 +106,7 @@ func show(t *testing.T, mode string, w io.Writer) {
 	require.NoError(t, p.Begin(true))
 	for _, e := range recorded() {
 		p.Observe(e)
+		pause()
 	}
 	p.Warn("kept until the end")
 	p.End()
@@ -109,14 +121,15 @@ func show(t *testing.T, mode string, w io.Writer) {
 	}, &runtime.NodeError{Node: "n2", Addr: "tcp://x:1", Op: "lost", Err: errors.New("gone")}), false)
 }
 
-// TestProgress compares every mode with its golden; the plain display is BuildKit's,
-// which only the order of the steps makes deterministic.
+// TestProgress compares every mode with its golden. BuildKit's plain display shows what
+// it has been told every 150 ms, in no order: by the clock of the bubble, each event is
+// shown before the next.
 func TestProgress(t *testing.T) {
 	for _, mode := range []string{ModePlain, ModeQuiet, ModeRawJSON} {
 		t.Run(mode, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var b bytes.Buffer
-				show(t, mode, &b)
+				showPaced(t, mode, &b, func() { time.Sleep(time.Second) })
 				golden(t, "progress."+mode, func(w io.Writer) error {
 					_, err := b.WriteTo(w)
 					return err
