@@ -41,6 +41,9 @@ type connection struct {
 	// probe returns the registries of caches that do not answer the node, and has
 	// it read none from them; nil when there is none to try.
 	probe func(context.Context) []string
+	// silent returns the registries, of each of which a ref is given, that do not
+	// answer the node in time; nil when it cannot be asked.
+	silent func(ctx context.Context, refs map[string]string) []string
 }
 
 // broken reports whether the connection has ended.
@@ -138,7 +141,11 @@ func (r *run) attend(ctx context.Context, n *nodeRun, connect connectFunc) {
 			why = err
 		}
 		if c != nil {
-			c.daemon = &patient{daemon: c.daemon, waits: func(text string) { r.messages <- waitMessage{node: n, text: text} }}
+			waits := func(text string) { r.messages <- waitMessage{node: n, text: text} }
+			if c.silent != nil {
+				c.daemon = &attentive{daemon: c.daemon, silent: c.silent, waits: waits}
+			}
+			c.daemon = &patient{daemon: c.daemon, waits: waits}
 		}
 		return c
 	}

@@ -304,6 +304,9 @@ func (r *run) open(l *link, info NodeInfo, nr *nodeRun) (*connection, error) {
 			cancel()
 			stop()
 		},
+		silent: func(ctx context.Context, refs map[string]string) []string {
+			return l.silent(ctx, offer.attachables(nil), refs)
+		},
 	}
 	if refs := r.registries(); len(refs) > 0 {
 		c.probe = func(ctx context.Context) []string { return s.probe(ctx, offer.attachables(nil), refs) }

@@ -1,0 +1,139 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	bkclient "github.com/moby/buildkit/client"
+
+	"github.com/dbake/dbake/compiler/ir"
+)
+
+const (
+	// quietExport is how long an export may report nothing until the node is asked
+	// whether the registry answers it, and how long until the next time. If it did
+	// answer, that is doubled each time, up to quietMax.
+	quietExport = 5 * time.Second
+	quietMax    = 30 * time.Second
+	// maxSilent is how often in a row the registry may be silent then.
+	maxSilent = 3
+)
+
+// attentive is a daemon that gives up an export when the registry says nothing. The
+// daemon itself pushes without a deadline, and rightly so: a large layer may take
+// long. So it is the registry that is asked, by the node, and only while the export
+// reports nothing.
+type attentive struct {
+	daemon
+	// silent returns the registries, of each of which a ref is given, that do not
+	// answer the node within reachTimeout.
+	silent func(ctx context.Context, refs map[string]string) []string
+	// waits is called when a registry is silent.
+	waits func(text string)
+}
+
+var _ daemon = (*attentive)(nil)
+
+// Unwrap returns the daemon below.
+func (d *attentive) Unwrap() daemon { return d.daemon }
+
+// export implements daemon.
+func (d *attentive) export(ctx context.Context, req exportRequest, observe func(*bkclient.SolveStatus)) (map[string]string, error) {
+	return d.attend(ctx, req, observe, d.daemon.export)
+}
+
+// exportCache implements daemon.
+func (d *attentive) exportCache(ctx context.Context, req exportRequest, observe func(*bkclient.SolveStatus)) (map[string]string, error) {
+	return d.attend(ctx, req, observe, d.daemon.exportCache)
+}
+
+type exportFunc func(context.Context, exportRequest, func(*bkclient.SolveStatus)) (map[string]string, error)
+
+func (d *attentive) attend(ctx context.Context, req exportRequest, observe func(*bkclient.SolveStatus), export exportFunc) (map[string]string, error) {
+	refs := req.registries()
+	if len(refs) == 0 {
+		return export(ctx, req, observe)
+	}
+	exporting, giveUp := context.WithCancelCause(ctx)
+	defer giveUp(nil)
+	heard := make(chan struct{}, 1)
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		d.watch(exporting, refs, heard, giveUp)
+	}()
+	resp, err := export(exporting, req, func(st *bkclient.SolveStatus) {
+		select {
+		case heard <- struct{}{}:
+		default:
+		}
+		observe(st)
+	})
+	var gaveUp *Rejected
+	if err != nil && ctx.Err() == nil && errors.As(context.Cause(exporting), &gaveUp) {
+		err = gaveUp
+	}
+	giveUp(nil)
+	<-watched
+	return resp, err
+}
+
+// watch gives up when neither the export nor the registry says anything.
+func (d *attentive) watch(ctx context.Context, refs map[string]string, heard <-chan struct{}, giveUp context.CancelCauseFunc) {
+	since, silent, wait := time.Now(), 0, quietExport
+	for {
+		t := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return
+		case <-heard:
+			t.Stop()
+			since, silent, wait = time.Now(), 0, quietExport
+			continue
+		case <-t.C:
+		}
+		hosts := d.silent(ctx, refs)
+		if ctx.Err() != nil {
+			return
+		}
+		if len(hosts) == 0 {
+			silent, wait = 0, min(2*wait, quietMax)
+			continue
+		}
+		silent++
+		wait = quietExport
+		text := fmt.Sprintf("registry %s has not answered for %s", strings.Join(hosts, ", "), time.Since(since).Round(time.Second))
+		if silent == maxSilent {
+			giveUp(&Rejected{errors.New(text)})
+			return
+		}
+		d.waits(text)
+	}
+}
+
+// registries returns a ref in each registry that the export writes to.
+func (req exportRequest) registries() map[string]string {
+	refs := map[string]string{}
+	add := func(ref string) {
+		if host := registryHost(ir.CacheEntry{Type: cacheRegistry, Attrs: map[string]string{"ref": ref}}); host != "" && refs[host] == "" {
+			refs[host] = ref
+		}
+	}
+	if e := req.entry; e != nil && e.Type == bkclient.ExporterImage {
+		if push, err := boolAttr(e.Attrs, "push"); err == nil && push {
+			for name := range strings.SplitSeq(e.Attrs["name"], ",") {
+				add(name)
+			}
+		}
+	}
+	for _, c := range req.cacheTo {
+		if c.Type == cacheRegistry {
+			add(c.Attrs["ref"])
+		}
+	}
+	return refs
+}
