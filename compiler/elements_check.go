@@ -136,6 +136,9 @@ func (o checkOptions) checkSecrets(list []ir.Secret) error {
 		if err != nil {
 			return &advisedError{fmt.Errorf("failed to stat %s: %w", path, err), secretAdvice(s, path)}
 		}
+		if st.IsDir() {
+			return fmt.Errorf("secret %s: %s is a directory, not a file", s.ID, path)
+		}
 		if st.Size() > maxSecretSize {
 			return fmt.Errorf("secret %s too big. max size 500KiB", s.ID)
 		}

@@ -4,11 +4,15 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/moby/buildkit/solver/errdefs"
 	"github.com/moby/buildkit/solver/pb"
+	"github.com/moby/patternmatcher"
 
 	"github.com/dbake/dbake/compiler/ir"
 )
@@ -24,6 +28,11 @@ func (c *compilation) sourceError(in *inputs, err error) error {
 		return err
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return err
+	}
+	if errors.Is(err, filepath.ErrBadPattern) {
+		if bad := c.badIgnore(in, err); bad != nil {
+			return bad
+		}
 	}
 	out := &ir.SourceError{Summary: summary(in, err), Err: err}
 	var excerpts []string
@@ -44,6 +53,38 @@ func (c *compilation) sourceError(in *inputs, err error) error {
 		out.Range = c.blame(in, err)
 	}
 	return out
+}
+
+// badIgnore returns the line of a .dockerignore that holds no pattern, nil when none is
+// found on this machine.
+func (c *compilation) badIgnore(in *inputs, err error) error {
+	var files []string
+	if dir := in.sources[recordedDockerfile].dir; dir != "" {
+		files = append(files, filepath.Join(dir, in.attrs["filename"]+".dockerignore"))
+	}
+	if dir := in.sources[recordedContext].dir; dir != "" {
+		files = append(files, filepath.Join(dir, ".dockerignore"))
+	}
+	for _, file := range files {
+		data, readErr := os.ReadFile(file)
+		if readErr != nil {
+			continue
+		}
+		for i, line := range strings.Split(string(data), "\n") {
+			pattern := strings.TrimPrefix(strings.TrimSpace(line), "!")
+			if pattern == "" || strings.HasPrefix(pattern, "#") {
+				continue
+			}
+			if _, patternErr := patternmatcher.New([]string{pattern}); patternErr != nil {
+				r := ir.Range{Filename: c.show(file)}
+				r.Start = ir.Pos{Line: i + 1, Column: 1}
+				r.End = ir.Pos{Line: i + 1, Column: len([]rune(line)) + 1}
+				return &ir.SourceError{Range: r, Summary: fmt.Sprintf("%q: %v", pattern, patternErr), Err: err}
+			}
+		}
+		break // the first that is there counts
+	}
+	return nil
 }
 
 // summary returns the text of an error of the frontend, which knows the Dockerfile

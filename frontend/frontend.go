@@ -145,6 +145,10 @@ type Warning struct {
 	URL     string
 	Level   int
 	Excerpt string // the lines concerned, ready to print
+	// Source is the Dockerfile as the frontend knows it, and Ranges the lines in it;
+	// nil for a remark without a place.
+	Source *pb.SourceInfo
+	Ranges []*pb.Range
 }
 
 // UnitError is a failure to compile one unit. Units of one target that fail in

@@ -248,6 +248,7 @@ func (c *compilation) warnings(in *inputs, recorded []recordedWarning) []Warning
 		}
 		if r.opts.SourceInfo != nil {
 			w.Range, w.Excerpt = c.locate(in, r.opts.SourceInfo, r.opts.Range)
+			w.Source, w.Ranges = r.opts.SourceInfo, r.opts.Range
 		}
 		ws = append(ws, w)
 	}

@@ -10,6 +10,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/moby/buildkit/client/llb"
@@ -46,6 +47,7 @@ const (
 	envGitToken  = "BUILDX_BAKE_GIT_AUTH_TOKEN"
 	envGitHeader = "BUILDX_BAKE_GIT_AUTH_HEADER"
 	envGitSSH    = "BUILDX_BAKE_GIT_SSH"
+	envGitAdvice = "BUILDX_BAKE_GIT_ADVICE"
 )
 
 const (
@@ -63,7 +65,7 @@ func (d *Definitions) Tree() *pb.Definition { return d.tree }
 func (d *Definitions) ReadDefinition(ctx context.Context, url string, names []string, optional bool) (*compiler.RemoteDefinition, error) {
 	in := Inputs{Env: d.Env, Secrets: map[string]SecretSource{}, SSH: map[string][]string{}}
 	read := readHTTP
-	repository, isGit, err := dockerui.DetectGitContext(url, nil)
+	repository, isGit, err := dockerui.DetectGitContext(url, nil, llb.GitAdvice(gitAdvice(d.Env)))
 	if isGit {
 		if err != nil {
 			return nil, err
@@ -255,6 +257,12 @@ func gitURL(remote string) *gitutil.GitURL {
 		return nil
 	}
 	return u
+}
+
+// gitAdvice reports whether git may print advice while it fetches a definition.
+func gitAdvice(env map[string]string) bool {
+	on, err := strconv.ParseBool(env[envGitAdvice])
+	return err == nil && on
 }
 
 // variable returns the name of a variable in env that differs from name in case

@@ -551,7 +551,7 @@ func (r *run) observeOutput(n *nodeRun, job plan.Job, number int) func(*bkclient
 
 // exportRequest returns what all outputs of a job have in common.
 func (r *run) exportRequest(job plan.Job) (exportRequest, error) {
-	var req exportRequest
+	req := exportRequest{provenance: r.Provenance}
 	for i, u := range job.Units {
 		if i == 0 {
 			req.frontend = frontendAttrs(job.Units)

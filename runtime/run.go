@@ -48,6 +48,9 @@ type Build struct {
 	Registries registry.Options
 	// Entitlements are those the user granted and some step needs.
 	Entitlements []string
+	// Provenance says which provenance of outputs stands in their metadata:
+	// ProvenanceMin or ProvenanceMax, "" for none.
+	Provenance string
 	// Dir is what relative output paths stand against.
 	Dir string
 	// Stdout takes the archives whose destination is "-". Load takes images for

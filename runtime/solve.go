@@ -13,6 +13,7 @@ import (
 	bkclient "github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/exporter/containerimage/exptypes"
 	gateway "github.com/moby/buildkit/frontend/gateway/client"
+	"github.com/moby/buildkit/identity"
 	"github.com/moby/buildkit/session"
 	"github.com/moby/buildkit/solver/pb"
 	"github.com/moby/buildkit/solver/result"
@@ -124,6 +125,8 @@ type exportRequest struct {
 	place    string                // what takes it on the client; "" when nothing does
 	cacheTo  []bkclient.CacheOptionsEntry
 	frontend map[string]string // attestations and SOURCE_DATE_EPOCH, as a frontend would have received them
+	// provenance says which provenance the response holds, see [Build.Provenance].
+	provenance string
 }
 
 // frontendAttrs are the options of units that are exported as one: those of any of
@@ -147,13 +150,28 @@ func (s *solver) export(ctx context.Context, req exportRequest, observe func(*bk
 	if err != nil {
 		return nil, err
 	}
-	opt := bkclient.SolveOpt{CacheExports: caches, FrontendAttrs: maps.Clone(req.frontend)}
+	opt := bkclient.SolveOpt{Ref: identity.NewID(), CacheExports: caches, FrontendAttrs: maps.Clone(req.frontend)}
 	if req.entry != nil {
 		opt.Exports = []bkclient.ExportEntry{*req.entry}
 	}
-	return s.exporting(ctx, req, opt, observe, func(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
+	resp, err := s.exporting(ctx, req, opt, observe, func(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
 		return s.result(ctx, c, req)
 	})
+	if err != nil {
+		return nil, err
+	}
+	out := maps.Clone(resp)
+	if out == nil {
+		out = map[string]string{}
+	}
+	out[buildRefKey] = s.buildRef(opt.Ref)
+	if req.provenance != "" {
+		// The output is there; that a node cannot tell of it any more is no failure.
+		if found, err := s.provenance(ctx, opt.Ref, req.provenance); err == nil {
+			maps.Copy(out, found)
+		}
+	}
+	return out, nil
 }
 
 // exporting runs an export in the session of the run, or in one of its own when

@@ -115,7 +115,7 @@ func (c *buildCmd) build(ctx context.Context, a *app, call callFlag) (err error)
 	if err := c.checkSaved(nodes, project); err != nil {
 		return err
 	}
-	project = runtime.UsableCaches(project, a.env)
+	project = a.withArtifactSwitch(runtime.UsableCaches(project, a.env))
 	if len(project.Targets) == 0 {
 		return c.answer(ctx, a, all, standby, nil, call)
 	}
@@ -173,6 +173,9 @@ func (c *buildCmd) build(ctx context.Context, a *app, call callFlag) (err error)
 		return err
 	}
 	request.Load, request.Credentials = load, runtime.NewCacheCredentials(ctx, project, a.env)
+	if c.MetadataFile != "" {
+		request.Provenance = a.metadataProvenance()
+	}
 
 	if err := a.progress.Begin(len(infos) > 1); err != nil {
 		return err
@@ -198,7 +201,7 @@ func (c *buildCmd) build(ctx context.Context, a *app, call callFlag) (err error)
 	if err == nil && len(called) > 0 {
 		return c.answer(ctx, a, all, standby, metadata(result), call)
 	}
-	return errors.Join(err, c.writeMetadata(ctx, a, metadata(result), err != nil))
+	return errors.Join(err, c.writeMetadata(ctx, a, a.withWarnings(metadata(result), build.Warnings()), err != nil))
 }
 
 // faulty are the targets that were not built because of faults.
@@ -216,6 +219,9 @@ func faulty(faults []plan.Fault) []runtime.JobResult {
 
 // admit checks that nothing is asked for that cannot be done or was not granted.
 func (a *app) admit(ctx context.Context, p *ir.Project, f *definitionFlags) error {
+	if err := a.checkSwitches(); err != nil {
+		return err
+	}
 	if err := a.refusePolicies(p); err != nil {
 		return err
 	}
@@ -234,7 +240,7 @@ func (a *app) refusePolicies(p *ir.Project) error {
 		return fmt.Errorf("the source policy %s cannot be enforced: dbake does not apply $%s; build with docker buildx, or without it", file, envSourcePolicy)
 	}
 	for _, t := range p.Targets {
-		asks := false
+		asks := a.on(envDefaultPolicy)
 		for _, policy := range t.Policy {
 			if policy.Disabled {
 				asks = false
@@ -246,7 +252,7 @@ func (a *app) refusePolicies(p *ir.Project) error {
 			return &ir.SourceError{
 				Range:   t.Origin("policy"),
 				Summary: fmt.Sprintf("the source policies of target %s cannot be enforced", t.Name),
-				Detail:  "dbake does not evaluate Rego policies; build with docker buildx, or without policies: --policy disabled=true",
+				Detail:  "dbake does not evaluate Rego policies, nor the default policy of $" + envDefaultPolicy + "; build with docker buildx, or without policies: --policy disabled=true",
 			}
 		}
 	}
@@ -339,7 +345,7 @@ func (a *app) frontendOptions(infos []runtime.NodeInfo, gw frontend.Gateway) fro
 		DefaultProvenance: "mode=min,inline-only=true",
 		ProxyArgs:         a.proxyArgs(),
 	}
-	if v := a.env["BUILDX_NO_DEFAULT_ATTESTATIONS"]; v != "" && v != "0" && v != "false" {
+	if a.on(envNoAttestations) {
 		opts.DefaultProvenance = ""
 	}
 	if len(infos) > 0 && len(infos[0].Platforms) > 0 {

@@ -65,12 +65,12 @@ const hurry = 2 * time.Second
 
 // writeMetadata writes what is known of each target to the file of --metadata-file, if
 // there is one. A command that has failed waits for nobody to read it.
-func (c *buildCmd) writeMetadata(ctx context.Context, a *app, byTarget map[string]map[string]any, failed bool) error {
+func (c *buildCmd) writeMetadata(ctx context.Context, a *app, content any, failed bool) error {
 	if c.MetadataFile == "" {
 		return nil
 	}
 	c.metadataWritten = true
-	dt, err := json.MarshalIndent(byTarget, "", "  ")
+	dt, err := json.MarshalIndent(content, "", "  ")
 	if err != nil {
 		return fmt.Errorf("encode metadata: %w", err)
 	}

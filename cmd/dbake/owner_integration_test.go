@@ -3,9 +3,13 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -76,6 +80,56 @@ func TestLinkedTargetsKeepTheirs(t *testing.T) {
 			args := append([]string{"build", "--progress", "plain", "--no-cache", "--allow", "ssh"}, w.on(nodes)...)
 			r := remoteRun(t, w, dir, env, append(args, targets...)...)
 			require.Zero(t, r.status, "%v on %d\n%s", targets, nodes, r.stderr)
+		}
+	}
+}
+
+const told = `
+-- docker-bake.hcl --
+group "default" { targets = ["pub", "priv"] }
+target "pub" {
+  args   = { V = "public-value" }
+  output = ["type=oci,dest=pub.tar"]
+}
+target "priv" {
+  args   = { V = "PRIVATE-canary-77" }
+  secret = ["id=tok,env=TOK"]
+  output = ["type=oci,dest=priv.tar"]
+}
+-- Dockerfile --
+FROM busybox:1
+ARG V
+MAINTAINER me
+RUN --mount=type=secret,id=tok echo $V > /v
+`
+
+// TestToldOfBuilds looks at what the metadata file holds besides the outputs: where
+// the build stands in the history of a node, its provenance, and warnings. Nothing in
+// it is of another target, or a secret.
+func TestToldOfBuilds(t *testing.T) {
+	w := newWorld(t, 1)
+	dir := project(t, told)
+	for mode, steps := range map[string]bool{"min": false, "max": true, "disabled": false} {
+		env := []string{"TOK=TOKCANARY", "BUILDX_METADATA_PROVENANCE=" + mode, "BUILDX_METADATA_WARNINGS=1"}
+		file := filepath.Join(t.TempDir(), "md.json")
+		r := remoteRun(t, w, dir, env, append([]string{"build", "--metadata-file", file}, w.on(1)...)...)
+		require.Zero(t, r.status, r.stderr)
+		dt, err := os.ReadFile(file)
+		require.NoError(t, err)
+		require.NotContains(t, string(dt), "TOKCANARY")
+		var md map[string]json.RawMessage
+		require.NoError(t, json.Unmarshal(dt, &md))
+		require.Contains(t, string(md["buildx.build.warnings"]), `"url"`)
+		require.NotContains(t, string(md["pub"]), "canary-77")
+		for _, target := range []string{"pub", "priv"} {
+			var m struct {
+				Ref        string          `json:"buildx.build.ref"`
+				Provenance json.RawMessage `json:"buildx.build.provenance"`
+			}
+			require.NoError(t, json.Unmarshal(md[target], &m))
+			require.Regexp(t, `^dbake/n1/\w+$`, m.Ref)
+			require.Equal(t, mode != "disabled", len(m.Provenance) > 0, mode)
+			require.Equal(t, steps, strings.Contains(string(m.Provenance), "llbDefinition"), "%s\n%s", mode, m.Provenance)
 		}
 	}
 }

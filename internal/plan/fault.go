@@ -50,9 +50,24 @@ func compileFaults(p *ir.Project, err error) ([]Fault, error) {
 		if !errors.As(one, &unit) {
 			return nil, err
 		}
-		faults = append(faults, Fault{Target: targets[unit.Unit], Err: one})
+		faults = append(faults, Fault{Target: targets[unit.Unit], Err: naming(targets[unit.Unit], unit)})
 	}
 	return faults, nil
+}
+
+// naming returns the error of a unit with the name of its target in the text, where it
+// is not there yet.
+func naming(target string, unit *frontend.UnitError) error {
+	source, ok := unit.Err.(*ir.SourceError)
+	switch {
+	case !ok:
+		return fmt.Errorf("target %s: %w", target, unit)
+	case strings.Contains(source.Summary, "target "+target):
+		return unit
+	}
+	named := *source
+	named.Summary = "target " + target + ": " + source.Summary
+	return &frontend.UnitError{Unit: unit.Unit, Err: &named}
 }
 
 // ownFaults returns the faults of targets in order. The steps of a linked target are

@@ -90,7 +90,7 @@ func TestFaults(t *testing.T) {
 		},
 		"no context": {
 			func(t *testing.T, p *project) { require.NoError(t, os.RemoveAll(filepath.Join(p.dir, "other"))) },
-			map[string]string{"other": "path \"other\" not found"},
+			map[string]string{"other": "target other: unable to prepare context: path \"other\" not found"},
 		},
 		"context is a file": {
 			func(t *testing.T, p *project) {
@@ -100,8 +100,8 @@ func TestFaults(t *testing.T) {
 			map[string]string{"other": "path \"other\" not found"},
 		},
 		"bad ignore file": {
-			func(_ *testing.T, p *project) { p.write("other/.dockerignore", "[\n") },
-			map[string]string{"other": "syntax error in pattern"},
+			func(_ *testing.T, p *project) { p.write("other/.dockerignore", "# none\n[\n") },
+			map[string]string{"other": `other/.dockerignore:2,1-2: target other: "[": syntax error in pattern`},
 		},
 		"missing file": {
 			func(_ *testing.T, p *project) {
