@@ -167,3 +167,24 @@ func TestMiddle(t *testing.T) {
 	require.Equal(t, 11, utf8.RuneCountInString(middle("RUN go build ./services/cärt", 11)))
 	require.Equal(t, "ab…", middle("abcdef", 3))
 }
+
+// A plan says which targets are built in parts, and who emulates what.
+func TestPlatformNotes(t *testing.T) {
+	p := &plan.Plan{
+		Nodes: []plan.Node{{Name: "amd"}, {Name: "arm"}}, Makespan: 10 * second, Undivided: 40 * second,
+		Jobs: []plan.JobPlan{
+			{Name: "app@linux/amd64", Target: "app", Platforms: []string{"linux/amd64"}, Node: 0},
+			{Name: "app@linux/arm64,linux/riscv64", Target: "app", Platforms: []string{"linux/arm64", "linux/riscv64"}, Node: 1},
+		},
+		Problem: partition.Problem{
+			Vertices: []partition.Vertex{{Platform: "linux/riscv64", Cost: 1}, {Platform: "linux/arm64", Cost: 1}},
+			Nodes:    []partition.Node{{Name: "amd"}, {Name: "arm", Emulates: map[string]float64{"linux/riscv64": 8, "linux/amd64": 8}}},
+		},
+		Schedule: partition.Schedule{Tasks: []partition.Task{{Kind: partition.Exec, Vertex: 0, Node: 1}, {Kind: partition.Exec, Vertex: 1, Node: 1}}},
+	}
+	require.Equal(t, []string{
+		"app is built in parts, by platform, and joined in the registry: undivided the build would take 40.0s",
+		"arm emulates linux/riscv64: steps are taken to run 8 times as long there",
+	}, platformNotes(p))
+	require.Empty(t, platformNotes(fixedPlan()))
+}
