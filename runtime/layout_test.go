@@ -1,8 +1,11 @@
 package runtime
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -11,11 +14,13 @@ import (
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/errdefs"
 	bkclient "github.com/moby/buildkit/client"
+	"github.com/moby/buildkit/client/ociindex"
 	"github.com/moby/buildkit/session"
 	"github.com/moby/buildkit/session/filesync"
 	digest "github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/dbake/dbake/cachepolicy"
 	"github.com/dbake/dbake/compiler/ir"
@@ -186,9 +191,9 @@ func TestEnter(t *testing.T) {
 	desc, err := json.Marshal(ocispecs.Descriptor{MediaType: ocispecs.MediaTypeImageManifest, Digest: digest.FromString("m"), Size: 1})
 	require.NoError(t, err)
 	resp := map[string]string{"containerimage.descriptor": base64.StdEncoding.EncodeToString(desc)}
-	require.NoError(t, enter(dir, resp))
+	require.NoError(t, enter(t.Context(), dir, resp))
 	resp["image.name"] = "docker.io/library/a:1,docker.io/library/a:2"
-	require.NoError(t, enter(dir, resp))
+	require.NoError(t, enter(t.Context(), dir, resp))
 	dt, err := os.ReadFile(filepath.Join(dir, "index.json"))
 	require.NoError(t, err)
 	var index ocispecs.Index
@@ -198,7 +203,7 @@ func TestEnter(t *testing.T) {
 		names = append(names, m.Annotations[ocispecs.AnnotationRefName])
 	}
 	require.ElementsMatch(t, []string{"latest", "1", "2"}, names)
-	require.ErrorContains(t, enter(dir, nil), "did not describe")
+	require.ErrorContains(t, enter(t.Context(), dir, nil), "did not describe")
 }
 
 func TestSecretStore(t *testing.T) {
@@ -220,4 +225,48 @@ func TestSecretStore(t *testing.T) {
 		_, err := s.GetSecret(t.Context(), id)
 		require.Error(t, err, id)
 	}
+}
+
+// Images that enter one layout at the same time are all there.
+func TestEnterTogether(t *testing.T) {
+	dir := t.TempDir()
+	var locks dirLocks
+	var eg errgroup.Group
+	for i := range 20 {
+		desc, err := json.Marshal(ocispecs.Descriptor{MediaType: ocispecs.MediaTypeImageManifest, Digest: digest.FromString(fmt.Sprint(i)), Size: 1})
+		require.NoError(t, err)
+		resp := map[string]string{"containerimage.descriptor": base64.StdEncoding.EncodeToString(desc), "image.name": fmt.Sprintf("example.com/a:%d", i)}
+		eg.Go(func() error {
+			unlock, err := locks.lock(t.Context(), []string{dir})
+			if err != nil {
+				return err
+			}
+			defer unlock()
+			return enter(t.Context(), dir, resp)
+		})
+	}
+	require.NoError(t, eg.Wait())
+	index, err := ociindex.NewStoreIndex(dir).Read()
+	require.NoError(t, err)
+	require.Len(t, index.Manifests, 20)
+}
+
+func TestDirLocks(t *testing.T) {
+	var l dirLocks
+	unlock, err := l.lock(t.Context(), []string{"b", "a"})
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(errors.New("interrupted"))
+	_, err = l.lock(ctx, []string{"0", "a"})
+	require.EqualError(t, err, "interrupted")
+	got := make(chan struct{})
+	go func() {
+		defer close(got)
+		unlock, err := l.lock(t.Context(), []string{"a", "0"})
+		if err == nil {
+			unlock()
+		}
+	}()
+	unlock()
+	<-got
 }

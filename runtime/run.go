@@ -88,6 +88,7 @@ type run struct {
 	cut        map[int]cutPush // by job
 	sick       []Sickness
 	results    []JobResult // by job
+	dirs       dirLocks
 }
 
 // nodeRun is one node's part of a run.
@@ -295,7 +296,7 @@ func (r *run) open(l *link, info NodeInfo, nr *nodeRun) (*connection, error) {
 	maps.Copy(offer.stores, r.caches.stores)
 	maps.Copy(offer.stores, r.exchange.stores())
 	ctx, cancel := context.WithCancel(l.ctx)
-	s := &solver{link: l, life: ctx, services: offer, sharedKey: in.SharedKey, entitlements: r.Entitlements}
+	s := &solver{link: l, life: ctx, services: offer, sharedKey: in.SharedKey, entitlements: r.Entitlements, dirs: &r.dirs}
 	var stop func()
 	if s.session, stop, err = l.openSession(ctx, in.SharedKey, offer.attachables(nil)); err != nil {
 		cancel()

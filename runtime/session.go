@@ -303,7 +303,7 @@ func (req *exportRequest) receiving(f *faults) (stores map[string]content.Store,
 
 // enter adds the image that was written into an OCI layout to its index, under the
 // names of the response.
-func enter(dir string, resp map[string]string) error {
+func enter(ctx context.Context, dir string, resp map[string]string) error {
 	dt, err := base64.StdEncoding.DecodeString(resp[exptypes.ExporterImageDescriptorKey])
 	if err != nil || len(dt) == 0 {
 		return fmt.Errorf("image layout in %s: the node did not describe the image", dir)
@@ -319,8 +319,15 @@ func enter(dir string, resp map[string]string) error {
 			names = append(names, ociindex.Name(name))
 		}
 	}
-	if err := ociindex.NewStoreIndex(dir).Put(desc, names...); err != nil {
-		return &Rejected{&OutputError{Place: dir, Err: err}}
+	ctx, cancel := context.WithTimeout(ctx, indexWait)
+	defer cancel()
+	for {
+		err := ociindex.NewStoreIndex(dir).Put(desc, names...)
+		switch {
+		case err == nil:
+			return nil
+		case !strings.Contains(err.Error(), "could not lock"), sleep(ctx, indexInterval) != nil:
+			return &Rejected{&OutputError{Place: dir, Err: err}}
+		}
 	}
-	return nil
 }

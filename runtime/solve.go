@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path/filepath"
 	"strings"
 
 	"github.com/containerd/platforms"
@@ -76,6 +77,7 @@ type solver struct {
 	// that cannot share one.
 	services  services
 	sharedKey string
+	dirs      *dirLocks // of the run
 }
 
 var _ daemon = (*solver)(nil)
@@ -198,15 +200,35 @@ func (s *solver) exporting(ctx context.Context, req exportRequest, opt bkclient.
 	if err != nil {
 		return nil, err
 	}
+	unlock, err := s.dirs.lock(ctx, req.stored())
+	if err != nil {
+		stop()
+		return nil, err
+	}
+	defer unlock()
 	resp, err := build(own)
 	stop()
 	if err != nil && ctx.Err() == nil {
 		err = cmp.Or(here.at(req.place), err)
 	}
 	if err == nil && req.entry != nil && stores[layoutExport] != nil {
-		err = enter(req.entry.OutputDir, resp)
+		err = enter(ctx, req.entry.OutputDir, resp)
 	}
 	return resp, err
+}
+
+// stored are the directories of the client that take blobs and their index.
+func (req *exportRequest) stored() []string {
+	var dirs []string
+	if e := req.entry; e != nil && e.OutputDir != "" && e.Type != bkclient.ExporterLocal {
+		dirs = append(dirs, filepath.Clean(e.OutputDir))
+	}
+	for _, c := range req.cacheTo {
+		if c.Type == cacheLocal {
+			dirs = append(dirs, filepath.Clean(c.Attrs["dest"]))
+		}
+	}
+	return dirs
 }
 
 // exportCache implements daemon.

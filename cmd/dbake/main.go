@@ -19,6 +19,7 @@ import (
 	"syscall"
 
 	"github.com/alecthomas/kong"
+	clog "github.com/containerd/log"
 
 	"github.com/dbake/dbake/cmd/dbake/internal/view"
 	"github.com/dbake/dbake/runtime"
@@ -31,6 +32,7 @@ func main() {
 	// What libraries log by the way, as about connections that end, is in our
 	// errors where it matters.
 	log.SetOutput(io.Discard)
+	clog.L.Logger.SetOutput(io.Discard)
 	// That the reader of a pipe has gone is an error of the write, and not the end of
 	// the process: what runs on nodes is to be ended in order.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
