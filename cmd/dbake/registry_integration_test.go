@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -266,6 +267,46 @@ target "default" {
 			require.Zero(t, left)
 		})
 	}
+}
+
+// TestRegistryThatFallsSilent says nothing to a push: for a while, and for good.
+func TestRegistryThatFallsSilent(t *testing.T) {
+	w := newWorld(t, 1)
+	f := newFront(t, w.registry)
+	addr := node(t, f.configured())
+	dir := t.TempDir()
+	write(t, dir, fmt.Sprintf(`
+target "default" {
+  dockerfile-inline = "FROM %[1]s/library/busybox:1\nRUN echo hi >/x"
+  output = ["type=image,name=%[1]s/app:1,push=true"]
+}
+`, f.addr))
+	silentUntil := func(hold <-chan struct{}) {
+		f.misbehave(func(_ http.ResponseWriter, r *http.Request) bool {
+			if !strings.HasPrefix(r.URL.Path, "/v2/app/") {
+				return false
+			}
+			select {
+			case <-r.Context().Done():
+				return true
+			case <-hold:
+				return false
+			}
+		})
+	}
+	hold := make(chan struct{})
+	silentUntil(hold)
+	again := time.AfterFunc(12*time.Second, func() { close(hold) })
+	defer again.Stop()
+	r := w.run(dir, "build", "--nodes", addr)
+	require.Zero(t, r.status, r.stderr)
+	require.NotContains(t, r.stderr, "lost")
+
+	silentUntil(nil)
+	r = w.run(dir, "build", "--nodes", addr)
+	require.NotZero(t, r.status, r.stderr)
+	require.Regexp(t, `(?s)registry `+regexp.QuoteMeta(f.addr)+` has not answered for .*ERROR: .*registry `+regexp.QuoteMeta(f.addr)+` has not answered for`, r.stderr)
+	require.NotContains(t, r.stderr, "lost")
 }
 
 // TestCacheRegistryThatIsSilent takes connections and says nothing. The run goes on
