@@ -13,8 +13,8 @@ import (
 // terms of a scheduler: units that are built and exported, and wait for others.
 //
 // A step that a node sends to others is a unit of its own there, whose export is
-// the transfer; the units that fetch it wait for it. What such a unit needs
-// besides need not wait, and is a unit as well.
+// the transfer; the units that fetch it wait for it. What such a unit needs before the
+// last of them is there need not wait for all, and is a unit as well.
 type Exchange struct {
 	// Steps are the units beyond the targets: unit u is Steps[u-targets].
 	Steps []Intermediate
@@ -150,12 +150,7 @@ func (b *exchangeBuilder) wait(sender map[partition.VertexID]int) {
 			continue
 		}
 		n := b.on[u]
-		list := b.ready(n, b.lists[u])
-		if len(fetched) > 1 {
-			// What is there first is fetched while the rest is on its way.
-			list = append(list, fetched...)
-		}
-		for _, v := range list {
+		for _, v := range b.stages(n, b.lists[u], fetched) {
 			start, takesPlace := b.starts[n][v]
 			if !takesPlace || v == b.roots[u] || early[n][v] {
 				continue
@@ -291,22 +286,37 @@ func (x *exchanger) apart(n partition.NodeID, a partition.Assignment, set map[pa
 	}
 }
 
-// ready returns the last of list, a closure on n, that need nothing which is
-// fetched.
-func (x *exchanger) ready(n partition.NodeID, list []partition.VertexID) []partition.VertexID {
-	waits, last := map[partition.VertexID]bool{}, map[partition.VertexID]bool{}
-	in := map[partition.VertexID]bool{}
+// stages returns the steps of list, a closure on n, above which more of what is fetched
+// is waited for: a run that began them with the rest would not begin them when the
+// plan does.
+func (x *exchanger) stages(n partition.NodeID, list, fetched []partition.VertexID) []partition.VertexID {
+	words := (len(fetched) + 63) / 64
+	bit := map[partition.VertexID]int{}
+	for i, v := range fetched {
+		bit[v] = i
+	}
+	waits := make(map[partition.VertexID][]uint64, len(list))
+	last := map[partition.VertexID]bool{}
 	for _, v := range list {
-		in[v] = true
-		waits[v] = x.fetched(n, v)
-		for _, u := range x.p.Vertices[v].Inputs {
-			waits[v] = waits[v] || in[u] && waits[u]
+		set := make([]uint64, words)
+		if i, ok := bit[v]; ok {
+			set[i/64] |= 1 << (i % 64)
 		}
-		for _, u := range x.p.Vertices[v].Inputs {
-			if in[u] && waits[v] && !waits[u] {
+		inputs := x.follows(n, v)
+		for _, u := range inputs {
+			for w, bits := range waits[u] {
+				set[w] |= bits
+			}
+		}
+		for _, u := range inputs {
+			if waits[u] != nil && !slices.Equal(waits[u], set) {
 				last[u] = true
 			}
 		}
+		waits[v] = set
 	}
-	return slices.DeleteFunc(slices.Clone(list), func(v partition.VertexID) bool { return !last[v] })
+	return slices.DeleteFunc(slices.Clone(list), func(v partition.VertexID) bool {
+		_, sent := bit[v]
+		return !last[v] || !sent && x.fetched(n, v) // comes with what stands on it
+	})
 }

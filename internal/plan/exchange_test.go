@@ -59,12 +59,36 @@ func TestExchangeApart(t *testing.T) {
 	require.Equal(t, []Intermediate{
 		{Vertex: 1, Node: 0, Sent: []int{0, 1}},
 		{Vertex: 2, Node: 0, Sent: []int{2}},
-		{Vertex: 3, Node: 1},
 		{Vertex: 1, Node: 1}, // deps can be fetched before lib
-		{Vertex: 2, Node: 1},
+		{Vertex: 3, Node: 1}, // gen need not wait for them
 	}, got.Steps)
 	require.Equal(t, []int{3, 4}, got.After[1])
 	require.Equal(t, []int{3}, got.After[2])
+}
+
+// What needs the first of two results alone is a unit of its own: y needs not wait for z
+// to have it built.
+func TestExchangeStages(t *testing.T) {
+	p, a := exchangeProblem()
+	// c stands on lib alone and takes long; y needs it and what z makes on node a.
+	p.Vertices = append(p.Vertices,
+		partition.Vertex{Name: "c", Cost: 30, Bytes: 100, Inputs: []partition.VertexID{2}},
+		partition.Vertex{Name: "late", Cost: 60, Bytes: 100},
+		partition.Vertex{Name: "w", Cost: 1, Inputs: []partition.VertexID{6, 7}},
+	)
+	p.Targets = append(p.Targets, partition.Target{Name: "late", Root: 7}, partition.Target{Name: "w", Root: 8})
+	a.Node = append(a.Node, 0, 1)
+	a.Shares[1].Fetch = append(a.Shares[1].Fetch, partition.Fetch{Vertex: 7, From: 0})
+	got := exchangeOf(t, p, a)
+	units := map[int]int{} // by vertex, of node b
+	for i, s := range got.Steps {
+		if s.Node == 1 {
+			units[s.Vertex] = len(p.Targets) + i
+		}
+	}
+	require.Contains(t, units, 6, "%v", got.Steps)
+	require.Len(t, got.After[units[6]], 1)
+	require.Len(t, got.After[3], 2)
 }
 
 func TestExchangeOfNothing(t *testing.T) {

@@ -83,7 +83,11 @@
 // Estimates may still be wrong. So the node that was stolen from may, once it has
 // nothing else to do, start the same units itself when it would now finish them
 // before the thief: the first to build a unit exports it, the other is cancelled.
-// That bounds what a bad steal can cost.
+// That bounds what a bad steal can cost. In the same way a node that has nothing at all
+// to do starts what another node has begun and would end with much later: that node
+// may have become slow. When all of several steps on a node take far longer than they
+// should, it is taken to be the node, and the steps are expected to take elsewhere what
+// was predicted.
 //
 // # Loss and failure
 //

@@ -54,11 +54,40 @@ func (l *learning) bias() float64 {
 func clamp(x, lo, hi float64) float64 { return max(lo, min(x, hi)) }
 
 // slowness is the factor by which a node takes longer than its speed says, beyond
-// the bias that all nodes share.
+// the bias that all nodes share. Steps under way that take longer than they should
+// count before they are done: that is how a node that has become slow is noticed.
 func (s *Scheduler) slowness(n *node) float64 {
 	l := &s.learned
-	return clamp((l.prior+n.got)/(l.prior+n.exp), 1./4, 4)
+	exp, got := n.exp, n.got
+	for _, r := range n.running {
+		weight, cost := 1., float64(l.measured[r.v])
+		if cost == 0 { // the step may be what is slow
+			weight, cost = hearsay, float64(s.cfg.Vertices[r.v].Cost)*l.bias()
+		}
+		if due, age := cost/s.pace(n, r.v), float64(s.now-r.since); age > due {
+			exp, got = exp+weight*due, got+weight*age
+		}
+	}
+	return clamp((l.prior+got)/(l.prior+exp), 1./4, slowest)
 }
+
+// stalls reports whether all of several steps under way on n take much longer than they
+// should: then it is the node that is slow, and not each of the steps.
+func (s *Scheduler) stalls(n *node) bool {
+	for _, r := range n.running {
+		cost := float64(s.learned.measured[r.v])
+		if cost == 0 {
+			cost = float64(s.cfg.Vertices[r.v].Cost) * s.learned.bias()
+		}
+		if float64(s.now-r.since) < 2*cost/s.pace(n, r.v) {
+			return false
+		}
+	}
+	return len(n.running) > 1
+}
+
+// slowest is the largest factor by which a node is taken to have become slower.
+const slowest = 16
 
 // learn takes in a measured step.
 func (s *Scheduler) learn(n *node, v VertexID, took time.Duration) {
@@ -89,8 +118,8 @@ func (s *Scheduler) cost(v VertexID) float64 {
 		return float64(m)
 	}
 	c := float64(s.cfg.Vertices[v].Cost) * l.bias()
-	if by := l.by[v]; by != NoNode {
-		if age := float64(s.now-l.begun[v].since) * s.pace(s.nodes[by], v); age > c {
+	if by := l.by[v]; by != NoNode && !s.stalls(s.nodes[by]) {
+		if age := float64(s.now-l.begun[v].since) * s.pace(s.nodes[by], v) / max(1, s.slowness(s.nodes[by])); age > c {
 			c = overdue * age
 		}
 	}

@@ -48,7 +48,7 @@ func (s *Scheduler) steal() bool {
 			n.isIdle = false
 			continue
 		}
-		if s.cfg.Options.Steal && s.jobsLeft() > 0 && (s.take(n) || s.hedge(n)) {
+		if s.cfg.Options.Steal && s.jobsLeft() > 0 && (s.take(n) || s.hedge(n) || s.speculate(n)) {
 			n.isIdle = false
 			moved = true
 			s.wake(n)
@@ -382,15 +382,90 @@ func (s *Scheduler) hedge(n *node) bool {
 		}
 		units := g.units
 		n.given = slices.Delete(n.given, i, i+1)
-		for _, u := range units {
-			n.all.add(s.cfg.Units[u].Root)
-		}
-		s.moves = append(s.moves, Move{
-			At: s.now, Why: Hedged, Units: slices.Clone(units), From: thief.id, To: n.id,
-			Here: s.now + time.Duration(here), There: s.now + time.Duration(there),
-		})
-		s.submit(n, units, &part{why: Hedged})
+		s.double(n, &loot{units: units, owner: thief, here: here, there: there})
 		return true
 	}
 	return false
+}
+
+// sooner is the part of the time that the owner of a unit needs in the best case by
+// which a second build of it must be done.
+const sooner = 0.9
+
+// speculate starts on n, which has nothing of its own to do, a unit that another node
+// is building and would end with much later: the node has become slow, or what it was
+// given takes longer than it was thought to. The first to build it exports it.
+func (s *Scheduler) speculate(n *node) bool {
+	if s.cfg.Options.NoHedge || len(n.parts) > 0 || len(n.sub.m) > 0 {
+		return false
+	}
+	var best *loot
+	for _, owner := range s.latestOwners(n) {
+		for _, r := range owner.runs {
+			for _, m := range r.units {
+				if l := s.second(n, owner, m); l != nil && (best == nil || l.there-l.here > best.there-best.here) {
+					best = l
+				}
+			}
+		}
+	}
+	if best == nil {
+		return false
+	}
+	s.double(n, best)
+	return true
+}
+
+// latestOwners returns the nodes that build something and will end last, but for n.
+func (s *Scheduler) latestOwners(n *node) []*node {
+	var list []*node
+	var ends []float64
+	for _, m := range s.nodes {
+		if m == n || m.state != up || len(m.running) == 0 {
+			continue
+		}
+		end := s.remaining(m)
+		at := len(list)
+		for at > 0 && end > ends[at-1] {
+			at--
+		}
+		if at < ownersPerClass {
+			list, ends = slices.Insert(list, at, m), slices.Insert(ends, at, end)
+			list, ends = list[:min(len(list), ownersPerClass)], ends[:min(len(ends), ownersPerClass)]
+		}
+	}
+	return list
+}
+
+// second returns the second build on n of a unit that owner builds, nil when it is not
+// worth it.
+func (s *Scheduler) second(n, owner *node, m member) *loot {
+	u := &s.units[m.id]
+	if m.st != building || u.done || u.granted != nil || len(u.runs) > 1 || u.moves >= maxMoves || !s.cfg.allows(m.id, n.id) {
+		return nil
+	}
+	units := []UnitID{m.id}
+	if len(s.pick(n, units)) == 0 {
+		return nil
+	}
+	there := s.survey(owner, units, false).path
+	r := s.survey(n, units, true)
+	here := s.latest(n, r) + risk*r.unsure/float64(n.slots)
+	if !r.ok || r.early || here >= sooner*there {
+		return nil
+	}
+	return &loot{units: units, owner: owner, here: here, there: there}
+}
+
+// double submits to n what its owner builds, too.
+func (s *Scheduler) double(n *node, l *loot) {
+	for _, u := range l.units {
+		n.all.add(s.cfg.Units[u].Root)
+		s.units[u].moves++
+	}
+	s.moves = append(s.moves, Move{
+		At: s.now, Why: Hedged, Units: slices.Clone(l.units), From: l.owner.id, To: n.id,
+		Here: s.now + time.Duration(l.here), There: s.now + time.Duration(l.there),
+	})
+	s.submit(n, l.units, &part{why: Hedged})
 }
