@@ -129,3 +129,37 @@ func TestInterruptBesideSilence(t *testing.T) {
 		resume()
 	})
 }
+
+const large = `
+-- docker-bake.hcl --
+target "default" {
+  name       = "t${i}"
+  matrix     = { i = [0, 1, 2, 3, 4, 5] }
+  args       = { I = "${i}" }
+  output     = ["type=cacheonly"]
+}
+-- Dockerfile --
+FROM busybox:1
+ARG I
+RUN dd if=/dev/zero of=/large bs=1M count=25 && echo $I > /i
+`
+
+// TestFullNode has a node whose disk is full soon: what does not fit there is built on
+// the other one.
+func TestFullNode(t *testing.T) {
+	w := newWorld(t, 1)
+	w.down()
+	dir := filepath.Join(w.state, "nodes", "n2")
+	require.NoError(t, os.MkdirAll(dir, 0o700))
+	require.NoError(t, syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=40m"))
+	t.Cleanup(func() {
+		w.down()
+		require.NoError(t, syscall.Unmount(dir, syscall.MNT_DETACH))
+	})
+	w.up(2)
+	stderr, _, status := w.begin(project(t, large), 2)
+	shown := readAll(t, stderr)
+	require.Zero(t, status(), shown)
+	require.Contains(t, shown, "6 of 6 targets built")
+	require.Regexp(t, `(?m)^n2 could not build t\d.*: no space left$`, shown)
+}
