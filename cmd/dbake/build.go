@@ -165,6 +165,10 @@ func (c *buildCmd) build(ctx context.Context, a *app, call callFlag) (err error)
 	ready := dialled(infos, pool.Records(ctx), a.ledger())
 	caches := standby.caches(ctx, store, nodes, build)
 	build, p, err := c.plan(ctx, build.WithCache(caches.held(ctx, a)), ready, a.joinable(ctx, caches.access))
+	if errors.Is(err, plan.ErrNoNode) {
+		// One of those that are away might.
+		return errors.Join(err, errors.Join(pool.Absent()...))
+	}
 	if err != nil {
 		return err
 	}

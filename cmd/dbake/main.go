@@ -17,6 +17,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/alecthomas/kong"
 	clog "github.com/containerd/log"
@@ -194,8 +195,16 @@ func readerGone(err error) bool {
 // contextBinding lets kong hand the context to a command's Run.
 type contextBinding struct{ context.Context }
 
+const (
+	// interruptGrace is how long an interrupted command may take to end what it
+	// has begun. Local nodes end with the process, others with their connection.
+	interruptGrace = 4500 * time.Millisecond
+	// partingGrace is how long the last line may take to be read.
+	partingGrace = 300 * time.Millisecond
+)
+
 // interruptible returns a context that ends at the first interrupt. The second
-// one ends the process at once.
+// one ends the process at once, and so does interruptGrace.
 func (a *app) interruptible() (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	signals := make(chan os.Signal, 2)
@@ -210,8 +219,21 @@ func (a *app) interruptible() (context.Context, func()) {
 		case <-done:
 			return
 		}
+		late := time.NewTimer(interruptGrace)
+		defer late.Stop()
 		select {
 		case <-signals:
+			os.Exit(130)
+		case <-late.C:
+			said := make(chan struct{})
+			go func() {
+				defer close(said)
+				a.progress.Note("quitting: not all could be ended in time")
+			}()
+			select {
+			case <-said:
+			case <-time.After(partingGrace):
+			}
 			os.Exit(130)
 		case <-done:
 		}
