@@ -13,9 +13,21 @@
 // A registry on localhost or a loopback address is asked over TLS first and then
 // over plain HTTP; all others need an entry in [Options] for plain HTTP.
 //
+// # Waiting
+//
+// A request on which no byte moves for [Patience].Silence ends, one that writes after
+// six times that. What a registry answers with 429 or 5xx, and what breaks off or
+// cannot be connected to, is tried again: with waits that double from half a second to
+// eight, not before Retry-After, and until [Patience] ends. [Options].Notify is told
+// of every wait. A registry for which patience has ended is asked once from then on,
+// until it answers. Names that do not exist and certificates that are not trusted are
+// final.
+//
+// # Errors
+//
 // Errors are of type [*Error] and one of [ErrNotFound], [ErrDenied],
-// [ErrUnreachable] and [ErrTooLarge] where one of these is the cause; a cancelled
-// context gives its cause. Texts say what to do and hold no credentials.
+// [ErrUnreachable], [ErrBusy] and [ErrTooLarge] where one of these is the cause; a
+// cancelled context gives its cause. Texts say what to do and hold no credentials.
 //
 // A Client is safe for concurrent use. It keeps tokens, and idle connections until
 // [Client.Close]; no method leaves work behind.
