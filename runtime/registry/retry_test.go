@@ -94,11 +94,11 @@ func silent(_ int, conn net.Conn) { _, _ = io.Copy(io.Discard, conn) }
 const far = "registry.far.test" // not loopback: nothing is assumed of it
 
 // client returns a client whose network is p, and the lines that it shows.
-func (p *pipes) client(t *testing.T, o Options) (*Client, *[]string) {
+func (p *pipes) client(t *testing.T, o Options) (c *Client, shown func() []string) {
 	t.Helper()
 	p.start = time.Now()
-	var lines []string
 	var mu sync.Mutex
+	var lines []string // guarded by mu
 	o.Dial = p.dial
 	if o.Hosts == nil {
 		o.Hosts = map[string]Host{far: {PlainHTTP: true}}
@@ -108,7 +108,11 @@ func (p *pipes) client(t *testing.T, o Options) (*Client, *[]string) {
 		defer mu.Unlock()
 		lines = append(lines, fmt.Sprintf("%s: %s", time.Since(p.start).Round(time.Second), line))
 	}
-	return New(o), &lines
+	return New(o), func() []string {
+		mu.Lock()
+		defer mu.Unlock()
+		return lines
+	}
 }
 
 // within runs f in a bubble and returns how long it took there.
@@ -120,7 +124,7 @@ func within(t *testing.T, p *pipes, o Options, f func(c *Client) error) (err err
 		took = time.Since(p.start)
 		c.Close()
 		p.wg.Wait()
-		lines = *shown
+		lines = shown()
 	})
 	return err, took, lines
 }

@@ -8,7 +8,7 @@ import (
 	"io"
 	"net/http"
 	"strconv"
-	"sync/atomic"
+	"sync"
 	"time"
 )
 
@@ -33,7 +33,7 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if req.Method != http.MethodGet && req.Method != http.MethodHead {
 		w.limit = commitSilences
 	}
-	w.timer = time.AfterFunc(t.silence, w.quiet)
+	w.begin()
 	sent := req.WithContext(ctx)
 	if req.Body != nil && req.Body != http.NoBody {
 		sent.Body = &watchedBody{ReadCloser: req.Body, watch: w, ended: func() error { return silence(ctx) }}
@@ -66,17 +66,31 @@ func (t *transport) CloseIdleConnections() { t.network.CloseIdleConnections() }
 // watch ends a request on which nothing moves.
 type watch struct {
 	*transport
-	limit  int32 // how many silences in a row end the request
+	limit  int // how many silences in a row end the request
 	cancel context.CancelCauseFunc
-	timer  *time.Timer
-	count  atomic.Int32 // silences in a row
+
+	mu    sync.Mutex  // guards the fields below
+	timer *time.Timer // of the next silence; nil when the request has ended
+	count int         // silences in a row
+}
+
+// begin starts the watch.
+func (w *watch) begin() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.timer = time.AfterFunc(w.silence, w.quiet)
 }
 
 // quiet is called after one silence.
 func (w *watch) quiet() {
-	n := w.count.Add(1)
-	silent := time.Duration(n) * w.silence
-	if n >= w.limit {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.timer == nil {
+		return
+	}
+	w.count++
+	silent := time.Duration(w.count) * w.silence
+	if w.count >= w.limit {
 		w.cancel(&silentError{For: silent})
 		return
 	}
@@ -85,12 +99,21 @@ func (w *watch) quiet() {
 }
 
 func (w *watch) moved() {
-	w.count.Store(0)
-	w.timer.Reset(w.silence)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.timer != nil {
+		w.count = 0
+		w.timer.Reset(w.silence)
+	}
 }
 
 func (w *watch) end() {
-	w.timer.Stop()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.timer != nil {
+		w.timer.Stop()
+		w.timer = nil
+	}
 	w.cancel(nil)
 }
 
