@@ -165,6 +165,9 @@ func (e *evaluator) scopes(b *block) ([]*hcl.EvalContext, error) {
 		if !axes[key].CanIterateElements() {
 			return nil, errors.New("matrix values must be a list")
 		}
+		if len(combinations)*axes[key].LengthInt() > maxCombinations {
+			return nil, errTooManyCombinations
+		}
 		var next []map[string]cty.Value
 		for it := axes[key].ElementIterator(); it.Next(); {
 			_, v := it.Element()

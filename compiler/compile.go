@@ -89,6 +89,19 @@ func Compile(ctx context.Context, o Options) (*ir.Project, error) {
 		return nil, err
 	}
 
+	var p *ir.Project
+	err = guarded(ctx, func() (err error) {
+		p, err = o.resolve(def, req, args)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// resolve selects and resolves the targets of a definition.
+func (o *Options) resolve(def *loaded, req request, args arguments) (*ir.Project, error) {
 	names, asked, err := def.request(req.targets)
 	if err != nil {
 		return nil, err
@@ -365,13 +378,22 @@ func (o *Options) load(ctx context.Context, req request) (*loaded, error) {
 	for _, f := range files {
 		src[f.Name] = f.Data
 	}
+	err = guarded(ctx, func() error { return o.evaluate(ctx, def, files, compose, src, req, lookup, relative) })
+	if err != nil {
+		return nil, err
+	}
+	return def, nil
+}
+
+// evaluate fills def with what the files define.
+func (o *Options) evaluate(ctx context.Context, def *loaded, files []sourceFile, compose composeOptions, src sources, req request, lookup func(string) (string, bool), relative bool) error {
 	byFamily, c, err := parse(ctx, files, compose)
 	if err != nil {
-		return nil, src.explainSyntax(err)
+		return src.explainSyntax(err)
 	}
 	for _, f := range byFamily.compose {
 		for _, m := range interpolated.FindAllSubmatch(f.Data, -1) {
-			if env != nil && len(m[1]) > 0 {
+			if o.environment() != nil && len(m[1]) > 0 {
 				o.looked(string(m[1]))
 			}
 		}
@@ -385,7 +407,7 @@ func (o *Options) load(ctx context.Context, req request) (*loaded, error) {
 			diags = append(diags, e.evaluate(c)...)
 		}
 		if diags.HasErrors() {
-			return nil, src.explain(diags)
+			return src.explain(diags)
 		}
 	}
 	c.finish()
@@ -393,7 +415,7 @@ func (o *Options) load(ctx context.Context, req request) (*loaded, error) {
 		c.rebase()
 	}
 	def.config, def.evaluator, def.files, def.sources = c, e, byFamily, src
-	return def, nil
+	return nil
 }
 
 // request returns the names of groups and targets that were asked for, and the

@@ -171,7 +171,11 @@ func (e *evaluator) resolveReference(v hcl.Traversal) error {
 
 // value evaluates x, whose dependencies are loaded, in scope.
 func (e *evaluator) value(x *expression, scope *hcl.EvalContext) (cty.Value, hcl.Diagnostics) {
-	return x.Value(e.withReferences(x, scope))
+	v, diags := x.Value(e.withReferences(x, scope))
+	if !diags.HasErrors() {
+		diags = append(diags, checkSize(v, x.Range())...)
+	}
+	return v, diags
 }
 
 // withReferences returns scope with the values of the targets and groups that x

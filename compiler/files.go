@@ -3,7 +3,6 @@ package compiler
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -90,7 +89,7 @@ func (o *Options) readFile(name string) ([]byte, error) {
 		if o.Stdin == nil {
 			return nil, nil
 		}
-		data, err := io.ReadAll(o.Stdin)
+		data, err := readBounded(o.Stdin)
 		if err != nil {
 			return nil, fmt.Errorf("read standard input: %w", err)
 		}
@@ -99,11 +98,34 @@ func (o *Options) readFile(name string) ([]byte, error) {
 	if name == "" { // which is not the working directory
 		return nil, &fs.PathError{Op: "open", Err: syscall.ENOENT}
 	}
-	data, err := os.ReadFile(o.path(name))
+	data, err := readNamed(o.path(name))
 	if err = asNamed(err, name); err != nil && isRemoteURL(name) {
 		err = fmt.Errorf("%w: a definition that is read from a URL is named before the targets, without -f", err)
 	}
 	return data, err
+}
+
+// readNamed reads a file, which may be one that has no end.
+func readNamed(path string) (_ []byte, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	data, err := readBounded(f)
+	if err != nil {
+		return nil, &fs.PathError{Op: "read", Path: path, Err: unnamed(err)}
+	}
+	return data, nil
+}
+
+// unnamed returns the cause of an error about a file.
+func unnamed(err error) error {
+	var pathErr *fs.PathError
+	if errors.As(err, &pathErr) {
+		return pathErr.Err
+	}
+	return err
 }
 
 // path returns the place of a file that was named relative to the working

@@ -60,9 +60,14 @@ func (r *resolver) inherit(name string, visited map[string]*definition) (*defini
 		whole = whole && ok
 		if p != nil {
 			t.merge(p)
+			t.inherits = nil // resolved
+			if t.tooLong() {
+				return nil, false, r.sources.at(own.origin("inherits"), fmt.Errorf("target %s inherits more than %d values", name, maxInherited))
+			}
 		}
 	}
 	t.merge(own)
+	t.inherits = nil
 	if err := t.apply(r.overrides[name]); err != nil {
 		return nil, false, err
 	}

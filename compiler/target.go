@@ -163,6 +163,7 @@ func (t *definition) normalize() {
 	}
 	t.entitlements = dedupeStrings(t.entitlements)
 	t.dependsOn = dedupeStrings(t.dependsOn)
+	t.builtWith = dedupeStrings(t.builtWith)
 
 	t.attest = dedupeAttests(t.attest)
 	t.secrets = dedupeSecrets(t.secrets)
@@ -175,6 +176,13 @@ func (t *definition) normalize() {
 	if len(t.contexts) == 0 {
 		t.contexts = nil
 	}
+}
+
+// maxInherited bounds a list of which nothing is dropped when it is inherited twice.
+const maxInherited = 100_000
+
+func (t *definition) tooLong() bool {
+	return max(len(t.policy), len(t.cacheFrom), len(t.annotations), len(t.entitlements), len(t.ulimits), len(t.noCacheFilter)) > maxInherited
 }
 
 func replace[T any](dst **T, v *T) {

@@ -1,0 +1,93 @@
+package compiler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"runtime/metrics"
+	"time"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/zclconf/go-cty/cty"
+)
+
+// The bounds of a definition. They are far above what people write, and keep a file
+// that is absurd from taking the machine.
+const (
+	maxFileSize     = 64 << 20         // bytes of one file
+	maxValueSize    = 16 << 20         // bytes of the strings in one value, and its elements
+	elementSize     = 64               // bytes that a value takes beside its text
+	maxCombinations = 100_000          // of a matrix
+	maxEvaluation   = 60 * time.Second // after the files have been read
+	maxMemory       = 900 << 20        // bytes that the process holds
+)
+
+// readBounded reads a file to its end, or fails if that does not come.
+func readBounded(r io.Reader) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(r, maxFileSize+1))
+	if err == nil && len(data) > maxFileSize {
+		err = fmt.Errorf("more than %d MiB: this is no build definition", maxFileSize>>20)
+	}
+	return data, err
+}
+
+// guarded runs f until it ends, ctx does, or f takes more time or memory than any
+// definition needs. An expression cannot be interrupted: f is then left behind, and
+// what it does to its results is for nobody; the process is expected to end.
+func guarded(ctx context.Context, f func() error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	done := make(chan error, 1)
+	go func() { done <- f() }()
+	clock := time.NewTimer(maxEvaluation)
+	defer clock.Stop()
+	look := time.NewTicker(20 * time.Millisecond)
+	defer look.Stop()
+	sample := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
+	for {
+		select {
+		case err := <-done:
+			return err
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-clock.C:
+			return fmt.Errorf("the definition takes more than %s to evaluate", maxEvaluation)
+		case <-look.C:
+			if metrics.Read(sample); sample[0].Value.Uint64() > maxMemory {
+				return fmt.Errorf("the definition takes more than %d MiB of memory to evaluate", maxMemory>>20)
+			}
+		}
+	}
+}
+
+var errValueTooLarge = fmt.Errorf("the value is larger than %d MiB", maxValueSize>>20)
+
+// checkSize reports a value that is larger than any definition needs: values that are
+// made of each other double with every one.
+func checkSize(v cty.Value, rng hcl.Range) hcl.Diagnostics {
+	if sizeOf(v, maxValueSize) >= 0 {
+		return nil
+	}
+	return diagnose("Value too large", errValueTooLarge, rng, rng)
+}
+
+// sizeOf returns what is left of a number of bytes after those of a value, less than
+// zero when they are not enough.
+func sizeOf(v cty.Value, left int) int {
+	left -= elementSize
+	switch {
+	case left < 0 || !v.IsKnown() || v.IsNull() || v.IsMarked():
+	case v.Type() == cty.String:
+		left -= len(v.AsString())
+	case v.CanIterateElements():
+		for it := v.ElementIterator(); left >= 0 && it.Next(); {
+			_, element := it.Element()
+			left = sizeOf(element, left)
+		}
+	}
+	return left
+}
+
+var errTooManyCombinations = errors.New("matrix has more than 100000 combinations")
