@@ -18,6 +18,8 @@ import (
 	gwpb "github.com/moby/buildkit/frontend/gateway/pb"
 	"github.com/moby/buildkit/solver/pb"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/dbake/dbake/internal/redact"
 )
 
 // A node describes a result by the frontend that made it and by the frontend's
@@ -57,6 +59,16 @@ func describable(attrs map[string]string, c gateway.Client) bool {
 	return true
 }
 
+// hideContexts hides passwords in the URLs of contexts. What is recorded of a request
+// is published with the image, and its contexts were fetched when it was compiled.
+func hideContexts(attrs map[string]string) {
+	for k, v := range attrs {
+		if k == "context" || strings.HasPrefix(k, "context:") {
+			attrs[k] = redact.Text(v)
+		}
+	}
+}
+
 // describe returns the lazy result of an image such that the node knows how it was
 // asked for.
 func (s *solver) describe(ctx context.Context, c gateway.Client, img image) (gateway.Reference, error) {
@@ -75,6 +87,7 @@ func (s *solver) describe(ctx context.Context, c gateway.Client, img image) (gat
 			delete(attrs, k)
 		}
 	}
+	hideContexts(attrs)
 	if _, ok := attrs["context"]; ok {
 		attrs["contextkey"] = described // there is none of that name: it is not fetched again
 	}

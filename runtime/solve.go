@@ -135,6 +135,7 @@ type exportRequest struct {
 // them, for all platforms.
 func frontendAttrs(units []*frontend.Unit) map[string]string {
 	attrs := maps.Clone(units[0].FrontendAttrs)
+	hideContexts(attrs)
 	if attrs["platform"] == "" {
 		return attrs
 	}

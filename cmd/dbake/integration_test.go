@@ -81,7 +81,7 @@ func (w *world) env() []string {
 
 // on are the flags that name the cluster.
 func (w *world) on(n int) []string {
-	return []string{"--nodes", fmt.Sprintf("local:%d", n), "--state-dir", w.state}
+	return []string{"--nodes", fmt.Sprintf("local:%d", n), "--state-dir", w.state, "--buildkitd", w.buildkitd}
 }
 
 func (w *world) up(n int) {

@@ -5,6 +5,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -82,6 +83,122 @@ func TestLinkedTargetsKeepTheirs(t *testing.T) {
 			require.Zero(t, r.status, "%v on %d\n%s", targets, nodes, r.stderr)
 		}
 	}
+}
+
+// TestURLsKeepSecrets builds with a password in a URL and looks for it in all that is
+// printed and kept on this machine. What a node remembers of a build is its own.
+func TestURLsKeepSecrets(t *testing.T) {
+	w := newWorld(t, 1)
+	home := t.TempDir()
+	w.home = home
+	files := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if _, password, _ := r.BasicAuth(); password != "pa55w0rd" {
+			rw.WriteHeader(http.StatusForbidden)
+		}
+	}))
+	t.Cleanup(files.Close)
+	repository := gitServer(t, gitRepository(t, map[string]string{"Dockerfile": "FROM scratch\nCOPY Dockerfile /\n"}), "pa55w0rd")
+	with := func(url string) string { return strings.Replace(url, "http://", "http://user:pa55w0rd@", 1) }
+	dir := project(t, fmt.Sprintf(`
+-- docker-bake.hcl --
+group "default" { targets = ["add", "git"] }
+target "add" {
+  dockerfile-inline = "FROM busybox:1\nADD %s/file /file\nRUN true\n"
+  output            = ["type=cacheonly"]
+}
+target "git" {
+  context = "%s"
+  output  = ["type=oci,dest=git.tar"]
+}
+target "gone" {
+  dockerfile-inline = "FROM busybox:1\nADD %s/x.git /file\nRUN true\n"
+  output            = ["type=cacheonly"]
+}
+`, with(files.URL), with(repository), with(repository+"/none")))
+	for _, args := range [][]string{
+		{"build", "--progress", "plain", "--metadata-file", filepath.Join(home, "md.json")},
+		{"build", "--progress", "rawjson", "--no-cache"},
+		{"--debug", "build", "--progress", "plain", "gone"},
+		{"plan", "--format", "json", "-o", filepath.Join(home, "plan.json"), "add"},
+		{"plan", "--explain", "add", "add"},
+	} {
+		r := w.run(dir, append(args, w.on(1)...)...)
+		require.Equal(t, args[len(args)-1] == "gone", r.status != 0, "%v\n%s", args, r.stderr)
+		require.NotContains(t, r.stdout+r.stderr, "pa55w0rd", args)
+	}
+	require.NoError(t, filepath.WalkDir(home, func(name string, entry fs.DirEntry, err error) error {
+		require.NoError(t, err)
+		if !entry.Type().IsRegular() {
+			return nil
+		}
+		dt, err := os.ReadFile(name)
+		require.NoError(t, err)
+		require.NotContains(t, string(dt), "pa55w0rd", name)
+		return nil
+	}))
+}
+
+// TestFaultsOfOne has targets that share a directory in which there is a file whose
+// name is not UTF-8, and some that cannot be built: these hurt no other.
+func TestFaultsOfOne(t *testing.T) {
+	w := newWorld(t, 2)
+	dir := project(t, `
+-- docker-bake.hcl --
+group "default" { targets = ["all", "one"] }
+group "faulty" { targets = ["all", "one", "gone", "user", "git", "base", "ignore"] }
+target "_" { output = ["type=cacheonly"] }
+target "all" {
+  inherits = ["_"]
+  dockerfile-inline = "FROM busybox:1\nCOPY . /c/\nRUN ls -A /c | wc -l && grep -q odd /c/bad-*-name.txt\n"
+}
+target "one" {
+  inherits = ["_"]
+  dockerfile-inline = "FROM busybox:1\nCOPY ok.txt /\n"
+}
+target "gone" {
+  inherits = ["_"]
+  context  = "gone"
+}
+target "user" {
+  inherits = ["_"]
+  contexts = { gone = "target:gone" }
+  dockerfile-inline = "FROM gone\n"
+}
+target "git" {
+  inherits = ["_"]
+  context  = "http://127.0.0.1:1/x.git"
+}
+target "base" {
+  inherits = ["_"]
+  dockerfile-inline = "FROM 127.0.0.1:1/nothing:1\n"
+}
+target "ignore" {
+  inherits = ["_"]
+  context  = "ignore"
+}
+-- ok.txt --
+-- ignore/Dockerfile --
+FROM busybox:1
+-- ignore/.dockerignore --
+[
+`)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "bad-\xff-name.txt"), []byte("odd"), 0o600))
+	r := w.build(dir, 2)
+	require.Zero(t, r.status, r.stderr)
+
+	r = w.build(dir, 2, "--keep-going", "faulty")
+	require.NotZero(t, r.status)
+	for target, text := range map[string]string{
+		"all": "built", "one": "built", "gone": "failed: .*path \"gone\" not found", "user": "skipped: gone failed",
+		"git": "failed: ", "base": "failed: ", "ignore": "failed: ignore/.dockerignore:1",
+	} {
+		require.Regexp(t, `(?m)^`+target+` +\S+ +`+text, r.stderr)
+	}
+
+	r = w.build(dir, 2, "faulty")
+	require.NotZero(t, r.status)
+	require.Contains(t, r.stderr, "target gone: ")
+	require.NotContains(t, r.stderr, "built")
 }
 
 const told = `

@@ -9,6 +9,7 @@ import (
 
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/internal/cost"
+	"github.com/dbake/dbake/internal/redact"
 )
 
 // export is what is known of writing the outputs of a job. Compressing and pushing
@@ -59,7 +60,7 @@ func (b *Build) exportStep(j Job, what string) cost.Step {
 	}
 	return cost.Step{
 		Key: digest.FromString(what + " " + key.String()), Kind: cost.Export,
-		Slot: fmt.Sprintf("%s/%s/%s", what, j.Target.Context, j.Name),
+		Slot: fmt.Sprintf("%s/%s/%s", what, redact.Text(j.Target.Context), j.Name),
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/internal/filesum"
+	"github.com/dbake/dbake/internal/redact"
 	"github.com/dbake/dbake/internal/warm"
 	"github.com/dbake/dbake/llbmerge"
 )
@@ -78,7 +79,7 @@ func (b *Build) name(ctx context.Context, sums *filesum.Cache) (faults map[strin
 		if n.files {
 			n.result = digest.FromString(string(n.op) + "\n" + n.read.key + "\n" + result.String())
 		}
-		if n.slot = slotOf(v, targets[v.Users[0]].Context); n.slot != "" {
+		if n.slot = slotOf(v, redact.Text(targets[v.Users[0]].Context)); n.slot != "" {
 			n.place = digest.FromString("place " + n.slot + " " + only(v.Users, targets))
 			n.form = digest.FromString("form " + string(n.place) + string(form))
 		}
