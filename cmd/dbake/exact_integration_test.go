@@ -553,7 +553,8 @@ func TestNodeKilled(t *testing.T) {
 	rest := readAll(t, stderr)
 	_ = cmd.Wait() // the status is looked at below
 	require.Zero(t, cmd.ProcessState.ExitCode(), "%s%s", shown, rest)
-	require.Contains(t, rest, "n2 lost: ")
+	// Its supervisor starts it again: what it was doing is done again, there or elsewhere.
+	require.Regexp(t, `built here: (retried|rescued)`, rest)
 	require.Contains(t, rest, "8 of 8 targets built")
 	for i := range 8 {
 		_, err := registryClient(t).Config(t.Context(), fmt.Sprintf("%s/slow/t%d:1", w.registry, i), platforms.DefaultSpec())
