@@ -16,6 +16,7 @@ import (
 	"syscall"
 
 	"github.com/containerd/platforms"
+	"github.com/distribution/reference"
 	"github.com/docker/go-units"
 	"github.com/moby/buildkit/client/llb"
 	"github.com/moby/buildkit/exporter/containerimage/exptypes"
@@ -436,7 +437,29 @@ func (c *compilation) namedContexts(ctx context.Context, in *inputs) error {
 			in.attrs["context:"+k] = "local:" + name
 		}
 	}
+	nameContexts(in.attrs, ir.SortedKeys(t.Contexts))
 	return nil
+}
+
+// nameContexts makes contexts whose keys are names of images known by the short form
+// of the name as well: the frontend looks for library/golang as golang, however FROM
+// spells it.
+func nameContexts(attrs map[string]string, keys []string) {
+	for _, k := range keys {
+		named, err := reference.ParseNormalizedNamed(k)
+		if err != nil {
+			continue
+		}
+		short := strings.TrimSuffix(reference.FamiliarString(named), ":latest")
+		if short == k {
+			continue
+		}
+		for _, attr := range ir.SortedKeys(attrs) {
+			if rest, ok := strings.CutPrefix(attr, "context:"+k); ok && (rest == "" || strings.HasPrefix(rest, "::")) {
+				setDefault(attrs, "context:"+short+rest, attrs[attr])
+			}
+		}
+	}
 }
 
 // linkedContext hands the results of target name over as context k.
