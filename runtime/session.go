@@ -199,7 +199,7 @@ func (in Inputs) services(sent *transfers) (services, error) {
 		filesync.NewFSSyncProvider(&directories{dirs: in.Dirs, sent: sent}),
 		secretsprovider.NewSecretProvider(&secretStore{sources: in.Secrets, env: in.Env}),
 		authprovider.NewDockerAuthProvider(authprovider.DockerAuthProviderConfig{
-			AuthConfigProvider: authprovider.LoadAuthConfig(config.LoadDefaultConfigFile(io.Discard)),
+			AuthConfigProvider: askHelper(authprovider.LoadAuthConfig(config.LoadDefaultConfigFile(io.Discard))),
 		}),
 	}
 	if len(in.SSH) > 0 {

@@ -24,6 +24,7 @@ import (
 	digest "github.com/opencontainers/go-digest"
 
 	"github.com/dbake/dbake/compiler/ir"
+	"github.com/dbake/dbake/internal/localfile"
 )
 
 // engine is the local Docker engine, as far as images are loaded into it.
@@ -199,8 +200,11 @@ func engineHost(env map[string]string) (string, error) {
 // contextID is the name under which a docker context is stored.
 func contextID(name string) string { return digest.FromString(name).Encoded() }
 
+// maxConfig bounds a file of the Docker configuration.
+const maxConfig = 16 << 20
+
 func readJSON(path string, v any) error {
-	data, err := os.ReadFile(path)
+	data, err := localfile.Read(path, maxConfig)
 	if err != nil {
 		return err
 	}

@@ -25,7 +25,7 @@ func (a *app) proxyArgs() map[string]string {
 	}
 	if err := readJSON(filepath.Join(dir, "config.json"), &config); err != nil {
 		if !errors.Is(err, os.ErrNotExist) {
-			a.progress.Warn(fmt.Sprintf("cannot read proxy settings: %v", err))
+			a.progress.Warn(fmt.Sprintf("the Docker configuration cannot be used, so that registries are asked without credentials and steps get no proxies of it: %v", err))
 		}
 		return nil
 	}

@@ -1,0 +1,29 @@
+package runtime
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+
+	"github.com/docker/cli/cli/config/types"
+	"github.com/moby/buildkit/session/auth/authprovider"
+	"github.com/stretchr/testify/require"
+)
+
+func TestCredentialHelperThatHangsIsGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		end := make(chan struct{})
+		defer close(end)
+		ask := askHelper(func(context.Context, string, []string, authprovider.ExpireCachedAuthCheck) (types.AuthConfig, error) {
+			<-end
+			return types.AuthConfig{}, nil
+		})
+		_, err := ask(t.Context(), "registry.example.com", nil, nil)
+		require.EqualError(t, err, "credentials for registry.example.com: the credential helper of the Docker configuration has not answered for 1m0s")
+	})
+	auth, err := askHelper(func(_ context.Context, host string, _ []string, _ authprovider.ExpireCachedAuthCheck) (types.AuthConfig, error) {
+		return types.AuthConfig{Username: host}, nil
+	})(t.Context(), "a", nil, nil)
+	require.NoError(t, err)
+	require.Equal(t, "a", auth.Username)
+}
