@@ -62,6 +62,32 @@ func (l *link) caps(ctx context.Context) (set apicaps.CapSet, err error) {
 	return set, err
 }
 
+// sayCaps is what the daemon supports, nil when it does not say in time.
+func (l *link) sayCaps(ctx context.Context) *apicaps.CapSet {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	set, err := l.caps(ctx)
+	if err != nil {
+		return nil
+	}
+	return &set
+}
+
+// CommonCaps returns what all nodes support that said so, nil when none did.
+func CommonCaps(answers []Answer) *apicaps.CapSet {
+	var sets []apicaps.CapSet
+	for _, a := range answers {
+		if a.Caps != nil {
+			sets = append(sets, *a.Caps)
+		}
+	}
+	if len(sets) == 0 {
+		return nil
+	}
+	common := commonCaps(sets)
+	return &common
+}
+
 // lacks returns a capability that the build was compiled for and that set does not
 // have, "" when there is none.
 func (p *Pool) lacks(set apicaps.CapSet) apicaps.CapID {

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	bkclient "github.com/moby/buildkit/client"
+	"github.com/moby/buildkit/util/apicaps"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/dbake/dbake/internal/warm"
@@ -54,8 +55,9 @@ func (l *link) records(ctx context.Context) (warm.Records, error) {
 // Answer is what a node says when a plan is made.
 type Answer struct {
 	Info    NodeInfo
-	Records warm.Records // the results it keeps; nil when it did not say
-	Err     error        // a [*NodeError] when the node cannot be asked
+	Caps    *apicaps.CapSet // the LLB that it supports; nil when it did not say
+	Records warm.Records    // the results it keeps; nil when it did not say
+	Err     error           // a [*NodeError] when the node cannot be asked
 }
 
 // Ask asks the nodes that can be reached at once what they can do and what they
@@ -73,6 +75,7 @@ func Ask(ctx context.Context, specs []nodeset.Spec) []Answer {
 			}
 			answers[i].Info = info
 			answers[i].Records, _ = l.records(ctx) // not to know is no failure
+			answers[i].Caps = l.sayCaps(ctx)
 			l.close()
 			return nil
 		})

@@ -12,13 +12,11 @@ import (
 	"strings"
 	"time"
 
-	"github.com/moby/buildkit/solver/pb"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/dbake/dbake/cmd/dbake/internal/view"
 	"github.com/dbake/dbake/compiler"
 	"github.com/dbake/dbake/compiler/ir"
-	"github.com/dbake/dbake/frontend"
 	"github.com/dbake/dbake/internal/cost"
 	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/internal/warm"
@@ -115,9 +113,9 @@ func (c *buildCmd) build(ctx context.Context, a *app, call callFlag) (err error)
 	if err := c.checkSaved(nodes, project); err != nil {
 		return err
 	}
-	project = a.withArtifactSwitch(runtime.UsableCaches(project, a.env))
+	project = a.buildable(project)
 	if len(project.Targets) == 0 {
-		return c.answer(ctx, a, all, standby, nil, call)
+		return c.answer(ctx, a, all, standby, nil, nil, call)
 	}
 	if err := a.checkPlaces(project, c.MetadataFile); err != nil {
 		return err
@@ -133,24 +131,14 @@ func (c *buildCmd) build(ctx context.Context, a *app, call callFlag) (err error)
 		return err
 	}
 	nodes.allow(project)
-	pool, err := standby.start(ctx)
+	known, err := standby.ask(ctx)
 	if err != nil {
 		return err
 	}
 
 	history := a.openHistory(c.History)
 	defer a.closeHistory(history)
-	infos := pool.Nodes()
-	opts := a.frontendOptions(infos, standby)
-	opts.Resolver = standby.resolver(nodes, 0, false)
-	a.tellVCS(ctx, &opts)
-	opts.Tree = standby.tree()
-	if opts.LLBCaps, err = pool.LLBCaps(ctx); err != nil {
-		return err
-	}
-	if !opts.LLBCaps.Contains(pb.CapAttestations) {
-		opts.DefaultProvenance = ""
-	}
+	opts := standby.frontendOptions(ctx, known, 0, false)
 	files := a.files()
 	build, faults, err := plan.PrepareWhole(ctx, project, opts, plan.Memory{History: history, Files: files})
 	if err != nil {
@@ -162,12 +150,11 @@ func (c *buildCmd) build(ctx context.Context, a *app, call callFlag) (err error)
 		}
 	}
 	a.saveFiles(files)
-	ready := dialled(infos, pool.Records(ctx), a.ledger())
 	caches := standby.caches(ctx, store, nodes, build)
-	build, p, err := c.plan(ctx, build.WithCache(caches.held(ctx, a)), ready, a.joinable(ctx, caches.access))
+	build, p, err := c.plan(ctx, build.WithCache(caches.held(ctx, a)), known.nodes, a.joinable(ctx, caches.access))
 	if errors.Is(err, plan.ErrNoNode) {
 		// One of those that are away might.
-		return errors.Join(err, errors.Join(pool.Absent()...))
+		return errors.Join(err, errors.Join(known.pool.Absent()...))
 	}
 	if err != nil {
 		return err
@@ -181,10 +168,10 @@ func (c *buildCmd) build(ctx context.Context, a *app, call callFlag) (err error)
 		request.Provenance = a.metadataProvenance()
 	}
 
-	if err := a.progress.Begin(len(infos) > 1); err != nil {
+	if err := a.progress.Begin(len(known.nodes) > 1); err != nil {
 		return err
 	}
-	result, err := pool.Run(ctx, request, a.progress.Observe)
+	result, err := known.pool.Run(ctx, request, a.progress.Observe)
 	a.progress.End()
 	err = errors.Join(err, plan.Join(faults))
 	a.progress.Remarks(build.Warnings(), a.debug)
@@ -198,12 +185,12 @@ func (c *buildCmd) build(ctx context.Context, a *app, call callFlag) (err error)
 	if rememberErr := caches.remember(context.WithoutCancel(ctx), a, build, result.Caches, time.Now()); rememberErr != nil {
 		a.forgets(rememberErr)
 	}
-	if rememberErr := a.remember(build, history, pool.All(), pool.Records(context.WithoutCancel(ctx)), result); rememberErr != nil {
+	if rememberErr := a.remember(build, history, known.pool.All(), known.pool.Records(context.WithoutCancel(ctx)), result); rememberErr != nil {
 		a.forgets(rememberErr)
 	}
 	a.progress.Summary(result, view.Prediction{Makespan: p.Makespan, Bound: p.Bound})
 	if err == nil && len(called) > 0 {
-		return c.answer(ctx, a, all, standby, metadata(result), call)
+		return c.answer(ctx, a, all, standby, known, metadata(result), call)
 	}
 	return errors.Join(err, c.writeMetadata(ctx, a, a.withWarnings(metadata(result), build.Warnings()), err != nil))
 }
@@ -339,23 +326,6 @@ func (c *buildCmd) request(a *app, nodes *nodes, project *ir.Project, build *pla
 		return nil, err
 	}
 	return r, nil
-}
-
-// frontendOptions say how Dockerfiles are compiled for the nodes.
-func (a *app) frontendOptions(infos []runtime.NodeInfo, gw frontend.Gateway) frontend.Options {
-	opts := frontend.Options{
-		Dir:               a.dir,
-		Gateway:           gw,
-		DefaultProvenance: "mode=min,inline-only=true",
-		ProxyArgs:         a.proxyArgs(),
-	}
-	if a.on(envNoAttestations) {
-		opts.DefaultProvenance = ""
-	}
-	if len(infos) > 0 && len(infos[0].Platforms) > 0 {
-		opts.NodePlatform = infos[0].Platforms[0]
-	}
-	return opts
 }
 
 // makePlan divides the build among the nodes; may says which targets may be divided

@@ -134,21 +134,26 @@ func (c *buildCmd) callAll(ctx context.Context, a *app, flag callFlag) (err erro
 	if err := a.admit(ctx, project, &c.definitionFlags); err != nil {
 		return err
 	}
-	return c.answer(ctx, a, standby.withAccess(project), standby, nil, flag)
+	return c.answer(ctx, a, standby.withAccess(project), standby, nil, nil, flag)
 }
 
 // answer prints what the targets of p that are not to be built ask for, and ends
-// the command with the status of the answers. built is the metadata of targets
-// that were built in this run.
-func (c *buildCmd) answer(ctx context.Context, a *app, p *ir.Project, standby *standby, built map[string]map[string]any, flag callFlag) error {
-	found := standby.nodes
-	if found == nil {
-		found = &nodes{}
+// the command with the status of the answers. known is what is known of the nodes, nil
+// when they have not been asked; built is the metadata of targets that were built in
+// this run.
+func (c *buildCmd) answer(ctx context.Context, a *app, p *ir.Project, standby *standby, known *facts, built map[string]map[string]any, flag callFlag) error {
+	if known == nil {
+		known = &facts{}
+		if standby.nodes != nil {
+			var err error
+			if known, err = standby.guess(ctx, false); err != nil {
+				return err
+			}
+		}
 	}
-	opts := a.frontendOptions(nil, standby)
-	opts.Tree = standby.tree()
+	opts := standby.frontendOptions(ctx, known, 0, false)
 	offline := frontend.NewRegistryResolver(frontend.RegistryOptions{CacheDir: a.cacheDir("images"), Offline: true})
-	opts.Resolver = &unreachable{Resolver: standby.resolver(found, 0, false), offline: offline, noted: map[string]bool{}, note: func(image string, err error) {
+	opts.Resolver = &unreachable{Resolver: opts.Resolver, offline: offline, noted: map[string]bool{}, note: func(image string, err error) {
 		a.progress.Warn(fmt.Sprintf("cannot inspect %s (%v); assuming defaults", image, err))
 	}}
 	answers, err := frontend.Call(ctx, withAgents(p), opts)

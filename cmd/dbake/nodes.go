@@ -9,11 +9,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/containerd/platforms"
-
 	"github.com/dbake/dbake/compiler/ir"
-	"github.com/dbake/dbake/internal/plan"
-	"github.com/dbake/dbake/internal/warm"
 	"github.com/dbake/dbake/runtime"
 	"github.com/dbake/dbake/runtime/local"
 	"github.com/dbake/dbake/runtime/nodeset"
@@ -219,71 +215,10 @@ func (n *nodes) environment(env map[string]string) map[string]string {
 	return out
 }
 
-// planned returns the nodes as the planner sees them without starting any. Those
-// that run are asked what they can do and what they hold, unless offline; of the
-// others the ledger is believed.
-func (n *nodes) planned(ctx context.Context, ledger warm.Ledger, offline bool, warn func(string)) ([]plan.Node, error) {
-	var answers []runtime.Answer
-	if !offline {
-		answers = runtime.Ask(ctx, n.specs)
-	}
-	var list []plan.Node
-	for i, s := range n.specs {
-		if answers != nil && answers[i].Err == nil {
-			list = append(list, asked(answers[i].Info, answers[i].Records, ledger))
-			continue
-		}
-		if answers != nil && !n.mayRest(s) {
-			warn(fmt.Sprintf("%v; what it holds is taken from earlier builds", answers[i].Err))
-		}
-		p := plan.Node{Name: s.Name, Addr: s.Addr, Speed: s.Speed}
-		p.Slots, p.SlotsAssumed = slots(s)
-		names := s.Platforms
-		if len(names) == 0 {
-			names = s.Prefers // as long as it is not known what else it runs
-		}
-		for _, name := range names {
-			pl, err := platforms.Parse(name)
-			if err != nil {
-				return nil, fmt.Errorf("node %s: platform %q: %w", s.Name, name, err)
-			}
-			p.Platforms = append(p.Platforms, pl)
-		}
-		if n.mayRest(s) {
-			p.Native = platforms.Normalize(platforms.DefaultSpec()) // it will run on this machine
-		}
-		p.Holds = ledger.Holds(s.Addr, "")
-		list = append(list, p)
-	}
-	return list, nil
-}
-
 // mayRest reports whether a node is one of those on this machine, which run only
 // while they are used.
 func (n *nodes) mayRest(s nodeset.Spec) bool {
 	return n.cluster != nil && slices.ContainsFunc(n.cluster.Nodes(), func(d local.Node) bool { return d.Name == s.Name && d.Addr == s.Addr })
-}
-
-// dialled returns the nodes as the planner sees them once they have answered.
-func dialled(infos []runtime.NodeInfo, records []warm.Records, ledger warm.Ledger) []plan.Node {
-	var list []plan.Node
-	for i, info := range infos {
-		list = append(list, asked(info, records[i], ledger))
-	}
-	return list
-}
-
-// asked returns a node as the planner sees it. records is what it keeps, nil when it
-// did not say.
-func asked(i runtime.NodeInfo, records warm.Records, ledger warm.Ledger) plan.Node {
-	p := plan.Node{Name: i.Name, Addr: i.Addr, Speed: i.Speed, Platforms: i.Platforms, Native: i.Native}
-	p.Slots, p.SlotsAssumed = slots(i.Spec)
-	if records == nil {
-		p.Holds = ledger.Holds(i.Addr, i.ID)
-	} else {
-		p.Holds, p.Lost = ledger.Check(i.Addr, i.ID, records)
-	}
-	return p
 }
 
 // assumedSlots is the number of steps that a node of which nothing is known is counted

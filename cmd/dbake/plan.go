@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"time"
 
@@ -11,7 +12,6 @@ import (
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/partition"
-	"github.com/dbake/dbake/runtime"
 )
 
 // planMaxAge is how old what is known of a tag may be for a plan: a plan needs the
@@ -66,30 +66,30 @@ func (c *planCmd) Run(ctx contextBinding, a *app) (err error) {
 	if err := a.warnPrivileges(project, &c.definitionFlags); err != nil {
 		return err
 	}
-	if _, project = split(standby.withAccess(project)); len(project.Targets) == 0 {
+	_, definition := split(standby.withAccess(project))
+	if len(definition.Targets) == 0 {
 		return errors.New("none of the targets is to be built: all have the attribute call")
 	}
+	project = a.buildable(definition)
 	if err := a.checkPlaces(project, ""); err != nil {
 		return err
 	}
-	opts := a.frontendOptions(nil, nil)
-	if opts.Tree = standby.tree(); opts.Tree != nil {
-		// A node runs already, and Dockerfiles lie where only it can read them.
-		opts.Gateway = standby
+	known, err := standby.guess(ctx, c.Offline)
+	if err != nil {
+		return err
 	}
-	opts.Resolver = standby.resolver(nodes, planMaxAge, c.Offline)
+	for _, err := range known.silent {
+		a.progress.Warn(fmt.Sprintf("%v; what it holds is taken from earlier builds", err))
+	}
+	opts := standby.frontendOptions(ctx, known, planMaxAge, c.Offline)
 	history := a.openHistory(c.History)
 	defer a.closeHistory(history)
 	files := a.files()
-	build, err := plan.Prepare(ctx, runtime.UsableCaches(project, a.env), opts, plan.Memory{History: history, Files: files})
+	build, err := plan.Prepare(ctx, project, opts, plan.Memory{History: history, Files: files})
 	if err != nil {
 		return err
 	}
 	a.saveFiles(files)
-	planned, err := nodes.planned(ctx, a.ledger(), c.Offline, a.progress.Warn)
-	if err != nil {
-		return err
-	}
 	var may func(*ir.Target) bool // offline every target whose outputs allow it
 	if !c.Offline {
 		caches := standby.caches(ctx, store, nodes, build)
@@ -97,9 +97,9 @@ func (c *planCmd) Run(ctx contextBinding, a *app) (err error) {
 		build = build.WithCache(caches.held(ctx, a))
 	}
 	if len(c.Compare) > 0 {
-		return c.compare(ctx, a, build, planned, may)
+		return c.compare(ctx, a, build, known.nodes, may)
 	}
-	build, p, err := makePlan(ctx, build, planned, &c.planFlags, may)
+	build, p, err := makePlan(ctx, build, known.nodes, &c.planFlags, may)
 	if err != nil {
 		return err
 	}
@@ -117,7 +117,7 @@ func (c *planCmd) Run(ctx contextBinding, a *app) (err error) {
 	}
 	var file *plan.File
 	if c.Format == "json" {
-		definitions, err := nodes.definitions(project)
+		definitions, err := nodes.definitions(definition)
 		if err != nil {
 			return err
 		}

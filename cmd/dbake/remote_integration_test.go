@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/http/cgi"
 	"net/http/httptest"
@@ -136,6 +137,20 @@ func TestRemoteDefinition(t *testing.T) {
 			require.Zero(t, r.status, r.stderr)
 			require.Contains(t, r.stdout, "named")
 		}
+	})
+	t.Run("plan of a context", func(t *testing.T) {
+		dir := t.TempDir()
+		context := gitServer(t, gitRepository(t, map[string]string{"Dockerfile": "FROM scratch\nCOPY file /there\n", "file": "x"}), "")
+		bake := fmt.Sprintf("target \"default\" {\n  context = %q\n}\n", context)
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "docker-bake.hcl"), []byte(bake), 0o600))
+		r := remoteRun(t, w, dir, nil, append([]string{"plan"}, w.on(2)...)...)
+		require.Zero(t, r.status, r.stderr)
+		require.Contains(t, r.stdout, "default")
+		r = remoteRun(t, w, dir, nil, "plan", "--format", "json", "--nodes", "far="+w.addrs[0])
+		require.Zero(t, r.status, r.stderr)
+		require.Contains(t, r.stdout, "COPY file /there")
+		r = remoteRun(t, w, dir, nil, "plan", "--offline", "--nodes", "far="+w.addrs[0])
+		require.NotZero(t, r.status)
 	})
 	t.Run("check", func(t *testing.T) {
 		r := remoteRun(t, w, t.TempDir(), nil, append([]string{"build", "--check"}, append(w.on(2), open, "dir")...)...)

@@ -12,7 +12,6 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"github.com/dbake/dbake/frontend"
 	"github.com/dbake/dbake/internal/filesum"
 	"github.com/dbake/dbake/internal/plan"
 )
@@ -82,8 +81,9 @@ func measureCommand(ts *testscript.TestScript, neg bool, args []string) {
 	ctx := context.Background()
 	project, err := a.compile(ctx, &definitionFlags{}, a.env, nil)
 	ts.Check(err)
-	opts := a.frontendOptions(nil, nil)
-	opts.Resolver = frontend.NewRegistryResolver(frontend.RegistryOptions{Offline: true})
+	nodes := &standby{app: a}
+	defer func() { ts.Check(nodes.close()) }()
+	opts := nodes.frontendOptions(ctx, &facts{}, 0, true)
 	history, err := a.readHistory("")
 	ts.Check(err)
 	build, err := plan.Prepare(ctx, project, opts, plan.Memory{History: history, Files: filesum.Open("", time.Now())})

@@ -1,0 +1,157 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/containerd/platforms"
+	"github.com/moby/buildkit/solver/pb"
+	"github.com/moby/buildkit/util/apicaps"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/dbake/dbake/compiler/ir"
+	"github.com/dbake/dbake/frontend"
+	"github.com/dbake/dbake/internal/plan"
+	"github.com/dbake/dbake/internal/warm"
+	"github.com/dbake/dbake/runtime"
+	"github.com/dbake/dbake/runtime/nodeset"
+)
+
+// facts are what is known of the nodes before Dockerfiles are compiled for them.
+type facts struct {
+	nodes []plan.Node
+	// platform is the one that Dockerfiles are compiled for; zero is that of this
+	// machine.
+	platform ocispecs.Platform
+	// caps is the LLB that all nodes support; nil is not known.
+	caps *apicaps.CapSet
+	// silent says why nodes that were asked and should run did not answer.
+	silent []error
+	// pool is that of the nodes when they were started for the build.
+	pool *runtime.Pool
+}
+
+// ask starts the nodes and returns what they say. Those that do not answer are left
+// out.
+func (s *standby) ask(ctx context.Context) (*facts, error) {
+	pool, err := s.start(ctx)
+	if err != nil {
+		return nil, err
+	}
+	f := &facts{pool: pool}
+	if f.caps, err = pool.LLBCaps(ctx); err != nil {
+		return nil, err
+	}
+	records := pool.Records(ctx)
+	for i, info := range pool.Nodes() {
+		f.nodes = append(f.nodes, plannerNode(info, records[i], s.app.ledger()))
+	}
+	f.platform = buildPlatform(f.nodes[0])
+	return f, nil
+}
+
+// guess returns what is known of the nodes without starting any. Those that run are
+// asked, unless offline; of the others the flags and the ledger are believed.
+func (s *standby) guess(ctx context.Context, offline bool) (*facts, error) {
+	n := s.nodes
+	f := &facts{}
+	answers := make([]runtime.Answer, len(n.specs))
+	if !offline {
+		answers = runtime.Ask(ctx, n.specs)
+		f.caps = runtime.CommonCaps(answers)
+	}
+	first := -1 // that a build would find
+	for i, spec := range n.specs {
+		rests := n.mayRest(spec)
+		switch err := answers[i].Err; {
+		case !offline && err == nil:
+			f.nodes = append(f.nodes, plannerNode(answers[i].Info, answers[i].Records, s.app.ledger()))
+		case err != nil && !rests:
+			f.silent = append(f.silent, err)
+			fallthrough
+		default:
+			node, err := n.unasked(spec, s.app.ledger())
+			if err != nil {
+				return nil, err
+			}
+			f.nodes = append(f.nodes, node)
+		}
+		if first < 0 && (rests || !offline && answers[i].Err == nil) {
+			first = i
+		}
+	}
+	f.platform = buildPlatform(f.nodes[max(0, first)])
+	return f, nil
+}
+
+// buildPlatform is the platform that Dockerfiles are compiled for when n is the first
+// of the nodes.
+func buildPlatform(n plan.Node) ocispecs.Platform {
+	if len(n.Platforms) > 0 {
+		return n.Platforms[0]
+	}
+	return n.Native
+}
+
+// unasked returns a node as the planner sees it when it has said nothing.
+func (n *nodes) unasked(s nodeset.Spec, ledger warm.Ledger) (plan.Node, error) {
+	p := plan.Node{Name: s.Name, Addr: s.Addr, Speed: s.Speed}
+	p.Slots, p.SlotsAssumed = slots(s)
+	names := s.Platforms
+	if len(names) == 0 {
+		names = s.Prefers // as long as it is not known what else it runs
+	}
+	for _, name := range names {
+		pl, err := platforms.Parse(name)
+		if err != nil {
+			return p, fmt.Errorf("node %s: platform %q: %w", s.Name, name, err)
+		}
+		p.Platforms = append(p.Platforms, pl)
+	}
+	if n.mayRest(s) {
+		p.Native = platforms.Normalize(platforms.DefaultSpec()) // it will run on this machine
+	}
+	p.Holds = ledger.Holds(s.Addr, "")
+	return p, nil
+}
+
+// plannerNode returns a node as the planner sees it when it has answered. records is
+// what it keeps, nil when it did not say.
+func plannerNode(i runtime.NodeInfo, records warm.Records, ledger warm.Ledger) plan.Node {
+	p := plan.Node{Name: i.Name, Addr: i.Addr, Speed: i.Speed, Platforms: i.Platforms, Native: i.Native}
+	p.Slots, p.SlotsAssumed = slots(i.Spec)
+	if records == nil {
+		p.Holds = ledger.Holds(i.Addr, i.ID)
+	} else {
+		p.Holds, p.Lost = ledger.Check(i.Addr, i.ID, records)
+	}
+	return p
+}
+
+// frontendOptions say how Dockerfiles are compiled for the nodes. maxAge is how old
+// what is known of a tag may be; offline asks nobody.
+func (s *standby) frontendOptions(ctx context.Context, f *facts, maxAge time.Duration, offline bool) frontend.Options {
+	opts := frontend.Options{
+		Dir:               s.app.dir,
+		Resolver:          s.resolver(s.nodes, maxAge, offline),
+		Tree:              s.tree(),
+		DefaultProvenance: "mode=min,inline-only=true",
+		ProxyArgs:         s.app.proxyArgs(),
+		NodePlatform:      f.platform,
+		LLBCaps:           f.caps,
+	}
+	if !offline {
+		opts.Gateway = s
+	}
+	if s.app.on(envNoAttestations) || f.caps != nil && !f.caps.Contains(pb.CapAttestations) {
+		opts.DefaultProvenance = ""
+	}
+	s.app.tellVCS(ctx, &opts)
+	return opts
+}
+
+// buildable returns p as it is planned and built.
+func (a *app) buildable(p *ir.Project) *ir.Project {
+	return a.withArtifactSwitch(runtime.UsableCaches(p, a.env))
+}
