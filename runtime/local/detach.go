@@ -196,6 +196,9 @@ func startSupervisor(ctx context.Context, dir string, opts Options) error {
 // process is asked to end. A cluster that is kept stays without users. [Up] and
 // [Cluster.Start] start it in a process of its own, with the options on standard input.
 func Supervise(ctx context.Context) (err error) {
+	if err := closeInherited(readyFD); err != nil {
+		return err
+	}
 	closeOnExec(readyFD)
 	report := os.NewFile(readyFD, "ready")
 	defer report.Close()

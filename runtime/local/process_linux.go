@@ -187,3 +187,27 @@ func diskSize(dir string) (int64, error) {
 func detachedProcAttr() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setsid: true} }
 
 func closeOnExec(fd uintptr) { unix.CloseOnExec(int(fd)) }
+
+// closeInherited closes the descriptors above last that came with this process. The
+// caller of dbake passes some, as a shell does for "dest=>(gzip > x)"; held open by
+// nodes that go on running, their readers would never see the end. What this process
+// opened itself is marked to be closed on exec.
+func closeInherited(last uintptr) error {
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return fmt.Errorf("list open descriptors: %w", err)
+	}
+	for _, e := range entries {
+		fd, err := strconv.Atoi(e.Name())
+		if err != nil || fd <= int(last) {
+			continue
+		}
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil || flags&unix.FD_CLOEXEC != 0 {
+			continue // ours, or the directory that was just read
+		}
+		if err := unix.Close(fd); err != nil {
+			return fmt.Errorf("close descriptor %d: %w", fd, err)
+		}
+	}
+	return nil
+}

@@ -30,3 +30,4 @@ func diskSize(string) (int64, error)                               { return 0, e
 func sweep(string, string) error                                   { return nil }
 func detachedProcAttr() *syscall.SysProcAttr                       { return nil }
 func closeOnExec(uintptr)                                          {}
+func closeInherited(uintptr) error                                 { return nil }
