@@ -24,7 +24,7 @@ type clusterUpCmd struct {
 func (c *clusterUpCmd) Run(ctx contextBinding, a *app) error {
 	st, err := local.Up(ctx, local.Options{
 		StateDir: a.path(c.StateDir), Nodes: c.Nodes, Buildkitd: a.path(c.Buildkitd),
-		Supervisor: a.supervisor(), Command: a.title(),
+		Supervisor: a.supervisor, Command: a.title(),
 		Notify: a.progress.Note,
 	})
 	if err != nil {

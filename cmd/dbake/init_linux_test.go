@@ -14,11 +14,6 @@ import (
 const initEnv = "DBAKE_TEST_INIT"
 
 func TestMain(m *testing.M) {
-	// Commands that tests run in this process start their local nodes with this
-	// binary, which must not run the tests once more.
-	if len(os.Args) == 2 && os.Args[1] == "supervise" {
-		main()
-	}
 	if command := os.Getenv(initEnv); command != "" {
 		os.Unsetenv(initEnv)
 		status, err := runAsInit([]string{"/bin/sh", "-c", command})

@@ -49,6 +49,9 @@ func main() {
 		a.progress.Error(err, false)
 		os.Exit(1)
 	}
+	if self, err := os.Executable(); err == nil {
+		a.supervisor = []string{self, "supervise"}
+	}
 	os.Exit(run(os.Args[1:], a))
 }
 
@@ -58,6 +61,11 @@ type app struct {
 	stdout, stderr io.Writer
 	dir            string            // the absolute working directory
 	env            map[string]string // the environment; nothing reads another
+
+	// supervisor is the command line of the process that owns shared local nodes. Only
+	// main sets it, as only dbake itself understands it: a test binary would run its
+	// tests once more. Without it local nodes are this process's own.
+	supervisor []string
 
 	args  []string // the command line, without the name of the command
 	debug bool

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	goruntime "runtime"
 	"slices"
 	"time"
@@ -74,7 +73,7 @@ func (a *app) findNodes(ctx context.Context, f *nodeFlags) (*nodes, error) {
 	if count > 0 {
 		n.cluster, err = local.Open(ctx, local.Options{
 			StateDir: a.path(f.StateDir), Nodes: count, Buildkitd: a.path(f.Buildkitd),
-			Supervisor: a.supervisor(), Command: a.title(),
+			Supervisor: a.supervisor, Command: a.title(),
 			Notify: a.progress.Note,
 		})
 		if err != nil {
@@ -108,16 +107,6 @@ func count(n int, what string) string {
 		return "1 " + what
 	}
 	return fmt.Sprintf("%d %ss", n, what)
-}
-
-// supervisor is the command line of the process that owns shared local nodes; nil
-// when this executable cannot be found, so that they are this process's own.
-func (a *app) supervisor() []string {
-	self, err := os.Executable()
-	if err != nil {
-		return nil
-	}
-	return []string{self, "supervise"}
 }
 
 // title is what others who use the local nodes are told of this command.

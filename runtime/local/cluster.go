@@ -44,7 +44,8 @@ type Options struct {
 	// Nodes is the number of daemons; 0 = all those that are kept running, else 1.
 	Nodes int
 
-	// Buildkitd is the daemon's executable; "" = beside this executable, then PATH.
+	// Buildkitd is the daemon's executable; "" = that of the cluster that runs, else
+	// beside this executable, then PATH.
 	Buildkitd string
 
 	// Parallelism is how many steps one daemon runs at once; 0 = no limit.
@@ -78,13 +79,14 @@ type Cluster struct {
 	dir  string
 	kept int
 
-	mu       sync.Mutex // guards what follows
-	registry string
-	host     *host // of this process; nil when not started, or shared
-	user     *user // of host
-	member   *member
-	wants    Wants
-	unwatch  func() // ends the watch over member, and waits for it
+	mu        sync.Mutex // guards what follows
+	registry  string
+	host      *host // of this process; nil when not started, or shared
+	user      *user // of host
+	member    *member
+	wants     Wants
+	buildkitd string // of the supervisor that was joined last
+	unwatch   func() // ends the watch over member, and waits for it
 }
 
 // DefaultStateDir returns $XDG_DATA_HOME/dbake, or ~/.local/share/dbake.
@@ -181,13 +183,15 @@ func (c *Cluster) StateDir() string { return c.dir }
 // process uses nothing. Once it has returned, ctx has no say any more: call Stop. A
 // cluster that was started may be started again, with other entitlements.
 func (c *Cluster) Start(ctx context.Context, entitlements ...string) error {
-	programs, err := findPrograms(c.opts.Buildkitd)
-	if err != nil {
-		return err
-	}
 	wants := Wants{
 		Nodes: c.opts.Nodes, Entitlements: slices.Compact(slices.Sorted(slices.Values(entitlements))),
-		Buildkitd: programs.buildkitd, Parallelism: c.opts.Parallelism,
+		Parallelism: c.opts.Parallelism,
+	}
+	if c.opts.Buildkitd != "" {
+		var err error
+		if wants.Buildkitd, err = findBuildkitd(c.opts.Buildkitd); err != nil {
+			return err
+		}
 	}
 	if len(c.opts.Supervisor) == 0 {
 		return c.startAlone(ctx, wants)
@@ -257,7 +261,7 @@ func (c *Cluster) joined(m *member, r reply) {
 	watched := make(chan struct{})
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.member, c.registry = m, r.Registry
+	c.member, c.registry, c.buildkitd = m, r.Registry, r.Buildkitd
 	c.unwatch = func() {
 		cancel()
 		<-watched
@@ -312,6 +316,12 @@ func (c *Cluster) join(ctx context.Context, notify func(string)) (*member, reply
 func (c *Cluster) options(w Wants) Options {
 	opts := c.opts
 	opts.StateDir, opts.Buildkitd = c.dir, w.Buildkitd
+	if opts.Buildkitd == "" {
+		// One that takes the place of another that died does as that did.
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		opts.Buildkitd = c.buildkitd
+	}
 	return opts
 }
 

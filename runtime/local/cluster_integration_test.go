@@ -574,6 +574,45 @@ func TestShared(t *testing.T) {
 	requireNothingLeft(t, dir)
 }
 
+// Who uses a cluster that runs needs no programs: the supervisor has its own, and
+// also one that takes its place.
+func TestUserWithoutPrograms(t *testing.T) {
+	localtest.Need(t)
+	dir := localtest.Dir(t)
+	up, err := local.Up(t.Context(), sharedOptions(t, dir, 1))
+	require.NoError(t, err)
+	t.Cleanup(func() { local.Down(context.Background(), dir) })
+
+	opts := sharedOptions(t, dir, 1)
+	opts.Buildkitd = ""
+	opts.Notify = func(line string) { t.Errorf("the user is told: %s", line) }
+	c := openCluster(t, opts)
+	path := os.Getenv("PATH")
+	t.Setenv("PATH", t.TempDir())
+	require.NoError(t, c.Start(t.Context()))
+	t.Setenv("PATH", path) // for the next supervisor, which needs more than buildkitd
+	exit := exitOf(t, up.PID)
+	require.NoError(t, syscall.Kill(up.PID, syscall.SIGKILL))
+	exit()
+	await(t, func() bool {
+		s, err := local.ReadStatus(t.Context(), dir)
+		require.NoError(t, err)
+		return s.Running && s.PID != up.PID && len(s.Nodes) == 1 && s.Nodes[0].Alive
+	})
+	require.NoError(t, runSteps(t.Context(), c, "echo running", func() {}))
+	require.NoError(t, c.Stop(t.Context()))
+}
+
+// A program that takes itself for a supervisor and is none must not start itself
+// without end.
+func TestSupervisorStartsNone(t *testing.T) {
+	localtest.Need(t)
+	opts := sharedOptions(t, localtest.Dir(t), 1)
+	t.Setenv("DBAKE_SUPERVISOR", "1")
+	_, err := local.Up(t.Context(), opts)
+	require.ErrorContains(t, err, "was started as one itself")
+}
+
 func TestManyAtOnce(t *testing.T) {
 	localtest.Need(t)
 	dir := localtest.Dir(t)

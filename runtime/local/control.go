@@ -48,6 +48,8 @@ type reply struct {
 	Ending   bool   `json:",omitempty"` // the cluster stops
 	Users    []User `json:",omitempty"` // because of whom it does not stop
 	Registry string `json:",omitempty"`
+
+	Buildkitd string `json:",omitempty"` // the executable of the daemons
 }
 
 // User is somebody who uses a cluster.
@@ -178,7 +180,7 @@ func (s *server) answer(ctx context.Context, u *user, r request, send func(reply
 	defer beating.Wait()
 	defer close(stop)
 
-	done := reply{Done: true, Registry: s.host.registry.Addr}
+	done := reply{Done: true, Registry: s.host.registry.Addr, Buildkitd: s.host.programs.buildkitd}
 	var err error
 	switch r.Op {
 	case "join":

@@ -14,6 +14,9 @@ import (
 	"time"
 )
 
+// supervisorEnv is set for a process that was started to be a supervisor.
+const supervisorEnv = "DBAKE_SUPERVISOR"
+
 // readyFD is the descriptor on which a supervisor tells Up how its start went.
 const readyFD = 3
 
@@ -46,11 +49,6 @@ func Up(ctx context.Context, opts Options) (*Status, error) {
 	if err != nil {
 		return nil, err
 	}
-	found, err := findPrograms(opts.Buildkitd)
-	if err != nil {
-		return nil, err
-	}
-	opts.Buildkitd = found.buildkitd
 	var m *member
 	err = withSupervisor(ctx, dir, opts, func(found *member) error {
 		m = found
@@ -114,6 +112,17 @@ func startSupervisor(ctx context.Context, dir string, opts Options) error {
 	if len(argv) == 0 {
 		return errors.New("start the cluster's supervisor: no command given")
 	}
+	// A program that runs itself without having become a supervisor does it only once.
+	if os.Getenv(supervisorEnv) != "" {
+		return errors.New("start the cluster's supervisor: this process was started as one itself")
+	}
+	// Here and not by the supervisor, whose working directory and PATH may differ. Who
+	// joins a cluster that runs needs no programs.
+	found, err := findPrograms(opts.Buildkitd)
+	if err != nil {
+		return err
+	}
+	opts.Buildkitd = found.buildkitd
 	input, err := json.Marshal(opts)
 	if err != nil {
 		return fmt.Errorf("start the cluster's supervisor: %w", err)
@@ -144,6 +153,7 @@ func startSupervisor(ctx context.Context, dir string, opts Options) error {
 
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), supervisorEnv+"=1")
 	cmd.Stdin = stdin
 	cmd.Stdout, cmd.Stderr = logFile, logFile
 	cmd.ExtraFiles = []*os.File{report} // becomes readyFD

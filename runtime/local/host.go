@@ -49,7 +49,7 @@ type user struct {
 type Wants struct {
 	Nodes        int
 	Entitlements []string // sorted
-	Buildkitd    string   // the executable
+	Buildkitd    string   // the executable; "" = any
 	Parallelism  int
 }
 
@@ -213,7 +213,7 @@ func (h *host) admit(ctx context.Context, u *user, wants Wants, notify func(stri
 func (h *host) add(u *user, wants Wants, notify func(string)) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if wants.Buildkitd != h.programs.buildkitd {
+	if wants.Buildkitd != "" && wants.Buildkitd != h.programs.buildkitd {
 		notify(fmt.Sprintf("the local nodes that run use %s, not %s: stop them to change that (dbake cluster down)", h.programs.buildkitd, wants.Buildkitd))
 	}
 	if wants.Parallelism != h.parallelism {
