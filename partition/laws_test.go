@@ -250,13 +250,10 @@ func TestRelabelling(t *testing.T) {
 // A node that emulates gets what is foreign to it only where that ends sooner.
 func TestNativeNodesArePreferred(t *testing.T) {
 	foreign := func(copies int) Problem {
-		p := Problem{Network: Network{Bandwidth: 1}}
-		for _, n := range []Node{
+		p := Problem{Network: Network{Bandwidth: 1}, Nodes: []Node{
 			{Name: "arm", Speed: 1, Slots: 1, Platforms: []string{"arm64"}},
 			{Name: "amd", Speed: 1, Slots: 1, Platforms: []string{"amd64", "arm64"}, Emulates: map[string]float64{"arm64": 5}},
-		} {
-			p.Nodes = append(p.Nodes, n)
-		}
+		}}
 		for i := range copies {
 			p.Vertices = append(p.Vertices, Vertex{Name: fmt.Sprint("v", i), Cost: 10, Bytes: 1 << 40, Platform: "arm64"})
 			p.Targets = append(p.Targets, Target{Name: fmt.Sprint("t", i), Root: VertexID(i), Platforms: []string{"arm64"}})

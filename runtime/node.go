@@ -190,7 +190,7 @@ func (n *node) set(l *link, info NodeInfo, err error) {
 
 // state returns the link, nil with an error when there is none, and a channel that
 // is closed when that changes.
-func (n *node) state() (*link, error, <-chan struct{}) {
+func (n *node) state() (*link, <-chan struct{}, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.link == nil {
@@ -198,21 +198,21 @@ func (n *node) state() (*link, error, <-chan struct{}) {
 		if err == nil {
 			err = errors.New("not connected yet")
 		}
-		return nil, &NodeError{Node: n.spec.Name, Addr: n.spec.Addr, Op: "cannot be reached", Err: err}, n.changed
+		return nil, n.changed, &NodeError{Node: n.spec.Name, Addr: n.spec.Addr, Op: "cannot be reached", Err: err}
 	}
-	return n.link, nil, n.changed
+	return n.link, n.changed, nil
 }
 
 // current returns the link to the node, or a [*NodeError].
 func (n *node) current() (*link, error) {
-	l, err, _ := n.state()
+	l, _, err := n.state()
 	return l, err
 }
 
 // await returns the link to the node as soon as there is one.
 func (n *node) await(ctx context.Context) (*link, error) {
 	for {
-		l, err, changed := n.state()
+		l, changed, err := n.state()
 		if err == nil {
 			return l, nil
 		}

@@ -145,7 +145,7 @@ func (p *Pool) Run(ctx context.Context, b *Build, observe func(Event)) (*Result,
 			default: // the next report says more
 			}
 		})
-		defer p.nodes[i].onSilence(before)
+		defer func() { p.nodes[i].onSilence(before) }()
 	}
 	return r.run(ctx, p.connect(r))
 }

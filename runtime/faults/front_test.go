@@ -47,15 +47,13 @@ type front struct {
 func newFront(registry string) *front {
 	life, end := context.WithCancel(context.Background())
 	f := &front{life: life, end: end, calm: make(chan struct{})}
-	real := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: registry})
-	director := real.Director
-	real.Director = func(r *http.Request) {
-		host := r.Host // the registry builds its locations with it
-		director(r)
-		r.Host = host
+	f.real = &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(&url.URL{Scheme: "http", Host: registry})
+			r.Out.Host = r.In.Host // the registry builds its locations with it
+		},
+		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) { panic(http.ErrAbortHandler) },
 	}
-	real.ErrorHandler = func(w http.ResponseWriter, _ *http.Request, _ error) { panic(http.ErrAbortHandler) }
-	f.real = real
 	f.server = httptest.NewUnstartedServer(f)
 	f.server.Start()
 	return f

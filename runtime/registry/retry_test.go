@@ -116,7 +116,7 @@ func (p *pipes) client(t *testing.T, o Options) (c *Client, shown func() []strin
 }
 
 // within runs f in a bubble and returns how long it took there.
-func within(t *testing.T, p *pipes, o Options, f func(c *Client) error) (err error, took time.Duration, lines []string) { //nolint:revive // err is what is looked at first
+func within(t *testing.T, p *pipes, o Options, f func(c *Client) error) (took time.Duration, lines []string, err error) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		c, shown := p.client(t, o)
@@ -126,7 +126,7 @@ func within(t *testing.T, p *pipes, o Options, f func(c *Client) error) (err err
 		p.wg.Wait()
 		lines = shown()
 	})
-	return err, took, lines
+	return took, lines, err
 }
 
 var manifest = []byte(`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"digest":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","size":2},"layers":[]}`)
@@ -295,7 +295,7 @@ func TestRetries(t *testing.T) {
 			if tc.call == nil {
 				tc.call = resolve
 			}
-			err, took, lines := within(t, &pipes{serve: tc.serve, fail: tc.fail}, tc.o, tc.call)
+			took, lines, err := within(t, &pipes{serve: tc.serve, fail: tc.fail}, tc.o, tc.call)
 			if tc.want == "" {
 				require.NoError(t, err)
 			} else {
@@ -319,7 +319,7 @@ func push(c *Client) error {
 // A registry on which all patience was spent is asked once more, not a minute.
 func TestPatienceIsSpentOnce(t *testing.T) {
 	p := &pipes{fail: func(int) error { return syscall.ECONNREFUSED }}
-	_, took, _ := within(t, p, Options{Patience: Patience{Away: 3 * time.Second}}, func(c *Client) error {
+	took, _, _ := within(t, p, Options{Patience: Patience{Away: 3 * time.Second}}, func(c *Client) error {
 		require.ErrorIs(t, resolve(c), ErrUnreachable)
 		require.ErrorIs(t, resolve(c), ErrUnreachable)
 		return nil
@@ -336,7 +336,7 @@ func TestCancelledWhileWaiting(t *testing.T) {
 		"for the next try": {fail: func(int) error { return syscall.ECONNREFUSED }},
 	} {
 		t.Run(name, func(t *testing.T) {
-			err, took, _ := within(t, p, Options{}, func(c *Client) error {
+			took, _, err := within(t, p, Options{}, func(c *Client) error {
 				ctx, cancel := context.WithTimeoutCause(context.Background(), 300*time.Millisecond, cause)
 				defer cancel()
 				_, err := c.Resolve(ctx, far+"/app:1")

@@ -78,9 +78,7 @@ func HTML(w io.Writer, p *plan.Plan) error {
 	}
 	pg.chart(p)
 	pg.tables(p)
-	for _, note := range platformNotes(p) {
-		pg.Notes = append(pg.Notes, note)
-	}
+	pg.Notes = append(pg.Notes, platformNotes(p)...)
 	if p.Pooled {
 		pg.Notes = append(pg.Notes, "Targets are given to idle nodes during the run: which node builds what is only expected.")
 	}
