@@ -185,7 +185,8 @@ func requireSame(t *testing.T, d *daemon, p *ir.Project) int {
 		}
 		require.NotNil(t, got, "%s: %v", u.ID, ourErr)
 		require.Equal(t, text(t, want.Definition), text(t, got.Definition), u.ID)
-		require.Equal(t, want.Definition.Def, got.Definition.Def, u.ID)
+		// A definition without steps is nil once it has been sent.
+		require.True(t, slices.EqualFunc(want.Definition.Def, got.Definition.Def, bytes.Equal), u.ID)
 		require.Equal(t, names(want.Definition), names(got.Definition), u.ID)
 		require.Equal(t, string(want.Config), string(got.Config), u.ID)
 		require.Equal(t, want.Metadata, got.Metadata, u.ID)
@@ -428,7 +429,7 @@ func TestCorpus(t *testing.T) {
 	var dockerfiles []string
 	require.NoError(t, filepath.WalkDir(root, func(p string, e fs.DirEntry, err error) error {
 		name := strings.ToLower(filepath.Base(p))
-		if err == nil && e.Type().IsRegular() && strings.Contains(name, "dockerfile") && !strings.HasSuffix(name, "ignore") {
+		if err == nil && e.Type().IsRegular() && strings.Contains(name, "dockerfile") && !strings.HasSuffix(name, "ignore") && !strings.HasPrefix(name, "golden.") {
 			dockerfiles = append(dockerfiles, p)
 		}
 		return err
