@@ -382,7 +382,10 @@ func (c *compilation) onNode(ctx context.Context, in *inputs, need *needsNode, f
 			cause = fn(ctx, remote)
 			return cause
 		})
-		// The error of fn goes to the node and comes back as text.
+		if errors.Is(err, cause) {
+			return err // with what was printed on the node
+		}
+		// The error of fn goes to the node and may come back as text.
 		return cmp.Or(cause, err)
 	})
 }

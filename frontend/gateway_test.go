@@ -394,6 +394,31 @@ func TestGatewayError(t *testing.T) {
 	require.EqualError(t, err, "bake.hcl:1,1-9: node n1: connection refused")
 }
 
+// What was printed on the node belongs to the error of what failed there; an error that
+// comes back as text gives way to the one that was sent.
+func TestGatewayOutput(t *testing.T) {
+	fails := func(wrap func(error) error) error {
+		o := options()
+		o.Gateway = gatewayFunc(func(ctx context.Context, s Session, fn func(context.Context, gateway.Client) error) error {
+			return wrap(fn(ctx, failingNode{}))
+		})
+		_, err := Compile(t.Context(), project(t, "-- Dockerfile --\n# syntax=example.com/fails\nFROM x\n", &ir.Target{Name: "t"}), o)
+		return err
+	}
+	require.ErrorContains(t, fails(func(err error) error { return fmt.Errorf("%w\nlast output:\n  cannot parse line 7", err) }),
+		"exit code: 4\nlast output:\n  cannot parse line 7")
+	require.NotContains(t, fails(func(err error) error { return errors.New("rpc: " + err.Error()) }).Error(), "rpc: ")
+}
+
+// failingNode is a node whose frontend fails.
+type failingNode struct{ gateway.Client }
+
+func (failingNode) BuildOpts() gateway.BuildOpts { return gateway.BuildOpts{} }
+
+func (failingNode) Solve(context.Context, gateway.SolveRequest) (*gateway.Result, error) {
+	return nil, errors.New("exit code: 4")
+}
+
 type gatewayFunc func(context.Context, Session, func(context.Context, gateway.Client) error) error
 
 func (f gatewayFunc) Build(ctx context.Context, s Session, fn func(context.Context, gateway.Client) error) error {

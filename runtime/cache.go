@@ -27,6 +27,8 @@ type caches struct {
 	stores   map[string]content.Store      // of imports in directories
 	warnings []string
 	written  []WrittenCache
+	// unwritten are the caches that targets write themselves and could not.
+	unwritten map[outputOf]unwrittenCaches
 }
 
 // WrittenCache is a cache in a registry that a run has written whole: with the

@@ -3,6 +3,7 @@ package runtime
 import (
 	"testing"
 
+	bkclient "github.com/moby/buildkit/client"
 	digest "github.com/opencontainers/go-digest"
 	"github.com/stretchr/testify/require"
 
@@ -57,4 +58,29 @@ func TestWrittenCaches(t *testing.T) {
 			require.Equal(t, c.want, r.caches.written)
 		})
 	}
+}
+
+// A cache that its target need not write is reported when it could not be written: once,
+// of the last try, and not beside the error of a target that failed.
+func TestUnwrittenCaches(t *testing.T) {
+	exporting := func(err string) *bkclient.SolveStatus {
+		return &bkclient.SolveStatus{Vertexes: []*bkclient.Vertex{{Name: "exporting cache to registry", Error: err}, {Name: "exporting to image", Error: "of no cache"}}}
+	}
+	job := func(name string) plan.Job { return plan.Job{Name: name, Target: &ir.Target{Name: name}} }
+	r := &run{
+		Build:   &Build{Jobs: []plan.Job{job("a"), job("b"), job("c"), job("d")}},
+		results: []JobResult{{State: Done}, {State: Failed}, {State: Done}, {State: Done}},
+	}
+	one, two := &solveSource{job: "a", output: 1}, &solveSource{job: "a", output: 2}
+	for range 2 {
+		r.noteExports(one, exporting("refused"))
+		r.noteExports(two, exporting(""))
+	}
+	r.noteExports(&solveSource{job: "b"}, exporting("refused"))
+	r.noteExports(&solveSource{job: "c"}, exporting("refused at first"))
+	r.noteExports(&solveSource{job: "c"}, exporting(""))
+	r.noteExports(&solveSource{targets: []string{"d"}}, exporting("of the shared cache"))
+	r.noteExports(nil, exporting("of nobody"))
+	r.warnUnwritten()
+	require.Equal(t, []string{"target a: the cache cannot be written to registry: refused"}, r.caches.warnings)
 }

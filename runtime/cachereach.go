@@ -173,3 +173,61 @@ func (r *run) noteImports(st *bkclient.SolveStatus) {
 		}
 	}
 }
+
+// exportVertex starts the name of the vertex that writes a cache, in BuildKit's status.
+const exportVertex = "exporting cache to "
+
+// unwrittenCaches are the caches that a solve for an output of a job could not write.
+type unwrittenCaches struct {
+	from   *solveSource
+	faults []string
+}
+
+// outputOf names an output of a job.
+type outputOf struct {
+	job    string
+	number int
+}
+
+// noteExports keeps why caches that targets write themselves could not be written. With
+// ignore-error=true their outputs succeed all the same, and nothing else reports it.
+// Only the last try of an output counts.
+func (r *run) noteExports(from *solveSource, st *bkclient.SolveStatus) {
+	if from == nil || from.job == "" {
+		return
+	}
+	key := outputOf{from.job, from.output}
+	kept := r.caches.unwritten[key]
+	if kept.from != from {
+		kept = unwrittenCaches{from: from}
+	}
+	for _, v := range st.Vertexes {
+		if where, ok := strings.CutPrefix(v.Name, exportVertex); ok && v.Error != "" {
+			kept.faults = appendNew(kept.faults, fmt.Sprintf("the cache cannot be written to %s: %s", where, v.Error))
+		}
+	}
+	if r.caches.unwritten == nil {
+		r.caches.unwritten = map[outputOf]unwrittenCaches{}
+	}
+	r.caches.unwritten[key] = kept
+}
+
+// warnUnwritten warns of the caches that could not be written although their targets
+// succeeded. Those of failed targets are in the errors of these.
+func (r *run) warnUnwritten() {
+	for i, j := range r.Jobs {
+		if r.results[i].State != Done {
+			continue
+		}
+		var faults []string
+		for of, kept := range r.caches.unwritten {
+			if of.job == j.Name {
+				faults = append(faults, kept.faults...)
+			}
+		}
+		slices.Sort(faults)
+		for _, fault := range faults {
+			r.caches.warn(fmt.Sprintf("target %s: %s", j.Target.Name, fault))
+		}
+	}
+}

@@ -60,6 +60,7 @@ type statusMessage struct {
 
 func (m statusMessage) take(r *run) []sched.Event {
 	r.noteImports(m.status)
+	r.noteExports(m.from, m.status)
 	var events []sched.Event
 	fresh, changes := m.node.tracker.observe(m.status, m.from)
 	if len(fresh.Vertexes)+len(fresh.Statuses)+len(fresh.Logs)+len(fresh.Warnings) > 0 {

@@ -310,7 +310,7 @@ func (r *run) jobNames(units []sched.UnitID) []string {
 
 // result gathers what the run led to.
 func (r *run) result(finish sched.Finish) *Result {
-	res := &Result{Jobs: r.results, Warnings: r.caches.warnings, Sick: r.sick}
+	res := &Result{Jobs: r.results, Sick: r.sick}
 	for u, o := range finish.Outcomes[:len(r.Jobs)] {
 		j := &res.Jobs[u]
 		j.Reason = o.Reason
@@ -353,7 +353,8 @@ func (r *run) result(finish sched.Finish) *Result {
 		res.Measured = append(res.Measured, r.measured(n)...)
 	}
 	r.writtenByTargets()
-	res.Caches = r.caches.written
+	r.warnUnwritten()
+	res.Caches, res.Warnings = r.caches.written, r.caches.warnings
 	return res
 }
 
