@@ -116,7 +116,7 @@ target "far" {
 	require.NoError(t, saved.Write(&b))
 	require.NoError(t, os.WriteFile(filepath.Join(p.dir, "plan.json"), b.Bytes(), 0o644))
 
-	r = p.run(p.dir, "build", "--no-steal", "--progress", "plain", "plan.json")
+	r = p.run(p.dir, "build", "--no-steal", "--progress", "plain", "--state-dir", p.state, "plan.json")
 	require.Zero(t, r.status, r.stderr)
 	require.Regexp(t, `(?m)^near +n1 +built`, r.stderr)
 	require.Regexp(t, `(?m)^far +n2 +built`, r.stderr)
@@ -132,7 +132,7 @@ target "far" {
 
 	// What was handed over is the node's own from then on.
 	before := runSteps(t, p.addrs, "RUN")
-	r = p.run(p.dir, "build", "--no-steal", "--progress", "plain", "plan.json")
+	r = p.run(p.dir, "build", "--no-steal", "--progress", "plain", "--state-dir", p.state, "plan.json")
 	require.Zero(t, r.status, r.stderr)
 	require.Zero(t, runSteps(t, p.addrs, "RUN")-before, r.stderr)
 
