@@ -41,7 +41,7 @@ type functionWorld struct {
 // functions returns the functions every expression of a bake file may call, by
 // name. The map is the caller's.
 func (w functionWorld) functions() map[string]function.Function {
-	return map[string]function.Function{
+	functions := map[string]function.Function{
 		// Numbers and comparisons.
 		"absolute":             stdlib.AbsoluteFunc,
 		"add":                  stdlib.AddFunc,
@@ -162,6 +162,10 @@ func (w functionWorld) functions() map[string]function.Function {
 		"timestamp":          timestampFunc(w.Now),
 		"unixtimestampparse": unixtimestampparseFunc,
 	}
+	for name, size := range resultSizes {
+		functions[name] = boundFunction(functions[name], size)
+	}
+	return functions
 }
 
 // stringFunc makes a function from one string to another that cannot fail.

@@ -19,8 +19,8 @@ const (
 	maxValueSize    = 16 << 20         // bytes of the strings in one value, and its elements
 	elementSize     = 64               // bytes that a value takes beside its text
 	maxCombinations = 100_000          // of a matrix
-	maxEvaluation   = 60 * time.Second // after the files have been read
-	maxMemory       = 900 << 20        // bytes that the process holds
+	maxEvaluation   = 20 * time.Second // after the files have been read
+	maxMemory       = 640 << 20        // bytes that the process holds; one more value may double them
 )
 
 // readBounded reads a file to its end, or fails if that does not come.
@@ -62,7 +62,7 @@ func guarded(ctx context.Context, f func() error) error {
 	}
 }
 
-var errValueTooLarge = fmt.Errorf("the value is larger than %d MiB", maxValueSize>>20)
+var errValueTooLarge = fmt.Errorf("the value is larger than %d MiB, or nested too deeply", maxValueSize>>20)
 
 // checkSize reports a value that is larger than any definition needs: values that are
 // made of each other double with every one.

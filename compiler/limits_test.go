@@ -26,8 +26,8 @@ func TestAbsurdInput(t *testing.T) {
 	}
 	for name, c := range map[string]struct{ text, want string }{
 		"strings":    {doubling(`v0 = "aaaa"`, `v%d = "${v%[2]d}${v%[2]d}"`), "Value too large; the value is larger than 16 MiB"},
-		"lists":      {doubling(`v0 = ["a"]`, `v%d = concat(v%[2]d, v%[2]d)`), "Value too large"},
-		"references": {doubling("target \"t0\" {\n tags = [\"a\"]\n}", "target \"t%d\" {\n tags = concat(target.t%[2]d.tags, target.t%[2]d.tags)\n}"), "Value too large"},
+		"lists":      {doubling(`v0 = ["a"]`, `v%d = concat(v%[2]d, v%[2]d)`), "the value is larger than 16 MiB"},
+		"references": {doubling("target \"t0\" {\n tags = [\"a\"]\n}", "target \"t%d\" {\n tags = concat(target.t%[2]d.tags, target.t%[2]d.tags)\n}"), "the value is larger than 16 MiB"},
 		"matrix":     {"target \"m\" {\n name = \"m${a}-${b}\"\n matrix = { a = range(1000), b = range(1000) }\n}", "matrix has more than 100000 combinations"},
 		"policies":   {doubling("target \"t0\" {\n policy = [\"strict=true\"]\n}", "target \"t%d\" {\n inherits = [\"t%[2]d\", \"t%[2]d\"]\n}"), "inherits more than 100000 values"},
 	} {
@@ -49,6 +49,74 @@ func TestAbsurdInput(t *testing.T) {
 	o.Stdin = iotest.ErrReader(errors.New("broken"))
 	_, err = compiler.Compile(context.Background(), o)
 	require.ErrorContains(t, err, "read standard input: broken")
+}
+
+// TestAbsurdCall: one call that would make a huge value is refused at its place
+// before it makes it.
+func TestAbsurdCall(t *testing.T) {
+	t.Parallel()
+	var given strings.Builder
+	given.WriteString("r = range(1000)\nv0 = \"aaaaaaaaaaaaaaaa\"\n")
+	for i := 1; i < 20; i++ {
+		fmt.Fprintf(&given, "v%d = \"${v%[2]d}${v%[2]d}\"\n", i, i-1)
+	}
+	for _, call := range []string{
+		`setproduct(r, r, r)`,
+		`setproduct(r, r, r, r, r, r, r, r)`,
+		`format("%999999999s", "a")`,
+		`format("%.999999999f", 1)`,
+		`format("%99999999999999999999999s", "a")`,
+		`format("%[1]s%[1]s%[1]s", v19)`,
+		`formatlist("%s%s", r, v19)`,
+		`formatlist("%99999s", r)`,
+		`indent(999999999, "a\nb")`,
+		`indent(1e300, "a\nb")`,
+		`replace(v19, "a", v19)`,
+		`replace(v19, "", v19)`,
+		`regex_replace(v19, "a", v15)`,
+		`regex_replace(v19, "(a*)", "$1$1$1")`,
+		`regexall("a", v19)`,
+		`join(v19, [for i in r : "a"])`,
+		`split("", v19)`,
+		`concat([v19], [v19], [v19])`,
+		`merge({ a = v19 }, { b = v19 })`,
+		`setunion([v19], ["${v19}b"])`,
+		`csvdecode(replace(v15, "a", "a,b\n"))`,
+		`jsondecode(replace(v15, "a", "[],"))`,
+		`jsondecode(replace(v10, "a", "["))`,
+	} {
+		o := project(t, "docker-bake.hcl", given.String()+"target \"default\" {\n description = \"${length(jsonencode("+call+"))}\"\n}")
+		_, err := compiler.Compile(context.Background(), o)
+		require.ErrorContains(t, err, "the value is larger than 16 MiB", call)
+		require.ErrorContains(t, err, "docker-bake.hcl:23,", call)
+	}
+	for call, want := range map[string]string{
+		`format("%5s|%%|%[1]q", "a")`:                       "    a|%|\"a\"",
+		`strlen(indent(1000, replace(v8, "a", "\n")))`:      "4100096",
+		`length(formatlist("%s", [for i in r : v6]))`:       "1000",
+		`length(formatlist("%s-%s", [for i in r : v6], r))`: "1000",
+		`strlen(join(v6, [for i in r : "a"]))`:              "1023976",
+	} {
+		o := project(t, "docker-bake.hcl", given.String()+"target \"default\" {\n tags = [\"a\"]\n description = "+call+"\n}")
+		p, err := compiler.Compile(context.Background(), o)
+		require.NoError(t, err, call)
+		require.Equal(t, want, p.Targets[0].Description, call)
+	}
+}
+
+// TestFunctionsCallEachOther: a call of a function is one evaluation of its result,
+// however deep.
+func TestFunctionsCallEachOther(t *testing.T) {
+	t.Parallel()
+	var b strings.Builder
+	b.WriteString("function \"f0\" {\n params = [a]\n result = a\n}\n")
+	for i := 1; i < 60; i++ {
+		fmt.Fprintf(&b, "function \"f%d\" {\n params = [a]\n result = f%d(a)\n}\n", i, i-1)
+	}
+	b.WriteString("target \"default\" {\n description = f59(\"a\")\n}\n")
+	p, err := compiler.Compile(context.Background(), project(t, "docker-bake.hcl", b.String()))
+	require.NoError(t, err)
+	require.Equal(t, "a", p.Targets[0].Description)
 }
 
 // endless is a file like /dev/zero.

@@ -139,10 +139,9 @@ func (e *evaluator) newFunction(params []string, variadic string, result *expres
 		return v, nil
 	}
 	spec := &function.Spec{
-		Type: func(args []cty.Value) (cty.Type, error) {
-			v, err := call(args)
-			return v.Type(), err
-		},
+		// The type is that of the value: to ask for it would be a second call, and
+		// functions that call each other would double with every one.
+		Type: function.StaticReturnType(cty.DynamicPseudoType),
 		Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) { return call(args) },
 	}
 	for _, p := range params {
