@@ -218,12 +218,17 @@ func (a *app) interruptible() (context.Context, func()) {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	done := make(chan struct{})
+	ended := make(chan struct{})
 	go func() {
+		defer close(ended)
+		var saying sync.WaitGroup
+		defer saying.Wait() // not for long: after Interrupt no line waits for ever
 		select {
 		case <-signals:
 			cancel(errInterrupted)
 			a.progress.Interrupt()
-			a.progress.Note("stopping; interrupt again to quit at once")
+			// A line that nobody reads holds up neither the clock nor the next signal.
+			saying.Go(func() { a.progress.Note("stopping; interrupt again to quit at once") })
 		case <-done:
 			return
 		}
@@ -249,6 +254,7 @@ func (a *app) interruptible() (context.Context, func()) {
 	return ctx, func() {
 		signal.Stop(signals)
 		close(done)
+		<-ended
 		cancel(nil)
 	}
 }
