@@ -2,9 +2,12 @@ package runtime
 
 import (
 	"context"
+	"path/filepath"
+	"syscall"
 	"testing"
 	"testing/synctest"
 
+	"github.com/docker/cli/cli/config"
 	"github.com/docker/cli/cli/config/types"
 	"github.com/moby/buildkit/session/auth/authprovider"
 	"github.com/stretchr/testify/require"
@@ -26,4 +29,13 @@ func TestCredentialHelperThatHangsIsGivenUp(t *testing.T) {
 	})(t.Context(), "a", nil, nil)
 	require.NoError(t, err)
 	require.Equal(t, "a", auth.Username)
+}
+
+func TestDockerConfigurationThatIsAPipe(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, syscall.Mkfifo(filepath.Join(dir, "config.json"), 0o600))
+	before := config.Dir()
+	t.Cleanup(func() { config.SetDir(before) })
+	config.SetDir(dir)
+	require.Empty(t, dockerConfig().AuthConfigs, "it is not waited for")
 }

@@ -17,7 +17,6 @@ import (
 
 	"github.com/containerd/containerd/v2/core/content"
 	contentlocal "github.com/containerd/containerd/v2/plugins/content/local"
-	"github.com/docker/cli/cli/config"
 	bkclient "github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/client/ociindex"
 	"github.com/moby/buildkit/exporter/containerimage/exptypes"
@@ -199,7 +198,7 @@ func (in Inputs) services(sent *transfers) (services, error) {
 		filesync.NewFSSyncProvider(&directories{dirs: in.Dirs, sent: sent}),
 		secretsprovider.NewSecretProvider(&secretStore{sources: in.Secrets, env: in.Env}),
 		authprovider.NewDockerAuthProvider(authprovider.DockerAuthProviderConfig{
-			AuthConfigProvider: askHelper(authprovider.LoadAuthConfig(config.LoadDefaultConfigFile(io.Discard))),
+			AuthConfigProvider: askHelper(authprovider.LoadAuthConfig(dockerConfig())),
 		}),
 	}
 	if len(in.SSH) > 0 {

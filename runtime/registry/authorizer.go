@@ -26,6 +26,27 @@ func (a *authorizer) Authorize(ctx context.Context, req *http.Request) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	defer func() { <-a.turn }()
-	return a.Authorizer.Authorize(ctx, req)
+	return heeding(ctx, func() error {
+		defer func() { <-a.turn }()
+		return a.Authorizer.Authorize(ctx, req)
+	})
+}
+
+// AddResponses implements docker.Authorizer. It asks for credentials.
+func (a *authorizer) AddResponses(ctx context.Context, responses []*http.Response) error {
+	return heeding(ctx, func() error { return a.Authorizer.AddResponses(ctx, responses) })
+}
+
+// heeding returns what f does, or the cause of ctx when that ends first: what waits for
+// a credential helper knows no context. f is then left to end by itself, at the latest
+// after HelperTimeout.
+func heeding(ctx context.Context, f func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- f() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }

@@ -11,6 +11,8 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -21,6 +23,7 @@ import (
 	"github.com/distribution/reference"
 	"github.com/docker/cli/cli/config"
 	"github.com/docker/cli/cli/config/configfile"
+	"github.com/docker/cli/cli/config/types"
 	"github.com/sirupsen/logrus"
 )
 
@@ -90,7 +93,10 @@ type Client struct {
 }
 
 // login is what a keychain said.
-type login struct{ user, secret string }
+type login struct {
+	user, secret string
+	err          error // that it did not answer
+}
 
 // dockerHub is docker.io's own name for its registry, and hubKey the key that its
 // credentials have in docker's configuration.
@@ -99,12 +105,56 @@ const (
 	hubKey    = "https://index.docker.io/v1/"
 )
 
+// HelperTimeout is how long a credential helper may take. Some ask a person.
+const HelperTimeout = 60 * time.Second
+
+// HelperError says that the credential helper of docker's configuration has not
+// answered for a host within [HelperTimeout].
+type HelperError struct{ Host string }
+
+func (e *HelperError) Error() string {
+	return fmt.Sprintf("credentials for %s: the credential helper of the Docker configuration has not answered for %s", e.Host, HelperTimeout)
+}
+
+// askHelper looks up what to log in with at a host. A helper that does not answer is
+// given up: its process cannot be ended from here, and is left to itself.
+func askHelper(cfg interface {
+	GetAuthConfig(host string) (types.AuthConfig, error)
+}, host string) (types.AuthConfig, error) {
+	type answer struct {
+		auth types.AuthConfig
+		err  error
+	}
+	answered := make(chan answer, 1)
+	go func() {
+		auth, err := cfg.GetAuthConfig(host)
+		answered <- answer{auth, err}
+	}()
+	late := time.NewTimer(HelperTimeout)
+	defer late.Stop()
+	select {
+	case a := <-answered:
+		if a.err != nil {
+			return types.AuthConfig{}, fmt.Errorf("credentials for %s: %w", host, a.err)
+		}
+		return a.auth, nil
+	case <-late.C:
+		return types.AuthConfig{}, &HelperError{Host: host}
+	}
+}
+
 // DockerCredentials returns the credentials of docker's configuration in dir, or
 // in docker's usual place when dir is "". The configuration is read, and credential
-// helpers are run, when a registry asks for credentials, not before.
+// helpers are run, when a registry asks for credentials, not before. A helper that
+// does not answer gives a [HelperError].
 func DockerCredentials(dir string) Credentials {
+	dir = cmp.Or(dir, config.Dir())
 	load := sync.OnceValues(func() (*configfile.ConfigFile, error) {
-		cfg, err := config.Load(cmp.Or(dir, config.Dir()))
+		name := filepath.Join(dir, config.ConfigFileName)
+		if info, err := os.Stat(name); err == nil && !info.Mode().IsRegular() { // a pipe would be waited for
+			return nil, fmt.Errorf("read docker's configuration: %s is not a regular file", name)
+		}
+		cfg, err := config.Load(dir)
 		if err != nil {
 			return nil, fmt.Errorf("read docker's configuration: %w", err)
 		}
@@ -118,9 +168,9 @@ func DockerCredentials(dir string) Credentials {
 		if err != nil {
 			return "", "", err
 		}
-		a, err := cfg.GetAuthConfig(host)
+		a, err := askHelper(cfg, host)
 		if err != nil {
-			return "", "", fmt.Errorf("credentials for %s: %w", host, err)
+			return "", "", err
 		}
 		if a.IdentityToken != "" {
 			return "", a.IdentityToken, nil
@@ -254,11 +304,12 @@ func (c *Client) credentials(host string) (string, string, error) {
 	c.credsOne.Lock()
 	defer c.credsOne.Unlock()
 	if l, ok := c.known[host]; ok {
-		return l.user, l.secret, nil
+		return l.user, l.secret, l.err
 	}
 	user, secret, err := c.creds(host)
-	if err == nil {
-		c.known[host] = login{user, secret}
+	var hangs *HelperError
+	if err == nil || errors.As(err, &hangs) { // who has not answered is not asked again
+		c.known[host] = login{user, secret, err}
 	}
 	return user, secret, err
 }

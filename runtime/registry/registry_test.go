@@ -19,12 +19,16 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/distribution/distribution/v3/configuration"
 	"github.com/distribution/distribution/v3/registry/handlers"
 	_ "github.com/distribution/distribution/v3/registry/storage/driver/inmemory"
+	"github.com/docker/cli/cli/config/types"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -562,6 +566,59 @@ func TestCancelled(t *testing.T) {
 	_, err := newClient(t, Options{}).Resolve(ctx, s.host+"/app:1")
 	require.ErrorIs(t, err, cause)
 	require.NotErrorIs(t, err, ErrUnreachable)
+}
+
+// silentHelper is a configuration whose credential helper never answers.
+type silentHelper struct{ asked, end chan struct{} }
+
+func (s silentHelper) GetAuthConfig(string) (types.AuthConfig, error) {
+	s.asked <- struct{}{}
+	<-s.end
+	return types.AuthConfig{}, nil
+}
+
+// TestCredentialHelperThatHangs: a helper that does not answer is given up, is named,
+// and is not asked again; it holds up nobody whose context has ended.
+func TestCredentialHelperThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		helper := silentHelper{asked: make(chan struct{}, 9), end: make(chan struct{})}
+		defer close(helper.end)
+		c := newClient(t, Options{Credentials: func(host string) (string, string, error) {
+			_, err := askHelper(helper, host)
+			return "", "", err
+		}})
+		for range 2 {
+			begun := time.Now()
+			_, _, err := c.credentials("r.example")
+			var hangs *HelperError
+			require.ErrorAs(t, err, &hangs)
+			require.EqualError(t, err, "credentials for r.example: the credential helper of the Docker configuration has not answered for 1m0s")
+			require.LessOrEqual(t, time.Since(begun), HelperTimeout)
+		}
+		require.Len(t, helper.asked, 1)
+
+		cause := errors.New("the user gave up")
+		ctx, cancel := context.WithCancelCause(t.Context())
+		begun := time.Now()
+		go func() {
+			<-helper.asked // the first one's
+			<-helper.asked
+			cancel(cause)
+		}()
+		err := heeding(ctx, func() error {
+			_, _, err := c.credentials("other.example")
+			return err
+		})
+		require.ErrorIs(t, err, cause)
+		require.Zero(t, time.Since(begun))
+	})
+}
+
+func TestDockerCredentialsFromAPipe(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, syscall.Mkfifo(filepath.Join(dir, "config.json"), 0o600))
+	_, _, err := DockerCredentials(dir)("r.example")
+	require.ErrorContains(t, err, "config.json is not a regular file")
 }
 
 func TestDockerCredentials(t *testing.T) {
