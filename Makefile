@@ -37,7 +37,7 @@ unit:
 
 integration: buildkitd ## with real daemons; one package at a time, as they share the machine
 	@if [ "$$(uname -s)-$$(id -u)" = Linux-0 ]; then scripts/install-deps.sh; fi # elsewhere these tests say why they do not run
-	DBAKE_BUILDKITD=$(CURDIR)/bin/buildkitd go test -tags integration -p 1 -timeout 30m $(integration)
+	DBAKE_BUILDKITD=$(CURDIR)/bin/buildkitd go test -tags integration -p 1 -timeout 60m $(integration)
 
 faults: buildkitd ## the standing fault suite: 66 runs on three nodes and a registry that misbehave
 	DBAKE_BUILDKITD=$(CURDIR)/bin/buildkitd go test -tags integration -timeout 60m ./runtime/faults -run TestFaults -v -args -runs 66

@@ -42,7 +42,7 @@ target "three" {
 }
 `), 0o644))
 	bin := filepath.Join(t.TempDir(), "dbake")
-	out, err := exec.Command("go", "build", "-o", bin, ".").CombinedOutput()
+	out, err := exec.Command("go", "build", "-trimpath", "-o", bin, ".").CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	home := t.TempDir()
 	command := func(args ...string) *exec.Cmd {
