@@ -67,6 +67,9 @@ func looksLikeCompose(ctx context.Context, f sourceFile, opt composeOptions) (bo
 	if err != nil {
 		return false, err
 	}
+	if tooDeepYAML(f.Data) {
+		return hasComposeExtension(f.Name), fmt.Errorf("%s: lines are indented more than %d levels deep: this is no compose file", f.Name, maxIndents)
+	}
 	if hasComposeExtension(f.Name) {
 		err := validateCompose(ctx, f, opt, env)
 		return true, explainCompose(ctx, err, []sourceFile{f}, opt, env)
@@ -77,6 +80,30 @@ func looksLikeCompose(ctx context.Context, f sourceFile, opt composeOptions) (bo
 	}
 	err = validateCompose(ctx, f, opt, env)
 	return err == nil, err
+}
+
+// maxIndents bounds how deeply the lines of a compose file may be indented, each more
+// than the one before: the time that its library takes grows far faster than that.
+const maxIndents = 500
+
+// tooDeepYAML reports whether a file has more than maxIndents levels. Lines of texts
+// count as well, which does no harm at this depth.
+func tooDeepYAML(data []byte) bool {
+	var levels []int
+	for line := range bytes.Lines(data) {
+		rest := bytes.TrimLeft(line, " ")
+		if len(bytes.TrimSpace(rest)) == 0 {
+			continue
+		}
+		indent := len(line) - len(rest)
+		for len(levels) > 0 && levels[len(levels)-1] >= indent {
+			levels = levels[:len(levels)-1]
+		}
+		if levels = append(levels, indent); len(levels) > maxIndents {
+			return true
+		}
+	}
+	return false
 }
 
 // validateCompose loads one file alone, leaving out the checks that need the

@@ -86,30 +86,34 @@ func (r *resolver) inherit(name string, visited map[string]*definition) (*defini
 // the way down leads nowhere, so that its name is looked up among the targets.
 func (c *config) group(name string) (targets, groups []string) {
 	byName := c.groupIndex()
-	type visit struct{ targets, groups []string }
-	visited := map[string]visit{}
-	var walk func(name string) ([]string, []string)
-	walk = func(name string) ([]string, []string) {
-		if v, ok := visited[name]; ok {
-			return v.targets, v.groups
+	seen := map[string]struct{}{} // of targets
+	add := func(target string) {
+		if _, ok := seen[target]; !ok {
+			seen[target] = struct{}{}
+			targets = append(targets, target)
+		}
+	}
+	holds := map[string]bool{} // whether a group has targets; not yet while it is walked
+	var walk func(name string) bool
+	walk = func(name string) bool {
+		if has, ok := holds[name]; ok {
+			return has
 		}
 		g, ok := byName[name]
 		if !ok {
-			return []string{name}, nil
+			add(name)
+			return true
 		}
-		visited[name] = visit{}
-		v := visit{groups: []string{name}}
+		holds[name] = false
+		groups = append(groups, name)
 		for _, member := range g.Targets {
-			t, gs := walk(member)
-			if len(t) == 0 {
-				t = []string{member}
+			if !walk(member) {
+				add(member)
 			}
-			v.targets = append(v.targets, t...)
-			v.groups = append(v.groups, gs...)
 		}
-		v.targets, v.groups = unique(v.targets), unique(v.groups)
-		visited[name] = v
-		return v.targets, v.groups
+		holds[name] = len(g.Targets) > 0
+		return holds[name]
 	}
-	return walk(name)
+	walk(name)
+	return targets, groups
 }

@@ -104,6 +104,30 @@ func TestAbsurdCall(t *testing.T) {
 	}
 }
 
+// TestDeepInput: what is nested without end is refused, and what is merely deep is not
+// slow.
+func TestDeepInput(t *testing.T) {
+	t.Parallel()
+	var b strings.Builder
+	for i := range 501 {
+		b.WriteString(strings.Repeat(" ", i) + "a:\n\n")
+	}
+	o := project(t, "compose.yaml", b.String())
+	_, err := compiler.Compile(context.Background(), o)
+	require.ErrorContains(t, err, "compose.yaml: lines are indented more than 500 levels deep")
+
+	b.Reset()
+	b.WriteString("target \"t\" {}\ngroup \"g0\" { targets = [\"t\"] }\n")
+	for i := 1; i < 5000; i++ {
+		fmt.Fprintf(&b, "group \"g%d\" { targets = [\"g%d\", \"t\"] }\n", i, i-1)
+	}
+	o = project(t, "docker-bake.hcl", b.String())
+	o.Targets = []string{"g4999"}
+	p, err := compiler.Compile(context.Background(), o)
+	require.NoError(t, err)
+	require.Len(t, p.Targets, 1)
+}
+
 // TestFunctionsCallEachOther: a call of a function is one evaluation of its result,
 // however deep.
 func TestFunctionsCallEachOther(t *testing.T) {
