@@ -15,7 +15,9 @@ import (
 	gateway "github.com/moby/buildkit/frontend/gateway/client"
 	"github.com/moby/buildkit/session"
 	"github.com/moby/buildkit/solver/pb"
+	"github.com/moby/buildkit/util/grpcerrors"
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc/codes"
 
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/runtime/sched"
@@ -114,7 +116,9 @@ func (l *link) silent(ctx context.Context, attach []session.Attachable, refs map
 				_, err := c.ResolveSourceMetadata(ctx, &pb.SourceOp{Identifier: "docker-image://" + ref}, sourceresolver.Opt{
 					LogName: "[internal] ask for " + ref, ImageOpt: &sourceresolver.ResolveImageOpt{},
 				})
-				if err != nil && (ctx.Err() != nil || containsAny(strings.ToLower(err.Error()), silenceSigns)) {
+				// The node is told of the deadline and may report it before it is seen here.
+				late := ctx.Err() != nil || grpcerrors.Code(err) == codes.DeadlineExceeded
+				if err != nil && (late || containsAny(strings.ToLower(err.Error()), silenceSigns)) {
 					mu.Lock()
 					defer mu.Unlock()
 					silent = append(silent, host)
