@@ -56,6 +56,9 @@ type Options struct {
 	Provenance string
 	Policy     []string
 
+	// DeferFaults leaves what is missing on this machine, as the file of a secret, to
+	// the targets that need it: they get a Fault, and there is no error.
+	DeferFaults bool
 	// Profiles limit the group "default" of compose files to the services of these
 	// profiles and those without any. Empty takes all, as docker buildx does.
 	Profiles []string
@@ -146,6 +149,9 @@ func (o *Options) resolve(def *loaded, req request, args arguments) (*ir.Project
 		if err := validateTarget(t, checks); err != nil {
 			return nil, def.sources.show(err)
 		}
+		if t.Fault != nil {
+			t.Fault = def.sources.show(t.Fault)
+		}
 		lowered[name] = t
 	}
 	for _, d := range targets {
@@ -161,7 +167,7 @@ func (o *Options) resolve(def *loaded, req request, args arguments) (*ir.Project
 
 // checks returns what the checks of targets need to know.
 func (o *Options) checks(remote *RemoteDefinition) checkOptions {
-	c := checkOptions{Dir: o.Dir, Terminal: o.Terminal, Lookup: func(name string) (string, bool) {
+	c := checkOptions{Dir: o.Dir, Terminal: o.Terminal, Defer: o.DeferFaults, Lookup: func(name string) (string, bool) {
 		v, ok := o.Env[name]
 		return v, ok
 	}}

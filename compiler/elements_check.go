@@ -34,6 +34,8 @@ type checkOptions struct {
 	Terminal bool
 	// URL is that of a remote definition, or "".
 	URL string
+	// Defer makes faults of files and agents those of the targets.
+	Defer bool
 }
 
 func (o checkOptions) lookup(name string) (string, bool) {
@@ -59,7 +61,8 @@ func (o checkOptions) abs(path string) string {
 
 // validateTarget returns the first problem of a target, with the range of the
 // attribute it is in. Contexts and Dockerfiles are not its concern. An archive
-// without a destination is given standard output, and is printed so.
+// without a destination is given standard output, and is printed so. With opt.Defer,
+// what is only missing on this machine becomes the Fault of a target that is built.
 func validateTarget(t *ir.Target, opt checkOptions) error {
 	for _, check := range []struct {
 		attribute string
@@ -84,7 +87,12 @@ func validateTarget(t *ir.Target, opt checkOptions) error {
 			if check.attribute != "" {
 				e.Range = t.Origin(check.attribute)
 			}
-			return e
+			if missing := check.attribute == "secret" || check.attribute == "ssh"; !missing || !opt.Defer || t.Call != "" && t.Call != "build" {
+				return e
+			}
+			if t.Fault == nil {
+				t.Fault = e
+			}
 		}
 	}
 	return nil

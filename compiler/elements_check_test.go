@@ -70,6 +70,7 @@ func TestValidateTarget(t *testing.T) {
 		"secret without id":   {target: secret("", "file", ""), err: "secret missing ID"},
 		"secret big":          {target: secret("a", "big", ""), err: "secret a too big. max size 500KiB"},
 		"secret both":         {target: secret("a", "none", "E"), err: "failed to stat none: stat none: no such file or directory"},
+		"secret directory":    {target: secret("a", "dir", ""), err: "secret a: dir is a directory, not a file"},
 		"secret below a file": {target: secret("a", "file/x", ""), err: "failed to stat file/x: stat file/x: not a directory"},
 
 		"ssh agent":         {target: agent(), env: map[string]string{"SSH_AUTH_SOCK": "sock"}},
@@ -139,6 +140,29 @@ func TestValidateTargetPlace(t *testing.T) {
 	var source *ir.SourceError
 	require.ErrorAs(t, err, &source)
 	require.Equal(t, place, source.Range)
+}
+
+// TestDeferFaults: what is missing here is left to a target that is built; what is wrong
+// in the definition is not, nor what is missing for a question.
+func TestDeferFaults(t *testing.T) {
+	missing := ir.Secret{ID: "a", Src: "none"}
+	opt := checkOptions{Dir: t.TempDir(), Defer: true}
+	for name, target := range map[string]*ir.Target{
+		"secret": {Secrets: []ir.Secret{missing}},
+		"both":   {Secrets: []ir.Secret{missing}, SSH: []ir.SSH{{ID: "k", Paths: []string{"nokey"}}}, Call: "build"},
+	} {
+		require.NoError(t, validateTarget(target, opt), name)
+		require.EqualError(t, target.Fault, "failed to stat none: stat none: no such file or directory", name)
+	}
+	for name, target := range map[string]*ir.Target{
+		"failed to stat none": {Secrets: []ir.Secret{missing}, Call: "check"},
+		"invalid ulimit type": {Secrets: []ir.Secret{missing}, Ulimits: []string{"files=1"}},
+	} {
+		require.ErrorContains(t, validateTarget(target, opt), name)
+	}
+	plain := &ir.Target{}
+	require.NoError(t, validateTarget(plain, opt))
+	require.NoError(t, plain.Fault)
 }
 
 func TestArchiveDestination(t *testing.T) {

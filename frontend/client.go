@@ -205,8 +205,16 @@ func (r *recorder) solveFrontend(ctx context.Context, req gateway.SolveRequest) 
 	req.FrontendOpt["source"] = pinned
 	r.ranForeign(pinned)
 	req.Evaluate = false
-	return node.Solve(ctx, req)
+	res, err := node.Solve(ctx, req)
+	if err != nil && strings.HasPrefix(err.Error(), exitCode) {
+		// BuildKit sends a frontend's standard error to that of the daemon, not here.
+		return nil, fmt.Errorf("the frontend %s ended with %w; what it printed is in the log of the node's daemon", image, err)
+	}
+	return res, err
 }
+
+// exitCode starts BuildKit's error of a process that failed and said nothing of why.
+const exitCode = "exit code: "
 
 // isDockerfileFrontend reports whether an image of a syntax line holds BuildKit's
 // own Dockerfile frontend, in any of its versions.

@@ -328,6 +328,9 @@ func linkError(t *ir.Target, name string) error {
 
 // compile compiles one unit.
 func (c *compilation) compile(ctx context.Context, u ir.Unit, links map[string][]*Unit) (*Unit, error) {
+	if u.Target.Fault != nil {
+		return nil, u.Target.Fault
+	}
 	in, err := c.prepare(ctx, u, links)
 	if err != nil {
 		return nil, err

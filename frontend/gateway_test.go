@@ -406,7 +406,7 @@ func TestGatewayOutput(t *testing.T) {
 		return err
 	}
 	require.ErrorContains(t, fails(func(err error) error { return fmt.Errorf("%w\nlast output:\n  cannot parse line 7", err) }),
-		"exit code: 4\nlast output:\n  cannot parse line 7")
+		"the frontend example.com/fails ended with exit code: 4; what it printed is in the log of the node's daemon\nlast output:\n  cannot parse line 7")
 	require.NotContains(t, fails(func(err error) error { return errors.New("rpc: " + err.Error()) }).Error(), "rpc: ")
 }
 

@@ -86,6 +86,7 @@ func (c *buildCmd) Run(ctx contextBinding, a *app) (err error) {
 	if call.method != "" {
 		return c.callAll(ctx, a, call)
 	}
+	c.deferFaults = c.Jobs.mode == deferError
 	return c.build(ctx, a, call)
 }
 
@@ -144,7 +145,7 @@ func (c *buildCmd) build(ctx context.Context, a *app, call callFlag) (err error)
 	if err != nil {
 		return err
 	}
-	if !c.KeepGoing || len(build.Jobs) == 0 {
+	if c.Jobs.mode != deferError || len(build.Jobs) == 0 {
 		if err := plan.Join(faults); err != nil {
 			return err
 		}

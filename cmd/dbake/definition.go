@@ -24,7 +24,7 @@ func (a *app) compilerOptions(f *definitionFlags, env map[string]string, remote 
 		Overrides: f.Set, Push: f.Push, Load: f.Load, NoCache: f.NoCache, Pull: f.Pull,
 		Call: call, SBOM: f.SBOM, Provenance: f.Provenance, Policy: f.Policy,
 		Remote:   remote,
-		Profiles: f.Profile, Exclude: f.Exclude, WithDeps: f.WithDeps, Strict: f.Strict != strictOff,
+		Profiles: f.Profile, Exclude: f.Exclude, WithDeps: f.WithDeps, Strict: f.Strict != strictOff, DeferFaults: f.deferFaults,
 	}
 	f.moment.apply(&o)
 	return o

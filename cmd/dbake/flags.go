@@ -26,6 +26,8 @@ type definitionFlags struct {
 	WithDeps bool       `help:"Build also what the targets read or depend on, by depends_on of compose files too."`
 	// saved says that the flags come from a plan, and grant nothing.
 	saved bool
+	// deferFaults leaves what is missing for a target to that target.
+	deferFaults bool
 	// moment is what the definition sees of the world; nil is what there is now.
 	moment *moment
 

@@ -176,6 +176,10 @@ target "ignore" {
   inherits = ["_"]
   context  = "ignore"
 }
+target "token" {
+  inherits = ["one"]
+  secret   = ["id=token,src=none.txt"]
+}
 -- ok.txt --
 -- ignore/Dockerfile --
 FROM busybox:1
@@ -186,11 +190,11 @@ FROM busybox:1
 	r := w.build(dir, 2)
 	require.Zero(t, r.status, r.stderr)
 
-	r = w.build(dir, 2, "--keep-going", "faulty")
+	r = w.build(dir, 2, "--jobs=defer-error", "faulty", "token")
 	require.NotZero(t, r.status)
 	for target, text := range map[string]string{
 		"all": "built", "one": "built", "gone": "failed: .*path \"gone\" not found", "user": "skipped: gone failed",
-		"git": "failed: ", "base": "failed: ", "ignore": "failed: ignore/.dockerignore:1",
+		"token": "failed: .*target token: failed to stat none.txt", "git": "failed: ", "base": "failed: ", "ignore": "failed: ignore/.dockerignore:1",
 	} {
 		require.Regexp(t, `(?m)^`+target+` +\S+ +`+text, r.stderr)
 	}

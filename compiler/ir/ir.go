@@ -80,6 +80,11 @@ type Target struct {
 	// definition. Contexts holds them as written.
 	RemoteContexts map[string]string
 
+	// Fault is why the target cannot be built although its definition is right, as a
+	// file of a secret that is missing; nil when there is nothing, and when such a
+	// fault is that of the whole definition (see compiler.Options).
+	Fault error `json:"-"`
+
 	// Origins maps the path of an attribute, as "tags", "args.FOO" or
 	// "contexts.base", to the range of the value in the user's files. The empty
 	// path is the target's own block. Defaults have no entry.

@@ -103,6 +103,12 @@ func TestFaults(t *testing.T) {
 			func(_ *testing.T, p *project) { p.write("other/.dockerignore", "# none\n[\n") },
 			map[string]string{"other": `other/.dockerignore:2,1-2: target other: "[": syntax error in pattern`},
 		},
+		"no secret": {
+			func(_ *testing.T, p *project) {
+				p.replace("docker-bake.hcl", `target "all" {}`, `target "all" { secret = ["id=a,src=none"] }`)
+			},
+			map[string]string{"all": "target all: failed to stat none", "user": "needs all"},
+		},
 		"missing file": {
 			func(_ *testing.T, p *project) {
 				p.replace("docker-bake.hcl", "COPY ok.txt", "COPY gone.txt")

@@ -98,7 +98,7 @@ func (p *project) replace(name, old, text string) {
 func (p *project) compile(targets ...string) *ir.Project {
 	p.t.Helper()
 	c, err := compiler.Compile(context.Background(), compiler.Options{
-		Dir: p.dir, Env: map[string]string{}, Platform: "linux/amd64", Targets: targets,
+		Dir: p.dir, Env: map[string]string{}, Platform: "linux/amd64", Targets: targets, DeferFaults: true,
 	})
 	require.NoError(p.t, err)
 	return c
