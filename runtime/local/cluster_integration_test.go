@@ -22,6 +22,7 @@ import (
 	"github.com/moby/sys/mountinfo"
 	"github.com/stretchr/testify/require"
 	"github.com/tonistiigi/fsutil"
+	"go.uber.org/goleak"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
@@ -35,7 +36,7 @@ const childEnv = "DBAKE_LOCAL_TEST_CHILD"
 func TestMain(m *testing.M) {
 	switch os.Getenv(childEnv) {
 	case "":
-		os.Exit(m.Run())
+		goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/docker/go-events.(*Broadcaster).run"))
 	case "supervisor":
 		if err := local.Supervise(context.Background()); err != nil {
 			fmt.Fprintln(os.Stderr, err)
