@@ -229,8 +229,7 @@ func GitSecrets(remote string, env map[string]string) []ir.Secret {
 // GitAgent is the ssh agent, or the keys, with which the environment gives access
 // to the repository url; ok is false when it is not read over ssh.
 func GitAgent(remote string, env map[string]string) (agent ir.SSH, ok bool) {
-	u := gitURL(remote)
-	if u == nil || u.Scheme != gitutil.SSHProtocol {
+	if !IsGitSSH(remote) {
 		return ir.SSH{}, false
 	}
 	agent.ID = "default"
@@ -238,6 +237,12 @@ func GitAgent(remote string, env map[string]string) (agent ir.SSH, ok bool) {
 		agent.Paths = strings.Split(env[name], ",")
 	}
 	return agent, true
+}
+
+// IsGitSSH reports whether remote is a git repository that is read over ssh.
+func IsGitSSH(remote string) bool {
+	u := gitURL(remote)
+	return u != nil && u.Scheme == gitutil.SSHProtocol
 }
 
 // SameGitHost reports whether a and b are git repositories on one host.

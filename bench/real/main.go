@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/dbake/dbake/partition"
-	"github.com/dbake/dbake/runtime/local"
 )
 
 type settings struct {
@@ -75,14 +74,13 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) (err err
 }
 
 // measure does all builds and prints what they took.
-func (s settings) measure(ctx context.Context, stdout, stderr io.Writer) (err error) {
-	w, err := open(ctx, local.Options{StateDir: s.dir, Nodes: s.nodes, Buildkitd: s.buildkitd}, s.slots, s.bases)
+func (s settings) measure(ctx context.Context, stdout, stderr io.Writer) error {
+	w, err := open(ctx, world{dir: s.dir, nodes: s.nodes, buildkitd: s.buildkitd, slots: s.slots}, s.bases)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, w.stop()) }()
 	build := func(strategy string) (Build, error) {
-		if err := w.renew(ctx); err != nil {
+		if err := w.renew(); err != nil {
 			return Build{}, err
 		}
 		p, r, err := w.build(ctx, s.project, nil, strategy)

@@ -2,28 +2,17 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
-	"time"
-
-	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/dbake/dbake/cmd/dbake/internal/view"
 	"github.com/dbake/dbake/compiler"
 	"github.com/dbake/dbake/compiler/ir"
-	"github.com/dbake/dbake/internal/cost"
+	"github.com/dbake/dbake/internal/engine"
 	"github.com/dbake/dbake/internal/plan"
-	"github.com/dbake/dbake/internal/warm"
 	"github.com/dbake/dbake/partition"
-	"github.com/dbake/dbake/runtime"
-	"github.com/dbake/dbake/runtime/registry"
-	"github.com/dbake/dbake/runtime/sched"
 )
 
 type buildCmd struct {
@@ -76,9 +65,6 @@ func (c *buildCmd) Run(ctx contextBinding, a *app) (err error) {
 			err = errors.Join(err, c.dropMetadata(ctx, a))
 		}
 	}()
-	if _, err := partition.Lookup(c.Strategy); err != nil {
-		return usageError{err}
-	}
 	call, err := c.callFlag()
 	if err != nil {
 		return usageError{err}
@@ -92,161 +78,73 @@ func (c *buildCmd) Run(ctx contextBinding, a *app) (err error) {
 
 // build builds the targets that are to be built, then answers for the others.
 func (c *buildCmd) build(ctx context.Context, a *app, call callFlag) (err error) {
-	store, err := c.cacheStore()
+	request, err := c.request(a)
 	if err != nil {
 		return err
 	}
-	nodes, err := a.findNodes(ctx, &c.nodeFlags)
+	s := a.engine().Open(request)
+	defer func() { err = errors.Join(err, s.Close()) }()
+	if err := s.Through(ctx, engine.Access); err != nil {
+		return err
+	}
+	if len(s.Definition().Targets) == 0 {
+		return c.answer(ctx, a, s, call)
+	}
+	if err := s.Through(ctx, engine.Order); err != nil {
+		return err
+	}
+	err = s.Through(ctx, engine.Run)
+	a.progress.Remarks(s.Build().Warnings(), a.debug)
 	if err != nil {
 		return err
 	}
-	standby := &standby{app: a, flags: &c.nodeFlags, nodes: nodes}
-	defer func() { err = errors.Join(err, standby.close()) }()
-	all, err := a.compile(ctx, &c.definitionFlags, nodes.environment(a.env), standby)
+	result, failure := s.Result()
+	for _, w := range result.Warnings {
+		a.progress.Warn(w)
+	}
+	if err := s.Through(ctx, engine.Remember); err != nil {
+		return err
+	}
+	a.progress.Summary(result, view.Prediction{Makespan: s.Plan().Makespan, Bound: s.Plan().Bound})
+	if failure == nil && len(s.Questions()) > 0 {
+		return c.answer(ctx, a, s, call)
+	}
+	return errors.Join(failure, c.writeMetadata(ctx, a, a.withWarnings(metadata(result), s.Build().Warnings()), failure != nil))
+}
+
+// request is what a build asks of the engine.
+func (c *buildCmd) request(a *app) (engine.Request, error) {
+	r, err := a.request(&c.definitionFlags, &c.nodeFlags, &c.planFlags)
 	if err != nil {
+		return r, err
+	}
+	r.Reach = engine.Started
+	r.Admit = func(ctx context.Context, asked engine.Admission) error { return c.admit(ctx, a, asked) }
+	r.Load = a.prepareLoad
+	r.Saved = c.saved
+	r.Jobs, r.KeepGoing, r.DeferOutput, r.NoSteal = c.Jobs.limit, c.Jobs.mode == deferError, c.Jobs.mode == deferOutput, c.NoSteal
+	if c.MetadataFile != "" {
+		r.Provenance = a.metadataProvenance()
+	}
+	return r, nil
+}
+
+// admit checks that what is asked for was granted and that nothing of it would be lost.
+func (c *buildCmd) admit(ctx context.Context, a *app, asked engine.Admission) error {
+	if err := a.authorize(ctx, asked.Project, &c.definitionFlags); err != nil {
 		return err
 	}
-	if err := a.admit(ctx, all, &c.definitionFlags); err != nil {
-		return err
+	if len(asked.Build.Targets) == 0 {
+		return nil
 	}
-	all = standby.withAccess(all)
-	called, project := split(all)
-	if err := c.checkSaved(nodes, project); err != nil {
-		return err
-	}
-	project = a.buildable(project)
-	if len(project.Targets) == 0 {
-		return c.answer(ctx, a, all, standby, nil, nil, call)
-	}
-	if err := a.checkPlaces(project, c.MetadataFile); err != nil {
+	if err := a.checkPlaces(asked.Build, c.MetadataFile); err != nil {
 		return err
 	}
 	if err := c.dropMetadata(ctx, a); err != nil {
 		return err
 	}
-	if len(called) == 0 {
-		a.warnNoOutput(project)
-	}
-	project, load, err := a.prepareLoad(ctx, project)
-	if err != nil {
-		return err
-	}
-	nodes.allow(project)
-	known, err := standby.ask(ctx)
-	if err != nil {
-		return err
-	}
-
-	history := a.openHistory(c.History)
-	defer a.closeHistory(history)
-	opts := standby.frontendOptions(ctx, known, 0, false)
-	files := a.files()
-	build, faults, err := plan.PrepareWhole(ctx, project, opts, plan.Memory{History: history, Files: files})
-	if err != nil {
-		return err
-	}
-	if c.Jobs.mode != deferError || len(build.Jobs) == 0 {
-		if err := plan.Join(faults); err != nil {
-			return err
-		}
-	}
-	a.saveFiles(files)
-	caches := standby.caches(ctx, store, nodes, build)
-	build, p, err := c.plan(ctx, build.WithCache(caches.held(ctx, a)), known.nodes, a.joinable(ctx, caches.access))
-	if errors.Is(err, plan.ErrNoNode) {
-		// One of those that are away might.
-		return errors.Join(err, errors.Join(known.pool.Absent()...))
-	}
-	if err != nil {
-		return err
-	}
-	request, err := c.request(a, nodes, project, build, p, caches)
-	if err != nil {
-		return err
-	}
-	request.Load, request.Credentials = load, runtime.NewCacheCredentials(ctx, project, a.env)
-	if c.MetadataFile != "" {
-		request.Provenance = a.metadataProvenance()
-	}
-
-	if err := a.progress.Begin(len(known.nodes) > 1); err != nil {
-		return err
-	}
-	result, err := known.pool.Run(ctx, request, a.progress.Observe)
-	a.progress.End()
-	err = errors.Join(err, plan.Join(faults))
-	a.progress.Remarks(build.Warnings(), a.debug)
-	if result == nil {
-		return err
-	}
-	result.Jobs = append(result.Jobs, faulty(faults)...)
-	for _, w := range result.Warnings {
-		a.progress.Warn(w)
-	}
-	if rememberErr := caches.remember(context.WithoutCancel(ctx), a, build, result.Caches, time.Now()); rememberErr != nil {
-		a.forgets(rememberErr)
-	}
-	if rememberErr := a.remember(build, history, known.pool.All(), known.pool.Records(context.WithoutCancel(ctx)), result); rememberErr != nil {
-		a.forgets(rememberErr)
-	}
-	a.progress.Summary(result, view.Prediction{Makespan: p.Makespan, Bound: p.Bound})
-	if err == nil && len(called) > 0 {
-		return c.answer(ctx, a, all, standby, known, metadata(result), call)
-	}
-	return errors.Join(err, c.writeMetadata(ctx, a, a.withWarnings(metadata(result), build.Warnings()), err != nil))
-}
-
-// faulty are the targets that were not built because of faults.
-func faulty(faults []plan.Fault) []runtime.JobResult {
-	var list []runtime.JobResult
-	for _, f := range faults {
-		j := runtime.JobResult{Job: f.Target, Target: f.Target, State: runtime.Skipped, Reason: f.Needs + " failed"}
-		if f.Err != nil {
-			j.State, j.Reason, j.Err = runtime.Failed, f.Err.Error(), f.Err
-		}
-		list = append(list, j)
-	}
-	return list
-}
-
-// admit checks that nothing is asked for that cannot be done or was not granted.
-func (a *app) admit(ctx context.Context, p *ir.Project, f *definitionFlags) error {
-	if err := a.checkSwitches(); err != nil {
-		return err
-	}
-	if err := a.refusePolicies(p); err != nil {
-		return err
-	}
-	return a.authorize(ctx, p, f)
-}
-
-// envSourcePolicy names a file with a policy that BuildKit applies to sources.
-const envSourcePolicy = "EXPERIMENTAL_BUILDKIT_SOURCE_POLICY"
-
-// refusePolicies refuses what the environment and targets ask of source policies,
-// and --policy, which is a value of all targets: a build that went past a policy
-// would be worse than none. A policy beside a Dockerfile is found, and refused,
-// where the Dockerfile is compiled.
-func (a *app) refusePolicies(p *ir.Project) error {
-	if file := a.env[envSourcePolicy]; file != "" {
-		return fmt.Errorf("the source policy %s cannot be enforced: dbake does not apply $%s; build with docker buildx, or without it", file, envSourcePolicy)
-	}
-	for _, t := range p.Targets {
-		asks := a.on(envDefaultPolicy)
-		for _, policy := range t.Policy {
-			if policy.Disabled {
-				asks = false
-				break
-			}
-			asks = asks || policy.Filename != "" || policy.Strict != nil || policy.LogLevel != nil
-		}
-		if asks {
-			return &ir.SourceError{
-				Range:   t.Origin("policy"),
-				Summary: fmt.Sprintf("the source policies of target %s cannot be enforced", t.Name),
-				Detail:  "dbake does not evaluate Rego policies, nor the default policy of $" + envDefaultPolicy + "; build with docker buildx, or without policies: --policy disabled=true",
-			}
-		}
+	if len(asked.Questions) == 0 {
+		a.warnNoOutput(asked.Build)
 	}
 	return nil
 }
@@ -283,67 +181,24 @@ func (c *buildCmd) describe(ctx context.Context, a *app) (err error) {
 	if _, err := c.callFlag(); err != nil {
 		return usageError{err}
 	}
-	var nodes *nodes
-	if len(c.Nodes) > 0 {
-		if nodes, err = a.findNodes(ctx, &c.nodeFlags); err != nil {
-			return err
-		}
-	}
-	standby := &standby{app: a, flags: &c.nodeFlags, nodes: nodes}
-	defer func() { err = errors.Join(err, standby.close()) }()
-	if c.List != "" {
-		warnings, err := compiler.List(ctx, a.compilerOptions(&c.definitionFlags, nodes.environment(a.env), standby), c.List, a.stdout)
-		return errors.Join(a.judge(warnings, c.Strict), err)
-	}
-	project, err := a.compile(ctx, &c.definitionFlags, nodes.environment(a.env), standby)
+	request, err := a.request(&c.definitionFlags, &c.nodeFlags, &c.planFlags)
 	if err != nil {
 		return err
 	}
-	return compiler.WriteJSON(a.stdout, project)
-}
-
-// request puts together what the run needs.
-func (c *buildCmd) request(a *app, nodes *nodes, project *ir.Project, build *plan.Build, p *plan.Plan, caches buildCaches) (*runtime.Build, error) {
-	r := &runtime.Build{
-		Graph: build.Graph, Jobs: build.Jobs, Steps: p.Exchange.Steps,
-		Sched: runtime.Schedule(p, sched.Options{
-			Jobs: c.Jobs.limit, KeepGoing: c.Jobs.mode == deferError, DeferOutput: c.Jobs.mode == deferOutput,
-			Steal:   !c.NoSteal && len(nodes.specs) > 1,
-			Backoff: time.Second, Ahead: 1,
-			// Nodes on one machine would only take the processor from each other.
-			NoHedge: nodes.cluster != nil,
-		}),
-		Inputs: runtime.Inputs{
-			Dirs: build.Locals(), Secrets: runtime.SecretSources(build.Secrets, a.env, a.path), SSH: map[string][]string{},
-			Env: a.env, SharedKey: a.sharedKey(project.Dir),
-		},
-		Dir: project.Dir, Stdout: a.stdout, Cache: caches.Input, Registries: caches.access,
+	request.Reach, request.Nodes.Late = engine.Running, len(c.Nodes) == 0
+	s := a.engine().Open(request)
+	defer func() { err = errors.Join(err, s.Close()) }()
+	if c.List != "" {
+		if err := s.Through(ctx, engine.Choose); err != nil {
+			return err
+		}
+		warnings, err := compiler.List(ctx, s.Options(), c.List, a.stdout)
+		return errors.Join(a.judge(warnings, c.Strict), err)
 	}
-	for id, s := range build.SSH {
-		r.Inputs.SSH[id] = s.Paths
+	if err := s.Through(ctx, engine.Compile); err != nil {
+		return err
 	}
-	var err error
-	if r.Entitlements, err = entitled(build.Units); err != nil {
-		return nil, err
-	}
-	return r, nil
-}
-
-// makePlan divides the build among the nodes; may says which targets may be divided
-// although they need not be.
-func makePlan(ctx context.Context, b *plan.Build, nodes []plan.Node, f *planFlags, may func(*ir.Target) bool) (*plan.Build, *plan.Plan, error) {
-	strategy, err := partition.Lookup(f.Strategy)
-	if err != nil {
-		return nil, nil, usageError{err}
-	}
-	ctx, stop, opts := f.PlanBudget.context(ctx)
-	defer stop()
-	return b.Choose(ctx, nodes, strategy, opts, may)
-}
-
-// joinable returns what says whether the parts of a target can be put together.
-func (a *app) joinable(ctx context.Context, access registry.Options) func(*ir.Target) bool {
-	return func(t *ir.Target) bool { return runtime.Joinable(ctx, t, a.dir, access) }
+	return compiler.WriteJSON(a.stdout, s.Project())
 }
 
 // strategyNames lists the strategies for the help text.
@@ -358,47 +213,5 @@ func strategyNames() string {
 	return names
 }
 
-// remember notes what the steps of a run took and where their results are. records
-// are what each node keeps now.
-func (a *app) remember(b *plan.Build, history *cost.Store, infos []runtime.NodeInfo, records []warm.Records, r *runtime.Result) error {
-	now := time.Now()
-	addr, atOnce, kept := map[string]string{}, map[string]int{}, map[string]warm.Records{}
-	native := map[string]ocispecs.Platform{}
-	for i, n := range r.Nodes {
-		at := infos[i].Addr
-		addr[n.Name], native[n.Name], kept[at] = at, infos[i].Native, records[i]
-		atOnce[at], _ = slots(infos[i].Spec)
-	}
-	var list []plan.Measurement
-	for _, m := range r.Measured {
-		list = append(list, plan.Measurement{Node: addr[m.Node], Native: native[m.Node], Vertex: m.Vertex, Job: m.Job, Start: m.Start, Took: m.Took})
-	}
-	b.Record(history, list, atOnce, kept, now)
-	var errs []error
-	for i, n := range r.Nodes {
-		if n.Lost == nil && infos[i].ID != "" {
-			at := infos[i].Addr
-			errs = append(errs, a.ledger().Add(at, infos[i].ID, b.Held(n.Held), b.Traces(at, list), records[i], now))
-		}
-	}
-	return errors.Join(errs...)
-}
-
 // path returns a file name of the user's as an absolute one; "" stays "".
-func (a *app) path(name string) string {
-	if name == "" || filepath.IsAbs(name) {
-		return name
-	}
-	return filepath.Join(a.dir, name)
-}
-
-// sharedKey tells this project on this machine from all others, without telling
-// the nodes its path.
-func (a *app) sharedKey(dir string) string {
-	host, err := os.Hostname()
-	if err != nil {
-		host = "unknown" // then only the path tells projects apart
-	}
-	sum := sha256.Sum256([]byte(host + "\x00" + dir))
-	return hex.EncodeToString(sum[:16])
-}
+func (a *app) path(name string) string { return engine.Path(a.dir, name) }

@@ -59,6 +59,14 @@ func (c *clusterStatusCmd) Run(ctx contextBinding, a *app) error {
 	return a.showStatus(st, c.Format)
 }
 
+// title is what others who use the local nodes are told of this command.
+func (a *app) title() string {
+	if len(a.args) == 0 {
+		return "dbake"
+	}
+	return "dbake " + a.args[0]
+}
+
 func (a *app) showStatus(st *local.Status, format string) error {
 	if format == "json" {
 		enc := json.NewEncoder(a.stdout)

@@ -1,46 +1,96 @@
 package main
 
 import (
-	"context"
+	"errors"
 	"fmt"
 	"strconv"
 
 	"github.com/alecthomas/kong"
 	"github.com/containerd/platforms"
 
+	"github.com/dbake/dbake/cachepolicy"
 	"github.com/dbake/dbake/compiler"
 	"github.com/dbake/dbake/compiler/ir"
+	"github.com/dbake/dbake/internal/engine"
+	"github.com/dbake/dbake/partition"
+	"github.com/dbake/dbake/runtime/nodeset"
 )
 
-// compilerOptions say how the definition is to be resolved.
-func (a *app) compilerOptions(f *definitionFlags, env map[string]string, remote compiler.RemoteReader) compiler.Options {
+// engine returns what takes definitions through all stages.
+func (a *app) engine() *engine.Engine {
+	return engine.New(engine.Config{
+		Dir: a.dir, Env: a.env, Stdout: a.stdout, Report: a.progress,
+		Supervisor: a.supervisor, Command: a.title(), ProxyArgs: a.proxyArgs,
+	})
+}
+
+// request is what flags ask of the engine.
+func (a *app) request(d *definitionFlags, n *nodeFlags, p *planFlags) (engine.Request, error) {
+	r := engine.Request{
+		Definition: d.options(a), Moment: d.moment,
+		Judge:    func(warnings []*ir.SourceError) error { return a.judge(warnings, d.Strict) },
+		Planning: partition.Options{Budget: p.PlanBudget.tasks}, Limit: p.PlanBudget.limit,
+		History: a.historyFile(p.History),
+	}
+	var err error
+	if r.Strategy, err = partition.Lookup(p.Strategy); err != nil {
+		return r, usageError{err}
+	}
+	if r.Store, err = p.cacheStore(); err != nil {
+		return r, err
+	}
+	r.Nodes, err = n.choice(a)
+	return r, err
+}
+
+// choice says which nodes are used.
+func (f *nodeFlags) choice(a *app) (engine.Nodes, error) {
+	n := engine.Nodes{Builder: f.Builder, StateDir: a.path(f.StateDir), Buildkitd: a.path(f.Buildkitd), Timeout: f.NodeTimeout}
+	if len(f.Nodes) > 0 && f.Builder != "" {
+		return n, usageError{errors.New("--nodes and --builder exclude each other")}
+	}
+	if f.NodeTimeout <= 0 {
+		return n, usageError{fmt.Errorf("invalid value %s for --node-timeout: it must be longer than 0", f.NodeTimeout)}
+	}
+	if len(f.Nodes) == 0 {
+		return n, nil
+	}
+	var err error
+	if n.Specs, err = nodeset.Parse(f.Nodes); err != nil {
+		return n, usageError{err}
+	}
+	return n, nil
+}
+
+// options say how the definition is to be resolved.
+func (f *definitionFlags) options(a *app) compiler.Options {
 	call := f.Call
 	if f.Check {
 		call = "check"
 	}
-	o := compiler.Options{
-		Dir: a.dir, Env: env, Platform: platforms.Format(platforms.DefaultSpec()), Stdin: a.stdin, Terminal: isTerminal(a.stdout),
+	return compiler.Options{
+		Dir: a.dir, Platform: platforms.Format(platforms.DefaultSpec()), Stdin: a.stdin, Terminal: isTerminal(a.stdout),
 		Files: f.File, Targets: f.Targets, Vars: f.Var,
 		Overrides: f.Set, Push: f.Push, Load: f.Load, NoCache: f.NoCache, Pull: f.Pull,
 		Call: call, SBOM: f.SBOM, Provenance: f.Provenance, Policy: f.Policy,
-		Remote:   remote,
 		Profiles: f.Profile, Exclude: f.Exclude, WithDeps: f.WithDeps, Strict: f.Strict != strictOff, DeferFaults: f.deferFaults,
 	}
-	f.moment.apply(&o)
-	return o
 }
 
-// compile resolves the definition and shows what --strict has to say about it. One
-// that is elsewhere is read by remote; nil refuses it.
-func (a *app) compile(ctx context.Context, f *definitionFlags, env map[string]string, remote compiler.RemoteReader) (*ir.Project, error) {
-	p, err := compiler.Compile(ctx, a.compilerOptions(f, env, remote))
-	if err != nil {
-		return nil, err
+// cacheStore returns the store that --cache-registry names, the zero one when it is
+// not given.
+func (f *planFlags) cacheStore() (cachepolicy.Store, error) {
+	switch len(f.CacheRegistry) {
+	case 0:
+		return cachepolicy.Store{}, nil
+	case 1:
+		store, err := cachepolicy.ParseStore(f.CacheRegistry[0])
+		if err != nil {
+			return store, usageError{err}
+		}
+		return store, nil
 	}
-	if err := a.judge(p.Warnings, f.Strict); err != nil {
-		return nil, err
-	}
-	return p, nil
+	return cachepolicy.Store{}, usageError{errors.New("--cache-registry is given twice; the nodes share results through one repository, and read others that a target names with cache-from")}
 }
 
 // warn shows what may be wrong with a definition.

@@ -8,7 +8,6 @@ import (
 	"io"
 	"io/fs"
 	"maps"
-	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -23,16 +22,16 @@ import (
 
 	"github.com/dbake/dbake/compiler"
 	"github.com/dbake/dbake/compiler/ir"
-	"github.com/dbake/dbake/frontend"
+	"github.com/dbake/dbake/internal/entitlement"
 	"github.com/dbake/dbake/runtime"
 )
 
 // The keys of --allow.
 const (
-	allowNetworkHost      = "network.host"
-	allowSecurityInsecure = "security.insecure"
+	allowNetworkHost      = entitlement.NetworkHost
+	allowSecurityInsecure = entitlement.SecurityInsecure
 	allowSSH              = "ssh"
-	allowDevice           = "device"
+	allowDevice           = entitlement.Device
 	allowFS               = "fs"
 	allowFSRead           = "fs.read"
 	allowFSWrite          = "fs.write"
@@ -111,7 +110,7 @@ func parseAllow(values []string) (*privileges, error) {
 
 // addDevice adds the device that the value of a "device" key names.
 func (p *privileges) addDevice(value string) error {
-	name, err := deviceName(value)
+	name, err := entitlement.DeviceName(value)
 	if err != nil {
 		return err
 	}
@@ -121,18 +120,6 @@ func (p *privileges) addDevice(value string) error {
 		p.devices[name] = true
 	}
 	return nil
-}
-
-// deviceName returns the name in the value of a "device" key, "" for all devices.
-func deviceName(value string) (string, error) {
-	if value == "" {
-		return "", nil
-	}
-	fields, err := csvvalue.Fields(value, nil)
-	if err != nil {
-		return "", fmt.Errorf("failed to parse device entitlement %q: %w", value, err)
-	}
-	return fields[0], nil
 }
 
 // guard compares what a project asks for with what was granted.
@@ -296,7 +283,7 @@ func (g *guard) missing() (*privileges, error) {
 				missing.ssh = true
 			}
 		}
-		if len(t.SSH) == 0 && isGitSSH(t.Context) && !g.granted.ssh {
+		if len(t.SSH) == 0 && runtime.IsGitSSH(t.Context) && !g.granted.ssh {
 			missing.ssh = true
 		}
 		for _, o := range t.Outputs {
@@ -333,7 +320,7 @@ func (g *guard) missingEntitlements(t *ir.Target, missing *privileges) error {
 		case e == allowSecurityInsecure && !g.granted.securityInsecure:
 			missing.securityInsecure = true
 		case key == allowDevice && !g.granted.allDevices:
-			name, err := deviceName(value)
+			name, err := entitlement.DeviceName(value)
 			if err != nil {
 				return &ir.SourceError{Range: t.Origin("entitlements"), Summary: err.Error(), Err: err}
 			}
@@ -395,18 +382,6 @@ func isRemotePath(s string) bool {
 	}
 	_, isGit, err := dfgitutil.ParseGitRef(s)
 	return isGit && err == nil
-}
-
-// isGitSSH reports whether s is a git repository that is read over ssh.
-func isGitSSH(s string) bool {
-	ref, isGit, err := dfgitutil.ParseGitRef(s)
-	if err != nil || !isGit {
-		return false
-	}
-	if u, err := url.Parse(ref.Remote); err == nil && u.Scheme != "" {
-		return u.Scheme == "ssh"
-	}
-	return strings.Contains(ref.Remote, "@") // the form of scp
 }
 
 func (g *guard) secretFile(s ir.Secret) string {
@@ -732,72 +707,4 @@ func answer(ctx context.Context, r io.Reader) bool {
 	case text := <-line:
 		return strings.EqualFold(strings.TrimSpace(text), "y")
 	}
-}
-
-// foreignDevices returns the devices that steps of a unit need and that its target
-// does not declare, as entitlements: nodes are told of the declarations of all
-// targets at once. Only full names can be told apart here; what a class means,
-// or a kind of device without a name, is known to the node alone.
-func foreignDevices(u *frontend.Unit) []string {
-	var list []string
-	for _, device := range u.Devices {
-		if !slices.ContainsFunc(u.Target.Entitlements, func(e string) bool { return mayMean(e, device) }) {
-			list = append(list, allowDevice+"="+device)
-		}
-	}
-	return list
-}
-
-// mayMean reports whether an entitlement may be for the device of that name.
-func mayMean(entitlement, device string) bool {
-	key, value, _ := strings.Cut(entitlement, "=")
-	if key != allowDevice {
-		return false
-	}
-	name, err := deviceName(value)
-	if err != nil || name == "" || strings.Contains(value, ",") { // an alias may stand for any name
-		return true
-	}
-	kind, id, _ := strings.Cut(name, "=")
-	wantKind, wantID, _ := strings.Cut(device, "=")
-	if !strings.Contains(kind, "/") || !strings.Contains(wantKind, "/") {
-		return true
-	}
-	open := func(id string) bool { return id == "" || id == "*" }
-	return kind == wantKind && (id == wantID || open(id) || open(wantID))
-}
-
-// entitled returns the entitlements that the nodes are to grant: those that the
-// steps of a unit need and its target declares. The project is authorized, so
-// what is declared is granted. What a step needs beyond that is an error.
-func entitled(units []*frontend.Unit) ([]string, error) {
-	var list []string
-	var errs []error
-	seen := map[string]bool{}
-	for _, u := range units {
-		var lacks []string
-		for _, need := range u.Entitlements {
-			before := len(list)
-			for _, e := range u.Target.Entitlements {
-				if key, _, _ := strings.Cut(e, "="); key == need {
-					list = append(list, e)
-				}
-			}
-			if len(list) == before {
-				lacks = append(lacks, need)
-			} else if need == allowDevice {
-				lacks = append(lacks, foreignDevices(u)...)
-			}
-		}
-		if len(lacks) > 0 && !seen[u.Target.Name] {
-			seen[u.Target.Name] = true
-			errs = append(errs, &ir.SourceError{
-				Range:   u.Target.Origin("entitlements"),
-				Summary: fmt.Sprintf("target %s has steps that need %s, which it does not declare", u.Target.Name, strings.Join(lacks, " and ")),
-				Detail:  fmt.Sprintf("add entitlements = [\"%s\"] to it and pass --allow %s", strings.Join(lacks, `", "`), strings.Join(lacks, " --allow ")),
-			})
-		}
-	}
-	slices.Sort(list)
-	return slices.Compact(list), errors.Join(errs...)
 }

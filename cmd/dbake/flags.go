@@ -1,6 +1,10 @@
 package main
 
-import "time"
+import (
+	"time"
+
+	"github.com/dbake/dbake/internal/engine"
+)
 
 // definitionFlags say what is to be built: the files, the targets and what
 // changes them. They are those of "docker buildx bake".
@@ -29,7 +33,7 @@ type definitionFlags struct {
 	// deferFaults leaves what is missing for a target to that target.
 	deferFaults bool
 	// moment is what the definition sees of the world; nil is what there is now.
-	moment *moment
+	moment *engine.Moment
 
 	Profile []string `placeholder:"NAME" help:"Of compose services that have profiles, take only those of these profiles. Repeatable."`
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"github.com/dbake/dbake/internal/cost"
+	"github.com/dbake/dbake/internal/engine"
 )
 
 type historyCmd struct {
@@ -21,10 +22,11 @@ type historyFlag struct {
 
 // open opens the history, which must be kept somewhere.
 func (f historyFlag) open(a *app) (*cost.Store, error) {
-	if f.History == cost.InMemory || f.History == "" && a.cacheDir("") == "" {
+	memory := engine.NewMemory(a.env, a.progress.Warn)
+	if f.History == cost.InMemory || f.History == "" && memory.Dir("") == "" {
 		return nil, usageError{errors.New("there is no history: name its file with --history")}
 	}
-	history, err := a.readHistory(f.History)
+	history, err := memory.History(a.historyFile(f.History))
 	if err != nil {
 		return nil, err
 	}

@@ -27,8 +27,8 @@ import (
 	"github.com/dbake/dbake/internal/localfile"
 )
 
-// engine is the local Docker engine, as far as images are loaded into it.
-type engine struct {
+// dockerEngine is the local Docker engine, as far as images are loaded into it.
+type dockerEngine struct {
 	addr   string // as errors name it
 	base   string // URL
 	client *http.Client
@@ -49,15 +49,15 @@ func isLoad(o ir.Output) bool {
 	return err != nil || tar
 }
 
-// prepareLoad returns what takes the images that p loads into the engine, nil when
+// prepareLoad returns what starts to load one archive of the images that p loads into the engine, nil when
 // there are none, and p with these outputs in the form that the engine reads. The
 // engine has answered: a build whose results nobody takes is not worth starting.
-func (a *app) prepareLoad(ctx context.Context, p *ir.Project) (*ir.Project, loader, error) {
+func (a *app) prepareLoad(ctx context.Context, p *ir.Project) (*ir.Project, func(context.Context) (io.WriteCloser, error), error) {
 	first := slices.IndexFunc(p.Targets, func(t *ir.Target) bool { return slices.ContainsFunc(t.Outputs, isLoad) })
 	if first < 0 {
 		return p, nil, nil
 	}
-	e, err := newEngine(a.env)
+	e, err := newDockerEngine(a.env)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -74,9 +74,6 @@ func (a *app) prepareLoad(ctx context.Context, p *ir.Project) (*ir.Project, load
 	}
 	return &loaded, e.load, nil
 }
-
-// loader starts to load one archive, which is what is written until Close.
-type loader func(context.Context) (io.WriteCloser, error)
 
 // loadable returns t with the outputs that are loaded in the form of an OCI archive
 // if the engine takes indexes: only such an archive can hold one.
@@ -114,8 +111,8 @@ func loadable(t *ir.Target, indexes bool) (*ir.Target, error) {
 	return &out, nil
 }
 
-// newEngine returns the engine that the environment names, without contacting it.
-func newEngine(env map[string]string) (*engine, error) {
+// newDockerEngine returns the engine that the environment names, without contacting it.
+func newDockerEngine(env map[string]string) (*dockerEngine, error) {
 	host, err := engineHost(env)
 	if err != nil {
 		return nil, err
@@ -124,7 +121,7 @@ func newEngine(env map[string]string) (*engine, error) {
 	if !ok {
 		scheme, rest, host = "tcp", host, "tcp://"+host
 	}
-	e := &engine{addr: host, base: "http://docker"}
+	e := &dockerEngine{addr: host, base: "http://docker"}
 	transport := &http.Transport{DisableCompression: true}
 	e.client = &http.Client{Transport: transport}
 	switch scheme {
@@ -248,7 +245,7 @@ func engineTLS(env map[string]string) (*tls.Config, error) {
 
 // takesIndexes asks the engine whether it keeps images as they are in registries,
 // so that an image may be an index.
-func (e *engine) takesIndexes(ctx context.Context) (_ bool, err error) {
+func (e *dockerEngine) takesIndexes(ctx context.Context) (_ bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, e.base+"/info", nil)
@@ -302,7 +299,7 @@ func answered(resp *http.Response) error {
 
 // load starts to load one archive. The engine takes what is written; Close waits
 // for its answer and returns its error.
-func (e *engine) load(ctx context.Context) (io.WriteCloser, error) {
+func (e *dockerEngine) load(ctx context.Context) (io.WriteCloser, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	r, w := io.Pipe()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, e.base+"/images/load?quiet=1", r)
@@ -323,7 +320,7 @@ func (e *engine) load(ctx context.Context) (io.WriteCloser, error) {
 }
 
 // send does a load request and reads the engine's answer to its end.
-func (e *engine) send(req *http.Request) (err error) {
+func (e *dockerEngine) send(req *http.Request) (err error) {
 	resp, err := e.client.Do(req)
 	if err != nil {
 		return fmt.Errorf("load into the Docker engine at %s: %w", e.addr, cause(err))

@@ -175,7 +175,7 @@ func TestNewEngine(t *testing.T) {
 		"unix:///x.sock": "http://docker", "unix://": "http://docker", "tcp://h:1": "http://h:1", "h:1": "http://h:1",
 		"http://h:1/prefix/": "http://h:1/prefix", "https://h:1": "https://h:1", "ssh://user@h": "http://docker",
 	} {
-		e, err := newEngine(map[string]string{"DOCKER_HOST": host})
+		e, err := newDockerEngine(map[string]string{"DOCKER_HOST": host})
 		require.NoError(t, err, host)
 		require.Equal(t, base, e.base, host)
 	}
@@ -183,7 +183,7 @@ func TestNewEngine(t *testing.T) {
 		{"DOCKER_HOST": "npipe:////./x"}, {"DOCKER_HOST": "ssh://h?x=y"},
 		{"DOCKER_HOST": "tcp://h:1", "DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": t.TempDir()},
 	} {
-		_, err := newEngine(env)
+		_, err := newDockerEngine(env)
 		require.Error(t, err, env)
 	}
 }

@@ -70,10 +70,7 @@ type app struct {
 	args  []string // the command line, without the name of the command
 	debug bool
 	// progress is all that is shown on stderr.
-	progress   view.Progress
-	forgetting sync.Mutex // guards forgotten
-	// forgotten are the causes for which something was not remembered.
-	forgotten map[string]bool
+	progress view.Progress
 }
 
 // cli is the command line. Help text is the manual: every flag tells what it does
@@ -116,14 +113,7 @@ func run(args []string, a *app) (status int) {
 	}
 	var c cli
 	exited := -1
-	parser, err := kong.New(&c,
-		kong.Name("dbake"), kong.Description(description),
-		kong.Writers(a.stdout, a.stderr),
-		kong.Exit(func(code int) { exited = code }),
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
-		kong.Vars{"strategies": strategyNames()},
-		kong.KindMapper(reflect.Bool, boolMapper{}),
-	)
+	parser, err := a.parser(&c, func(code int) { exited = code })
 	if err != nil {
 		a.progress.Error(err, false)
 		return 1
@@ -160,6 +150,18 @@ func run(args []string, a *app) (status int) {
 		a.progress.Error(err, c.Debug)
 		return 1
 	}
+}
+
+// parser returns what reads the command line into c. exit is called by --help.
+func (a *app) parser(c *cli, exit func(int)) (*kong.Kong, error) {
+	return kong.New(c,
+		kong.Name("dbake"), kong.Description(description),
+		kong.Writers(a.stdout, a.stderr),
+		kong.Exit(exit),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
+		kong.Vars{"strategies": strategyNames()},
+		kong.KindMapper(reflect.Bool, boolMapper{}),
+	)
 }
 
 // envProgress replaces --progress=auto, as with docker buildx.

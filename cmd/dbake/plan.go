@@ -3,13 +3,11 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"time"
 
 	"github.com/dbake/dbake/cmd/dbake/internal/view"
-	"github.com/dbake/dbake/compiler"
-	"github.com/dbake/dbake/compiler/ir"
+	"github.com/dbake/dbake/internal/engine"
 	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/partition"
 )
@@ -34,10 +32,6 @@ func (c *planCmd) Run(ctx contextBinding, a *app) (err error) {
 	if err := c.check(); err != nil {
 		return err
 	}
-	store, err := c.cacheStore()
-	if err != nil {
-		return err
-	}
 	call, err := c.callFlag()
 	if err == nil && call.method != "" {
 		err = errors.New("--call and --check ask about Dockerfiles and build nothing: there is nothing to plan")
@@ -45,66 +39,52 @@ func (c *planCmd) Run(ctx contextBinding, a *app) (err error) {
 	if err != nil {
 		return usageError{err}
 	}
-	nodes, err := a.findNodes(ctx, &c.nodeFlags)
+	request, err := c.request(a)
 	if err != nil {
 		return err
 	}
-	standby := &standby{app: a, flags: &c.nodeFlags, nodes: nodes}
-	defer func() { err = errors.Join(err, standby.close()) }()
-	var remote compiler.RemoteReader
-	if !c.Offline {
-		remote = standby
-	}
-	c.moment = newMoment()
-	project, err := a.compile(ctx, &c.definitionFlags, nodes.environment(a.env), remote)
-	if err != nil {
+	s := a.engine().Open(request)
+	defer func() { err = errors.Join(err, s.Close()) }()
+	if err := s.Through(ctx, engine.Access); err != nil {
 		return err
 	}
-	if err := a.refusePolicies(project); err != nil {
-		return err
-	}
-	if err := a.warnPrivileges(project, &c.definitionFlags); err != nil {
-		return err
-	}
-	_, definition := split(standby.withAccess(project))
-	if len(definition.Targets) == 0 {
+	if len(s.Definition().Targets) == 0 {
 		return errors.New("none of the targets is to be built: all have the attribute call")
 	}
-	project = a.buildable(definition)
-	if err := a.checkPlaces(project, ""); err != nil {
-		return err
-	}
-	known, err := standby.guess(ctx, c.Offline)
-	if err != nil {
-		return err
-	}
-	for _, err := range known.silent {
-		a.progress.Warn(fmt.Sprintf("%v; what it holds is taken from earlier builds", err))
-	}
-	opts := standby.frontendOptions(ctx, known, planMaxAge, c.Offline)
-	history := a.openHistory(c.History)
-	defer a.closeHistory(history)
-	files := a.files()
-	build, err := plan.Prepare(ctx, project, opts, plan.Memory{History: history, Files: files})
-	if err != nil {
-		return err
-	}
-	a.saveFiles(files)
-	var may func(*ir.Target) bool // offline every target whose outputs allow it
-	if !c.Offline {
-		caches := standby.caches(ctx, store, nodes, build)
-		may = a.joinable(ctx, caches.access)
-		build = build.WithCache(caches.held(ctx, a))
-	}
 	if len(c.Compare) > 0 {
-		return c.compare(ctx, a, build, known.nodes, may)
+		return c.compare(ctx, a, s)
 	}
-	build, p, err := makePlan(ctx, build, known.nodes, &c.planFlags, may)
-	if err != nil {
+	if err := s.Through(ctx, engine.Divide); err != nil {
 		return err
 	}
+	return c.show(ctx, a, s)
+}
+
+// request is what a plan asks of the engine.
+func (c *planCmd) request(a *app) (engine.Request, error) {
+	c.moment = engine.NewMoment()
+	r, err := a.request(&c.definitionFlags, &c.nodeFlags, &c.planFlags)
+	if err != nil {
+		return r, err
+	}
+	r.MaxAge, r.Reach = planMaxAge, engine.Running
+	if c.Offline {
+		r.Reach = engine.Offline
+	}
+	r.Admit = func(_ context.Context, asked engine.Admission) error {
+		if err := a.warnPrivileges(asked.Project, &c.definitionFlags); err != nil {
+			return err
+		}
+		return a.checkPlaces(asked.Build, "")
+	}
+	return r, nil
+}
+
+// show writes the plan in the format that was asked for.
+func (c *planCmd) show(ctx context.Context, a *app, s *engine.Session) error {
+	p := s.Plan()
 	if c.Explain != "" {
-		e, err := p.Explain(ctx, build, c.Explain)
+		e, err := p.Explain(ctx, s.Build(), c.Explain)
 		if err != nil {
 			return err
 		}
@@ -117,12 +97,12 @@ func (c *planCmd) Run(ctx contextBinding, a *app) (err error) {
 	}
 	var file *plan.File
 	if c.Format == "json" {
-		definitions, err := nodes.definitions(definition)
+		definitions, err := s.Definitions()
 		if err != nil {
 			return err
 		}
 		file = p.File(requestOf(&c.definitionFlags, &c.nodeFlags, &c.planFlags), definitions)
-		file.World = c.moment.file(project, a.env)
+		file.World = c.moment.World(s.Definition(), a.env)
 	}
 	return a.output(ctx, c.Output, func(w io.Writer) error {
 		switch c.Format {
@@ -162,12 +142,17 @@ func (c *planCmd) check() error {
 }
 
 // compare plans with several strategies.
-func (c *planCmd) compare(ctx context.Context, a *app, build *plan.Build, nodes []plan.Node, may func(*ir.Target) bool) error {
+func (c *planCmd) compare(ctx context.Context, a *app, s *engine.Session) error {
+	if err := s.Through(ctx, engine.Caches); err != nil {
+		return err
+	}
 	var plans []*plan.Plan
 	for _, name := range c.Compare {
-		f := c.planFlags
-		f.Strategy = name
-		_, p, err := makePlan(ctx, build, nodes, &f, may)
+		strategy, err := partition.Lookup(name)
+		if err != nil {
+			return usageError{err}
+		}
+		_, p, err := s.With(ctx, strategy)
 		if err != nil {
 			return err
 		}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -11,12 +10,10 @@ import (
 	"strings"
 	"time"
 
-	digest "github.com/opencontainers/go-digest"
-
 	"github.com/dbake/dbake/compiler/ir"
+	"github.com/dbake/dbake/internal/engine"
 	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/internal/redact"
-	"github.com/dbake/dbake/partition"
 	"github.com/dbake/dbake/runtime/nodeset"
 )
 
@@ -118,10 +115,10 @@ func (c *buildCmd) useSaved(a *app, f *plan.File) error {
 		d.Strict = strictWarn
 	}
 	if f.World != nil {
-		if d.moment, err = savedMoment(f.World); err != nil {
+		if d.moment, err = engine.SavedMoment(f.World); err != nil {
 			return err
 		}
-		a.progress.Note(d.moment.note(a.env))
+		a.progress.Note(d.moment.Note(a.env))
 	}
 	if n := &c.nodeFlags; len(n.Nodes) == 0 && n.Builder == "" {
 		if err := plainNodes(r.Nodes); err != nil {
@@ -217,40 +214,6 @@ func plainNodes(values []string) error {
 	return nil
 }
 
-// checkSaved refuses a saved plan whose targets are defined in another way now.
-func (c *buildCmd) checkSaved(nodes *nodes, project *ir.Project) error {
-	if c.saved == nil {
-		return nil
-	}
-	definitions, err := nodes.definitions(project)
-	if err != nil {
-		return err
-	}
-	err = c.saved.Check(definitions)
-	if w := c.saved.World; err != nil && w != nil && len(w.Withheld) > 0 {
-		err = fmt.Errorf("%w, or set the variables that may be secret and are not in the plan as they were: %s", err, strings.Join(w.Withheld, ", "))
-	}
-	return err
-}
-
-// plan is the saved plan, or a new one, with the build divided as it says.
-func (c *buildCmd) plan(ctx context.Context, b *plan.Build, nodes []plan.Node, may func(*ir.Target) bool) (*plan.Build, *plan.Plan, error) {
-	if c.saved != nil {
-		return b.Restore(ctx, nodes, c.saved)
-	}
-	return makePlan(ctx, b, nodes, &c.planFlags, may)
-}
-
-// definitions returns the digests of the targets' definitions, wherever the local
-// registry is.
-func (n *nodes) definitions(p *ir.Project) (map[string]digest.Digest, error) {
-	registry := ""
-	if n.cluster != nil {
-		registry = n.cluster.Registry()
-	}
-	return plan.Definitions(p, registry)
-}
-
 // planBudget is how long a plan is searched for: a number of tasks to schedule,
 // which gives the same plan on every machine, or a time, which does not. The zero
 // value is the default of the strategy.
@@ -275,14 +238,4 @@ func (b *planBudget) UnmarshalText(text []byte) error {
 	}
 	b.tasks, b.limit = math.MaxInt32, d
 	return nil
-}
-
-// context returns ctx with the time limit, and the options for a strategy.
-func (b planBudget) context(ctx context.Context) (context.Context, context.CancelFunc, partition.Options) {
-	o := partition.Options{Budget: b.tasks}
-	if b.limit > 0 {
-		ctx, stop := context.WithTimeout(ctx, b.limit)
-		return ctx, stop, o
-	}
-	return ctx, func() {}, o
 }

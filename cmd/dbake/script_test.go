@@ -12,7 +12,8 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"github.com/dbake/dbake/internal/filesum"
+	"github.com/dbake/dbake/internal/cost"
+	"github.com/dbake/dbake/internal/engine"
 	"github.com/dbake/dbake/internal/plan"
 )
 
@@ -79,14 +80,11 @@ func measureCommand(ts *testscript.TestScript, neg bool, args []string) {
 	a := &app{stdin: strings.NewReader(""), stdout: ts.Stdout(), stderr: ts.Stderr(), dir: ts.MkAbs("."), env: map[string]string{"HOME": ts.MkAbs(args[0])}}
 	ts.Check(a.showProgress(nil))
 	ctx := context.Background()
-	project, err := a.compile(ctx, &definitionFlags{}, a.env, nil)
-	ts.Check(err)
-	nodes := &standby{app: a}
-	defer func() { ts.Check(nodes.close()) }()
-	opts := nodes.frontendOptions(ctx, &facts{}, 0, true)
-	history, err := a.readHistory("")
-	ts.Check(err)
-	build, err := plan.Prepare(ctx, project, opts, plan.Memory{History: history, Files: filesum.Open("", time.Now())})
+	session := a.engine().Open(engine.Request{Definition: (&definitionFlags{}).options(a), History: cost.InMemory, Nodes: engine.Nodes{Late: true}})
+	defer func() { ts.Check(session.Close()) }()
+	ts.Check(session.Through(ctx, engine.Prepare))
+	build := session.Build()
+	history, err := engine.NewMemory(a.env, a.progress.Warn).History("")
 	ts.Check(err)
 	var list []plan.Measurement
 	for _, v := range build.Graph.Vertices {

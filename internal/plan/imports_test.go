@@ -19,8 +19,9 @@ const floors = `
 compiler/ir internal/localfile internal/redact
 compiler partition cachepolicy runtime/sched runtime/registry internal/cost internal/filesum internal/printable internal/warm  not: github.com/moby/buildkit
 frontend llbmerge
-internal/plan
+internal/entitlement internal/plan
 runtime
+internal/engine
 cmd/dbake bench
 `
 

@@ -1,4 +1,4 @@
-package main
+package engine
 
 import (
 	"testing"
@@ -21,7 +21,7 @@ func TestDefinitionAccess(t *testing.T) {
 		{Name: "local", Context: "."},
 		{Name: "declares", Context: "https://example.com/a.git", RemoteContext: &here, Secrets: []ir.Secret{declared}},
 	}}
-	s := &standby{app: &app{env: map[string]string{"BUILDX_BAKE_GIT_AUTH_TOKEN": "t"}}}
+	s := &standby{engine: &Engine{Config: Config{Env: map[string]string{"BUILDX_BAKE_GIT_AUTH_TOKEN": "t"}}}}
 	require.Same(t, p, s.withAccess(p), "the definition is local")
 
 	s.url = "https://example.com/a.git#main"
@@ -33,7 +33,7 @@ func TestDefinitionAccess(t *testing.T) {
 	}
 	require.Empty(t, p.Targets[0].Secrets, "what is printed does not change")
 
-	s.app.env = map[string]string{"BUILDX_BAKE_GIT_SSH": "key"}
+	s.engine.Env = map[string]string{"BUILDX_BAKE_GIT_SSH": "key"}
 	s.url = "git@example.com:a.git"
 	p.Targets[0].Context = s.url
 	with := s.withAccess(p).Targets

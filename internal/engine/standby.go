@@ -1,4 +1,4 @@
-package main
+package engine
 
 import (
 	"context"
@@ -15,11 +15,11 @@ import (
 	"github.com/dbake/dbake/runtime/registry"
 )
 
-// standby reaches the nodes of a command for what needs one before the build, as
+// standby reaches the nodes of a session for what needs one before the build, as
 // a definition or a Dockerfile in a git repository, and starts none before.
 type standby struct {
-	app   *app
-	flags *nodeFlags
+	engine *Engine
+	choice Nodes
 
 	mu         sync.Mutex // guards what follows
 	nodes      *nodes     // nil until they are needed
@@ -40,7 +40,7 @@ func (s *standby) Build(ctx context.Context, session frontend.Session, fn func(c
 	if err != nil {
 		return err
 	}
-	gw := &runtime.Gateway{Pool: pool, Env: s.app.env, Path: s.app.path}
+	gw := &runtime.Gateway{Pool: pool, Env: s.engine.Env, Path: s.engine.path}
 	return gw.Build(ctx, session, fn)
 }
 
@@ -50,7 +50,7 @@ func (s *standby) ReadDefinition(ctx context.Context, url string, names []string
 	if err != nil {
 		return nil, err
 	}
-	d := &runtime.Definitions{Pool: pool, Env: s.app.env, Path: s.app.path}
+	d := &runtime.Definitions{Pool: pool, Env: s.engine.Env, Path: s.engine.path}
 	def, err := d.ReadDefinition(ctx, url, names, optional)
 	if err != nil {
 		return nil, err
@@ -77,8 +77,8 @@ func (s *standby) withAccess(p *ir.Project) *ir.Project {
 	if url == "" {
 		return p
 	}
-	secrets := runtime.GitSecrets(url, s.app.env)
-	agent, ssh := runtime.GitAgent(url, s.app.env)
+	secrets := runtime.GitSecrets(url, s.engine.Env)
+	agent, ssh := runtime.GitAgent(url, s.engine.Env)
 	out := *p
 	out.Targets = slices.Clone(p.Targets)
 	for i, t := range p.Targets {
@@ -93,7 +93,7 @@ func (s *standby) withAccess(p *ir.Project) *ir.Project {
 			}
 		}
 		// The agent has been granted only to those whose context is read with it.
-		if ssh && len(t.SSH) == 0 && isGitSSH(t.Context) {
+		if ssh && len(t.SSH) == 0 && runtime.IsGitSSH(t.Context) {
 			reading.SSH = []ir.SSH{agent}
 		}
 		out.Targets[i] = &reading
@@ -110,7 +110,7 @@ func (s *standby) start(ctx context.Context) (*runtime.Pool, error) {
 	}
 	var err error
 	if s.nodes == nil {
-		if s.nodes, err = s.app.findNodes(ctx, s.flags); err != nil {
+		if s.nodes, err = s.engine.findNodes(ctx, s.choice); err != nil {
 			return nil, err
 		}
 	}

@@ -1,4 +1,4 @@
-package main
+package engine
 
 import (
 	"context"
@@ -29,27 +29,11 @@ type buildCaches struct {
 	client *registry.Client
 }
 
-// cacheStore returns the store that --cache-registry names, the zero one when it is
-// not given.
-func (f *planFlags) cacheStore() (cachepolicy.Store, error) {
-	switch len(f.CacheRegistry) {
-	case 0:
-		return cachepolicy.Store{}, nil
-	case 1:
-		store, err := cachepolicy.ParseStore(f.CacheRegistry[0])
-		if err != nil {
-			return store, usageError{err}
-		}
-		return store, nil
-	}
-	return cachepolicy.Store{}, usageError{errors.New("--cache-registry is given twice; the nodes share results through one repository, and read others that a target names with cache-from")}
-}
-
 // caches returns the caches of a build: the repository that the user named and the
 // tags that are there. A registry that cannot be asked is no error here, only a
 // reason to guess: the nodes may reach what this machine does not.
-func (s *standby) caches(ctx context.Context, store cachepolicy.Store, n *nodes, b *plan.Build) buildCaches {
-	c := buildCaches{Input: b.Caches(store), access: s.app.registries(n)}
+func (s *standby) caches(ctx context.Context, store cachepolicy.Store, b *plan.Build) buildCaches {
+	c := buildCaches{Input: b.Caches(store), access: s.registries()}
 	if store.Insecure {
 		c.access = c.access.Insecure(domain(store.Name))
 	}
@@ -66,7 +50,7 @@ func (s *standby) caches(ctx context.Context, store cachepolicy.Store, n *nodes,
 			tags, err = c.client.Tags(ctx, name)
 		}
 		if err != nil {
-			s.app.progress.Warn(fmt.Sprintf("cannot list the caches in %s: %v", name, err))
+			s.engine.Report.Warn(fmt.Sprintf("cannot list the caches in %s: %v", name, err))
 			continue
 		}
 		c.Known[name] = tags
@@ -105,11 +89,11 @@ const (
 	trustTimeout  = 10 * time.Second
 )
 
-// held returns under which names results are known to be in the caches that the
+// results returns under which names results are known to be in the caches that the
 // nodes will read: those that earlier builds wrote and that are there unchanged.
 // What cannot be read of the ledger is not known.
-func (c *buildCaches) held(ctx context.Context, a *app) map[digest.Digest]bool {
-	ledger := a.cacheLedger()
+func (c *buildCaches) results(ctx context.Context, m *Memory) map[digest.Digest]bool {
+	ledger := m.cacheLedger()
 	known := map[string]bool{} // refs
 	policy := cachepolicy.Decide(c.Input)
 	for _, e := range policy.ImportEntries() {
@@ -117,11 +101,11 @@ func (c *buildCaches) held(ctx context.Context, a *app) map[digest.Digest]bool {
 			known[ref] = true
 		}
 	}
-	results := map[digest.Digest]bool{}
+	names := map[digest.Digest]bool{}
 	for ref, manifest := range c.manifests(ctx, ir.SortedKeys(known)) {
-		maps.Copy(results, ledger.Holds(ref, manifest.String()))
+		maps.Copy(names, ledger.Holds(ref, manifest.String()))
 	}
-	return results
+	return names
 }
 
 // manifests asks registries for the digests of the manifests that refs stand for.
@@ -150,7 +134,7 @@ func (c *buildCaches) manifests(ctx context.Context, refs []string) map[string]d
 }
 
 // remember notes what the caches hold that a run has written.
-func (c *buildCaches) remember(ctx context.Context, a *app, b *plan.Build, written []runtime.WrittenCache, now time.Time) error {
+func (c *buildCaches) remember(ctx context.Context, m *Memory, b *plan.Build, written []runtime.WrittenCache, now time.Time) error {
 	var refs []string
 	for _, w := range written {
 		refs = append(refs, w.Ref)
@@ -159,7 +143,7 @@ func (c *buildCaches) remember(ctx context.Context, a *app, b *plan.Build, writt
 	var errs []error
 	for _, w := range written {
 		if manifest, ok := found[w.Ref]; ok {
-			errs = append(errs, a.cacheLedger().Add(w.Ref, manifest.String(), b.Held(w.Steps), nil, nil, now))
+			errs = append(errs, m.cacheLedger().Add(w.Ref, manifest.String(), b.Held(w.Steps), nil, nil, now))
 		}
 	}
 	return errors.Join(errs...)

@@ -1,4 +1,4 @@
-package main
+package engine
 
 import (
 	"os"
@@ -17,13 +17,13 @@ func TestWorkTrees(t *testing.T) {
 	}
 	dir, err := filepath.EvalSymlinks(t.TempDir())
 	require.NoError(t, err)
-	a := &app{env: map[string]string{
+	e := &Engine{Config: Config{Env: map[string]string{
 		"HOME": t.TempDir(), "GIT_CONFIG_NOSYSTEM": "1", "GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@example.com", "GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@example.com",
-	}}
+	}}}
 	git := func(args ...string) {
 		cmd := exec.Command("git", append([]string{"-C", dir}, args...)...)
 		cmd.Env = os.Environ()
-		for k, v := range a.env {
+		for k, v := range e.Env {
 			cmd.Env = append(cmd.Env, k+"="+v)
 		}
 		out, err := cmd.CombinedOutput()
@@ -31,7 +31,7 @@ func TestWorkTrees(t *testing.T) {
 	}
 	ask := func(dir string) (frontend.VCS, bool) {
 		var o frontend.Options
-		a.tellVCS(t.Context(), &o)
+		e.tellVCS(t.Context(), &o)
 		return o.VCS(dir)
 	}
 	sub := filepath.Join(dir, "app")
@@ -56,7 +56,7 @@ func TestWorkTrees(t *testing.T) {
 	v, _ = ask(sub)
 	require.Equal(t, "https://example.com/origin", v.Source)
 
-	a.env[envGitDirty] = "1"
+	e.Env[envGitDirty] = "1"
 	clean, _ := ask(sub)
 	require.Equal(t, v.Revision, clean.Revision)
 	require.NoError(t, os.WriteFile(filepath.Join(sub, "new"), nil, 0o644))
@@ -64,15 +64,15 @@ func TestWorkTrees(t *testing.T) {
 	require.Equal(t, v.Revision+"-dirty", dirty.Revision)
 
 	var o frontend.Options
-	a.tellVCS(t.Context(), &o)
+	e.tellVCS(t.Context(), &o)
 	require.True(t, o.VCSProvenance)
 	require.False(t, o.VCSLabels)
-	a.env[envGitInfo], a.env[envGitLabels] = "false", "full"
-	a.tellVCS(t.Context(), &o)
+	e.Env[envGitInfo], e.Env[envGitLabels] = "false", "full"
+	e.tellVCS(t.Context(), &o)
 	require.False(t, o.VCSProvenance)
 	require.True(t, o.VCSLabels)
-	a.env[envGitLabels] = "0"
+	e.Env[envGitLabels] = "0"
 	o = frontend.Options{}
-	a.tellVCS(t.Context(), &o)
+	e.tellVCS(t.Context(), &o)
 	require.Nil(t, o.VCS)
 }

@@ -1,4 +1,4 @@
-package main
+package engine
 
 import (
 	"context"
@@ -24,11 +24,11 @@ const (
 
 // tellVCS lets the frontend know of the work trees that contexts lie in. Each is
 // looked at once.
-func (a *app) tellVCS(ctx context.Context, opts *frontend.Options) {
-	info, err := strconv.ParseBool(a.env[envGitInfo])
+func (e *Engine) tellVCS(ctx context.Context, opts *frontend.Options) {
+	info, err := strconv.ParseBool(e.Env[envGitInfo])
 	opts.VCSProvenance = err != nil || info
-	labels, err := strconv.ParseBool(a.env[envGitLabels])
-	opts.VCSLabels = a.env[envGitLabels] == "full" || err == nil && labels
+	labels, err := strconv.ParseBool(e.Env[envGitLabels])
+	opts.VCSLabels = e.Env[envGitLabels] == "full" || err == nil && labels
 	git, err := exec.LookPath("git")
 	if err != nil || !opts.VCSProvenance && !opts.VCSLabels {
 		return
@@ -45,7 +45,7 @@ func (a *app) tellVCS(ctx context.Context, opts *frontend.Options) {
 		}
 		t, seen := known[root]
 		if !seen {
-			t.VCS, t.ok = a.askGit(ctx, git, root)
+			t.VCS, t.ok = e.askGit(ctx, git, root)
 			known[root] = t
 		}
 		return t.VCS, t.ok
@@ -73,11 +73,11 @@ func workTree(dir string) string {
 
 // askGit asks git about the work tree at root. It is false when git does not take
 // it for one.
-func (a *app) askGit(ctx context.Context, git, root string) (frontend.VCS, bool) {
+func (e *Engine) askGit(ctx context.Context, git, root string) (frontend.VCS, bool) {
 	ask := func(args ...string) (string, error) {
 		cmd := exec.CommandContext(ctx, git, append([]string{"-C", root}, args...)...)
 		cmd.Env = os.Environ()
-		for k, v := range a.env {
+		for k, v := range e.Env {
 			cmd.Env = append(cmd.Env, k+"="+v)
 		}
 		out, err := cmd.Output()
@@ -90,7 +90,7 @@ func (a *app) askGit(ctx context.Context, git, root string) (frontend.VCS, bool)
 	}
 	if sha, err := ask("rev-parse", "--verify", "--quiet", "HEAD^{commit}"); err == nil {
 		v.Revision = sha
-		if on, err := strconv.ParseBool(a.env[envGitDirty]); err == nil && on {
+		if on, err := strconv.ParseBool(e.Env[envGitDirty]); err == nil && on {
 			if changed, err := ask("status", "--porcelain", "--ignored"); err == nil && changed != "" {
 				v.Revision += "-dirty"
 			}

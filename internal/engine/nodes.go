@@ -1,14 +1,14 @@
-package main
+package engine
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	goruntime "runtime"
 	"slices"
 	"time"
 
 	"github.com/dbake/dbake/compiler/ir"
+	"github.com/dbake/dbake/internal/entitlement"
 	"github.com/dbake/dbake/runtime"
 	"github.com/dbake/dbake/runtime/local"
 	"github.com/dbake/dbake/runtime/nodeset"
@@ -20,7 +20,7 @@ const stopTimeout = 30 * time.Second
 // registryVar is the variable in which a bake file finds the local registry.
 const registryVar = "DBAKE_REGISTRY"
 
-// nodes are the nodes of a command, those on this machine perhaps still to be
+// nodes are the nodes of a session, those on this machine perhaps still to be
 // started.
 type nodes struct {
 	specs   []nodeset.Spec
@@ -32,38 +32,28 @@ type nodes struct {
 	entitlements []string // insecure ones that local daemons must allow
 }
 
-// findNodes says which nodes a command uses, without contacting any: those of
-// --nodes, else of the builder, else one on this machine.
-func (a *app) findNodes(ctx context.Context, f *nodeFlags) (*nodes, error) {
-	var specs []nodeset.Spec
+// findNodes says which nodes are used, without contacting any.
+func (e *Engine) findNodes(ctx context.Context, choice Nodes) (*nodes, error) {
+	specs := choice.Specs
 	var err error
 	switch {
-	case len(f.Nodes) > 0 && f.Builder != "":
-		return nil, usageError{errors.New("--nodes and --builder exclude each other")}
-	case len(f.Nodes) > 0:
-		if specs, err = nodeset.Parse(f.Nodes); err != nil {
-			return nil, usageError{err}
-		}
-	case f.Builder != "":
-		if specs, err = nodeset.FromBuilder(ctx, f.Builder, a.env); err != nil {
-			return nil, err
-		}
+	case len(specs) > 0:
+	case choice.Builder != "":
+		specs, err = nodeset.FromBuilder(ctx, choice.Builder, e.Env)
 	default:
-		if specs, err = a.defaultNodes(ctx, f); err != nil {
-			return nil, err
-		}
+		specs, err = e.defaultNodes(ctx, choice.StateDir)
 	}
-	if f.NodeTimeout <= 0 {
-		return nil, usageError{fmt.Errorf("invalid value %s for --node-timeout: it must be longer than 0", f.NodeTimeout)}
+	if err != nil {
+		return nil, err
 	}
 	n := &nodes{
-		warn: a.progress.Warn,
-		dial: runtime.DialOptions{Timeout: f.NodeTimeout, Silent: func(node string, d time.Duration) {
+		warn: e.Report.Warn,
+		dial: runtime.DialOptions{Timeout: choice.Timeout, Silent: func(node string, d time.Duration) {
 			if d == 0 {
-				a.progress.Note(fmt.Sprintf("node %s answers again", node))
+				e.Report.Note(fmt.Sprintf("node %s answers again", node))
 				return
 			}
-			a.progress.Note(fmt.Sprintf("node %s has not answered for %s", node, d.Round(time.Second)))
+			e.Report.Note(fmt.Sprintf("node %s has not answered for %s", node, d.Round(time.Second)))
 		}},
 	}
 	count := 0
@@ -72,9 +62,9 @@ func (a *app) findNodes(ctx context.Context, f *nodeFlags) (*nodes, error) {
 	}
 	if count > 0 {
 		n.cluster, err = local.Open(ctx, local.Options{
-			StateDir: a.path(f.StateDir), Nodes: count, Buildkitd: a.path(f.Buildkitd),
-			Supervisor: a.supervisor, Command: a.title(),
-			Notify: a.progress.Note,
+			StateDir: choice.StateDir, Nodes: count, Buildkitd: choice.Buildkitd,
+			Supervisor: e.Supervisor, Command: e.Command,
+			Notify: e.Report.Note,
 		})
 		if err != nil {
 			return nil, err
@@ -87,15 +77,15 @@ func (a *app) findNodes(ctx context.Context, f *nodeFlags) (*nodes, error) {
 // defaultNodes are the nodes of a command that names none: those that "cluster up"
 // keeps running, unless the environment names a builder; else those of the builder;
 // else one on this machine.
-func (a *app) defaultNodes(ctx context.Context, f *nodeFlags) ([]nodeset.Spec, error) {
-	if a.env["BUILDX_BUILDER"] == "" {
+func (e *Engine) defaultNodes(ctx context.Context, stateDir string) ([]nodeset.Spec, error) {
+	if e.Env["BUILDX_BUILDER"] == "" {
 		// A state that cannot be read has no cluster; who opens it is told.
-		if kept, err := local.Kept(a.path(f.StateDir)); err == nil && kept > 0 {
-			a.progress.Note(fmt.Sprintf("using the %s that \"dbake cluster up\" keeps running", count(kept, "local node")))
+		if kept, err := local.Kept(stateDir); err == nil && kept > 0 {
+			e.Report.Note(fmt.Sprintf("using the %s that \"dbake cluster up\" keeps running", count(kept, "local node")))
 			return nodeset.Parse([]string{fmt.Sprintf("local:%d", kept)})
 		}
 	}
-	specs, ok, err := nodeset.Default(ctx, a.env)
+	specs, ok, err := nodeset.Default(ctx, e.Env)
 	if err != nil || ok {
 		return specs, err
 	}
@@ -109,20 +99,12 @@ func count(n int, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
-// title is what others who use the local nodes are told of this command.
-func (a *app) title() string {
-	if len(a.args) == 0 {
-		return "dbake"
-	}
-	return "dbake " + a.args[0]
-}
-
 // allow notes which insecure entitlements of the project's targets have been granted:
 // local daemons allow no others.
 func (n *nodes) allow(p *ir.Project) {
 	for _, t := range p.Targets {
 		for _, e := range t.Entitlements {
-			if e == allowNetworkHost || e == allowSecurityInsecure {
+			if e == entitlement.NetworkHost || e == entitlement.SecurityInsecure {
 				n.entitlements = append(n.entitlements, e)
 			}
 		}

@@ -1,4 +1,4 @@
-package main
+package engine
 
 import (
 	crand "crypto/rand"
@@ -16,25 +16,25 @@ import (
 	"github.com/dbake/dbake/internal/redact"
 )
 
-// moment is what a definition that is planned sees of the world: it is kept with the
+// Moment is what a definition that is planned sees of the world: it is kept with the
 // plan, so that the plan is built as it was shown.
-type moment struct {
+type Moment struct {
 	now    time.Time
 	seed   [32]byte
 	env    map[string]*string // what replaces the environment; nil is not set
 	looked map[string]bool
 }
 
-// newMoment returns the world as it is now.
-func newMoment() *moment {
-	m := &moment{now: time.Now(), looked: map[string]bool{}}
+// NewMoment returns the world as it is now.
+func NewMoment() *Moment {
+	m := &Moment{now: time.Now(), looked: map[string]bool{}}
 	crand.Read(m.seed[:]) // never fails
 	return m
 }
 
-// savedMoment returns the world that a plan was made in.
-func savedMoment(p *plan.World) (*moment, error) {
-	m := &moment{now: p.Time, env: maps.Clone(p.Env), looked: map[string]bool{}}
+// SavedMoment returns the world that a plan was made in.
+func SavedMoment(p *plan.World) (*Moment, error) {
+	m := &Moment{now: p.Time, env: maps.Clone(p.Env), looked: map[string]bool{}}
 	if copy(m.seed[:], p.Seed) != len(m.seed) || len(p.Seed) != len(m.seed) {
 		return nil, fmt.Errorf("the plan is damaged: its seed has %d bytes instead of %d", len(p.Seed), len(m.seed))
 	}
@@ -48,7 +48,7 @@ func savedMoment(p *plan.World) (*moment, error) {
 }
 
 // apply sets the options that stand for the world. env is the environment as it is.
-func (m *moment) apply(o *compiler.Options) {
+func (m *Moment) apply(o *compiler.Options) {
 	if m == nil {
 		return
 	}
@@ -70,9 +70,9 @@ func (m *moment) apply(o *compiler.Options) {
 // secretName is how variables with secrets are usually called.
 var secretName = regexp.MustCompile(`(?i)token|secret|passw|pwd|credential|private|auth|_key$|apikey`)
 
-// file is the form in which the world is saved with the plan of p. env is what the
+// World is the form in which the world is saved with the plan of p. env is what the
 // user has set.
-func (m *moment) file(p *ir.Project, env map[string]string) *plan.World {
+func (m *Moment) World(p *ir.Project, env map[string]string) *plan.World {
 	f := &plan.World{Time: m.now, Seed: m.seed[:], Env: map[string]*string{}}
 	looked := maps.Clone(m.looked)
 	for _, t := range p.Targets {
@@ -99,8 +99,8 @@ func (m *moment) file(p *ir.Project, env map[string]string) *plan.World {
 	return f
 }
 
-// note says what of a saved plan is not as it is now, for people.
-func (m *moment) note(env map[string]string) string {
+// Note says what of a saved plan is not as it is now, for people.
+func (m *Moment) Note(env map[string]string) string {
 	text := fmt.Sprintf("building the plan of %s: timestamp() and uuidv4() give what they gave then", m.now.Local().Format(time.DateTime))
 	var changed []string
 	for name, v := range m.env {

@@ -1,4 +1,4 @@
-package main
+package engine
 
 import (
 	"context"
@@ -45,7 +45,7 @@ func (s *standby) ask(ctx context.Context) (*facts, error) {
 	}
 	records := pool.Records(ctx)
 	for i, info := range pool.Nodes() {
-		f.nodes = append(f.nodes, plannerNode(info, records[i], s.app.ledger()))
+		f.nodes = append(f.nodes, plannerNode(info, records[i], s.engine.memory.ledger()))
 	}
 	f.platform = buildPlatform(f.nodes[0])
 	return f, nil
@@ -66,12 +66,12 @@ func (s *standby) guess(ctx context.Context, offline bool) (*facts, error) {
 		rests := n.mayRest(spec)
 		switch err := answers[i].Err; {
 		case !offline && err == nil:
-			f.nodes = append(f.nodes, plannerNode(answers[i].Info, answers[i].Records, s.app.ledger()))
+			f.nodes = append(f.nodes, plannerNode(answers[i].Info, answers[i].Records, s.engine.memory.ledger()))
 		case err != nil && !rests:
 			f.silent = append(f.silent, err)
 			fallthrough
 		default:
-			node, err := n.unasked(spec, s.app.ledger())
+			node, err := n.assume(spec, s.engine.memory.ledger())
 			if err != nil {
 				return nil, err
 			}
@@ -94,8 +94,8 @@ func buildPlatform(n plan.Node) ocispecs.Platform {
 	return n.Native
 }
 
-// unasked returns a node as the planner sees it when it has said nothing.
-func (n *nodes) unasked(s nodeset.Spec, ledger warm.Ledger) (plan.Node, error) {
+// assume returns a node as the planner sees it when it has said nothing.
+func (n *nodes) assume(s nodeset.Spec, ledger warm.Ledger) (plan.Node, error) {
 	p := plan.Node{Name: s.Name, Addr: s.Addr, Speed: s.Speed}
 	p.Slots, p.SlotsAssumed = slots(s)
 	names := s.Platforms
@@ -132,26 +132,30 @@ func plannerNode(i runtime.NodeInfo, records warm.Records, ledger warm.Ledger) p
 // frontendOptions say how Dockerfiles are compiled for the nodes. maxAge is how old
 // what is known of a tag may be; offline asks nobody.
 func (s *standby) frontendOptions(ctx context.Context, f *facts, maxAge time.Duration, offline bool) frontend.Options {
+	var proxies map[string]string
+	if s.engine.ProxyArgs != nil {
+		proxies = s.engine.ProxyArgs()
+	}
 	opts := frontend.Options{
-		Dir:               s.app.dir,
-		Resolver:          s.resolver(s.nodes, maxAge, offline),
+		Dir:               s.engine.Dir,
+		Resolver:          s.resolver(maxAge, offline),
 		Tree:              s.tree(),
 		DefaultProvenance: "mode=min,inline-only=true",
-		ProxyArgs:         s.app.proxyArgs(),
+		ProxyArgs:         proxies,
 		NodePlatform:      f.platform,
 		LLBCaps:           f.caps,
 	}
 	if !offline {
 		opts.Gateway = s
 	}
-	if s.app.on(envNoAttestations) || f.caps != nil && !f.caps.Contains(pb.CapAttestations) {
+	if s.engine.on(envNoAttestations) || f.caps != nil && !f.caps.Contains(pb.CapAttestations) {
 		opts.DefaultProvenance = ""
 	}
-	s.app.tellVCS(ctx, &opts)
+	s.engine.tellVCS(ctx, &opts)
 	return opts
 }
 
 // buildable returns p as it is planned and built.
-func (a *app) buildable(p *ir.Project) *ir.Project {
-	return a.withArtifactSwitch(runtime.UsableCaches(p, a.env))
+func (e *Engine) buildable(p *ir.Project) *ir.Project {
+	return e.withArtifactSwitch(runtime.UsableCaches(p, e.Env))
 }

@@ -1,4 +1,4 @@
-package main
+package engine
 
 import (
 	"context"
@@ -17,13 +17,13 @@ const baseAway = 15 * time.Second
 // registries returns the options of this machine's access to registries: the user's
 // credentials, and with local nodes their registry, which answers for docker.io as
 // it does for the nodes.
-func (a *app) registries(n *nodes) registry.Options {
+func (s *standby) registries() registry.Options {
 	o := registry.Options{
-		Credentials: registry.DockerCredentials(a.env["DOCKER_CONFIG"]),
+		Credentials: registry.DockerCredentials(s.engine.Env["DOCKER_CONFIG"]),
 		Hosts:       map[string]registry.Host{},
-		Notify:      a.progress.Note,
+		Notify:      s.engine.Report.Note,
 	}
-	if n != nil && n.cluster != nil {
+	if n := s.nodes; n != nil && n.cluster != nil {
 		local := n.cluster.Registry()
 		o.Hosts["docker.io"] = registry.Host{Mirrors: []string{local}}
 		o.Hosts[local] = registry.Host{PlainHTTP: true}
@@ -44,12 +44,12 @@ func (s *standby) client(o registry.Options) *registry.Client {
 // resolver returns what resolves base images: this machine, and where it gets no
 // image the nodes. maxAge is how old the answer for a tag may be; offline asks
 // nobody.
-func (s *standby) resolver(n *nodes, maxAge time.Duration, offline bool) *frontend.RegistryResolver {
-	o := s.app.registries(n)
+func (s *standby) resolver(maxAge time.Duration, offline bool) *frontend.RegistryResolver {
+	o := s.registries()
 	o.Patience.Away = baseAway
 	opts := frontend.RegistryOptions{
-		Client: s.client(o), CacheDir: s.app.cacheDir("images"), MaxAge: maxAge, Offline: offline,
-		Warn: s.app.forgets,
+		Client: s.client(o), CacheDir: s.engine.memory.Dir("images"), MaxAge: maxAge, Offline: offline,
+		Warn: s.engine.memory.forgets,
 	}
 	if !offline {
 		opts.Node = s.image
@@ -71,9 +71,9 @@ func (s *standby) image(ctx context.Context, req frontend.ImageRequest) (*fronte
 		return nil, err
 	}
 	images := runtime.Images{
-		Pool: pool, Env: s.app.env,
+		Pool: pool, Env: s.engine.Env,
 		Skip:   func(i runtime.NodeInfo) bool { return s.nodes.mayRest(i.Spec) },
-		Notify: s.app.progress.Note,
+		Notify: s.engine.Report.Note,
 	}
 	return images.Resolve(ctx, req)
 }

@@ -1,0 +1,13 @@
+// Package engine takes a definition through all stages of dbake. It is the only
+// package that knows all of them, and their order: see [Stage].
+//
+// An [Engine] is the world that sessions run in, a [Session] one definition on its
+// way. Commands differ in how far they go: a definition is printed after [Compile],
+// "dbake plan" stops at [Divide], "dbake build" goes to the end, and questions about
+// Dockerfiles are answered after [Facts] by [Session.Answer]. What a session may ask
+// on its way, and of whom, is its [Reach]; the order is the same for all.
+//
+// Nothing is printed here: what people should know goes to a [Reporter]. A session is
+// used by one goroutine; it owns the nodes that it starts, the connections and what is
+// remembered from run to run, and gives them back with [Session.Close].
+package engine

@@ -1,0 +1,144 @@
+package engine
+
+import (
+	"context"
+	"io"
+	"path/filepath"
+	"time"
+
+	"github.com/dbake/dbake/cachepolicy"
+	"github.com/dbake/dbake/compiler"
+	"github.com/dbake/dbake/compiler/ir"
+	"github.com/dbake/dbake/internal/plan"
+	"github.com/dbake/dbake/partition"
+	"github.com/dbake/dbake/runtime"
+	"github.com/dbake/dbake/runtime/nodeset"
+)
+
+// Config is the world that sessions run in.
+type Config struct {
+	// Dir is the absolute working directory.
+	Dir string
+	// Env is the environment; nothing reads another.
+	Env map[string]string
+	// Stdout takes the outputs whose destination is "-".
+	Stdout io.Writer
+	// Supervisor is the command line of the process that owns shared local nodes;
+	// nil makes them this process's own. Command is what others who use them are
+	// told of this one.
+	Supervisor []string
+	Command    string
+	// ProxyArgs returns the build args by which steps reach the network; nil is none.
+	ProxyArgs func() map[string]string
+	// Report takes what people should know.
+	Report Reporter
+}
+
+// Reporter takes what happens in a session. Its methods but Observe may be called from
+// any goroutine.
+type Reporter interface {
+	// Note takes what is going on, Warn what deserves attention; each is one line.
+	Note(text string)
+	Warn(text string)
+	// Begin is called before a run; named says that several nodes take part.
+	Begin(named bool) error
+	// Observe takes an event of the run. It is called from one goroutine.
+	Observe(e runtime.Event)
+	// End is called when the run has ended.
+	End()
+}
+
+// Reach is whom a session may ask for facts.
+type Reach int
+
+const (
+	Offline Reach = iota // nobody: what is given and remembered is believed
+	Running              // registries, and nodes that run; others are started if nothing else helps
+	Started              // registries, and all nodes, which are started for it
+)
+
+// Request is what a session is for.
+type Request struct {
+	// Definition says how the definition is resolved. Its environment and its reader
+	// of remote definitions are set by the session.
+	Definition compiler.Options
+	// Moment is what the definition sees of the world; nil is what there is now.
+	Moment *Moment
+	// Judge is asked whether a definition with such warnings is taken; nil takes all.
+	Judge func(warnings []*ir.SourceError) error
+	// Admit is asked whether the definition may be planned or built; nil admits all.
+	Admit func(ctx context.Context, a Admission) error
+	// Load starts to load images into an engine of this machine and returns the
+	// project in the form that it reads; nil when nothing is loaded.
+	Load func(ctx context.Context, p *ir.Project) (*ir.Project, func(context.Context) (io.WriteCloser, error), error)
+
+	Nodes Nodes
+	Reach Reach
+	// MaxAge is how old what is known of a tag of a base image may be; 0 asks anew.
+	MaxAge time.Duration
+
+	// Strategy divides the work, within Limit if it is not 0.
+	Strategy partition.Strategy
+	Planning partition.Options
+	Limit    time.Duration
+	// Saved is the plan to be built; nil makes one.
+	Saved *plan.File
+	// History is the absolute name of the file of measured costs; "" is that of the
+	// user, and [cost.InMemory] keeps nothing.
+	History string
+	// Store is the repository through which nodes share results.
+	Store cachepolicy.Store
+
+	// Jobs is how many targets are built at once; 0 is no limit.
+	Jobs int
+	// KeepGoing builds what does not depend on a failure; DeferOutput writes no
+	// output before all is built.
+	KeepGoing, DeferOutput bool
+	// NoSteal lets no node take over what was planned for another.
+	NoSteal bool
+	// Provenance is which provenance of outputs stands in their metadata.
+	Provenance string
+}
+
+// Admission is what is asked for.
+type Admission struct {
+	// Project is the whole definition, Build the part of it that is to be built, in
+	// the form in which it is. Questions are the targets that ask for something else.
+	Project, Build *ir.Project
+	Questions      []*ir.Target
+}
+
+// Nodes says which nodes a session uses.
+type Nodes struct {
+	// Specs are the nodes; else they are those of Builder, else those that the
+	// environment names or that are kept running, else one on this machine.
+	Specs   []nodeset.Spec
+	Builder string
+	// Late chooses nodes only when one is needed.
+	Late bool
+	// StateDir is where local nodes keep their state, Buildkitd what they are started
+	// with; "" is the default.
+	StateDir, Buildkitd string
+	// Timeout is how long a node may be silent.
+	Timeout time.Duration
+}
+
+// Engine runs sessions.
+type Engine struct {
+	Config
+	memory *Memory
+}
+
+// New returns an engine.
+func New(c Config) *Engine { return &Engine{Config: c, memory: NewMemory(c.Env, c.Report.Warn)} }
+
+// Path returns a file name of the user's, who is in dir, as an absolute one; "" stays
+// "".
+func Path(dir, name string) string {
+	if name == "" || filepath.IsAbs(name) {
+		return name
+	}
+	return filepath.Join(dir, name)
+}
+
+func (e *Engine) path(name string) string { return Path(e.Dir, name) }

@@ -1,0 +1,130 @@
+package engine
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"os"
+	"time"
+
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/dbake/dbake/internal/entitlement"
+	"github.com/dbake/dbake/internal/plan"
+	"github.com/dbake/dbake/internal/warm"
+	"github.com/dbake/dbake/runtime"
+	"github.com/dbake/dbake/runtime/sched"
+)
+
+// order puts together what the nodes are to be told.
+func (s *Session) order(ctx context.Context) (err error) {
+	if s.facts.pool == nil {
+		return errors.New("nothing can be built in a session that has not started its nodes")
+	}
+	r, e, nodes := &s.request, s.engine, s.standby.nodes
+	s.work = &runtime.Build{
+		Graph: s.build.Graph, Jobs: s.build.Jobs, Steps: s.plan.Exchange.Steps,
+		Sched: runtime.Schedule(s.plan, sched.Options{
+			Jobs: r.Jobs, KeepGoing: r.KeepGoing, DeferOutput: r.DeferOutput,
+			Steal:   !r.NoSteal && len(nodes.specs) > 1,
+			Backoff: time.Second, Ahead: 1,
+			// Nodes on one machine would only take the processor from each other.
+			NoHedge: nodes.cluster != nil,
+		}),
+		Inputs: runtime.Inputs{
+			Dirs: s.build.Locals(), Secrets: runtime.SecretSources(s.build.Secrets, e.Env, e.path), SSH: map[string][]string{},
+			Env: e.Env, SharedKey: sharedKey(s.project.Dir),
+		},
+		Dir: s.project.Dir, Stdout: e.Stdout, Load: s.load,
+		Cache: s.caches.Input, Registries: s.caches.access,
+		Credentials: runtime.NewCacheCredentials(ctx, s.project, e.Env),
+		Provenance:  r.Provenance,
+	}
+	for id, agent := range s.build.SSH {
+		s.work.Inputs.SSH[id] = agent.Paths
+	}
+	s.work.Entitlements, err = entitlement.Needed(s.build.Units)
+	return err
+}
+
+// sharedKey tells this project on this machine from all others, without telling the
+// nodes its path.
+func sharedKey(dir string) string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown" // then only the path tells projects apart
+	}
+	sum := sha256.Sum256([]byte(host + "\x00" + dir))
+	return hex.EncodeToString(sum[:16])
+}
+
+// run carries the plan out. That something failed is no error of this stage when there
+// is a result: what was learned until then is still to be remembered.
+func (s *Session) run(ctx context.Context) (err error) {
+	report := s.engine.Report
+	if err := report.Begin(len(s.facts.nodes) > 1); err != nil {
+		return err
+	}
+	s.result, err = s.facts.pool.Run(ctx, s.work, report.Observe)
+	report.End()
+	err = errors.Join(err, plan.Join(s.faults))
+	if s.result == nil {
+		return err
+	}
+	s.failure = err
+	s.result.Jobs = append(s.result.Jobs, faultResults(s.faults)...)
+	return nil
+}
+
+// faultResults are the targets that were not built because of faults.
+func faultResults(faults []plan.Fault) []runtime.JobResult {
+	var list []runtime.JobResult
+	for _, f := range faults {
+		j := runtime.JobResult{Job: f.Target, Target: f.Target, State: runtime.Skipped, Reason: f.Needs + " failed"}
+		if f.Err != nil {
+			j.State, j.Reason, j.Err = runtime.Failed, f.Err.Error(), f.Err
+		}
+		list = append(list, j)
+	}
+	return list
+}
+
+// remember keeps what was learned. What cannot be kept is reported, and no error.
+func (s *Session) remember(ctx context.Context) error {
+	ctx, memory := context.WithoutCancel(ctx), s.engine.memory
+	for _, err := range []error{
+		s.caches.remember(ctx, memory, s.build, s.result.Caches, time.Now()),
+		s.rememberSteps(s.facts.pool.All(), s.facts.pool.Records(ctx), time.Now()),
+	} {
+		if err != nil {
+			memory.forgets(err)
+		}
+	}
+	return nil
+}
+
+// rememberSteps notes what the steps of the run took and where their results are.
+// records are what each node keeps now.
+func (s *Session) rememberSteps(infos []runtime.NodeInfo, records []warm.Records, now time.Time) error {
+	addr, atOnce, kept := map[string]string{}, map[string]int{}, map[string]warm.Records{}
+	native := map[string]ocispecs.Platform{}
+	for i, n := range s.result.Nodes {
+		at := infos[i].Addr
+		addr[n.Name], native[n.Name], kept[at] = at, infos[i].Native, records[i]
+		atOnce[at], _ = slots(infos[i].Spec)
+	}
+	var list []plan.Measurement
+	for _, m := range s.result.Measured {
+		list = append(list, plan.Measurement{Node: addr[m.Node], Native: native[m.Node], Vertex: m.Vertex, Job: m.Job, Start: m.Start, Took: m.Took})
+	}
+	s.build.Record(s.history, list, atOnce, kept, now)
+	var errs []error
+	for i, n := range s.result.Nodes {
+		if n.Lost == nil && infos[i].ID != "" {
+			at := infos[i].Addr
+			errs = append(errs, s.engine.memory.ledger().Add(at, infos[i].ID, s.build.Held(n.Held), s.build.Traces(at, list), records[i], now))
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,304 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	digest "github.com/opencontainers/go-digest"
+
+	"github.com/dbake/dbake/compiler"
+	"github.com/dbake/dbake/compiler/ir"
+	"github.com/dbake/dbake/frontend"
+	"github.com/dbake/dbake/internal/cost"
+	"github.com/dbake/dbake/internal/plan"
+	"github.com/dbake/dbake/partition"
+	"github.com/dbake/dbake/runtime"
+	"github.com/dbake/dbake/runtime/registry"
+)
+
+// Stage is a part of the way from a definition to what was built.
+type Stage int
+
+// The stages, in their order.
+const (
+	Choose   Stage = iota // which nodes are used; none is contacted
+	Compile               // the definition is resolved to targets
+	Admit                 // what cannot be done or was not granted is refused
+	Access                // targets get what it takes to read and write where they say
+	Facts                 // what the nodes are, support and hold
+	Prepare               // Dockerfiles become one graph of steps, with their costs
+	Caches                // what caches in registries hold
+	Divide                // which node builds what: the plan
+	Order                 // what the nodes are to be told
+	Run                   // they carry it out
+	Remember              // what was learned is kept for the next time
+)
+
+// stages does them.
+var stages = [...]func(*Session, context.Context) error{
+	Choose:   (*Session).choose,
+	Compile:  (*Session).compile,
+	Admit:    (*Session).admit,
+	Access:   (*Session).access,
+	Facts:    (*Session).gather,
+	Prepare:  (*Session).prepare,
+	Caches:   (*Session).findCaches,
+	Divide:   (*Session).divide,
+	Order:    (*Session).order,
+	Run:      (*Session).run,
+	Remember: (*Session).remember,
+}
+
+// Session is one definition on its way. Each stage fills the fields below its name.
+type Session struct {
+	engine  *Engine
+	request Request
+	done    Stage // the first that is yet to be done
+
+	// Choose; the stages after it may choose the nodes that were left for later.
+	standby *standby
+
+	// Compile
+	whole *ir.Project
+
+	// Access
+	definition *ir.Project // what is built, as it is defined
+	project    *ir.Project // what is built, in the form in which it is
+	questions  []*ir.Target
+	load       func(context.Context) (io.WriteCloser, error)
+
+	// Facts
+	facts *facts
+
+	// Prepare
+	history *cost.Store
+	build   *plan.Build
+	faults  []plan.Fault
+
+	// Caches
+	caches buildCaches
+	may    func(*ir.Target) bool // be divided although it need not; nil is all
+
+	// Divide
+	plan *plan.Plan
+
+	// Order
+	work *runtime.Build
+
+	// Run
+	result  *runtime.Result
+	failure error // what failed in a run that has a result
+}
+
+// Open starts a session. It must be closed.
+func (e *Engine) Open(r Request) *Session {
+	return &Session{engine: e, request: r, standby: &standby{engine: e, choice: r.Nodes}}
+}
+
+// Through does what has not been done of the stages up to and including last. After an
+// error the session can only be closed.
+func (s *Session) Through(ctx context.Context, last Stage) error {
+	for ; s.done <= last; s.done++ {
+		if err := stages[s.done](s, ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Close gives back all that the session has taken.
+func (s *Session) Close() error {
+	if s.history != nil {
+		s.engine.memory.closeHistory(s.history)
+	}
+	return s.standby.close()
+}
+
+// choose says which nodes are used.
+func (s *Session) choose(ctx context.Context) (err error) {
+	if s.request.Nodes.Late {
+		return nil
+	}
+	s.standby.nodes, err = s.engine.findNodes(ctx, s.request.Nodes)
+	return err
+}
+
+// Options say how the definition is resolved, for who wants something else of it than
+// [Compile] makes. The stage [Choose] must have been done.
+func (s *Session) Options() compiler.Options {
+	o := s.request.Definition
+	o.Env = s.standby.nodes.environment(s.engine.Env)
+	if s.request.Reach != Offline {
+		o.Remote = s.standby
+	}
+	s.request.Moment.apply(&o)
+	return o
+}
+
+// compile resolves the definition.
+func (s *Session) compile(ctx context.Context) (err error) {
+	if s.whole, err = compiler.Compile(ctx, s.Options()); err != nil || s.request.Judge == nil {
+		return err
+	}
+	return s.request.Judge(s.whole.Warnings)
+}
+
+// admit refuses what cannot be done or was not granted.
+func (s *Session) admit(ctx context.Context) error {
+	if err := s.engine.checkSwitches(); err != nil {
+		return err
+	}
+	if err := s.engine.refusePolicies(s.whole); err != nil || s.request.Admit == nil {
+		return err
+	}
+	questions, build := split(s.whole)
+	return s.request.Admit(ctx, Admission{Project: s.whole, Build: s.engine.buildable(build), Questions: questions})
+}
+
+// access gives targets what it takes to read and write where they say.
+func (s *Session) access(ctx context.Context) (err error) {
+	s.whole = s.standby.withAccess(s.whole)
+	s.questions, s.definition = split(s.whole)
+	if err := s.checkSaved(); err != nil {
+		return err
+	}
+	s.project = s.engine.buildable(s.definition)
+	if s.request.Load != nil && len(s.project.Targets) > 0 {
+		s.project, s.load, err = s.request.Load(ctx, s.project)
+	}
+	return err
+}
+
+// checkSaved refuses a saved plan whose targets are defined in another way now.
+func (s *Session) checkSaved() error {
+	saved := s.request.Saved
+	if saved == nil {
+		return nil
+	}
+	definitions, err := s.Definitions()
+	if err != nil {
+		return err
+	}
+	err = saved.Check(definitions)
+	if w := saved.World; err != nil && w != nil && len(w.Withheld) > 0 {
+		err = fmt.Errorf("%w, or set the variables that may be secret and are not in the plan as they were: %s", err, strings.Join(w.Withheld, ", "))
+	}
+	return err
+}
+
+// gather finds out about the nodes. They are started only for something to build.
+func (s *Session) gather(ctx context.Context) (err error) {
+	builds := len(s.project.Targets) > 0
+	switch {
+	case s.standby.nodes == nil: // nobody has needed one so far
+		s.facts = &facts{}
+	case builds && s.request.Reach == Started:
+		s.standby.nodes.allow(s.project)
+		s.facts, err = s.standby.ask(ctx)
+	default:
+		s.facts, err = s.standby.guess(ctx, s.request.Reach == Offline)
+	}
+	if err != nil || !builds {
+		return err
+	}
+	for _, silent := range s.facts.silent {
+		s.engine.Report.Warn(fmt.Sprintf("%v; what it holds is taken from earlier builds", silent))
+	}
+	return nil
+}
+
+// prepare compiles the Dockerfiles. With [Request.KeepGoing], targets that cannot be
+// compiled are left to the result.
+func (s *Session) prepare(ctx context.Context) (err error) {
+	memory := s.engine.memory
+	s.history = memory.openHistory(s.request.History)
+	files := memory.files()
+	s.build, s.faults, err = plan.PrepareWhole(ctx, s.project, s.frontendOptions(ctx), plan.Memory{History: s.history, Files: files})
+	if err != nil {
+		return err
+	}
+	if !s.request.KeepGoing || len(s.build.Jobs) == 0 {
+		if err := plan.Join(s.faults); err != nil {
+			return err
+		}
+	}
+	memory.saveFiles(files)
+	return nil
+}
+
+// findCaches asks registries what their caches hold.
+func (s *Session) findCaches(ctx context.Context) error {
+	if s.request.Reach == Offline {
+		return nil // and every target may be divided whose outputs allow it
+	}
+	s.caches = s.standby.caches(ctx, s.request.Store, s.build)
+	s.may = s.joinable(ctx, s.caches.access)
+	s.build = s.build.WithCache(s.caches.results(ctx, s.engine.memory))
+	return nil
+}
+
+// joinable returns what says whether the parts of a target can be put together.
+func (s *Session) joinable(ctx context.Context, access registry.Options) func(*ir.Target) bool {
+	return func(t *ir.Target) bool { return runtime.Joinable(ctx, t, s.engine.Dir, access) }
+}
+
+// divide makes the plan, or takes the saved one.
+func (s *Session) divide(ctx context.Context) (err error) {
+	if s.request.Saved != nil {
+		s.build, s.plan, err = s.build.Restore(ctx, s.facts.nodes, s.request.Saved)
+	} else {
+		s.build, s.plan, err = s.With(ctx, s.request.Strategy)
+	}
+	if errors.Is(err, plan.ErrNoNode) && s.facts.pool != nil {
+		// One of those that are away might.
+		err = errors.Join(err, errors.Join(s.facts.pool.Absent()...))
+	}
+	return err
+}
+
+// With returns the build divided with a strategy, and the plan. The stage [Caches] must
+// have been done.
+func (s *Session) With(ctx context.Context, strategy partition.Strategy) (*plan.Build, *plan.Plan, error) {
+	if s.request.Limit > 0 {
+		var stop context.CancelFunc
+		ctx, stop = context.WithTimeout(ctx, s.request.Limit)
+		defer stop()
+	}
+	return s.build.Choose(ctx, s.facts.nodes, strategy, s.request.Planning, s.may)
+}
+
+// Project is the whole definition.
+func (s *Session) Project() *ir.Project { return s.whole }
+
+// Definition is the part of the definition that is built, as it is defined.
+func (s *Session) Definition() *ir.Project { return s.definition }
+
+// Questions are the targets that ask for something other than a build.
+func (s *Session) Questions() []*ir.Target { return s.questions }
+
+// Definitions are the digests of the definitions of what is built, wherever the local
+// registry is.
+func (s *Session) Definitions() (map[string]digest.Digest, error) {
+	registry := ""
+	if n := s.standby.nodes; n != nil && n.cluster != nil {
+		registry = n.cluster.Registry()
+	}
+	return plan.Definitions(s.definition, registry)
+}
+
+// Build is what was prepared, and divided by then.
+func (s *Session) Build() *plan.Build { return s.build }
+
+// Plan is the plan.
+func (s *Session) Plan() *plan.Plan { return s.plan }
+
+// Result is what the run did, nil when there was none, and what failed in it.
+func (s *Session) Result() (*runtime.Result, error) { return s.result, s.failure }
+
+// frontendOptions say how Dockerfiles are compiled.
+func (s *Session) frontendOptions(ctx context.Context) frontend.Options {
+	return s.standby.frontendOptions(ctx, s.facts, s.request.MaxAge, s.request.Reach == Offline)
+}
