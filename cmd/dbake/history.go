@@ -86,3 +86,11 @@ func (a *app) importHistory(history *cost.Store, name string) (int, error) {
 	}
 	return history.Import(r)
 }
+
+// historyFile returns the value of --history with an absolute name of a file.
+func (a *app) historyFile(name string) string {
+	if name == cost.InMemory {
+		return name
+	}
+	return a.path(name)
+}
