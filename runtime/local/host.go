@@ -294,6 +294,7 @@ func (h *host) await(ctx context.Context, n int) []error {
 		wg.Go(func() { errs[i] = k.awaitReady(ctx) })
 	}
 	wg.Wait()
+	h.save() // who is told that nodes run finds them in the state file
 	return slices.DeleteFunc(errs, func(err error) bool { return err == nil })
 }
 
