@@ -10,7 +10,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
+
+	"github.com/dbake/dbake/bench/real"
 )
 
 // manifestType is the type of the base images' manifests.
@@ -39,9 +40,13 @@ func openBases(ctx context.Context, dir, source, dbake string, programs programs
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, n.close(), os.RemoveAll(n.dir)) }()
-	env, reads, err := host(ctx)
+	host, err := real.HostEnv(ctx)
 	if err != nil {
 		return nil, err
+	}
+	var env []string
+	for k, v := range host {
+		env = append(env, k+"="+v)
 	}
 	names := map[string]bool{}
 	for _, p := range projects {
@@ -50,7 +55,7 @@ func openBases(ctx context.Context, dir, source, dbake string, programs programs
 		}
 	}
 	args := []string{"build", "--progress", "plain", "--history", "none", "--nodes", "bases=" + n.addr}
-	for _, dir := range reads {
+	for _, dir := range []string{host["BUSYBOX_DIR"], host["GOROOT"]} {
 		args = append(args, "--allow", "fs.read="+dir)
 	}
 	build := func(args ...string) error {
@@ -73,23 +78,6 @@ func openBases(ctx context.Context, dir, source, dbake string, programs programs
 		return nil, err
 	}
 	return b, b.copyTag(ctx, "1", "first")
-}
-
-// host returns the environment in which base images find what they are made of,
-// and the directories that they read.
-func host(ctx context.Context) (env, reads []string, err error) {
-	busybox, err := exec.LookPath("busybox")
-	if err != nil {
-		return nil, nil, err
-	}
-	out, err := exec.CommandContext(ctx, "go", "env", "GOROOT", "GOVERSION").Output()
-	if err != nil {
-		return nil, nil, fmt.Errorf("go env: %w", err)
-	}
-	goroot, version, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
-	version, _, _ = strings.Cut(strings.TrimPrefix(version, "go"), " ")
-	dir := filepath.Dir(busybox)
-	return []string{"BUSYBOX_DIR=" + dir, "GOROOT=" + goroot, "GO_VERSION=" + version}, []string{dir, goroot}, nil
 }
 
 // reset gives the busybox image its first content.

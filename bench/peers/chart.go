@@ -6,6 +6,8 @@ import (
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/plotter"
 	"gonum.org/v1/plot/vg"
+
+	"github.com/dbake/dbake/bench/real"
 )
 
 // palette has a colour for each contender, the baseline's first.
@@ -42,7 +44,7 @@ func drawChart(name string, runs []Run) error {
 		values := make(plotter.Values, len(places))
 		for k, at := range places {
 			if ratio := collect(runs, at.project, at.scenario, c, base).ratio; len(ratio) > 0 {
-				values[k] = median(ratio)
+				values[k] = real.Median(ratio)
 			}
 		}
 		bars, err := plotter.NewBarChart(values, width)

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"io"
 	"slices"
+
+	"github.com/dbake/dbake/bench/real"
 )
 
 // cell holds the runs of one contender in one scenario of one project.
@@ -96,11 +98,11 @@ func (c cell) row(scenario, contender string) string {
 		for _, r := range c.runs {
 			list = append(list, value(r))
 		}
-		return median(list)
+		return real.Median(list)
 	}
 	ratio, bound := "", ""
 	if len(c.ratio) > 0 {
-		ratio = fmt.Sprintf("%.2f", median(c.ratio))
+		ratio = fmt.Sprintf("%.2f", real.Median(c.ratio))
 	}
 	if b := of(func(r Run) float64 { return r.Bound }); b > 0 {
 		bound = fmt.Sprintf("%.1f", b)
@@ -110,20 +112,10 @@ func (c cell) row(scenario, contender string) string {
 		failed = fmt.Sprintf(" (failed %d times)", c.failed)
 	}
 	return fmt.Sprintf("| %s | %s%s | %s | %.1f | %.1f | %.1f | %s | %.0f | %.0f | %.0f | %.1f | %.0f |",
-		scenario, contender, failed, ratio, median(c.seconds), slices.Min(c.seconds), slices.Max(c.seconds), bound,
+		scenario, contender, failed, ratio, real.Median(c.seconds), slices.Min(c.seconds), slices.Max(c.seconds), bound,
 		of(func(r Run) float64 { return float64(r.Steps) }),
 		of(func(r Run) float64 { return float64(r.Requests.Cache()) }),
 		of(func(r Run) float64 { return float64(r.Requests.Manifests) }),
 		of(func(r Run) float64 { return float64(r.Sent) / 1e6 }),
 		of(func(r Run) float64 { return float64(r.Layers) }))
-}
-
-// median returns the median of xs, which is not empty.
-func median(xs []float64) float64 {
-	xs = slices.Sorted(slices.Values(xs))
-	mid := len(xs) / 2
-	if len(xs)%2 == 1 {
-		return xs[mid]
-	}
-	return (xs[mid-1] + xs[mid]) / 2
 }

@@ -60,8 +60,8 @@ func writeTable(w io.Writer, builds []Build, strategies []string) error {
 		if len(measured) == 0 {
 			continue
 		}
-		fmt.Fprintf(t, "%s\t%.2fs\t%.2fs\t%.2fs\t%.2fs\t%.1f%%\t%.3f\t%d\t\n", name, median(predicted), median(measured),
-			slices.Min(measured), slices.Max(measured), 100*median(deviation), median(ratio), steals)
+		fmt.Fprintf(t, "%s\t%.2fs\t%.2fs\t%.2fs\t%.2fs\t%.1f%%\t%.3f\t%d\t\n", name, Median(predicted), Median(measured),
+			slices.Min(measured), slices.Max(measured), 100*Median(deviation), Median(ratio), steals)
 	}
 	if err := t.Flush(); err != nil {
 		return err
@@ -70,8 +70,8 @@ func writeTable(w io.Writer, builds []Build, strategies []string) error {
 	return err
 }
 
-// median returns the median of xs, which is not empty.
-func median(xs []float64) float64 {
+// Median returns the median of xs, which is not empty.
+func Median(xs []float64) float64 {
 	xs = slices.Sorted(slices.Values(xs))
 	mid := len(xs) / 2
 	if len(xs)%2 == 1 {

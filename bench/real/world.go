@@ -33,7 +33,7 @@ type world struct {
 
 // open makes the base images.
 func open(ctx context.Context, w world, bases string) (*world, error) {
-	env, err := hostEnv(ctx)
+	env, err := HostEnv(ctx)
 	if err == nil {
 		_, _, err = w.build(ctx, bases, env, partition.DefaultStrategy)
 	}
@@ -43,8 +43,8 @@ func open(ctx context.Context, w world, bases string) (*world, error) {
 	return &w, nil
 }
 
-// hostEnv says where the base images find what they are made of.
-func hostEnv(ctx context.Context) (map[string]string, error) {
+// HostEnv says where the base images find what they are made of.
+func HostEnv(ctx context.Context) (map[string]string, error) {
 	busybox, err := exec.LookPath("busybox")
 	if err != nil {
 		return nil, err
