@@ -121,15 +121,6 @@ func decideCaches(b *Build) (caches, error) {
 	return c, nil
 }
 
-// entries returns all caches that are read.
-func (c *caches) entries() []ir.CacheEntry {
-	var entries []ir.CacheEntry
-	for _, im := range c.imports {
-		entries = append(entries, im.Entry)
-	}
-	return entries
-}
-
 // importsOf returns what a solve of jobs reads. Each solve reads the manifests of all
 // its imports anew, so it gets those of its own clusters only: caches of steps that
 // it does not have are of no use to it.

@@ -53,8 +53,8 @@ func (r *run) registries() map[string]string {
 			refs[host] = e.Attrs["ref"]
 		}
 	}
-	for _, e := range r.caches.entries() {
-		add(e)
+	for _, im := range r.caches.imports {
+		add(im.Entry)
 	}
 	for _, j := range r.Jobs {
 		for _, u := range j.Units {
