@@ -91,6 +91,44 @@ func TestEvaluateExample(t *testing.T) {
 	}
 }
 
+// A vertex that may have one result is executed on one node, and on none when a node
+// that needs it, or the registry, holds it.
+func TestEvaluateOnce(t *testing.T) {
+	fetch := func(from partition.NodeID) []partition.Share {
+		return []partition.Share{{}, {Fetch: []partition.Fetch{{Vertex: 0, From: from}}}}
+	}
+	for name, c := range map[string]struct {
+		warm, cached bool
+		shares       []partition.Share
+		err          string
+	}{
+		"twice":                {err: "a executes it, and b executes it"},
+		"fetched":              {shares: fetch(0)},
+		"held and executed":    {warm: true, err: "b executes it, and a holds it"},
+		"held and fetched":     {warm: true, shares: fetch(0)},
+		"cached and executed":  {cached: true, shares: fetch(partition.Registry), err: "a executes it, and the registry holds it"},
+		"executed by one only": {cached: true, shares: fetch(0)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := twoNodes()
+			p.Vertices[0].Once = true
+			if c.warm {
+				p.Nodes[0].Warm = []partition.VertexID{0}
+			}
+			if c.cached {
+				p.Network.Cached = []partition.VertexID{0}
+			}
+			_, err := partition.Evaluate(p, partition.Assignment{Node: []partition.NodeID{0, 1}, Shares: c.shares})
+			if c.err == "" {
+				require.NoError(t, err)
+				return
+			}
+			require.ErrorIs(t, err, partition.ErrInfeasible)
+			require.ErrorContains(t, err, c.err)
+		})
+	}
+}
+
 // A target with an After edge waits, whether or not it shares a node or a vertex.
 func TestEvaluateAfter(t *testing.T) {
 	p := twoNodes()

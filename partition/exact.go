@@ -253,7 +253,7 @@ func (e *branching) decide(depth int, used uint32) {
 			continue
 		case size == 0 && e.must[v]:
 			continue
-		case size > 1 && e.single[v]:
+		case size > 1 && (e.single[v] || e.m.once[v]):
 			continue
 		case !e.canonical(set, used):
 			continue

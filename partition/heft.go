@@ -263,7 +263,7 @@ func (b *board) try(list []int32, n int, commit bool) float64 {
 			ready = max(ready, b.end[u])
 		}
 		b.end[v], b.mode[v] = math.Inf(1), modeExec
-		if m.runs(int(v), n) {
+		if m.runs(int(v), n) && !(m.once[v] && b.elsewhere(int(v), n)) {
 			b.end[v] = ready + m.exec(int(v), n)
 		}
 		if at, _ := b.available(int(v), n); !math.IsInf(at, 1) {
@@ -343,6 +343,11 @@ func (b *board) try(list []int32, n int, commit bool) float64 {
 		b.resift(n)
 	}
 	return b.end[root]
+}
+
+// elsewhere reports whether another node than n has v.
+func (b *board) elsewhere(v, n int) bool {
+	return slices.ContainsFunc(b.where[v], func(q int32) bool { return int(q) != n })
 }
 
 // available returns when v could be in the registry, and from which node.

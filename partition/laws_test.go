@@ -76,6 +76,9 @@ func TestStrategiesObeyTheRules(t *testing.T) {
 	for seed := range uint64(60) {
 		rng := rand.New(rand.NewPCG(seed, 0))
 		p := randomProblem(rng, 3+rng.IntN(12), 1+rng.IntN(4), 1+rng.IntN(8))
+		if seed%2 == 0 {
+			drawOnce(rng, p)
+		}
 		if _, err := compile(p); err != nil {
 			require.ErrorIs(t, err, ErrUnplaceable, "seed %d", seed)
 			continue
@@ -90,12 +93,45 @@ func TestStrategiesObeyTheRules(t *testing.T) {
 			require.Equal(t, schedule.Makespan, got.Schedule.Makespan)
 			require.LessOrEqual(t, float64(got.Bound.Max), float64(got.Schedule.Makespan)*(1+1e-9), "seed %d %s", seed, s.Name())
 			requireOrder(t, p, got)
+			requireOnce(t, p, got)
 			require.Equal(t, got, plan(t, s.Name(), p, o), "seed %d %s: not deterministic", seed, s.Name())
 			makespan[s.Name()] = got.Schedule.Makespan
 		}
 		for _, name := range []string{"single", "queue", "lpt", "heft"} {
 			require.LessOrEqual(t, makespan["affinity"], makespan[name], "seed %d: worse than %s", seed, name)
 			require.LessOrEqual(t, makespan["exact"], makespan[name], "seed %d: worse than %s", seed, name)
+		}
+	}
+}
+
+// drawOnce makes a third of the vertices such as may have one result.
+func drawOnce(rng *rand.Rand, p Problem) {
+	for v := range p.Vertices {
+		p.Vertices[v].Once = rng.IntN(3) == 0
+	}
+}
+
+// requireOnce checks that all nodes that need a vertex with one result have the same.
+func requireOnce(t *testing.T, p Problem, got Plan) {
+	t.Helper()
+	executed, fetched := map[VertexID]int{}, map[VertexID]bool{}
+	for _, x := range got.Schedule.Tasks {
+		switch x.Kind {
+		case Exec:
+			executed[x.Vertex]++
+		case Pull:
+			fetched[x.Vertex] = true
+		}
+	}
+	for v := range p.Vertices {
+		if !p.Vertices[v].Once {
+			continue
+		}
+		require.LessOrEqual(t, executed[VertexID(v)], 1, p.Vertices[v].Name)
+		if from := slices.IndexFunc(got.Assignment.Shares, func(s Share) bool {
+			return slices.Contains(s.Fetch, Fetch{VertexID(v), Registry})
+		}); from >= 0 && fetched[VertexID(v)] {
+			require.Zero(t, executed[VertexID(v)], p.Vertices[v].Name)
 		}
 	}
 }
@@ -167,6 +203,9 @@ func TestExactAgainstBruteForce(t *testing.T) {
 	for seed := range uint64(250) {
 		rng := rand.New(rand.NewPCG(seed, 1))
 		p := randomProblem(rng, 2+rng.IntN(5), 1+rng.IntN(3), 1+rng.IntN(4))
+		if seed%2 == 0 {
+			drawOnce(rng, p)
+		}
 		m, err := compile(p)
 		if err != nil {
 			continue
@@ -221,6 +260,9 @@ func TestRelabelling(t *testing.T) {
 	for seed := range uint64(40) {
 		rng := rand.New(rand.NewPCG(seed, 2))
 		p := randomProblem(rng, 3+rng.IntN(10), 1+rng.IntN(4), 1+rng.IntN(6))
+		if seed%2 == 0 {
+			drawOnce(rng, p)
+		}
 		if _, err := compile(p); err != nil {
 			continue
 		}

@@ -31,6 +31,7 @@ type model struct {
 	warm    []uint64 // nv*w
 	anyWarm []bool   // some node is warm with v
 	cached  []bool
+	once    []bool
 	root    []int32
 	ordered bool // some target has an After edge
 }
@@ -49,6 +50,7 @@ func compile(p Problem) (*model, error) {
 	m.cost = make([]float64, m.nv)
 	m.xfer = make([]float64, m.nv)
 	m.cached = make([]bool, m.nv)
+	m.once = make([]bool, m.nv)
 	m.anyWarm = make([]bool, m.nv)
 	m.warm = make([]uint64, m.nv*m.w)
 	m.plat = make([]int32, m.nv)
@@ -56,7 +58,7 @@ func compile(p Problem) (*model, error) {
 	m.inOff = make([]int32, m.nv+1)
 	m.consOff = make([]int32, m.nv+1)
 	for i, v := range p.Vertices {
-		m.cost[i] = float64(v.Cost)
+		m.cost[i], m.once[i] = float64(v.Cost), v.Once
 		m.xfer[i] = float64(p.Network.Latency) + float64(v.Bytes)/p.Network.Bandwidth
 		m.inOff[i+1] = m.inOff[i] + int32(len(v.Inputs))
 		for _, u := range v.Inputs {
@@ -299,9 +301,44 @@ func (m *model) exec(v, n int) float64          { return m.cost[v] / m.pace(v, n
 func (m *model) capacity(n int) float64         { return m.speed[n] * float64(m.slots[n]) }
 func (m *model) set(s []uint64, v int) []uint64 { return s[v*m.w : (v+1)*m.w] }
 
+// twice says where two results of v come from that may have one only; "" when there
+// is none or one.
+func (m *model) twice(v int, need, pull, warm []uint64, src int32) (one, other string) {
+	if !m.once[v] {
+		return "", ""
+	}
+	var from []string
+	for n := range m.nn {
+		if hasBit(need, n) && !hasBit(warm, n) && !hasBit(pull, n) {
+			from = append(from, m.p.Nodes[n].Name+" executes it")
+		}
+	}
+	if len(from) > 0 {
+		if n := common(need, warm); n >= 0 {
+			from = append(from, m.p.Nodes[n].Name+" holds it")
+		} else if src == int32(Registry) {
+			from = append(from, "the registry holds it")
+		}
+	}
+	if len(from) < 2 {
+		return "", ""
+	}
+	return from[0], from[1]
+}
+
 func setBit(s []uint64, i int)      { s[i>>6] |= 1 << (i & 63) }
 func clearBit(s []uint64, i int)    { s[i>>6] &^= 1 << (i & 63) }
 func hasBit(s []uint64, i int) bool { return s[i>>6]>>(i&63)&1 != 0 }
+
+// common returns the smallest member that a and b have both, -1 if there is none.
+func common(a, b []uint64) int {
+	for i := range a {
+		if both := a[i] & b[i]; both != 0 {
+			return i<<6 + bits.TrailingZeros64(both)
+		}
+	}
+	return -1
+}
 
 // firstBit returns the smallest member of s, -1 if s is empty.
 func firstBit(s []uint64) int {

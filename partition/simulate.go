@@ -131,7 +131,10 @@ func (s *simulator) derive(d *draft) {
 		if someone == 0 {
 			continue
 		}
-		if fetches != 0 {
+		switch {
+		case m.once[v] && countBits(need) > 1:
+			s.src[v] = s.settleOnce(v, d.src[v], need, pull, warm, run)
+		case fetches != 0:
 			s.src[v] = s.settle(v, d.src[v], need, pull, warm, run)
 		}
 		for k := range need {
@@ -176,6 +179,42 @@ func (s *simulator) settle(v int, wish int32, need, pull, warm, run []uint64) in
 			s.extra = append(s.extra, int32(v))
 		}
 		clearBit(pull, q)
+	}
+	return int32(q)
+}
+
+// settleOnce picks the one place that all nodes take v from, which several need and
+// one may execute; auto when nobody has to take it.
+func (s *simulator) settleOnce(v int, wish int32, need, pull, warm, run []uint64) int32 {
+	m := s.m
+	q := int(wish)
+	here := common(need, warm) // a node that needs v holds it
+	switch {
+	case q == int(Registry) && m.cached[v]:
+	case q >= 0 && hasBit(warm, q):
+	case q >= 0 && hasBit(run, q) && here < 0:
+	case here >= 0 && !m.cached[v]:
+		q = here
+	default:
+		q = s.pickSource(v, need, pull, warm, run)
+	}
+	if q < 0 && q != int(Registry) {
+		s.broken = true
+		clear(pull)
+		return auto
+	}
+	for k := range need {
+		pull[k] = need[k] &^ warm[k]
+	}
+	if q >= 0 && !hasBit(warm, q) {
+		if !hasBit(need, q) {
+			setBit(need, q)
+			s.extra = append(s.extra, int32(v))
+		}
+		clearBit(pull, q)
+	}
+	if firstBit(pull) < 0 {
+		return auto
 	}
 	return int32(q)
 }
@@ -285,6 +324,9 @@ func (s *simulator) deriveStrict(a Assignment) error {
 			for _, u := range inputs {
 				setBit(s.need[int(u)*w:int(u)*w+w], n)
 			}
+		}
+		if a, b := m.twice(v, need, pull, warm, s.src[v]); b != "" {
+			return fail("vertex %s may have one result, but %s, and %s", vertex, a, b)
 		}
 		switch q := int(s.src[v]); {
 		case q == auto:

@@ -59,6 +59,7 @@ type vertexJSON struct {
 	Bytes    float64  `json:"bytes"`
 	Inputs   []string `json:"inputs"`
 	Platform string   `json:"platform,omitempty"`
+	Once     bool     `json:"once,omitempty"`
 }
 
 type targetJSON struct {
@@ -69,7 +70,8 @@ type targetJSON struct {
 }
 
 // Read decodes one instance. Unknown keys are ignored; "after" of a target, a list
-// of targets that must be done first, is ours.
+// of targets that must be done first, and "once" of a vertex, which may have one result
+// only, are ours.
 func Read(r io.Reader) (Instance, error) {
 	var f instanceJSON
 	if err := json.NewDecoder(r).Decode(&f); err != nil {
@@ -105,7 +107,7 @@ func Read(r io.Reader) (Instance, error) {
 		}
 		vertices[v.ID] = partition.VertexID(i)
 		p.Vertices = append(p.Vertices, partition.Vertex{
-			Name: v.ID, Cost: partition.Seconds(v.Cost), Bytes: int64(math.Round(v.Bytes)), Inputs: inputs, Platform: v.Platform,
+			Name: v.ID, Cost: partition.Seconds(v.Cost), Bytes: int64(math.Round(v.Bytes)), Inputs: inputs, Platform: v.Platform, Once: v.Once,
 		})
 	}
 	nodes := make(map[string]bool, len(f.Nodes))
@@ -174,7 +176,7 @@ func Write(w io.Writer, in Instance) error {
 	}
 	for _, v := range p.Vertices {
 		f.Vertices = append(f.Vertices, vertexJSON{
-			ID: v.Name, Cost: float64(v.Cost), Bytes: float64(v.Bytes), Inputs: names(v.Inputs), Platform: v.Platform,
+			ID: v.Name, Cost: float64(v.Cost), Bytes: float64(v.Bytes), Inputs: names(v.Inputs), Platform: v.Platform, Once: v.Once,
 		})
 	}
 	for _, n := range p.Nodes {
