@@ -167,8 +167,10 @@ func (r *run) noteSent(m exportedMessage) []sched.Event {
 	case m.cancelled:
 		return nil // the end of the solve tells why
 	case m.err != nil:
+		r.observe(r.sendEvent(m.p, step, plain(m.err)))
 		r.caches.warn(fmt.Sprintf("node %s: %s could not be handed over: %v", m.p.node.info.Name, v.Step, plain(m.err)))
 	case m.sent != nil:
+		r.observe(r.sendEvent(m.p, step, nil))
 		r.exchange.sent = append(r.exchange.sent, *m.sent)
 		for _, v := range r.Steps[step].Sent {
 			events = append(events, sched.VertexCached{At: r.since(), Vertex: sched.VertexID(v)})

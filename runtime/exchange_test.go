@@ -59,11 +59,19 @@ func TestExchange(t *testing.T) {
 					require.Equal(t, Done, j.State)
 				}
 				require.Empty(t, res.Warnings)
+				var sent []SendEvent
 				for _, e := range events {
-					if j, ok := e.(JobEvent); ok {
-						require.Contains(t, []string{"a", "b"}, j.Job)
+					switch e := e.(type) {
+					case JobEvent:
+						require.Contains(t, []string{"a", "b"}, e.Job)
+					case SendEvent:
+						sent = append(sent, e)
 					}
 				}
+				require.Len(t, sent, 1)
+				require.Equal(t, "n1", sent[0].Node)
+				require.Equal(t, []string{"a", "b"}, sent[0].Targets)
+				require.NoError(t, sent[0].Err)
 				if repo.IsZero() {
 					require.Contains(t, f.nodes[0].caches[0], os.TempDir())
 				} else {

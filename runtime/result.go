@@ -162,6 +162,8 @@ type StatusEvent struct {
 	// Targets are those that each vertex of Status is for, in the order of the plan.
 	// A step that a target has from another one, which it reads, is for that one.
 	Targets map[digest.Digest][]string
+	// Steps are the places in [Build.Graph] of those vertices of Status that are there.
+	Steps map[digest.Digest]int
 }
 
 // JobEvent reports that a job started, was built or ended.
@@ -169,9 +171,11 @@ type JobEvent struct {
 	At     time.Duration
 	Job    string
 	Target string
-	Node   string
-	Stage  string // "submitted", "built", "exported"
-	Result *JobResult
+	Node   string // "" for one that was skipped before a node had it
+	// Stage is "submitted", "built" or "exported", or "failed" or "skipped" for a job
+	// that is not tried again.
+	Stage  string
+	Result *JobResult // of one that was exported
 }
 
 // MoveEvent reports that jobs were given to a node other than planned, or again.
@@ -180,7 +184,36 @@ type MoveEvent struct {
 	Jobs    []string
 	Targets []string
 	Node    string
+	From    string // the node that had them; "" when it is the same
 	Why     string
+}
+
+// SendEvent reports that a node has sent the result of a step for others, or that it
+// could not; then those build it themselves.
+type SendEvent struct {
+	At      time.Duration
+	Node    string
+	To      []string // the nodes that are to take it
+	Step    string
+	Targets []string // whose step it is
+	Err     error
+}
+
+// QueueEvent says what every node has before it. It is reported at the start of a run,
+// then when that has changed, but not more often than anybody can read.
+type QueueEvent struct {
+	At    time.Duration
+	Nodes []NodeQueue // in the order of the pool
+}
+
+// NodeQueue is what one node has before it.
+type NodeQueue struct {
+	Node   string
+	Up     bool     // it is in use
+	Queued []string // targets that it has not been given yet, in order
+	Open   int      // jobs that it was given and that have not ended
+	// Ends is when it is expected to be done, since the start of the run.
+	Ends time.Duration
 }
 
 // NodeEvent says what became of a node: it was given up, is back, or is silent.
@@ -204,12 +237,78 @@ func (WaitEvent) event()   {}
 func (JobEvent) event()    {}
 func (MoveEvent) event()   {}
 func (NodeEvent) event()   {}
+func (SendEvent) event()   {}
+func (QueueEvent) event()  {}
 
 // moveEvent tells of a submission that the plan did not foresee.
 func moveEvent(r *run, cmd sched.Submit) MoveEvent {
 	e := MoveEvent{At: r.since(), Node: r.nodes[cmd.Node].info.Name, Why: cmd.Why.String()}
 	e.Jobs, e.Targets = r.jobNames(cmd.Units), r.targetsOf(cmd.Units)
+	for _, m := range slices.Backward(r.sched.Moves()) {
+		if m.Why == cmd.Why && m.To == cmd.Node && slices.ContainsFunc(m.Units, func(u sched.UnitID) bool { return slices.Contains(cmd.Units, u) }) {
+			e.From = r.nodes[m.From].info.Name
+			break
+		}
+	}
 	return e
+}
+
+// sendEvent reports what became of the sending of a step.
+func (r *run) sendEvent(p *partitionRun, step int, err error) SendEvent {
+	v, _ := r.stepVertex(step)
+	e := SendEvent{At: r.since(), Node: p.node.info.Name, Step: v.Step, Targets: r.stepTargets(r.vertex[v.Digest]), Err: err}
+	for i, n := range r.Sched.Nodes {
+		takes := func(v sched.VertexID) bool { return slices.Contains(r.Steps[step].Sent, int(v)) }
+		if slices.ContainsFunc(n.Fetches, takes) {
+			e.To = append(e.To, r.nodes[i].info.Name)
+		}
+	}
+	return e
+}
+
+// queueInterval is the least time between two reports of what nodes have before them.
+const queueInterval = 200 * time.Millisecond
+
+// reportQueues says what every node has before it, unless that was said a moment ago.
+func (r *run) reportQueues() {
+	now := r.since()
+	if r.queuesAt > 0 && now-r.queuesAt < queueInterval {
+		return
+	}
+	r.queuesAt = max(now, 1)
+	e := QueueEvent{At: now}
+	for i, s := range r.sched.Status() {
+		q := NodeQueue{Node: r.nodes[i].info.Name, Up: s.Up, Open: s.Open, Ends: s.Ends}
+		// Not sorted: this is the order in which it gets them.
+		for _, u := range s.Queued {
+			if _, ok := r.step(u); !ok {
+				q.Queued = appendNew(q.Queued, r.Jobs[u].Target.Name)
+			}
+		}
+		e.Nodes = append(e.Nodes, q)
+	}
+	r.observe(e)
+}
+
+// reportEnds says which jobs ev has ended that were not built: the one that failed, and
+// those that need it.
+func (r *run) reportEnds(ev sched.Event) {
+	switch ev.(type) {
+	case sched.UnitFailed, sched.PartitionEnded, sched.NodeLost:
+	default:
+		return
+	}
+	for u, o := range r.sched.Outcomes()[:len(r.Jobs)] {
+		if r.ended[u] || o.State != sched.Failed && o.State != sched.Skipped {
+			continue
+		}
+		r.ended[u] = true
+		e := JobEvent{At: r.since(), Job: r.Jobs[u].Name, Target: r.Jobs[u].Target.Name, Stage: o.State.String()}
+		if o.Node != sched.NoNode {
+			e.Node = r.nodes[o.Node].info.Name
+		}
+		r.observe(e)
+	}
 }
 
 // jobEvent reports what a job has come to on a node.
@@ -219,13 +318,13 @@ func (r *run) jobEvent(u sched.UnitID, n *nodeRun, stage string) JobEvent {
 
 // statusEvent reports progress on a node.
 func (r *run) statusEvent(n *nodeRun, st *bkclient.SolveStatus) StatusEvent {
-	e := StatusEvent{Node: n.info.Name, Status: st, Targets: map[digest.Digest][]string{}}
+	e := StatusEvent{Node: n.info.Name, Status: st, Targets: map[digest.Digest][]string{}, Steps: map[digest.Digest]int{}}
 	name := func(d digest.Digest) {
 		if _, ok := e.Targets[d]; ok {
 			return
 		}
 		if v, ok := r.vertex[d]; ok {
-			e.Targets[d] = r.stepTargets(v)
+			e.Targets[d], e.Steps[d] = r.stepTargets(v), int(v)
 		} else if s := n.tracker.vertices[d]; s != nil {
 			e.Targets[d] = s.targets
 		}

@@ -87,7 +87,9 @@ type run struct {
 	errs       []*StepError
 	cut        map[int]cutPush // by job
 	sick       []Sickness
-	results    []JobResult // by job
+	results    []JobResult   // by job
+	ended      []bool        // by job: it was reported that it failed or was skipped
+	queuesAt   time.Duration // when the queues were reported last; 0 is never
 	dirs       dirLocks
 }
 
@@ -196,6 +198,7 @@ func newRun(b *Build, nodes []NodeInfo, observe func(Event)) (*run, error) {
 		r.outputs = append(r.outputs, outs)
 		r.results = append(r.results, JobResult{Job: j.Name, Target: j.Target.Name, State: NotStarted})
 	}
+	r.ended = make([]bool, len(b.Jobs))
 	var err error
 	if r.caches, err = decideCaches(b); err != nil {
 		return nil, err
@@ -361,10 +364,13 @@ func (r *run) loop(ctx context.Context, connect connectFunc) sched.Finish {
 	defer tick.Stop()
 	var queue []sched.Event
 	cancelled := ctx.Done()
+	r.reportQueues()
 	for {
+		changed := len(queue) > 0
 		for len(queue) > 0 {
 			ev := queue[0]
 			cmds := r.sched.Step(ev)
+			r.reportEnds(ev)
 			queue = append(queue[1:], r.settle(ev, cmds)...)
 			for _, cmd := range cmds {
 				if f, ok := cmd.(sched.Finish); ok {
@@ -372,6 +378,9 @@ func (r *run) loop(ctx context.Context, connect connectFunc) sched.Finish {
 				}
 				queue = append(queue, r.carryOut(cmd)...)
 			}
+		}
+		if changed {
+			r.reportQueues()
 		}
 		select {
 		case m := <-r.messages:

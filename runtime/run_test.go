@@ -551,6 +551,22 @@ func TestRun(t *testing.T) {
 			}
 		}
 		require.Equal(t, all([]string{"submitted", "built", "exported"}, names...), stages)
+
+		// What waits is reported from the start on, and gets less.
+		var queues []QueueEvent
+		for _, e := range events {
+			if e, ok := e.(QueueEvent); ok {
+				queues = append(queues, e)
+			}
+		}
+		require.Equal(t, []string{"a", "c", "e"}, queues[0].Nodes[0].Queued)
+		require.False(t, queues[0].Nodes[0].Up, "no node is heard of yet")
+		last := queues[len(queues)-1]
+		require.Empty(t, last.Nodes[0].Queued)
+		require.True(t, last.Nodes[0].Up)
+		for i, q := range queues[1:] {
+			require.GreaterOrEqual(t, q.At-queues[i].At, queueInterval)
+		}
 	})
 }
 
@@ -572,8 +588,12 @@ func TestNodeLost(t *testing.T) {
 				require.ErrorIs(t, res.Nodes[1].Lost, errGone)
 				lost := 0
 				for _, e := range events {
-					if _, ok := e.(NodeEvent); ok {
+					switch e := e.(type) {
+					case NodeEvent:
 						lost++
+					case MoveEvent:
+						require.Equal(t, "rescued", e.Why)
+						require.Equal(t, "n2", e.From)
 					}
 				}
 				require.Equal(t, 1, lost)
@@ -618,15 +638,27 @@ func TestIdleNodeLost(t *testing.T) {
 	})
 }
 
+// ends are the jobs that are reported to have ended without being built.
+func ends(events []Event) []string {
+	var list []string
+	for _, e := range events {
+		if e, ok := e.(JobEvent); ok && (e.Stage == "failed" || e.Stage == "skipped") {
+			list = append(list, e.Job+" "+e.Stage)
+		}
+	}
+	return list
+}
+
 func TestStepFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBuild(t, 2, names...)
 		f := newFleet(t, b)
 		f.nodes[0].fails["a first"] = errors.New("exit code: 3")
-		res, _, err := f.run(t.Context(), b)
+		res, events, err := f.run(t.Context(), b)
 		var step *StepError
 		require.ErrorAs(t, err, &step)
 		require.Equal(t, []string{"a"}, step.Jobs)
+		require.Equal(t, []string{"a failed"}, ends(events))
 		require.Equal(t, "n1", step.Node)
 		require.Equal(t, []string{"says a first"}, step.Log)
 		require.Contains(t, step.Error(), "exit code: 3")

@@ -63,7 +63,7 @@ func sharedKey(dir string) string {
 // is a result: what was learned until then is still to be remembered.
 func (s *Session) run(ctx context.Context) (err error) {
 	report := s.engine.Report
-	if err := report.Begin(len(s.facts.nodes) > 1); err != nil {
+	if err := report.Begin(s.plan, len(s.facts.nodes) > 1); err != nil {
 		return err
 	}
 	s.result, err = s.facts.pool.Run(ctx, s.work, report.Observe)

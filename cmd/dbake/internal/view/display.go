@@ -75,7 +75,7 @@ func (t *text) Prompt(question string) bool {
 }
 
 // Begin implements Progress.
-func (t *text) Begin(named bool) error {
+func (t *text) Begin(_ *plan.Plan, named bool) error {
 	display, err := progressui.NewDisplay(t.file, t.mode)
 	if err != nil {
 		return err
@@ -130,13 +130,34 @@ func (t *text) Observe(e runtime.Event) {
 			}
 		}
 	case runtime.MoveEvent:
-		t.say(t.start.Add(e.At), e.Node, e.Targets, "built here: "+e.Why)
+		t.say(t.start.Add(e.At), e.Node, e.Targets, moveLine(e))
+	case runtime.SendEvent:
+		t.say(t.start.Add(e.At), e.Node, e.Targets, sendLine(e))
 	case runtime.WaitEvent:
 		t.say(t.start.Add(e.At), e.Node, nil, e.Text)
 	case runtime.NodeEvent:
 		_, line := nodeLine(e)
 		t.say(t.start.Add(e.At), e.Node, nil, line)
 	}
+}
+
+// moveLine says why jobs are built on another node than planned.
+func moveLine(e runtime.MoveEvent) string {
+	if e.From == "" {
+		return "built here: " + e.Why
+	}
+	return fmt.Sprintf("built here: %s from %s", e.Why, e.From)
+}
+
+// sendLine says what became of the sending of a step's result.
+func sendLine(e runtime.SendEvent) string {
+	switch {
+	case e.Err != nil:
+		return fmt.Sprintf("could not send %s: %v", e.Step, e.Err)
+	case len(e.To) == 0:
+		return "sent " + e.Step
+	}
+	return fmt.Sprintf("sent %s to %s", e.Step, strings.Join(e.To, ", "))
 }
 
 // nodeLine says what became of a node: as a kind of event, and in words.

@@ -25,9 +25,9 @@ type Progress interface {
 	// Prompt shows text that a person has to answer. It is false when no person
 	// reads the stream; then nothing was shown.
 	Prompt(text string) bool
-	// Begin starts the display of a run. With named, several nodes take part and
+	// Begin starts the display of a run of p. With named, several nodes take part and
 	// every line says which one it is about.
-	Begin(named bool) error
+	Begin(p *plan.Plan, named bool) error
 	// Observe shows an event of the run. It is called from one goroutine.
 	Observe(e runtime.Event)
 	// End returns when everything about the run is shown.
@@ -86,7 +86,7 @@ func New(w io.Writer, mode string) (Progress, error) {
 type quiet struct{ Progress }
 
 func (*quiet) Note(string)                         {}
-func (*quiet) Begin(bool) error                    { return nil }
+func (*quiet) Begin(*plan.Plan, bool) error        { return nil }
 func (*quiet) Observe(runtime.Event)               {}
 func (*quiet) End()                                {}
 func (*quiet) Remarks([]plan.Remark, bool)         {}

@@ -65,7 +65,8 @@ func recorded() []runtime.Event {
 		runtime.JobEvent{At: 4 * time.Second, Job: "worker", Target: "worker", Node: "n1", Stage: "exported", Result: &runtime.JobResult{
 			Job: "worker", Target: "worker", State: runtime.Done, Images: []runtime.Image{{Name: "example.com/worker:1", Digest: "sha256:abc", Pushed: true}},
 		}},
-		runtime.MoveEvent{At: 4 * time.Second, Jobs: []string{"web"}, Targets: []string{"web"}, Node: "n1", Why: "stolen"},
+		runtime.MoveEvent{At: 4 * time.Second, Jobs: []string{"web"}, Targets: []string{"web"}, Node: "n1", From: "n2", Why: "stolen"},
+		runtime.SendEvent{At: 4500 * time.Millisecond, Node: "n1", To: []string{"n2", "n3"}, Step: "[base 2/2] RUN more", Targets: []string{"api", "web"}},
 		runtime.NodeEvent{At: 5 * time.Second, Node: "n2", Err: errors.New("no answer within 10s")},
 	}
 }
@@ -103,7 +104,7 @@ func showPaced(t *testing.T, mode string, w io.Writer, pause func()) {
 	require.NoError(t, err)
 	p.Note("starting 2 local nodes")
 	p.Warn("no output")
-	require.NoError(t, p.Begin(true))
+	require.NoError(t, p.Begin(nil, true))
 	for _, e := range recorded() {
 		p.Observe(e)
 		pause()
@@ -210,7 +211,7 @@ func TestInterruptUnread(t *testing.T) {
 				require.NoError(t, err)
 				began := time.Now()
 				p.Interrupt()
-				require.NoError(t, p.Begin(true))
+				require.NoError(t, p.Begin(nil, true))
 				for range 3 {
 					for _, e := range recorded() {
 						p.Observe(e)

@@ -74,15 +74,19 @@ type status struct {
 // event is anything but the status of steps.
 type event struct {
 	subject
-	// Event is "note", "warning", "error", "target", "moved", "waits", "node-lost" or
-	// "summary".
+	// Event is "note", "warning", "error", "target", "moved", "sent", "waits",
+	// "node-lost", "node-silent", "node-back" or "summary".
 	Event   string `json:"event"`
 	Message string `json:"message,omitempty"`
 	// Source is the place that an error points at.
 	Source *place `json:"source,omitempty"`
 	// Log holds the last lines of the step that failed.
 	Log []string `json:"log,omitempty"`
-	// State is what a target has come to: "submitted", "built", "exported".
+	// From is the node that had what is moved, To are those that something is sent to.
+	From string   `json:"from,omitempty"`
+	To   []string `json:"to,omitempty"`
+	// State is what a target has come to: "submitted", "built", "exported", "failed" or
+	// "skipped".
 	State   string     `json:"state,omitempty"`
 	Images  []rawImage `json:"images,omitempty"`
 	Summary *rawTotals `json:"summary,omitempty"`
@@ -155,7 +159,7 @@ func (j *rawJSON) Warn(text string) {
 func (j *rawJSON) Prompt(string) bool { return false }
 
 // Begin implements Progress.
-func (j *rawJSON) Begin(named bool) error {
+func (j *rawJSON) Begin(_ *plan.Plan, named bool) error {
 	j.statuses = newStatuses(named)
 	return nil
 }
@@ -177,7 +181,13 @@ func (j *rawJSON) Observe(e runtime.Event) {
 		}
 		j.print(ev)
 	case runtime.MoveEvent:
-		j.print(event{subject: subjectOf(e.Node, e.Targets), Event: "moved", Message: e.Why})
+		j.print(event{subject: subjectOf(e.Node, e.Targets), Event: "moved", Message: e.Why, From: e.From})
+	case runtime.SendEvent:
+		ev := event{subject: subjectOf(e.Node, e.Targets), Event: "sent", Message: e.Step, To: e.To}
+		if e.Err != nil {
+			ev.Event, ev.Message = "warning", sendLine(e)
+		}
+		j.print(ev)
 	case runtime.WaitEvent:
 		j.print(event{subject: subjectOf(e.Node, nil), Event: "waits", Message: e.Text})
 	case runtime.NodeEvent:
