@@ -46,14 +46,14 @@ func Schedule(p *plan.Plan, opts sched.Options) sched.Config {
 	c.Network.Bandwidth = int64(p.Problem.Network.Bandwidth)
 	c.Network.Latency = p.Problem.Network.Latency.Duration()
 	if p.Pooled {
-		for i := range p.Jobs {
+		for i := range p.Problem.Targets {
 			c.Pool = append(c.Pool, sched.Partition{sched.UnitID(i)})
 		}
 		return c
 	}
 	c.Plan = make([][]sched.Partition, len(p.Nodes))
-	for n, s := range p.Shares {
-		for _, part := range s.Partitions {
+	for n, list := range p.Partitions {
+		for _, part := range list {
 			var units sched.Partition
 			for _, j := range part {
 				units = append(units, sched.UnitID(j))
@@ -76,11 +76,11 @@ func addSteps(c *sched.Config, p *plan.Plan) {
 		u := sched.UnitID(len(c.Units))
 		c.Units = append(c.Units, sched.Unit{Name: p.Problem.Vertices[s.Vertex].Name, Root: sched.VertexID(s.Vertex), Early: true})
 		c.Plan[s.Node] = append(c.Plan[s.Node], sched.Partition{u})
-		for _, d := range x.After[len(p.Jobs)+i] {
+		for _, d := range x.After[len(p.Problem.Targets)+i] {
 			c.Units[u].After = append(c.Units[u].After, sched.UnitID(d))
 		}
 	}
-	for j := range p.Jobs {
+	for j := range p.Problem.Targets {
 		for _, d := range x.After[j] {
 			c.Units[j].After = append(c.Units[j].After, sched.UnitID(d))
 		}

@@ -11,7 +11,7 @@ import (
 	"github.com/dbake/dbake/compiler"
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/internal/engine"
-	"github.com/dbake/dbake/internal/plan"
+	"github.com/dbake/dbake/internal/report"
 	"github.com/dbake/dbake/partition"
 )
 
@@ -31,7 +31,7 @@ type buildCmd struct {
 	ListTargets   bool `hidden:""` // as buildx still has them
 	ListVariables bool `hidden:""`
 
-	saved           *plan.File // the plan to build; nil makes one
+	saved           *report.File // the plan to build; nil makes one
 	metadataWritten bool
 }
 

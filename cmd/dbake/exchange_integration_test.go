@@ -15,7 +15,7 @@ import (
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/stretchr/testify/require"
 
-	"github.com/dbake/dbake/internal/plan"
+	"github.com/dbake/dbake/internal/report"
 	"github.com/dbake/dbake/runtime/registry"
 )
 
@@ -143,7 +143,7 @@ target "far" {
 
 // handOver edits a plan: near is built on the first node and far on the second, which
 // takes all steps that both need from the first. It returns how many those are.
-func handOver(t *testing.T, f *plan.File) int {
+func handOver(t *testing.T, f *report.File) int {
 	t.Helper()
 	require.Len(t, f.Nodes, 2)
 	first, second := &f.Nodes[0], &f.Nodes[1]
@@ -154,7 +154,7 @@ func handOver(t *testing.T, f *plan.File) int {
 			users[f.Targets[j].Name] = true
 		}
 		if users["near"] && users["far"] && slices.Contains([]string{"exec", "file", "merge", "diff"}, s.Kind) {
-			second.Fetch = append(second.Fetch, plan.FileFetch{Step: i, From: first.Name})
+			second.Fetch = append(second.Fetch, report.FileFetch{Step: i, From: first.Name})
 		}
 	}
 	require.NotEmpty(t, second.Fetch)

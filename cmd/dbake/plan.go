@@ -8,7 +8,7 @@ import (
 
 	"github.com/dbake/dbake/cmd/dbake/internal/view"
 	"github.com/dbake/dbake/internal/engine"
-	"github.com/dbake/dbake/internal/plan"
+	"github.com/dbake/dbake/internal/report"
 	"github.com/dbake/dbake/partition"
 )
 
@@ -82,9 +82,12 @@ func (c *planCmd) request(a *app) (engine.Request, error) {
 
 // show writes the plan in the format that was asked for.
 func (c *planCmd) show(ctx context.Context, a *app, s *engine.Session) error {
-	p := s.Plan()
+	p, err := report.New(ctx, s.Build(), s.Plan())
+	if err != nil {
+		return err
+	}
 	if c.Explain != "" {
-		e, err := p.Explain(ctx, s.Build(), c.Explain)
+		e, err := p.Explain(ctx, c.Explain)
 		if err != nil {
 			return err
 		}
@@ -95,7 +98,7 @@ func (c *planCmd) show(ctx context.Context, a *app, s *engine.Session) error {
 			return err
 		}
 	}
-	var file *plan.File
+	var file *report.File
 	if c.Format == "json" {
 		definitions, err := s.Definitions()
 		if err != nil {
@@ -146,13 +149,17 @@ func (c *planCmd) compare(ctx context.Context, a *app, s *engine.Session) error 
 	if err := s.Through(ctx, engine.Caches); err != nil {
 		return err
 	}
-	var plans []*plan.Plan
+	var plans []*report.Report
 	for _, name := range c.Compare {
 		strategy, err := partition.Lookup(name)
 		if err != nil {
 			return usageError{err}
 		}
-		_, p, err := s.With(ctx, strategy)
+		b, made, err := s.With(ctx, strategy)
+		if err != nil {
+			return err
+		}
+		p, err := report.New(ctx, b, made)
 		if err != nil {
 			return err
 		}

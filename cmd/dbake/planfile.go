@@ -12,16 +12,16 @@ import (
 
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/internal/engine"
-	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/internal/redact"
+	"github.com/dbake/dbake/internal/report"
 	"github.com/dbake/dbake/runtime/nodeset"
 )
 
 // requestOf is what is kept of the command line in a saved plan. What was granted
 // with --allow is not, nor are programs and directories of this machine: that is for
 // whoever builds to say. Tokens and passwords are left out.
-func requestOf(d *definitionFlags, n *nodeFlags, p *planFlags) plan.Request {
-	return plan.Request{
+func requestOf(d *definitionFlags, n *nodeFlags, p *planFlags) report.Request {
+	return report.Request{
 		Files: redactEach(d.File), Targets: redactEach(d.Targets), Set: redactEach(d.Set), Vars: redactEach(d.Var),
 		NoCache: d.NoCache, Pull: d.Pull,
 		SBOM: d.SBOM, Provenance: d.Provenance, Policy: d.Policy, Push: d.Push, Load: d.Load,
@@ -43,7 +43,7 @@ func redactEach(values []string) []string {
 // planFile returns the saved plan that the command line names, nil when it names
 // targets: a plan is the only argument, and a file whose name ends in .json and
 // whose content says that it is one. No target can have such a name.
-func (a *app) planFile(args []string) (*plan.File, error) {
+func (a *app) planFile(args []string) (*report.File, error) {
 	for _, name := range args {
 		if !strings.HasSuffix(name, ".json") {
 			continue
@@ -56,10 +56,10 @@ func (a *app) planFile(args []string) (*plan.File, error) {
 		if err != nil {
 			return nil, err
 		}
-		saved, err := plan.ReadFile(f)
+		saved, err := report.ReadFile(f)
 		err = errors.Join(err, f.Close())
 		switch {
-		case errors.Is(err, plan.ErrNotPlan):
+		case errors.Is(err, report.ErrNotPlan):
 			return nil, usageError{fmt.Errorf("%s: %w; a definition is named with --file", name, err)}
 		case err != nil:
 			return nil, fmt.Errorf("%s: %w", name, err)
@@ -78,7 +78,7 @@ func (a *app) planFile(args []string) (*plan.File, error) {
 // user builds. What it sets is not granted by that; the files it reads are those that
 // the command may read; it names no program; and a policy is only switched off by
 // the command.
-func (c *buildCmd) useSaved(a *app, f *plan.File) error {
+func (c *buildCmd) useSaved(a *app, f *report.File) error {
 	d := &c.definitionFlags
 	r := f.Request
 	given := requestOf(d, &nodeFlags{}, &planFlags{})
@@ -169,7 +169,7 @@ func flags(name string, values []string) string {
 
 // readablePlan refuses a plan whose definition is in files that the command may not
 // read: those outside of the working directory that are not granted.
-func (a *app) readablePlan(r plan.Request, allow []string) error {
+func (a *app) readablePlan(r report.Request, allow []string) error {
 	granted, err := parseAllow(allow)
 	if err != nil {
 		return usageError{err}

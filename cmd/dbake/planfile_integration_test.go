@@ -11,7 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/dbake/dbake/internal/plan"
+	"github.com/dbake/dbake/internal/report"
 	"github.com/dbake/dbake/runtime/local/localtest"
 )
 
@@ -64,12 +64,12 @@ target "two" {
 	}
 }
 
-func readPlan(t *testing.T, name string) *plan.File {
+func readPlan(t *testing.T, name string) *report.File {
 	t.Helper()
 	f, err := os.Open(name)
 	require.NoError(t, err)
 	defer f.Close()
-	saved, err := plan.ReadFile(f)
+	saved, err := report.ReadFile(f)
 	require.NoError(t, err)
 	return saved
 }

@@ -26,7 +26,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/dbake/dbake/internal/engine"
-	"github.com/dbake/dbake/internal/plan"
+	"github.com/dbake/dbake/internal/report"
 )
 
 // planOf returns the digest of the plan that a session of a request makes, or the
@@ -46,9 +46,11 @@ func planOf(t *testing.T, a *app, r engine.Request) (digest.Digest, string) {
 	}
 	definitions, err := s.Definitions()
 	require.NoError(t, err)
-	require.NoError(t, s.Plan().Reasons(t.Context()))
+	full, err := report.New(t.Context(), s.Build(), s.Plan())
+	require.NoError(t, err)
+	require.NoError(t, full.Reasons(t.Context()))
 	var b bytes.Buffer
-	require.NoError(t, s.Plan().File(plan.Request{}, definitions).Write(&b))
+	require.NoError(t, full.File(report.Request{}, definitions).Write(&b))
 	return digest.FromBytes(b.Bytes()), ""
 }
 
@@ -226,12 +228,12 @@ RUN end
 	a.stdout = &out
 	require.Zero(t, run(append([]string{"plan", "--format", "json"}, args...), a))
 	require.Contains(t, out.String(), "RUN for s390x")
-	shown, err := plan.ReadFile(&out)
+	shown, err := report.ReadFile(&out)
 	require.NoError(t, err)
 	for _, step := range shown.Steps {
 		require.NotEqual(t, "merge", step.Kind, "the node does not support it")
 	}
-	shown.Request, shown.World = plan.Request{}, nil
+	shown.Request, shown.World = report.Request{}, nil
 	var b bytes.Buffer
 	require.NoError(t, shown.Write(&b))
 

@@ -10,6 +10,7 @@ import (
 	"github.com/dbake/dbake/compiler"
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/internal/plan"
+	"github.com/dbake/dbake/internal/report"
 	"github.com/dbake/dbake/partition"
 	"github.com/dbake/dbake/runtime"
 	"github.com/dbake/dbake/runtime/nodeset"
@@ -82,7 +83,7 @@ type Request struct {
 	Planning partition.Options
 	Limit    time.Duration
 	// Saved is the plan to be built; nil makes one.
-	Saved *plan.File
+	Saved *report.File
 	// History is the absolute name of the file of measured costs; "" is that of the
 	// user, and [cost.InMemory] keeps nothing.
 	History string

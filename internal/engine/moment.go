@@ -12,8 +12,8 @@ import (
 
 	"github.com/dbake/dbake/compiler"
 	"github.com/dbake/dbake/compiler/ir"
-	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/internal/redact"
+	"github.com/dbake/dbake/internal/report"
 )
 
 // Moment is what a definition that is planned sees of the world: it is kept with the
@@ -33,7 +33,7 @@ func NewMoment() *Moment {
 }
 
 // SavedMoment returns the world that a plan was made in.
-func SavedMoment(p *plan.World) (*Moment, error) {
+func SavedMoment(p *report.World) (*Moment, error) {
 	m := &Moment{now: p.Time, env: maps.Clone(p.Env), looked: map[string]bool{}}
 	if copy(m.seed[:], p.Seed) != len(m.seed) || len(p.Seed) != len(m.seed) {
 		return nil, fmt.Errorf("the plan is damaged: its seed has %d bytes instead of %d", len(p.Seed), len(m.seed))
@@ -72,8 +72,8 @@ var secretName = regexp.MustCompile(`(?i)token|secret|passw|pwd|credential|priva
 
 // World is the form in which the world is saved with the plan of p. env is what the
 // user has set.
-func (m *Moment) World(p *ir.Project, env map[string]string) *plan.World {
-	f := &plan.World{Time: m.now, Seed: m.seed[:], Env: map[string]*string{}}
+func (m *Moment) World(p *ir.Project, env map[string]string) *report.World {
+	f := &report.World{Time: m.now, Seed: m.seed[:], Env: map[string]*string{}}
 	looked := maps.Clone(m.looked)
 	for _, t := range p.Targets {
 		for name, v := range t.Args {

@@ -14,6 +14,7 @@ import (
 	"github.com/dbake/dbake/frontend"
 	"github.com/dbake/dbake/internal/cost"
 	"github.com/dbake/dbake/internal/plan"
+	"github.com/dbake/dbake/internal/report"
 	"github.com/dbake/dbake/partition"
 	"github.com/dbake/dbake/runtime"
 	"github.com/dbake/dbake/runtime/registry"
@@ -248,7 +249,7 @@ func (s *Session) joinable(ctx context.Context, access registry.Options) func(*i
 // divide makes the plan, or takes the saved one.
 func (s *Session) divide(ctx context.Context) (err error) {
 	if s.request.Saved != nil {
-		s.build, s.plan, err = s.build.Restore(ctx, s.facts.nodes, s.request.Saved)
+		s.build, s.plan, err = s.build.Restore(s.facts.nodes, s.request.Saved.Saved())
 	} else {
 		s.build, s.plan, err = s.With(ctx, s.request.Strategy)
 	}
@@ -286,7 +287,7 @@ func (s *Session) Definitions() (map[string]digest.Digest, error) {
 	if n := s.standby.nodes; n != nil && n.cluster != nil {
 		registry = n.cluster.Registry()
 	}
-	return plan.Definitions(s.definition, registry)
+	return report.Definitions(s.definition, registry)
 }
 
 // Build is what was prepared, and divided by then.

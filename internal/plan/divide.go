@@ -64,7 +64,7 @@ func (b *Build) Choose(ctx context.Context, nodes []Node, strategy partition.Str
 	place := map[string]int{} // by unit: the node
 	for i, j := range single.build.Jobs {
 		for _, u := range j.Units {
-			place[string(u.ID)] = single.plan.Jobs[i].Node
+			place[string(u.ID)] = int(single.plan.Assignment.Node[i])
 		}
 	}
 	grouped, err := b.planParts(ctx, nodes, strategy, opts, whole, func(j Job) [][]*frontend.Unit {
@@ -151,9 +151,9 @@ func (j Job) parts(groups [][]*frontend.Unit) []Job {
 	return list
 }
 
-// partOf returns the platforms of job i when it is a part of its target, nil when it
+// PartOf returns the platforms of job i when it is a part of its target, nil when it
 // is all of it.
-func (b *Build) partOf(i int) []string {
+func (b *Build) PartOf(i int) []string {
 	same := func(j Job) bool { return j.Target == b.Jobs[i].Target }
 	if i > 0 && same(b.Jobs[i-1]) || i+1 < len(b.Jobs) && same(b.Jobs[i+1]) {
 		return b.Jobs[i].Platforms()
@@ -220,13 +220,13 @@ func (b *Build) Divide(nodes []Node) *Build {
 
 // divideAs returns b with the jobs divided as in a saved plan, as far as the
 // platforms are the same.
-func (b *Build) divideAs(f *File) *Build {
+func (b *Build) divideAs(saved *Saved) *Build {
 	out := *b
 	out.Jobs = nil
 	for _, j := range b.Jobs {
 		var groups [][]*frontend.Unit
 		left := slices.Clone(j.Units)
-		for _, t := range f.Targets {
+		for _, t := range saved.Parts {
 			if t.Target != j.Target.Name {
 				continue
 			}

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/containerd/platforms"
-	digest "github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/stretchr/testify/require"
 
@@ -118,8 +117,8 @@ func chosen(t *testing.T, b *Build, may func(*ir.Target) bool, nodes ...Node) (*
 // placed returns where each job is.
 func placed(p *Plan) map[string]string {
 	at := map[string]string{}
-	for _, j := range p.Jobs {
-		at[j.Name] = p.Nodes[j.Node].Name
+	for i, t := range p.Problem.Targets {
+		at[t.Name] = p.Nodes[p.Assignment.Node[i]].Name
 	}
 	return at
 }
@@ -137,20 +136,29 @@ func TestChooseDividesWhereThatIsSooner(t *testing.T) {
 	require.Empty(t, p.Emulated())
 
 	// A saved plan divides the same way.
-	f := p.File(Request{}, map[string]digest.Digest{"app": "sha256:a", "other": "sha256:o"})
-	require.NoError(t, f.Check(map[string]digest.Digest{"app": "sha256:a", "other": "sha256:o"}))
-	require.ErrorIs(t, f.Check(map[string]digest.Digest{"app": "sha256:b", "other": "sha256:o"}), ErrOutdated)
-	again, restored, err := b.Restore(t.Context(), []Node{amd, arm}, f)
+	saved := &Saved{Parts: []Part{{"app", []string{"linux/amd64"}}, {"app", []string{"linux/arm64"}}}}
+	for n, list := range p.Partitions {
+		node := SavedNode{Name: p.Nodes[n].Name}
+		for _, part := range list {
+			var names []string
+			for _, j := range part {
+				names = append(names, divided.Jobs[j].Name)
+			}
+			node.Partitions = append(node.Partitions, names)
+		}
+		saved.Nodes = append(saved.Nodes, node)
+	}
+	again, restored, err := b.Restore([]Node{amd, arm}, saved)
 	require.NoError(t, err)
 	require.Equal(t, at, placed(restored))
 	require.Len(t, again.Jobs, 3)
 
 	// One node, or one that cannot be reached by who joins the parts: undivided.
 	_, p = chosen(t, b, nil, amd)
-	require.Len(t, p.Jobs, 2)
+	require.Len(t, p.Problem.Targets, 2)
 	require.Equal(t, []EmulatedPlatform{{"amd", "linux/arm64", Emulation}}, p.Emulated())
 	_, p = chosen(t, b, func(*ir.Target) bool { return false }, amd, arm)
-	require.Len(t, p.Jobs, 2)
+	require.Len(t, p.Problem.Targets, 2)
 	require.Zero(t, p.Undivided)
 }
 
@@ -163,14 +171,14 @@ func TestChooseKeepsTogether(t *testing.T) {
 		"output = [\"type=registry\"]\n cache-to = [\"type=registry,ref=registry.example/cache\"]",
 	} {
 		project := newProject(t, multi)
-		project.replace("docker-bake.hcl", `output = ["type=registry"]`, output)
+		project.Replace("docker-bake.hcl", `output = ["type=registry"]`, output)
 		_, p := chosen(t, project.prepare(), nil, amd, arm)
-		require.Len(t, p.Jobs, 2, output)
+		require.Len(t, p.Problem.Targets, 2, output)
 	}
 	project := newProject(t, multi)
-	project.replace("docker-bake.hcl", `output = ["type=registry"]`, "output = [\"type=registry\"]\n cache-to = [\"type=inline\"]")
+	project.Replace("docker-bake.hcl", `output = ["type=registry"]`, "output = [\"type=registry\"]\n cache-to = [\"type=inline\"]")
 	_, p := chosen(t, project.prepare(), nil, amd, arm)
-	require.Len(t, p.Jobs, 3)
+	require.Len(t, p.Problem.Targets, 3)
 }
 
 // A plan with a choice is never worse than the one without.
@@ -229,7 +237,7 @@ func TestEmulationIsLearned(t *testing.T) {
 			list = append(list, m)
 		}
 	}
-	b.Record(project.history, list, nil, nil, time.Unix(1_700_000_000, 0))
+	b.Record(project.History, list, nil, nil, time.Unix(1_700_000_000, 0))
 	b = project.prepare("app")
 	problem, err := b.problem([]Node{amd, arm})
 	require.NoError(t, err)

@@ -4,8 +4,9 @@
 //
 //	project ─► frontend ─► llbmerge ─► Build ─► partition ─► Plan
 //
-// "dbake plan" prints a Plan, "dbake build" executes it; both come from the same
-// functions, so what is shown is what is done.
+// "dbake plan" prints a Plan (internal/report), "dbake build" executes it; both come
+// from the same functions, so what is shown is what is done. A plan that was made
+// earlier is carried out again by [Build.Restore].
 //
 // A job is what is placed on a node as one: a target with all its platforms, so
 // that one node exports the whole image. The jobs of a node are cut into
@@ -56,16 +57,4 @@
 // Not handed over are sources, results of steps that ignore the cache, and those of
 // steps that have several. Of what a node takes, it still reads the directories that
 // the steps below were made from: that is how a cache is looked into.
-//
-// # The JSON form
-//
-// [File] is the form of a plan that is kept, with every field documented there;
-// "format": "dbake-plan" tells it from other JSON. Fields may be added, none
-// changes its meaning within a version. A plan that is built later ([File.Check],
-// [Build.Restore]) names the targets that were asked for, and is refused when the
-// definition of one of them has changed, when one was added or is gone, or when a
-// node is not there that has something to build. Dockerfiles and files may have
-// changed: a plan says where targets are built, in which order and together with
-// which, not what they are. All times, costs and reasons in it are for people, and
-// are found anew.
 package plan

@@ -1,8 +1,13 @@
 package plan
 
 import (
+	"cmp"
+	"slices"
+
 	"github.com/containerd/platforms"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/dbake/dbake/partition"
 )
 
 // Emulation is the factor by which a step takes longer on a node that only emulates
@@ -53,4 +58,30 @@ func (b *Build) slower(n Node, needs map[string]ocispecs.Platform) map[string]fl
 		list[name] = factor
 	}
 	return list
+}
+
+// EmulatedPlatform is what a node runs slower because it emulates it.
+type EmulatedPlatform struct {
+	Node     string
+	Platform string
+	Factor   float64
+}
+
+// Emulated returns the platforms that nodes emulate for the steps that they run, by
+// node and platform.
+func (p *Plan) Emulated() []EmulatedPlatform {
+	var list []EmulatedPlatform
+	for _, t := range p.Schedule.Tasks {
+		if t.Kind != partition.Exec {
+			continue
+		}
+		node, platform := p.Problem.Nodes[t.Node], p.Problem.Vertices[t.Vertex].Platform
+		if factor := node.Emulates[platform]; factor > 0 {
+			list = append(list, EmulatedPlatform{node.Name, platform, factor})
+		}
+	}
+	slices.SortFunc(list, func(x, y EmulatedPlatform) int {
+		return cmp.Or(cmp.Compare(x.Node, y.Node), cmp.Compare(x.Platform, y.Platform))
+	})
+	return slices.Compact(list)
 }

@@ -75,14 +75,18 @@ func (b *Build) rootsOf(j Job) []int {
 	return roots
 }
 
-// exportCost is what the outputs of job i will cost on these nodes. Which node will
-// write them is not known yet: where one holds the result, it is likely to be that.
-func (b *Build) exportCost(i int, nodes []Node) cost.Prediction {
+// ExportCost predicts what the outputs of job i cost on these nodes; ok is false when
+// it has none. Which node will write them is not known yet: where one holds the result,
+// it is likely to be that.
+func (b *Build) ExportCost(i int, nodes []Node) (p cost.Prediction, ok bool) {
+	if b.exports[i].fresh.Key == "" {
+		return p, false
+	}
 	roots := b.rootsOf(b.Jobs[i])
 	for _, n := range nodes {
 		if len(roots) > 0 && !slices.ContainsFunc(roots, func(v int) bool { return !n.Holds[b.names[v].result] }) {
-			return b.exports[i].againCost
+			return b.exports[i].againCost, true
 		}
 	}
-	return b.exports[i].freshCost
+	return b.exports[i].freshCost, true
 }

@@ -58,68 +58,68 @@ func TestFaults(t *testing.T) {
 		"none": {func(*testing.T, *project) {}, map[string]string{}},
 		"unreadable file": {
 			func(t *testing.T, p *project) {
-				p.write("secret/key", "x")
-				require.NoError(t, os.Chmod(filepath.Join(p.dir, "secret/key"), 0))
+				p.Write("secret/key", "x")
+				require.NoError(t, os.Chmod(filepath.Join(p.Dir, "secret/key"), 0))
 			},
 			map[string]string{"all": "target all: cannot read a file for [2/2] COPY . /c/: ", "user": "needs all"},
 		},
 		"unreadable directory": {
 			func(t *testing.T, p *project) {
-				p.write("secret/key", "x")
-				require.NoError(t, os.Chmod(filepath.Join(p.dir, "secret"), 0))
+				p.Write("secret/key", "x")
+				require.NoError(t, os.Chmod(filepath.Join(p.Dir, "secret"), 0))
 			},
 			map[string]string{"all": "secret: permission denied", "user": "needs all"},
 		},
 		"ignored": {
 			func(t *testing.T, p *project) {
-				p.write("secret/key", "x")
-				require.NoError(t, os.Chmod(filepath.Join(p.dir, "secret"), 0))
-				p.write(".dockerignore", "secret\n")
+				p.Write("secret/key", "x")
+				require.NoError(t, os.Chmod(filepath.Join(p.Dir, "secret"), 0))
+				p.Write(".dockerignore", "secret\n")
 			},
 			map[string]string{},
 		},
 		"a name that is not UTF-8": {
-			func(_ *testing.T, p *project) { p.write("bad-\xff-name.txt", "x") },
+			func(_ *testing.T, p *project) { p.Write("bad-\xff-name.txt", "x") },
 			map[string]string{},
 		},
 		"broken link": {
 			func(t *testing.T, p *project) {
-				require.NoError(t, os.Symlink("nowhere", filepath.Join(p.dir, "link")))
+				require.NoError(t, os.Symlink("nowhere", filepath.Join(p.Dir, "link")))
 			},
 			map[string]string{},
 		},
 		"no context": {
-			func(t *testing.T, p *project) { require.NoError(t, os.RemoveAll(filepath.Join(p.dir, "other"))) },
+			func(t *testing.T, p *project) { require.NoError(t, os.RemoveAll(filepath.Join(p.Dir, "other"))) },
 			map[string]string{"other": "target other: unable to prepare context: path \"other\" not found"},
 		},
 		"context is a file": {
 			func(t *testing.T, p *project) {
-				require.NoError(t, os.RemoveAll(filepath.Join(p.dir, "other")))
-				p.write("other", "x")
+				require.NoError(t, os.RemoveAll(filepath.Join(p.Dir, "other")))
+				p.Write("other", "x")
 			},
 			map[string]string{"other": "path \"other\" not found"},
 		},
 		"bad ignore file": {
-			func(_ *testing.T, p *project) { p.write("other/.dockerignore", "# none\n[\n") },
+			func(_ *testing.T, p *project) { p.Write("other/.dockerignore", "# none\n[\n") },
 			map[string]string{"other": `other/.dockerignore:2,1-2: target other: "[": syntax error in pattern`},
 		},
 		"no secret": {
 			func(_ *testing.T, p *project) {
-				p.replace("docker-bake.hcl", `target "all" {}`, `target "all" { secret = ["id=a,src=none"] }`)
+				p.Replace("docker-bake.hcl", `target "all" {}`, `target "all" { secret = ["id=a,src=none"] }`)
 			},
 			map[string]string{"all": "target all: failed to stat none", "user": "needs all"},
 		},
 		"missing file": {
 			func(_ *testing.T, p *project) {
-				p.replace("docker-bake.hcl", "COPY ok.txt", "COPY gone.txt")
+				p.Replace("docker-bake.hcl", "COPY ok.txt", "COPY gone.txt")
 			},
 			map[string]string{}, // the step says so
 		},
 		"everything": {
 			func(t *testing.T, p *project) {
-				p.replace("docker-bake.hcl", `target "all" {}`, `target "all" { context = "none" }`)
-				p.replace("docker-bake.hcl", `target "one" {`, "target \"one\" {\n  context = \"none\"")
-				require.NoError(t, os.RemoveAll(filepath.Join(p.dir, "other")))
+				p.Replace("docker-bake.hcl", `target "all" {}`, `target "all" { context = "none" }`)
+				p.Replace("docker-bake.hcl", `target "one" {`, "target \"one\" {\n  context = \"none\"")
+				require.NoError(t, os.RemoveAll(filepath.Join(p.Dir, "other")))
 			},
 			map[string]string{"all": "not found", "one": "not found", "other": "not found", "user": "needs all"},
 		},
@@ -127,11 +127,11 @@ func TestFaults(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			p := newProject(t, shared)
 			tt.spoil(t, p)
-			c := p.compile("default")
-			asNobody(t, p.dir)
+			c := p.Compile("default")
+			asNobody(t, p.Dir)
 			b, faults, err := PrepareWhole(context.Background(), c, frontend.Options{
-				Dir: p.dir, Resolver: frontend.NewRegistryResolver(frontend.RegistryOptions{Offline: true}),
-			}, Memory{History: p.history, Files: filesum.Open("", time.Now())})
+				Dir: p.Dir, Resolver: frontend.NewRegistryResolver(frontend.RegistryOptions{Offline: true}),
+			}, Memory{History: p.History, Files: filesum.Open("", time.Now())})
 			require.NoError(t, err)
 			got := map[string]string{}
 			for _, f := range faults {

@@ -183,9 +183,11 @@ const (
 	WhyNew Why = "never built here"
 )
 
-// why says why a vertex, all of whose inputs among steps are held, is not held by
-// node n.
-func (b *Build) why(i, n int, nodes []Node) Why {
+// Operation identifies what vertex i of the graph and all below it do.
+func (b *Build) Operation(i int) digest.Digest { return b.names[i].op }
+
+// Why says why vertex i, whose inputs among steps are all held, is not held by node n.
+func (b *Build) Why(i, n int, nodes []Node) Why {
 	holds, v, name := nodes[n].Holds, b.Graph.Vertices[i], b.names[i]
 	switch {
 	case v.IgnoreCache:

@@ -158,10 +158,10 @@ func (b *Build) problem(nodes []Node) (partition.Problem, error) {
 		}
 		p.Targets = append(p.Targets, t)
 	}
-	w := newWalker(p.Vertices)
+	w := NewWalker(p.Vertices)
 	for i, j := range b.Jobs {
 		t := &p.Targets[i]
-		for _, v := range w.below(t.Root, nil) {
+		for _, v := range w.Below(t.Root, nil) {
 			if name := p.Vertices[v].Platform; name != "" && !slices.Contains(t.Platforms, name) {
 				t.Platforms = append(t.Platforms, name)
 			}
@@ -179,42 +179,6 @@ type platformKey struct{ os, arch, variant, version, features string }
 
 func keyOf(p ocispecs.Platform) platformKey {
 	return platformKey{p.OS, p.Architecture, p.Variant, p.OSVersion, strings.Join(p.OSFeatures, ",")}
-}
-
-// walker finds what stands below a vertex, many times over one graph.
-type walker struct {
-	vertices []partition.Vertex
-	seen     []int // by vertex: the walk that was there last
-	walks    int
-	list     []partition.VertexID
-}
-
-func newWalker(vertices []partition.Vertex) *walker {
-	return &walker{vertices: vertices, seen: make([]int, len(vertices))}
-}
-
-// below returns root and everything below it, ascending, leaving out what stop is
-// true for and what is needed for that only. The result is good until the next
-// call.
-func (w *walker) below(root partition.VertexID, stop func(partition.VertexID) bool) []partition.VertexID {
-	w.walks++
-	w.list = w.list[:0]
-	visit := func(v partition.VertexID) {
-		if w.seen[v] != w.walks {
-			w.seen[v] = w.walks
-			if stop == nil || !stop(v) {
-				w.list = append(w.list, v)
-			}
-		}
-	}
-	visit(root)
-	for i := 0; i < len(w.list); i++ {
-		for _, in := range w.vertices[w.list[i]].Inputs {
-			visit(in)
-		}
-	}
-	slices.Sort(w.list)
-	return w.list
 }
 
 // root returns the vertex that stands for a job: that of its only unit, or one
@@ -238,11 +202,12 @@ func (b *Build) root(j Job, p *partition.Problem) partition.VertexID {
 // exported returns the vertex that stands for the outputs of job i, or root when
 // there are none.
 func (b *Build) exported(i int, root partition.VertexID, nodes []Node, p *partition.Problem) partition.VertexID {
-	if b.exports[i].fresh.Key == "" {
+	predicted, ok := b.ExportCost(i, nodes)
+	if !ok {
 		return root
 	}
 	p.Vertices = append(p.Vertices, partition.Vertex{
-		Name: "export " + b.Jobs[i].Name, Cost: partition.Of(b.exportCost(i, nodes).Duration), Inputs: []partition.VertexID{root},
+		Name: "export " + b.Jobs[i].Name, Cost: partition.Of(predicted.Duration), Inputs: []partition.VertexID{root},
 		Bytes: unsendable,
 	})
 	return partition.VertexID(len(p.Vertices) - 1)

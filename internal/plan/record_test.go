@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dbake/dbake/internal/cost"
+	"github.com/dbake/dbake/internal/plan/plantest"
 	"github.com/dbake/dbake/internal/warm"
 )
 
@@ -42,8 +43,8 @@ func TestCharge(t *testing.T) {
 
 // What writing outputs and fetching base images took is part of the next plan.
 func TestOutputsAndImagesAreLearned(t *testing.T) {
-	p := newProject(t, shop)
-	p.replace("docker-bake.hcl", `target = "app"`, "target = \"app\"\n  output = [\"type=image,name=registry/app,push=true\"]")
+	p := newProject(t, plantest.Shop)
+	p.Replace("docker-bake.hcl", `target = "app"`, "target = \"app\"\n  output = [\"type=image,name=registry/app,push=true\"]")
 	b := p.prepare("app", "web")
 	before := makePlan(t, b, "single", holding("a", nil))
 	var list []Measurement
@@ -59,37 +60,37 @@ func TestOutputsAndImagesAreLearned(t *testing.T) {
 		part.Job = "app"
 		list = append(list, part)
 	}
-	b.Record(p.history, list, nil, nil, time.Unix(1_700_000_000, 0))
+	b.Record(p.History, list, nil, nil, time.Unix(1_700_000_000, 0))
 
 	// Elsewhere images have other names.
-	p.replace("docker-bake.hcl", "registry/app", "elsewhere/app")
+	p.Replace("docker-bake.hcl", "registry/app", "elsewhere/app")
 	b = p.prepare("app", "web")
 	plan := makePlan(t, b, "single", holding("a", nil))
 	require.Equal(t, cost.Measured, b.exports[0].freshCost.Source)
 	require.Equal(t, 5*time.Second, b.exports[0].freshCost.Duration)
 	require.Zero(t, b.exports[1], "nothing is written of it")
 	// Base image, two shared steps, two steps of each on two slots.
-	require.Equal(t, 6*time.Second, plan.Jobs[1].Done)
-	require.Equal(t, 11*time.Second, plan.Jobs[0].Done)
-	require.Equal(t, plan.Jobs[0].Done, plan.Makespan)
+	require.Equal(t, 6*time.Second, plan.Schedule.Done[1].Duration())
+	require.Equal(t, 11*time.Second, plan.Schedule.Done[0].Duration())
+	require.Equal(t, 11*time.Second, plan.Makespan)
 	require.NotEqual(t, before.Makespan, plan.Makespan)
-	last := plan.Tasks[plan.Critical[len(plan.Critical)-1]]
-	require.Equal(t, "export app", plan.Steps[last.Step].Name)
-	require.Equal(t, cost.Measured, plan.Steps[last.Step].Source)
-	require.Equal(t, plan.Makespan, last.End)
+	path := plan.Schedule.CriticalPath()
+	last := plan.Schedule.Tasks[path[len(path)-1]]
+	require.Equal(t, "export app", plan.Problem.Vertices[last.Vertex].Name)
+	require.Equal(t, plan.Makespan, last.End.Duration())
 
 	// What is held has to be written all the same, but that is another thing.
 	require.Equal(t, cost.Prior, b.exports[0].againCost.Source)
 	again := during("tcp://a:1", 0, 2)
 	again.Job = "app"
-	b.Record(p.history, []Measurement{again}, nil, nil, time.Unix(1_700_000_100, 0))
+	b.Record(p.History, []Measurement{again}, nil, nil, time.Unix(1_700_000_100, 0))
 	b = p.prepare("app", "web")
 	require.Equal(t, 2*time.Second, makePlan(t, b, "single", holding("a", b)).Makespan)
 	require.Equal(t, 11*time.Second, makePlan(t, b, "single", holding("a", nil)).Makespan)
 }
 
 func TestSizesAreLearned(t *testing.T) {
-	p := newProject(t, shop)
+	p := newProject(t, plantest.Shop)
 	b := p.prepare("docs")
 	var list []Measurement
 	for _, v := range b.Graph.Vertices {
@@ -102,7 +103,7 @@ func TestSizesAreLearned(t *testing.T) {
 		{Text: "mount / from exec /bin/sh -c make docs", Made: at, Bytes: 5},
 		{Text: "[2/3] COPY . /docs", Made: at.Add(time.Minute), Bytes: 7}, // another one
 	})}
-	b.Record(p.history, list, nil, kept, time.Unix(1_700_000_000, 0))
+	b.Record(p.History, list, nil, kept, time.Unix(1_700_000_000, 0))
 	bytes := map[string]int64{}
 	b = p.prepare("docs")
 	for i, v := range b.Graph.Vertices {

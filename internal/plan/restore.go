@@ -1,159 +1,77 @@
 package plan
 
 import (
-	"bytes"
 	"cmp"
-	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	digest "github.com/opencontainers/go-digest"
 
-	"github.com/dbake/dbake/compiler"
-	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/partition"
 )
 
 // ErrOutdated is wrapped when a saved plan does not fit what is to be built.
 var ErrOutdated = errors.New("the plan is outdated")
 
-// Definitions returns a digest of the resolved definition of each target. registry
-// is the address of the local registry, "" when there is none: it may be another
-// one in every run, so it does not count.
-func Definitions(p *ir.Project, registry string) (map[string]digest.Digest, error) {
-	var buf bytes.Buffer
-	if err := compiler.WriteJSON(&buf, p); err != nil {
-		return nil, err
-	}
-	text := buf.Bytes()
-	if registry != "" {
-		text = bytes.ReplaceAll(text, []byte(registry), []byte("LOCAL-REGISTRY"))
-	}
-	var doc struct {
-		Target map[string]json.RawMessage `json:"target"`
-	}
-	if err := json.Unmarshal(text, &doc); err != nil {
-		return nil, fmt.Errorf("read the definition: %w", err)
-	}
-	digests := make(map[string]digest.Digest, len(doc.Target))
-	for name, def := range doc.Target {
-		digests[name] = digest.FromBytes(def)
-	}
-	return digests, nil
+// Saved is what is carried out again of a plan that was made earlier. Everything else
+// is predicted anew.
+type Saved struct {
+	Strategy string
+	Pooled   bool
+	// Parts are the parts of divided targets.
+	Parts []Part
+	Nodes []SavedNode
 }
 
-// Check compares what a saved plan is for with the targets as they are defined now.
-// The error says which differ, and wraps [ErrOutdated]. What the targets consist of
-// (Dockerfiles, files) may have changed: the plan says where they are built, not
-// what they are.
-func (f *File) Check(definitions map[string]digest.Digest) error {
-	var changed, missing, added []string
-	planned := map[string]bool{}
-	for _, t := range f.Targets {
-		name := t.Name
-		if t.Target != "" {
-			name = t.Target
-		}
-		if planned[name] {
-			continue // another part of it
-		}
-		planned[name] = true
-		switch now, ok := definitions[name]; {
-		case !ok:
-			missing = append(missing, name)
-		case now != t.Definition:
-			changed = append(changed, name)
-		}
-	}
-	for _, name := range ir.SortedKeys(definitions) {
-		if !planned[name] {
-			added = append(added, name)
-		}
-	}
-	var parts []string
-	for _, p := range []struct {
-		what  string
-		names []string
-	}{{"changed", changed}, {"no longer defined", missing}, {"not in the plan", added}} {
-		if len(p.names) > 0 {
-			slices.Sort(p.names)
-			parts = append(parts, p.what+": "+strings.Join(p.names, ", "))
-		}
-	}
-	if len(parts) == 0 {
-		return nil
-	}
-	return fmt.Errorf("%w: since it was made, the definition of targets has changed (%s); make it anew with dbake plan", ErrOutdated, strings.Join(parts, "; "))
+// Part is a part of a divided target.
+type Part struct {
+	Target    string
+	Platforms []string
 }
 
-// Restore returns the saved plan f for b, and b divided as in f. Nodes are recognised by their names; of
-// f only the node of each target, the order on each node, the partitions and the
-// transfers of steps that are still there are taken, and everything else is
-// predicted anew. Nodes that f does not name get
-// nothing. The error wraps [ErrOutdated] when f and b have not the same targets, or
-// when a node that has something to build is not there.
-func (b *Build) Restore(ctx context.Context, nodes []Node, f *File) (*Build, *Plan, error) {
-	b = b.divideAs(f)
-	p, err := b.restore(ctx, nodes, f)
+// SavedNode is what one node builds. Nodes are recognised by name.
+type SavedNode struct {
+	Name string
+	// Partitions are the names of jobs, in order.
+	Partitions [][]string
+	// Fetch are the results that it takes from others, Build those that it makes for
+	// others only.
+	Fetch []SavedFetch
+	Build []digest.Digest
+}
+
+// SavedFetch is the transfer of the result of an operation, see [Build.Operation].
+type SavedFetch struct {
+	Operation digest.Digest
+	From      string // a node; "" is the registry
+}
+
+// Restore returns the saved plan for b, and b divided as it says. Transfers of steps
+// that no longer exist are left out. Nodes that the saved plan does not name get
+// nothing. The error wraps [ErrOutdated] when b has other targets, or when a node that
+// has something to build is missing.
+func (b *Build) Restore(nodes []Node, saved *Saved) (*Build, *Plan, error) {
+	b = b.divideAs(saved)
+	p, err := b.restore(nodes, saved)
 	return b, p, err
 }
 
-// restore is Restore for a build whose jobs are those of f.
-func (b *Build) restore(ctx context.Context, nodes []Node, f *File) (*Plan, error) {
+// restore is Restore for a build whose jobs are those of the saved plan.
+func (b *Build) restore(nodes []Node, saved *Saved) (*Plan, error) {
 	problem, err := b.problem(nodes)
 	if err != nil {
 		return nil, err
-	}
-	index := map[string]int{}
-	for i, j := range b.Jobs {
-		index[j.Name] = i
 	}
 	byName := map[string]int{}
 	for n, node := range nodes {
 		byName[node.Name] = n
 	}
-	a := partition.Assignment{Node: make([]partition.NodeID, len(b.Jobs))}
-	placed := make([]bool, len(b.Jobs))
-	parts := make([][][]int, len(nodes))
-	for _, saved := range f.Nodes {
-		if len(saved.Partitions) == 0 {
-			continue
-		}
-		n, ok := byName[saved.Name]
-		if !ok {
-			return nil, fmt.Errorf("%w: there is no node %s; name a node so with --nodes, or make the plan anew", ErrOutdated, saved.Name)
-		}
-		for _, names := range saved.Partitions {
-			var part []int
-			for _, name := range names {
-				i, ok := index[name]
-				switch {
-				case !ok:
-					return nil, fmt.Errorf("%w: target %s is not to be built", ErrOutdated, name)
-				case placed[i]:
-					return nil, fmt.Errorf("%w: target %s is there twice", ErrOutdated, name)
-				}
-				if missing := lacks(problem.Nodes[n], problem.Targets[i]); missing != "" {
-					return nil, fmt.Errorf("%w: node %s does not run steps of %s, which target %s has", ErrOutdated, saved.Name, missing, name)
-				}
-				placed[i], a.Node[i] = true, partition.NodeID(n)
-				part = append(part, i)
-			}
-			if len(part) > 0 {
-				parts[n] = append(parts[n], part)
-			}
-		}
+	p := &Plan{Strategy: saved.Strategy, Nodes: nodes, Problem: problem, Pooled: saved.Pooled}
+	if err := p.place(b, saved, byName); err != nil {
+		return nil, err
 	}
-	for i, ok := range placed {
-		if !ok {
-			return nil, fmt.Errorf("%w: target %s is in none of its partitions", ErrOutdated, b.Jobs[i].Name)
-		}
-	}
-	p := &Plan{Strategy: f.Strategy, Nodes: nodes, Problem: problem, Assignment: a, Pooled: f.Pooled}
-	p.Assignment.Shares = b.restoreShares(f, byName)
+	p.Assignment.Shares = b.restoreShares(saved, byName)
 	p.Schedule, err = partition.Evaluate(problem, p.Assignment)
 	if errors.Is(err, partition.ErrInfeasible) {
 		// What was to be handed over is not built where it was: everyone builds
@@ -170,48 +88,82 @@ func (b *Build) restore(ctx context.Context, nodes []Node, f *File) (*Plan, erro
 	}
 	p.Bound = lower.Max.Duration()
 	p.Proven = float64(p.Schedule.Makespan) <= float64(lower.Max)*(1+1e-12)
-	if err := p.describe(ctx, b); err != nil {
-		return nil, err
-	}
-	for n := range nodes {
-		p.Shares[n].Partitions = parts[n]
-	}
+	p.follow()
 	return p, nil
 }
 
-// restoreShares returns what nodes take from each other by f, as far as steps and
-// nodes are the same.
-func (b *Build) restoreShares(f *File, nodes map[string]int) []partition.Share {
+// place puts the jobs where the saved plan has them.
+func (p *Plan) place(b *Build, saved *Saved, nodes map[string]int) error {
+	index := map[string]int{}
+	for i, j := range b.Jobs {
+		index[j.Name] = i
+	}
+	p.Assignment.Node = make([]partition.NodeID, len(b.Jobs))
+	p.Partitions = make([][][]int, len(p.Nodes))
+	placed := make([]bool, len(b.Jobs))
+	for _, s := range saved.Nodes {
+		if len(s.Partitions) == 0 {
+			continue
+		}
+		n, ok := nodes[s.Name]
+		if !ok {
+			return fmt.Errorf("%w: there is no node %s; name a node so with --nodes, or make the plan anew", ErrOutdated, s.Name)
+		}
+		for _, names := range s.Partitions {
+			var part []int
+			for _, name := range names {
+				i, ok := index[name]
+				switch {
+				case !ok:
+					return fmt.Errorf("%w: target %s is not to be built", ErrOutdated, name)
+				case placed[i]:
+					return fmt.Errorf("%w: target %s is there twice", ErrOutdated, name)
+				}
+				if missing := lacks(p.Problem.Nodes[n], p.Problem.Targets[i]); missing != "" {
+					return fmt.Errorf("%w: node %s does not run steps of %s, which target %s has", ErrOutdated, s.Name, missing, name)
+				}
+				placed[i], p.Assignment.Node[i] = true, partition.NodeID(n)
+				part = append(part, i)
+			}
+			if len(part) > 0 {
+				p.Partitions[n] = append(p.Partitions[n], part)
+			}
+		}
+	}
+	for i, ok := range placed {
+		if !ok {
+			return fmt.Errorf("%w: target %s is in none of its partitions", ErrOutdated, b.Jobs[i].Name)
+		}
+	}
+	return nil
+}
+
+// restoreShares returns what nodes take from each other, as far as steps and nodes are
+// the same.
+func (b *Build) restoreShares(saved *Saved, nodes map[string]int) []partition.Share {
 	vertices := map[digest.Digest]partition.VertexID{}
 	for i, n := range b.names {
 		vertices[n.op] = partition.VertexID(i)
 	}
-	vertex := func(step int) (partition.VertexID, bool) {
-		if step < 0 || step >= len(f.Steps) {
-			return 0, false
-		}
-		v, ok := vertices[f.Steps[step].Operation]
-		return v, ok
-	}
 	shares := make([]partition.Share, len(nodes))
-	for _, saved := range f.Nodes {
-		n, ok := nodes[saved.Name]
+	for _, node := range saved.Nodes {
+		n, ok := nodes[node.Name]
 		if !ok {
 			continue
 		}
 		s := &shares[n]
-		for _, x := range saved.Fetch {
-			v, known := vertex(x.Step)
+		for _, x := range node.Fetch {
+			v, known := vertices[x.Operation]
 			from, up := nodes[x.From]
-			if x.From == fromRegistry {
+			if x.From == "" {
 				from, up = int(partition.Registry), true
 			}
 			if known && up && !slices.ContainsFunc(s.Fetch, func(f partition.Fetch) bool { return f.Vertex == v }) {
 				s.Fetch = append(s.Fetch, partition.Fetch{Vertex: v, From: partition.NodeID(from)})
 			}
 		}
-		for _, step := range saved.Build {
-			if v, known := vertex(step); known {
+		for _, op := range node.Build {
+			if v, known := vertices[op]; known {
 				s.Build = append(s.Build, v)
 			}
 		}

@@ -119,17 +119,13 @@ func BenchmarkPlan(bench *testing.B) {
 			}
 			perJob(bench)
 		})
-		bench.Run(fmt.Sprintf("describe/%d", n), func(bench *testing.B) {
+		bench.Run(fmt.Sprintf("partitions/%d", n), func(bench *testing.B) {
 			problem, err := b.problem(nodes)
 			require.NoError(bench, err)
 			made, err := fixed{}.Plan(context.Background(), problem, partition.Options{})
 			require.NoError(bench, err)
 			for bench.Loop() {
 				p := &Plan{Nodes: nodes, Problem: problem, Assignment: made.Assignment, Schedule: made.Schedule}
-				p.steps(b)
-				p.tasks()
-				p.jobs(b)
-				p.stages(b)
 				p.partitions()
 			}
 			perJob(bench)
@@ -137,7 +133,7 @@ func BenchmarkPlan(bench *testing.B) {
 	}
 }
 
-// Every job is placed once, and every step is described.
+// Every job is placed once, in a partition that is no larger than it must be.
 func TestManyJobs(t *testing.T) {
 	history, err := cost.Open(cost.InMemory, cost.Options{})
 	require.NoError(t, err)
@@ -147,33 +143,20 @@ func TestManyJobs(t *testing.T) {
 	require.Len(t, b.Graph.Vertices, 1+10*3+500*3)
 	p, err := Make(context.Background(), b, manyNodes(7, b), fixed{}, partition.Options{})
 	require.NoError(t, err)
+	alone := p.own()
 	placed := map[int]bool{}
-	for n, s := range p.Shares {
-		for _, part := range s.Partitions {
+	for n, list := range p.Partitions {
+		for _, part := range list {
 			require.LessOrEqual(t, len(part), partitionMax)
 			own := time.Duration(0)
 			for i, j := range part {
-				require.Equal(t, n, p.Jobs[j].Node)
+				require.EqualValues(t, n, p.Assignment.Node[j])
 				require.False(t, placed[j])
 				require.Less(t, own, quantum, "job %d of the partition", i)
 				placed[j] = true
-				own += p.Jobs[j].Own
+				own += alone[j]
 			}
 		}
-		require.LessOrEqual(t, s.Executed, s.Steps)
 	}
 	require.Len(t, placed, 500)
-	require.Len(t, p.Stages, 10)
-	for _, s := range p.Steps {
-		require.NotEmpty(t, s.Jobs)
-	}
-	// What a node is spared and what it runs is all there is.
-	for _, j := range p.Jobs {
-		from := 0
-		for _, n := range j.From {
-			from += n
-		}
-		require.Equal(t, j.Steps, j.Warm+from)
-		require.Equal(t, 6, j.Steps)
-	}
 }

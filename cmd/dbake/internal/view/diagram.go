@@ -6,21 +6,21 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/dbake/dbake/internal/plan"
+	"github.com/dbake/dbake/internal/report"
 )
 
 // diagram is a plan as a graph: targets in boxes of their nodes, the stages they
 // share, and the order that was asked for.
 type diagram struct {
-	plan   *plan.Plan
-	stages []plan.Stage
+	plan   *report.Report
+	stages []report.Stage
 	users  [][]int // by stage: indices of jobs
 	alone  [][]int // by node: stages that only this node needs
 	spread []int   // stages that several nodes need
 	hot    []bool  // by job: it is why the build does not end sooner
 }
 
-func newDiagram(p *plan.Plan) *diagram {
+func newDiagram(p *report.Report) *diagram {
 	d := &diagram{plan: p, stages: p.Stages, alone: make([][]int, len(p.Nodes)), hot: make([]bool, len(p.Jobs))}
 	jobs, nodes := map[string]int{}, map[string]int{}
 	for i, j := range p.Jobs {
@@ -90,7 +90,7 @@ func (d *diagram) edges(stage func(stage, job int), after func(before, job int))
 }
 
 // Dot prints the plan in the language of Graphviz.
-func Dot(w io.Writer, p *plan.Plan) error {
+func Dot(w io.Writer, p *report.Report) error {
 	d := newDiagram(p)
 	var b strings.Builder
 	fmt.Fprintf(&b, "digraph plan {\n  rankdir=LR;\n  label=%s;\n", dotText([]string{headline(p)}))
@@ -137,7 +137,7 @@ func dotText(lines []string) string {
 }
 
 // Mermaid prints the plan as a Mermaid flowchart.
-func Mermaid(w io.Writer, p *plan.Plan) error {
+func Mermaid(w io.Writer, p *report.Report) error {
 	d := newDiagram(p)
 	var b strings.Builder
 	fmt.Fprintf(&b, "%%%% %s\nflowchart LR\n", strings.ReplaceAll(headline(p), "\n", " "))
@@ -185,7 +185,7 @@ func mermaidText(lines []string) string {
 }
 
 // headline is the plan in one line.
-func headline(p *plan.Plan) string {
+func headline(p *report.Report) string {
 	return fmt.Sprintf("%s on %s: %s, lower bound %s (%s)", count(len(p.Jobs), "target"), count(len(p.Nodes), "node"), seconds(p.Makespan), seconds(p.Bound), p.Strategy)
 }
 

@@ -8,11 +8,12 @@ import (
 	"time"
 
 	"github.com/dbake/dbake/internal/plan"
+	"github.com/dbake/dbake/internal/report"
 )
 
 // Explain prints why a target of p is on its node, what other nodes would mean, and what
 // the target consists of.
-func Explain(w io.Writer, p *plan.Plan, e *plan.Explanation) error {
+func Explain(w io.Writer, p *report.Report, e *report.Explanation) error {
 	fmt.Fprintf(w, "%s is built on %s: %s\n", e.Job.Name, e.Node, e.Why)
 	fmt.Fprintf(w, "done at %s; steps to run: %s\n\n", seconds(e.Job.Done), rebuild(e.Job, p.Nodes))
 	t := newTable(1, 2, 3)
@@ -59,7 +60,7 @@ func also(others []string) string {
 }
 
 // origin says where the cost of a step came from.
-func origin(s plan.Step) string {
+func origin(s report.Step) string {
 	switch {
 	case s.Samples == 1:
 		return fmt.Sprintf("%s once", s.Source)
@@ -78,7 +79,7 @@ func signed(d time.Duration) string {
 }
 
 // Compare prints plans of several strategies side by side.
-func Compare(w io.Writer, plans []*plan.Plan) error {
+func Compare(w io.Writer, plans []*report.Report) error {
 	t := newTable(1, 2, 3, 4, 5, 6)
 	t.row("STRATEGY", "MAKESPAN", "GAP", "WORK", "DUPLICATED", "NODES USED", "EFFORT", "")
 	best, bound := plans[0].Makespan, bestBound(plans)
@@ -116,7 +117,7 @@ func Compare(w io.Writer, plans []*plan.Plan) error {
 }
 
 // bestBound is the largest of the lower bounds: all hold for all plans.
-func bestBound(plans []*plan.Plan) time.Duration {
+func bestBound(plans []*report.Report) time.Duration {
 	bound := plans[0].Bound
 	for _, p := range plans {
 		bound = max(bound, p.Bound)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/dbake/dbake/internal/plan"
+	"github.com/dbake/dbake/internal/report"
 )
 
 //go:embed plan.html
@@ -71,7 +72,7 @@ const visible = 0.0005
 
 // HTML prints the plan as one page that needs nothing else: a chart of what each
 // node does when, and what the tables of [Plan] say.
-func HTML(w io.Writer, p *plan.Plan) error {
+func HTML(w io.Writer, p *report.Report) error {
 	pg := page{Title: headline(p), Figures: figures(p)}
 	for _, n := range p.Nodes {
 		pg.Nodes = append(pg.Nodes, nodeChart{Name: n.Name})
@@ -94,7 +95,7 @@ func HTML(w io.Writer, p *plan.Plan) error {
 	return planTemplate.Execute(w, pg)
 }
 
-func figures(p *plan.Plan) []figure {
+func figures(p *report.Report) []figure {
 	optimal := "no plan can take less"
 	if p.Proven {
 		optimal = "reached: no plan is better"
@@ -115,7 +116,7 @@ func figures(p *plan.Plan) []figure {
 }
 
 // chart places the executions of each node in lanes, as many as run at once.
-func (pg *page) chart(p *plan.Plan) {
+func (pg *page) chart(p *report.Report) {
 	span := max(p.Makespan, p.Bound)
 	if span <= 0 {
 		return
@@ -134,7 +135,7 @@ func (pg *page) chart(p *plan.Plan) {
 	for _, transfers := range []bool{false, true} {
 		ends := make([][]time.Duration, len(p.Nodes)) // by node and lane
 		for i, t := range p.Tasks {
-			if transfers != (t.Kind != plan.TaskRun) {
+			if transfers != (t.Kind != report.TaskRun) {
 				continue
 			}
 			pg.Transfers = pg.Transfers || transfers
@@ -166,7 +167,7 @@ func (pg *page) chart(p *plan.Plan) {
 	}
 }
 
-func newBar(p *plan.Plan, t plan.Task, span time.Duration, critical bool, why plan.Why) bar {
+func newBar(p *report.Report, t report.Task, span time.Duration, critical bool, why plan.Why) bar {
 	step := p.Steps[t.Step]
 	here := jobsOn(p, t)
 	b := bar{
@@ -175,7 +176,7 @@ func newBar(p *plan.Plan, t plan.Task, span time.Duration, critical bool, why pl
 		Critical: critical,
 	}
 	switch {
-	case t.Kind != plan.TaskRun:
+	case t.Kind != report.TaskRun:
 		b.Class, b.Label = "transfer", string(t.Kind)
 	case !step.Work:
 		b.Class, b.Label = "source", step.Name
@@ -185,7 +186,7 @@ func newBar(p *plan.Plan, t plan.Task, span time.Duration, critical bool, why pl
 		b.Class, b.Label = "own", strings.Join(here, ", ")
 	}
 	lines := []string{fmt.Sprintf("%s to %s on %s", seconds(t.Start), seconds(t.End), p.Nodes[t.Node].Name)}
-	if t.Kind == plan.TaskRun {
+	if t.Kind == report.TaskRun {
 		lines = append(lines, fmt.Sprintf("cost %s at speed 1, %s", seconds(step.Cost), origin(step)))
 	}
 	if len(here) > 0 {
@@ -194,7 +195,7 @@ func newBar(p *plan.Plan, t plan.Task, span time.Duration, critical bool, why pl
 	if n := len(step.Jobs) - len(here); n > 0 {
 		lines = append(lines, "needed on other nodes by "+count(n, "target"))
 	}
-	if why != "" && t.Kind == plan.TaskRun {
+	if why != "" && t.Kind == report.TaskRun {
 		lines = append(lines, "has to be run: "+string(why))
 	}
 	if critical {
@@ -205,7 +206,7 @@ func newBar(p *plan.Plan, t plan.Task, span time.Duration, critical bool, why pl
 }
 
 // stageLabel is what is written on the bar of a shared step.
-func stageLabel(step plan.Step, jobs []string) string {
+func stageLabel(step report.Step, jobs []string) string {
 	name := step.Stage
 	if name == "" {
 		name = step.Name
@@ -237,7 +238,7 @@ func shortTime(d time.Duration) string {
 	return strconv.FormatFloat(d.Seconds(), 'f', -1, 64) + "s"
 }
 
-func (pg *page) tables(p *plan.Plan) {
+func (pg *page) tables(p *report.Report) {
 	for n, s := range p.Shares {
 		for k, part := range s.Partitions {
 			for _, i := range part {

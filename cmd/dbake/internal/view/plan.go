@@ -10,13 +10,14 @@ import (
 
 	"github.com/dbake/dbake/internal/cost"
 	"github.com/dbake/dbake/internal/plan"
+	"github.com/dbake/dbake/internal/report"
 )
 
 // Plan prints a plan as tables: what each node builds and when, what is shared and
 // how often it is built, what decides how long it takes, and how that compares with
 // the best there could be.
-func Plan(w io.Writer, p *plan.Plan) error {
-	for _, part := range []func(io.Writer, *plan.Plan) error{planTargets, planNodes, planStages, planPath} {
+func Plan(w io.Writer, p *report.Report) error {
+	for _, part := range []func(io.Writer, *report.Report) error{planTargets, planNodes, planStages, planPath} {
 		if err := part(w, p); err != nil {
 			return err
 		}
@@ -28,7 +29,7 @@ func Plan(w io.Writer, p *plan.Plan) error {
 
 // planTargets prints what each node builds, in order. A bar joins the targets that
 // are one solve.
-func planTargets(w io.Writer, p *plan.Plan) error {
+func planTargets(w io.Writer, p *report.Report) error {
 	t := newTable(3, 4, 5)
 	t.row("NODE", "", "TARGET", "DONE AT", "OWN", "SHARED", "COSTS FROM", "STEPS TO RUN")
 	for n, node := range p.Nodes {
@@ -61,7 +62,7 @@ func bracket(i, n int) string {
 }
 
 // rebuild says which steps of a job have to be run, and why the first of them.
-func rebuild(j plan.JobPlan, nodes []plan.Node) string {
+func rebuild(j report.Job, nodes []plan.Node) string {
 	var text string
 	switch {
 	case j.Steps == 0:
@@ -99,7 +100,7 @@ func origins(from []int, nodes []plan.Node) string {
 	return strings.Join(names, ", ")
 }
 
-func planNodes(w io.Writer, p *plan.Plan) error {
+func planNodes(w io.Writer, p *report.Report) error {
 	t := newTable(1, 2, 3, 4, 5, 6, 7, 8)
 	t.row("NODE", "SPEED", "SLOTS", "TARGETS", "SOLVES", "STEPS", "TO RUN", "WARM", "BUSY", "ENDS AT")
 	for n, node := range p.Nodes {
@@ -112,7 +113,7 @@ func planNodes(w io.Writer, p *plan.Plan) error {
 
 // builtOn names the nodes that build a stage in at most n characters, or counts
 // them.
-func builtOn(s plan.Stage, n int) string {
+func builtOn(s report.Stage, n int) string {
 	names := func(list []string) string {
 		if text := strings.Join(list, ", "); len(text) <= n {
 			return text
@@ -146,7 +147,7 @@ const (
 	maxPath   = 20
 )
 
-func planStages(w io.Writer, p *plan.Plan) error {
+func planStages(w io.Writer, p *report.Report) error {
 	t := newTable(0, 1)
 	t.row("COST", "STEPS", "BUILT ON", "USED BY", "SHARED STAGE (its dearest step)")
 	for i, s := range p.Stages {
@@ -174,7 +175,7 @@ func planStages(w io.Writer, p *plan.Plan) error {
 
 // planPath prints the tasks that decide the makespan. Those that hardly count are
 // only counted.
-func planPath(w io.Writer, p *plan.Plan) error {
+func planPath(w io.Writer, p *report.Report) error {
 	t := newTable(0, 1)
 	t.row("FROM", "TAKES", "ON", "FOR", "CRITICAL PATH")
 	rest, sum := 0, time.Duration(0)
@@ -201,16 +202,16 @@ func planPath(w io.Writer, p *plan.Plan) error {
 }
 
 // taskName is the step that a task runs, or which result it moves.
-func taskName(p *plan.Plan, t plan.Task) string {
+func taskName(p *report.Report, t report.Task) string {
 	name := p.Steps[t.Step].Name
-	if t.Kind == plan.TaskRun {
+	if t.Kind == report.TaskRun {
 		return name
 	}
 	return fmt.Sprintf("%s %s", t.Kind, name)
 }
 
 // jobsOn names the jobs on the task's node that need its step.
-func jobsOn(p *plan.Plan, t plan.Task) []string {
+func jobsOn(p *report.Report, t report.Task) []string {
 	var names []string
 	for _, j := range p.Steps[t.Step].Jobs {
 		if p.Jobs[j].Node == t.Node {
@@ -220,7 +221,7 @@ func jobsOn(p *plan.Plan, t plan.Task) []string {
 	return names
 }
 
-func planTotals(w io.Writer, p *plan.Plan) {
+func planTotals(w io.Writer, p *report.Report) {
 	paragraph(w, "  ", fmt.Sprintf("predicted makespan %s, lower bound %s%s; strategy %s", seconds(p.Makespan), seconds(p.Bound), gap(p), p.Strategy))
 	if len(p.Nodes) > 1 && p.Executed > 0 {
 		text := fmt.Sprintf("work %s, of which %s is done more than once", seconds(p.Executed), seconds(p.Duplicated))
@@ -250,7 +251,7 @@ func planTotals(w io.Writer, p *plan.Plan) {
 }
 
 // assumedSlots says what the plan counts on without having been told; "" when it was.
-func assumedSlots(p *plan.Plan) string {
+func assumedSlots(p *report.Report) string {
 	var names []string
 	for _, n := range p.Nodes {
 		if n.SlotsAssumed {
@@ -267,7 +268,7 @@ func assumedSlots(p *plan.Plan) string {
 }
 
 // platformNotes say what targets with several platforms and emulation mean for a plan.
-func platformNotes(p *plan.Plan) []string {
+func platformNotes(p *report.Report) []string {
 	var notes []string
 	if p.Undivided > 0 {
 		notes = append(notes, fmt.Sprintf("%s built in parts, by platform, and joined in the registry: undivided the build would take %s", divided(p), seconds(p.Undivided)))
@@ -279,7 +280,7 @@ func platformNotes(p *plan.Plan) []string {
 }
 
 // divided names the targets that are built in parts.
-func divided(p *plan.Plan) string {
+func divided(p *report.Report) string {
 	var names []string
 	for _, j := range p.Jobs {
 		if j.Platforms != nil && !slices.Contains(names, j.Target) {
@@ -293,7 +294,7 @@ func divided(p *plan.Plan) string {
 }
 
 // gap says how far the plan may be from the best one.
-func gap(p *plan.Plan) string {
+func gap(p *report.Report) string {
 	switch {
 	case p.Proven:
 		return ", no plan is better"

@@ -16,6 +16,7 @@ import (
 
 	"github.com/dbake/dbake/internal/cost"
 	"github.com/dbake/dbake/internal/plan"
+	"github.com/dbake/dbake/internal/report"
 	"github.com/dbake/dbake/partition"
 )
 
@@ -26,49 +27,53 @@ const second = time.Second
 // fixedPlan is a plan with everything that a view has to show: two targets in one
 // solve, one that is held, one with an edited command, a node without work, a stage
 // whose result is handed over, names that are long or that markup must not swallow.
-func fixedPlan() *plan.Plan {
+func fixedPlan() *report.Report {
 	long := "[toolchain 2/2] RUN apt-get install -y --no-install-recommends build-essential pkg-config && rm -rf /var/lib/apt/lists/*"
-	return &plan.Plan{
+	made := &plan.Plan{
 		Strategy: "affinity",
 		Nodes:    []plan.Node{{Name: "small", Addr: "tcp://a:1", Speed: 1, Slots: 2}, {Name: "big", Addr: "tcp://b:1", Speed: 2.5, Slots: 8}, {Name: "idle", Addr: "tcp://c:1", Speed: 1, Slots: 1}},
-		Shares: []plan.Share{
+		Makespan: 21 * second, Bound: 20 * second,
+		Executed: 51 * second, Duplicated: 10 * second, Effort: 1234,
+		Assignment: partition.Assignment{Shares: []partition.Share{{}, {Fetch: []partition.Fetch{{Vertex: 1, From: 0}}}, {}}},
+		Problem:    partition.Problem{Targets: []partition.Target{{}, {}, {}, {After: []partition.TargetID{0}}}},
+	}
+	return &report.Report{
+		Plan: made,
+		Shares: []report.Share{
 			{Partitions: [][]int{{0, 1}}, Busy: 21 * second, Finish: 21 * second, Steps: 4, Executed: 4},
 			{Partitions: [][]int{{2}, {3}}, Busy: 12 * second, Finish: 12 * second, Steps: 5, Executed: 2, Warm: 0.375},
 			{},
 		},
-		Jobs: []plan.JobPlan{
+		Jobs: []report.Job{
 			{Name: "api", Node: 0, Done: 15 * second, Own: 4 * second, Shared: 11 * second, Steps: 2, From: map[cost.Source]int{cost.Prior: 2}, First: 1, FirstStep: 1, Why: plan.WhyEmpty, Reason: "no node is better"},
 			{Name: `web "<b>"`, Node: 0, Done: 21 * second, Own: 6 * second, Shared: 11 * second, Steps: 2, From: map[cost.Source]int{cost.Prior: 1, cost.Measured: 1}, First: 1, FirstStep: 1, Why: plan.WhyNew},
 			{Name: "docs", Node: 1, Done: 0, Steps: 2, Warm: 2, From: map[cost.Source]int{}},
 			{Name: "tool", Node: 1, Done: 12 * second, Own: 30 * second, Steps: 3, Warm: 1, From: map[cost.Source]int{cost.Similar: 2}, First: 2, FirstStep: 5, Why: plan.WhyCommand, FetchedFrom: []int{0}},
 		},
-		Stages: []plan.Stage{{Name: long, Steps: 1, Cost: 10 * second, Jobs: []string{"api", `web "<b>"`}, Nodes: []string{"small"}, Fetched: []string{"big"}}, {Name: "[base 2/2] RUN true", Steps: 2, Cost: second, Jobs: []string{"docs", "tool"}, Held: []string{"big"}}},
-		Steps: []plan.Step{
+		Stages: []report.Stage{{Name: long, Steps: 1, Cost: 10 * second, Jobs: []string{"api", `web "<b>"`}, Nodes: []string{"small"}, Fetched: []string{"big"}}, {Name: "[base 2/2] RUN true", Steps: 2, Cost: second, Jobs: []string{"docs", "tool"}, Held: []string{"big"}}},
+		Steps: []report.Step{
 			{Name: "[toolchain 1/2] FROM docker.io/library/debian:13", Kind: "image", Stage: "toolchain", Cost: second, Source: cost.Prior, Jobs: []int{0, 1}},
-			{Name: long, Kind: "exec", Stage: "toolchain", Work: true, Cost: 10 * second, Source: cost.Prior, Jobs: []int{0, 1, 3}, Fetched: []plan.Fetch{{To: 1, From: 0}}},
+			{Name: long, Kind: "exec", Stage: "toolchain", Work: true, Cost: 10 * second, Source: cost.Prior, Jobs: []int{0, 1, 3}, Fetched: []report.Fetch{{To: 1, From: 0}}},
 			{Name: "[2/2] RUN make api", Kind: "exec", Work: true, Cost: 4 * second, Source: cost.Prior, Jobs: []int{0}},
 			{Name: "[2/2] RUN make web </script>", Kind: "exec", Work: true, Cost: 6 * second, Source: cost.Measured, Samples: 3, Spread: 0.1, Jobs: []int{1}},
 			{Name: "[docs 2/2] RUN make docs", Kind: "exec", Stage: "docs", Work: true, Cost: 8 * second, Source: cost.Measured, Samples: 1, Spread: 1, Jobs: []int{2}, Held: []int{1}},
 			{Name: "[tool 2/3] RUN make tool", Kind: "exec", Stage: "tool", Work: true, Cost: 29 * second, Source: cost.Similar, Samples: 1, Spread: 1, Jobs: []int{3}},
 			{Name: "[tool 3/3] RUN make check", Kind: "exec", Stage: "tool", Work: true, Cost: second, Source: cost.Similar, Samples: 1, Spread: 1, Jobs: []int{3}},
 		},
-		Tasks: []plan.Task{
-			{Kind: plan.TaskRun, Step: 0, Node: 0, Start: 0, End: second},
-			{Kind: plan.TaskRun, Step: 5, Node: 1, Start: 0, End: 11600 * time.Millisecond},
-			{Kind: plan.TaskRun, Step: 1, Node: 0, Start: second, End: 11 * second},
-			{Kind: plan.TaskRun, Step: 2, Node: 0, Start: 11 * second, End: 15 * second},
-			{Kind: plan.TaskRun, Step: 6, Node: 1, Start: 11600 * time.Millisecond, End: 12 * second},
-			{Kind: plan.TaskRun, Step: 3, Node: 0, Start: 15 * second, End: 21 * second},
-			{Kind: plan.TaskRun, Step: 4, Node: 0, Start: 21 * second, End: 21*second + time.Millisecond},
-			{Kind: plan.TaskSend, Step: 1, Node: 0, Start: 11 * second, End: 11400 * time.Millisecond},
-			{Kind: plan.TaskFetch, Step: 1, Node: 1, Start: 11400 * time.Millisecond, End: 11600 * time.Millisecond},
+		Tasks: []report.Task{
+			{Kind: report.TaskRun, Step: 0, Node: 0, Start: 0, End: second},
+			{Kind: report.TaskRun, Step: 5, Node: 1, Start: 0, End: 11600 * time.Millisecond},
+			{Kind: report.TaskRun, Step: 1, Node: 0, Start: second, End: 11 * second},
+			{Kind: report.TaskRun, Step: 2, Node: 0, Start: 11 * second, End: 15 * second},
+			{Kind: report.TaskRun, Step: 6, Node: 1, Start: 11600 * time.Millisecond, End: 12 * second},
+			{Kind: report.TaskRun, Step: 3, Node: 0, Start: 15 * second, End: 21 * second},
+			{Kind: report.TaskRun, Step: 4, Node: 0, Start: 21 * second, End: 21*second + time.Millisecond},
+			{Kind: report.TaskSend, Step: 1, Node: 0, Start: 11 * second, End: 11400 * time.Millisecond},
+			{Kind: report.TaskFetch, Step: 1, Node: 1, Start: 11400 * time.Millisecond, End: 11600 * time.Millisecond},
 		},
 		Critical: []int{0, 2, 3, 5, 6},
-		Makespan: 21 * second, Bound: 20 * second, Single: 45 * second, SingleNode: "big",
-		Executed: 51 * second, Duplicated: 10 * second, Effort: 1234,
-		Assumed:    []string{"docker.io/library/debian:13"},
-		Assignment: partition.Assignment{Shares: []partition.Share{{}, {Fetch: []partition.Fetch{{Vertex: 1, From: 0}}}, {}}},
-		Problem:    partition.Problem{Targets: []partition.Target{{}, {}, {}, {After: []partition.TargetID{0}}}},
+		Single:   45 * second, SingleNode: "big",
+		Assumed: []string{"docker.io/library/debian:13"},
 	}
 }
 
@@ -109,7 +114,7 @@ func TestPlanFormats(t *testing.T) {
 	golden(t, "plan.dot", func(w io.Writer) error { return Dot(w, p) })
 	golden(t, "plan.mermaid", func(w io.Writer) error { return Mermaid(w, p) })
 	golden(t, "plan.json", func(w io.Writer) error {
-		return p.File(plan.Request{Targets: []string{"default"}, Nodes: []string{"small=tcp://a:1"}}, nil).Write(w)
+		return p.File(report.Request{Targets: []string{"default"}, Nodes: []string{"small=tcp://a:1"}}, nil).Write(w)
 	})
 }
 
@@ -123,25 +128,28 @@ func TestPlanPage(t *testing.T) {
 	require.NotContains(t, page, "ZgotmplZ")
 	require.NotContains(t, page, "<b>\"")
 
-	empty := &plan.Plan{Strategy: "affinity", Nodes: []plan.Node{{Name: "a", Speed: 1, Slots: 1}}, Shares: make([]plan.Share, 1)}
+	empty := &report.Report{
+		Plan:   &plan.Plan{Strategy: "affinity", Nodes: []plan.Node{{Name: "a", Speed: 1, Slots: 1}}},
+		Shares: make([]report.Share, 1),
+	}
 	require.NoError(t, HTML(io.Discard, empty))
 	require.NoError(t, Plan(io.Discard, empty))
 }
 
 func TestExplainTable(t *testing.T) {
 	p := fixedPlan()
-	e := &plan.Explanation{
+	e := &report.Explanation{
 		Job: p.Jobs[3], Node: "big", Why: "the build would end later with it on any other node", Complete: true,
-		Alternatives: []plan.Alternative{
+		Alternatives: []report.Alternative{
 			{Node: "big", Chosen: true, Makespan: 21 * second, Done: 12 * second},
 			{Node: "small", Makespan: 36 * second, Done: 36 * second, Work: 10 * second},
 			{Node: "idle", Makespan: 40 * second, Done: 40 * second, Work: -3 * second},
 		},
-		Steps: []plan.JobStep{
-			{Step: p.Steps[0], State: plan.Covered},
-			{Step: p.Steps[1], Position: 1, State: plan.Taken, From: "small", Others: []string{"docs"}},
-			{Step: p.Steps[5], Position: 2, State: plan.Rebuilt, Why: plan.WhyCommand},
-			{Step: p.Steps[3], Position: 3, State: plan.Rebuilt, Others: []string{"docs", "more"}},
+		Steps: []report.JobStep{
+			{Step: p.Steps[0], State: report.Covered},
+			{Step: p.Steps[1], Position: 1, State: report.Taken, From: "small", Others: []string{"docs"}},
+			{Step: p.Steps[5], Position: 2, State: report.Rebuilt, Why: plan.WhyCommand},
+			{Step: p.Steps[3], Position: 3, State: report.Rebuilt, Others: []string{"docs", "more"}},
 		},
 	}
 	requireFits(t, golden(t, "explain.table", func(w io.Writer) error { return Explain(w, p, e) }))
@@ -151,7 +159,7 @@ func TestCompareTable(t *testing.T) {
 	best, queue, proven := fixedPlan(), fixedPlan(), fixedPlan()
 	queue.Strategy, queue.Makespan, queue.Effort = "queue", 30*second, 0
 	proven.Strategy, proven.Bound, proven.Proven, proven.Stopped = "exact", proven.Makespan, true, true
-	requireFits(t, golden(t, "compare.table", func(w io.Writer) error { return Compare(w, []*plan.Plan{queue, best, proven}) }))
+	requireFits(t, golden(t, "compare.table", func(w io.Writer) error { return Compare(w, []*report.Report{queue, best, proven}) }))
 }
 
 func TestTicks(t *testing.T) {
@@ -170,18 +178,18 @@ func TestMiddle(t *testing.T) {
 
 // A plan says which targets are built in parts, and who emulates what.
 func TestPlatformNotes(t *testing.T) {
-	p := &plan.Plan{
+	made := &plan.Plan{
 		Nodes: []plan.Node{{Name: "amd"}, {Name: "arm"}}, Makespan: 10 * second, Undivided: 40 * second,
-		Jobs: []plan.JobPlan{
-			{Name: "app@linux/amd64", Target: "app", Platforms: []string{"linux/amd64"}, Node: 0},
-			{Name: "app@linux/arm64,linux/riscv64", Target: "app", Platforms: []string{"linux/arm64", "linux/riscv64"}, Node: 1},
-		},
 		Problem: partition.Problem{
 			Vertices: []partition.Vertex{{Platform: "linux/riscv64", Cost: 1}, {Platform: "linux/arm64", Cost: 1}},
 			Nodes:    []partition.Node{{Name: "amd"}, {Name: "arm", Emulates: map[string]float64{"linux/riscv64": 8, "linux/amd64": 8}}},
 		},
 		Schedule: partition.Schedule{Tasks: []partition.Task{{Kind: partition.Exec, Vertex: 0, Node: 1}, {Kind: partition.Exec, Vertex: 1, Node: 1}}},
 	}
+	p := &report.Report{Plan: made, Jobs: []report.Job{
+		{Name: "app@linux/amd64", Target: "app", Platforms: []string{"linux/amd64"}, Node: 0},
+		{Name: "app@linux/arm64,linux/riscv64", Target: "app", Platforms: []string{"linux/arm64", "linux/riscv64"}, Node: 1},
+	}}
 	require.Equal(t, []string{
 		"app is built in parts, by platform, and joined in the registry: undivided the build would take 40.0s",
 		"arm emulates linux/riscv64: steps are taken to run 8 times as long there",

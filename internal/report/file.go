@@ -1,4 +1,4 @@
-package plan
+package report
 
 import (
 	"encoding/json"
@@ -10,6 +10,7 @@ import (
 	digest "github.com/opencontainers/go-digest"
 
 	"github.com/dbake/dbake/internal/cost"
+	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/partition"
 )
 
@@ -25,7 +26,7 @@ const (
 // costs in seconds on a node of speed 1.
 //
 // Only Request, World, the names of nodes, Partitions, Fetch, Build, Pooled and the digests
-// in Targets and Steps are read back, see [Build.Restore]; everything else is for
+// in Targets and Steps are read back, see [File.Saved]; everything else is for
 // people and programs that look at plans.
 type File struct {
 	Format  string `json:"format"`
@@ -216,7 +217,7 @@ type FileTask struct {
 
 // File returns the JSON form of the plan; definitions are those of
 // [Definitions].
-func (p *Plan) File(request Request, definitions map[string]digest.Digest) *File {
+func (p *Report) File(request Request, definitions map[string]digest.Digest) *File {
 	f := &File{
 		Format: Format, Version: Version, Request: request,
 		Strategy: p.Strategy, Pooled: p.Pooled,
@@ -290,7 +291,7 @@ func (p *Plan) File(request Request, definitions map[string]digest.Digest) *File
 }
 
 // emulates are the platforms that node n emulates, with the factors.
-func (p *Plan) emulates(n int) map[string]float64 {
+func (p *Report) emulates(n int) map[string]float64 {
 	if n >= len(p.Problem.Nodes) {
 		return nil
 	}
@@ -301,11 +302,41 @@ func (p *Plan) emulates(n int) map[string]float64 {
 const fromRegistry = "registry"
 
 // source names where a result is taken from.
-func (p *Plan) source(n int) string {
+func (p *Report) source(n int) string {
 	if n == int(partition.Registry) {
 		return fromRegistry
 	}
 	return p.Nodes[n].Name
+}
+
+// Saved returns what is carried out again of the plan. A transfer of a step that is not
+// in the file is left out.
+func (f *File) Saved() *plan.Saved {
+	s := &plan.Saved{Strategy: f.Strategy, Pooled: f.Pooled}
+	for _, t := range f.Targets {
+		if t.Target != "" {
+			s.Parts = append(s.Parts, plan.Part{Target: t.Target, Platforms: t.Platforms})
+		}
+	}
+	for _, n := range f.Nodes {
+		node := plan.SavedNode{Name: n.Name, Partitions: n.Partitions}
+		for _, x := range n.Fetch {
+			from := x.From
+			if from == fromRegistry {
+				from = ""
+			}
+			if x.Step >= 0 && x.Step < len(f.Steps) {
+				node.Fetch = append(node.Fetch, plan.SavedFetch{Operation: f.Steps[x.Step].Operation, From: from})
+			}
+		}
+		for _, step := range n.Build {
+			if step >= 0 && step < len(f.Steps) {
+				node.Build = append(node.Build, f.Steps[step].Operation)
+			}
+		}
+		s.Nodes = append(s.Nodes, node)
+	}
+	return s
 }
 
 // Write writes the JSON form, indented.

@@ -1,20 +1,20 @@
-package plan
+package report
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/partition"
 )
 
 // Explanation tells why a job is on its node, what it would mean to have it on
 // another, and what it consists of.
 type Explanation struct {
-	Job  JobPlan
+	Job  Job
 	Node string
 	Why  string
 	// Alternatives are the nodes considered, the best first; the chosen one is
@@ -46,7 +46,7 @@ type JobStep struct {
 	// from.
 	State StepState
 	From  string
-	Why   Why // for those that have to be run for a reason of their own
+	Why   plan.Why // for those that have to be run for a reason of their own
 	// Others are the names of the jobs on the same node that need it, too.
 	Others []string
 }
@@ -64,8 +64,8 @@ const (
 )
 
 // Explain explains where the named job was placed.
-func (p *Plan) Explain(ctx context.Context, b *Build, name string) (*Explanation, error) {
-	i := slices.IndexFunc(p.Jobs, func(j JobPlan) bool { return j.Name == name })
+func (p *Report) Explain(ctx context.Context, name string) (*Explanation, error) {
+	i := slices.IndexFunc(p.Jobs, func(j Job) bool { return j.Name == name })
 	if i < 0 {
 		return nil, p.absent(name)
 	}
@@ -77,7 +77,7 @@ func (p *Plan) Explain(ctx context.Context, b *Build, name string) (*Explanation
 	e := &Explanation{Job: j, Node: p.Nodes[j.Node].Name, Why: reason.String()}
 	able := 0
 	for _, n := range p.Problem.Nodes {
-		if lacks(n, p.Problem.Targets[i]) == "" {
+		if !slices.ContainsFunc(p.Problem.Targets[i].Platforms, func(name string) bool { return !slices.Contains(n.Platforms, name) }) {
 			able++
 		}
 	}
@@ -88,12 +88,12 @@ func (p *Plan) Explain(ctx context.Context, b *Build, name string) (*Explanation
 			Makespan: a.Makespan.Duration(), Done: a.Done.Duration(), Work: a.Executed.Duration(),
 		})
 	}
-	e.Steps = p.jobSteps(b, i)
+	e.Steps = p.jobSteps(i)
 	return e, nil
 }
 
 // absent says why there is no job of that name.
-func (p *Plan) absent(name string) error {
+func (p *Report) absent(name string) error {
 	var parts []string
 	for _, j := range p.Jobs {
 		if j.Target == name {
@@ -106,39 +106,13 @@ func (p *Plan) absent(name string) error {
 	return fmt.Errorf("target %s is not in the plan", name)
 }
 
-// EmulatedPlatform is what a node runs slower because it emulates it.
-type EmulatedPlatform struct {
-	Node     string
-	Platform string
-	Factor   float64
-}
-
-// Emulated returns the platforms that nodes emulate for the steps that they run, by
-// node and platform.
-func (p *Plan) Emulated() []EmulatedPlatform {
-	var list []EmulatedPlatform
-	for _, t := range p.Schedule.Tasks {
-		if t.Kind != partition.Exec {
-			continue
-		}
-		node, platform := p.Problem.Nodes[t.Node], p.Problem.Vertices[t.Vertex].Platform
-		if factor := node.Emulates[platform]; factor > 0 {
-			list = append(list, EmulatedPlatform{node.Name, platform, factor})
-		}
-	}
-	slices.SortFunc(list, func(x, y EmulatedPlatform) int {
-		return cmp.Or(cmp.Compare(x.Node, y.Node), cmp.Compare(x.Platform, y.Platform))
-	})
-	return slices.Compact(list)
-}
-
 // maxReasons bounds the work of Reasons, in tasks scheduled: it is about that of
 // the search for the plan.
 const maxReasons = 12_000_000
 
 // Reasons finds out why each job is on its node. In very large plans that would take
 // too long, and there are no reasons.
-func (p *Plan) Reasons(ctx context.Context) error {
+func (p *Report) Reasons(ctx context.Context) error {
 	const alternatives = 32 // that are considered for each job, at most
 	if len(p.Jobs)*min(len(p.Nodes), alternatives)*len(p.Steps) > maxReasons {
 		return nil
@@ -154,25 +128,25 @@ func (p *Plan) Reasons(ctx context.Context) error {
 }
 
 // jobSteps lists what job i consists of.
-func (p *Plan) jobSteps(b *Build, i int) []JobStep {
+func (p *Report) jobSteps(i int) []JobStep {
 	node := p.Jobs[i].Node
 	warm := func(v partition.VertexID) bool {
 		return int(v) < len(p.Steps) && slices.Contains(p.Steps[v].Held, node)
 	}
-	fetched := p.fetches(node)
+	fetched := p.Fetches(node)
 	there := func(v partition.VertexID) bool {
 		_, ok := fetched[v]
 		return ok || warm(v)
 	}
-	w := newWalker(p.Problem.Vertices)
+	w := plan.NewWalker(p.Problem.Vertices)
 	root := p.Problem.Targets[i].Root
 	run := map[partition.VertexID]bool{}
-	for _, v := range w.below(root, there) {
+	for _, v := range w.Below(root, there) {
 		run[v] = true
 	}
 	var list []JobStep
 	position := 0
-	for _, v := range w.below(root, nil) {
+	for _, v := range w.Below(root, nil) {
 		if int(v) >= len(p.Steps) {
 			continue
 		}
@@ -189,12 +163,12 @@ func (p *Plan) jobSteps(b *Build, i int) []JobStep {
 			if s.Work && !slices.ContainsFunc(p.Problem.Vertices[v].Inputs, func(in partition.VertexID) bool {
 				return run[in] && p.Steps[in].Work
 			}) {
-				s.Why = b.why(int(v), node, p.Nodes)
+				s.Why = p.build.Why(int(v), node, p.Nodes)
 			}
 		case warm(v):
 			s.State = Held
 		case there(v):
-			s.State, s.From = Taken, p.source(fetched[v])
+			s.State, s.From = Taken, p.source(int(fetched[v]))
 		}
 		for _, other := range s.Jobs {
 			if other != i && p.Jobs[other].Node == node {

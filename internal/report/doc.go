@@ -1,0 +1,18 @@
+// Package report describes a plan to people and to programs: what each node builds and
+// when, what targets share, what decides the time, and why.
+//
+// A [Report] is made from a build and its plan and changes nothing of them: what is
+// executed stands in [plan.Plan] alone.
+//
+// # The JSON form
+//
+// [File] is the form of a plan that is kept, with every field documented there;
+// "format": "dbake-plan" tells it from other JSON. Fields may be added, none
+// changes its meaning within a version. A plan that is built later ([File.Check],
+// [File.Saved]) names the targets that were asked for, and is refused when the
+// definition of one of them has changed, when one was added or is gone, or when a
+// node is missing that has something to build. Dockerfiles and files may have
+// changed: a plan says where targets are built, in which order and together with
+// which, not what they are. All times, costs and reasons in it are for people, and
+// are found anew.
+package report
