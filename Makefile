@@ -6,11 +6,33 @@ FUZZTIME ?= 30s
 # Packages with tests of real daemons.
 integration = $(addprefix ./,$(sort $(dir $(shell git ls-files --cached --others --exclude-standard '*_test.go' | xargs grep -l '^//go:build integration'))))
 
+# Where install puts things: root installs for all users, others for themselves.
+# DESTDIR is put before every name, for packagers.
+ROOT := $(filter 0,$(shell id -u))
+PREFIX ?= $(if $(ROOT),/usr/local,$(HOME)/.local)
+BINDIR ?= $(PREFIX)/bin
+PLUGINDIR ?= $(if $(ROOT)$(DESTDIR),$(PREFIX)/lib/docker/cli-plugins,$(or $(DOCKER_CONFIG),$(HOME)/.docker)/cli-plugins)
+DATADIR ?= $(PREFIX)/share
+bash_completion = $(DATADIR)/bash-completion/completions/dbake
+zsh_completion = $(DATADIR)/zsh/site-functions/_dbake
+fish_completion = $(DATADIR)/fish/vendor_completions.d/dbake.fish
+
 .NOTPARALLEL:
-.PHONY: build buildkitd bases demo test lint unit integration faults race fuzz golden bench bench-peers bench-quick check clean install-deps
+.PHONY: install uninstall build buildkitd bases demo test lint unit integration faults race fuzz golden bench bench-peers bench-quick check clean install-deps
 
 build: ## bin/dbake
 	$(GOBUILD) -o bin/dbake ./cmd/dbake
+
+install: build ## dbake, the plugin for "docker dbake", and completions: BINDIR, PLUGINDIR and DATADIR below PREFIX
+	install -d $(foreach d,$(BINDIR) $(PLUGINDIR) $(dir $(bash_completion) $(zsh_completion) $(fish_completion)),"$(DESTDIR)$(d)")
+	install -m 755 bin/dbake "$(DESTDIR)$(BINDIR)/dbake"
+	ln -sf "$(BINDIR)/dbake" "$(DESTDIR)$(PLUGINDIR)/docker-dbake"
+	bin/dbake completion bash > "$(DESTDIR)$(bash_completion)"
+	bin/dbake completion zsh > "$(DESTDIR)$(zsh_completion)"
+	bin/dbake completion fish > "$(DESTDIR)$(fish_completion)"
+
+uninstall: ## remove what install has installed
+	rm -f $(foreach f,$(BINDIR)/dbake $(PLUGINDIR)/docker-dbake $(bash_completion) $(zsh_completion) $(fish_completion),"$(DESTDIR)$(f)")
 
 buildkitd: ## bin/buildkitd, of the version that go.mod names
 	$(GOBUILD) -o bin/buildkitd github.com/moby/buildkit/cmd/buildkitd

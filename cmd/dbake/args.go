@@ -9,6 +9,29 @@ import (
 	"github.com/alecthomas/kong"
 )
 
+// withCommand returns args with the name of the command that is meant when none is
+// named: to build.
+func withCommand(root *kong.Node, args []string) []string {
+	build := subcommand(root, "build")
+	for i := 0; i < len(args); i++ {
+		switch arg := args[i]; {
+		case arg == "--help" || arg == "-h":
+			return args
+		case arg == "--version" || arg == "-v":
+			return append([]string{"version"}, args[i+1:]...)
+		case arg != "--" && len(arg) > 1 && arg[0] == '-':
+			if _, wantsValue := plainFlag(build, arg); wantsValue {
+				i++
+			}
+			continue
+		case subcommand(root, arg) != nil:
+			return args
+		}
+		break
+	}
+	return append([]string{"build"}, args...)
+}
+
 // interspersed returns args with what is no flag moved behind the flags. The
 // parser takes the names of targets from one place of the command line only;
 // docker buildx takes them from anywhere.

@@ -13,7 +13,7 @@ import (
 // initEnv makes the test binary the parent of a command, as the first process is.
 const initEnv = "DBAKE_TEST_INIT"
 
-func TestMain(m *testing.M) {
+func init() {
 	if command := os.Getenv(initEnv); command != "" {
 		os.Unsetenv(initEnv)
 		status, err := runAsInit([]string{"/bin/sh", "-c", command})
@@ -22,7 +22,6 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(status)
 	}
-	os.Exit(m.Run())
 }
 
 func initCommand(script string) *exec.Cmd {

@@ -43,16 +43,41 @@ func main() {
 		env[k] = v
 	}
 	a := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, env: env}
-	var err error
-	if a.dir, err = os.Getwd(); err != nil {
-		_ = a.showProgress(os.Args[1:]) // this error is the one to tell
-		a.progress.Error(err, false)
-		os.Exit(1)
+	args, err := pluginArgs(os.Args[0], os.Args[1:], env)
+	if err == nil {
+		a.dir, err = os.Getwd()
+	}
+	if err != nil {
+		_ = a.showProgress(args) // this error is the one to tell
+		os.Exit(a.failed(err))
+	}
+	for _, name := range dockerVars {
+		shareVar(name, env) // with the programs that are started
 	}
 	if self, err := os.Executable(); err == nil {
 		a.supervisor = []string{self, "supervise"}
 	}
-	os.Exit(run(os.Args[1:], a))
+	os.Exit(run(args, a))
+}
+
+// shareVar sets a variable of this process to what it is in env.
+func shareVar(name string, env map[string]string) {
+	value, ok := env[name]
+	if ok {
+		_ = os.Setenv(name, value) // fails for names that are none
+		return
+	}
+	_ = os.Unsetenv(name) // as above
+}
+
+// failed shows an error before a command runs and returns the exit status.
+func (a *app) failed(err error) int {
+	a.progress.Error(err, false)
+	var usage usageError
+	if errors.As(err, &usage) {
+		return 2
+	}
+	return 1
 }
 
 // app is the world a command runs in: tests give it another one.
@@ -78,16 +103,19 @@ type app struct {
 type cli struct {
 	Debug bool `short:"D" help:"Show the whole chain of causes of an error."`
 
-	Build   buildCmd   `cmd:"" aliases:"bake,f" help:"Build targets over the nodes."`
-	Plan    planCmd    `cmd:"" help:"Show which node would build what, at what cost and why, without building."`
-	Cluster clusterCmd `cmd:"" help:"Keep BuildKit nodes and a registry running on this machine."`
-	History historyCmd `cmd:"" help:"Carry what steps cost from machine to machine."`
-	Version versionCmd `cmd:"" help:"Show the version."`
+	Build      buildCmd      `cmd:"" aliases:"bake,f" help:"Build targets over the nodes."`
+	Plan       planCmd       `cmd:"" help:"Show which node would build what, at what cost and why, without building."`
+	Cluster    clusterCmd    `cmd:"" help:"Keep BuildKit nodes and a registry running on this machine."`
+	History    historyCmd    `cmd:"" help:"Carry what steps cost from machine to machine."`
+	Completion completionCmd `cmd:"" help:"Print the script that completes the command line in a shell."`
+	Version    versionCmd    `cmd:"" help:"Show the version, and those of BuildKit and of the Dockerfile frontend."`
 
 	Supervise superviseCmd `cmd:"" hidden:"" help:"Run the local nodes of all commands that use them."`
 }
 
 const description = `Builds many container images over several BuildKit nodes, from the same files and with the same flags as "docker buildx bake".
+
+"dbake [FLAGS] [TARGET...]" is "dbake build [FLAGS] [TARGET...]": "dbake build --help" shows its flags. As a plugin, docker runs it by "docker dbake".
 
 Exit status: 0 done, 1 something failed, 2 the command line is wrong, 130 interrupted; with --call, the status of the check.`
 
@@ -107,7 +135,7 @@ var errInterrupted = errors.New("interrupted")
 
 // run executes one command and returns its exit status.
 func run(args []string, a *app) (status int) {
-	if err := a.showProgress(args); err != nil {
+	if err := a.showProgress(args); err != nil && !asks(args) {
 		a.progress.Error(err, false)
 		return 2
 	}
@@ -118,6 +146,13 @@ func run(args []string, a *app) (status int) {
 		a.progress.Error(err, false)
 		return 1
 	}
+	if asks(args) {
+		if err := a.answerShell(parser.Model.Node, args); err != nil {
+			return a.failed(err)
+		}
+		return 0
+	}
+	args = withCommand(parser.Model.Node, args)
 	kctx, err := parser.Parse(interspersed(parser.Model.Node, args))
 	if exited >= 0 { // --help
 		return exited
@@ -213,9 +248,11 @@ const (
 	partingGrace = 300 * time.Millisecond
 )
 
-// interruptible returns a context that ends at the first interrupt. The second
+// interruptible returns a context that ends at the first interrupt, or when the docker
+// command that runs this as a plugin is told to stop. The second
 // one ends the process at once, and so does interruptGrace.
 func (a *app) interruptible() (context.Context, func()) {
+	hangup, release := a.hangups()
 	ctx, cancel := context.WithCancelCause(context.Background())
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
@@ -227,13 +264,14 @@ func (a *app) interruptible() (context.Context, func()) {
 		defer saying.Wait() // not for long: after Interrupt no line waits for ever
 		select {
 		case <-signals:
-			cancel(errInterrupted)
-			a.progress.Interrupt()
-			// A line that nobody reads holds up neither the clock nor the next signal.
-			saying.Go(func() { a.progress.Note("stopping; interrupt again to quit at once") })
+		case <-hangup:
 		case <-done:
 			return
 		}
+		cancel(errInterrupted)
+		a.progress.Interrupt()
+		// A line that nobody reads holds up neither the clock nor the next signal.
+		saying.Go(func() { a.progress.Note("stopping; interrupt again to quit at once") })
 		late := time.NewTimer(interruptGrace)
 		defer late.Stop()
 		select {
@@ -257,6 +295,7 @@ func (a *app) interruptible() (context.Context, func()) {
 		signal.Stop(signals)
 		close(done)
 		<-ended
+		release()
 		cancel(nil)
 	}
 }

@@ -39,7 +39,7 @@ func TestScript(t *testing.T) {
 		RequireExplicitExec: true,
 		Setup: func(e *testscript.Env) error {
 			e.Values[lastStatus{}] = new(int)
-			return os.Mkdir(filepath.Join(e.WorkDir, "home"), 0o755)
+			return os.MkdirAll(filepath.Join(e.WorkDir, "home"), 0o755)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"dbake":   dbakeCommand,

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 
 	"github.com/containerd/platforms"
@@ -363,4 +364,28 @@ func containerAddr(n builderNode) string {
 		u.RawQuery = url.Values{"context": {n.Endpoint}}.Encode()
 	}
 	return u.String()
+}
+
+// Builders returns the names that --builder may have: those of the builders that
+// buildx has stored and of the docker contexts, sorted. What cannot be read is left
+// out.
+func Builders(env map[string]string) []string {
+	st, err := openStore(env)
+	if err != nil {
+		return nil
+	}
+	names := []string{defaultContext}
+	stored, _ := os.ReadDir(filepath.Join(st.dir, "instances")) // none that can be read
+	for _, e := range stored {
+		names = append(names, e.Name())
+	}
+	contexts, _ := filepath.Glob(filepath.Join(st.dockerDir, "contexts", "meta", "*", "meta.json")) // its pattern is well formed
+	for _, path := range contexts {
+		var meta struct{ Name string }
+		if found, err := readJSON(path, &meta); err == nil && found && meta.Name != "" {
+			names = append(names, meta.Name)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
 }
