@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/semaphore"
 	"golang.org/x/sync/singleflight"
 
+	"github.com/dbake/dbake/internal/memory/imagefacts"
 	"github.com/dbake/dbake/runtime/registry"
 )
 
@@ -29,8 +30,8 @@ type RegistryOptions struct {
 	// this machine does not, so what it answers counts where this machine got no
 	// image.
 	Node func(ctx context.Context, req ImageRequest) (*Image, error)
-	// CacheDir keeps manifests and configs for ever, and which digest a tag
-	// had; empty keeps nothing between runs.
+	// CacheDir keeps manifests and configs, and which digest a tag had; empty
+	// keeps nothing between runs.
 	CacheDir string
 	// Warn is told, once, what is wrong with the cache; may be nil.
 	Warn func(error)
@@ -54,7 +55,7 @@ const nodeDelay = 2 * time.Second
 // it has once answered for a reference it answers until the end.
 type RegistryResolver struct {
 	opts    RegistryOptions
-	cache   *metadataCache
+	cache   *imagefacts.Store
 	slots   *semaphore.Weighted
 	flights singleflight.Group
 
@@ -82,7 +83,7 @@ func NewRegistryResolver(o RegistryOptions) *RegistryResolver {
 	}
 	return &RegistryResolver{
 		opts:   o,
-		cache:  &metadataCache{dir: o.CacheDir, warn: o.Warn},
+		cache:  imagefacts.Open(o.CacheDir, o.Warn, o.Now),
 		slots:  semaphore.NewWeighted(int64(o.Connections)),
 		pins:   map[string]pin{},
 		images: map[string]*Image{},
@@ -170,16 +171,26 @@ func once[V any](r *RegistryResolver, m map[string]V, flight, key string, comput
 	return res.(V), nil
 }
 
+// descriptor returns the descriptor of a manifest or index that is remembered.
+func (r *RegistryResolver) descriptor(d digest.Digest) (ocispecs.Descriptor, bool) {
+	data, ok := r.cache.Blob(d)
+	if !ok {
+		return ocispecs.Descriptor{}, false
+	}
+	mt, err := imageutil.DetectManifestBlobMediaType(data)
+	return ocispecs.Descriptor{MediaType: mt, Digest: d, Size: int64(len(data))}, err == nil
+}
+
 // pin finds out what the reference of req stands for, once for all platforms.
 func (r *RegistryResolver) pin(ctx context.Context, req ImageRequest) (pin, error) {
 	key := req.Ref.String()
 	return once(r, r.pins, "pin "+key, key, func() (pin, error) {
 		if d, ok := req.Ref.(reference.Digested); ok {
-			if desc, ok := r.cache.descriptor(d.Digest()); ok || r.opts.Offline {
+			if desc, ok := r.descriptor(d.Digest()); ok || r.opts.Offline {
 				desc.Digest = d.Digest()
 				return pin{desc: desc}, nil
 			}
-		} else if desc, at, ok := r.cache.tag(key); ok {
+		} else if desc, at, ok := r.cache.Tag(key); ok {
 			age := r.opts.Now().Sub(at)
 			if r.opts.Offline || r.opts.MaxAge > 0 && age >= 0 && age <= r.opts.MaxAge {
 				return pin{desc: desc}, nil
@@ -196,7 +207,7 @@ func (r *RegistryResolver) pin(ctx context.Context, req ImageRequest) (pin, erro
 			return pin{}, err
 		}
 		if !found.node {
-			r.cache.putTag(key, found.desc, r.opts.Now())
+			r.cache.PutTag(key, found.desc, r.opts.Now())
 		}
 		return found, nil
 	})
@@ -351,7 +362,7 @@ func (b *blobReader) read(ctx context.Context, desc ocispecs.Descriptor) ([]byte
 }
 
 func (b *blobReader) load(ctx context.Context, desc ocispecs.Descriptor) ([]byte, error) {
-	if data, ok := b.r.cache.blob(desc.Digest); ok {
+	if data, ok := b.r.cache.Blob(desc.Digest); ok {
 		return data, nil
 	}
 	if b.r.opts.Offline {
@@ -365,6 +376,6 @@ func (b *blobReader) load(ctx context.Context, desc ocispecs.Descriptor) ([]byte
 	if err != nil {
 		return nil, reasonOf(err)
 	}
-	b.r.cache.putBlob(desc.Digest, data)
+	b.r.cache.PutBlob(desc.Digest, data)
 	return data, nil
 }

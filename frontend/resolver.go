@@ -2,6 +2,7 @@ package frontend
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/distribution/reference"
 	digest "github.com/opencontainers/go-digest"
@@ -32,4 +33,19 @@ type Image struct {
 	Config []byte
 	// Assumed is true when Config is a guess.
 	Assumed bool
+}
+
+// assumedImage returns what is assumed of an image of which nothing is known: one
+// layer, and a search path. It is enough for a plan, whose steps do not depend on
+// much else.
+func assumedImage(p ocispecs.Platform) *Image {
+	config := fmt.Sprintf(`{"architecture":%q,"os":%q`, p.Architecture, p.OS)
+	if p.Variant != "" {
+		config += fmt.Sprintf(`,"variant":%q`, p.Variant)
+	}
+	// The entry point is for images that are run for their own sake, as an SBOM
+	// scanner.
+	config += `,"config":{"Env":["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],"Entrypoint":["/entrypoint"]},` +
+		fmt.Sprintf(`"rootfs":{"type":"layers","diff_ids":[%q]}}`, digest.FromString("assumed"))
+	return &Image{Config: []byte(config), Assumed: true}
 }

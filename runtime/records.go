@@ -8,7 +8,7 @@ import (
 	"github.com/moby/buildkit/util/apicaps"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/dbake/dbake/internal/warm"
+	"github.com/dbake/dbake/internal/memory/warm"
 	"github.com/dbake/dbake/runtime/nodeset"
 )
 

@@ -6,8 +6,8 @@ import (
 	"io"
 	"os"
 
-	"github.com/dbake/dbake/internal/cost"
-	"github.com/dbake/dbake/internal/engine"
+	"github.com/dbake/dbake/internal/memory"
+	"github.com/dbake/dbake/internal/memory/cost"
 )
 
 type historyCmd struct {
@@ -22,11 +22,11 @@ type historyFlag struct {
 
 // open opens the history, which must be kept somewhere.
 func (f historyFlag) open(a *app) (*cost.Store, error) {
-	memory := engine.NewMemory(a.env, a.progress.Warn)
-	if f.History == cost.InMemory || f.History == "" && memory.Dir("") == "" {
+	known := memory.New(a.env, a.progress.Warn)
+	if f.History == cost.InMemory || f.History == "" && known.Dir("") == "" {
 		return nil, usageError{errors.New("there is no history: name its file with --history")}
 	}
-	history, err := memory.History(a.historyFile(f.History))
+	history, err := known.History(a.historyFile(f.History))
 	if err != nil {
 		return nil, err
 	}

@@ -12,8 +12,9 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"github.com/dbake/dbake/internal/cost"
 	"github.com/dbake/dbake/internal/engine"
+	"github.com/dbake/dbake/internal/memory"
+	"github.com/dbake/dbake/internal/memory/cost"
 	"github.com/dbake/dbake/internal/plan"
 )
 
@@ -84,7 +85,7 @@ func measureCommand(ts *testscript.TestScript, neg bool, args []string) {
 	defer func() { ts.Check(session.Close()) }()
 	ts.Check(session.Through(ctx, engine.Prepare))
 	build := session.Build()
-	history, err := engine.NewMemory(a.env, a.progress.Warn).History("")
+	history, err := memory.New(a.env, a.progress.Warn).History("")
 	ts.Check(err)
 	var list []plan.Measurement
 	for _, v := range build.Graph.Vertices {

@@ -16,6 +16,7 @@ import (
 	"github.com/dbake/dbake/cachepolicy"
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/frontend"
+	"github.com/dbake/dbake/internal/memory"
 	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/runtime"
 	"github.com/dbake/dbake/runtime/registry"
@@ -92,8 +93,8 @@ const (
 // results returns under which names results are known to be in the caches that the
 // nodes will read: those that earlier builds wrote and that are there unchanged.
 // What cannot be read of the ledger is not known.
-func (c *buildCaches) results(ctx context.Context, m *Memory) map[digest.Digest]bool {
-	ledger := m.cacheLedger()
+func (c *buildCaches) results(ctx context.Context, m *memory.Memory) map[digest.Digest]bool {
+	ledger := m.Caches()
 	known := map[string]bool{} // refs
 	policy := cachepolicy.Decide(c.Input)
 	for _, e := range policy.ImportEntries() {
@@ -134,7 +135,7 @@ func (c *buildCaches) manifests(ctx context.Context, refs []string) map[string]d
 }
 
 // remember notes what the caches hold that a run has written.
-func (c *buildCaches) remember(ctx context.Context, m *Memory, b *plan.Build, written []runtime.WrittenCache, now time.Time) error {
+func (c *buildCaches) remember(ctx context.Context, m *memory.Memory, b *plan.Build, written []runtime.WrittenCache, now time.Time) error {
 	var refs []string
 	for _, w := range written {
 		refs = append(refs, w.Ref)
@@ -143,7 +144,7 @@ func (c *buildCaches) remember(ctx context.Context, m *Memory, b *plan.Build, wr
 	var errs []error
 	for _, w := range written {
 		if manifest, ok := found[w.Ref]; ok {
-			errs = append(errs, m.cacheLedger().Add(w.Ref, manifest.String(), b.Held(w.Steps), nil, nil, now))
+			errs = append(errs, m.Caches().Add(w.Ref, manifest.String(), b.Held(w.Steps), nil, nil, now))
 		}
 	}
 	return errors.Join(errs...)

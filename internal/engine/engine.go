@@ -9,6 +9,7 @@ import (
 	"github.com/dbake/dbake/cachepolicy"
 	"github.com/dbake/dbake/compiler"
 	"github.com/dbake/dbake/compiler/ir"
+	"github.com/dbake/dbake/internal/memory"
 	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/internal/report"
 	"github.com/dbake/dbake/partition"
@@ -127,11 +128,11 @@ type Nodes struct {
 // Engine runs sessions.
 type Engine struct {
 	Config
-	memory *Memory
+	memory *memory.Memory
 }
 
 // New returns an engine.
-func New(c Config) *Engine { return &Engine{Config: c, memory: NewMemory(c.Env, c.Report.Warn)} }
+func New(c Config) *Engine { return &Engine{Config: c, memory: memory.New(c.Env, c.Report.Warn)} }
 
 // Path returns a file name of the user's, who is in dir, as an absolute one; "" stays
 // "".

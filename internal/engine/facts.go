@@ -12,8 +12,8 @@ import (
 
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/frontend"
+	"github.com/dbake/dbake/internal/memory/warm"
 	"github.com/dbake/dbake/internal/plan"
-	"github.com/dbake/dbake/internal/warm"
 	"github.com/dbake/dbake/runtime"
 	"github.com/dbake/dbake/runtime/nodeset"
 )
@@ -45,7 +45,7 @@ func (s *standby) ask(ctx context.Context) (*facts, error) {
 	}
 	records := pool.Records(ctx)
 	for i, info := range pool.Nodes() {
-		f.nodes = append(f.nodes, plannerNode(info, records[i], s.engine.memory.ledger()))
+		f.nodes = append(f.nodes, plannerNode(info, records[i], s.engine.memory.Nodes()))
 	}
 	f.platform = buildPlatform(f.nodes[0])
 	return f, nil
@@ -66,12 +66,12 @@ func (s *standby) guess(ctx context.Context, offline bool) (*facts, error) {
 		rests := n.mayRest(spec)
 		switch err := answers[i].Err; {
 		case !offline && err == nil:
-			f.nodes = append(f.nodes, plannerNode(answers[i].Info, answers[i].Records, s.engine.memory.ledger()))
+			f.nodes = append(f.nodes, plannerNode(answers[i].Info, answers[i].Records, s.engine.memory.Nodes()))
 		case err != nil && !rests:
 			f.silent = append(f.silent, err)
 			fallthrough
 		default:
-			node, err := n.assume(spec, s.engine.memory.ledger())
+			node, err := n.assume(spec, s.engine.memory.Nodes())
 			if err != nil {
 				return nil, err
 			}

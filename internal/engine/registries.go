@@ -49,7 +49,7 @@ func (s *standby) resolver(maxAge time.Duration, offline bool) *frontend.Registr
 	o.Patience.Away = baseAway
 	opts := frontend.RegistryOptions{
 		Client: s.client(o), CacheDir: s.engine.memory.Dir("images"), MaxAge: maxAge, Offline: offline,
-		Warn: s.engine.memory.forgets,
+		Warn: s.engine.memory.Forgets,
 	}
 	if !offline {
 		opts.Node = s.image

@@ -11,8 +11,8 @@ import (
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/dbake/dbake/internal/entitlement"
+	"github.com/dbake/dbake/internal/memory/warm"
 	"github.com/dbake/dbake/internal/plan"
-	"github.com/dbake/dbake/internal/warm"
 	"github.com/dbake/dbake/runtime"
 	"github.com/dbake/dbake/runtime/sched"
 )
@@ -98,7 +98,7 @@ func (s *Session) remember(ctx context.Context) error {
 		s.rememberSteps(s.facts.pool.All(), s.facts.pool.Records(ctx), time.Now()),
 	} {
 		if err != nil {
-			memory.forgets(err)
+			memory.Forgets(err)
 		}
 	}
 	return nil
@@ -123,7 +123,7 @@ func (s *Session) rememberSteps(infos []runtime.NodeInfo, records []warm.Records
 	for i, n := range s.result.Nodes {
 		if n.Lost == nil && infos[i].ID != "" {
 			at := infos[i].Addr
-			errs = append(errs, s.engine.memory.ledger().Add(at, infos[i].ID, s.build.Held(n.Held), s.build.Traces(at, list), records[i], now))
+			errs = append(errs, s.engine.memory.Nodes().Add(at, infos[i].ID, s.build.Held(n.Held), s.build.Traces(at, list), records[i], now))
 		}
 	}
 	return errors.Join(errs...)

@@ -6,13 +6,14 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	digest "github.com/opencontainers/go-digest"
 
 	"github.com/dbake/dbake/compiler"
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/frontend"
-	"github.com/dbake/dbake/internal/cost"
+	"github.com/dbake/dbake/internal/memory/cost"
 	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/internal/report"
 	"github.com/dbake/dbake/partition"
@@ -113,7 +114,8 @@ func (s *Session) Through(ctx context.Context, last Stage) error {
 // Close gives back all that the session has taken.
 func (s *Session) Close() error {
 	if s.history != nil {
-		s.engine.memory.closeHistory(s.history)
+		s.engine.memory.CloseHistory(s.history)
+		s.engine.memory.Prune(time.Now())
 	}
 	return s.standby.close()
 }
@@ -215,8 +217,8 @@ func (s *Session) gather(ctx context.Context) (err error) {
 // compiled are left to the result.
 func (s *Session) prepare(ctx context.Context) (err error) {
 	memory := s.engine.memory
-	s.history = memory.openHistory(s.request.History)
-	files := memory.files()
+	s.history = memory.OpenHistory(s.request.History)
+	files := memory.Files()
 	s.build, s.faults, err = plan.PrepareWhole(ctx, s.project, s.frontendOptions(ctx), plan.Memory{History: s.history, Files: files})
 	if err != nil {
 		return err
@@ -226,7 +228,7 @@ func (s *Session) prepare(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	memory.saveFiles(files)
+	memory.SaveFiles(files)
 	return nil
 }
 

@@ -14,7 +14,7 @@ import (
 	"github.com/tonistiigi/fsutil"
 	"github.com/tonistiigi/fsutil/types"
 
-	"github.com/dbake/dbake/internal/filesum"
+	"github.com/dbake/dbake/internal/memory/filesum"
 	"github.com/dbake/dbake/llbmerge"
 )
 

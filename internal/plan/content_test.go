@@ -10,7 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/dbake/dbake/internal/filesum"
+	"github.com/dbake/dbake/internal/memory/filesum"
 )
 
 // BenchmarkContent names what is read of a directory of 10,000 files: cold reads all

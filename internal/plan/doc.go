@@ -24,7 +24,7 @@
 //     are read, which is what a node compares, too. An edited file changes the
 //     results of exactly the steps that read it and of those above them; a fresh
 //     checkout changes nothing. What a node holds by this name is planned to cost
-//     nothing. Unchanged files are not read again (internal/filesum);
+//     nothing. Unchanged files are not read again (internal/memory/filesum);
 //   - place and form: where in which Dockerfile the step stands, and what it does
 //     there apart from its inputs. They tell why a result is not held ([Why]).
 //
@@ -38,7 +38,7 @@
 //
 // # What is held
 //
-// Nodes hold what the ledger (internal/warm) remembers and they have not thrown away
+// Nodes hold what the ledger (internal/memory/warm) remembers and they have not thrown away
 // since ([Node]). A cache in a registry holds what the build had that wrote it
 // ([Build.WithCache]); such results are fetched where that is predicted to end sooner
 // than building them. A cache that a build on another machine wrote is read by the

@@ -8,7 +8,7 @@ import (
 	digest "github.com/opencontainers/go-digest"
 
 	"github.com/dbake/dbake/compiler/ir"
-	"github.com/dbake/dbake/internal/cost"
+	"github.com/dbake/dbake/internal/memory/cost"
 	"github.com/dbake/dbake/internal/redact"
 )
 

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dbake/dbake/frontend"
-	"github.com/dbake/dbake/internal/filesum"
+	"github.com/dbake/dbake/internal/memory/filesum"
 )
 
 // asNobody makes the rest of the test run without the rights of root, which may read

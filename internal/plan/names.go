@@ -12,9 +12,9 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/dbake/dbake/compiler/ir"
-	"github.com/dbake/dbake/internal/filesum"
+	"github.com/dbake/dbake/internal/memory/filesum"
+	"github.com/dbake/dbake/internal/memory/warm"
 	"github.com/dbake/dbake/internal/redact"
-	"github.com/dbake/dbake/internal/warm"
 	"github.com/dbake/dbake/llbmerge"
 )
 

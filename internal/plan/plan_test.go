@@ -14,7 +14,7 @@ import (
 
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/frontend"
-	"github.com/dbake/dbake/internal/filesum"
+	"github.com/dbake/dbake/internal/memory/filesum"
 	"github.com/dbake/dbake/internal/plan/plantest"
 	"github.com/dbake/dbake/partition"
 )

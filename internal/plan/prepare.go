@@ -13,8 +13,8 @@ import (
 
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/frontend"
-	"github.com/dbake/dbake/internal/cost"
-	"github.com/dbake/dbake/internal/filesum"
+	"github.com/dbake/dbake/internal/memory/cost"
+	"github.com/dbake/dbake/internal/memory/filesum"
 	"github.com/dbake/dbake/llbmerge"
 )
 

@@ -8,8 +8,8 @@ import (
 	digest "github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/dbake/dbake/internal/cost"
-	"github.com/dbake/dbake/internal/warm"
+	"github.com/dbake/dbake/internal/memory/cost"
+	"github.com/dbake/dbake/internal/memory/warm"
 )
 
 // Measurement is one execution of a step, or a time during which a node fetched a

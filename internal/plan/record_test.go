@@ -6,9 +6,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/dbake/dbake/internal/cost"
+	"github.com/dbake/dbake/internal/memory/cost"
+	"github.com/dbake/dbake/internal/memory/warm"
 	"github.com/dbake/dbake/internal/plan/plantest"
-	"github.com/dbake/dbake/internal/warm"
 )
 
 // during is a measurement in seconds since some time.

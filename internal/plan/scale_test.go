@@ -13,7 +13,7 @@ import (
 
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/frontend"
-	"github.com/dbake/dbake/internal/cost"
+	"github.com/dbake/dbake/internal/memory/cost"
 	"github.com/dbake/dbake/partition"
 )
 

@@ -9,7 +9,7 @@ import (
 
 	digest "github.com/opencontainers/go-digest"
 
-	"github.com/dbake/dbake/internal/cost"
+	"github.com/dbake/dbake/internal/memory/cost"
 	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/partition"
 )

@@ -14,7 +14,7 @@ import (
 
 	"github.com/dbake/dbake/compiler"
 	"github.com/dbake/dbake/compiler/ir"
-	"github.com/dbake/dbake/internal/cost"
+	"github.com/dbake/dbake/internal/memory/cost"
 )
 
 // Shop is a project of three targets; app and web share the stage "deps".

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/dbake/dbake/internal/cost"
+	"github.com/dbake/dbake/internal/memory/cost"
 	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/internal/report"
 )

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/dbake/dbake/internal/memory/folder"
 )
 
 // later is so late that all files have settled.
@@ -131,7 +133,7 @@ func TestDamagedCacheIsAsNone(t *testing.T) {
 			w := newTree(t)
 			w.write("a", "1")
 			w.sums(later(), "a")
-			path := Open(w.cache, later()).path(w.dir)
+			path := filepath.Join(w.cache, fileName(w.dir))
 			b, err := os.ReadFile(path)
 			require.NoError(t, err)
 			require.NoError(t, os.WriteFile(path, damage(b), 0o600))
@@ -165,9 +167,10 @@ func TestWhatNobodyAsksForGoes(t *testing.T) {
 	}
 	require.Equal(t, 2, files())
 
-	now = now.Add((kept + 1) * 24 * time.Hour)
+	now = now.Add(time.Duration(kept+1) * 24 * time.Hour)
 	_, reads := w.sums(now, "a")
 	require.Zero(t, reads)
+	require.NoError(t, folder.Prune(w.cache, now))
 	require.Equal(t, 1, files(), "that of the other root is gone")
 	c := Open(w.cache, now)
 	require.Len(t, c.load(w.dir), 1)

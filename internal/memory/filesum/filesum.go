@@ -28,6 +28,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/dbake/dbake/internal/memory/folder"
 )
 
 // Sum is the digest of a file.
@@ -38,7 +40,7 @@ const (
 	// kept: more than the resolution of times of any file system.
 	settled = 2 * time.Second
 	// kept is for how many days a file that nobody asks for is remembered.
-	kept = 30
+	kept = int64(folder.Keep / (24 * time.Hour))
 	// maxReaders bounds the files that are read at one time.
 	maxReaders = 16
 )
@@ -216,37 +218,14 @@ func (c *Cache) Save() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var errs []error
-	written := false
 	for dir, r := range c.roots {
 		if r.dirty {
 			errs = append(errs, c.save(dir, r))
-			r.dirty, written = false, true
+			r.dirty = false
 		}
-	}
-	if written {
-		errs = append(errs, c.prune())
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("remember the digests of files: %w", err)
-	}
-	return nil
-}
-
-// prune removes the files of roots that nobody asked for in a long time. Those that
-// are asked for are written at least once a day.
-func (c *Cache) prune() error {
-	entries, err := os.ReadDir(c.dir)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		info, err := e.Info()
-		if err != nil || !info.Mode().IsRegular() || c.now.Sub(info.ModTime()) < kept*24*time.Hour {
-			continue // also one that is gone by now
-		}
-		if err := os.Remove(filepath.Join(c.dir, e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
 	}
 	return nil
 }

@@ -6,11 +6,10 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
+	"time"
 
-	"github.com/dbake/dbake/internal/localfile"
+	"github.com/dbake/dbake/internal/memory/folder"
 )
 
 // maxFile bounds the file of a root: some two million entries.
@@ -20,16 +19,20 @@ const maxFile = 256 << 20
 // of all that. Texts have their length before them; integers are varints.
 const format = "dbake-filesum/1\n"
 
-func (c *Cache) path(dir string) string {
+func (c *Cache) folder() folder.Folder {
+	return folder.Folder{Dir: c.dir, Limit: maxFile, Now: func() time.Time { return c.now }}
+}
+
+func fileName(dir string) string {
 	sum := sha256.Sum256([]byte(dir))
-	return filepath.Join(c.dir, hex.EncodeToString(sum[:12]))
+	return hex.EncodeToString(sum[:12])
 }
 
 // load returns what is remembered of the files below dir. What cannot be read is as
 // nothing.
 func (c *Cache) load(dir string) map[string]entry {
 	if c.dir != "" {
-		if b, err := localfile.Read(c.path(dir), maxFile); err == nil {
+		if b, err := c.folder().Read(fileName(dir)); err == nil {
 			if files, ok := decode(b, dir); ok {
 				return files
 			}
@@ -47,11 +50,7 @@ func (c *Cache) save(dir string, r *root) error {
 			lasting[name] = e
 		}
 	}
-	if err := localfile.Replace(c.path(dir), encode(dir, lasting), 0o600); err != nil {
-		return err
-	}
-	// prune knows the age by the same clock.
-	return os.Chtimes(c.path(dir), c.now, c.now)
+	return c.folder().Write(fileName(dir), encode(dir, lasting))
 }
 
 func encode(dir string, files map[string]entry) []byte {

@@ -94,7 +94,7 @@ func TestZeroLedgerRemembersNothing(t *testing.T) {
 
 func TestDamagedFileIsAsNone(t *testing.T) {
 	l := Ledger{Dir: t.TempDir()}
-	require.NoError(t, os.WriteFile(l.path("a"), []byte("{"), 0o644))
+	require.NoError(t, os.WriteFile(l.folder().Path(name("a")), []byte("{"), 0o644))
 	held := l.Holds("a", "")
 	require.Empty(t, held)
 	require.NoError(t, l.Add("a", "id", []digest.Digest{digest.FromString("a")}, nil, nil, t0))

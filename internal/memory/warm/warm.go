@@ -12,40 +12,25 @@
 package warm
 
 import (
-	"cmp"
-	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"time"
 
-	"github.com/gofrs/flock"
 	digest "github.com/opencontainers/go-digest"
 
-	"github.com/dbake/dbake/internal/localfile"
+	"github.com/dbake/dbake/internal/memory/folder"
 )
 
 // maxSteps bounds the file of a node: the steps not seen for longest go first.
 const maxSteps = 50_000
 
-const (
-	// maxFile bounds what is read of a file in bytes: maxSteps steps with traces take
-	// less than half of it.
-	maxFile = 64 << 20
-	// lockTimeout is the default of Ledger.Wait; lockInterval is how often it is tried.
-	lockTimeout  = 5 * time.Second
-	lockInterval = 20 * time.Millisecond
-)
-
-// errLocked is the cause when another process kept a file for too long.
-var errLocked = errors.New("another process keeps it locked")
+// maxFile bounds what is read of a file in bytes: maxSteps steps with traces take less
+// than half of it.
+const maxFile = 64 << 20
 
 // Ledger is a directory of files. The zero Ledger remembers nothing. What cannot be
 // read is as if it were not there.
@@ -53,7 +38,8 @@ type Ledger struct {
 	Dir string
 	// Warn takes why something could not be read; nil for nobody.
 	Warn func(error)
-	// Wait bounds the wait for another process that writes the same file; 0 = 5 s.
+	// Wait bounds the wait for another process that writes the same file; 0 is that of
+	// all folders.
 	Wait time.Duration
 }
 
@@ -129,11 +115,11 @@ func (l Ledger) known(addr string) (f file, ok bool) {
 	if l.Dir == "" {
 		return file{}, false
 	}
-	f, err := l.read(addr)
+	data, err := l.folder().Read(name(addr))
 	if err != nil && l.Warn != nil {
-		l.Warn(err)
+		l.Warn(fmt.Errorf("read what %s holds: %w", addr, err))
 	}
-	return f, err == nil
+	return decode(data, addr), err == nil
 }
 
 func (f *file) held() map[digest.Digest]bool {
@@ -168,31 +154,28 @@ func (l Ledger) Check(addr, id string, records Records) (held, lost map[digest.D
 // Add notes that the node holds these steps. traces are those of the steps that were
 // run; of these, and of earlier ones, those are kept that fit the records of the
 // node. Without records none is: whether they would be found is not known.
-func (l Ledger) Add(addr, id string, steps []digest.Digest, traces map[digest.Digest]Trace, records Records, now time.Time) (err error) {
+func (l Ledger) Add(addr, id string, steps []digest.Digest, traces map[digest.Digest]Trace, records Records, now time.Time) error {
 	if l.Dir == "" || len(steps) == 0 {
 		return nil
 	}
-	if err := os.MkdirAll(l.Dir, 0o755); err != nil {
-		return fmt.Errorf("remember what %s holds: %w", addr, err)
-	}
-	ctx, stop := context.WithTimeoutCause(context.Background(), cmp.Or(l.Wait, lockTimeout), errLocked)
-	defer stop()
-	lock := flock.New(l.path(addr) + ".lock")
-	if _, err := lock.TryLockContext(ctx, lockInterval); err != nil {
-		if cause := context.Cause(ctx); cause != nil {
-			err = cause
+	err := l.folder().Update(name(addr), func(old []byte) ([]byte, error) {
+		f := decode(old, addr)
+		if f.ID != id {
+			f = file{}
 		}
+		f.Addr, f.ID = addr, id
+		f.add(steps, traces, records, now)
+		f.trim()
+		return json.Marshal(f)
+	})
+	if err != nil {
 		return fmt.Errorf("remember what %s holds: %w", addr, err)
 	}
-	defer func() { err = errors.Join(err, lock.Unlock()) }()
-	f, err := l.read(addr)
-	if err != nil {
-		return err
-	}
-	if f.ID != id {
-		f = file{}
-	}
-	f.Addr, f.ID = addr, id
+	return nil
+}
+
+// add notes steps and their traces.
+func (f *file) add(steps []digest.Digest, traces map[digest.Digest]Trace, records Records, now time.Time) {
 	if f.Steps == nil {
 		f.Steps = map[digest.Digest]int64{}
 	}
@@ -211,8 +194,6 @@ func (l Ledger) Add(addr, id string, steps []digest.Digest, traces map[digest.Di
 			delete(f.Traces, d) // held all the same, but in a way that cannot be told
 		}
 	}
-	f.trim()
-	return l.write(addr, f)
 }
 
 // trim drops the oldest steps beyond the limit.
@@ -226,34 +207,20 @@ func (f *file) trim() {
 	maps.DeleteFunc(f.Traces, func(d digest.Digest, _ Trace) bool { return f.Steps[d] == 0 })
 }
 
-func (l Ledger) path(addr string) string {
+func (l Ledger) folder() folder.Folder {
+	return folder.Folder{Dir: l.Dir, Limit: maxFile, Wait: l.Wait}
+}
+
+func name(addr string) string {
 	sum := sha256.Sum256([]byte(addr))
-	return filepath.Join(l.Dir, hex.EncodeToString(sum[:12])+".json")
+	return hex.EncodeToString(sum[:12]) + ".json"
 }
 
-// read returns what is known; a damaged file is as none: it is only a memory.
-func (l Ledger) read(addr string) (file, error) {
-	dt, err := localfile.Read(l.path(addr), maxFile)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, localfile.ErrNotRegular) {
-		return file{}, nil
-	}
-	if err != nil {
-		return file{}, fmt.Errorf("read what %s holds: %w", addr, err)
-	}
+// decode reads a file; a damaged one is as none.
+func decode(data []byte, addr string) file {
 	var f file
-	if json.Unmarshal(dt, &f) != nil || f.Addr != addr {
-		return file{}, nil
+	if json.Unmarshal(data, &f) != nil || f.Addr != addr {
+		return file{}
 	}
-	return f, nil
-}
-
-func (l Ledger) write(addr string, f file) error {
-	dt, err := json.Marshal(f)
-	if err != nil {
-		return fmt.Errorf("remember what %s holds: %w", addr, err)
-	}
-	if err := localfile.Replace(l.path(addr), dt, 0o600); err != nil {
-		return fmt.Errorf("remember what %s holds: %w", addr, err)
-	}
-	return nil
+	return f
 }
