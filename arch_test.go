@@ -17,7 +17,7 @@ import (
 // packages of lower lines, those of its own directory, and itself. After "not:"
 // are modules that the packages of the line must not even reach.
 const floors = `
-compiler/ir internal/localfile internal/redact
+compiler/ir internal/localfile internal/redact internal/stopwatch
 compiler partition cachepolicy runtime/sched runtime/registry internal/memory internal/printable  not: github.com/moby/buildkit
 frontend llbmerge
 internal/entitlement internal/plan
@@ -28,7 +28,7 @@ cmd/dbake bench
 
 // alone are packages that import nothing of the module but their own directory, and
 // what files are written with and secrets are hidden with.
-var alone = []string{"compiler/ir", "internal/localfile", "internal/redact", "internal/memory", "internal/printable", "runtime/nodeset", "runtime/registry"}
+var alone = []string{"compiler/ir", "internal/localfile", "internal/redact", "internal/memory", "internal/printable", "internal/stopwatch", "runtime/nodeset", "runtime/registry"}
 
 const module = "github.com/dbake/dbake/"
 

@@ -206,6 +206,7 @@ type nodeBroken struct {
 func (m nodeBroken) take(r *run) []sched.Event {
 	if m.node.conn == m.conn {
 		m.node.conn = nil
+		clear(m.node.running)
 	}
 	return nil
 }
@@ -268,6 +269,7 @@ func (m nodeLost) take(r *run) []sched.Event {
 		n.conn.hangUp(fmt.Errorf("%w: %w", errNodeLost, m.err))
 		n.conn = nil
 	}
+	clear(n.running)
 	n.up = false
 	n.abandon()
 	if n.barred {

@@ -66,6 +66,7 @@ func (m statusMessage) take(r *run) []sched.Event {
 	if len(fresh.Vertexes)+len(fresh.Statuses)+len(fresh.Logs)+len(fresh.Warnings) > 0 {
 		r.observe(r.statusEvent(m.node, fresh))
 	}
+	m.node.follow(changes, m.status)
 	for _, c := range changes {
 		v, ok := r.vertex[c.vertex]
 		if !ok {
@@ -103,6 +104,7 @@ func (p *partitionRun) built(r *run, u sched.UnitID) []sched.Event {
 	}
 	p.reported[u] = true
 	if _, ok := r.step(u); !ok {
+		r.noteBuilt(u, p.node)
 		r.observe(r.jobEvent(u, p.node, "built"))
 	}
 	return []sched.Event{sched.UnitBuilt{At: r.since(), Partition: p.id, Unit: u}}
@@ -203,9 +205,14 @@ type exportedMessage struct {
 	err       error
 	// cancelled is set when the export ended because its partition was ended.
 	cancelled bool
+	deferred  bool // it was taken before, and waited for the node
 }
 
 func (m exportedMessage) take(r *run) []sched.Event {
+	if !m.deferred {
+		r.busy.exports--
+		m.deferred = true
+	}
 	if !m.p.ended && !m.p.unwanted && m.err != nil && m.p.conn.broken() && m.p.defers(m) {
 		return nil
 	}
@@ -466,6 +473,7 @@ func (r *run) slice(p *partitionRun) error {
 // export writes the outputs of a unit.
 func (r *run) export(p *partitionRun, u sched.UnitID) {
 	p.exports++
+	r.busy.exports++
 	p.exporting[u] = true
 	outs := r.outputs[u]
 	r.workers.Go(func() error {

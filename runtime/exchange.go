@@ -123,6 +123,7 @@ func (r *run) stepVertex(step int) (*llbmerge.Vertex, llbmerge.Root) {
 // send writes the result of a step for the other nodes.
 func (r *run) send(p *partitionRun, u sched.UnitID) {
 	p.exports++
+	r.busy.exports++
 	r.workers.Go(func() error {
 		m := exportedMessage{p: p, unit: u}
 		m.sent, m.err = r.writeStep(p, int(u)-len(r.Jobs))

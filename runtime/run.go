@@ -17,6 +17,7 @@ import (
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/frontend"
 	"github.com/dbake/dbake/internal/plan"
+	"github.com/dbake/dbake/internal/stopwatch"
 	"github.com/dbake/dbake/llbmerge"
 	"github.com/dbake/dbake/runtime/registry"
 	"github.com/dbake/dbake/runtime/sched"
@@ -41,6 +42,8 @@ type Build struct {
 	// Cache is what caches are decided from. Its Nodes and Fleet are filled in by
 	// Run.
 	Cache cachepolicy.Input
+	// CacheHolds are the vertices whose results refs are known to hold, by ref.
+	CacheHolds map[string]map[digest.Digest]bool
 	// Credentials are added to caches where nodes use them.
 	Credentials CacheCredentials
 	// Registries is this machine's own access to registries, for what no single
@@ -57,6 +60,8 @@ type Build struct {
 	// the local engine; nil when there is none.
 	Stdout io.Writer
 	Load   func(context.Context) (io.WriteCloser, error)
+	// Watch is told the phases of the run; nil for nobody.
+	Watch *stopwatch.Watch
 }
 
 // run is one execution of a Build. One goroutine, the caller of Run, owns all of
@@ -78,6 +83,7 @@ type run struct {
 	tags     func(insecure []string) tagStore
 	nodes    []*nodeRun
 	workers  errgroup.Group
+	waves    errgroup.Group // those that write shared caches
 	messages chan message
 	silences chan nodeSilent // may be full: a report is not worth waiting for
 	timeout  time.Duration   // how long a node may be silent
@@ -91,6 +97,7 @@ type run struct {
 	ended      []bool        // by job: it was reported that it failed or was skipped
 	queuesAt   time.Duration // when the queues were reported last; 0 is never
 	dirs       dirLocks
+	busy       busy
 }
 
 // nodeRun is one node's part of a run.
@@ -110,9 +117,11 @@ type nodeRun struct {
 	jobs    []string        // in order of their end
 	held    []chan struct{} // closed when results need not be kept any longer
 
-	sick     int             // failures of its own in a row
-	sickness string          // the last of them
-	barred   bool            // given up because of them
+	sick     int    // failures of its own in a row
+	sickness string // the last of them
+	barred   bool   // given up because of them
+	running  map[digest.Digest]bool
+	waves    int             // caches being written
 	deferred []message       // of solves and exports that ended with the connection
 	waiting  []*partitionRun // submitted while there was no connection
 
@@ -204,7 +213,7 @@ func newRun(b *Build, nodes []NodeInfo, observe func(Event)) (*run, error) {
 		return nil, err
 	}
 	for i, info := range nodes {
-		r.nodes = append(r.nodes, &nodeRun{info: info, id: sched.NodeID(i), tracker: newTracker(r.isStep, r.isShared)})
+		r.nodes = append(r.nodes, &nodeRun{info: info, id: sched.NodeID(i), tracker: newTracker(r.isStep, r.isShared), running: map[digest.Digest]bool{}})
 	}
 	config := b.Sched
 	config.Nodes = slices.Clone(config.Nodes)
@@ -239,8 +248,15 @@ func (r *run) run(ctx context.Context, connect connectFunc) (_ *Result, err erro
 		case <-over.Done():
 		}
 	})()
-	finish := r.loop(ctx, connect)
-	cacheErr := r.exportCaches(ctx, finish)
+	writing, stopWriting := context.WithCancel(ctx)
+	defer stopWriting()
+	finish := r.loop(ctx, writing, connect)
+	if finish.Reason != "" {
+		stopWriting()
+	}
+	cacheErr := r.finishCaches(writing, finish)
+	r.busy.ends = true
+	r.pace()
 	r.release()
 	res := r.result(finish)
 	err = r.err(finish)
@@ -351,7 +367,9 @@ func (r *run) isShared(d digest.Digest) bool {
 //
 // Work on the nodes outlives ctx: when to end it is the scheduler's decision, which
 // cancels what runs and is told how it ended.
-func (r *run) loop(ctx context.Context, connect connectFunc) sched.Finish {
+//
+// Caches are written within writing.
+func (r *run) loop(ctx, writing context.Context, connect connectFunc) sched.Finish {
 	attending, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	for _, n := range r.nodes {
@@ -367,6 +385,7 @@ func (r *run) loop(ctx context.Context, connect connectFunc) sched.Finish {
 	r.reportQueues()
 	for {
 		changed := len(queue) > 0
+		r.pace()
 		for len(queue) > 0 {
 			ev := queue[0]
 			cmds := r.sched.Step(ev)
@@ -382,6 +401,7 @@ func (r *run) loop(ctx context.Context, connect connectFunc) sched.Finish {
 		if changed {
 			r.reportQueues()
 		}
+		r.writeWaves(writing)
 		select {
 		case m := <-r.messages:
 			queue = append(queue, m.take(r)...)
@@ -405,6 +425,7 @@ func (r *run) pump(g *errgroup.Group) {
 		_ = g.Wait() // they report through messages
 	}()
 	for {
+		r.pace()
 		select {
 		case m := <-r.messages:
 			m.take(r)

@@ -37,7 +37,7 @@ func contenders(dbake, buildx string, strategies []string) []contender {
 			name += " " + s
 		}
 		list = append(list, contender{name: name, prepare: func(context.Context, *arena) error { return nil }, build: func(ctx context.Context, a *arena) error {
-			args := []string{"build", "--progress", "plain", "--strategy", s, "--cache-registry", a.registry.addr + "/" + cacheRepository}
+			args := []string{"build", "--progress", "plain", "--timings", "--strategy", s, "--cache-registry", a.registry.addr + "/" + cacheRepository}
 			for _, n := range a.nodes {
 				spec := n.name + "=" + n.addr
 				if n.slots > 0 {
@@ -157,6 +157,9 @@ type arena struct {
 	programs programs
 	mirror   string
 	targets  []string // of the default group, each once
+	// logs is a directory for what builds print, each in a file of its own that begins
+	// with label; "" is none.
+	logs, label string
 }
 
 // steps is the file in which nodes note the steps that they start.
@@ -255,11 +258,26 @@ func (a *arena) command(ctx context.Context, what, program string, args ...strin
 	var log bytes.Buffer
 	cmd := a.cmd(ctx, program, args...)
 	cmd.Stdout, cmd.Stderr = &log, &log
-	if err := cmd.Run(); err != nil {
+	err := cmd.Run()
+	if a.logs != "" && a.label != "" {
+		name := strings.Map(plainRune, a.label+"_"+what) + ".log"
+		if err := os.WriteFile(filepath.Join(a.logs, name), log.Bytes(), 0o644); err != nil {
+			return err
+		}
+	}
+	if err != nil {
 		lines := strings.Split(strings.TrimSpace(log.String()), "\n")
 		return fmt.Errorf("%s: %w\n%s", what, err, strings.Join(lines[max(0, len(lines)-25):], "\n"))
 	}
 	return nil
+}
+
+// plainRune is for names of files.
+func plainRune(r rune) rune {
+	if r == ' ' || r == ',' || r == '/' {
+		return '-'
+	}
+	return r
 }
 
 // output runs a program on the project and returns what it printed.

@@ -24,7 +24,7 @@ type settings struct {
 	nodes, slots, rounds     int
 	projects, scenarios      string
 	strategies, contenders   string
-	csv, json, chart         string
+	csv, json, chart, logs   string
 	quick                    bool
 }
 
@@ -82,6 +82,7 @@ func (s *settings) parse(args []string, stderr io.Writer) error {
 	flags.StringVar(&s.csv, "csv", "", "write every build to `FILE` as CSV")
 	flags.StringVar(&s.json, "json", "", "write every build to `FILE` as JSON, one object a line")
 	flags.StringVar(&s.chart, "chart", "", "draw the ratios in `FILE` (.svg or .png)")
+	flags.StringVar(&s.logs, "logs", "", "keep what each build prints in a file in `DIR`, for dbake with the timings of its phases")
 	flags.BoolVar(&s.quick, "quick", false, "one round of the small projects, without slow node and second cold build: under ten minutes")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -117,7 +118,12 @@ func (s *settings) parent() string {
 
 // measurement turns the flags into what is to be done.
 func (s *settings) measurement() (*measurement, error) {
-	m := &measurement{nodes: s.nodes, slots: s.slots, rounds: s.rounds, scenarios: map[string]bool{cold: true}}
+	m := &measurement{nodes: s.nodes, slots: s.slots, rounds: s.rounds, logs: s.logs, scenarios: map[string]bool{cold: true}}
+	if s.logs != "" {
+		if err := os.MkdirAll(s.logs, 0o755); err != nil {
+			return nil, err
+		}
+	}
 	if s.buildkitd == "" {
 		s.buildkitd = filepath.Join("bin", "buildkitd")
 	}

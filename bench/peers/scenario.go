@@ -55,6 +55,7 @@ type measurement struct {
 	scenarios  map[string]bool
 	bases      *bases
 	report     func(Run)
+	logs       string // directory for what builds print; "" is none
 }
 
 // measure runs all rounds of all projects.
@@ -96,7 +97,9 @@ func (m *measurement) contend(ctx context.Context, p project, c contender, round
 		if !ok {
 			continue
 		}
+		a.logs, a.label = m.logs, fmt.Sprintf("%s_%s_%s_%d", p.name, s, c.name, round)
 		r, err := a.measure(ctx, c, s)
+		a.label = "" // what is between builds is not kept
 		if err != nil {
 			return err
 		}

@@ -26,6 +26,7 @@ type buildCmd struct {
 	MetadataFile string `placeholder:"FILE" help:"Write the digests and descriptors of what was built, as JSON by target."`
 	Jobs         jobs   `short:"j" placeholder:"N|MODE" help:"Build at most N targets at once over all nodes (default: no limit); or what to do when a target fails: fail-fast ends the build (the default), defer-output does too and writes no output before every target is built, defer-error builds all that does not depend on it; MODE,parallel=N for both."`
 	KeepGoing    bool   `short:"k" help:"Same as --jobs=defer-error."`
+	Timings      bool   `help:"Show where the time of the command went, phase by phase, after the summary."`
 	NoSteal      bool   `help:"Let no node take over what was planned for another."`
 
 	ListTargets   bool `hidden:""` // as buildx still has them
@@ -106,6 +107,9 @@ func (c *buildCmd) build(ctx context.Context, a *app, call callFlag) (err error)
 		return err
 	}
 	a.progress.Summary(result, view.Prediction{Makespan: s.Plan().Makespan, Bound: s.Plan().Bound})
+	if c.Timings {
+		a.progress.Timings(s.Timings())
+	}
 	if failure == nil && len(s.Questions()) > 0 {
 		return c.answer(ctx, a, s, call)
 	}

@@ -25,6 +25,7 @@ type planCmd struct {
 	Output  string   `short:"o" placeholder:"FILE" help:"Write to a file instead of standard output."`
 	Explain string   `placeholder:"TARGET" help:"Tell why this target is on its node, what each other node would cost, and what its steps cost."`
 	Compare []string `placeholder:"NAME" help:"Show the plans of several strategies side by side; all is every one of them."`
+	Timings bool     `help:"Show where the time of the command went, phase by phase, after the plan."`
 	Offline bool     `help:"Ask no registry and no node: base images that are not known are assumed, and named."`
 }
 
@@ -57,7 +58,13 @@ func (c *planCmd) Run(ctx contextBinding, a *app) (err error) {
 	if err := s.Through(ctx, engine.Divide); err != nil {
 		return err
 	}
-	return c.show(ctx, a, s)
+	if err := c.show(ctx, a, s); err != nil {
+		return err
+	}
+	if c.Timings {
+		a.progress.Timings(s.Timings())
+	}
+	return nil
 }
 
 // request is what a plan asks of the engine.

@@ -37,9 +37,10 @@ func (s *Session) order(ctx context.Context) (err error) {
 			Env: e.Env, SharedKey: sharedKey(s.project.Dir),
 		},
 		Dir: s.project.Dir, Stdout: e.Stdout, Load: s.load,
-		Cache: s.caches.Input, Registries: s.caches.access,
+		Cache: s.caches.Input, CacheHolds: s.caches.holds, Registries: s.caches.access,
 		Credentials: runtime.NewCacheCredentials(ctx, s.project, e.Env),
 		Provenance:  r.Provenance,
+		Watch:       s.watch,
 	}
 	for id, agent := range s.build.SSH {
 		s.work.Inputs.SSH[id] = agent.Paths

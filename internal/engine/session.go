@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"strings"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 	"github.com/dbake/dbake/internal/memory/cost"
 	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/internal/report"
+	"github.com/dbake/dbake/internal/stopwatch"
 	"github.com/dbake/dbake/partition"
 	"github.com/dbake/dbake/runtime"
 	"github.com/dbake/dbake/runtime/registry"
@@ -39,19 +41,23 @@ const (
 	Remember              // what was learned is kept for the next time
 )
 
-// stages does them.
-var stages = [...]func(*Session, context.Context) error{
-	Choose:   (*Session).choose,
-	Compile:  (*Session).compile,
-	Admit:    (*Session).admit,
-	Access:   (*Session).access,
-	Facts:    (*Session).gather,
-	Prepare:  (*Session).prepare,
-	Caches:   (*Session).findCaches,
-	Divide:   (*Session).divide,
-	Order:    (*Session).order,
-	Run:      (*Session).run,
-	Remember: (*Session).remember,
+// stages does them. Each counts as the phase of the session's time that it is named
+// after; a run divides its time itself.
+var stages = [...]struct {
+	phase string
+	do    func(*Session, context.Context) error
+}{
+	Choose:   {"read the definition", (*Session).choose},
+	Compile:  {"read the definition", (*Session).compile},
+	Admit:    {"read the definition", (*Session).admit},
+	Access:   {"read the definition", (*Session).access},
+	Facts:    {"reach the nodes", (*Session).gather},
+	Prepare:  {"compile the Dockerfiles", (*Session).prepare},
+	Caches:   {"look for caches", (*Session).findCaches},
+	Divide:   {"plan", (*Session).divide},
+	Order:    {"plan", (*Session).order},
+	Run:      {"connect", (*Session).run},
+	Remember: {"remember", (*Session).remember},
 }
 
 // Session is one definition on its way. Each stage fills the fields below its name.
@@ -59,6 +65,7 @@ type Session struct {
 	engine  *Engine
 	request Request
 	done    Stage // the first that is yet to be done
+	watch   *stopwatch.Watch
 
 	// Choose; the stages after it may choose the nodes that were left for later.
 	standby *standby
@@ -97,14 +104,17 @@ type Session struct {
 
 // Open starts a session. It must be closed.
 func (e *Engine) Open(r Request) *Session {
-	return &Session{engine: e, request: r, standby: &standby{engine: e, choice: r.Nodes}}
+	return &Session{engine: e, request: r, watch: stopwatch.New(), standby: &standby{engine: e, choice: r.Nodes}}
 }
 
 // Through does what has not been done of the stages up to and including last. After an
 // error the session can only be closed.
 func (s *Session) Through(ctx context.Context, last Stage) error {
+	defer s.watch.Stop()
 	for ; s.done <= last; s.done++ {
-		if err := stages[s.done](s, ctx); err != nil {
+		stage := stages[s.done]
+		s.watch.Enter(stage.phase)
+		if err := stage.do(s, ctx); err != nil {
 			return err
 		}
 	}
@@ -239,7 +249,14 @@ func (s *Session) findCaches(ctx context.Context) error {
 	}
 	s.caches = s.standby.caches(ctx, s.request.Store, s.build)
 	s.may = s.joinable(ctx, s.caches.access)
-	s.build = s.build.WithCache(s.caches.results(ctx, s.engine.memory))
+	results := s.caches.results(ctx, s.engine.memory)
+	s.caches.holds = map[string]map[digest.Digest]bool{}
+	all := map[digest.Digest]bool{}
+	for ref, names := range results {
+		maps.Copy(all, names)
+		s.caches.holds[ref] = s.build.Under(names)
+	}
+	s.build = s.build.WithCache(all)
 	return nil
 }
 
@@ -272,6 +289,9 @@ func (s *Session) With(ctx context.Context, strategy partition.Strategy) (*plan.
 	}
 	return s.build.Choose(ctx, s.facts.nodes, strategy, s.request.Planning, s.may)
 }
+
+// Timings say where the time of the stages went, those of the run divided further.
+func (s *Session) Timings() []stopwatch.Phase { return s.watch.Phases() }
 
 // Project is the whole definition.
 func (s *Session) Project() *ir.Project { return s.whole }

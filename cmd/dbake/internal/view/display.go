@@ -14,6 +14,7 @@ import (
 
 	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/internal/printable"
+	"github.com/dbake/dbake/internal/stopwatch"
 	"github.com/dbake/dbake/runtime"
 )
 
@@ -206,6 +207,13 @@ func (t *text) Summary(r *runtime.Result, p Prediction) {
 	var b strings.Builder
 	Summary(&b, r, p)
 	fmt.Fprint(t.outlet, printable.Lines(b.String()))
+}
+
+// Timings implements Progress.
+func (t *text) Timings(list []stopwatch.Phase) {
+	var b strings.Builder
+	Timings(&b, list)
+	fmt.Fprint(t.outlet, b.String())
 }
 
 // Error implements Progress.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/internal/redact"
+	"github.com/dbake/dbake/internal/stopwatch"
 	"github.com/dbake/dbake/runtime"
 )
 
@@ -37,6 +38,8 @@ type Progress interface {
 	Remarks(list []plan.Remark, debug bool)
 	// Summary shows what a run did, beside what was predicted of it.
 	Summary(r *runtime.Result, p Prediction)
+	// Timings shows where the time of the command went.
+	Timings(list []stopwatch.Phase)
 	// Error shows why the command failed; with debug also the chain of causes.
 	Error(err error, debug bool)
 	// Interrupt says that the command is to end: from now on no write waits longer
@@ -91,6 +94,7 @@ func (*quiet) Observe(runtime.Event)               {}
 func (*quiet) End()                                {}
 func (*quiet) Remarks([]plan.Remark, bool)         {}
 func (*quiet) Summary(*runtime.Result, Prediction) {}
+func (*quiet) Timings([]stopwatch.Phase)           {}
 
 // patience bounds how long a write waits for a reader once the command is to end.
 const patience = 2 * time.Second

@@ -12,6 +12,7 @@ import (
 
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/internal/plan"
+	"github.com/dbake/dbake/internal/stopwatch"
 	"github.com/dbake/dbake/runtime"
 )
 
@@ -75,7 +76,7 @@ type status struct {
 type event struct {
 	subject
 	// Event is "note", "warning", "error", "target", "moved", "sent", "waits",
-	// "node-lost", "node-silent", "node-back" or "summary".
+	// "node-lost", "node-silent", "node-back", "summary" or "timings".
 	Event   string `json:"event"`
 	Message string `json:"message,omitempty"`
 	// Source is the place that an error points at.
@@ -90,6 +91,14 @@ type event struct {
 	State   string     `json:"state,omitempty"`
 	Images  []rawImage `json:"images,omitempty"`
 	Summary *rawTotals `json:"summary,omitempty"`
+	Timings []rawPhase `json:"timings,omitempty"`
+}
+
+// rawPhase is a part of the command's time, in seconds.
+type rawPhase struct {
+	Phase   string  `json:"phase"`
+	Seconds float64 `json:"seconds"`
+	CPU     float64 `json:"cpuSeconds"`
 }
 
 // place is a place in a file; lines and columns count from 1.
@@ -289,6 +298,15 @@ func (j *rawJSON) Summary(r *runtime.Result, p Prediction) {
 		t.Nodes = append(t.Nodes, rn)
 	}
 	j.print(event{subject: subjectOf("", names), Event: "summary", Summary: &t})
+}
+
+// Timings implements Progress.
+func (j *rawJSON) Timings(list []stopwatch.Phase) {
+	e := event{subject: subjectOf("", nil), Event: "timings"}
+	for _, p := range list {
+		e.Timings = append(e.Timings, rawPhase{p.Name, p.Wall.Seconds(), p.CPU.Seconds()})
+	}
+	j.print(e)
 }
 
 // Error implements Progress.

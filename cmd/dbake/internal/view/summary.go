@@ -9,6 +9,7 @@ import (
 
 	"github.com/docker/go-units"
 
+	"github.com/dbake/dbake/internal/stopwatch"
 	"github.com/dbake/dbake/runtime"
 )
 
@@ -100,6 +101,32 @@ func compared(took time.Duration, p Prediction) string {
 	}
 	return fmt.Sprintf(" (predicted %s)", seconds(p.Makespan))
 }
+
+// Timings prints where the time of a command went, and the processor time that the
+// command itself used in it.
+func Timings(w io.Writer, list []stopwatch.Phase) {
+	var all stopwatch.Phase
+	for _, p := range list {
+		all.Wall, all.CPU = all.Wall+p.Wall, all.CPU+p.CPU
+	}
+	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(tw, "\nPHASE\tTIME\tPART\tCPU")
+	row := func(name string, p stopwatch.Phase) {
+		part := 0.0
+		if all.Wall > 0 {
+			part = 100 * float64(p.Wall) / float64(all.Wall)
+		}
+		fmt.Fprintf(tw, "%s\t%s\t%.0f%%\t%s\n", name, milliseconds(p.Wall), part, milliseconds(p.CPU))
+	}
+	for _, p := range list {
+		row(p.Name, p)
+	}
+	row("all", all)
+	_ = tw.Flush() // an output that does not take text has no one to be told
+}
+
+// milliseconds is d in seconds with the precision that short phases need.
+func milliseconds(d time.Duration) string { return fmt.Sprintf("%.3fs", d.Seconds()) }
 
 // pushed is the number of images that went to a registry.
 func pushed(list []runtime.Image) int {

@@ -1,0 +1,8 @@
+//go:build !unix
+
+package stopwatch
+
+import "time"
+
+// processTime is not known.
+func processTime() time.Duration { return 0 }
