@@ -10,6 +10,11 @@
 // the rule that decided and a reason in words. Input in another order gives the
 // same Policy. Safe for concurrent use; nothing of the input is kept or changed.
 //
+// [Decide] says what is written when all is built. Where the parts of a cluster can be
+// joined by this machine, a [Writer] says it while nodes still build: what is new is
+// written as soon as it is large enough, and joined to what the registry is known to
+// hold; where nothing is new, nothing is written.
+//
 // # Facts about BuildKit
 //
 // Read in v0.33; the rules follow from them.

@@ -27,6 +27,9 @@ type Input struct {
 	// choice: one number is one vertex, whichever unit needs it. Each becomes
 	// about one record of a cache. A unit without an entry counts as nothing.
 	Records map[ir.UnitID][]int
+	// Bytes are about how large the results of records are, as far as is known; by
+	// number.
+	Bytes []int64
 	// Fleet is the number of nodes of this run. It serves to guess the names of
 	// parts where a registry was not asked, and for nothing else.
 	Fleet int
@@ -101,9 +104,14 @@ type Export struct {
 // cache is of no help to find the next one in another, so importing parts beside
 // each other misses what is in the middle of a part.
 type Join struct {
-	Ref    string
-	Parts  []string
-	Reason string
+	Ref   string
+	Parts []string
+	// Cluster and Units are what it holds, Base the one of Parts that was there before
+	// the build and whose results are kept; "" is none. Only a [Writer] sets them.
+	Cluster string
+	Units   []ir.UnitID
+	Base    string
+	Reason  string
 }
 
 // TargetExport is a cache that a target asks to write.

@@ -2,20 +2,17 @@ package runtime
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
 
 	"github.com/containerd/containerd/v2/core/content"
-	bkclient "github.com/moby/buildkit/client"
 	digest "github.com/opencontainers/go-digest"
-	"golang.org/x/sync/errgroup"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/dbake/dbake/cachepolicy"
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/internal/plan"
-	"github.com/dbake/dbake/runtime/sched"
 )
 
 // caches are the decisions about caches of one run.
@@ -27,6 +24,10 @@ type caches struct {
 	stores   map[string]content.Store      // of imports in directories
 	warnings []string
 	written  []WrittenCache
+	writer   *cachepolicy.Writer
+	// manifests are those of the caches that were written, by ref.
+	manifests map[string]ocispecs.Descriptor
+	failures  []error // of waves that were not tried again
 	// unwritten are the caches that targets write themselves and could not.
 	unwritten map[outputOf]unwrittenCaches
 }
@@ -34,20 +35,26 @@ type caches struct {
 // WrittenCache is a cache in a registry that a run has written whole: with the
 // results of all steps, not only of the last ones.
 type WrittenCache struct {
-	Ref   string
-	Steps []digest.Digest // those that the node held which wrote it
+	Ref string
+	// Manifest is the digest of what Ref stands for since; "" when it is not known.
+	Manifest digest.Digest
+	Steps    []digest.Digest // whose results it holds
 }
 
-// wrote notes that the results of units on a node are in a cache.
-func (r *run) wrote(ref string, n *nodeRun, units []ir.UnitID) {
-	w := WrittenCache{Ref: ref}
+// heldBy returns the steps of units whose results are on a node.
+func (r *run) heldBy(n *nodeRun, units []ir.UnitID) []digest.Digest {
+	of := map[string]bool{}
+	for _, u := range units {
+		of[string(u)] = true
+	}
+	var list []digest.Digest
 	for _, v := range r.Graph.Vertices {
 		s := n.tracker.vertices[v.Digest]
-		if s != nil && s.done && v.Kind.IsStep() && slices.ContainsFunc(v.Users, func(u string) bool { return slices.Contains(units, ir.UnitID(u)) }) {
-			w.Steps = append(w.Steps, v.Digest)
+		if s != nil && s.done && v.Kind.IsStep() && slices.ContainsFunc(v.Users, func(u string) bool { return of[u] }) {
+			list = append(list, v.Digest)
 		}
 	}
-	r.caches.written = append(r.caches.written, w)
+	return list
 }
 
 // writtenByTargets notes the caches that targets asked for and that were written
@@ -64,7 +71,7 @@ func (r *run) writtenByTargets() {
 		}
 		for _, e := range r.caches.byUnit[ids[0]] {
 			if e.Type == cacheRegistry && e.Attrs["mode"] == "max" && e.Attrs["ref"] != "" && e.Attrs["ignore-error"] == "" {
-				r.wrote(e.Attrs["ref"], r.nodes[at], ids)
+				r.caches.written = append(r.caches.written, WrittenCache{Ref: e.Attrs["ref"], Steps: r.heldBy(r.nodes[at], ids)})
 			}
 		}
 	}
@@ -99,6 +106,7 @@ func decideCaches(b *Build) (caches, error) {
 		}
 	}
 	c.input.Fleet = len(b.Sched.Nodes)
+	c.writer = cachepolicy.NewWriter(c.input, b.cached)
 	p := cachepolicy.Decide(c.input)
 	var err error
 	if c.imports, c.stores, c.warnings, err = localImports(p.Imports, b.Dir); err != nil {
@@ -138,92 +146,6 @@ func (c *caches) importsOf(jobs []plan.Job) []ir.CacheEntry {
 		}
 	}
 	return entries
-}
-
-// decideExports decides which node writes which cluster, from where units were
-// built.
-func (c *caches) decideExports(r *run, finish sched.Finish) cachepolicy.Policy {
-	in := c.input
-	in.Nodes = map[ir.UnitID]int{}
-	for u, o := range finish.Outcomes[:len(r.Jobs)] {
-		if o.State != sched.Built {
-			continue
-		}
-		for _, unit := range r.Jobs[u].Units {
-			in.Nodes[unit.ID] = int(o.Node)
-		}
-	}
-	return cachepolicy.Decide(in)
-}
-
-// exportCaches writes the shared caches, all at once. One that cannot be written is
-// a warning, since what was asked for is built, or an error if the user wants it.
-func (r *run) exportCaches(ctx context.Context, finish sched.Finish) error {
-	if finish.Reason != "" || !r.caches.shared {
-		return nil
-	}
-	var eg errgroup.Group
-	policy := r.caches.decideExports(r, finish)
-	errs, asked := make([]error, len(policy.Exports)), make([]bool, len(policy.Exports))
-	for i, x := range policy.Exports {
-		n := r.nodes[x.Node]
-		c := n.conn
-		if c == nil {
-			continue
-		}
-		req := exportRequest{cacheTo: []bkclient.CacheOptionsEntry{cacheEntry(x.Entry)}}
-		var targets []string
-		for _, id := range x.Units {
-			unit := r.units[id]
-			if unit == nil || len(unit.Definition.GetDef()) == 0 {
-				continue
-			}
-			img, err := r.image(unit)
-			if err != nil {
-				return err
-			}
-			req.images = append(req.images, img)
-			targets = appendNew(targets, unit.Target.Name)
-		}
-		if len(req.images) == 0 {
-			continue
-		}
-		asked[i] = true
-		eg.Go(func() error {
-			both, cancel := endWith(c.ended, ctx)
-			defer cancel()
-			observe := r.observeSolve(n, &solveSource{targets: targets, export: true, id: x.Entry.Attrs["ref"]})
-			if _, err := c.exportCache(both, req, observe); err != nil {
-				errs[i] = fmt.Errorf("node %s: write cache %s: %w", n.info.Name, x.Entry.Attrs["ref"], plain(err))
-			}
-			return nil
-		})
-	}
-	r.pump(&eg)
-	for i, x := range policy.Exports {
-		if asked[i] && errs[i] == nil {
-			r.wrote(x.Entry.Attrs["ref"], r.nodes[x.Node], x.Units)
-		}
-	}
-	if err := errors.Join(errs...); err != nil {
-		// Parts of a cluster that are missing are not to be joined.
-		return r.unwritten(errs...)
-	}
-	return r.unwritten(r.joinCaches(ctx, policy.Joins)...)
-}
-
-// unwritten warns of caches that could not be written, or returns an error where
-// they are required.
-func (r *run) unwritten(errs ...error) error {
-	if r.Cache.Required {
-		return errors.Join(errs...)
-	}
-	for _, err := range errs {
-		if err != nil {
-			r.caches.warn(err.Error())
-		}
-	}
-	return nil
 }
 
 // endWith returns a context that has the values of ctx and ends with either.

@@ -36,6 +36,9 @@
 //     that it had when it was first looked up. Results that other nodes sent come on
 //     top. Exports import none, since the node holds what they ask for.
 //
+//   - Caches of clusters are written by export-only solves, too, while the node still
+//     builds (Writer of cachepolicy), and the client joins their parts.
+//
 //   - What a node builds for others, as the plan says (Exchange of internal/plan), is
 //     a partition of its own whose export is a cache of that one result. It is
 //     written to the cache registry or, without one, into a directory of the client

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"sync"
 	"time"
 
@@ -28,6 +27,8 @@ type buildCaches struct {
 	cachepolicy.Input
 	access registry.Options
 	client *registry.Client
+	// holds are the vertices whose results refs are known to hold.
+	holds map[string]map[digest.Digest]bool
 }
 
 // caches returns the caches of a build: the repository that the user named and the
@@ -90,10 +91,10 @@ const (
 	trustTimeout  = 10 * time.Second
 )
 
-// results returns under which names results are known to be in the caches that the
-// nodes will read: those that earlier builds wrote and that are there unchanged.
-// What cannot be read of the ledger is not known.
-func (c *buildCaches) results(ctx context.Context, m *memory.Memory) map[digest.Digest]bool {
+// results returns, by ref, under which names results are known to be in the caches
+// that the nodes will read: those that earlier builds wrote and that are there
+// unchanged. What cannot be read of the ledger is not known.
+func (c *buildCaches) results(ctx context.Context, m *memory.Memory) map[string]map[digest.Digest]bool {
 	ledger := m.Caches()
 	known := map[string]bool{} // refs
 	policy := cachepolicy.Decide(c.Input)
@@ -102,9 +103,9 @@ func (c *buildCaches) results(ctx context.Context, m *memory.Memory) map[digest.
 			known[ref] = true
 		}
 	}
-	names := map[digest.Digest]bool{}
+	names := map[string]map[digest.Digest]bool{}
 	for ref, manifest := range c.manifests(ctx, ir.SortedKeys(known)) {
-		maps.Copy(names, ledger.Holds(ref, manifest.String()))
+		names[ref] = ledger.Holds(ref, manifest.String())
 	}
 	return names
 }
@@ -138,12 +139,18 @@ func (c *buildCaches) manifests(ctx context.Context, refs []string) map[string]d
 func (c *buildCaches) remember(ctx context.Context, m *memory.Memory, b *plan.Build, written []runtime.WrittenCache, now time.Time) error {
 	var refs []string
 	for _, w := range written {
-		refs = append(refs, w.Ref)
+		if w.Manifest == "" {
+			refs = append(refs, w.Ref)
+		}
 	}
 	found := c.manifests(ctx, refs)
 	var errs []error
 	for _, w := range written {
-		if manifest, ok := found[w.Ref]; ok {
+		manifest := w.Manifest
+		if manifest == "" {
+			manifest = found[w.Ref]
+		}
+		if manifest != "" {
 			errs = append(errs, m.Caches().Add(w.Ref, manifest.String(), b.Held(w.Steps), nil, nil, now))
 		}
 	}

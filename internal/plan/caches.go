@@ -19,7 +19,11 @@ func (b *Build) Caches(store cachepolicy.Store) cachepolicy.Input {
 		in.NoCache = in.NoCache && u.Target.NoCache != nil && *u.Target.NoCache
 		ids = append(ids, u.ID)
 	}
+	in.Bytes = make([]int64, len(b.Graph.Vertices))
 	for i, v := range b.Graph.Vertices {
+		if v.Kind.IsStep() {
+			in.Bytes[i] = b.Costs[i].Bytes
+		}
 		for _, u := range v.Users {
 			in.Records[ir.UnitID(u)] = append(in.Records[ir.UnitID(u)], i)
 		}

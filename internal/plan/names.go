@@ -132,6 +132,17 @@ func (b *Build) Held(vertices []digest.Digest) []digest.Digest {
 	return slices.Compact(list)
 }
 
+// Under returns the vertices whose results have one of the names, as Held gives them.
+func (b *Build) Under(names map[digest.Digest]bool) map[digest.Digest]bool {
+	vertices := map[digest.Digest]bool{}
+	for i, n := range b.names {
+		if names[n.result] && !b.Graph.Vertices[i].IgnoreCache {
+			vertices[b.Graph.Vertices[i].Digest] = true
+		}
+	}
+	return vertices
+}
+
 // Traces returns by what a node finds the results of the executions that took place
 // on it, under the names of the results.
 func (b *Build) Traces(node string, ms []Measurement) map[digest.Digest]warm.Trace {

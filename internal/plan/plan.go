@@ -98,7 +98,10 @@ func choose(ctx context.Context, p partition.Problem, strategy partition.Strateg
 		return strategy.Plan(ctx, p, opts)
 	}
 	if opts.Budget == 0 {
-		opts.Budget = partition.DefaultBudget
+		made, done, err := effort(ctx, p, strategy, &opts)
+		if err != nil || done {
+			return made, err
+		}
 	}
 	if opts.Budget > 0 {
 		opts.Budget = (opts.Budget + 1) / 2
@@ -146,6 +149,38 @@ func choose(ctx context.Context, p partition.Problem, strategy partition.Strateg
 	}
 	made.Steps, made.Stopped = steps, stopped
 	return made, nil
+}
+
+// A search is worth a part of the time that it can save at most. searchRate is how many
+// tasks are scheduled in a second on one slow core.
+const (
+	searchPart = 0.05
+	searchRate = 8_000_000
+)
+
+// quickPlaces is the number of vertices times nodes up to which the plans that a search
+// begins with cost next to nothing.
+const quickPlaces = 20_000
+
+// effort sets the budget of the search from what it can save: the difference between
+// the best of the plans that it begins with and the bound. done says that made cannot
+// be beaten.
+func effort(ctx context.Context, p partition.Problem, strategy partition.Strategy, opts *partition.Options) (made partition.Plan, done bool, err error) {
+	opts.Budget = partition.DefaultBudget
+	if len(p.Vertices)*len(p.Nodes) > quickPlaces {
+		return partition.Plan{}, false, nil
+	}
+	quick := *opts
+	quick.Budget = -1
+	if made, err = strategy.Plan(ctx, p, quick); err != nil {
+		return partition.Plan{}, false, err
+	}
+	gap := float64(made.Schedule.Makespan - made.Bound.Max)
+	if gap <= 0 {
+		return made, true, nil
+	}
+	opts.Budget = max(1, min(opts.Budget, int(gap*searchPart*searchRate)))
+	return partition.Plan{}, false, nil
 }
 
 // Strategies that are treated in their own way: exact gives proofs, and the jobs of
