@@ -16,6 +16,7 @@ import (
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/frontend"
 	"github.com/dbake/dbake/internal/memory"
+	"github.com/dbake/dbake/internal/memory/warm"
 	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/runtime"
 	"github.com/dbake/dbake/runtime/registry"
@@ -91,23 +92,23 @@ const (
 	trustTimeout  = 10 * time.Second
 )
 
-// results returns, by ref, under which names results are known to be in the caches
-// that the nodes will read: those that earlier builds wrote and that are there
+// results returns, by ref, which results are known to be in the caches that
+// the nodes will read: those that earlier builds wrote and that are there
 // unchanged. What cannot be read of the ledger is not known.
-func (c *buildCaches) results(ctx context.Context, m *memory.Memory) map[string]map[digest.Digest]bool {
+func (c *buildCaches) results(ctx context.Context, m *memory.Memory) map[string]map[warm.ResultID]bool {
 	ledger := m.Caches()
 	known := map[string]bool{} // refs
 	policy := cachepolicy.Decide(c.Input)
 	for _, e := range policy.ImportEntries() {
-		if ref := e.Attrs["ref"]; e.Type == "registry" && ref != "" && len(ledger.Holds(ref, "")) > 0 {
+		if ref := e.Attrs["ref"]; e.Type == "registry" && ref != "" && len(ledger.Holds(ref, "").Results) > 0 {
 			known[ref] = true
 		}
 	}
-	names := map[string]map[digest.Digest]bool{}
+	results := map[string]map[warm.ResultID]bool{}
 	for ref, manifest := range c.manifests(ctx, ir.SortedKeys(known)) {
-		names[ref] = ledger.Holds(ref, manifest.String())
+		results[ref] = ledger.Holds(ref, manifest.String()).Results
 	}
-	return names
+	return results
 }
 
 // manifests asks registries for the digests of the manifests that refs stand for.

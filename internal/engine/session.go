@@ -15,6 +15,7 @@ import (
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/frontend"
 	"github.com/dbake/dbake/internal/memory/cost"
+	"github.com/dbake/dbake/internal/memory/warm"
 	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/internal/report"
 	"github.com/dbake/dbake/internal/stopwatch"
@@ -251,10 +252,10 @@ func (s *Session) findCaches(ctx context.Context) error {
 	s.may = s.joinable(ctx, s.caches.access)
 	results := s.caches.results(ctx, s.engine.memory)
 	s.caches.holds = map[string]map[digest.Digest]bool{}
-	all := map[digest.Digest]bool{}
-	for ref, names := range results {
-		maps.Copy(all, names)
-		s.caches.holds[ref] = s.build.Under(names)
+	all := map[warm.ResultID]bool{}
+	for ref, held := range results {
+		maps.Copy(all, held)
+		s.caches.holds[ref] = s.build.Under(held)
 	}
 	s.build = s.build.WithCache(all)
 	return nil

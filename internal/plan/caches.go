@@ -1,10 +1,9 @@
 package plan
 
 import (
-	digest "github.com/opencontainers/go-digest"
-
 	"github.com/dbake/dbake/cachepolicy"
 	"github.com/dbake/dbake/compiler/ir"
+	"github.com/dbake/dbake/internal/memory/warm"
 )
 
 // Caches returns what the cache policy decides from, as far as it is known before
@@ -35,8 +34,8 @@ func (b *Build) Caches(store cachepolicy.Store) cachepolicy.Input {
 }
 
 // WithCache returns b knowing that these results are in a cache that every node can
-// read, under the names of [Build.Held].
-func (b *Build) WithCache(results map[digest.Digest]bool) *Build {
+// read.
+func (b *Build) WithCache(results map[warm.ResultID]bool) *Build {
 	out := *b
 	out.cached = results
 	return &out

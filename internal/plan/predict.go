@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"regexp"
 
+	digest "github.com/opencontainers/go-digest"
+
 	"github.com/dbake/dbake/internal/memory/cost"
 	"github.com/dbake/dbake/llbmerge"
 )
@@ -16,7 +18,7 @@ func (b *Build) predict(history *cost.Store) {
 	b.steps = make([]cost.Step, len(b.Graph.Vertices))
 	for i, v := range b.Graph.Vertices {
 		n := b.names[i]
-		b.steps[i] = cost.Step{Key: n.op, Slot: n.slot, Kind: kindOf(v), Command: v.Command, InputBytes: n.read.bytes}
+		b.steps[i] = cost.Step{Key: digest.Digest(n.op), Slot: n.slot, Kind: kindOf(v), Command: v.Command, InputBytes: n.read.bytes}
 		if v.Platform != nil {
 			b.steps[i].Platform = PlatformName(*v.Platform)
 		}

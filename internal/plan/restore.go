@@ -6,8 +6,7 @@ import (
 	"fmt"
 	"slices"
 
-	digest "github.com/opencontainers/go-digest"
-
+	"github.com/dbake/dbake/internal/memory/warm"
 	"github.com/dbake/dbake/partition"
 )
 
@@ -38,12 +37,12 @@ type SavedNode struct {
 	// Fetch are the results that it takes from others, Build those that it makes for
 	// others only.
 	Fetch []SavedFetch
-	Build []digest.Digest
+	Build []warm.OpID
 }
 
 // SavedFetch is the transfer of the result of an operation, see [Build.Operation].
 type SavedFetch struct {
-	Operation digest.Digest
+	Operation warm.OpID
 	From      string // a node; "" is the registry
 }
 
@@ -141,7 +140,7 @@ func (p *Plan) place(b *Build, saved *Saved, nodes map[string]int) error {
 // restoreShares returns what nodes take from each other, as far as steps and nodes are
 // the same.
 func (b *Build) restoreShares(saved *Saved, nodes map[string]int) []partition.Share {
-	vertices := map[digest.Digest]partition.VertexID{}
+	vertices := map[warm.OpID]partition.VertexID{}
 	for i, n := range b.names {
 		vertices[n.op] = partition.VertexID(i)
 	}

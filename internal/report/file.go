@@ -10,6 +10,7 @@ import (
 	digest "github.com/opencontainers/go-digest"
 
 	"github.com/dbake/dbake/internal/memory/cost"
+	"github.com/dbake/dbake/internal/memory/warm"
 	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/partition"
 )
@@ -190,13 +191,13 @@ type FileStage struct {
 type FileStep struct {
 	Name string `json:"name"`
 	// Operation is what the step and all below it do, whatever is in the files.
-	Operation digest.Digest `json:"operation"`
-	Kind      string        `json:"kind"`
-	Stage     string        `json:"stage,omitempty"`
-	Cost      float64       `json:"cost_s"`
-	Source    cost.Source   `json:"cost_from"`
-	Samples   int           `json:"samples"`
-	Spread    float64       `json:"spread"`
+	Operation warm.OpID   `json:"operation"`
+	Kind      string      `json:"kind"`
+	Stage     string      `json:"stage,omitempty"`
+	Cost      float64     `json:"cost_s"`
+	Source    cost.Source `json:"cost_from"`
+	Samples   int         `json:"samples"`
+	Spread    float64     `json:"spread"`
 	// Targets are the indices in Targets of those that need it.
 	Targets []int `json:"targets"`
 	// HeldBy are the names of the nodes that hold its result. InRegistry says that

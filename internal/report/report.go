@@ -7,9 +7,8 @@ import (
 	"slices"
 	"time"
 
-	digest "github.com/opencontainers/go-digest"
-
 	"github.com/dbake/dbake/internal/memory/cost"
+	"github.com/dbake/dbake/internal/memory/warm"
 	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/partition"
 )
@@ -133,7 +132,7 @@ type Step struct {
 	// To.
 	Fetched []Fetch
 
-	op digest.Digest
+	op warm.OpID
 }
 
 // Fetch says that one node takes a result from another; indices of Plan.Nodes, and

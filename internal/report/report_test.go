@@ -20,6 +20,7 @@ import (
 	"github.com/dbake/dbake/frontend"
 	"github.com/dbake/dbake/internal/memory/cost"
 	"github.com/dbake/dbake/internal/memory/filesum"
+	"github.com/dbake/dbake/internal/memory/warm"
 	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/internal/plan/plantest"
 	"github.com/dbake/dbake/partition"
@@ -44,7 +45,7 @@ func (p *project) prepare(targets ...string) *plan.Build {
 
 // holding returns a node that holds all steps of b.
 func holding(name string, b *plan.Build) plan.Node {
-	n := plan.Node{Name: name, Addr: "tcp://" + name + ":1", Speed: 1, Slots: 2, Holds: map[digest.Digest]bool{}}
+	n := plan.Node{Name: name, Addr: "tcp://" + name + ":1", Speed: 1, Slots: 2}
 	if b == nil {
 		return n
 	}
@@ -54,9 +55,7 @@ func holding(name string, b *plan.Build) plan.Node {
 			steps = append(steps, v.Digest)
 		}
 	}
-	for _, d := range b.Held(steps) {
-		n.Holds[d] = true
-	}
+	n.Holds = warm.NewHoldings(b.Held(steps))
 	return n
 }
 
@@ -231,10 +230,7 @@ func TestWhatTheRegistryHolds(t *testing.T) {
 		}
 	}
 	b.Record(p.History, list, nil, nil, time.Unix(1_700_000_000, 0))
-	cached := map[digest.Digest]bool{}
-	for _, d := range b.Held(results) {
-		cached[d] = true
-	}
+	cached := warm.NewHoldings(b.Held(results)).Results
 	made := makePlan(t, p.prepare("app", "web").WithCache(cached), "affinity", holding("a", nil))
 	for _, j := range made.Jobs {
 		require.Equal(t, []int{int(partition.Registry)}, j.FetchedFrom)
@@ -447,10 +443,12 @@ func TestAnEditMovesNothingElse(t *testing.T) {
 	b := project.prepare()
 	before := makePlan(t, b, "affinity", holding("a", nil), holding("b", nil), holding("c", nil))
 	nodes := slices.Clone(before.Nodes)
+	done := make([][]digest.Digest, len(nodes))
 	for _, task := range before.Schedule.Tasks {
-		for _, d := range b.Held([]digest.Digest{b.Graph.Vertices[task.Vertex].Digest}) {
-			nodes[task.Node].Holds[d] = true
-		}
+		done[task.Node] = append(done[task.Node], b.Graph.Vertices[task.Vertex].Digest)
+	}
+	for n := range nodes {
+		nodes[n].Holds = warm.NewHoldings(b.Held(done[n]))
 	}
 	for _, file := range []string{"app/main.c", "web/main.c", "docs/index.md"} {
 		project.Write(file, "edited: "+file)
