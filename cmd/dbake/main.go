@@ -107,6 +107,8 @@ type cli struct {
 	Plan       planCmd       `cmd:"" help:"Show which node would build what, at what cost and why, without building."`
 	Cluster    clusterCmd    `cmd:"" help:"Keep BuildKit nodes and a registry running on this machine."`
 	History    historyCmd    `cmd:"" help:"Carry what steps cost from machine to machine."`
+	Cache      cacheCmd      `cmd:"" help:"Look after a repository of caches: list, prune, merge."`
+	State      stateCmd      `cmd:"" help:"Look after what dbake keeps on this machine."`
 	Completion completionCmd `cmd:"" help:"Print the script that completes the command line in a shell."`
 	Version    versionCmd    `cmd:"" help:"Show the version, and those of BuildKit and of the Dockerfile frontend."`
 
@@ -194,7 +196,7 @@ func (a *app) parser(c *cli, exit func(int)) (*kong.Kong, error) {
 		kong.Writers(a.stdout, a.stderr),
 		kong.Exit(exit),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
-		kong.Vars{"strategies": strategyNames()},
+		kong.Vars{"strategies": strategyNames(), "repository": repoHelp},
 		kong.KindMapper(reflect.Bool, boolMapper{}),
 	)
 }
