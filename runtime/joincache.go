@@ -53,7 +53,7 @@ func (r *run) joinCaches(ctx context.Context, joins []cachepolicy.Join) (outgrow
 	for i, j := range joins {
 		switch {
 		case errs[i] != nil:
-			r.caches.failures = append(r.caches.failures, fmt.Errorf("join the caches of %s: %w", j.Ref, errs[i]))
+			r.caches.failures = append(r.caches.failures, cacheFailure{ref: j.Ref, err: fmt.Errorf("join the caches of %s: %w", j.Ref, errs[i]), required: j.Required})
 		case made[i].Digest == "" && j.Base != "":
 			outgrown = append(outgrown, j)
 		case made[i].Digest != "":

@@ -26,8 +26,8 @@ func requestOf(d *definitionFlags, n *nodeFlags, p *planFlags) report.Request {
 		NoCache: d.NoCache, Pull: d.Pull,
 		SBOM: d.SBOM, Provenance: d.Provenance, Policy: d.Policy, Push: d.Push, Load: d.Load,
 		Strict: d.Strict != strictOff, Exclude: d.Exclude, WithDeps: d.WithDeps, Profiles: d.Profile,
-		Nodes: n.Nodes, Builder: n.Builder,
-		CacheRegistry: strings.Join(p.CacheRegistry, " "), // one, or none
+		Nodes: n.Nodes, Builder: n.Builder, Platforms: n.Platform, MaxNodes: n.MaxNodes,
+		CacheRegistry: p.CacheRegistry,
 	}
 }
 
@@ -120,14 +120,18 @@ func (c *buildCmd) useSaved(a *app, f *report.File) error {
 		}
 		a.progress.Note(d.moment.Note(a.env))
 	}
+	if c.MaxNodes == 0 {
+		c.MaxNodes = r.MaxNodes
+	}
+	c.Platform = r.Platforms // which are part of the definition
 	if n := &c.nodeFlags; len(n.Nodes) == 0 && n.Builder == "" {
 		if err := plainNodes(r.Nodes); err != nil {
 			return usageError{err}
 		}
 		n.Nodes, n.Builder = r.Nodes, r.Builder
 	}
-	if len(c.CacheRegistry) == 0 && r.CacheRegistry != "" {
-		c.CacheRegistry = []string{r.CacheRegistry}
+	if len(c.CacheRegistry) == 0 {
+		c.CacheRegistry = r.CacheRegistry
 	}
 	c.saved = f
 	return nil

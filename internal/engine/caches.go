@@ -32,13 +32,15 @@ type buildCaches struct {
 	holds map[string]map[digest.Digest]bool
 }
 
-// caches returns the caches of a build: the repository that the user named and the
+// caches returns the caches of a build: the repositories that the user named and the
 // tags that are there. A registry that cannot be asked is no error here, only a
 // reason to guess: the nodes may reach what this machine does not.
-func (s *standby) caches(ctx context.Context, store cachepolicy.Store, b *plan.Build) buildCaches {
-	c := buildCaches{Input: b.Caches(store), access: s.registries()}
-	if store.Insecure {
-		c.access = c.access.Insecure(domain(store.Name))
+func (s *standby) caches(ctx context.Context, stores []cachepolicy.Store, b *plan.Build) buildCaches {
+	c := buildCaches{Input: b.Caches(stores...), access: s.registries()}
+	for _, store := range stores {
+		if store.Insecure {
+			c.access = c.access.Insecure(domain(store.Name))
+		}
 	}
 	quick := c.access
 	// What is not known in time is guessed.

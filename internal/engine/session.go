@@ -206,6 +206,9 @@ func (s *Session) checkSaved() error {
 // gather finds out about the nodes. They are started only for something to build.
 func (s *Session) gather(ctx context.Context) (err error) {
 	builds := len(s.project.Targets) > 0
+	if err := s.standby.narrow(ctx, s.project, s.request.Reach != Offline); err != nil {
+		return err
+	}
 	switch {
 	case s.standby.nodes == nil: // nobody has needed one so far
 		s.facts = &facts{}
@@ -248,7 +251,7 @@ func (s *Session) findCaches(ctx context.Context) error {
 	if s.request.Reach == Offline {
 		return nil // and every target may be divided whose outputs allow it
 	}
-	s.caches = s.standby.caches(ctx, s.request.Store, s.build)
+	s.caches = s.standby.caches(ctx, s.request.Stores, s.build)
 	s.may = s.joinable(ctx, s.caches.access)
 	results := s.caches.results(ctx, s.engine.memory)
 	s.caches.holds = map[string]map[digest.Digest]bool{}

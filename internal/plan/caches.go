@@ -10,8 +10,11 @@ import (
 // a node is chosen. Units are in one cluster when they share a step, so that what
 // stands behind a shared step is in the same cache as the step itself. Unlike
 // predicted costs, that is the same in every run.
-func (b *Build) Caches(store cachepolicy.Store) cachepolicy.Input {
-	in := cachepolicy.Input{Store: store, NoCache: true, Records: map[ir.UnitID][]int{}}
+func (b *Build) Caches(stores ...cachepolicy.Store) cachepolicy.Input {
+	in := cachepolicy.Input{NoCache: true, Records: map[ir.UnitID][]int{}}
+	if len(stores) > 0 {
+		in.Store, in.More = stores[0], stores[1:]
+	}
 	var ids []ir.UnitID
 	for _, u := range b.Units {
 		in.Units = append(in.Units, ir.Unit{ID: u.ID, Target: u.Target})

@@ -92,7 +92,30 @@ type Request struct {
 
 	Nodes         []string `json:"nodes,omitempty"`
 	Builder       string   `json:"builder,omitempty"`
-	CacheRegistry string   `json:"cache_registry,omitempty"`
+	Platforms     []string `json:"platforms,omitempty"`
+	MaxNodes      int      `json:"max_nodes,omitempty"`
+	CacheRegistry Values   `json:"cache_registry,omitempty"`
+}
+
+// Values are the values of a flag. One value is a string in JSON, several are a list.
+type Values []string
+
+// MarshalJSON implements json.Marshaler.
+func (v Values) MarshalJSON() ([]byte, error) {
+	if len(v) == 1 {
+		return json.Marshal(v[0])
+	}
+	return json.Marshal([]string(v))
+}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (v *Values) UnmarshalJSON(data []byte) error {
+	var one string
+	if json.Unmarshal(data, &one) == nil {
+		*v = Values{one}
+		return nil
+	}
+	return json.Unmarshal(data, (*[]string)(v))
 }
 
 // World is what the definition saw of the world when the plan was made, so that it means
