@@ -88,8 +88,9 @@ type Request struct {
 	// History is the absolute name of the file of measured costs; "" is that of the
 	// user, and [cost.InMemory] keeps nothing.
 	History string
-	// Store is the repository through which nodes share results.
-	Store cachepolicy.Store
+	// Stores are the repositories through which nodes share results: what one hands to
+	// another goes through the first.
+	Stores []cachepolicy.Store
 
 	// Jobs is how many targets are built at once; 0 is no limit.
 	Jobs int
@@ -121,6 +122,10 @@ type Nodes struct {
 	// StateDir is where local nodes keep their state, Buildkitd what they are started
 	// with; "" is the default.
 	StateDir, Buildkitd string
+	// Platforms are the platforms of which a node must run one, empty for all; Max is
+	// how many nodes are used at most, 0 for any number.
+	Platforms []string
+	Max       int
 	// Timeout is how long a node may be silent.
 	Timeout time.Duration
 }
