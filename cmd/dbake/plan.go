@@ -111,7 +111,9 @@ func (c *planCmd) show(ctx context.Context, a *app, s *engine.Session) error {
 		if err != nil {
 			return err
 		}
-		file = p.File(requestOf(&c.definitionFlags, &c.nodeFlags, &c.planFlags), definitions)
+		request := requestOf(&c.definitionFlags, &c.nodeFlags, &c.planFlags)
+		request.State = stateDigest(a.path(c.StateDir))
+		file = p.File(request, definitions)
 		file.World = c.moment.World(s.Definition(), a.env)
 	}
 	return a.output(ctx, c.Output, func(w io.Writer) error {

@@ -272,7 +272,7 @@ func (s *Session) joinable(ctx context.Context, access registry.Options) func(*i
 // divide makes the plan, or takes the saved one.
 func (s *Session) divide(ctx context.Context) (err error) {
 	if s.request.Saved != nil {
-		s.build, s.plan, err = s.build.Restore(s.facts.nodes, s.request.Saved.Saved())
+		s.build, s.plan, err = s.build.Restore(s.facts.nodes, s.request.Saved.Saved(), s.faults)
 	} else {
 		s.build, s.plan, err = s.With(ctx, s.request.Strategy)
 	}

@@ -95,6 +95,9 @@ type Request struct {
 	Platforms     []string `json:"platforms,omitempty"`
 	MaxNodes      int      `json:"max_nodes,omitempty"`
 	CacheRegistry Values   `json:"cache_registry,omitempty"`
+	// State is the digest of the directory that was named for the state of local
+	// nodes: a plan cannot choose one, but it can be told that another is used.
+	State digest.Digest `json:"state,omitempty"`
 }
 
 // Values are the values of a flag. One value is a string in JSON, several are a list.

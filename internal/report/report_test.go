@@ -377,12 +377,27 @@ func TestSavedPlan(t *testing.T) {
 	require.NoError(t, f.Check(definitions))
 
 	// Nodes are found by name, in any order, and new ones get nothing.
-	_, again, err := b.Restore([]plan.Node{holding("new", nil), nodes[1], nodes[0]}, f.Saved())
+	_, again, err := b.Restore([]plan.Node{holding("new", nil), nodes[1], nodes[0]}, f.Saved(), nil)
 	require.NoError(t, err)
 	require.Empty(t, again.Partitions[0])
 	require.Equal(t, p.Partitions[1], again.Partitions[1])
 	require.Equal(t, p.Partitions[0], again.Partitions[2])
 	require.LessOrEqual(t, again.Bound, again.Makespan)
+
+	// A target with a fault is not built, and the others are built where they were.
+	rest := *b
+	rest.Jobs = b.Jobs[1:]
+	_, _, err = rest.Restore(nodes, f.Saved(), nil)
+	require.ErrorIs(t, err, plan.ErrOutdated)
+	_, again, err = rest.Restore(nodes, f.Saved(), []plan.Fault{{Target: b.Jobs[0].Name, Err: errors.New("bad")}})
+	require.NoError(t, err)
+	built := 0
+	for _, list := range again.Partitions {
+		for _, part := range list {
+			built += len(part)
+		}
+	}
+	require.Equal(t, len(rest.Jobs), built)
 
 	for name, c := range map[string]struct {
 		change func(*File)
@@ -400,7 +415,7 @@ func TestSavedPlan(t *testing.T) {
 			f, err := ReadFile(strings.NewReader(text))
 			require.NoError(t, err)
 			c.change(f)
-			_, _, err = b.Restore(c.nodes, f.Saved())
+			_, _, err = b.Restore(c.nodes, f.Saved(), nil)
 			require.ErrorIs(t, err, plan.ErrOutdated)
 			require.ErrorContains(t, err, c.want)
 		})
