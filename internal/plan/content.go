@@ -5,9 +5,11 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/moby/buildkit/solver/pb"
@@ -25,6 +27,8 @@ type content struct {
 	// files and whenever they were written.
 	key   string
 	bytes int64
+	// files are what is read, if they are to be listed.
+	files []found
 	// fault is why a node cannot be sent these files; nil when it can.
 	fault error
 }
@@ -34,6 +38,7 @@ type reader struct {
 	dirs map[string]string // of local sources
 	seen map[string]content
 	sums *filesum.Cache
+	list bool // whether files are to be listed
 }
 
 // read returns what v reads of the local sources among its inputs. The error is that
@@ -45,23 +50,38 @@ func (r *reader) read(ctx context.Context, v *llbmerge.Vertex, input func(int) *
 		if local == nil {
 			continue
 		}
-		dir := r.dirs[local.Name]
-		id := fmt.Sprintf("%q %q %q %q", dir, part.path, part.includes, local.ExcludePatterns)
-		c, ok := r.seen[id]
-		if !ok {
-			var err error
-			if c, err = readContent(ctx, r.sums, dir, part, local.ExcludePatterns); err != nil {
-				return content{}, err
-			}
-			r.seen[id] = c
-		}
-		all.key += c.key
-		all.bytes += c.bytes
-		if all.fault == nil {
-			all.fault = c.fault
+		if err := r.add(ctx, &all, local, part); err != nil {
+			return content{}, err
 		}
 	}
 	return all, nil
+}
+
+// whole returns everything that there is of a local source.
+func (r *reader) whole(ctx context.Context, local *llbmerge.Local) (all content, err error) {
+	err = r.add(ctx, &all, local, read{})
+	return all, err
+}
+
+// add adds a part of a local source to what is read.
+func (r *reader) add(ctx context.Context, all *content, local *llbmerge.Local, part read) error {
+	dir := r.dirs[local.Name]
+	id := fmt.Sprintf("%q %q %q %q", dir, part.path, part.includes, local.ExcludePatterns)
+	c, ok := r.seen[id]
+	if !ok {
+		var err error
+		if c, err = readContent(ctx, r.sums, dir, part, local.ExcludePatterns, r.list); err != nil {
+			return err
+		}
+		r.seen[id] = c
+	}
+	all.key += c.key
+	all.bytes += c.bytes
+	all.files = append(all.files, c.files...)
+	if all.fault == nil {
+		all.fault = c.fault
+	}
+	return nil
 }
 
 // read is a part of an input that a vertex reads.
@@ -71,8 +91,8 @@ type read struct {
 	includes []string // patterns below path; nil is everything
 }
 
-// reads returns what a vertex may read of its inputs, apart from the file system
-// it works on.
+// reads returns what a vertex may read of its inputs: what copies and mounts select,
+// and all of what it uses in another way, as a directory that it works on.
 func reads(v *llbmerge.Vertex) []read {
 	var list []read
 	add := func(input int64, path string, includes []string) {
@@ -83,51 +103,47 @@ func reads(v *llbmerge.Vertex) []read {
 	switch op := v.Op.Op.(type) {
 	case *pb.Op_File:
 		for _, a := range op.File.GetActions() {
+			add(a.GetInput(), "", nil) // inputs beyond those of the op are results of other actions
 			if c := a.GetCopy(); c != nil {
 				add(a.GetSecondaryInput(), c.GetSrc(), c.GetIncludePatterns())
+			} else {
+				add(a.GetSecondaryInput(), "", nil)
 			}
 		}
 	case *pb.Op_Exec:
 		for _, m := range op.Exec.GetMounts() {
 			add(m.GetInput(), m.GetSelector(), nil)
 		}
+	default:
+		for i := range v.Inputs {
+			add(int64(i), "", nil)
+		}
 	}
 	return list
 }
 
-// Reads returns the first of some files and directories that a vertex of g reads, ""
-// when it reads none that is still there. They are given by their paths below dir, the
-// directory of a local source.
-func Reads[V any](g *llbmerge.Graph, v *llbmerge.Vertex, source, dir string, paths map[string]V) string {
-	for _, part := range reads(v) {
-		in, ok := g.Vertex(v.Inputs[part.input])
-		if !ok || in.Local == nil || in.Local.Name != source {
-			continue
-		}
-		files, start, err := part.files(dir, in.Local.ExcludePatterns)
-		if err != nil {
-			continue
-		}
-		first := ""
-		// The error is that of the path, or of another.
-		_ = files.Walk(context.Background(), start, func(p string, _ fs.DirEntry, _ error) error {
-			if _, ok := paths[p]; ok {
-				first = p
-				return fs.SkipAll
-			}
-			return nil
-		})
-		if first != "" {
-			return first
-		}
+// readContent summarises the files that r means; its path may hold wildcards. With keep
+// they are listed. The error is that of ctx.
+func readContent(ctx context.Context, sums *filesum.Cache, dir string, r read, excludes []string, keep bool) (content, error) {
+	plain, err := fsutil.NewFS(dir)
+	if err != nil {
+		return content{fault: err}, nil
 	}
-	return ""
-}
-
-// readContent summarises the files that r means; its path may hold wildcards. The
-// error is that of ctx.
-func readContent(ctx context.Context, sums *filesum.Cache, dir string, r read, excludes []string) (content, error) {
-	files, start, err := r.files(dir, excludes)
+	opt := &fsutil.FilterOpt{ExcludePatterns: excludes}
+	start := ""
+	switch p := path.Clean(strings.Trim(r.path, "/")); {
+	case p == ".":
+		opt.IncludePatterns = r.includes
+	case isPlain(dir, p):
+		// Only what is below p is looked at: when thousands of targets copy a
+		// directory each, looking into their parent for each of them would take
+		// quadratic time.
+		opt.IncludePatterns = []string{p}
+		start = p
+	default:
+		opt.FollowPaths = []string{p}
+	}
+	files, err := fsutil.NewFilterFS(plain, opt)
 	if err != nil {
 		return content{fault: err}, nil
 	}
@@ -143,8 +159,11 @@ func readContent(ctx context.Context, sums *filesum.Cache, dir string, r read, e
 			return err
 		}
 		f := found{path: p, mode: info.Mode()}
-		if st, ok := info.Sys().(*types.Stat); ok && f.mode&fs.ModeSymlink != 0 {
-			f.link = st.Linkname
+		if st, ok := info.Sys().(*types.Stat); ok {
+			f.extra = extraOf(st)
+			if f.mode&fs.ModeSymlink != 0 {
+				f.link = st.Linkname
+			}
 		}
 		if f.mode.IsRegular() {
 			regular = append(regular, p)
@@ -167,50 +186,55 @@ func readContent(ctx context.Context, sums *filesum.Cache, dir string, r read, e
 	}
 	c.fault = unreadable
 	h := sha256.New()
-	for _, f := range list {
-		switch {
-		case f.mode&fs.ModeSymlink != 0:
-			// Systems differ in the permissions of links, and nobody asks for them.
-			fmt.Fprintf(h, "%q link %q\n", f.path, f.link)
-		case f.mode.IsRegular():
-			fmt.Fprintf(h, "%q %d %x\n", f.path, f.mode, digests[0])
+	for i := range list {
+		f := &list[i]
+		if f.mode.IsRegular() {
+			f.sum = digests[0]
 			digests = digests[1:]
-		default:
-			fmt.Fprintf(h, "%q %d\n", f.path, f.mode)
 		}
+		fmt.Fprintf(h, "%q %s\n", f.path, f.state())
 	}
 	c.key = fmt.Sprintf("%x", h.Sum(nil))
+	if keep {
+		c.files = list
+		for i := range list {
+			list[i].dir = dir
+		}
+	}
 	return c, nil
-}
-
-// files returns the files of dir that r means, and where a walk of them starts.
-func (r read) files(dir string, excludes []string) (files fsutil.FS, start string, err error) {
-	plain, err := fsutil.NewFS(dir)
-	if err != nil {
-		return nil, "", err
-	}
-	opt := &fsutil.FilterOpt{ExcludePatterns: excludes}
-	switch p := path.Clean(strings.Trim(r.path, "/")); {
-	case p == ".":
-		opt.IncludePatterns = r.includes
-	case isPlain(dir, p):
-		// Only what is below p is looked at: when thousands of targets copy a
-		// directory each, looking into their parent for each of them would take
-		// quadratic time.
-		opt.IncludePatterns = []string{p}
-		start = p
-	default:
-		opt.FollowPaths = []string{p}
-	}
-	files, err = fsutil.NewFilterFS(plain, opt)
-	return files, start, err
 }
 
 // found is a file that a vertex reads.
 type found struct {
-	path string
-	mode fs.FileMode
-	link string // where a symbolic link leads
+	dir, path string
+	mode      fs.FileMode
+	link      string // where a symbolic link leads
+	sum       filesum.Sum
+	extra     string // what else a node compares; "" for most files
+}
+
+// state is what a node compares of a file besides its path.
+func (f *found) state() string {
+	switch {
+	case f.mode&fs.ModeSymlink != 0:
+		// Systems differ in the permissions of links, and nobody asks for them.
+		return fmt.Sprintf("link %q%s", f.link, f.extra)
+	case f.mode.IsRegular():
+		return fmt.Sprintf("%d %x%s", f.mode, f.sum, f.extra)
+	}
+	return fmt.Sprintf("%d%s", f.mode, f.extra)
+}
+
+// extraOf returns the extended attributes of a file and the numbers of a device.
+func extraOf(st *types.Stat) string {
+	var b strings.Builder
+	if st.Devmajor != 0 || st.Devminor != 0 {
+		fmt.Fprintf(&b, " device %d:%d", st.Devmajor, st.Devminor)
+	}
+	for _, name := range slices.Sorted(maps.Keys(st.Xattrs)) {
+		fmt.Fprintf(&b, " %q=%q", name, st.Xattrs[name])
+	}
+	return b.String()
 }
 
 // isPlain reports whether p is the name of something below dir: no wildcard, no

@@ -15,7 +15,6 @@ import (
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/frontend"
 	"github.com/dbake/dbake/internal/memory/filesum"
-	"github.com/dbake/dbake/internal/memory/warm"
 	"github.com/dbake/dbake/internal/plan/plantest"
 	"github.com/dbake/dbake/partition"
 )
@@ -39,7 +38,7 @@ func (p *project) prepare(targets ...string) *Build {
 
 // holding returns a node that holds all steps of b.
 func holding(name string, b *Build) Node {
-	n := Node{Name: name, Addr: "tcp://" + name + ":1", Speed: 1, Slots: 2}
+	n := Node{Name: name, Addr: "tcp://" + name + ":1", Speed: 1, Slots: 2, Holds: map[digest.Digest]bool{}}
 	if b == nil {
 		return n
 	}
@@ -49,7 +48,9 @@ func holding(name string, b *Build) Node {
 			steps = append(steps, v.Digest)
 		}
 	}
-	n.Holds = warm.NewHoldings(b.Held(steps))
+	for _, d := range b.Held(steps) {
+		n.Holds[d] = true
+	}
 	return n
 }
 
@@ -88,7 +89,7 @@ x
 		"what leads out of the way": {read{path: "/svc/../real"}, 2},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := readContent(context.Background(), filesum.Open("", time.Now()), p.Dir, c.read, []string{"svc/*/skip"})
+			got, err := readContent(context.Background(), filesum.Open("", time.Now()), p.Dir, c.read, []string{"svc/*/skip"}, false)
 			require.NoError(t, err)
 			require.Equal(t, c.bytes, got.bytes)
 			require.NotEmpty(t, got.key)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path/filepath"
 	"slices"
 
 	"github.com/containerd/platforms"
@@ -15,7 +16,6 @@ import (
 	"github.com/dbake/dbake/frontend"
 	"github.com/dbake/dbake/internal/memory/cost"
 	"github.com/dbake/dbake/internal/memory/filesum"
-	"github.com/dbake/dbake/internal/memory/warm"
 	"github.com/dbake/dbake/llbmerge"
 )
 
@@ -39,10 +39,12 @@ type Build struct {
 	index map[digest.Digest]int // of Graph.Vertices
 	steps []cost.Step           // by vertex: what the history knows it by
 	names []names               // by vertex
+	list  bool                  // whether names list the files that are read
+	base  string                // the directory of the project, without symbolic links
 
 	history *cost.Store
 	exports []export // by job
-	cached  map[warm.ResultID]bool
+	cached  map[digest.Digest]bool
 }
 
 // Job is a target with the units that are built and exported as one.
@@ -56,6 +58,8 @@ type Job struct {
 type Memory struct {
 	History *cost.Store
 	Files   *filesum.Cache
+	// List keeps a list of the files that each step reads, for [Compare].
+	List bool
 }
 
 // Prepare compiles and merges the units of a project and predicts what each step
@@ -94,9 +98,12 @@ func PrepareWhole(ctx context.Context, p *ir.Project, opts frontend.Options, kno
 
 // assemble makes one build of compiled units.
 func assemble(ctx context.Context, p *ir.Project, units []*frontend.Unit, known Memory) (*Build, []Fault, error) {
-	b := &Build{Project: p, Units: units}
+	b := &Build{Project: p, Units: units, list: known.List}
 	b.gather()
 	var err error
+	if b.base, err = filepath.EvalSymlinks(p.Dir); err != nil {
+		b.base = p.Dir
+	}
 	if b.Graph, err = llbmerge.Merge(b.definitions()); err != nil {
 		return nil, nil, fmt.Errorf("merge the graphs of %d units: %w", len(units), err)
 	}

@@ -1,0 +1,146 @@
+package plan
+
+import (
+	"cmp"
+	"path/filepath"
+	"slices"
+	"time"
+
+	digest "github.com/opencontainers/go-digest"
+)
+
+// Rerun is a step that one build has and another one has not with the same result.
+type Rerun struct {
+	Step    string
+	Targets []string // that need it, sorted
+	Cost    time.Duration
+	// Why says what made it so; "" when only what it stands on has changed.
+	Why Why
+	// Files are those that differ of what it reads, sorted by path, when both builds
+	// list them.
+	Files []FileChange
+}
+
+// FileChange is a file that two builds read differently.
+type FileChange struct {
+	Path string // relative to the directory of the project where it lies below
+	What string // "added", "removed", "edited" or "mode"
+}
+
+// Compare returns the steps of b that would run again on a node that holds everything
+// that before has, in the order of the graph.
+func (b *Build) Compare(before *Build) []Rerun {
+	all := make([]digest.Digest, len(before.Graph.Vertices))
+	for i, v := range before.Graph.Vertices {
+		all[i] = v.Digest
+	}
+	holds := map[digest.Digest]bool{}
+	for _, d := range before.Held(all) {
+		holds[d] = true
+	}
+	return b.rerun(holds, before)
+}
+
+// rerun is Compare; before is nil where only its names are known.
+func (b *Build) rerun(holds map[digest.Digest]bool, before *Build) []Rerun {
+	then := map[digest.Digest]int{} // vertices of before, by operation and by place
+	if before != nil {
+		for i, n := range before.names {
+			then[n.op] = i
+			if n.place != "" {
+				then[n.place] = i
+			}
+		}
+	}
+	node := []Node{{Holds: holds}}
+	targets := map[string]string{} // by unit
+	for _, u := range b.Units {
+		targets[string(u.ID)] = u.Target.Name
+	}
+	anew := make([]bool, len(b.Graph.Vertices))
+	var list []Rerun
+	for i, v := range b.Graph.Vertices {
+		n := b.names[i]
+		if !v.Kind.IsStep() && v.Local != nil || holds[n.result] && !v.IgnoreCache {
+			continue
+		}
+		anew[i] = true
+		if !v.Kind.IsStep() {
+			continue
+		}
+		r := Rerun{Step: v.Step, Cost: b.Costs[i].Duration}
+		for _, u := range v.Users {
+			r.Targets = append(r.Targets, targets[u])
+		}
+		slices.Sort(r.Targets)
+		r.Targets = slices.Compact(r.Targets)
+		above := slices.ContainsFunc(v.Inputs, func(in digest.Digest) bool {
+			k := b.index[in]
+			return anew[k] && b.Graph.Vertices[k].Kind.IsStep()
+		})
+		changed := b.changedFiles(i, before, then)
+		if r.Files = changed; !above || len(changed) > 0 {
+			r.Why = b.Why(i, 0, node)
+			if above {
+				r.Why = WhyFiles
+			}
+		}
+		list = append(list, r)
+	}
+	return list
+}
+
+// changedFiles compares what vertex i reads with what its counterpart in before did.
+func (b *Build) changedFiles(i int, before *Build, then map[digest.Digest]int) []FileChange {
+	n := b.names[i]
+	if before == nil || !b.list || !before.list || n.read.key == "" {
+		return nil
+	}
+	k, ok := then[n.op]
+	if !ok && n.place != "" {
+		k, ok = then[n.place]
+	}
+	if !ok {
+		return nil
+	}
+	type version struct{ now, old *found }
+	files := map[string]*version{}
+	at := func(base, dir, path string) *version {
+		name := filepath.Join(dir, path)
+		if rel, err := filepath.Rel(base, name); err == nil {
+			name = filepath.ToSlash(rel)
+		}
+		if files[name] == nil {
+			files[name] = &version{}
+		}
+		return files[name]
+	}
+	for j := range n.read.files {
+		f := &n.read.files[j]
+		at(b.base, f.dir, f.path).now = f
+	}
+	for j := range before.names[k].read.files {
+		f := &before.names[k].read.files[j]
+		at(before.base, f.dir, f.path).old = f
+	}
+	var list []FileChange
+	for name, v := range files {
+		switch {
+		case v.old == nil:
+			list = append(list, FileChange{name, "added"})
+		case v.now == nil:
+			list = append(list, FileChange{name, "removed"})
+		case v.now.state() == v.old.state():
+		case v.now.sum == v.old.sum && v.now.link == v.old.link:
+			list = append(list, FileChange{name, "mode"})
+		default:
+			list = append(list, FileChange{name, "edited"})
+		}
+	}
+	slices.SortFunc(list, func(x, y FileChange) int { return cmp.Compare(x.Path, y.Path) })
+	return list
+}
+
+// CompareHeld is Compare with a build of which only the names of operations and results
+// are known.
+func (b *Build) CompareHeld(holds map[digest.Digest]bool) []Rerun { return b.rerun(holds, nil) }
