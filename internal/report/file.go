@@ -10,7 +10,6 @@ import (
 	digest "github.com/opencontainers/go-digest"
 
 	"github.com/dbake/dbake/internal/memory/cost"
-	"github.com/dbake/dbake/internal/memory/warm"
 	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/partition"
 )
@@ -92,33 +91,7 @@ type Request struct {
 
 	Nodes         []string `json:"nodes,omitempty"`
 	Builder       string   `json:"builder,omitempty"`
-	Platforms     []string `json:"platforms,omitempty"`
-	MaxNodes      int      `json:"max_nodes,omitempty"`
-	CacheRegistry Values   `json:"cache_registry,omitempty"`
-	// State is the digest of the directory that was named for the state of local
-	// nodes: a plan cannot choose one, but it can be told that another is used.
-	State digest.Digest `json:"state,omitempty"`
-}
-
-// Values are the values of a flag. One value is a string in JSON, several are a list.
-type Values []string
-
-// MarshalJSON implements json.Marshaler.
-func (v Values) MarshalJSON() ([]byte, error) {
-	if len(v) == 1 {
-		return json.Marshal(v[0])
-	}
-	return json.Marshal([]string(v))
-}
-
-// UnmarshalJSON implements json.Unmarshaler.
-func (v *Values) UnmarshalJSON(data []byte) error {
-	var one string
-	if json.Unmarshal(data, &one) == nil {
-		*v = Values{one}
-		return nil
-	}
-	return json.Unmarshal(data, (*[]string)(v))
+	CacheRegistry string   `json:"cache_registry,omitempty"`
 }
 
 // World is what the definition saw of the world when the plan was made, so that it means
@@ -176,12 +149,16 @@ type FileJob struct {
 	// Definition changes when anything in the resolved definition of the target
 	// does.
 	Definition digest.Digest `json:"definition"`
-	Node       string        `json:"node"`
-	Done       float64       `json:"done_s"`
-	Own        float64       `json:"own_s"`
-	Shared     float64       `json:"shared_s"`
-	Steps      int           `json:"steps"`
-	Warm       int           `json:"steps_held"`
+	// ImageKey names the target's image by what goes into it; left out where that is
+	// not known. Attested is what its attestations say besides.
+	ImageKey digest.Digest `json:"image_key,omitempty"`
+	Attested digest.Digest `json:"image_attested,omitempty"`
+	Node     string        `json:"node"`
+	Done     float64       `json:"done_s"`
+	Own      float64       `json:"own_s"`
+	Shared   float64       `json:"shared_s"`
+	Steps    int           `json:"steps"`
+	Warm     int           `json:"steps_held"`
 	// First is the position of the first step that has to be run, from 1; 0 when
 	// its node holds or fetches all results. FirstStep is its index in Steps.
 	First     int    `json:"rebuilt_from"`
@@ -217,13 +194,15 @@ type FileStage struct {
 type FileStep struct {
 	Name string `json:"name"`
 	// Operation is what the step and all below it do, whatever is in the files.
-	Operation warm.OpID   `json:"operation"`
-	Kind      string      `json:"kind"`
-	Stage     string      `json:"stage,omitempty"`
-	Cost      float64     `json:"cost_s"`
-	Source    cost.Source `json:"cost_from"`
-	Samples   int         `json:"samples"`
-	Spread    float64     `json:"spread"`
+	Operation digest.Digest `json:"operation"`
+	// Result is Operation with the files that are read; left out where it is the same.
+	Result  digest.Digest `json:"result,omitempty"`
+	Kind    string        `json:"kind"`
+	Stage   string        `json:"stage,omitempty"`
+	Cost    float64       `json:"cost_s"`
+	Source  cost.Source   `json:"cost_from"`
+	Samples int           `json:"samples"`
+	Spread  float64       `json:"spread"`
 	// Targets are the indices in Targets of those that need it.
 	Targets []int `json:"targets"`
 	// HeldBy are the names of the nodes that hold its result. InRegistry says that
@@ -303,7 +282,7 @@ func (p *Report) File(request Request, definitions map[string]digest.Digest) *Fi
 	}
 	for _, s := range p.Steps {
 		fs := FileStep{
-			Name: s.Name, Operation: s.op, Kind: s.Kind, Stage: s.Stage, Cost: s.Cost.Seconds(),
+			Name: s.Name, Operation: s.op, Result: s.result, Kind: s.Kind, Stage: s.Stage, Cost: s.Cost.Seconds(),
 			Source: s.Source, Samples: s.Samples, Spread: s.Spread, Targets: append([]int{}, s.Jobs...), InRegistry: s.Cached,
 		}
 		for _, n := range s.Held {

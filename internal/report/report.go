@@ -7,8 +7,9 @@ import (
 	"slices"
 	"time"
 
+	digest "github.com/opencontainers/go-digest"
+
 	"github.com/dbake/dbake/internal/memory/cost"
-	"github.com/dbake/dbake/internal/memory/warm"
 	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/partition"
 )
@@ -132,7 +133,7 @@ type Step struct {
 	// To.
 	Fetched []Fetch
 
-	op warm.OpID
+	op, result digest.Digest // result is "" where it is op
 }
 
 // Fetch says that one node takes a result from another; indices of Plan.Nodes, and
@@ -195,6 +196,9 @@ func (p *Report) steps(b *plan.Build) {
 		p.Steps[i] = Step{
 			Name: v.Step, Stage: v.Stage, Kind: v.Kind.String(), Work: v.Kind.IsStep(),
 			Cost: c.Duration, Source: c.Source, Samples: c.Samples, Spread: c.Spread, op: b.Operation(i),
+		}
+		if r := b.Result(i); r != b.Operation(i) {
+			p.Steps[i].result = r
 		}
 	}
 	for n, node := range p.Problem.Nodes {
