@@ -19,7 +19,6 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc/codes"
 
-	"github.com/dbake/dbake/cachepolicy"
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/runtime/sched"
 )
@@ -65,9 +64,8 @@ func (r *run) registries() map[string]string {
 		}
 	}
 	if r.caches.shared {
-		for _, store := range slices.Concat([]cachepolicy.Store{r.caches.input.Store}, r.caches.input.More) {
-			add(store.Entry(store.Name + ":" + store.Prefix))
-		}
+		store := r.caches.input.Store
+		add(store.Entry(store.Name + ":" + store.Prefix))
 	}
 	return refs
 }

@@ -3,7 +3,6 @@ package runtime
 import (
 	"context"
 	"errors"
-	"strings"
 	"sync"
 
 	bkclient "github.com/moby/buildkit/client"
@@ -119,7 +118,7 @@ func (s *solver) evaluate(ctx context.Context, p partition, observe func(*bkclie
 		return err
 	}
 	err = s.evaluateAll(ctx, ev.client, p)
-	defer func() { exit(err != nil && (retryable(err) || strings.Contains(err.Error(), inputSign))) }()
+	defer func() { exit(err != nil && retryable(err)) }()
 	if err != nil {
 		if ctx.Err() != nil {
 			return errors.Join(context.Cause(ctx), err)

@@ -221,3 +221,47 @@ func (o output) images(resp map[string]string) []Image {
 	}
 	return list
 }
+
+// Export is an output of a target as nodes are told of it.
+type Export struct {
+	Type  string            // BuildKit's name of the exporter
+	Attrs map[string]string // those of BuildKit; to be read only
+	// Names are those that the image gets; without tags where it is pushed by digest.
+	Names []string
+	// Pushed says that nothing but an image in a registry comes of it.
+	Pushed bool
+	// ByDigest says that no tag is set.
+	ByDigest bool
+	// Insecure lets the registry speak plain HTTP, or have any certificate.
+	Insecure bool
+}
+
+// Exports returns the outputs of t as nodes are told of them, with the names, types and
+// annotations that follow from the other attributes of t. Nothing is opened.
+func Exports(t *ir.Target, dir string) ([]Export, error) {
+	nowhere := func(context.Context) (io.WriteCloser, error) { return nil, errors.ErrUnsupported }
+	list, err := outputs(t, dir, io.Discard, nowhere)
+	if err != nil {
+		return nil, err
+	}
+	var exports []Export
+	for _, o := range list {
+		attrs := o.entry.Attrs
+		e := Export{Type: o.entry.Type, Attrs: attrs, Pushed: o.pushed}
+		for name := range strings.SplitSeq(attrs["name"], ",") {
+			if name != "" {
+				e.Names = append(e.Names, name)
+			}
+		}
+		for _, flag := range []struct {
+			key string
+			to  *bool
+		}{{string(exptypes.OptKeyPushByDigest), &e.ByDigest}, {string(exptypes.OptKeyInsecure), &e.Insecure}} {
+			if *flag.to, err = boolAttr(attrs, flag.key); err != nil {
+				return nil, fmt.Errorf("target %s: %w", t.Name, err)
+			}
+		}
+		exports = append(exports, e)
+	}
+	return exports, nil
+}

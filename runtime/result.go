@@ -24,7 +24,13 @@ const (
 	Cancelled  State = "cancelled"   // given to a node, stopped before it was done
 	Failed     State = "failed"
 	Done       State = "done" // built, and every output written
+	// Unchanged is a target that was not built because its image, or what it is made
+	// of, has not changed.
+	Unchanged State = "unchanged"
 )
+
+// Good reports whether a target is as it was asked for.
+func (s State) Good() bool { return s == Done || s == Unchanged }
 
 // Result is what a run led to. It is complete whether the run failed or not.
 type Result struct {
@@ -70,7 +76,7 @@ type TargetResult struct {
 }
 
 // severity orders states: a target is what the worst of its parts is.
-var severity = map[State]int{Done: 0, NotStarted: 1, Skipped: 2, Cancelled: 3, Failed: 4}
+var severity = map[State]int{Unchanged: 0, Done: 0, NotStarted: 1, Skipped: 2, Cancelled: 3, Failed: 4}
 
 // Targets returns the ends of the targets, in the order of the plan.
 func (r *Result) Targets() []TargetResult {
@@ -81,7 +87,7 @@ func (r *Result) Targets() []TargetResult {
 		if !ok {
 			i = len(list)
 			index[j.Target] = i
-			list = append(list, TargetResult{Name: j.Target, State: Done})
+			list = append(list, TargetResult{Name: j.Target, State: j.State, Reason: j.Reason})
 		}
 		t := &list[i]
 		if j.Node != "" {
@@ -93,7 +99,7 @@ func (r *Result) Targets() []TargetResult {
 		t.Images = append(t.Images, j.Images...)
 	}
 	for i := range list {
-		if t := &list[i]; t.State != Done {
+		if t := &list[i]; !t.State.Good() {
 			// Parts have no name, and what one output wrote is no whole target.
 			t.Images = nil
 		}

@@ -231,7 +231,7 @@ func (c *Client) Tags(ctx context.Context, ref string) ([]string, error) {
 
 // getTags asks for one page and returns the address of the next, if there is one.
 func getTags(ctx context.Context, host docker.RegistryHost, page *url.URL) (tags []string, next *url.URL, err error) {
-	resp, err := send(ctx, host, http.MethodGet, page)
+	resp, err := get(ctx, host, page, "application/json")
 	if err != nil {
 		return nil, nil, err
 	}
@@ -261,16 +261,16 @@ func getTags(ctx context.Context, host docker.RegistryHost, page *url.URL) (tags
 	return list.Tags, next, err
 }
 
-// send sends one request without a body, with credentials once the registry asks for
-// them.
-func send(ctx context.Context, host docker.RegistryHost, method string, u *url.URL) (*http.Response, error) {
+// get sends one request, with credentials once the registry asks for them, for a document of
+// one of these media types.
+func get(ctx context.Context, host docker.RegistryHost, u *url.URL, types ...string) (*http.Response, error) {
 	var seen []*http.Response
 	for {
-		req, err := http.NewRequestWithContext(ctx, method, u.String(), nil)
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 		if err != nil {
 			return nil, err
 		}
-		req.Header.Set("Accept", "application/json")
+		req.Header.Set("Accept", strings.Join(types, ", "))
 		if err := host.Authorizer.Authorize(ctx, req); err != nil {
 			return nil, fmt.Errorf("log in: %w", err)
 		}
@@ -332,4 +332,58 @@ const (
 // attested is the digest of the image that an attestation is about.
 func attested(d ocispec.Descriptor) digest.Digest {
 	return digest.Digest(d.Annotations[annotationRefDigest])
+}
+
+// Tagged returns the manifest that a tag stands for, in one request of the registry
+// itself, whose mirrors may not know of it yet. Content of more than [MaxManifest] bytes is
+// refused with [ErrTooLarge].
+func (c *Client) Tagged(ctx context.Context, ref string) ([]byte, ocispec.Descriptor, error) {
+	const op = "read"
+	ctx = c.prepare(ctx)
+	n, err := named(op, ref)
+	if err != nil {
+		return nil, ocispec.Descriptor{}, err
+	}
+	tagged, ok := n.(reference.Tagged)
+	if !ok {
+		return nil, ocispec.Descriptor{}, &Error{Op: op, Ref: ref, Err: errors.New("it has no tag")}
+	}
+	host, err := c.endpoint(reference.Domain(n))
+	if err != nil {
+		return nil, ocispec.Descriptor{}, fail(ctx, op, ref, err)
+	}
+	ctx = docker.WithScope(ctx, "repository:"+reference.Path(n)+":pull")
+	at := &url.URL{Scheme: host.Scheme, Host: host.Host, Path: host.Path + "/" + reference.Path(n) + "/manifests/" + tagged.Tag()}
+	var data []byte
+	var desc ocispec.Descriptor
+	err = c.document(ctx, op, ref, func(ctx context.Context) error {
+		resp, err := get(ctx, host, at, manifestTypes...)
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		switch {
+		case resp.StatusCode == http.StatusNotFound:
+			return errdefs.ErrNotFound
+		case resp.StatusCode != http.StatusOK:
+			return remoteserrors.NewUnexpectedStatusErr(resp)
+		case isWebPage(resp.Header.Get("Content-Type")):
+			return errWebPage
+		}
+		if data, err = io.ReadAll(io.LimitReader(resp.Body, MaxManifest+1)); err != nil {
+			return err
+		}
+		if len(data) > MaxManifest {
+			return fmt.Errorf("the manifest is %w (%d bytes)", ErrTooLarge, int64(MaxManifest))
+		}
+		desc = ocispec.Descriptor{MediaType: resp.Header.Get("Content-Type"), Digest: digest.FromBytes(data), Size: int64(len(data))}
+		return nil
+	})
+	return data, desc, err
+}
+
+// manifestTypes are the media types of manifests and indexes.
+var manifestTypes = []string{
+	ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageIndex,
+	images.MediaTypeDockerSchema2Manifest, images.MediaTypeDockerSchema2ManifestList,
 }

@@ -206,11 +206,6 @@ func (s *Scheduler) fill(n *node) {
 		if !due {
 			p = s.next(n)
 		}
-		if p != nil {
-			if p = s.startable(n, p); p == nil {
-				return
-			}
-		}
 		switch {
 		case p == nil:
 			s.idles(n)
