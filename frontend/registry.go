@@ -41,6 +41,9 @@ type RegistryOptions struct {
 	// Offline never asks a registry. What the cache does not know, however old,
 	// is assumed.
 	Offline bool
+	// Recall takes what the cache knows of a tag, however old, when nobody who knows it
+	// can be reached.
+	Recall bool
 	// Connections is how many requests are under way at once; 0 is 8.
 	Connections int
 	// Now is the clock; nil is time.Now.
@@ -63,12 +66,16 @@ type RegistryResolver struct {
 	pins   map[string]pin
 	images map[string]*Image
 	blobs  map[string][]byte
+
+	recalled bool // a tag is what it was in an earlier run
 }
 
 // pin is what a reference stands for during a run.
 type pin struct {
 	desc ocispecs.Descriptor // without a digest when that is not known
 	node bool                // a node said so
+	// recalled says that it did so in an earlier run.
+	recalled bool
 }
 
 var _ Resolver = (*RegistryResolver)(nil)
@@ -104,7 +111,7 @@ func (r *RegistryResolver) Resolve(ctx context.Context, req ImageRequest) (*Imag
 			return assumedImage(p), nil
 		}
 		if pin.node {
-			return r.pinnedOnNode(ctx, req.Ref, pin.desc.Digest, p)
+			return r.onNode(ctx, req.Ref, pin, p)
 		}
 		config, err := r.config(ctx, req.Ref, pin.desc, p)
 		switch {
@@ -123,6 +130,23 @@ func (r *RegistryResolver) Resolve(ctx context.Context, req ImageRequest) (*Imag
 		}
 		return &Image{Digest: pin.desc.Digest, Config: config}, nil
 	})
+}
+
+// onNode returns an image that only nodes can tell of, and remembers it. Of one that was
+// recalled the config is, too.
+func (r *RegistryResolver) onNode(ctx context.Context, ref reference.Named, is pin, p ocispecs.Platform) (*Image, error) {
+	platform := platforms.FormatAll(p)
+	if is.recalled {
+		e, ok := r.cache.OnNode(ref.String())
+		if config, known := r.cache.Blob(e.Configs[platform]); ok && known && e.Digest == is.desc.Digest {
+			return &Image{Digest: e.Digest, Config: config}, nil
+		}
+	}
+	img, err := r.pinnedOnNode(ctx, ref, is.desc.Digest, p)
+	if err == nil && !is.recalled {
+		r.cache.PutOnNode(ref.String(), img.Digest, platform, img.Config)
+	}
+	return img, err
 }
 
 // pinnedOnNode asks a node for the image of a digest.
@@ -204,6 +228,9 @@ func (r *RegistryResolver) pin(ctx context.Context, req ImageRequest) (pin, erro
 		defer r.slots.Release(1)
 		found, err := r.ask(ctx, req)
 		if err != nil {
+			if then, ok := r.recall(ctx, key, err); ok {
+				return then, nil
+			}
 			return pin{}, err
 		}
 		if !found.node {
@@ -211,6 +238,30 @@ func (r *RegistryResolver) pin(ctx context.Context, req ImageRequest) (pin, erro
 		}
 		return found, nil
 	})
+}
+
+// recall returns what a reference stood for in an earlier run, if nobody can be asked now.
+func (r *RegistryResolver) recall(ctx context.Context, key string, err error) (then pin, ok bool) {
+	if !r.opts.Recall || ctx.Err() != nil || !errors.Is(err, registry.ErrUnreachable) && !errors.Is(err, registry.ErrBusy) {
+		return pin{}, false
+	}
+	if e, known := r.cache.OnNode(key); known {
+		then, ok = pin{desc: ocispecs.Descriptor{Digest: e.Digest}, node: true, recalled: true}, true
+	} else if then.desc, _, ok = r.cache.Tag(key); !ok {
+		return pin{}, false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.recalled = true
+	return then, true
+}
+
+// Recalled reports whether something was answered as in an earlier run because nobody
+// could be asked.
+func (r *RegistryResolver) Recalled() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.recalled
 }
 
 // ask asks this machine's own client, and a node when the client has no answer or

@@ -1,7 +1,9 @@
 // Package memory is what dbake remembers from run to run, below the user's cache
 // directory: what steps cost (history.db, package cost), what nodes and caches in
 // registries hold (nodes/, caches/, package warm), the digests of files (files/, package
-// filesum) and what registries said about images (images/, package imagefacts).
+// filesum) and what registries said about images (images/, package imagefacts). Packages
+// above keep there what nodes were compiled for (facts/) and which images were pushed
+// (pushed/).
 //
 // It is a help and never needed: whatever is wrong with it is a warning. All of it but
 // the history, which is one database of bounded size, follows the rule of package
@@ -106,7 +108,7 @@ func (m *Memory) Prune(now time.Time) {
 		return
 	}
 	errs := []error{err, base.Write(pruned, []byte(now.UTC().Format(time.RFC3339)))}
-	for _, name := range []string{"nodes", "caches", "files", "images"} {
+	for _, name := range []string{"nodes", "caches", "files", "images", "facts", "pushed"} {
 		errs = append(errs, folder.Prune(m.Dir(name), now))
 	}
 	if err := errors.Join(errs...); err != nil {

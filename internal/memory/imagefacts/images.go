@@ -2,6 +2,7 @@
 //
 //	blobs/sha256/DIGEST  manifests, indexes and configs
 //	tags/DIGEST.json     what a reference meant, and when; DIGEST is that of the reference
+//	nodes/DIGEST.json    what a node said of a reference that only nodes could resolve
 package imagefacts
 
 import (
