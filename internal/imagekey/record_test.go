@@ -1,0 +1,259 @@
+package imagekey
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+
+	digest "github.com/opencontainers/go-digest"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dbake/dbake/runtime/registry"
+)
+
+// shelf is a registry in memory.
+type shelf struct {
+	mu    sync.Mutex
+	tags  map[string]digest.Digest
+	blobs map[digest.Digest][]byte
+	// between is called before a manifest is written, when the lock is not held.
+	between func()
+	reads   int
+}
+
+func (s *shelf) Tagged(_ context.Context, ref string) ([]byte, ocispecs.Descriptor, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reads++
+	d, ok := s.tags[ref]
+	if !ok {
+		return nil, ocispecs.Descriptor{}, registry.ErrNotFound
+	}
+	return s.blobs[d], ocispecs.Descriptor{MediaType: ocispecs.MediaTypeImageManifest, Digest: d}, nil
+}
+
+func (s *shelf) Blob(_ context.Context, _ string, desc ocispecs.Descriptor, _ int64) ([]byte, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	data, ok := s.blobs[desc.Digest]
+	if !ok {
+		return nil, registry.ErrNotFound
+	}
+	return data, nil
+}
+
+func (s *shelf) Push(_ context.Context, ref string, desc ocispecs.Descriptor, data []byte) error {
+	if desc.MediaType == ocispecs.MediaTypeImageManifest && s.between != nil {
+		s.between()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.blobs == nil {
+		s.blobs, s.tags = map[digest.Digest][]byte{}, map[string]digest.Digest{}
+	}
+	s.blobs[desc.Digest] = data
+	if desc.MediaType == ocispecs.MediaTypeImageManifest {
+		s.tags[ref] = desc.Digest
+	}
+	return nil
+}
+
+// record returns one of many records.
+func record(i int, at int64) Record {
+	return Record{
+		Key: digest.FromString(fmt.Sprint("key", i)), Target: fmt.Sprint("t", i), Time: at,
+		Image:  ocispecs.Descriptor{MediaType: ocispecs.MediaTypeImageIndex, Digest: digest.FromString(fmt.Sprint("image", i)), Size: 3},
+		Repos:  []string{"example.com/a"},
+		Values: map[string]string{"containerimage.digest": "x"},
+	}
+}
+
+func of(list ...Record) Records {
+	var r Records
+	r.Add(list...)
+	return r
+}
+
+func TestRecordsKeepTheNewest(t *testing.T) {
+	var r Records
+	for i := range maxRecords + 10 {
+		r.Add(record(i, int64(i)))
+	}
+	data, err := r.Encode()
+	require.NoError(t, err)
+	got, err := Decode(data)
+	require.NoError(t, err)
+	require.Equal(t, maxRecords, got.Len())
+	_, ok := got.Find(Key{Digest: record(9, 0).Key}, false)
+	require.False(t, ok)
+	one, ok := got.Find(Key{Digest: record(10, 0).Key}, false)
+	require.True(t, ok)
+	require.Equal(t, record(10, 10), one)
+}
+
+// The newest image of a key counts, and where one image is, is gathered.
+func TestAdd(t *testing.T) {
+	old, moved, other := record(1, 1), record(1, 2), record(1, 3)
+	moved.Repos = []string{"example.com/b"}
+	other.Image.Digest = digest.FromString("rebuilt")
+	r := of(old, moved)
+	got, _ := r.Find(Key{Digest: old.Key}, false)
+	require.Equal(t, []string{"example.com/a", "example.com/b"}, got.Repos)
+	r.Add(other, old)
+	got, _ = r.Find(Key{Digest: old.Key}, false)
+	require.Equal(t, other, got)
+
+	// What attestations say counts unless it is not to.
+	asked := Key{Digest: old.Key, Attested: digest.FromString("revision 2")}
+	_, ok := r.Find(asked, false)
+	require.False(t, ok)
+	_, ok = r.Find(asked, true)
+	require.True(t, ok)
+}
+
+// What is foreign, damaged or made up is no record.
+func TestDecodeBelievesLittle(t *testing.T) {
+	pack := func(text string) []byte {
+		var b bytes.Buffer
+		z := gzip.NewWriter(&b)
+		_, err := z.Write([]byte(text))
+		require.NoError(t, err)
+		require.NoError(t, z.Close())
+		return b.Bytes()
+	}
+	whole, err := (&Records{list: of(record(1, 1)).list}).Encode()
+	require.NoError(t, err)
+	for name, data := range map[string][]byte{
+		"nothing": nil, "text": []byte("x"), "cut": whole[:len(whole)-9], "not JSON": pack("x"),
+		"another format": pack(`{"format":"x","version":1}`), "another version": pack(`{"format":"dbake-images","version":2}`),
+	} {
+		_, err := Decode(data)
+		require.ErrorIs(t, err, ErrForeign, name)
+	}
+	for name, spoil := range map[string]func(*Record){
+		"key":        func(r *Record) { r.Key = "sha256:x" },
+		"attested":   func(r *Record) { r.Attested = "x" },
+		"digest":     func(r *Record) { r.Image.Digest = "latest" },
+		"type":       func(r *Record) { r.Image.MediaType = "text/html" },
+		"size":       func(r *Record) { r.Image.Size = -1 },
+		"repository": func(r *Record) { r.Repos = []string{"https://evil.example.com/x"} },
+		"tag":        func(r *Record) { r.Repos = []string{"example.com/x:tag"} },
+		"value":      func(r *Record) { r.Values = map[string]string{"image.name": "evil"} },
+		"long value": func(r *Record) { r.Values = map[string]string{"containerimage.x": string(make([]byte, maxText))} },
+	} {
+		bad := record(1, 1)
+		spoil(&bad)
+		text, err := json.Marshal(document{recordFormat, recordVersion, []Record{bad, record(2, 2)}})
+		require.NoError(t, err)
+		got, err := Decode(pack(string(text)))
+		require.NoError(t, err)
+		require.Equal(t, 1, got.Len(), name)
+	}
+}
+
+// Writers that come between each other all find their records in the end.
+func TestPushMerges(t *testing.T) {
+	s := &shelf{}
+	ref := Ref("example.com/cache", "dbake")
+	require.Equal(t, "example.com/cache:dbake.images", ref)
+	n := 0
+	s.between = func() {
+		if n++; n == 1 {
+			// Another one has read what was there before and writes first.
+			require.NoError(t, Push(t.Context(), s, ref, of(record(1, 1))))
+		}
+	}
+	require.NoError(t, Push(t.Context(), s, ref, of(record(2, 2))))
+	// The first writer is overwritten, looks, and writes again in its own run; here the
+	// second one has not seen it.
+	require.NoError(t, Push(t.Context(), s, ref, of(record(1, 1))))
+	s.reads = 0
+	got, err := Pull(t.Context(), s, ref)
+	require.NoError(t, err)
+	require.Equal(t, 2, got.Len())
+	require.Equal(t, 1, s.reads)
+
+	var wg sync.WaitGroup
+	s.between = nil
+	for i := range 4 {
+		wg.Go(func() {
+			if err := Push(t.Context(), s, ref, of(record(10+i, 10))); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	// Each has seen its own after it had written; the last one has all that it read.
+	got, err = Pull(t.Context(), s, ref)
+	require.NoError(t, err)
+	require.GreaterOrEqual(t, got.Len(), 3)
+}
+
+// Something else under the tag is neither believed nor overwritten.
+func TestForeignArtifact(t *testing.T) {
+	s := &shelf{}
+	ref := "example.com/cache:dbake.images"
+	data := []byte(`{"schemaVersion":2,"layers":[]}`)
+	require.NoError(t, s.Push(t.Context(), ref, ocispecs.Descriptor{MediaType: ocispecs.MediaTypeImageManifest, Digest: digest.FromBytes(data)}, data))
+	_, err := Pull(t.Context(), s, ref)
+	require.ErrorIs(t, err, ErrForeign)
+	require.ErrorIs(t, Push(t.Context(), s, ref, of(record(1, 1))), ErrForeign)
+	require.Equal(t, digest.FromBytes(data), s.tags[ref])
+
+	// Data that is not what its digest says.
+	require.NoError(t, Push(t.Context(), s, "b", of(record(1, 1))))
+	var m ocispecs.Manifest
+	require.NoError(t, json.Unmarshal(s.blobs[s.tags["b"]], &m))
+	m.Layers[0].Data = append(m.Layers[0].Data, 'x')
+	spoilt, err := json.Marshal(m)
+	require.NoError(t, err)
+	s.blobs[s.tags["b"]] = spoilt
+	_, err = Pull(t.Context(), s, "b")
+	require.ErrorIs(t, err, ErrForeign)
+}
+
+func TestPullErrors(t *testing.T) {
+	_, err := Pull(t.Context(), &mute{}, "x")
+	require.ErrorIs(t, err, registry.ErrUnreachable)
+}
+
+// mute is a registry that does not answer.
+type mute struct{ shelf }
+
+func (*mute) Tagged(context.Context, string) ([]byte, ocispecs.Descriptor, error) {
+	return nil, ocispecs.Descriptor{}, &registry.Error{Op: "read", Ref: "x", Kind: registry.ErrUnreachable, Err: errors.New("mute")}
+}
+
+func TestLedger(t *testing.T) {
+	l := Ledger{Dir: t.TempDir()}
+	none, err := l.Load()
+	require.NoError(t, err)
+	require.Zero(t, none.Len())
+	require.NoError(t, l.Add(of(record(1, 1))))
+	require.NoError(t, l.Add(of(record(2, 2))))
+	got, err := l.Load()
+	require.NoError(t, err)
+	require.Equal(t, 2, got.Len())
+
+	k := Key{Target: "a", Lines: []Line{{Label: "arg TOKEN", Value: "hunter2"}, {Label: "steps", Value: digest.FromString("x").String()}}}
+	require.NoError(t, l.SetLast("/project", map[string]Key{"a": k}))
+	last, err := l.Last("/project")
+	require.NoError(t, err)
+	require.Equal(t, hash("hunter2"), last["a"].Lines[0].Value, "values are not kept")
+	require.Equal(t, k.Lines[1], last["a"].Lines[1])
+	require.Empty(t, Compare(last["a"].Lines, k.Hashed().Lines))
+	require.NoError(t, Ledger{}.Add(of(record(1, 1))))
+}
+
+func TestCompare(t *testing.T) {
+	then := []Line{{Label: "a", Value: "1"}, {Label: "b", Value: "1"}, {Label: "gone", Value: "1"}, {Label: "same", Value: "1"}}
+	now := []Line{{Label: "same", Value: "1"}, {Label: "a", Value: "2"}, {Label: "b", Value: "1"}, {Label: "new", Value: "1"}}
+	require.Equal(t, []Difference{{"a", "1", "2"}, {"new", "", "1"}, {"gone", "1", ""}}, Compare(then, now))
+	require.Empty(t, Compare(now, now))
+}
