@@ -13,31 +13,11 @@ import (
 // Decide returns the policy for a build.
 func Decide(in Input) Policy {
 	d := newDecider(in)
-	stores := slices.Concat([]Store{in.Store}, in.More)
-	d.imports(d.candidates())
-	for _, s := range stores {
-		d.in.Store, d.siblings = s, 0
-		if !s.Repo.IsZero() {
-			d.imports(d.repoCandidates())
-			d.clusterExports()
-		}
-	}
-	d.in.Store = in.Store
+	d.imports()
+	d.clusterExports()
 	d.targetExports()
 	d.warnSamePlace()
 	return d.policy
-}
-
-// Elsewhere returns what is to be written to in.More when all that is built is built,
-// on nodes.
-func (in Input) Elsewhere(nodes map[ir.UnitID]int) (exports []Export, joins []Join) {
-	for _, s := range in.More {
-		one := in
-		one.Store, one.More, one.Nodes = s, nil, nodes
-		p := Decide(one)
-		exports, joins = append(exports, p.Exports...), append(joins, p.Joins...)
-	}
-	return exports, joins
 }
 
 // Repositories returns the repositories whose tags [Decide] would make use of,
@@ -45,10 +25,8 @@ func (in Input) Elsewhere(nodes map[ir.UnitID]int) (exports []Export, joins []Jo
 func Repositories(in Input) []string {
 	d := newDecider(in)
 	repos := map[string]bool{}
-	for _, s := range slices.Concat([]Store{in.Store}, in.More) {
-		if !s.Repo.IsZero() {
-			repos[s.Repo.Name] = true
-		}
+	if !in.Repo.IsZero() {
+		repos[in.Repo.Name] = true
 	}
 	for _, t := range d.targets {
 		if len(d.units[t.Name]) < 2 {
@@ -200,11 +178,11 @@ func when(cond bool, reason string) string {
 	return ""
 }
 
-// imports decides over candidates. Those of the targets come first: of two entries
+// imports decides over all candidates, those of the targets first: of two entries
 // for one ref the daemon follows the first, and the user's attributes should count.
-func (d *decider) imports(candidates []candidate) {
+func (d *decider) imports() {
 	limited := 0
-	for _, c := range candidates {
+	for _, c := range d.candidates() {
 		for _, r := range importRules {
 			reason := r.reason(d, c)
 			if reason == "" {
@@ -257,7 +235,6 @@ func (d *decider) beside(t *ir.Target) []ir.UnitID {
 	return slices.Compact(units)
 }
 
-// candidates are what targets say that they read.
 func (d *decider) candidates() []candidate {
 	var cs []candidate
 	for _, t := range d.targets {
@@ -271,7 +248,10 @@ func (d *decider) candidates() []candidate {
 			cs[first+i].units = units
 		}
 	}
-	return cs
+	if d.in.Repo.IsZero() {
+		return cs
+	}
+	return append(cs, d.repoCandidates()...)
 }
 
 // targetParts are the further parts of a cache that t both reads and writes.
@@ -407,6 +387,9 @@ func count(n int, noun string) string {
 }
 
 func (d *decider) clusterExports() {
+	if d.in.Repo.IsZero() {
+		return
+	}
 	for _, c := range d.clusters {
 		built := Cluster{}
 		for _, u := range c.Units {
@@ -448,7 +431,7 @@ func (d *decider) join(name string, parts []*part, exports []Export) {
 	if records > d.limits.records {
 		return
 	}
-	j := Join{Ref: d.in.Repo.Name + ":" + d.in.Repo.tag(name, -1), Required: d.in.Required, Reason: fmt.Sprintf("%s, %s together", count(len(parts), "part"), count(records, "record"))}
+	j := Join{Ref: d.in.Repo.Name + ":" + d.in.Repo.tag(name, -1), Reason: fmt.Sprintf("%s, %s together", count(len(parts), "part"), count(records, "record"))}
 	for _, x := range exports {
 		j.Parts = append(j.Parts, x.Entry.Attrs["ref"])
 	}
@@ -478,7 +461,7 @@ func (d *decider) clusterExport(p *part, tag string) {
 		}
 		d.policy.Exports = append(d.policy.Exports, Export{
 			Cluster: p.cluster, Node: p.node, Units: p.units, Records: len(p.seen),
-			Entry: entry, Required: d.in.Required, Rule: r.name, Reason: reason,
+			Entry: entry, Rule: r.name, Reason: reason,
 		})
 		return
 	}

@@ -37,7 +37,7 @@ func contenders(dbake, buildx string, strategies []string) []contender {
 			name += " " + s
 		}
 		list = append(list, contender{name: name, prepare: func(context.Context, *arena) error { return nil }, build: func(ctx context.Context, a *arena) error {
-			args := []string{"build", "--progress", "plain", "--timings", "--strategy", s, "--cache-registry", a.registry.addr + "/" + cacheRepository}
+			args := []string{"build", "--progress", "plain", "--timings", "--reuse", "never", "--strategy", s, "--cache-registry", a.registry.addr + "/" + cacheRepository}
 			for _, n := range a.nodes {
 				spec := n.name + "=" + n.addr
 				if n.slots > 0 {

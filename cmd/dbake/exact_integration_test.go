@@ -544,7 +544,7 @@ RUN sleep 1 && echo again >> /i
 func TestNodeKilled(t *testing.T) {
 	w := newWorld(t, 3)
 	dir := project(t, slow)
-	cmd := w.command(dir, append([]string{"build", "--progress", "plain"}, w.on(3)...)...)
+	cmd := w.command(dir, append([]string{"build", "--progress", "plain", "--reuse", "never"}, w.on(3)...)...)
 	stderr, err := cmd.StderrPipe()
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())
@@ -657,7 +657,7 @@ func TestPlatformsOfSeveralNodes(t *testing.T) {
 	w := newWorld(t, 2)
 	dir := project(t, twice)
 	build := func(push string, nodes ...string) result {
-		args := []string{"build", "--progress", "plain", "--var", "REGISTRY=" + w.registry, "--var", "PUSH=" + push,
+		args := []string{"build", "--progress", "plain", "--reuse", "never", "--var", "REGISTRY=" + w.registry, "--var", "PUSH=" + push,
 			"--metadata-file", push + ".json", "--allow", "fs.write=" + dir}
 		return w.run(dir, append(args, nodes...)...)
 	}

@@ -140,7 +140,7 @@ func (w *world) run(dir string, args ...string) result {
 // build runs dbake build on n nodes.
 func (w *world) build(dir string, n int, args ...string) result {
 	w.t.Helper()
-	return w.run(dir, append(append([]string{"build", "--progress", "plain"}, w.on(n)...), args...)...)
+	return w.run(dir, append(append([]string{"build", "--progress", "plain", "--reuse", "never"}, w.on(n)...), args...)...)
 }
 
 // executions reads from the records of a node which steps it ran, with the times at

@@ -43,15 +43,7 @@ func main() {
 		env[k] = v
 	}
 	a := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, env: env}
-	args, err := os.Args[1:], error(nil)
-	if len(args) > 0 && args[0] == forwardCommand {
-		var status int
-		if args, status, err = a.forward(args[1:]); args == nil && err == nil {
-			os.Exit(status)
-		}
-	} else {
-		args, err = pluginArgs(os.Args[0], args, env)
-	}
+	args, err := pluginArgs(os.Args[0], os.Args[1:], env)
 	if err == nil {
 		a.dir, err = os.Getwd()
 	}
@@ -100,11 +92,6 @@ type app struct {
 	// tests once more. Without it local nodes are this process's own.
 	supervisor []string
 
-	// buildx says that a caller of docker buildx is served, who expects its errors and
-	// exit status.
-	buildx bool
-	mode   string // of the progress
-
 	args  []string // the command line, without the name of the command
 	debug bool
 	// progress is all that is shown on stderr.
@@ -116,15 +103,10 @@ type app struct {
 type cli struct {
 	Debug bool `short:"D" help:"Show the whole chain of causes of an error."`
 
-	Build   buildCmd   `cmd:"" aliases:"bake,f" help:"Build targets over the nodes."`
-	Plan    planCmd    `cmd:"" help:"Show which node would build what, at what cost and why, without building."`
-	Cluster clusterCmd `cmd:"" help:"Keep BuildKit nodes and a registry running on this machine."`
-	History historyCmd `cmd:"" help:"Carry what steps cost from machine to machine."`
-	Cache   cacheCmd   `cmd:"" help:"Look after a repository of caches: list, prune, merge."`
-	State   stateCmd   `cmd:"" help:"Look after what dbake keeps on this machine."`
-
-	InstallShim installShimCmd `cmd:"" help:"Have docker buildx bake, and what calls it, build with dbake."`
-
+	Build      buildCmd      `cmd:"" aliases:"bake,f" help:"Build targets over the nodes."`
+	Plan       planCmd       `cmd:"" help:"Show which node would build what, at what cost and why, without building."`
+	Cluster    clusterCmd    `cmd:"" help:"Keep BuildKit nodes and a registry running on this machine."`
+	History    historyCmd    `cmd:"" help:"Carry what steps cost from machine to machine."`
 	Completion completionCmd `cmd:"" help:"Print the script that completes the command line in a shell."`
 	Version    versionCmd    `cmd:"" help:"Show the version, and those of BuildKit and of the Dockerfile frontend."`
 
@@ -176,17 +158,14 @@ func run(args []string, a *app) (status int) {
 		return exited
 	}
 	if err != nil {
-		return a.ended(context.Background(), usageError{fmt.Errorf("%w (see dbake --help)", err)})
+		a.progress.Error(fmt.Errorf("%w (see dbake --help)", err), false)
+		return 2
 	}
 
 	a.args, a.debug = args, c.Debug
 	ctx, stop := a.interruptible()
 	defer stop()
-	return a.ended(ctx, kctx.Run(a, contextBinding{ctx}))
-}
-
-// ended shows how a command has ended and returns its exit status.
-func (a *app) ended(ctx context.Context, err error) int {
+	err = kctx.Run(a, contextBinding{ctx})
 	var exit exitError
 	var usage usageError
 	switch {
@@ -199,16 +178,13 @@ func (a *app) ended(ctx context.Context, err error) int {
 		return 130
 	case readerGone(err):
 		return 128 + int(syscall.SIGPIPE) // as if it had ended the process
-	case errors.As(err, &usage) && !a.buildx:
-		a.progress.Error(err, a.debug)
+	case errors.As(err, &usage):
+		a.progress.Error(err, c.Debug)
 		return 2
+	default:
+		a.progress.Error(err, c.Debug)
+		return 1
 	}
-	a.progress.Error(err, a.debug)
-	if a.buildx && a.mode == view.ModeRawJSON {
-		// A program that runs docker buildx bake takes what is no JSON for the error.
-		fmt.Fprintf(a.stderr, "ERROR: %v\n", err)
-	}
-	return 1
 }
 
 // parser returns what reads the command line into c. exit is called by --help.
@@ -218,7 +194,7 @@ func (a *app) parser(c *cli, exit func(int)) (*kong.Kong, error) {
 		kong.Writers(a.stdout, a.stderr),
 		kong.Exit(exit),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
-		kong.Vars{"strategies": strategyNames(), "repository": repoHelp},
+		kong.Vars{"strategies": strategyNames()},
 		kong.KindMapper(reflect.Bool, boolMapper{}),
 	)
 }
@@ -245,7 +221,6 @@ func (a *app) showProgress(args []string) error {
 		mode, from = env, "$"+envProgress+": "
 	}
 	var err error
-	a.mode = mode
 	if a.progress, err = view.New(a.stderr, mode); err != nil {
 		err = fmt.Errorf("%s%w", from, err)
 		a.progress, _ = view.New(a.stderr, view.ModePlain) // is always there

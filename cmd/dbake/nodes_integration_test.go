@@ -33,7 +33,7 @@ func (w *world) stop(node string) (resume func()) {
 // prints. It is killed when it hangs.
 func (w *world) begin(dir string, n int, args ...string) (stderr io.Reader, interrupt func(), status func() int) {
 	w.t.Helper()
-	args = append([]string{"build", "--progress", "plain", "--var", "DBAKE_REGISTRY=" + w.registry}, args...)
+	args = append([]string{"build", "--progress", "plain", "--reuse", "never", "--var", "DBAKE_REGISTRY=" + w.registry}, args...)
 	for i, addr := range w.addrs[:n] {
 		args = append(args, "--nodes", fmt.Sprintf("n%d=%s", i+1, addr))
 	}

@@ -42,7 +42,7 @@ func metadata(r *runtime.Result) map[string]map[string]any {
 	parts, done := map[string]int{}, map[string]int{}
 	for _, j := range r.Jobs {
 		parts[j.Target]++
-		if j.State == runtime.Done {
+		if j.State.Good() {
 			done[j.Target]++
 		}
 	}

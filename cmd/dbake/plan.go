@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -75,6 +76,11 @@ func (c *planCmd) request(a *app) (engine.Request, error) {
 		return r, err
 	}
 	r.MaxAge, r.Reach = planMaxAge, engine.Running
+	if c.Format != "table" || c.Explain != "" || len(c.Compare) > 0 {
+		// What is built of a saved plan is found out when it is built.
+		r.Reuse = engine.ReuseNever
+	}
+	r.Keys = c.Format == "json"
 	if c.Offline {
 		r.Reach = engine.Offline
 	}
@@ -89,6 +95,9 @@ func (c *planCmd) request(a *app) (engine.Request, error) {
 
 // show writes the plan in the format that was asked for.
 func (c *planCmd) show(ctx context.Context, a *app, s *engine.Session) error {
+	if s.Plan() == nil {
+		return a.output(ctx, c.Output, func(w io.Writer) error { return view.Kept(w, s.Unchanged(), s.Always()) })
+	}
 	p, err := report.New(ctx, s.Build(), s.Plan())
 	if err != nil {
 		return err
@@ -111,9 +120,13 @@ func (c *planCmd) show(ctx context.Context, a *app, s *engine.Session) error {
 		if err != nil {
 			return err
 		}
-		request := requestOf(&c.definitionFlags, &c.nodeFlags, &c.planFlags)
-		request.State = stateDigest(a.path(c.StateDir))
-		file = p.File(request, definitions)
+		file = p.File(requestOf(&c.definitionFlags, &c.nodeFlags, &c.planFlags), definitions)
+		for i := range file.Targets {
+			t := &file.Targets[i]
+			if k := s.Keys()[cmp.Or(t.Target, t.Name)]; k.Unknown == "" {
+				t.ImageKey, t.Attested = k.Digest, k.Attested
+			}
+		}
 		file.World = c.moment.World(s.Definition(), a.env)
 	}
 	return a.output(ctx, c.Output, func(w io.Writer) error {
@@ -127,7 +140,7 @@ func (c *planCmd) show(ctx context.Context, a *app, s *engine.Session) error {
 		case "html":
 			return view.HTML(w, p)
 		}
-		return view.Plan(w, p)
+		return errors.Join(view.Plan(w, p), view.Kept(w, s.Unchanged(), s.Always()))
 	})
 }
 

@@ -86,27 +86,35 @@ func (f *front) misbehave(fault func(w http.ResponseWriter, r *http.Request) boo
 // node starts a daemon with a configuration of its own and returns its address.
 func node(t *testing.T, config string) string {
 	t.Helper()
+	addr, _ := startNode(t, config)
+	return addr
+}
+
+// startNode is node for one that ends before the test.
+func startNode(t *testing.T, config string) (addr string, stop func()) {
+	t.Helper()
 	dir := localtest.Dir(t)
 	toml := filepath.Join(dir, "buildkitd.toml")
 	require.NoError(t, os.WriteFile(toml, []byte(config), 0o600))
-	addr := "unix://" + filepath.Join(dir, "s")
+	addr = "unix://" + filepath.Join(dir, "s")
 	var log bytes.Buffer
 	cmd := exec.Command(localtest.Buildkitd(t), "--config", toml, "--root", filepath.Join(dir, "root"), "--addr", addr,
 		"--otel-socket-path", filepath.Join(dir, "o"), "--oci-worker-snapshotter=overlayfs", "--containerd-worker=false")
 	cmd.Stdout, cmd.Stderr = &log, &log
 	require.NoError(t, cmd.Start())
-	t.Cleanup(func() {
+	stop = sync.OnceFunc(func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
 		_ = cmd.Wait()
 		if t.Failed() {
 			t.Log(log.String())
 		}
 	})
+	t.Cleanup(stop)
 	c, err := client.New(t.Context(), addr)
 	require.NoError(t, err)
 	defer c.Close()
 	require.NoError(t, c.Wait(t.Context()))
-	return addr
+	return addr, stop
 }
 
 // configured is what a node must be told to reach f, and two names that only it knows
@@ -152,7 +160,7 @@ target "default" {
   dockerfile-inline = "FROM inside.test/library/nothing:1"
 }
 `)
-	r := w.run(dir, "build", "--nodes", addr)
+	r := w.run(dir, "build", "--reuse", "never", "--nodes", addr)
 	require.NotZero(t, r.status)
 	require.Contains(t, r.stderr, "inside.test/library/nothing:1: not found; asked from here: ")
 }
@@ -209,12 +217,12 @@ func TestCacheThatCannotBeWritten(t *testing.T) {
 		return true
 	})
 	cache := "--cache-registry=" + f.addr + "/denied/cache"
-	r := w.run(dir, "build", "--nodes", addr, cache)
+	r := w.run(dir, "build", "--reuse", "never", "--nodes", addr, cache)
 	require.Zero(t, r.status, r.stderr)
 	require.Equal(t, 1, strings.Count(r.stderr, "WARNING: "), r.stderr)
 	require.Regexp(t, `WARNING: node .*: write cache .*/denied/cache:.*403 Forbidden`, r.stderr)
 
-	r = w.run(dir, "build", "--nodes", addr, cache+",ignore-error=false")
+	r = w.run(dir, "build", "--reuse", "never", "--nodes", addr, cache+",ignore-error=false")
 	require.NotZero(t, r.status)
 	require.Regexp(t, `ERROR: node .*: write cache .*/denied/cache:.*403 Forbidden`, r.stderr)
 }
@@ -262,7 +270,7 @@ target "default" {
 				rw.WriteHeader(tc.status)
 				return true
 			})
-			r := w.run(dir, "build", "--nodes", addr)
+			r := w.run(dir, "build", "--reuse", "never", "--nodes", addr)
 			require.Zero(t, r.status, r.stderr)
 			require.Zero(t, left)
 		})
@@ -298,12 +306,12 @@ target "default" {
 	silentUntil(hold)
 	again := time.AfterFunc(12*time.Second, func() { close(hold) })
 	defer again.Stop()
-	r := w.run(dir, "build", "--nodes", addr)
+	r := w.run(dir, "build", "--reuse", "never", "--nodes", addr)
 	require.Zero(t, r.status, r.stderr)
 	require.NotContains(t, r.stderr, "lost")
 
 	silentUntil(nil)
-	r = w.run(dir, "build", "--nodes", addr)
+	r = w.run(dir, "build", "--reuse", "never", "--nodes", addr)
 	require.NotZero(t, r.status, r.stderr)
 	require.Regexp(t, `(?s)registry `+regexp.QuoteMeta(f.addr)+` has not answered for .*ERROR: .*registry `+regexp.QuoteMeta(f.addr)+` has not answered for`, r.stderr)
 	require.NotContains(t, r.stderr, "lost")
@@ -328,7 +336,7 @@ target "default" {
 		<-asked
 		interrupt()
 	}()
-	cmd := exec.CommandContext(ctx, w.dbake, "build", "--nodes", addr)
+	cmd := exec.CommandContext(ctx, w.dbake, "build", "--reuse", "never", "--nodes", addr)
 	cmd.Dir, cmd.Env = dir, w.env()
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = 8 * time.Second
@@ -337,11 +345,11 @@ target "default" {
 	require.NotErrorIs(t, err, exec.ErrWaitDelay)
 	require.Equal(t, 130, cmd.ProcessState.ExitCode(), "%s", out)
 
-	r := w.run(dir, "build", "--nodes", addr)
+	r := w.run(dir, "build", "--reuse", "never", "--nodes", addr)
 	require.Zero(t, r.status, r.stderr)
 	require.Equal(t, 1, strings.Count(r.stderr, "WARNING: registry "+mute+" did not answer within 10s: the caches in it are not used"), r.stderr)
 
-	r = w.run(dir, "build", "--nodes", addr, "--cache-registry", mute+"/cache", "--set", "*.cache-from=")
+	r = w.run(dir, "build", "--reuse", "never", "--nodes", addr, "--cache-registry", mute+"/cache", "--set", "*.cache-from=")
 	require.Zero(t, r.status, r.stderr)
 	require.Contains(t, r.stderr, "WARNING: node ", "it cannot be written")
 }

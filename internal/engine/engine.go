@@ -88,9 +88,17 @@ type Request struct {
 	// History is the absolute name of the file of measured costs; "" is that of the
 	// user, and [cost.InMemory] keeps nothing.
 	History string
-	// Stores are the repositories through which nodes share results: what one hands to
-	// another goes through the first.
-	Stores []cachepolicy.Store
+	// Store is the repository through which nodes share results.
+	Store cachepolicy.Store
+
+	// Reuse says when an image that was pushed is taken for the one that is asked for.
+	Reuse ReuseMode
+	// Keys finds the keys of all images, also of those that are not pushed. ListFiles
+	// keeps which files steps read, for comparisons.
+	Keys, ListFiles bool
+	// Since leaves out the targets that are what they were at a revision; nil leaves
+	// out none for that.
+	Since *Since
 
 	// Jobs is how many targets are built at once; 0 is no limit.
 	Jobs int
@@ -122,10 +130,6 @@ type Nodes struct {
 	// StateDir is where local nodes keep their state, Buildkitd what they are started
 	// with; "" is the default.
 	StateDir, Buildkitd string
-	// Platforms are the platforms of which a node must run one, empty for all; Max is
-	// how many nodes are used at most, 0 for any number.
-	Platforms []string
-	Max       int
 	// Timeout is how long a node may be silent.
 	Timeout time.Duration
 }

@@ -3,7 +3,7 @@ package engine
 import (
 	"context"
 	"fmt"
-	"time"
+	"slices"
 
 	"github.com/containerd/platforms"
 	"github.com/moby/buildkit/solver/pb"
@@ -48,7 +48,24 @@ func (s *standby) ask(ctx context.Context) (*facts, error) {
 		f.nodes = append(f.nodes, plannerNode(info, records[i], s.engine.memory.Nodes()))
 	}
 	f.platform = buildPlatform(f.nodes[0])
+	s.keepFacts(f)
 	return f, nil
+}
+
+// recall returns what Dockerfiles are compiled for as long as no node is asked: what
+// the nodes said when they last were, else what the flags say and this machine is.
+func (s *standby) recall() *facts {
+	f := &facts{}
+	for _, spec := range s.nodes.specs {
+		if list := append(slices.Clone(spec.Platforms), spec.Prefers...); len(list) > 0 {
+			if p, err := platforms.Parse(list[0]); err == nil {
+				f.platform = platforms.Normalize(p)
+			}
+			break
+		}
+	}
+	s.recallFacts(f)
+	return f
 }
 
 // guess returns what is known of the nodes without starting any. Those that run are
@@ -129,16 +146,15 @@ func plannerNode(i runtime.NodeInfo, records warm.Records, ledger warm.Ledger) p
 	return p
 }
 
-// frontendOptions say how Dockerfiles are compiled for the nodes. maxAge is how old
-// what is known of a tag may be; offline asks nobody.
-func (s *standby) frontendOptions(ctx context.Context, f *facts, maxAge time.Duration, offline bool) frontend.Options {
+// frontendOptions say how Dockerfiles are compiled for the nodes; offline asks nobody.
+func (s *standby) frontendOptions(ctx context.Context, f *facts, resolver *frontend.RegistryResolver, offline bool) frontend.Options {
 	var proxies map[string]string
 	if s.engine.ProxyArgs != nil {
 		proxies = s.engine.ProxyArgs()
 	}
 	opts := frontend.Options{
 		Dir:               s.engine.Dir,
-		Resolver:          s.resolver(maxAge, offline),
+		Resolver:          resolver,
 		Tree:              s.tree(),
 		DefaultProvenance: "mode=min,inline-only=true",
 		ProxyArgs:         proxies,

@@ -14,6 +14,9 @@ import (
 // be reached. A mistyped name must not cost a minute.
 const baseAway = 15 * time.Second
 
+// restingAway is baseAway as long as nodes rest.
+const restingAway = time.Second
+
 // registries returns the options of this machine's access to registries: the user's
 // credentials, and with local nodes their registry, which answers for docker.io as
 // it does for the nodes.
@@ -47,9 +50,14 @@ func (s *standby) client(o registry.Options) *registry.Client {
 func (s *standby) resolver(maxAge time.Duration, offline bool) *frontend.RegistryResolver {
 	o := s.registries()
 	o.Patience.Away = baseAway
+	if s.resting {
+		o.Patience.Away = restingAway // what is remembered may do
+	}
 	opts := frontend.RegistryOptions{
 		Client: s.client(o), CacheDir: s.engine.memory.Dir("images"), MaxAge: maxAge, Offline: offline,
 		Warn: s.engine.memory.Forgets,
+		// Nodes that rest may be off, and then nothing is wrong if nothing is to be built.
+		Recall: s.resting,
 	}
 	if !offline {
 		opts.Node = s.image

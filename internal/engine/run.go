@@ -19,6 +19,9 @@ import (
 
 // order puts together what the nodes are to be told.
 func (s *Session) order(ctx context.Context) (err error) {
+	if s.idle {
+		return nil
+	}
 	if s.facts.pool == nil {
 		return errors.New("nothing can be built in a session that has not started its nodes")
 	}
@@ -63,18 +66,37 @@ func sharedKey(dir string) string {
 // run carries the plan out. That something failed is no error of this stage when there
 // is a result: what was learned until then is still to be remembered.
 func (s *Session) run(ctx context.Context) (err error) {
-	report := s.engine.Report
-	if err := report.Begin(s.plan, len(s.facts.nodes) > 1); err != nil {
-		return err
+	start := time.Now()
+	var ends []runtime.JobResult
+	var unnamed error
+	early := s.idle || !s.request.DeferOutput
+	if early {
+		ends, unnamed = s.keep(ctx)
 	}
-	s.result, err = s.facts.pool.Run(ctx, s.work, report.Observe)
-	report.End()
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if s.idle || unnamed != nil && !s.request.KeepGoing {
+		s.result = &runtime.Result{}
+	} else {
+		report := s.engine.Report
+		if err := report.Begin(s.plan, len(s.facts.nodes) > 1); err != nil {
+			return err
+		}
+		s.result, err = s.facts.pool.Run(ctx, s.work, report.Observe)
+		report.End()
+	}
 	err = errors.Join(err, plan.Join(s.faults))
 	if s.result == nil {
 		return err
 	}
-	s.failure = err
+	if !early && err == nil {
+		ends, unnamed = s.keep(ctx)
+	}
+	s.failure = errors.Join(err, unnamed)
 	s.result.Jobs = append(s.result.Jobs, faultResults(s.faults)...)
+	s.withKept(ends)
+	s.result.Wall = time.Since(start)
 	return nil
 }
 
@@ -94,6 +116,12 @@ func faultResults(faults []plan.Fault) []runtime.JobResult {
 // remember keeps what was learned. What cannot be kept is reported, and no error.
 func (s *Session) remember(ctx context.Context) error {
 	ctx, memory := context.WithoutCancel(ctx), s.engine.memory
+	if err := s.rememberImages(ctx, time.Now()); err != nil {
+		memory.Forgets(err)
+	}
+	if s.idle || s.facts.pool == nil {
+		return nil
+	}
 	for _, err := range []error{
 		s.caches.remember(ctx, memory, s.build, s.result.Caches, time.Now()),
 		s.rememberSteps(s.facts.pool.All(), s.facts.pool.Records(ctx), time.Now()),

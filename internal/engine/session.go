@@ -14,8 +14,8 @@ import (
 	"github.com/dbake/dbake/compiler"
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/frontend"
+	"github.com/dbake/dbake/internal/imagekey"
 	"github.com/dbake/dbake/internal/memory/cost"
-	"github.com/dbake/dbake/internal/memory/warm"
 	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/internal/report"
 	"github.com/dbake/dbake/internal/stopwatch"
@@ -35,6 +35,7 @@ const (
 	Access                // targets get what it takes to read and write where they say
 	Facts                 // what the nodes are, support and hold
 	Prepare               // Dockerfiles become one graph of steps, with their costs
+	Reuse                 // what has not changed since it was pushed is left out
 	Caches                // what caches in registries hold
 	Divide                // which node builds what: the plan
 	Order                 // what the nodes are to be told
@@ -54,6 +55,7 @@ var stages = [...]struct {
 	Access:   {"read the definition", (*Session).access},
 	Facts:    {"reach the nodes", (*Session).gather},
 	Prepare:  {"compile the Dockerfiles", (*Session).prepare},
+	Reuse:    {"look for what has not changed", (*Session).reuse},
 	Caches:   {"look for caches", (*Session).findCaches},
 	Divide:   {"plan", (*Session).divide},
 	Order:    {"plan", (*Session).order},
@@ -87,6 +89,18 @@ type Session struct {
 	history *cost.Store
 	build   *plan.Build
 	faults  []plan.Fault
+	// resolver answers for base images, the same whenever it is asked.
+	resolver *frontend.RegistryResolver
+
+	// Reuse; build is of what is left from then on
+	pushed pushed
+	full   *plan.Build // of everything
+	keys   map[string]imagekey.Key
+	kept   []kept
+	idle   bool // nothing is left to be built
+	// comparison is that of the request, and compared the build that it is about.
+	comparison *Comparison
+	compared   *plan.Build
 
 	// Caches
 	caches buildCaches
@@ -206,15 +220,16 @@ func (s *Session) checkSaved() error {
 // gather finds out about the nodes. They are started only for something to build.
 func (s *Session) gather(ctx context.Context) (err error) {
 	builds := len(s.project.Targets) > 0
-	if err := s.standby.narrow(ctx, s.project, s.request.Reach != Offline); err != nil {
-		return err
-	}
 	switch {
 	case s.standby.nodes == nil: // nobody has needed one so far
 		s.facts = &facts{}
 	case builds && s.request.Reach == Started:
 		s.standby.nodes.allow(s.project)
-		s.facts, err = s.standby.ask(ctx)
+		if s.mayRest(ctx) {
+			s.facts = s.standby.recall()
+		} else {
+			s.facts, err = s.standby.ask(ctx)
+		}
 	default:
 		s.facts, err = s.standby.guess(ctx, s.request.Reach == Offline)
 	}
@@ -231,12 +246,15 @@ func (s *Session) gather(ctx context.Context) (err error) {
 // compiled are left to the result.
 func (s *Session) prepare(ctx context.Context) (err error) {
 	memory := s.engine.memory
-	s.history = memory.OpenHistory(s.request.History)
+	if s.history == nil {
+		s.history = memory.OpenHistory(s.request.History)
+	}
 	files := memory.Files()
-	s.build, s.faults, err = plan.PrepareWhole(ctx, s.project, s.frontendOptions(ctx), plan.Memory{History: s.history, Files: files})
+	s.build, s.faults, err = plan.PrepareWhole(ctx, s.project, s.frontendOptions(ctx), plan.Memory{History: s.history, Files: files, List: s.request.ListFiles})
 	if err != nil {
 		return err
 	}
+	s.full = s.build
 	if !s.request.KeepGoing || len(s.build.Jobs) == 0 {
 		if err := plan.Join(s.faults); err != nil {
 			return err
@@ -248,17 +266,18 @@ func (s *Session) prepare(ctx context.Context) (err error) {
 
 // findCaches asks registries what their caches hold.
 func (s *Session) findCaches(ctx context.Context) error {
-	if s.request.Reach == Offline {
+	if s.request.Reach == Offline || s.idle {
 		return nil // and every target may be divided whose outputs allow it
 	}
-	s.caches = s.standby.caches(ctx, s.request.Stores, s.build)
+	// Caches are named by the targets that share steps, whichever of them are built.
+	s.caches = s.standby.caches(ctx, s.request.Store, s.full)
 	s.may = s.joinable(ctx, s.caches.access)
 	results := s.caches.results(ctx, s.engine.memory)
 	s.caches.holds = map[string]map[digest.Digest]bool{}
-	all := map[warm.ResultID]bool{}
-	for ref, held := range results {
-		maps.Copy(all, held)
-		s.caches.holds[ref] = s.build.Under(held)
+	all := map[digest.Digest]bool{}
+	for ref, names := range results {
+		maps.Copy(all, names)
+		s.caches.holds[ref] = s.build.Under(names)
 	}
 	s.build = s.build.WithCache(all)
 	return nil
@@ -271,8 +290,11 @@ func (s *Session) joinable(ctx context.Context, access registry.Options) func(*i
 
 // divide makes the plan, or takes the saved one.
 func (s *Session) divide(ctx context.Context) (err error) {
+	if s.idle {
+		return nil
+	}
 	if s.request.Saved != nil {
-		s.build, s.plan, err = s.build.Restore(s.facts.nodes, s.request.Saved.Saved(), s.faults)
+		s.build, s.plan, err = s.build.Restore(s.facts.nodes, s.leftOf(s.request.Saved))
 	} else {
 		s.build, s.plan, err = s.With(ctx, s.request.Strategy)
 	}
@@ -319,7 +341,7 @@ func (s *Session) Definitions() (map[string]digest.Digest, error) {
 // Build is what was prepared, and divided by then.
 func (s *Session) Build() *plan.Build { return s.build }
 
-// Plan is the plan.
+// Plan is the plan; nil when nothing is left to be built.
 func (s *Session) Plan() *plan.Plan { return s.plan }
 
 // Result is what the run did, nil when there was none, and what failed in it.
@@ -327,5 +349,9 @@ func (s *Session) Result() (*runtime.Result, error) { return s.result, s.failure
 
 // frontendOptions say how Dockerfiles are compiled.
 func (s *Session) frontendOptions(ctx context.Context) frontend.Options {
-	return s.standby.frontendOptions(ctx, s.facts, s.request.MaxAge, s.request.Reach == Offline)
+	offline := s.request.Reach == Offline
+	if s.resolver == nil {
+		s.resolver = s.standby.resolver(s.request.MaxAge, offline)
+	}
+	return s.standby.frontendOptions(ctx, s.facts, s.resolver, offline)
 }

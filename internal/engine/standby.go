@@ -27,6 +27,8 @@ type standby struct {
 	clients    []*registry.Client
 	url        string // of the definition, if it was read from one
 	definition *pb.Definition
+	resting    bool  // nodes are to be left alone until something is to be built
+	away       error // why they could not be reached while they rested
 }
 
 var (
@@ -114,26 +116,20 @@ func (s *standby) start(ctx context.Context) (*runtime.Pool, error) {
 			return nil, err
 		}
 	}
-	s.pool, err = s.nodes.start(ctx)
+	if s.resting && s.away != nil {
+		return nil, s.away // once is enough to know
+	}
+	if s.pool, err = s.nodes.start(ctx); err != nil && s.resting && ctx.Err() == nil {
+		s.away = err
+	}
 	return s.pool, err
 }
 
-// narrow leaves out the nodes that the request does not want for a project.
-func (s *standby) narrow(ctx context.Context, p *ir.Project, ask bool) error {
+// rest says whether nodes are left alone as far as possible.
+func (s *standby) rest(on bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.nodes == nil || !s.nodes.choice.narrowed() {
-		return nil
-	}
-	if err := s.nodes.narrow(ctx, p, ask); err != nil {
-		return err
-	}
-	if s.pool != nil {
-		// Definitions were read through all of them.
-		s.pool.Close()
-		s.pool = nil
-	}
-	return nil
+	s.resting, s.away = on, nil
 }
 
 // close ends what was started.

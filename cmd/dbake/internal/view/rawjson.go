@@ -120,6 +120,7 @@ type rawTotals struct {
 	Targets   []rawTarget `json:"targets"`
 	Nodes     []rawNode   `json:"nodes"`
 	Built     int         `json:"built"`
+	Unchanged int         `json:"unchanged,omitempty"`
 	Pushed    int         `json:"pushed"`
 	Seconds   float64     `json:"seconds"`
 	Predicted float64     `json:"predictedSeconds,omitempty"`
@@ -280,9 +281,12 @@ func (j *rawJSON) Summary(r *runtime.Result, p Prediction) {
 	var names []string
 	for _, target := range r.Targets() {
 		names = append(names, target.Name)
-		if target.State == runtime.Done {
+		switch target.State {
+		case runtime.Done:
 			t.Built++
 			t.Pushed += pushed(target.Images)
+		case runtime.Unchanged:
+			t.Unchanged++
 		}
 		nodes := target.Nodes
 		if nodes == nil {

@@ -33,13 +33,16 @@ func targets(w io.Writer, list []runtime.TargetResult) {
 
 // ending is the state of a target with what it made or why it made nothing.
 func ending(t runtime.TargetResult) string {
-	if t.State != runtime.Done {
+	if !t.State.Good() || len(t.Images) == 0 && t.State == runtime.Unchanged {
 		if t.Reason == "" {
 			return string(t.State)
 		}
 		return fmt.Sprintf("%s: %s", t.State, strings.ReplaceAll(t.Reason, "\n", " "))
 	}
 	text := "built"
+	if t.State == runtime.Unchanged {
+		text = string(t.State)
+	}
 	for i, img := range t.Images {
 		sep := ", "
 		if i == 0 {
@@ -51,6 +54,9 @@ func ending(t runtime.TargetResult) string {
 }
 
 func nodes(w io.Writer, r *runtime.Result) {
+	if len(r.Nodes) == 0 {
+		return // nothing had to be built
+	}
 	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(tw, "\nNODE\tTARGETS\tSTEPS RUN\tCACHED\tSHARED\tBUSY\tCONTEXT\t")
 	for _, n := range r.Nodes {
@@ -70,19 +76,26 @@ func nodes(w io.Writer, r *runtime.Result) {
 }
 
 func totals(w io.Writer, r *runtime.Result, list []runtime.TargetResult, p Prediction) {
-	done, images := 0, 0
+	done, images, unchanged := 0, 0, 0
 	var bytes int64
 	for _, t := range list {
-		if t.State == runtime.Done {
+		switch t.State {
+		case runtime.Done:
 			done++
 			images += pushed(t.Images)
+		case runtime.Unchanged:
+			unchanged++
 		}
 	}
 	for _, n := range r.Nodes {
 		bytes += n.ContextBytes
 	}
-	fmt.Fprintf(w, "\n%d of %s built, %s pushed, %s of context sent, in %s", done, count(len(list), "target"), count(images, "image"), units.BytesSize(float64(bytes)), seconds(r.Wall))
-	if done == len(list) {
+	kept := ""
+	if unchanged > 0 {
+		kept = fmt.Sprintf(", %d unchanged", unchanged)
+	}
+	fmt.Fprintf(w, "\n%d of %s built%s, %s pushed, %s of context sent, in %s", done, count(len(list), "target"), kept, count(images, "image"), units.BytesSize(float64(bytes)), seconds(r.Wall))
+	if done+unchanged == len(list) && done > 0 {
 		fmt.Fprint(w, compared(r.Wall, p))
 	}
 	fmt.Fprintln(w)

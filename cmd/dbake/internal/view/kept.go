@@ -1,0 +1,36 @@
+package view
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/dbake/dbake/internal/engine"
+)
+
+// Kept prints which targets a build would leave as they are, and which it builds in
+// every run, and why.
+func Kept(w io.Writer, unchanged []engine.Unchanged, always map[string]string) error {
+	if len(unchanged)+len(always) == 0 {
+		return nil
+	}
+	t := newTable()
+	t.row("TARGET", "NOT PLANNED, OR ALWAYS")
+	for _, u := range unchanged {
+		text := "unchanged"
+		switch {
+		case u.Why != "":
+			text += ": " + u.Why
+		case len(u.Set) > 0:
+			text += "; to be named " + strings.Join(u.Set, ", ")
+		}
+		t.row(u.Target, text)
+	}
+	for _, name := range slices.Sorted(maps.Keys(always)) {
+		t.row(name, "always built: "+always[name])
+	}
+	fmt.Fprintln(w)
+	return t.write(w)
+}

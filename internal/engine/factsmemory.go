@@ -1,0 +1,114 @@
+package engine
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/containerd/platforms"
+	"github.com/moby/buildkit/solver/pb"
+	"github.com/moby/buildkit/util/apicaps"
+	apicapspb "github.com/moby/buildkit/util/apicaps/pb"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/dbake/dbake/internal/memory/folder"
+)
+
+// maxFacts bounds the file that facts are kept in.
+const maxFacts = 1 << 20
+
+// keptFacts is what Dockerfiles were compiled for when these nodes were last asked.
+type keptFacts struct {
+	Addrs    []string          `json:"addrs"`
+	Platform ocispecs.Platform `json:"platform"`
+	// Caps are the ids of the LLB capabilities that all nodes have.
+	Caps []string `json:"caps"`
+}
+
+// factsFile is where the facts of nodes are kept.
+func (s *standby) factsFile() (dir folder.Folder, name string, addrs []string) {
+	for _, spec := range s.nodes.specs {
+		addrs = append(addrs, spec.Addr)
+	}
+	sum := sha256.Sum256([]byte(strings.Join(addrs, "\n")))
+	return folder.Folder{Dir: s.engine.memory.Dir("facts"), Limit: maxFacts}, hex.EncodeToString(sum[:12]) + ".json", addrs
+}
+
+// keepFacts remembers what Dockerfiles are compiled for with these nodes.
+func (s *standby) keepFacts(f *facts) {
+	dir, name, addrs := s.factsFile()
+	if dir.Dir == "" {
+		return
+	}
+	data, err := json.Marshal(keptFacts{Addrs: addrs, Platform: f.platform, Caps: capIDs(f.caps)})
+	if err == nil {
+		if old, readErr := dir.Read(name); readErr == nil && string(old) == string(data) {
+			return
+		}
+		err = dir.Write(name, data)
+	}
+	if err != nil {
+		s.engine.memory.Forgets(fmt.Errorf("remember what nodes are: %w", err))
+	}
+}
+
+// recallFacts fills in what nodes that are not asked were when they last were.
+func (s *standby) recallFacts(f *facts) {
+	dir, name, addrs := s.factsFile()
+	if dir.Dir == "" {
+		return
+	}
+	data, err := dir.Read(name)
+	if err == nil && data == nil {
+		return
+	}
+	var kept keptFacts
+	if err == nil {
+		err = json.Unmarshal(data, &kept)
+	}
+	if err != nil {
+		s.engine.memory.Forgets(fmt.Errorf("read what nodes are: %w", err))
+		return
+	}
+	if slices.Equal(kept.Addrs, addrs) && kept.Platform.OS != "" {
+		f.platform, f.caps = kept.Platform, capSet(kept.Caps)
+	}
+}
+
+// capIDs are the ids of the capabilities in a set; those of this release for nil.
+func capIDs(set *apicaps.CapSet) []string {
+	var ids []string
+	for _, c := range pb.Caps.All() {
+		if set == nil || set.Supports(apicaps.CapID(c.ID)) == nil {
+			ids = append(ids, c.ID)
+		}
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// capSet is the set with these ids.
+func capSet(ids []string) *apicaps.CapSet {
+	var list []*apicapspb.APICap
+	for _, c := range pb.Caps.All() {
+		if slices.Contains(ids, c.ID) {
+			list = append(list, c)
+		}
+	}
+	set := pb.Caps.CapSet(list)
+	return &set
+}
+
+// compiles reports whether Dockerfiles are compiled for f as they are for other.
+func (f *facts) compiles(other *facts) bool {
+	native := func(p ocispecs.Platform) string {
+		if p.OS == "" {
+			p = platforms.DefaultSpec()
+		}
+		return platforms.FormatAll(platforms.Normalize(p))
+	}
+	return native(f.platform) == native(other.platform) && slices.Equal(capIDs(f.caps), capIDs(other.caps))
+}

@@ -1,0 +1,539 @@
+package engine
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/distribution/reference"
+	"github.com/moby/buildkit/exporter/containerimage/exptypes"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/dbake/dbake/compiler/ir"
+	"github.com/dbake/dbake/internal/imagekey"
+	"github.com/dbake/dbake/internal/plan"
+	"github.com/dbake/dbake/internal/report"
+	"github.com/dbake/dbake/runtime"
+	"github.com/dbake/dbake/runtime/registry"
+)
+
+// ReuseMode says when an image that was pushed is taken for the one that is asked for.
+type ReuseMode int
+
+const (
+	ReuseNever  ReuseMode = iota // everything is built
+	ReuseAuto                    // when nothing that was asked for would differ, but times in attestations
+	ReuseAlways                  // even if attestations that were asked for would differ
+)
+
+const (
+	// reuseParallel is how many images are looked up at once.
+	reuseParallel = 8
+	// localTimeout is how long the local registry may take to accept a connection.
+	localTimeout = 300 * time.Millisecond
+	// recordTimeout bounds how long a build that has ended waits until others can
+	// know of its images.
+	recordTimeout = 20 * time.Second
+)
+
+// kept is a target that is not built.
+type kept struct {
+	target string
+	record imagekey.Record
+	export runtime.Export
+	set    []setName
+	why    string // it is left out for this reason; "" when its image is unchanged
+}
+
+// setName is a name that an unchanged image has to be given, and a repository of the
+// same registry that has the image.
+type setName struct{ name, from string }
+
+// reusable returns the only output of a target if that is an image that is pushed; for
+// others ok is false. All else that a target writes needs a node, or files of it.
+func (s *Session) reusable(t *ir.Target) (e runtime.Export, ok bool) {
+	list, err := runtime.Exports(t, s.engine.Dir)
+	if err != nil || len(list) != 1 || !list[0].Pushed || len(list[0].Names) == 0 || t.NoCache != nil && *t.NoCache {
+		return e, false
+	}
+	if slices.ContainsFunc(t.CacheTo, func(c ir.CacheEntry) bool { return c.Type == "local" }) {
+		return e, false
+	}
+	return list[0], true
+}
+
+// mayRest reports whether the nodes may be left alone until it is known that there is
+// something to build. Local nodes come with a registry, which has to run.
+func (s *Session) mayRest(ctx context.Context) bool {
+	if s.request.Reuse == ReuseNever || s.standby.pool != nil {
+		return false
+	}
+	if !slices.ContainsFunc(s.project.Targets, func(t *ir.Target) bool { _, ok := s.reusable(t); return ok }) {
+		return false
+	}
+	if n := s.standby.nodes; n.cluster != nil {
+		d := net.Dialer{Timeout: localTimeout}
+		c, err := d.DialContext(ctx, "tcp", n.cluster.Registry())
+		if err != nil {
+			return false
+		}
+		c.Close()
+	}
+	rests := s.records().any(ctx)
+	s.standby.rest(rests)
+	return rests
+}
+
+// records are what is known of images that were pushed.
+func (s *Session) records() *pushed {
+	s.pushed.standby, s.pushed.store = s.standby, s.request.Store
+	return &s.pushed
+}
+
+// reuse leaves out the targets whose images are unchanged, and those that were not asked
+// for since a revision. Nodes that rest are started only when something is left to build;
+// if they are not what was assumed of them, Dockerfiles are compiled again.
+func (s *Session) reuse(ctx context.Context) error {
+	if err := s.judge(ctx); err != nil {
+		return err
+	}
+	if s.standby.resting && len(s.left()) > 0 {
+		assumed := s.facts
+		if err := s.wake(ctx); err != nil {
+			return err
+		}
+		recalled := s.resolver.Recalled()
+		if recalled {
+			s.resolver = nil // a node can be asked now
+		}
+		if recalled || !assumed.compiles(s.facts) {
+			if err := s.prepare(ctx); err != nil {
+				return err
+			}
+			if err := s.judge(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	return s.leave(ctx)
+}
+
+// wake finds out about nodes that rested.
+func (s *Session) wake(ctx context.Context) (err error) {
+	s.standby.rest(false)
+	s.facts, err = s.standby.ask(ctx)
+	return err
+}
+
+// judge names the images of all targets and decides which targets are kept.
+func (s *Session) judge(ctx context.Context) error {
+	s.kept = nil
+	exports := map[string]runtime.Export{}
+	for _, j := range s.full.Jobs {
+		if e, ok := s.reusable(j.Target); ok && !j.Target.Linked {
+			exports[j.Target.Name] = e
+		}
+	}
+	if len(exports) == 0 && !s.request.Keys && s.request.Since == nil {
+		return nil
+	}
+	var err error
+	if s.keys, err = s.engine.imageKeys(ctx, s.full); err != nil {
+		return err
+	}
+	since := map[string]bool{} // that are to be left out
+	if s.request.Since != nil {
+		if since, err = s.unchangedSince(ctx); err != nil {
+			return err
+		}
+	}
+	found := make([]*kept, len(s.full.Jobs))
+	var eg errgroup.Group
+	eg.SetLimit(reuseParallel)
+	for i, j := range s.full.Jobs {
+		name := j.Target.Name
+		if since[name] {
+			found[i] = &kept{target: name, why: "not since " + s.request.Since.Name()}
+			continue
+		}
+		e, ok := exports[name]
+		if !ok || s.request.Reuse == ReuseNever || s.request.Reach == Offline {
+			continue
+		}
+		k := s.keys[name]
+		if k.Unknown != "" || k.Anew {
+			continue
+		}
+		r, ok := s.records().find(ctx, k, s.request.Reuse == ReuseAlways)
+		if !ok {
+			continue
+		}
+		eg.Go(func() error {
+			found[i] = s.lookUp(ctx, name, e, r)
+			return nil
+		})
+	}
+	_ = eg.Wait() // what is not found is built
+	for _, k := range found {
+		if k != nil {
+			s.kept = append(s.kept, *k)
+		}
+	}
+	return ctx.Err()
+}
+
+// imageKeys returns the keys of the images of all targets of a build, by target. Targets
+// whose outputs are wrong have none.
+func (e *Engine) imageKeys(ctx context.Context, b *plan.Build) (map[string]imagekey.Key, error) {
+	makeup, err := b.Makeup(ctx, e.memory.Files())
+	if err != nil {
+		return nil, err
+	}
+	keys := map[string]imagekey.Key{}
+	for _, j := range b.Jobs {
+		list, err := runtime.Exports(j.Target, e.Dir)
+		if err != nil {
+			continue // the build says so
+		}
+		var outputs []imagekey.Output
+		for _, x := range list {
+			outputs = append(outputs, imagekey.Output{Type: x.Type, Attrs: x.Attrs})
+		}
+		if keys[j.Target.Name], err = imagekey.Of(makeup, j, outputs); err != nil {
+			return nil, err
+		}
+	}
+	return keys, nil
+}
+
+// lookUp asks the registry whether the image of a target is where its names are. It
+// returns nil when the target has to be built.
+func (s *Session) lookUp(ctx context.Context, target string, e runtime.Export, r imagekey.Record) *kept {
+	k := &kept{target: target, record: r, export: e}
+	for _, name := range e.Names {
+		ref := name
+		if e.ByDigest {
+			ref = repoOf(name) + "@" + r.Image.Digest.String()
+		}
+		is, err := s.records().digest(ctx, ref, e.Insecure)
+		if err == nil && is == r.Image.Digest {
+			continue
+		}
+		from := ""
+		if err == nil {
+			from, err = s.holder(ctx, name, e, r)
+		}
+		if err != nil {
+			if ctx.Err() == nil && !registry.SpeaksPlainHTTP(err) {
+				s.records().silent(name, err)
+			}
+			return nil
+		}
+		if from == "" {
+			return nil // it is gone
+		}
+		k.set = append(k.set, setName{name, from})
+	}
+	return k
+}
+
+// holder returns a repository in the registry of a name that has the image: that of the
+// name, of another name of the target, or one that the image was pushed to. It is ""
+// when there is none.
+func (s *Session) holder(ctx context.Context, name string, e runtime.Export, r imagekey.Record) (string, error) {
+	repos := []string{repoOf(name)}
+	for _, other := range e.Names {
+		repos = append(repos, repoOf(other))
+	}
+	repos = append(repos, r.Repos...)
+	seen := map[string]bool{}
+	for _, repo := range repos {
+		if seen[repo] || domain(repo) != domain(name) {
+			continue
+		}
+		seen[repo] = true
+		is, err := s.records().digest(ctx, repo+"@"+r.Image.Digest.String(), e.Insecure)
+		if err != nil {
+			return "", err
+		}
+		if is == r.Image.Digest {
+			return repo, nil
+		}
+	}
+	return "", nil
+}
+
+// repoOf is the repository of a name.
+func repoOf(name string) string {
+	ref, err := reference.ParseNormalizedNamed(name)
+	if err != nil {
+		return name
+	}
+	return ref.Name()
+}
+
+// left are the targets that are to be built, by name, without those that are only linked.
+func (s *Session) left() map[string]bool {
+	left := map[string]bool{}
+	for _, j := range s.full.Jobs {
+		if !j.Target.Linked {
+			left[j.Target.Name] = true
+		}
+	}
+	for _, k := range s.kept {
+		delete(left, k.target)
+	}
+	return left
+}
+
+// leave makes the build that of the targets that are left.
+func (s *Session) leave(ctx context.Context) (err error) {
+	left := s.left()
+	s.idle = len(left) == 0 && len(s.kept) > 0
+	if len(s.kept) == 0 || s.idle {
+		return nil
+	}
+	s.build, err = s.full.Only(ctx, left, plan.Memory{History: s.history, Files: s.engine.memory.Files(), List: s.request.ListFiles})
+	return err
+}
+
+// leftOf returns what is carried out of a saved plan: nothing for targets that are not
+// built.
+func (s *Session) leftOf(f *report.File) *plan.Saved {
+	saved := f.Saved()
+	if len(s.kept) == 0 {
+		return saved
+	}
+	built := map[string]bool{} // targets
+	for _, j := range s.build.Jobs {
+		built[j.Target.Name] = true
+	}
+	gone := map[string]bool{} // jobs
+	for _, t := range f.Targets {
+		name := t.Target
+		if name == "" {
+			name = t.Name
+		}
+		gone[t.Name] = !built[name]
+	}
+	saved.Parts = slices.DeleteFunc(saved.Parts, func(p plan.Part) bool { return !built[p.Target] })
+	for n := range saved.Nodes {
+		var parts [][]string
+		for _, names := range saved.Nodes[n].Partitions {
+			if names = slices.DeleteFunc(slices.Clone(names), func(name string) bool { return gone[name] }); len(names) > 0 {
+				parts = append(parts, names)
+			}
+		}
+		saved.Nodes[n].Partitions = parts
+	}
+	return saved
+}
+
+// keep gives unchanged images the names that they lack, and returns the ends of all
+// targets that are not built.
+func (s *Session) keep(ctx context.Context) ([]runtime.JobResult, error) {
+	list := make([]runtime.JobResult, len(s.kept))
+	errs := make([]error, len(s.kept))
+	var eg errgroup.Group
+	eg.SetLimit(reuseParallel)
+	for i, k := range s.kept {
+		eg.Go(func() error {
+			list[i], errs[i] = s.keepOne(ctx, k)
+			return nil
+		})
+	}
+	_ = eg.Wait() // they report through errs
+	return list, errors.Join(errs...)
+}
+
+// keepOne is keep for one target.
+func (s *Session) keepOne(ctx context.Context, k kept) (runtime.JobResult, error) {
+	r := runtime.JobResult{Job: k.target, Target: k.target, State: runtime.Unchanged, Reason: k.why}
+	if k.why != "" {
+		return r, nil
+	}
+	for _, set := range k.set {
+		if err := s.records().write(ctx, set.name, set.from, k.record.Image.Digest, k.export.Insecure); err != nil {
+			err = fmt.Errorf("target %s: name its unchanged image %s: %w", k.target, set.name, err)
+			r.State, r.Reason, r.Err = runtime.Failed, err.Error(), err
+			return r, err
+		}
+	}
+	values := map[string]string{}
+	maps.Copy(values, k.record.Values)
+	values[exptypes.ExporterImageDigestKey] = k.record.Image.Digest.String()
+	values[exptypes.ExporterImageNameKey] = strings.Join(k.export.Names, ",")
+	for _, name := range k.export.Names {
+		r.Images = append(r.Images, runtime.Image{Name: name, Digest: k.record.Image.Digest.String(), Pushed: true})
+	}
+	r.Metadata = runtime.Metadata(values)
+	return r, nil
+}
+
+// withKept adds the ends of targets that were not built to a result, in the order of the
+// project. That such a target was built as a part of another one is not told.
+func (s *Session) withKept(list []runtime.JobResult) {
+	place := map[string]int{}
+	for i, t := range s.project.Targets {
+		place[t.Name] = i
+	}
+	names := map[string]bool{}
+	for _, j := range list {
+		names[j.Target] = true
+	}
+	jobs := slices.DeleteFunc(s.result.Jobs, func(j runtime.JobResult) bool { return names[j.Target] && j.State == runtime.Done })
+	s.result.Jobs = append(jobs, list...)
+	slices.SortStableFunc(s.result.Jobs, func(x, y runtime.JobResult) int { return place[x.Target] - place[y.Target] })
+}
+
+// rememberImages records the images that were pushed, for those whose files are still
+// what they were when their keys were made, and where unchanged ones are now.
+func (s *Session) rememberImages(ctx context.Context, now time.Time) error {
+	ctx, stop := context.WithTimeout(ctx, recordTimeout)
+	defer stop()
+	var more, known imagekey.Records
+	for _, k := range s.kept {
+		if k.why != "" {
+			continue
+		}
+		r := k.record
+		for _, set := range k.set {
+			r.Repos = append(slices.Clone(r.Repos), repoOf(set.name))
+		}
+		r.Repos = slices.Compact(slices.Sorted(slices.Values(r.Repos)))
+		if len(k.set) > 0 {
+			more.Add(r)
+		} else if _, ok := s.records().own().Find(s.keys[k.target], s.request.Reuse == ReuseAlways); !ok {
+			known.Add(r)
+		}
+	}
+	built := s.pushedNow(now)
+	last := map[string]imagekey.Key{}
+	if len(built) > 0 {
+		again, err := s.full.Reread(ctx, s.engine.memory.Files())
+		if err != nil {
+			return err
+		}
+		keys, err := s.engine.imageKeys(ctx, again)
+		if err != nil {
+			return err
+		}
+		for name, r := range built {
+			if keys[name].Same(s.keys[name]) {
+				more.Add(r)
+				last[name] = s.keys[name]
+			}
+		}
+	}
+	images := s.engine.images()
+	return errors.Join(images.Add(known), images.SetLast(s.project.Dir, last), s.records().record(ctx, more))
+}
+
+// pushedNow returns the records of the images that the run has pushed, by target, as far
+// as they have keys.
+func (s *Session) pushedNow(now time.Time) map[string]imagekey.Record {
+	list := map[string]imagekey.Record{}
+	whole := map[string]bool{}
+	for _, t := range s.result.Targets() {
+		whole[t.Name] = t.State == runtime.Done
+	}
+	targets := map[string]*ir.Target{}
+	for _, j := range s.full.Jobs {
+		targets[j.Target.Name] = j.Target
+	}
+	for _, j := range s.result.Jobs {
+		t, k := targets[j.Target], s.keys[j.Target]
+		if t == nil || t.Linked || !whole[j.Target] || j.State != runtime.Done || k.Digest == "" || k.Unknown != "" {
+			continue
+		}
+		e, ok := s.recordable(t)
+		if !ok {
+			continue
+		}
+		r := imagekey.Record{Key: k.Digest, Attested: k.Attested, Target: k.Target, Time: now.Unix(), Values: map[string]string{}}
+		for name, v := range j.Metadata {
+			if !strings.HasPrefix(name, "containerimage.") {
+				continue
+			}
+			switch v := v.(type) {
+			case string:
+				r.Values[name] = v
+			case json.RawMessage:
+				r.Values[name] = base64.StdEncoding.EncodeToString(v)
+				if name == exptypes.ExporterImageDescriptorKey && json.Unmarshal(v, &r.Image) != nil {
+					r.Image = ocispecs.Descriptor{}
+				}
+			}
+		}
+		if r.Image.Digest == "" || r.Image.Digest.String() != r.Values[exptypes.ExporterImageDigestKey] {
+			continue
+		}
+		r.Image = ocispecs.Descriptor{MediaType: r.Image.MediaType, Digest: r.Image.Digest, Size: r.Image.Size}
+		for _, name := range e.Names {
+			r.Repos = append(r.Repos, repoOf(name))
+		}
+		slices.Sort(r.Repos)
+		r.Repos = slices.Compact(r.Repos)
+		list[j.Target] = r
+	}
+	return list
+}
+
+// recordable is reusable for a target that may have been built without the cache.
+func (s *Session) recordable(t *ir.Target) (runtime.Export, bool) {
+	cached := *t
+	cached.NoCache = nil
+	return s.reusable(&cached)
+}
+
+// Keys are the keys of the images of all targets, by target. Stage [Reuse] must have been
+// done with [Request.Keys].
+func (s *Session) Keys() map[string]imagekey.Key { return s.keys }
+
+// Unchanged is a target that is not built.
+type Unchanged struct {
+	Target string
+	// Set are the names that its image is to be given.
+	Set []string
+	// Why says why it is left out when that is not because of its image.
+	Why string
+}
+
+// Unchanged are the targets that are not built, in the order of the project.
+func (s *Session) Unchanged() []Unchanged {
+	var list []Unchanged
+	for _, k := range s.kept {
+		u := Unchanged{Target: k.target, Why: k.why}
+		for _, set := range k.set {
+			u.Set = append(u.Set, set.name)
+		}
+		list = append(list, u)
+	}
+	return list
+}
+
+// Always says of targets that push their images why these are built in every run.
+func (s *Session) Always() map[string]string {
+	list := map[string]string{}
+	for _, j := range s.full.Jobs {
+		k := s.keys[j.Target.Name]
+		if _, ok := s.recordable(j.Target); !ok {
+			continue
+		}
+		switch {
+		case k.Unknown != "":
+			list[j.Target.Name] = k.Unknown
+		case k.Anew || j.Target.NoCache != nil && *j.Target.NoCache:
+			list[j.Target.Name] = "the cache is not wanted"
+		}
+	}
+	return list
+}

@@ -1,0 +1,223 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"time"
+
+	digest "github.com/opencontainers/go-digest"
+
+	"github.com/dbake/dbake/compiler"
+	"github.com/dbake/dbake/internal/imagekey"
+	"github.com/dbake/dbake/internal/plan"
+	"github.com/dbake/dbake/internal/report"
+)
+
+// Since is a state in which the project was: a revision, or that of a saved plan.
+type Since struct {
+	name string
+	file *report.File
+}
+
+// NewSince returns the state that a revision of the repository names, or, with a file,
+// that in which a plan was made; name is then that of the file.
+func NewSince(name string, file *report.File) *Since { return &Since{name, file} }
+
+// Name is what the user calls it.
+func (s *Since) Name() string { return s.name }
+
+// Comparison is what has become of a project since some state.
+type Comparison struct {
+	Since string
+	// Changed are the targets that would have other images, in the order of the
+	// project, linked ones included; Unchanged are the names of the others.
+	Changed   []TargetChange
+	Unchanged []string
+	// Steps are those that would run again.
+	Steps []plan.Rerun
+	// Lines says that differences of lines are known, and Files those of files.
+	Lines, Files bool
+}
+
+// TargetChange is what has become of a target.
+type TargetChange struct {
+	Target    string
+	Platforms []string
+	// Added says that it was not there, or could not be compiled.
+	Added bool
+	// Always says why it is built whatever has changed; "" when it is not.
+	Always string
+	// Lines are the differences of its key.
+	Lines []imagekey.Difference
+	// Steps is the number of its steps that would run again, Cost what they take on a
+	// node of speed 1.
+	Steps int
+	Cost  time.Duration
+	// Files are the files that make them run again, each once.
+	Files []plan.FileChange
+	// Linked says that it is built only for those that read it.
+	Linked bool
+}
+
+// past is what is known of the project at some state.
+type past struct {
+	keys  map[string]imagekey.Key
+	build *plan.Build            // nil where only names are known
+	holds map[digest.Digest]bool // these names
+}
+
+// Comparison is that of the request, nil without one.
+func (s *Session) Comparison() *Comparison { return s.comparison }
+
+// unchangedSince returns the targets that are what they were, by name.
+func (s *Session) unchangedSince(ctx context.Context) (map[string]bool, error) {
+	if s.comparison == nil || s.compared != s.full {
+		c, err := s.Compare(ctx, s.request.Since)
+		if err != nil {
+			return nil, err
+		}
+		s.comparison, s.compared = c, s.full
+	}
+	same := map[string]bool{}
+	for _, name := range s.comparison.Unchanged {
+		same[name] = true
+	}
+	return same, nil
+}
+
+// Compare says what has become of the project since some state. The stage [Prepare] must
+// have been done.
+func (s *Session) Compare(ctx context.Context, since *Since) (*Comparison, error) {
+	keys, err := s.engine.imageKeys(ctx, s.full)
+	if err != nil {
+		return nil, err
+	}
+	old, err := s.past(ctx, since)
+	if err != nil {
+		return nil, err
+	}
+	c := &Comparison{Since: since.name, Lines: old.build != nil, Files: old.build != nil}
+	if old.build != nil {
+		c.Steps = s.full.Compare(old.build)
+	} else {
+		c.Steps = s.full.CompareHeld(old.holds)
+	}
+	for _, j := range s.full.Jobs {
+		name := j.Target.Name
+		k := keys[name]
+		then, known := old.keys[name]
+		t := TargetChange{Target: name, Platforms: j.Target.PlatformList(), Added: !known, Linked: j.Target.Linked}
+		switch {
+		case k.Unknown != "":
+			t.Always = k.Unknown
+		case k.Anew || j.Target.NoCache != nil && *j.Target.NoCache:
+			t.Always = "the cache is not wanted"
+		case known && then.Same(k):
+			c.Unchanged = append(c.Unchanged, name)
+			continue
+		}
+		if known && old.build != nil {
+			t.Lines = imagekey.Compare(then.Lines, k.Lines)
+		}
+		t.steps(c.Steps)
+		c.Changed = append(c.Changed, t)
+	}
+	return c, nil
+}
+
+// steps gathers what is known of the steps of t.
+func (t *TargetChange) steps(list []plan.Rerun) {
+	for _, r := range list {
+		if !slices.Contains(r.Targets, t.Target) {
+			continue
+		}
+		t.Steps++
+		t.Cost += r.Cost
+		for _, f := range r.Files {
+			if !slices.Contains(t.Files, f) {
+				t.Files = append(t.Files, f)
+			}
+		}
+	}
+}
+
+// past finds out what the project was at some state.
+func (s *Session) past(ctx context.Context, since *Since) (*past, error) {
+	if since.file != nil {
+		return savedPast(since)
+	}
+	tree, err := s.engine.checkOut(ctx, since.name)
+	if err != nil {
+		return nil, err
+	}
+	p, err := s.pastAt(ctx, since.name, tree)
+	return p, errors.Join(err, tree.remove())
+}
+
+// savedPast is past for a saved plan.
+func savedPast(since *Since) (*past, error) {
+	p := &past{keys: map[string]imagekey.Key{}, holds: map[digest.Digest]bool{}}
+	for _, t := range since.file.Targets {
+		name := t.Target
+		if name == "" {
+			name = t.Name
+		}
+		if t.ImageKey != "" {
+			p.keys[name] = imagekey.Key{Target: name, Digest: t.ImageKey, Attested: t.Attested}
+		}
+	}
+	if len(p.keys) == 0 {
+		return nil, fmt.Errorf("the plan %s does not say what its images are made of; make it anew with dbake plan", since.name)
+	}
+	for _, step := range since.file.Steps {
+		name := step.Result
+		if name == "" {
+			name = step.Operation
+		}
+		p.holds[step.Operation], p.holds[name] = true, true
+	}
+	delete(p.holds, "")
+	return p, nil
+}
+
+// pastAt is past for a tree: the definition that is there is resolved and compiled as that
+// of now is, with the same base images. Its targets whose files cannot be compiled are
+// none.
+func (s *Session) pastAt(ctx context.Context, name string, tree *checkout) (*past, error) {
+	o := s.Options()
+	o.Dir = tree.at(o.Dir)
+	o.DeferFaults = true
+	o.Files = slices.Clone(o.Files)
+	for i, file := range o.Files {
+		if file == "-" {
+			return nil, errors.New("a definition that is read from standard input cannot be compared with a revision")
+		}
+		if filepath.IsAbs(file) {
+			o.Files[i] = tree.at(file)
+		}
+	}
+	whole, err := compiler.Compile(ctx, o)
+	if err != nil {
+		return nil, fmt.Errorf("the definition at %s: %w", name, err)
+	}
+	_, project := split(s.standby.withAccess(whole))
+	project = s.engine.buildable(project)
+	if s.request.Load != nil && len(project.Targets) > 0 {
+		if project, _, err = s.request.Load(ctx, project); err != nil {
+			return nil, err
+		}
+	}
+	opts := s.frontendOptions(ctx)
+	opts.Dir, opts.VCS = o.Dir, tree.vcs(opts.VCS)
+	files := s.engine.memory.Files() // not saved: the tree goes
+	build, _, err := plan.PrepareWhole(ctx, project, opts, plan.Memory{History: s.history, Files: files, List: s.request.ListFiles})
+	if err != nil {
+		return nil, fmt.Errorf("the project at %s: %w", name, err)
+	}
+	p := &past{build: build}
+	p.keys, err = s.engine.imageKeys(ctx, build)
+	return p, err
+}
