@@ -110,6 +110,7 @@ type cli struct {
 	Completion completionCmd `cmd:"" help:"Print the script that completes the command line in a shell."`
 	Version    versionCmd    `cmd:"" help:"Show the version, and those of BuildKit and of the Dockerfile frontend."`
 
+	Reference referenceCmd `cmd:"" hidden:"" help:"Write the manual."`
 	Supervise superviseCmd `cmd:"" hidden:"" help:"Run the local nodes of all commands that use them."`
 }
 
