@@ -18,7 +18,7 @@ zsh_completion = $(DATADIR)/zsh/site-functions/_dbake
 fish_completion = $(DATADIR)/fish/vendor_completions.d/dbake.fish
 
 .NOTPARALLEL:
-.PHONY: install uninstall build buildkitd bases demo test lint unit integration faults race fuzz golden bench bench-peers bench-quick check clean install-deps
+.PHONY: install uninstall build buildkitd bases demo test lint unit integration faults race fuzz golden reference bench bench-peers bench-quick check release release-check clean install-deps
 
 build: ## bin/dbake
 	$(GOBUILD) -o bin/dbake ./cmd/dbake
@@ -78,6 +78,9 @@ fuzz: ## every fuzz test for FUZZTIME
 golden: ## rewrite the golden files; look at the difference before committing it
 	go test $$(git ls-files '*_test.go' | xargs grep -l 'flag.Bool("update"' | xargs -n1 dirname | sort -u | sed 's|^|./|') -update
 
+reference: ## docs/reference.md, from the command line itself
+	go run ./cmd/dbake reference > docs/reference.md
+
 bench:
 	go test -run '^$$' -bench . -benchmem ./...
 
@@ -87,8 +90,14 @@ bench-peers: install-deps build buildkitd ## dbake beside docker buildx bake (th
 bench-quick: install-deps build buildkitd ## the same in under ten minutes
 	go run ./bench peers -quick
 
+release: buildkitd ## dist/: archives, packages, an image, and their checksums, from the commit at hand
+	scripts/release/release.sh
+
+release-check: install-deps buildkitd ## the release twice, with equal checksums, and its package installed into an empty root
+	scripts/release/check.sh
+
 clean:
-	rm -rf bin
+	rm -rf bin dist
 
 install-deps: ## runc and busybox, where apt exists
 	scripts/install-deps.sh
