@@ -114,7 +114,7 @@ func buildPlatform(n plan.Node) ocispecs.Platform {
 // assume returns a node as the planner sees it when it has said nothing.
 func (n *nodes) assume(s nodeset.Spec, ledger warm.Ledger) (plan.Node, error) {
 	p := plan.Node{Name: s.Name, Addr: s.Addr, Speed: s.Speed}
-	p.Slots, p.SlotsAssumed = slots(s)
+	p.Slots, p.SlotsWhy, p.SlotsAssumed = slots(s)
 	names := s.Platforms
 	if len(names) == 0 {
 		names = s.Prefers // as long as it is not known what else it runs
@@ -137,7 +137,7 @@ func (n *nodes) assume(s nodeset.Spec, ledger warm.Ledger) (plan.Node, error) {
 // what it keeps, nil when it did not say.
 func plannerNode(i runtime.NodeInfo, records warm.Records, ledger warm.Ledger) plan.Node {
 	p := plan.Node{Name: i.Name, Addr: i.Addr, Speed: i.Speed, Platforms: i.Platforms, Native: i.Native}
-	p.Slots, p.SlotsAssumed = slots(i.Spec)
+	p.Slots, p.SlotsWhy, p.SlotsAssumed = slots(i.Spec)
 	if records == nil {
 		p.Holds = ledger.Holds(i.Addr, i.ID)
 	} else {

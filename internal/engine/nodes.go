@@ -197,14 +197,17 @@ func (n *nodes) mayRest(s nodeset.Spec) bool {
 // a plan counts on, the fewer nodes it makes use of.
 const assumedSlots = 4
 
-// slots is the number of steps that a node is counted on to run at once; assumed when
-// the user did not say. Nodes of this machine share what it has.
-func slots(s nodeset.Spec) (n int, assumed bool) {
+// slots is the number of steps that a node is counted on to run at once until its machine
+// is known; assumed when the user did not say, and why says from what. Nodes of this
+// machine share what it has.
+func slots(s nodeset.Spec) (n int, why string, assumed bool) {
 	switch {
 	case s.Slots > 0:
-		return s.Slots, false
+		return s.Slots, "", false
+	case s.Beside > 1:
+		return max(2, max(assumedSlots, goruntime.NumCPU())/s.Beside), fmt.Sprintf("it is one of %d nodes on this machine", s.Beside), true
 	case s.Beside > 0:
-		return max(2, max(assumedSlots, goruntime.NumCPU())/s.Beside), true
+		return max(2, max(assumedSlots, goruntime.NumCPU())), "", true
 	}
-	return assumedSlots, true
+	return assumedSlots, "", true
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"time"
 
+	digest "github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/dbake/dbake/internal/entitlement"
@@ -44,6 +45,9 @@ func (s *Session) order(ctx context.Context) (err error) {
 		Credentials: runtime.NewCacheCredentials(ctx, s.project, e.Env),
 		Provenance:  r.Provenance,
 		Watch:       s.watch,
+	}
+	for i, c := range s.build.Costs {
+		s.work.Sched.Vertices[i].Memory = c.Memory
 	}
 	for id, agent := range s.build.SSH {
 		s.work.Inputs.SSH[id] = agent.Paths
@@ -124,7 +128,7 @@ func (s *Session) remember(ctx context.Context) error {
 	}
 	for _, err := range []error{
 		s.caches.remember(ctx, memory, s.build, s.result.Caches, time.Now()),
-		s.rememberSteps(s.facts.pool.All(), s.facts.pool.Records(ctx), time.Now()),
+		s.rememberSteps(s.facts.pool.All(), s.facts.pool.Records(ctx), s.usage(ctx), time.Now()),
 	} {
 		if err != nil {
 			memory.Forgets(err)
@@ -134,20 +138,22 @@ func (s *Session) remember(ctx context.Context) error {
 }
 
 // rememberSteps notes what the steps of the run took and where their results are.
-// records are what each node keeps now.
-func (s *Session) rememberSteps(infos []runtime.NodeInfo, records []warm.Records, now time.Time) error {
-	addr, atOnce, kept := map[string]string{}, map[string]int{}, map[string]warm.Records{}
-	native := map[string]ocispecs.Platform{}
+// records are what each node keeps now, usage what it told of the builds.
+func (s *Session) rememberSteps(infos []runtime.NodeInfo, records []warm.Records, usage []runtime.Usage, now time.Time) error {
+	addr, capacity, kept := map[string]string{}, map[string]plan.Capacity{}, map[string]warm.Records{}
+	native, used := map[string]ocispecs.Platform{}, map[string]map[digest.Digest]runtime.StepUsage{}
 	for i, n := range s.result.Nodes {
 		at := infos[i].Addr
 		addr[n.Name], native[n.Name], kept[at] = at, infos[i].Native, records[i]
-		atOnce[at], _ = slots(infos[i].Spec)
+		capacity[at] = s.capacity(i, infos[i])
+		used[n.Name] = usage[i].Steps
 	}
 	var list []plan.Measurement
 	for _, m := range s.result.Measured {
-		list = append(list, plan.Measurement{Node: addr[m.Node], Native: native[m.Node], Vertex: m.Vertex, Job: m.Job, Start: m.Start, Took: m.Took})
+		list = append(list, plan.Measurement{Node: addr[m.Node], Native: native[m.Node], Vertex: m.Vertex, Job: m.Job, Start: m.Start, Took: m.Took, CPU: used[m.Node][m.Vertex].CPU, Memory: used[m.Node][m.Vertex].Memory})
 	}
-	s.build.Record(s.history, list, atOnce, kept, now)
+	s.rememberMachines(infos, usage, list)
+	s.build.Record(s.history, list, capacity, kept, now)
 	var errs []error
 	for i, n := range s.result.Nodes {
 		if n.Lost == nil && infos[i].ID != "" {

@@ -261,6 +261,7 @@ func (s *Session) prepare(ctx context.Context) (err error) {
 		}
 	}
 	memory.SaveFiles(files)
+	s.facts.nodes = s.build.Capacity(s.facts.nodes)
 	return nil
 }
 

@@ -23,6 +23,11 @@ type Node struct {
 	// SlotsAssumed says that Slots is a guess: predictions are made with it, and the
 	// node is given what it can do beyond.
 	SlotsAssumed bool
+	// SlotsWhy says what they are guessed from, in a few words.
+	SlotsWhy string
+	// Cores and Memory, in bytes, are what its machine has for it; 0 is not known.
+	Cores  float64
+	Memory int64
 	// Platforms whose steps it can run; empty is unknown, and taken for all.
 	Platforms []ocispecs.Platform
 	// Native is the platform of its machine; it emulates others. Zero is unknown.

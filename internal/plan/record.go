@@ -21,18 +21,27 @@ type Measurement struct {
 	Job    string
 	Start  time.Time // by the clock of the node
 	Took   time.Duration
+	// CPU is the processor time that a step used, Memory the most that it held; 0 is not
+	// known.
+	CPU    time.Duration
+	Memory int64
 }
 
-// Record teaches the history what a run took. slots says how many steps each node is
-// planned to run at once, by address; of a node that is not among them it is not
-// known. kept are the results that each node keeps, which tell the size of those that
+// Capacity is what a node can do at once: as many steps as it has slots, or, when Cores
+// is not 0, as many as keep that many processors busy.
+type Capacity struct {
+	Slots int
+	Cores float64
+}
+
+// Record teaches the history what a run took. capacity says what each node can do at
+// once, by address; of a node that is not among them it is not known. kept are the results that each node keeps, which tell the size of those that
 // were made.
 //
 // A node does not keep to its slots: it runs what is ready, and writes outputs
-// besides. What is remembered is what an execution would have taken with no more
-// than slots of them at once, so that the plan, which keeps to them, ends when the
-// run did.
-func (b *Build) Record(history *cost.Store, ms []Measurement, slots map[string]int, kept map[string]warm.Records, now time.Time) {
+// besides. What is remembered is what an execution would have taken with no more at once
+// than the node can do, so that the plan, which keeps to that, ends when the run did.
+func (b *Build) Record(history *cost.Store, ms []Measurement, capacity map[string]Capacity, kept map[string]warm.Records, now time.Time) {
 	jobs := map[string]int{}
 	for i, j := range b.Jobs {
 		jobs[j.Name] = i
@@ -41,7 +50,7 @@ func (b *Build) Record(history *cost.Store, ms []Measurement, slots map[string]i
 	for _, m := range ms {
 		ran[execution{m.Node, m.Vertex}] = true
 	}
-	charged := charge(ms, slots)
+	charged := charge(ms, capacity)
 	// A pull and an export are reported in pieces.
 	type pieces struct{ node, key string }
 	whole := map[pieces]int{} // index of list
@@ -87,6 +96,9 @@ func (b *Build) Record(history *cost.Store, ms []Measurement, slots map[string]i
 			r, _ := kept[m.Node].Find(b.trace(v, m)) // 0 is not known
 			made.Bytes = max(0, r.Bytes)
 		}
+		if m.CPU > 0 && step.Kind == cost.Run {
+			made.CPU, made.Memory = m.CPU, m.Memory
+		}
 		list = append(list, sample{step, made})
 	}
 	for _, s := range list {
@@ -101,8 +113,8 @@ type execution struct {
 }
 
 // charge returns, for each measurement, its time with the parts during which its node
-// did more than slots things at once counted in proportion.
-func charge(ms []Measurement, slots map[string]int) []time.Duration {
+// did more at once than it can counted in proportion.
+func charge(ms []Measurement, capacity map[string]Capacity) []time.Duration {
 	byNode := map[string][]int{}
 	for i, m := range ms {
 		byNode[m.Node] = append(byNode[m.Node], i)
@@ -124,22 +136,42 @@ func charge(ms []Measurement, slots map[string]int) []time.Duration {
 		// shared is the time, counted in proportion, since the first edge: it is
 		// the same for all that run.
 		var shared time.Duration
+		load := 0. // of what runs
 		began := map[int]time.Duration{}
 		for k, e := range edges {
 			if k > 0 {
 				span := e.at.Sub(edges[k-1].at)
-				if n, most := len(began), slots[node]; most > 0 && n > most {
-					span = span * time.Duration(most) / time.Duration(n)
+				if most := capacity[node].most(); most > 0 && load > most {
+					span = time.Duration(float64(span) * most / load)
 				}
 				shared += span
 			}
 			if e.begin {
 				began[e.index] = shared
+				load += ms[e.index].load(capacity[node])
 			} else {
 				out[e.index] = shared - began[e.index]
 				delete(began, e.index)
+				load -= ms[e.index].load(capacity[node])
 			}
 		}
 	}
 	return out
+}
+
+// most is what a node can do at once: slots, or processors; 0 is not known.
+func (c Capacity) most() float64 {
+	if c.Cores > 0 {
+		return c.Cores
+	}
+	return float64(c.Slots)
+}
+
+// load is the part that m has in what its node can do: one slot, or the processors that
+// it keeps busy, and one of them when that is not known.
+func (m Measurement) load(c Capacity) float64 {
+	if c.Cores > 0 && m.CPU > 0 && m.Took > 0 {
+		return m.CPU.Seconds() / m.Took.Seconds()
+	}
+	return 1
 }

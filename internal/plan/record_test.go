@@ -33,7 +33,40 @@ func TestCharge(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var got []float64
-			for _, d := range charge(c.ms, c.slots) {
+			capacity := map[string]Capacity{}
+			for n, slots := range c.slots {
+				capacity[n] = Capacity{Slots: slots}
+			}
+			for _, d := range charge(c.ms, capacity) {
+				got = append(got, d.Seconds())
+			}
+			require.InDeltaSlice(t, c.want, got, 1e-6)
+		})
+	}
+}
+
+// Where it is known what steps use of a machine, those that wait take nothing from the
+// others, and those that work take more the more they use.
+func TestChargeByProcessors(t *testing.T) {
+	using := func(from, to, cores float64) Measurement {
+		m := during("a", from, to)
+		m.CPU = time.Duration(cores * float64(m.Took))
+		return m
+	}
+	two := map[string]Capacity{"a": {Slots: 1, Cores: 2}}
+	for name, c := range map[string]struct {
+		ms   []Measurement
+		want []float64
+	}{
+		"sleepers":       {[]Measurement{using(0, 8, 0.01), using(0, 8, 0.01), using(0, 8, 0.01)}, []float64{8, 8, 8}},
+		"four workers":   {[]Measurement{using(0, 8, 1), using(0, 8, 1), using(0, 8, 1), using(0, 8, 1)}, []float64{4, 4, 4, 4}},
+		"a wide one":     {[]Measurement{using(0, 8, 3), using(0, 8, 1)}, []float64{4, 4}},
+		"nothing known":  {[]Measurement{during("a", 0, 6), during("a", 0, 6), during("a", 0, 6)}, []float64{4, 4, 4}},
+		"within the two": {[]Measurement{using(0, 6, 1), using(0, 6, 1)}, []float64{6, 6}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var got []float64
+			for _, d := range charge(c.ms, two) {
 				got = append(got, d.Seconds())
 			}
 			require.InDeltaSlice(t, c.want, got, 1e-6)

@@ -122,6 +122,10 @@ type Step struct {
 	Source  cost.Source
 	Samples int
 	Spread  float64
+	// Cores is how many processors it keeps busy, Memory the most that it holds; 0 is not
+	// known.
+	Cores  float64
+	Memory int64
 	// Jobs are those that need it, ascending. Steps of one stage group share the
 	// slice.
 	Jobs []int
@@ -195,7 +199,7 @@ func (p *Report) steps(b *plan.Build) {
 		c := b.Costs[i]
 		p.Steps[i] = Step{
 			Name: v.Step, Stage: v.Stage, Kind: v.Kind.String(), Work: v.Kind.IsStep(),
-			Cost: c.Duration, Source: c.Source, Samples: c.Samples, Spread: c.Spread, op: b.Operation(i),
+			Cost: c.Duration, Source: c.Source, Samples: c.Samples, Spread: c.Spread, Cores: c.Cores, Memory: c.Memory, op: b.Operation(i),
 		}
 		if r := b.Result(i); r != b.Operation(i) {
 			p.Steps[i].result = r

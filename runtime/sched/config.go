@@ -60,6 +60,8 @@ type Partition []UnitID
 type Vertex struct {
 	Cost  time.Duration // predicted execution time at speed 1
 	Bytes int64         // size of its own layers; 0 = unknown
+	// Memory is the most that it holds while it runs, in bytes; 0 = unknown.
+	Memory int64
 	// Inputs are the vertices it needs; Inputs[0] is its layer parent.
 	Inputs []VertexID
 	// Platform is what a node must have to execute it; "" is any.
@@ -92,6 +94,8 @@ type Node struct {
 	// SlotsAssumed says that Slots is a guess. It serves predictions, and holds no
 	// submission back: the daemon knows its limits itself.
 	SlotsAssumed bool
+	// Memory is what its steps may hold together, in bytes; 0 = unknown, no limit.
+	Memory int64
 	// Platforms it can execute; empty is any.
 	Platforms []string
 	// Emulates holds those of Platforms that it runs by emulation, with the factor,
@@ -199,6 +203,9 @@ func (c *Config) validate() error {
 	for i, n := range c.Nodes {
 		if !(n.Speed >= 0) || n.Speed > 1e9 || n.Slots < 0 {
 			bad("node %d (%s): speed %v, slots %d", i, n.Name, n.Speed, n.Slots)
+		}
+		if n.Memory < 0 {
+			bad("node %d (%s): memory %d", i, n.Name, n.Memory)
 		}
 		for name, factor := range n.Emulates {
 			if !(factor >= 1) || factor > 1e9 {

@@ -158,7 +158,7 @@ func (s *Scheduler) nextDue(n *node) *part {
 	for _, u := range first.units[1:] {
 		begin = min(begin, s.cfg.Begin[u].At)
 	}
-	if float64(begin) > float64(s.now)*(1+1./64)+s.nextFree(n) || s.notBegun(n) >= n.slots {
+	if float64(begin) > float64(s.now)*(1+1./64)+s.nextFree(n) || s.notBegun(n) >= n.slots || len(s.crowds(n, first)) > 0 {
 		return nil
 	}
 	return first
@@ -205,6 +205,12 @@ func (s *Scheduler) fill(n *node) {
 		}
 		if !due {
 			p = s.next(n)
+		}
+		if p != nil {
+			if wait := s.crowds(n, p); len(wait) > 0 {
+				s.park(n, p, wait)
+				continue
+			}
 		}
 		switch {
 		case p == nil:

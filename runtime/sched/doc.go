@@ -64,6 +64,9 @@
 // [Node.SlotsAssumed] holds: their slots serve predictions, and they are given every
 // partition that has a step to start, for the daemon knows its limits itself.
 //
+// A part whose largest step does not fit into the node's memory beside those of what is
+// submitted waits until one of them is done ([Vertex.Memory], [Node.Memory]).
+//
 // # Stealing
 //
 // A node with nothing to start looks at the queues of the nodes that will finish

@@ -51,6 +51,7 @@ type Scheduler struct {
 	path    []float64 // scratch, valid where stamped
 	stack   []VertexID
 	list    []VertexID
+	large   []VertexID // steps that memory is kept for
 	picked  []UnitID
 	several []UnitID
 
@@ -279,6 +280,7 @@ func (s *Scheduler) order() error {
 }
 
 func (s *Scheduler) addNodes() {
+	s.findLarge()
 	classes := map[string]int{}
 	for i, c := range s.cfg.Nodes {
 		n := &node{

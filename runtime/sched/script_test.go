@@ -20,8 +20,8 @@ var update = flag.Bool("update", false, "rewrite golden files")
 // everything that happened because of them. A line that starts with # is a comment.
 //
 //	add-nodes N [speed=F] [slots=N] [assumed] [platforms=A,B]     nodes n1, n2, ...
-//	node NAME [speed=F] [slots=N] [assumed] [platforms=A,B] [warm=V,...]
-//	vertex NAME COST [in=V,...] [bytes=N] [platform=P]
+//	node NAME [speed=F] [slots=N] [assumed] [memory=N] [platforms=A,B] [warm=V,...]
+//	vertex NAME COST [in=V,...] [bytes=N] [memory=N] [platform=P]
 //	unit NAME ROOT [after=U,...] [links=U,...] [platforms=P,...] [nodes=N,...] [early]
 //	network [bandwidth=N] [latency=D] [cached=V,...]
 //	options [steal] [keep-going] [defer-output] [ahead=N] [jobs=N] [attempts=N] [backoff=D]
@@ -186,12 +186,12 @@ func (sc *script) command(w []string) {
 		}
 	case "node":
 		sc.cfg.Nodes = append(sc.cfg.Nodes, Node{
-			Name: rest[0], Speed: speed(), Slots: sc.number(kv["slots"]), SlotsAssumed: kv["assumed"] != "",
+			Name: rest[0], Speed: speed(), Slots: sc.number(kv["slots"]), SlotsAssumed: kv["assumed"] != "", Memory: int64(sc.number(kv["memory"])),
 			Platforms: list(kv["platforms"]), Warm: sc.vertices(kv["warm"]), Fetches: sc.vertices(kv["fetches"]),
 		})
 	case "vertex":
 		sc.cfg.Vertices = append(sc.cfg.Vertices, Vertex{
-			Cost: sc.duration(rest[1]), Bytes: int64(sc.number(kv["bytes"])),
+			Cost: sc.duration(rest[1]), Bytes: int64(sc.number(kv["bytes"])), Memory: int64(sc.number(kv["memory"])),
 			Inputs: sc.vertices(kv["in"]), Platform: kv["platform"], Output: kv["output"] != "",
 		})
 		sc.verts = append(sc.verts, rest[0])

@@ -44,6 +44,10 @@ type Sample struct {
 	Took  time.Duration
 	Bytes int64 // of the layer it made; 0 = unknown
 	When  time.Time
+	// CPU is the processor time that it used, Memory the most that it held; 0 =
+	// unknown.
+	CPU    time.Duration
+	Memory int64
 }
 
 // Source tells what a prediction rests on.
@@ -66,4 +70,8 @@ type Prediction struct {
 	// Spread is how far an execution typically lies from Duration, relative to it: 0.1
 	// is ten percent. 1 when there are too few samples to tell.
 	Spread float64
+	// Cores is how many processors it keeps busy while it runs: less than 1 when it
+	// waits. Memory is the most that it holds, in bytes. 0 = unknown.
+	Cores  float64
+	Memory int64
 }

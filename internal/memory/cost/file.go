@@ -27,12 +27,13 @@ import (
 )
 
 // The layout of the file: bucket "meta" with "format", bucket "steps" from key to
-// record.
+// record, bucket "machines" from node to machine.
 var (
-	metaBucket  = []byte("meta")
-	stepsBucket = []byte("steps")
-	formatKey   = []byte("format")
-	formatValue = []byte("dbake-history/1")
+	metaBucket     = []byte("meta")
+	stepsBucket    = []byte("steps")
+	machinesBucket = []byte("machines")
+	formatKey      = []byte("format")
+	formatValue    = []byte("dbake-history/1")
 )
 
 // errDamaged says that a history cannot be read and should be moved aside.
@@ -60,7 +61,10 @@ func (s *Store) load() error {
 	for _, f := range s.leftBeside() {
 		// One that cannot be read now may be gone already, taken in by another
 		// process; Flush looks again.
-		if more, err := readLines(f); err == nil {
+		if more, machines, err := readLines(f); err == nil {
+			for node, m := range machines {
+				addMachine(s.machines, node, m)
+			}
 			for k, r := range more {
 				add(s.steps, k, r)
 			}
@@ -105,6 +109,16 @@ func (s *Store) read() (map[string]*record, int, error) {
 		return db.View(func(tx *bolt.Tx) error {
 			if err := checkFormat(tx); err != nil {
 				return err
+			}
+			if b := tx.Bucket(machinesBucket); b != nil {
+				if err := b.ForEach(func(k, v []byte) error {
+					if m, ok := decodeMachine(v); ok {
+						addMachine(s.machines, string(k), m)
+					}
+					return nil
+				}); err != nil {
+					return err
+				}
 			}
 			b := tx.Bucket(stepsBucket)
 			if b == nil {
@@ -267,7 +281,7 @@ func (s *Store) setAside(try func() error) (moved bool, err error) {
 func (s *Store) Flush() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.path == InMemory || s.options.ReadOnly || len(s.pending) == 0 {
+	if s.path == InMemory || s.options.ReadOnly || len(s.pending) == 0 && len(s.pendingMachines) == 0 {
 		return nil
 	}
 	err := s.write(s.pending)
@@ -285,7 +299,7 @@ func (s *Store) Flush() error {
 	if err != nil {
 		return fmt.Errorf("write history %s: %w", s.path, err)
 	}
-	s.pending = map[string]*record{}
+	s.pending, s.pendingMachines = map[string]*record{}, map[string]Machine{}
 	return nil
 }
 
@@ -299,11 +313,14 @@ func (s *Store) write(records map[string]*record) error {
 		// Read with the lock held: nobody else takes these in or removes them.
 		beside := s.leftBeside()
 		taken := beside[:0]
-		more := map[string]*record{}
+		more, machines := map[string]*record{}, maps.Clone(s.pendingMachines)
 		for _, f := range beside {
-			rs, err := readLines(f)
+			rs, ms, err := readLines(f)
 			if err != nil {
 				continue // being written; the next one takes it in
+			}
+			for node, m := range ms {
+				addMachine(machines, node, m)
 			}
 			taken = append(taken, f)
 			for k, r := range rs {
@@ -314,7 +331,7 @@ func (s *Store) write(records map[string]*record) error {
 		for k, r := range records {
 			add(more, k, r)
 		}
-		if err := db.Update(func(tx *bolt.Tx) error { return update(tx, more) }); err != nil {
+		if err := db.Update(func(tx *bolt.Tx) error { return update(tx, more, machines) }); err != nil {
 			return err
 		}
 		for _, f := range taken {
@@ -332,7 +349,7 @@ func (s *Store) write(records map[string]*record) error {
 }
 
 // update merges records into the database and drops the oldest beyond the bound.
-func update(tx *bolt.Tx, more map[string]*record) error {
+func update(tx *bolt.Tx, more map[string]*record, machines map[string]Machine) error {
 	if err := checkFormat(tx); err != nil {
 		return err
 	}
@@ -341,6 +358,9 @@ func update(tx *bolt.Tx, more map[string]*record) error {
 		return err
 	}
 	if err := meta.Put(formatKey, formatValue); err != nil {
+		return err
+	}
+	if err := updateMachines(tx, machines); err != nil {
 		return err
 	}
 	b, err := tx.CreateBucketIfNotExists(stepsBucket)
@@ -358,6 +378,42 @@ func update(tx *bolt.Tx, more map[string]*record) error {
 		}
 	}
 	return prune(b, maxSteps)
+}
+
+// updateMachines merges machines into the database and drops the oldest beyond the
+// bound.
+func updateMachines(tx *bolt.Tx, machines map[string]Machine) error {
+	if len(machines) == 0 {
+		return nil
+	}
+	b, err := tx.CreateBucketIfNotExists(machinesBucket)
+	if err != nil {
+		return err
+	}
+	all := map[string]Machine{}
+	if err := b.ForEach(func(k, v []byte) error {
+		if m, ok := decodeMachine(v); ok {
+			all[string(k)] = m
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	for node, m := range machines {
+		if old, ok := all[node]; ok && m.When.Before(old.When) {
+			continue
+		}
+		all[node] = m
+		if err := b.Put([]byte(node), encodeMachine(m)); err != nil {
+			return err
+		}
+	}
+	for _, node := range oldest(all)[:max(0, len(all)-maxMachines)] {
+		if err := b.Delete([]byte(node)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // prune keeps the steps that ran last.
@@ -411,7 +467,7 @@ func (s *Store) leftBeside() []string {
 // writeBeside writes what is pending into a file of its own.
 func (s *Store) writeBeside() error {
 	var b bytes.Buffer
-	if err := writeLines(&b, s.pending); err != nil {
+	if err := writeLines(&b, s.pending, s.pendingMachines); err != nil {
 		return err
 	}
 	name := fmt.Sprintf("%s.%s%s", s.path, rand.Text(), besideSuffix)
@@ -422,10 +478,10 @@ func (s *Store) writeBeside() error {
 	return nil
 }
 
-func readLines(path string) (map[string]*record, error) {
+func readLines(path string) (map[string]*record, map[string]Machine, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer f.Close()
 	return parseLines(f)

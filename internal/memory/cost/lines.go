@@ -11,7 +11,8 @@ import (
 	"time"
 )
 
-// The JSON lines of a history: a header, then a line for each step, by key.
+// The JSON lines of a history: a header, then a line for each step, by key, and one for
+// each node that told of its machine.
 
 const linesVersion = 1
 
@@ -35,6 +36,15 @@ type sampleLine struct {
 	Took  time.Duration `json:"tookNs"`
 	Bytes int64         `json:"bytes,omitempty"`
 	When  time.Time     `json:"when"`
+
+	CPU    time.Duration `json:"cpuNs,omitempty"`
+	Memory int64         `json:"memory,omitempty"`
+}
+
+// machineLine is a line about a node. They stand behind those of the steps.
+type machineLine struct {
+	Node    string  `json:"node"`
+	Machine Machine `json:"machine"`
 }
 
 // maxLine bounds a line that is read: maxSamples samples with names of maxText.
@@ -44,13 +54,13 @@ const maxLine = 1 << 20
 func (s *Store) Export(w io.Writer) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := writeLines(w, s.steps); err != nil {
+	if err := writeLines(w, s.steps, s.machines); err != nil {
 		return fmt.Errorf("export history: %w", err)
 	}
 	return nil
 }
 
-func writeLines(w io.Writer, steps map[string]*record) error {
+func writeLines(w io.Writer, steps map[string]*record, machines map[string]Machine) error {
 	b := bufio.NewWriter(w)
 	enc := json.NewEncoder(b)
 	if err := enc.Encode(header{linesVersion}); err != nil {
@@ -66,18 +76,27 @@ func writeLines(w io.Writer, steps map[string]*record) error {
 			return err
 		}
 	}
+	for _, node := range slices.Sorted(maps.Keys(machines)) {
+		if err := enc.Encode(machineLine{node, machines[node]}); err != nil {
+			return err
+		}
+	}
 	return b.Flush()
 }
 
 // Import takes in what Export wrote, all of it or nothing, and returns the number of
 // steps read. They reach the file with the next Flush.
 func (s *Store) Import(r io.Reader) (int, error) {
-	steps, err := parseLines(r)
+	steps, machines, err := parseLines(r)
 	if err != nil {
 		return 0, fmt.Errorf("import history: %w", err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	for node, m := range machines {
+		addMachine(s.machines, node, m)
+		addMachine(s.pendingMachines, node, m)
+	}
 	for key, x := range steps {
 		add(s.steps, key, x)
 		add(s.pending, key, x)
@@ -86,32 +105,41 @@ func (s *Store) Import(r io.Reader) (int, error) {
 	return len(steps), nil
 }
 
-func parseLines(r io.Reader) (map[string]*record, error) {
+func parseLines(r io.Reader) (map[string]*record, map[string]Machine, error) {
 	sc := bufio.NewScanner(r)
 	sc.Buffer(make([]byte, 0, 1<<16), maxLine)
 	if !sc.Scan() {
-		return nil, errors.Join(sc.Err(), errors.New("line 1: no header"))
+		return nil, nil, errors.Join(sc.Err(), errors.New("line 1: no header"))
 	}
 	var h header
 	if err := json.Unmarshal(sc.Bytes(), &h); err != nil || h.Version == 0 {
-		return nil, fmt.Errorf("line 1: %w: no header", ErrForeign)
+		return nil, nil, fmt.Errorf("line 1: %w: no header", ErrForeign)
 	}
 	if h.Version != linesVersion {
-		return nil, fmt.Errorf("line 1: %w: version %d", ErrForeign, h.Version)
+		return nil, nil, fmt.Errorf("line 1: %w: version %d", ErrForeign, h.Version)
 	}
-	steps := map[string]*record{}
+	steps, machines := map[string]*record{}, map[string]Machine{}
 	n := 1
 	for sc.Scan() {
 		n++
 		if len(sc.Bytes()) == 0 {
 			continue
 		}
-		var l stepLine
+		var l struct {
+			stepLine
+			machineLine
+		}
 		if err := json.Unmarshal(sc.Bytes(), &l); err != nil {
-			return nil, fmt.Errorf("line %d: %w", n, err)
+			return nil, nil, fmt.Errorf("line %d: %w", n, err)
+		}
+		if l.Key == "" && l.Node != "" {
+			if len(l.Node) <= maxText && l.Machine.valid() {
+				addMachine(machines, l.Node, l.Machine)
+			}
+			continue
 		}
 		if l.Key == "" || len(l.Key) > maxText {
-			return nil, fmt.Errorf("line %d: bad key", n)
+			return nil, nil, fmt.Errorf("line %d: bad key", n)
 		}
 		rec := &record{
 			slot: clip(l.Slot), kind: Kind(clip(string(l.Kind))), family: clip(l.Family), command: clip(l.Command),
@@ -131,7 +159,7 @@ func parseLines(r io.Reader) (map[string]*record, error) {
 		bound(steps)
 	}
 	if err := sc.Err(); err != nil {
-		return nil, fmt.Errorf("line %d: %w", n+1, err)
+		return nil, nil, fmt.Errorf("line %d: %w", n+1, err)
 	}
-	return steps, nil
+	return steps, machines, nil
 }

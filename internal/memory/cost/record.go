@@ -66,13 +66,15 @@ func compareSamples(a, b Sample) int {
 		cmp.Compare(a.Node, b.Node),
 		cmp.Compare(a.Took, b.Took),
 		cmp.Compare(a.Bytes, b.Bytes),
+		cmp.Compare(a.CPU, b.CPU),
+		cmp.Compare(a.Memory, b.Memory),
 	)
 }
 
 // clean brings a sample into the form in which it is kept; ok is false when it says
 // nothing.
 func clean(x Sample) (Sample, bool) {
-	if x.Took <= 0 || x.Bytes < 0 {
+	if x.Took <= 0 || x.Bytes < 0 || x.CPU < 0 || x.Memory < 0 {
 		return x, false
 	}
 	x.Node = clip(x.Node)
@@ -86,9 +88,9 @@ func clean(x Sample) (Sample, bool) {
 func clip(s string) string { return s[:min(len(s), maxText)] }
 
 // The encoding of a record: its fields in order, integers as varints, strings with
-// their length before them.
+// their length before them. The first encoding had no CPU and Memory.
 
-const encoding = 1
+const encoding = 2
 
 var errRecord = errors.New("malformed record")
 
@@ -110,14 +112,17 @@ func (r *record) encode() []byte {
 		b = binary.AppendVarint(b, int64(x.Took))
 		b = binary.AppendVarint(b, x.Bytes)
 		b = binary.AppendVarint(b, x.When.UnixNano())
+		b = binary.AppendVarint(b, int64(x.CPU))
+		b = binary.AppendVarint(b, x.Memory)
 	}
 	return b
 }
 
 func decode(b []byte) (*record, error) {
-	if len(b) == 0 || b[0] != encoding {
+	if len(b) == 0 || b[0] < 1 || b[0] > encoding {
 		return nil, errRecord
 	}
+	version := b[0]
 	b = b[1:]
 	bad := false
 	uint := func() uint64 {
@@ -159,6 +164,9 @@ func decode(b []byte) (*record, error) {
 		}
 		x := Sample{Node: text(), Took: time.Duration(int()), Bytes: int()}
 		x.When = time.Unix(0, int()).UTC()
+		if version > 1 {
+			x.CPU, x.Memory = time.Duration(int()), int()
+		}
 		r.samples = append(r.samples, x)
 	}
 	if bad || len(b) > 0 {

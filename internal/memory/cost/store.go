@@ -33,14 +33,15 @@ type Store struct {
 	path    string
 	options Options
 
-	mu      sync.Mutex             // guards what follows
-	steps   map[string]*record     // by key
-	pending map[string]*record     // recorded since the last Flush
-	notes   []string               // what Open and Flush have to say
-	slots   map[string][]string    // keys by slot; nil = to be built
-	kin     map[string][]float64   // normalised seconds by family; nil = to be built
-	speeds  map[string]speed       // nil = to be learned
-	size    map[string]familyBytes // layer bytes by family
+	mu                        sync.Mutex             // guards what follows
+	steps                     map[string]*record     // by key
+	pending                   map[string]*record     // recorded since the last Flush
+	machines, pendingMachines map[string]Machine     // by node
+	notes                     []string               // what Open and Flush have to say
+	slots                     map[string][]string    // keys by slot; nil = to be built
+	kin                       map[string][]float64   // normalised seconds by family; nil = to be built
+	speeds                    map[string]speed       // nil = to be learned
+	size                      map[string]familyBytes // layer bytes by family
 }
 
 type familyBytes []float64
@@ -179,10 +180,19 @@ func (s *Store) Predict(step Step) Prediction {
 func (s *Store) predict(src Source, samples []Sample, scale float64) Prediction {
 	took, bytes, n := s.sum(samples)
 	med := median(took)
-	return Prediction{
+	p := Prediction{
 		Duration: seconds(med * scale), Bytes: int64(median(bytes) * scale),
 		Source: src, Samples: n, Spread: spread(took, med),
 	}
+	var cores []float64
+	for _, x := range samples {
+		if x.CPU > 0 {
+			cores = append(cores, x.CPU.Seconds()/x.Took.Seconds())
+		}
+		p.Memory = max(p.Memory, x.Memory)
+	}
+	p.Cores = median(cores)
+	return p
 }
 
 func seconds(x float64) time.Duration {
@@ -271,7 +281,10 @@ func Open(path string, o Options) (*Store, error) {
 	if o.Timeout <= 0 {
 		o.Timeout = 5 * time.Second
 	}
-	s := &Store{path: path, options: o, steps: map[string]*record{}, pending: map[string]*record{}}
+	s := &Store{
+		path: path, options: o, steps: map[string]*record{}, pending: map[string]*record{},
+		machines: map[string]Machine{}, pendingMachines: map[string]Machine{},
+	}
 	switch path {
 	case "":
 		return nil, errors.New("open history: no path")

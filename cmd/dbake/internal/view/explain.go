@@ -48,8 +48,51 @@ func Explain(w io.Writer, p *report.Report, e *report.Explanation) error {
 		}
 		t.row(number, seconds(s.Cost), origin(s.Step), also(s.Others), state, s.Name)
 	}
-	return t.write(w)
+	if err := t.write(w); err != nil {
+		return err
+	}
+	var notes []string
+	for _, s := range e.Steps {
+		if text := uses(s.Step); text != "" {
+			notes = append(notes, fmt.Sprintf("step %d is known to use %s", s.Position, text))
+		}
+	}
+	for _, n := range p.Nodes {
+		if n.Name == e.Node && n.SlotsAssumed {
+			notes = append(notes, capacity(n))
+		}
+	}
+	if len(notes) > 0 {
+		fmt.Fprintln(w)
+	}
+	for _, text := range notes {
+		paragraph(w, "  ", text)
+	}
+	return nil
 }
+
+// capacity says what is assumed of a node, and from what.
+func capacity(n plan.Node) string {
+	text := fmt.Sprintf("assumed: %s runs %s at once", n.Name, count(n.Slots, "step"))
+	if n.SlotsWhy != "" {
+		text += ": " + n.SlotsWhy
+	}
+	return text
+}
+
+// uses says what a step uses of its node, as far as is known.
+func uses(s report.Step) string {
+	var parts []string
+	if s.Cores > 0 {
+		parts = append(parts, counted(s.Cores, "processor"))
+	}
+	if s.Memory > 0 {
+		parts = append(parts, fmt.Sprintf("%.1f GB", float64(s.Memory)/1e9))
+	}
+	return strings.Join(parts, " and ")
+}
+
+func counted(n float64, noun string) string { return fmt.Sprintf("%.2g %ss", n, noun) }
 
 // also names one other target of the node that needs a step, or counts them.
 func also(others []string) string {

@@ -31,7 +31,7 @@ func fixedPlan() *report.Report {
 	long := "[toolchain 2/2] RUN apt-get install -y --no-install-recommends build-essential pkg-config && rm -rf /var/lib/apt/lists/*"
 	made := &plan.Plan{
 		Strategy: "affinity",
-		Nodes:    []plan.Node{{Name: "small", Addr: "tcp://a:1", Speed: 1, Slots: 2}, {Name: "big", Addr: "tcp://b:1", Speed: 2.5, Slots: 8}, {Name: "idle", Addr: "tcp://c:1", Speed: 1, Slots: 1}},
+		Nodes:    []plan.Node{{Name: "small", Addr: "tcp://a:1", Speed: 1, Slots: 2}, {Name: "big", Addr: "tcp://b:1", Speed: 2.5, Slots: 8, SlotsAssumed: true, SlotsWhy: "it has 8 processors, and a step uses 1 of one"}, {Name: "idle", Addr: "tcp://c:1", Speed: 1, Slots: 1}},
 		Makespan: 21 * second, Bound: 20 * second,
 		Executed: 51 * second, Duplicated: 10 * second, Effort: 1234,
 		Assignment: partition.Assignment{Shares: []partition.Share{{}, {Fetch: []partition.Fetch{{Vertex: 1, From: 0}}}, {}}},
@@ -55,7 +55,7 @@ func fixedPlan() *report.Report {
 			{Name: "[toolchain 1/2] FROM docker.io/library/debian:13", Kind: "image", Stage: "toolchain", Cost: second, Source: cost.Prior, Jobs: []int{0, 1}},
 			{Name: long, Kind: "exec", Stage: "toolchain", Work: true, Cost: 10 * second, Source: cost.Prior, Jobs: []int{0, 1, 3}, Fetched: []report.Fetch{{To: 1, From: 0}}},
 			{Name: "[2/2] RUN make api", Kind: "exec", Work: true, Cost: 4 * second, Source: cost.Prior, Jobs: []int{0}},
-			{Name: "[2/2] RUN make web </script>", Kind: "exec", Work: true, Cost: 6 * second, Source: cost.Measured, Samples: 3, Spread: 0.1, Jobs: []int{1}},
+			{Name: "[2/2] RUN make web </script>", Kind: "exec", Work: true, Cost: 6 * second, Source: cost.Measured, Samples: 3, Spread: 0.1, Cores: 0.85, Memory: 6.1e9, Jobs: []int{1}},
 			{Name: "[docs 2/2] RUN make docs", Kind: "exec", Stage: "docs", Work: true, Cost: 8 * second, Source: cost.Measured, Samples: 1, Spread: 1, Jobs: []int{2}, Held: []int{1}},
 			{Name: "[tool 2/3] RUN make tool", Kind: "exec", Stage: "tool", Work: true, Cost: 29 * second, Source: cost.Similar, Samples: 1, Spread: 1, Jobs: []int{3}},
 			{Name: "[tool 3/3] RUN make check", Kind: "exec", Stage: "tool", Work: true, Cost: second, Source: cost.Similar, Samples: 1, Spread: 1, Jobs: []int{3}},

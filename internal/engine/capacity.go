@@ -1,0 +1,172 @@
+package engine
+
+import (
+	"context"
+	"math"
+	"slices"
+	"time"
+
+	digest "github.com/opencontainers/go-digest"
+
+	"github.com/dbake/dbake/internal/memory/cost"
+	"github.com/dbake/dbake/internal/plan"
+	"github.com/dbake/dbake/runtime"
+)
+
+const (
+	// shortWindow is the least time between two samples of a machine that says anything
+	// of it.
+	shortWindow = time.Second
+	// nearWhole is how far a number of processors may be from a whole one that is meant.
+	nearWhole = 0.1
+)
+
+// machineOf returns what the samples tell of a machine; ok is false when they do not
+// reach far enough.
+func machineOf(samples []runtime.MachineSample) (m cost.Machine, ok bool) {
+	if len(samples) < 2 {
+		return m, false
+	}
+	first, last := samples[0], samples[len(samples)-1]
+	span := last.At.Sub(first.At)
+	if span < shortWindow || last.Total <= first.Total {
+		return m, false
+	}
+	m.Cores = (last.Total - first.Total).Seconds() / span.Seconds()
+	if whole := math.Round(m.Cores); whole >= 1 && math.Abs(m.Cores-whole) < nearWhole*whole {
+		m.Cores = whole
+	}
+	m.Memory, m.When = last.Memory, last.At
+	m.Boot = last.At.Add(-time.Duration(float64(last.Total) / m.Cores))
+	return m, true
+}
+
+// busyCores is how many processors worked between the first and the last sample.
+func busyCores(samples []runtime.MachineSample) float64 {
+	first, last := samples[0], samples[len(samples)-1]
+	return (last.Busy - first.Busy).Seconds() / last.At.Sub(first.At).Seconds()
+}
+
+// estimate fills in how much processor time steps used whose nodes did not say, from how
+// busy their machine was while they ran: what its steps did not do in that time, nobody
+// did. It is at most what a step could have used. by are the samples of the machine that
+// each node runs on; at are the nodes, by address.
+func estimate(list []plan.Measurement, samples map[string][]runtime.MachineSample, machines map[string]cost.Machine) {
+	for _, nodes := range sameMachine(machines) {
+		for _, node := range nodes {
+			window := samples[node]
+			if len(window) < 2 || window[len(window)-1].At.Sub(window[0].At) < shortWindow {
+				continue
+			}
+			from, to := window[0].At, window[len(window)-1].At
+			var ran time.Duration // of all steps in the window
+			for _, m := range list {
+				if slices.Contains(nodes, m.Node) && m.Vertex != "" {
+					ran += overlap(m, from, to)
+				}
+			}
+			if ran <= 0 {
+				continue
+			}
+			share := busyCores(window) * to.Sub(from).Seconds() / ran.Seconds()
+			for i := range list {
+				m := &list[i]
+				if m.Node == node && m.Vertex != "" && m.CPU == 0 && 2*overlap(*m, from, to) >= m.Took {
+					m.CPU = max(1, time.Duration(min(share, machines[node].Cores)*float64(m.Took)))
+				}
+			}
+		}
+	}
+}
+
+// overlap is the part of a measurement between two times.
+func overlap(m plan.Measurement, from, to time.Time) time.Duration {
+	begin, end := m.Start, m.Start.Add(m.Took)
+	if begin.Before(from) {
+		begin = from
+	}
+	if end.After(to) {
+		end = to
+	}
+	return max(0, end.Sub(begin))
+}
+
+// sameMachine groups nodes by the machine that they run on.
+func sameMachine(machines map[string]cost.Machine) [][]string {
+	var groups [][]string
+	var nodes []string
+	for n := range machines {
+		nodes = append(nodes, n)
+	}
+	slices.Sort(nodes)
+	for _, n := range nodes {
+		i := slices.IndexFunc(groups, func(g []string) bool { return machines[g[0]].Same(machines[n]) })
+		if i < 0 {
+			groups = append(groups, nil)
+			i = len(groups) - 1
+		}
+		groups[i] = append(groups[i], n)
+	}
+	return groups
+}
+
+// freshMachine is how long it is believed what a node told of its machine.
+const freshMachine = 24 * time.Hour
+
+// usage asks the nodes what the build used, as far as that is not known.
+func (s *Session) usage(ctx context.Context) []runtime.Usage {
+	nothing := make([]runtime.Usage, len(s.facts.pool.All()))
+	if !s.learns() {
+		return nothing
+	}
+	return s.facts.pool.Usage(ctx, s.result)
+}
+
+// learns reports whether there is something to learn of what the run used: a machine, or
+// a step that was run and of which it is not known.
+func (s *Session) learns() bool {
+	if s.request.History == cost.InMemory {
+		return false // nothing is kept
+	}
+	for _, n := range s.facts.nodes {
+		if m, ok := s.history.Machine(n.Addr); !ok || time.Since(m.When) > freshMachine {
+			return true
+		}
+	}
+	var ran []digest.Digest
+	for _, m := range s.result.Measured {
+		ran = append(ran, m.Vertex)
+	}
+	return s.build.Unmeasured(ran)
+}
+
+// rememberMachines notes what the nodes told of their machines, and what the steps used
+// that they did not tell of.
+func (s *Session) rememberMachines(infos []runtime.NodeInfo, usage []runtime.Usage, list []plan.Measurement) {
+	samples, machines := map[string][]runtime.MachineSample{}, map[string]cost.Machine{}
+	for i, u := range usage {
+		at := infos[i].Addr
+		if m, ok := machineOf(u.Samples); ok {
+			s.history.RecordMachine(at, m)
+			samples[at] = u.Samples
+		}
+		if m, ok := s.history.Machine(at); ok {
+			machines[at] = m
+		}
+	}
+	estimate(list, samples, machines)
+}
+
+// capacity is what node i can do at once, as the plan counted on it.
+func (s *Session) capacity(i int, info runtime.NodeInfo) plan.Capacity {
+	if i < len(s.plan.Nodes) {
+		n := s.plan.Nodes[i]
+		c := plan.Capacity{Slots: n.Slots}
+		if n.SlotsAssumed {
+			c.Cores = n.Cores
+		}
+		return c
+	}
+	n, _, _ := slots(info.Spec)
+	return plan.Capacity{Slots: n}
+}

@@ -1,0 +1,112 @@
+package plan
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	digest "github.com/opencontainers/go-digest"
+
+	"github.com/dbake/dbake/internal/memory/cost"
+)
+
+const (
+	// mostSlots bounds what a node is counted on for steps that do nothing but wait.
+	mostSlots = 32
+	// spareMemory is the part of a machine's memory that steps leave to others.
+	spareMemory = 0.1
+)
+
+// Capacity returns the nodes with what is known of their machines: a node whose slots
+// nobody said is counted on for as many steps at once as its processors and memory
+// bear, by what the steps of b are known to use. A step of which nothing is known is
+// counted as one processor.
+func (b *Build) Capacity(nodes []Node) []Node {
+	out := make([]Node, len(nodes))
+	share, memory := b.demand()
+	sharing := b.sharing(nodes)
+	for i, n := range nodes {
+		out[i] = n
+		m, ok := b.history.Machine(n.Addr)
+		if !ok {
+			if n.SlotsAssumed && n.SlotsWhy == "" {
+				out[i].SlotsWhy = "nothing is known of its machine yet"
+			}
+			continue
+		}
+		cores := m.Cores / float64(sharing[i])
+		out[i].Cores, out[i].Memory = cores, m.Memory/int64(sharing[i])
+		if !n.SlotsAssumed {
+			continue
+		}
+		slots, why := cores/share, fmt.Sprintf("it has %s, and a step uses %.2g of one", counted(m.Cores, "processor"), share)
+		if sharing[i] > 1 {
+			why = fmt.Sprintf("it is one of %d nodes on a machine of %s, and a step uses %.2g of one", sharing[i], counted(m.Cores, "processor"), share)
+		}
+		if free := (1 - spareMemory) * float64(out[i].Memory); memory > 0 && free > 0 && free/memory < slots {
+			slots, why = free/memory, fmt.Sprintf("it has %.1f GB of memory, and a step takes %.1f", float64(out[i].Memory)/1e9, memory/1e9)
+		}
+		out[i].Slots, out[i].SlotsWhy = max(1, min(int(slots+0.5), mostSlots)), why
+	}
+	return out
+}
+
+// demand is what the steps of b use on average, weighted by how long they run: processors,
+// and bytes of memory; memory is 0 when it is not known of most.
+func (b *Build) demand() (cores, memory float64) {
+	var all, used, told, held float64
+	for i, v := range b.Graph.Vertices {
+		if !v.Kind.IsStep() {
+			continue
+		}
+		c := b.Costs[i]
+		d := max(c.Duration, time.Millisecond).Seconds()
+		all += d
+		if c.Cores > 0 {
+			used += d * c.Cores
+		} else {
+			used += d
+		}
+		if c.Memory > 0 {
+			told += d
+			held += d * float64(c.Memory)
+		}
+	}
+	if all == 0 {
+		return 1, 0
+	}
+	if told > all/2 {
+		memory = held / told
+	}
+	return max(used/all, 1./mostSlots), memory
+}
+
+// Unmeasured reports whether it is not known of one of these steps what it uses.
+func (b *Build) Unmeasured(steps []digest.Digest) bool {
+	return slices.ContainsFunc(steps, func(d digest.Digest) bool {
+		i, ok := b.index[d]
+		return ok && b.steps[i].Kind == cost.Run && b.Costs[i].Cores == 0
+	})
+}
+
+// sharing returns, for each node, how many of the nodes run on its machine.
+func (b *Build) sharing(nodes []Node) []int {
+	counts := make([]int, len(nodes))
+	for i, n := range nodes {
+		m, ok := b.history.Machine(n.Addr)
+		for _, o := range nodes {
+			if other, told := b.history.Machine(o.Addr); ok && told && m.Same(other) {
+				counts[i]++
+			}
+		}
+		counts[i] = max(1, counts[i])
+	}
+	return counts
+}
+
+func counted(n float64, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%.3g %ss", n, noun)
+}

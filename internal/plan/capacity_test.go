@@ -1,0 +1,80 @@
+package plan
+
+import (
+	"testing"
+	"time"
+
+	digest "github.com/opencontainers/go-digest"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dbake/dbake/internal/memory/cost"
+	"github.com/dbake/dbake/internal/plan/plantest"
+)
+
+// Nodes are counted on for what their machines and the steps are known to be.
+func TestCapacity(t *testing.T) {
+	boot := time.Unix(1_700_000_000, 0)
+	machine := cost.Machine{Cores: 4, Memory: 8e9, Boot: boot, When: boot}
+	assumed := func(addr string) Node { return Node{Name: addr, Addr: addr, Slots: 4, SlotsAssumed: true} }
+	for name, c := range map[string]struct {
+		machines map[string]cost.Machine
+		cores    float64 // that every step uses; 0 is not known
+		memory   int64
+		nodes    []Node
+		slots    []int
+		why      string // of the first
+	}{
+		"never seen":       {nodes: []Node{assumed("a")}, slots: []int{4}, why: "nothing is known of its machine yet"},
+		"steps not known":  {machines: map[string]cost.Machine{"a": machine}, nodes: []Node{assumed("a")}, slots: []int{4}, why: "it has 4 processors, and a step uses 1 of one"},
+		"steps that wait":  {machines: map[string]cost.Machine{"a": machine}, cores: 0.25, nodes: []Node{assumed("a")}, slots: []int{16}, why: "it has 4 processors, and a step uses 0.25 of one"},
+		"hardly anything":  {machines: map[string]cost.Machine{"a": machine}, cores: 0.001, nodes: []Node{assumed("a")}, slots: []int{mostSlots}},
+		"wide steps":       {machines: map[string]cost.Machine{"a": machine}, cores: 4, nodes: []Node{assumed("a")}, slots: []int{1}},
+		"two on a machine": {machines: map[string]cost.Machine{"a": machine, "b": machine}, nodes: []Node{assumed("a"), assumed("b")}, slots: []int{2, 2}, why: "it is one of 2 nodes on a machine of 4 processors, and a step uses 1 of one"},
+		"linkers":          {machines: map[string]cost.Machine{"a": machine}, memory: 6e9, nodes: []Node{assumed("a")}, slots: []int{1}, why: "it has 8.0 GB of memory, and a step takes 6.0"},
+		"the user says it": {machines: map[string]cost.Machine{"a": machine}, cores: 0.25, nodes: []Node{{Name: "a", Addr: "a", Slots: 3}}, slots: []int{3}},
+		"one is not known": {machines: map[string]cost.Machine{"b": machine}, nodes: []Node{assumed("a"), assumed("b")}, slots: []int{4, 4}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newProject(t, plantest.Shop)
+			for node, m := range c.machines {
+				p.History.RecordMachine(node, m)
+			}
+			b := p.prepare("app", "web")
+			for i := range b.Costs {
+				b.Costs[i].Cores, b.Costs[i].Memory = c.cores, c.memory
+			}
+			var slots []int
+			nodes := b.Capacity(c.nodes)
+			for _, n := range nodes {
+				slots = append(slots, n.Slots)
+			}
+			require.Equal(t, c.slots, slots)
+			if c.why != "" {
+				require.Equal(t, c.why, nodes[0].SlotsWhy)
+			}
+		})
+	}
+}
+
+// A step that ran is measured once it is known what it used.
+func TestUsageIsLearned(t *testing.T) {
+	p := newProject(t, plantest.Shop)
+	b := p.prepare("app")
+	var list []Measurement
+	for i, v := range b.Graph.Vertices {
+		if b.steps[i].Kind == cost.Run {
+			m := during("a", 0, 10)
+			m.Vertex, m.CPU, m.Memory = v.Digest, 5*time.Second, 3e9
+			list = append(list, m)
+			require.False(t, b.Unmeasured(nil))
+			require.True(t, b.Unmeasured([]digest.Digest{v.Digest}))
+		}
+	}
+	require.NotEmpty(t, list)
+	b.Record(p.History, list[:1], map[string]Capacity{"a": {Cores: 4}}, nil, time.Unix(1_700_000_000, 0))
+	again := p.prepare("app")
+	i := again.index[list[0].Vertex]
+	require.InDelta(t, 0.5, again.Costs[i].Cores, 1e-9)
+	require.Equal(t, int64(3e9), again.Costs[i].Memory)
+	require.False(t, again.Unmeasured([]digest.Digest{list[0].Vertex}))
+}
