@@ -97,8 +97,8 @@ func (w *world) build(ctx context.Context, dir string, env map[string]string, st
 // deaf is an [engine.Reporter] that nobody reads.
 type deaf struct{}
 
-func (deaf) Note(string)                  {}
-func (deaf) Warn(string)                  {}
-func (deaf) Begin(*plan.Plan, bool) error { return nil }
-func (deaf) Observe(runtime.Event)        {}
-func (deaf) End()                         {}
+func (deaf) Note(string)                               {}
+func (deaf) Warn(string)                               {}
+func (deaf) Begin(*plan.Build, *plan.Plan, bool) error { return nil }
+func (deaf) Observe(runtime.Event)                     {}
+func (deaf) End()                                      {}

@@ -222,9 +222,9 @@ func (a *app) showProgress(args []string) error {
 		mode, from = env, "$"+envProgress+": "
 	}
 	var err error
-	if a.progress, err = view.New(a.stderr, mode); err != nil {
+	if a.progress, err = view.New(a.stderr, view.Options{Mode: mode, Keys: a.stdin, Env: a.env}); err != nil {
 		err = fmt.Errorf("%s%w", from, err)
-		a.progress, _ = view.New(a.stderr, view.ModePlain) // is always there
+		a.progress, _ = view.New(a.stderr, view.Options{Mode: view.ModePlain}) // is always there
 	}
 	return err
 }
@@ -257,6 +257,12 @@ func (a *app) interruptible() (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	// That the terminal has gone is said by the system and by the shell: the second
+	// time is no demand to hurry. Under nohup it is of no interest.
+	gone := make(chan os.Signal, 1)
+	if !signal.Ignored(syscall.SIGHUP) {
+		signal.Notify(gone, syscall.SIGHUP)
+	}
 	done := make(chan struct{})
 	ended := make(chan struct{})
 	go func() {
@@ -265,6 +271,7 @@ func (a *app) interruptible() (context.Context, func()) {
 		defer saying.Wait() // not for long: after Interrupt no line waits for ever
 		select {
 		case <-signals:
+		case <-gone:
 		case <-hangup:
 		case <-done:
 			return
@@ -294,6 +301,7 @@ func (a *app) interruptible() (context.Context, func()) {
 	}()
 	return ctx, func() {
 		signal.Stop(signals)
+		signal.Stop(gone)
 		close(done)
 		<-ended
 		release()

@@ -42,8 +42,9 @@ type Reporter interface {
 	// Note takes what is going on, Warn what deserves attention; each is one line.
 	Note(text string)
 	Warn(text string)
-	// Begin is called before a run of p; named says that several nodes take part.
-	Begin(p *plan.Plan, named bool) error
+	// Begin is called before a run of b as p says; named says that several nodes take
+	// part.
+	Begin(b *plan.Build, p *plan.Plan, named bool) error
 	// Observe takes an event of the run. It is called from one goroutine.
 	Observe(e runtime.Event)
 	// End is called when the run has ended.

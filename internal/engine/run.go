@@ -84,7 +84,7 @@ func (s *Session) run(ctx context.Context) (err error) {
 		s.result = &runtime.Result{}
 	} else {
 		report := s.engine.Report
-		if err := report.Begin(s.plan, len(s.facts.nodes) > 1); err != nil {
+		if err := report.Begin(s.build, s.plan, len(s.facts.nodes) > 1); err != nil {
 			return err
 		}
 		s.result, err = s.facts.pool.Run(ctx, s.work, report.Observe)

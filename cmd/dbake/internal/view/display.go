@@ -18,12 +18,10 @@ import (
 	"github.com/dbake/dbake/runtime"
 )
 
-// text is the progress for people. A run is shown by BuildKit's own display; since
+// text is the progress as lines of text. A run is shown by BuildKit's own display; since
 // several nodes may run the same step, each vertex is told apart by its node.
 type text struct {
 	*outlet
-	file io.Writer // what the display writes to: the stream itself, for its size
-	mode progressui.DisplayMode
 
 	// mu guards ch and kept; statuses are sent on ch while it is held.
 	mu    sync.Mutex
@@ -34,16 +32,7 @@ type text struct {
 	shown *statuses
 }
 
-func newText(w io.Writer, mode progressui.DisplayMode) *text {
-	t := &text{outlet: newOutlet(w), mode: mode}
-	t.file = t.outlet
-	if mode != progressui.PlainMode {
-		if _, err := progressui.NewDisplay(w, progressui.TtyMode); err == nil {
-			t.file = w // a terminal
-		}
-	}
-	return t
-}
+func newText(w io.Writer) *text { return &text{outlet: newOutlet(w)} }
 
 // Note implements Progress.
 func (t *text) Note(line string) {
@@ -76,8 +65,8 @@ func (t *text) Prompt(question string) bool {
 }
 
 // Begin implements Progress.
-func (t *text) Begin(_ *plan.Plan, named bool) error {
-	display, err := progressui.NewDisplay(t.file, t.mode)
+func (t *text) Begin(_ *plan.Build, _ *plan.Plan, named bool) error {
+	display, err := progressui.NewDisplay(t.outlet, progressui.PlainMode)
 	if err != nil {
 		return err
 	}

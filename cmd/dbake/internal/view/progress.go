@@ -1,13 +1,15 @@
 package view
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"sync"
 	"time"
 
-	"github.com/moby/buildkit/util/progress/progressui"
+	"golang.org/x/term"
 
 	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/internal/redact"
@@ -26,9 +28,9 @@ type Progress interface {
 	// Prompt shows text that a person has to answer. It is false when no person
 	// reads the stream; then nothing was shown.
 	Prompt(text string) bool
-	// Begin starts the display of a run of p. With named, several nodes take part and
+	// Begin starts the display of a run of b as p says. With named, several nodes take part and
 	// every line says which one it is about.
-	Begin(p *plan.Plan, named bool) error
+	Begin(b *plan.Build, p *plan.Plan, named bool) error
 	// Observe shows an event of the run. It is called from one goroutine.
 	Observe(e runtime.Event)
 	// End returns when everything about the run is shown.
@@ -66,35 +68,62 @@ const (
 	ModeRawJSON = "rawjson"
 )
 
-// New returns the progress of a --progress value, on w. "" is auto: a live display
-// when w is a terminal, else plain lines.
-func New(w io.Writer, mode string) (Progress, error) {
-	switch mode {
+// Options say how progress is shown.
+type Options struct {
+	Mode string // a value of --progress; "" is auto
+	// Keys is where a person types, if it is a terminal.
+	Keys io.Reader
+	// Env is the environment: TERM and NO_COLOR say what a terminal can do, others
+	// which CI service reads the stream.
+	Env map[string]string
+}
+
+// New returns the progress that is asked for, on w. Auto is a live display when w is a
+// terminal, else what the CI service understands that reads w, else plain lines.
+func New(w io.Writer, o Options) (Progress, error) {
+	switch o.Mode {
 	case ModeRawJSON:
 		return newRawJSON(w), nil
 	case ModeQuiet, ModeNone:
-		return &quiet{Progress: newText(w, progressui.PlainMode)}, nil
-	case "", ModeAuto, ModePlain, ModeTTY:
-		if mode == ModeTTY {
-			if _, err := progressui.NewDisplay(w, progressui.TtyMode); err != nil {
-				return nil, errors.New("progress mode tty needs a terminal; use plain or auto")
-			}
+		return &quiet{Progress: newText(w)}, nil
+	case ModePlain:
+		return newText(w), nil
+	case "", ModeAuto, ModeTTY:
+		f, why := screenOf(w, o.Env)
+		switch {
+		case why == "" && (o.Mode == ModeTTY || foreground(f)):
+			return newTerminal(f, o.Keys, o.Env), nil
+		case o.Mode == ModeTTY:
+			return nil, fmt.Errorf("progress mode tty needs a terminal%s; use plain or auto", why)
 		}
-		return newText(w, progressui.DisplayMode(mode)), nil
+		return newText(w), nil
 	}
-	return nil, fmt.Errorf("invalid progress mode %q; use auto, plain, tty, quiet or rawjson", mode)
+	return nil, fmt.Errorf("invalid progress mode %q; use auto, plain, tty, quiet or rawjson", o.Mode)
+}
+
+// screenOf returns the terminal that w is, or why it is none on which a display can be
+// shown.
+func screenOf(w io.Writer, env map[string]string) (f *os.File, why string) {
+	f, ok := w.(*os.File)
+	if !ok || !term.IsTerminal(int(f.Fd())) {
+		return nil, ", and the output is none"
+	}
+	if name := env["TERM"]; name == "" || name == "dumb" {
+		return nil, fmt.Sprintf(" that can move its cursor, and TERM is %q", name)
+	}
+	return f, ""
 }
 
 // quiet shows errors and warnings only.
 type quiet struct{ Progress }
 
-func (*quiet) Note(string)                         {}
-func (*quiet) Begin(*plan.Plan, bool) error        { return nil }
-func (*quiet) Observe(runtime.Event)               {}
-func (*quiet) End()                                {}
-func (*quiet) Remarks([]plan.Remark, bool)         {}
-func (*quiet) Summary(*runtime.Result, Prediction) {}
-func (*quiet) Timings([]stopwatch.Phase)           {}
+func (*quiet) Note(string)                               {}
+func (*quiet) Begin(*plan.Build, *plan.Plan, bool) error { return nil }
+func (*quiet) Observe(runtime.Event)                     {}
+func (*quiet) End()                                      {}
+func (*quiet) Remarks([]plan.Remark, bool)               {}
+func (*quiet) Summary(*runtime.Result, Prediction)       {}
+func (*quiet) Timings([]stopwatch.Phase)                 {}
 
 // patience bounds how long a write waits for a reader once the command is to end.
 const patience = 2 * time.Second
@@ -120,8 +149,16 @@ func newOutlet(w io.Writer) *outlet {
 // Interrupt ends the time in which writes wait for ever.
 func (o *outlet) Interrupt() { o.once.Do(func() { close(o.interrupted) }) }
 
-// Write implements io.Writer.
+// Write implements io.Writer. Passwords in URLs are hidden.
 func (o *outlet) Write(p []byte) (int, error) {
+	if _, err := o.put([]byte(redact.Text(string(p)))); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// put writes p as it is.
+func (o *outlet) put(p []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	select {
@@ -131,7 +168,7 @@ func (o *outlet) Write(p []byte) (int, error) {
 	}
 	// A write to a full pipe cannot be called off: its goroutine ends with the
 	// process when nobody reads any more.
-	data := []byte(redact.Text(string(p)))
+	data := bytes.Clone(p)
 	done := make(chan error, 1)
 	go func() {
 		_, err := o.w.Write(data)

@@ -6,14 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
-	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/containerd/console"
 	bkclient "github.com/moby/buildkit/client"
 	digest "github.com/opencontainers/go-digest"
 	"github.com/stretchr/testify/require"
@@ -100,11 +97,11 @@ func show(t *testing.T, mode string, w io.Writer) {
 // showPaced is show with a pause after each event.
 func showPaced(t *testing.T, mode string, w io.Writer, pause func()) {
 	t.Helper()
-	p, err := New(w, mode)
+	p, err := New(w, Options{Mode: mode})
 	require.NoError(t, err)
 	p.Note("starting 2 local nodes")
 	p.Warn("no output")
-	require.NoError(t, p.Begin(nil, true))
+	require.NoError(t, p.Begin(nil, nil, true))
 	for _, e := range recorded() {
 		p.Observe(e)
 		pause()
@@ -195,9 +192,9 @@ func TestCompared(t *testing.T) {
 }
 
 func TestNewRefuses(t *testing.T) {
-	_, err := New(io.Discard, "loud")
+	_, err := New(io.Discard, Options{Mode: "loud"})
 	require.EqualError(t, err, `invalid progress mode "loud"; use auto, plain, tty, quiet or rawjson`)
-	_, err = New(io.Discard, ModeTTY)
+	_, err = New(io.Discard, Options{Mode: ModeTTY})
 	require.ErrorContains(t, err, "needs a terminal")
 }
 
@@ -207,11 +204,11 @@ func TestInterruptUnread(t *testing.T) {
 		t.Run(mode, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				r, w := io.Pipe()
-				p, err := New(w, mode)
+				p, err := New(w, Options{Mode: mode})
 				require.NoError(t, err)
 				began := time.Now()
 				p.Interrupt()
-				require.NoError(t, p.Begin(nil, true))
+				require.NoError(t, p.Begin(nil, nil, true))
 				for range 3 {
 					for _, e := range recorded() {
 						p.Observe(e)
@@ -224,34 +221,6 @@ func TestInterruptUnread(t *testing.T) {
 				require.LessOrEqual(t, time.Since(began), 2*patience)
 				require.NoError(t, r.Close()) // ends the write that hangs
 			})
-		})
-	}
-}
-
-// On a terminal of any width the live display shows whose step it is, and no output of
-// a step reaches the terminal as a command to it.
-func TestTerminal(t *testing.T) {
-	for _, columns := range []uint16{40, 80, 160} {
-		t.Run(fmt.Sprint(columns), func(t *testing.T) {
-			pty, name, err := console.NewPty()
-			require.NoError(t, err)
-			require.NoError(t, pty.Resize(console.WinSize{Height: 50, Width: columns}))
-			terminal, err := os.OpenFile(name, os.O_RDWR|syscall.O_NOCTTY, 0)
-			require.NoError(t, err)
-			shown := make(chan string)
-			go func() {
-				var b bytes.Buffer
-				_, _ = io.Copy(&b, pty) // ends with an error when the other side is closed
-				shown <- b.String()
-			}()
-			show(t, ModeTTY, terminal)
-			require.NoError(t, terminal.Close())
-			text := <-shown
-			require.NoError(t, pty.Close())
-			require.Contains(t, text, "n1 [worker build 2/4]")
-			require.NotContains(t, text, "\x1b[2J")
-			require.NotContains(t, text, "\x00")
-			require.NotRegexp(t, `(?m)^\s*::`, text)
 		})
 	}
 }

@@ -169,7 +169,7 @@ func (j *rawJSON) Warn(text string) {
 func (j *rawJSON) Prompt(string) bool { return false }
 
 // Begin implements Progress.
-func (j *rawJSON) Begin(_ *plan.Plan, named bool) error {
+func (j *rawJSON) Begin(_ *plan.Build, _ *plan.Plan, named bool) error {
 	j.statuses = newStatuses(named)
 	return nil
 }

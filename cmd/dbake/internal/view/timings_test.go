@@ -17,7 +17,7 @@ func TestTimings(t *testing.T) {
 		{Name: "run steps", Wall: 750 * time.Millisecond},
 	}
 	var out bytes.Buffer
-	p, err := New(&out, ModePlain)
+	p, err := New(&out, Options{Mode: ModePlain})
 	require.NoError(t, err)
 	p.Timings(list)
 	require.Equal(t, `
@@ -28,7 +28,7 @@ all        1.000s  100%  0.200s
 `, out.String())
 
 	out.Reset()
-	p, err = New(&out, ModeRawJSON)
+	p, err = New(&out, Options{Mode: ModeRawJSON})
 	require.NoError(t, err)
 	p.Timings(list)
 	var e event
@@ -37,7 +37,7 @@ all        1.000s  100%  0.200s
 	require.Equal(t, []rawPhase{{"plan", 0.25, 0.2}, {"run steps", 0.75, 0}}, e.Timings)
 
 	out.Reset()
-	p, err = New(&out, ModeQuiet)
+	p, err = New(&out, Options{Mode: ModeQuiet})
 	require.NoError(t, err)
 	p.Timings(list)
 	require.Empty(t, out.String())

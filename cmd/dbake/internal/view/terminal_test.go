@@ -1,0 +1,199 @@
+package view
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	bkclient "github.com/moby/buildkit/client"
+	digest "github.com/opencontainers/go-digest"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dbake/dbake/cmd/dbake/internal/ptytest"
+	"github.com/dbake/dbake/runtime"
+)
+
+var xterm = map[string]string{"TERM": "xterm-256color"}
+
+// started begins a run on a terminal, tells of what was recorded, and waits for the
+// display.
+func started(t *testing.T, p *ptytest.Terminal, env map[string]string) Progress {
+	t.Helper()
+	progress, err := New(p.File, Options{Keys: p.File, Env: env})
+	require.NoError(t, err)
+	progress.Note("starting 2 local nodes")
+	progress.Warn("no output")
+	require.NoError(t, progress.Begin(nil, nil, true))
+	for _, e := range recorded() {
+		progress.Observe(e)
+	}
+	p.Wait(t, "Targets", "worker")
+	require.True(t, p.FullScreen())
+	return progress
+}
+
+// breaks tells of a step that fails after it has printed lines.
+func breaks(p Progress, lines int) {
+	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	end := start.Add(time.Second)
+	d := digest.FromString("broken")
+	st := &bkclient.SolveStatus{Vertexes: []*bkclient.Vertex{{Digest: d, Name: "[2/3] RUN false", Started: &start, Completed: &end, Error: "exit code: 1"}}}
+	for i := range lines {
+		st.Logs = append(st.Logs, &bkclient.VertexLog{Vertex: d, Stream: 1, Timestamp: start, Data: fmt.Appendf(nil, "line %d\n", i)})
+	}
+	for _, part := range []*bkclient.SolveStatus{{Logs: st.Logs}, {Vertexes: st.Vertexes}} {
+		p.Observe(runtime.StatusEvent{Node: "n1", Targets: map[digest.Digest][]string{d: {"web"}}, Status: part})
+	}
+}
+
+// On a terminal of any width the live display shows whose step it is. When it has
+// ended, the summary and what failed are there, and nothing of the display.
+func TestTerminal(t *testing.T) {
+	for _, width := range []int{40, 80, 160} {
+		t.Run(fmt.Sprint(width), func(t *testing.T) {
+			p := ptytest.New(t, width, 24)
+			progress := started(t, p, xterm)
+			p.Wait(t, "n1", "worker", "1/6")
+			breaks(progress, 100)
+			p.Press(t, "f")
+			p.Wait(t, "web", "line 99", "follows")
+			p.Press(t, "g")
+			p.Wait(t, "line 0")
+			p.Press(t, "q")
+			p.Wait(t, "Targets")
+			progress.Warn("kept until the end")
+			progress.End()
+			progress.Summary(summarized(), Prediction{Makespan: 10 * time.Second, Bound: 8 * time.Second})
+			progress.Error(errors.New("broken"), false)
+			p.Wait(t, "ERROR: broken")
+			require.False(t, p.FullScreen())
+			history := p.History()
+			for _, text := range []string{"starting 2 local nodes", "WARNING: no output", " > n1 [web 2/3] RUN false:", "line 0\n", "line 57\n", "line 99\nexit code: 1\n", "WARNING: kept until the end", "STEPS RUN", "ERROR: broken"} {
+				require.Contains(t, history, text)
+			}
+			require.NotContains(t, history, "─ Targets")
+			require.NotContains(t, history, "enter log")
+			require.NotContains(t, p.Output(), "\x1b[2J\x00", "what a step prints is no command to the terminal")
+			require.NotContains(t, p.Output(), "\x1b[?1000h", "the mouse is left to the terminal")
+			require.NotContains(t, p.Output(), "\x1b[?1002h")
+		})
+	}
+}
+
+// A run that is over at once opens no display.
+func TestTerminalQuick(t *testing.T) {
+	p := ptytest.New(t, 80, 24)
+	progress, err := New(p.File, Options{Keys: p.File, Env: xterm})
+	require.NoError(t, err)
+	require.NoError(t, progress.Begin(nil, nil, true))
+	for _, e := range recorded() {
+		progress.Observe(e)
+	}
+	progress.End()
+	progress.Note("done")
+	p.Wait(t, "done")
+	require.NotContains(t, p.Output(), "\x1b[?1049h")
+}
+
+func TestTerminalColours(t *testing.T) {
+	for name, tc := range map[string]struct {
+		env  map[string]string
+		want bool
+	}{
+		"colours":  {xterm, true},
+		"NO_COLOR": {map[string]string{"TERM": "xterm-256color", "NO_COLOR": "1"}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := ptytest.New(t, 80, 24)
+			progress := started(t, p, tc.env)
+			progress.End()
+			require.Equal(t, tc.want, strings.Contains(p.Output(), "\x1b[36m") || strings.Contains(p.Output(), ";36m"), "%q", p.Output())
+		})
+	}
+}
+
+// The display follows the size of the terminal, and COLUMNS may ask for less.
+func TestTerminalSize(t *testing.T) {
+	p := ptytest.New(t, 80, 24)
+	progress := started(t, p, map[string]string{"TERM": "xterm", "COLUMNS": "60"})
+	widest := func(screen string) int {
+		n := 0
+		for line := range strings.SplitSeq(screen, "\n") {
+			n = max(n, len([]rune(line)))
+		}
+		return n
+	}
+	require.Equal(t, 60, widest(p.Screen()))
+	p.Resize(t, 50, 10)
+	p.Until(t, "50 columns", func(screen string) bool { return widest(screen) == 50 && strings.Contains(screen, "Targets") })
+	progress.End()
+
+	p = ptytest.New(t, 80, 24)
+	progress = started(t, p, xterm)
+	p.Resize(t, 200, 50)
+	p.Until(t, "200 columns", func(screen string) bool { return widest(screen) == 200 && strings.Contains(screen, " │ ") })
+	progress.End()
+}
+
+// Where no display can be shown there are lines; who insists is told why.
+func TestTerminalDumb(t *testing.T) {
+	p := ptytest.New(t, 80, 24)
+	for _, env := range []map[string]string{{}, {"TERM": "dumb"}} {
+		_, err := New(p.File, Options{Mode: ModeTTY, Env: env})
+		require.ErrorContains(t, err, "needs a terminal that can move its cursor, and TERM is ")
+		progress, err := New(p.File, Options{Env: env})
+		require.NoError(t, err)
+		require.NoError(t, progress.Begin(nil, nil, true))
+		for _, e := range recorded() {
+			progress.Observe(e)
+		}
+		progress.End()
+		p.Wait(t, "n1 [worker build 2/4] RUN a b")
+		require.NotContains(t, p.Output(), "\x1b[?1049h")
+	}
+}
+
+// A terminal that takes nothing, and one that goes away, hold up neither the run nor
+// the end of the command.
+func TestTerminalGone(t *testing.T) {
+	t.Run("slow", func(t *testing.T) {
+		p := ptytest.New(t, 80, 24)
+		progress := started(t, p, xterm)
+		release := p.Hold()
+		defer release()
+		for range 2000 { // more than the terminal takes unread
+			breaks(progress, 10)
+		}
+		progress.Interrupt()
+		progress.Note("stopping")
+		progress.End()
+		progress.Error(errors.New("interrupted"), false)
+	})
+	t.Run("closed", func(t *testing.T) {
+		p := ptytest.New(t, 80, 24)
+		progress := started(t, p, xterm)
+		p.Close()
+		breaks(progress, 1000)
+		progress.End()
+		progress.Summary(summarized(), Prediction{})
+		progress.Error(errors.New("broken"), false)
+	})
+}
+
+// Ctrl-C gives the terminal back at once; what is said afterwards are lines.
+func TestTerminalInterrupted(t *testing.T) {
+	p := ptytest.New(t, 80, 24)
+	progress := started(t, p, xterm)
+	progress.Interrupt()
+	progress.Note("stopping; interrupt again to quit at once")
+	p.Wait(t, "stopping; interrupt again to quit at once")
+	require.False(t, p.FullScreen())
+	breaks(progress, 1)
+	progress.End()
+	p.Wait(t, "line 0", "------")
+}
+
+var _ io.ReadWriteCloser = (*screen)(nil)
