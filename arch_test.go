@@ -20,7 +20,7 @@ const floors = `
 compiler/ir internal/localfile internal/redact internal/stopwatch
 compiler partition cachepolicy runtime/sched runtime/registry internal/memory internal/printable  not: github.com/moby/buildkit
 frontend llbmerge
-internal/entitlement internal/plan
+internal/cachestore internal/entitlement internal/plan
 internal/imagekey runtime internal/report
 internal/engine
 cmd/dbake bench

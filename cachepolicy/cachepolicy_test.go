@@ -329,6 +329,8 @@ func TestParseStore(t *testing.T) {
 		"host:5000/c:main":                       {Repo: Repo{Name: "host:5000/c", Prefix: "main"}},
 		"type=registry,ref=host:5000/c,mode=max": {Repo: host},
 		"host:5000/c,insecure=true":              {Repo: host, Insecure: true},
+		"host:5000":                              {Repo: Repo{Name: "host:5000/dbake/cache", Prefix: "dbake"}},
+		"ref=host:5000/c,insecure=true,mode=min": {Repo: host, Insecure: true, Attrs: map[string]string{"mode": "min"}},
 		"host:5000/c,registry.insecure=1":        {Repo: host, Insecure: true},
 		"host:5000/c,ignore-error=false":         {Repo: host, Required: true},
 		"host:5000/c,ignore-error=true":          {Repo: host},
@@ -347,7 +349,7 @@ func TestParseStore(t *testing.T) {
 		"insecure=true":                 "the cache registry is empty",
 		"host/c,zstd":                   `"zstd" is no ATTR=VALUE`,
 		"host/c,colour=red":             "unknown attribute colour; known are compression, compression-level,",
-		"host/c,mode=min":               `mode cannot be "min"`,
+		"host/c,mode=most":              `mode cannot be "most"`,
 		"host/c,image-manifest=false":   `image-manifest cannot be "false"`,
 		"host/c,compression=lz4":        `compression cannot be "lz4"`,
 		"host/c,compression-level=high": `compression-level cannot be "high"`,
@@ -360,6 +362,28 @@ func TestParseStore(t *testing.T) {
 		_, err := ParseStore(value)
 		require.ErrorContains(t, err, want, value)
 	}
+}
+
+// TestSeveralStores reads and writes each store as if it were the only one.
+func TestSeveralStores(t *testing.T) {
+	first := Store{Repo: repo, Required: true}
+	second := Store{Repo: Repo{Name: "other/c", Prefix: "p"}, Insecure: true, Attrs: map[string]string{"mode": "min"}}
+	in := Input{Units: build("a", "b"), Clusters: []Cluster{cluster("a", "b")}, Nodes: nodes("a=0 b=1"), Fleet: 2, Known: map[string][]string{"other/c": {"p-a-00000000"}}}
+	in.Store = first
+	alone := Decide(in)
+	in.Store = second
+	other := Decide(in)
+	in.Store, in.More = first, []Store{second}
+	require.Equal(t, []string{"other/c", repo.Name}, Repositories(in))
+	p := Decide(in)
+	require.Equal(t, slices.Concat(alone.Imports, other.Imports), p.Imports)
+	require.Equal(t, slices.Concat(alone.Exports, other.Exports), p.Exports)
+	require.Equal(t, slices.Concat(alone.Joins, other.Joins), p.Joins)
+	require.Len(t, p.Exports, 4)
+	require.True(t, p.Exports[0].Required && p.Joins[0].Required)
+	require.False(t, p.Exports[2].Required || p.Joins[1].Required)
+	require.Equal(t, "min", p.Exports[2].Entry.Attrs["mode"])
+	require.Equal(t, "true", p.Exports[2].Entry.Attrs["registry.insecure"])
 }
 
 // TestReads checks that solves of one cluster read the same caches, and no solve that
@@ -399,6 +423,10 @@ func TestParseRepo(t *testing.T) {
 		{"host/cache:main", Repo{"host/cache", "main"}},
 		{"team/cache", Repo{"team/cache", "dbake"}},
 		{"[::1]:5000/cache:x_1", Repo{"[::1]:5000/cache", "x_1"}},
+		{"host:5000", Repo{"host:5000/dbake/cache", "dbake"}},
+		{"registry.example.com", Repo{"registry.example.com/dbake/cache", "dbake"}},
+		{"localhost", Repo{"localhost/dbake/cache", "dbake"}},
+		{"[::1]:5000", Repo{"[::1]:5000/dbake/cache", "dbake"}},
 	} {
 		got, err := ParseRepo(tc.ref)
 		require.NoError(t, err, tc.ref)
@@ -409,7 +437,6 @@ func TestParseRepo(t *testing.T) {
 		"https://host/cache":             "leave the scheme out",
 		"host/cache@sha256:abc":          "a digest cannot be written to",
 		"cache":                          "name a repository in the registry",
-		"host:5000":                      "name a repository in the registry",
 		"host/Cache":                     "its path is in lower case",
 		"host/cache:":                    `"" cannot start a tag`,
 		"host/cache:-a":                  `"-a" cannot start a tag`,

@@ -13,11 +13,31 @@ import (
 // Decide returns the policy for a build.
 func Decide(in Input) Policy {
 	d := newDecider(in)
-	d.imports()
-	d.clusterExports()
+	stores := slices.Concat([]Store{in.Store}, in.More)
+	d.imports(d.candidates())
+	for _, s := range stores {
+		d.in.Store, d.siblings = s, 0
+		if !s.Repo.IsZero() {
+			d.imports(d.repoCandidates())
+			d.clusterExports()
+		}
+	}
+	d.in.Store = in.Store
 	d.targetExports()
 	d.warnSamePlace()
 	return d.policy
+}
+
+// Elsewhere returns what is to be written to in.More when all that is built is built,
+// on nodes.
+func (in Input) Elsewhere(nodes map[ir.UnitID]int) (exports []Export, joins []Join) {
+	for _, s := range in.More {
+		one := in
+		one.Store, one.More, one.Nodes = s, nil, nodes
+		p := Decide(one)
+		exports, joins = append(exports, p.Exports...), append(joins, p.Joins...)
+	}
+	return exports, joins
 }
 
 // Repositories returns the repositories whose tags [Decide] would make use of,
@@ -25,8 +45,10 @@ func Decide(in Input) Policy {
 func Repositories(in Input) []string {
 	d := newDecider(in)
 	repos := map[string]bool{}
-	if !in.Repo.IsZero() {
-		repos[in.Repo.Name] = true
+	for _, s := range slices.Concat([]Store{in.Store}, in.More) {
+		if !s.Repo.IsZero() {
+			repos[s.Repo.Name] = true
+		}
 	}
 	for _, t := range d.targets {
 		if len(d.units[t.Name]) < 2 {
@@ -178,11 +200,11 @@ func when(cond bool, reason string) string {
 	return ""
 }
 
-// imports decides over all candidates, those of the targets first: of two entries
+// imports decides over candidates. Those of the targets come first: of two entries
 // for one ref the daemon follows the first, and the user's attributes should count.
-func (d *decider) imports() {
+func (d *decider) imports(candidates []candidate) {
 	limited := 0
-	for _, c := range d.candidates() {
+	for _, c := range candidates {
 		for _, r := range importRules {
 			reason := r.reason(d, c)
 			if reason == "" {
@@ -235,6 +257,7 @@ func (d *decider) beside(t *ir.Target) []ir.UnitID {
 	return slices.Compact(units)
 }
 
+// candidates are what targets say that they read.
 func (d *decider) candidates() []candidate {
 	var cs []candidate
 	for _, t := range d.targets {
@@ -248,10 +271,7 @@ func (d *decider) candidates() []candidate {
 			cs[first+i].units = units
 		}
 	}
-	if d.in.Repo.IsZero() {
-		return cs
-	}
-	return append(cs, d.repoCandidates()...)
+	return cs
 }
 
 // targetParts are the further parts of a cache that t both reads and writes.
@@ -387,9 +407,6 @@ func count(n int, noun string) string {
 }
 
 func (d *decider) clusterExports() {
-	if d.in.Repo.IsZero() {
-		return
-	}
 	for _, c := range d.clusters {
 		built := Cluster{}
 		for _, u := range c.Units {
@@ -431,7 +448,7 @@ func (d *decider) join(name string, parts []*part, exports []Export) {
 	if records > d.limits.records {
 		return
 	}
-	j := Join{Ref: d.in.Repo.Name + ":" + d.in.Repo.tag(name, -1), Reason: fmt.Sprintf("%s, %s together", count(len(parts), "part"), count(records, "record"))}
+	j := Join{Ref: d.in.Repo.Name + ":" + d.in.Repo.tag(name, -1), Required: d.in.Required, Reason: fmt.Sprintf("%s, %s together", count(len(parts), "part"), count(records, "record"))}
 	for _, x := range exports {
 		j.Parts = append(j.Parts, x.Entry.Attrs["ref"])
 	}
@@ -461,7 +478,7 @@ func (d *decider) clusterExport(p *part, tag string) {
 		}
 		d.policy.Exports = append(d.policy.Exports, Export{
 			Cluster: p.cluster, Node: p.node, Units: p.units, Records: len(p.seen),
-			Entry: entry, Rule: r.name, Reason: reason,
+			Entry: entry, Required: d.in.Required, Rule: r.name, Reason: reason,
 		})
 		return
 	}

@@ -28,8 +28,8 @@ var tuning = map[string]bool{
 // exportEntry is the cache of a tag as BuildKit writes it.
 func (s Store) exportEntry(tag string) ir.CacheEntry {
 	e := s.Entry(s.Name + ":" + tag)
-	maps.Copy(e.Attrs, s.Attrs)
 	e.Attrs["mode"] = "max"
+	maps.Copy(e.Attrs, s.Attrs)
 	e.Attrs["image-manifest"] = "true"
 	e.Attrs["oci-mediatypes"] = "true"
 	return e

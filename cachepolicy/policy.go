@@ -13,6 +13,9 @@ type Input struct {
 	// Store is where clusters are kept; the zero Store means that only what the
 	// targets ask for themselves is imported and exported.
 	Store
+	// More are further places where clusters are kept: they are read after Store and
+	// written beside it.
+	More []Store
 	// NoCache leaves out every import. Exports stay.
 	NoCache bool
 	// Units are the units of this build, each once.
@@ -96,8 +99,10 @@ type Export struct {
 	Units   []ir.UnitID // sorted
 	Records int         // estimate; 0 = not known
 	Entry   ir.CacheEntry
-	Rule    string
-	Reason  string
+	// Required makes it an error when it cannot be written.
+	Required bool
+	Rule     string
+	Reason   string
 }
 
 // Join makes one cache of the parts of a cluster. A step that was found in one
@@ -111,7 +116,9 @@ type Join struct {
 	Cluster string
 	Units   []ir.UnitID
 	Base    string
-	Reason  string
+	// Required makes it an error when it cannot be joined.
+	Required bool
+	Reason   string
 }
 
 // TargetExport is a cache that a target asks to write.

@@ -49,7 +49,7 @@ var storeAttrs = map[string]func(string) bool{
 	"insecure":          isBool,
 	"registry.insecure": isBool,
 	"type":              func(v string) bool { return v == typeRegistry },
-	"mode":              func(v string) bool { return v == "max" },
+	"mode":              func(v string) bool { return v == "max" || v == "min" },
 	"image-manifest":    isTrue,
 	"oci-mediatypes":    isTrue,
 }
@@ -97,15 +97,29 @@ func ParseStore(value string) (Store, error) {
 			s.Required = !b
 		case "compression", "compression-level", "force-compression":
 			s.Attrs[k] = v
+		case "mode":
+			if v != "max" { // which is the default
+				s.Attrs[k] = v
+			}
 		}
 	}
 	s.Repo, err = ParseRepo(ref)
 	return s, err
 }
 
-// ParseRepo returns the repository that ref names. A tag becomes the prefix.
+// defaultPath is the repository in a registry that is given alone.
+const defaultPath = "dbake/cache"
+
+// registryAlone matches HOST:PORT and hosts that cannot be taken for a repository.
+var registryAlone = regexp.MustCompile(`^(localhost|\[[0-9a-fA-F:]+\]|[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+|[A-Za-z0-9.-]+:[0-9]+|\[[0-9a-fA-F:]+\]:[0-9]+)$`)
+
+// ParseRepo returns the repository that ref names. A tag becomes the prefix. A registry
+// alone, as HOST:PORT, stands for a repository of ours in it.
 func ParseRepo(ref string) (Repo, error) {
 	const want = "as in registry.example.com/team/cache or registry.example.com/team/cache:main"
+	if registryAlone.MatchString(ref) {
+		ref += "/" + defaultPath
+	}
 	name, prefix := ref, DefaultPrefix
 	if i := strings.LastIndexByte(ref, ':'); i > strings.LastIndexByte(ref, '/') {
 		name, prefix = ref[:i], ref[i+1:]

@@ -101,6 +101,7 @@ func NewWriter(in Input, holds func(ref string, u ir.UnitID) bool) *Writer {
 // that belong to no cluster of w.
 func (w *Writer) Rest(nodes map[ir.UnitID]int) Input {
 	rest := w.in
+	rest.More = nil // see [Input.Elsewhere]
 	rest.Nodes = map[ir.UnitID]int{}
 	for u, n := range nodes {
 		if w.of[u] == nil {
@@ -183,7 +184,7 @@ func (w *Writer) part(x *writing, n int, units []ir.UnitID) Export {
 	} else {
 		x.number++
 	}
-	e.Entry = w.in.exportEntry(tag)
+	e.Entry, e.Required = w.in.exportEntry(tag), w.in.Required
 	if x.sent[n] == nil {
 		x.sent[n] = map[int]bool{}
 	}
@@ -212,7 +213,7 @@ const (
 // end. Exports that are none of w's are ignored.
 func (w *Writer) Ended(e Export, how Outcome) {
 	x := w.of[e.Units[0]]
-	if x == nil {
+	if x == nil || !x.under[e.Node] {
 		return
 	}
 	delete(x.under, e.Node)
@@ -300,7 +301,7 @@ func (w *Writer) Joins() []Join {
 		if missing || len(x.parts) == 0 || len(x.parts) == 1 && x.parts[0].Entry.Attrs["ref"] == whole {
 			continue
 		}
-		j := Join{Ref: whole, Cluster: x.name, Units: units}
+		j := Join{Ref: whole, Required: w.in.Required, Cluster: x.name, Units: units}
 		if x.base != "" {
 			j.Base, j.Parts = x.base, []string{x.base}
 		} else if len(units) < len(x.Units) {

@@ -56,6 +56,8 @@ type Options struct {
 	Provenance string
 	Policy     []string
 
+	// Platforms are those of the targets that name none.
+	Platforms []string
 	// DeferFaults leaves what is missing on this machine, as the file of a secret, to
 	// the targets that need it: they get a Fault, and there is no error.
 	DeferFaults bool
@@ -146,6 +148,9 @@ func (o *Options) resolve(def *loaded, req request, args arguments) (*ir.Project
 			return nil, def.sources.at(d.origin(""), err)
 		}
 		t := d.lower(s, def.remote)
+		if len(t.PlatformList()) == 0 {
+			t.Platforms = slices.Clone(o.Platforms)
+		}
 		if err := validateTarget(t, checks); err != nil {
 			return nil, def.sources.show(err)
 		}

@@ -54,8 +54,10 @@ type Vertex struct {
 	Step string
 	// Command is what an exec vertex runs.
 	Command string
-	// Stage is the name of the build stage, where Step tells.
+	// Stage is the name of the build stage, and Place where in it the step stands, as
+	// far as Step says.
 	Stage string
+	Place Place
 	// Platform is nil for vertices that have none.
 	Platform *ocispecs.Platform
 	// Users are the ids of the units that need the vertex, sorted. Vertices of
@@ -259,7 +261,8 @@ func (b *builder) finish() {
 		g.groups[at].Vertices = append(g.groups[at].Vertices, i)
 		v.Users = g.groups[at].Users
 		v.Step = stepOf(g.details[i].metadata(nil), v.Op)
-		v.Stage = stageOf(v.Step)
+		v.Place = placeOf(v.Step)
+		v.Stage = v.Place.Stage
 	}
 }
 

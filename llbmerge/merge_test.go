@@ -246,8 +246,12 @@ func TestNames(t *testing.T) {
 		"make":                                      "",
 		"[build 2/3":                                "",
 	} {
-		require.Equal(t, stage, stageOf(name), name)
+		require.Equal(t, stage, placeOf(name).Stage, name)
 	}
+	require.Equal(t, Place{"linux/amd64->arm64", "build", 2, "RUN"}, placeOf("[linux/amd64->arm64 build  2/13] RUN make"))
+	require.Equal(t, Place{"linux/arm/v7", "", 1, "FROM"}, placeOf("[linux/arm/v7 1/2] FROM alpine"))
+	require.Equal(t, Place{}, placeOf("[build +2/3] RUN make"))
+	require.Equal(t, Place{}, placeOf("[build 0/3] RUN make"))
 	scratch := llb.Scratch()
 	g := merge(t, []Unit{marshal(t, "a", scratch.
 		File(llb.Mkdir("/a", 0o755).Mkfile("/b", 0o600, nil).Symlink("/b", "/c").Rm("/b")).

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"math/bits"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/moby/buildkit/solver/pb"
@@ -211,35 +212,50 @@ func command(op *pb.Op) string {
 	return strings.Join(op.GetExec().GetMeta().GetArgs(), " ")
 }
 
-// stageOf returns the stage in a name that the Dockerfile frontend gave:
-// "[PLATFORM STAGE 2/3] RUN make", of which the platform, and the stage where
-// there is only one, may be missing.
-func stageOf(name string) string {
-	rest, ok := strings.CutPrefix(name, "[")
-	if !ok {
-		return ""
-	}
-	prefix, _, ok := strings.Cut(rest, "]")
-	if !ok {
-		return ""
-	}
-	words := strings.Fields(prefix)
-	if len(words) < 2 || !isCount(words[len(words)-1]) {
-		return ""
-	}
-	stage := words[len(words)-2]
-	if strings.Contains(stage, "/") { // a platform
-		return ""
-	}
-	return stage
+// Place is where in a Dockerfile a step stands. The zero Place is not known.
+type Place struct {
+	Platform string // as the frontend writes it; "" where it is that of the whole build
+	Stage    string // "" where there is only one
+	Position int    // in the stage, from 1
+	// Instruction is the first word of the step, such as "RUN".
+	Instruction string
 }
 
-// isCount reports whether word is of the form "2/3".
-func isCount(word string) bool {
-	n, m, ok := strings.Cut(word, "/")
-	return ok && isNumber(n) && isNumber(m)
+// placeOf reads the name that the Dockerfile frontend gives to a step:
+// "[PLATFORM STAGE 2/3] RUN make", of which the platform, and the stage where there is
+// only one, may be missing. It is the only place where such a name is read.
+func placeOf(name string) Place {
+	prefix, text, ok := strings.Cut(name, "]")
+	if !ok || !strings.HasPrefix(prefix, "[") {
+		return Place{}
+	}
+	words := strings.Fields(prefix[1:])
+	if len(words) == 0 || len(words) > 3 {
+		return Place{}
+	}
+	var p Place
+	n, total, ok := strings.Cut(words[len(words)-1], "/")
+	if p.Position = number(n); !ok || p.Position == 0 || number(total) == 0 {
+		return Place{}
+	}
+	for _, w := range words[:len(words)-1] {
+		if strings.Contains(w, "/") {
+			p.Platform = w
+		} else {
+			p.Stage = w
+		}
+	}
+	if words := strings.Fields(text); len(words) > 0 {
+		p.Instruction = words[0]
+	}
+	return p
 }
 
-func isNumber(s string) bool {
-	return s != "" && strings.Trim(s, "0123456789") == ""
+// number returns the positive number that s is, 0 when it is none.
+func number(s string) int {
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 0 || strings.Trim(s, "0123456789") != "" {
+		return 0
+	}
+	return n
 }

@@ -27,7 +27,7 @@ type caches struct {
 	writer   *cachepolicy.Writer
 	// manifests are those of the caches that were written, by ref.
 	manifests map[string]ocispecs.Descriptor
-	failures  []error // of waves that were not tried again
+	failures  []cacheFailure
 	// unwritten are the caches that targets write themselves and could not.
 	unwritten map[outputOf]unwrittenCaches
 }

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc/codes"
 
+	"github.com/dbake/dbake/cachepolicy"
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/runtime/sched"
 )
@@ -64,8 +65,9 @@ func (r *run) registries() map[string]string {
 		}
 	}
 	if r.caches.shared {
-		store := r.caches.input.Store
-		add(store.Entry(store.Name + ":" + store.Prefix))
+		for _, store := range slices.Concat([]cachepolicy.Store{r.caches.input.Store}, r.caches.input.More) {
+			add(store.Entry(store.Name + ":" + store.Prefix))
+		}
 	}
 	return refs
 }

@@ -144,7 +144,7 @@ func (m waveMessage) take(r *run) []sched.Event {
 	case m.err != nil:
 		outcome = cachepolicy.Failed
 		if !m.early {
-			r.caches.failures = append(r.caches.failures, m.err)
+			r.caches.failures = append(r.caches.failures, cacheFailure{ref: ref, err: m.err, required: m.export.Required})
 		}
 	case m.manifest.Digest == "":
 		outcome = cachepolicy.Empty
@@ -153,6 +153,9 @@ func (m waveMessage) take(r *run) []sched.Event {
 			r.caches.manifests = map[string]ocispecs.Descriptor{}
 		}
 		r.caches.manifests[ref] = m.manifest
+		if m.export.Entry.Attrs["mode"] != "max" {
+			break // it holds the last results only
+		}
 		r.caches.written = append(r.caches.written, WrittenCache{Ref: ref, Manifest: m.manifest.Digest, Steps: r.heldBy(m.node, m.export.Units)})
 	}
 	r.caches.writer.Ended(m.export, outcome)
@@ -189,12 +192,13 @@ func (r *run) finishCaches(ctx context.Context, finish sched.Finish) error {
 	}
 	r.writeAll(ctx, r.caches.writer.Finish(nodes))
 	rest := cachepolicy.Decide(r.caches.writer.Rest(nodes))
-	failed := len(r.caches.failures)
-	r.writeAll(ctx, rest.Exports)
-	if len(r.caches.failures) > failed {
-		rest.Joins = nil // parts of a cluster that are missing are not to be joined
-	}
-	joins := append(r.caches.writer.Joins(), rest.Joins...)
+	exports, joins := r.caches.input.Elsewhere(nodes)
+	r.writeAll(ctx, slices.Concat(rest.Exports, exports))
+	// A cluster of which a part is missing is not to be joined.
+	joins = slices.DeleteFunc(slices.Concat(rest.Joins, joins), func(j cachepolicy.Join) bool {
+		return slices.ContainsFunc(r.caches.failures, func(f cacheFailure) bool { return slices.Contains(j.Parts, f.ref) })
+	})
+	joins = append(r.caches.writer.Joins(), joins...)
 	var again []cachepolicy.Join
 	for _, j := range r.joinCaches(ctx, joins) {
 		if x := r.caches.writer.Again(j, nodes); x != nil {
@@ -207,7 +211,22 @@ func (r *run) finishCaches(ctx context.Context, finish sched.Finish) error {
 			return !slices.ContainsFunc(again, func(a cachepolicy.Join) bool { return a.Cluster == j.Cluster })
 		}))
 	}
-	return r.unwritten(r.caches.failures...)
+	var errs []error
+	for _, f := range r.caches.failures {
+		if f.required {
+			errs = append(errs, f.err)
+		} else {
+			r.caches.warn(f.err.Error())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// cacheFailure is a cache that could not be written.
+type cacheFailure struct {
+	ref      string
+	err      error
+	required bool // to be written, so that the build fails
 }
 
 // writeAll writes parts of caches and waits for them.
@@ -216,18 +235,4 @@ func (r *run) writeAll(ctx context.Context, list []cachepolicy.Export) {
 		r.writeCache(ctx, x, false)
 	}
 	r.pump(&r.waves)
-}
-
-// unwritten warns of caches that could not be written, or returns an error where
-// they are required.
-func (r *run) unwritten(errs ...error) error {
-	if r.Cache.Required {
-		return errors.Join(errs...)
-	}
-	for _, err := range errs {
-		if err != nil {
-			r.caches.warn(err.Error())
-		}
-	}
-	return nil
 }

@@ -38,8 +38,10 @@ type partitionRun struct {
 	missing   map[sched.UnitID]int  // roots that a unit waits for; absent = wait for the whole
 	waiting   map[digest.Digest][]sched.UnitID
 	reported  map[sched.UnitID]bool // UnitBuilt was sent
+	failing   map[sched.UnitID]bool // units that read what could not be sent to the node
 	exports   int                   // export workers running
 	exporting map[sched.UnitID]bool // units whose outputs are not written yet
+	unread    int                   // steps that read what its node was not sent, when it began
 	solved    *solvedMessage        // kept until the last of them has reported
 	unwanted  bool                  // the scheduler asked for its end
 	ended     bool                  // PartitionEnded was sent
@@ -61,7 +63,7 @@ type statusMessage struct {
 func (m statusMessage) take(r *run) []sched.Event {
 	r.noteImports(m.status)
 	r.noteExports(m.from, m.status)
-	var events []sched.Event
+	events := r.takeUnread(m.node)
 	fresh, changes := m.node.tracker.observe(m.status, m.from)
 	if len(fresh.Vertexes)+len(fresh.Statuses)+len(fresh.Logs)+len(fresh.Warnings) > 0 {
 		r.observe(r.statusEvent(m.node, fresh))
@@ -99,7 +101,7 @@ func (p *partitionRun) rootDone(r *run, d digest.Digest) []sched.Event {
 }
 
 func (p *partitionRun) built(r *run, u sched.UnitID) []sched.Event {
-	if p.reported[u] || p.ended {
+	if p.reported[u] || p.failing[u] || p.ended {
 		return nil
 	}
 	p.reported[u] = true
@@ -114,7 +116,7 @@ func (p *partitionRun) built(r *run, u sched.UnitID) []sched.Event {
 type evaluatedMessage struct{ p *partitionRun }
 
 func (m evaluatedMessage) take(r *run) []sched.Event {
-	var events []sched.Event
+	events := r.takeUnread(m.p.node)
 	for _, u := range m.p.units {
 		events = append(events, m.p.built(r, u)...)
 	}
@@ -146,10 +148,14 @@ func (m solvedMessage) take(r *run) []sched.Event {
 	case m.cancelled != nil:
 		return p.end(r, m.cancelled.Error(), false)
 	}
+	events := r.takeUnread(p.node)
+	if len(p.node.unread) > p.unread && r.isTransfer(m.err) {
+		// The next transfer leaves out what made this one fail.
+		return append(events, p.end(r, plain(m.err).Error(), true)...)
+	}
 	f := r.explain(p, m.err)
-	var events []sched.Event
 	for _, u := range p.units {
-		if p.open[u] && f.blames(r, u) {
+		if p.open[u] && !p.failing[u] && f.blames(r, u) {
 			events = append(events, r.failed(p, u, f))
 		}
 	}
@@ -361,6 +367,9 @@ func (r *run) submit(cmd sched.Submit) []sched.Event {
 		r.results[u].Node = p.node.info.Name
 		r.observe(r.jobEvent(u, p.node, "submitted"))
 	}
+	if events := r.failReaders(p); len(events) > 0 {
+		return append(events, p.end(r, events[0].(sched.UnitFailed).Err, false)...)
+	}
 	if p.node.conn == nil {
 		p.node.waiting = append(p.node.waiting, p)
 		return nil
@@ -372,6 +381,7 @@ func (r *run) submit(cmd sched.Submit) []sched.Event {
 // begin starts the solve of p through the connection that its node has.
 func (r *run) begin(p *partitionRun) {
 	p.conn = p.node.conn
+	p.unread = len(p.node.unread)
 	p.ctx, p.cancel = context.WithCancelCause(p.conn.ended)
 	r.workers.Go(func() error {
 		defer p.cancel(nil)

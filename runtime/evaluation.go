@@ -3,6 +3,7 @@ package runtime
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 
 	bkclient "github.com/moby/buildkit/client"
@@ -118,7 +119,7 @@ func (s *solver) evaluate(ctx context.Context, p partition, observe func(*bkclie
 		return err
 	}
 	err = s.evaluateAll(ctx, ev.client, p)
-	defer func() { exit(err != nil && retryable(err)) }()
+	defer func() { exit(err != nil && (retryable(err) || strings.Contains(err.Error(), inputSign))) }()
 	if err != nil {
 		if ctx.Err() != nil {
 			return errors.Join(context.Cause(ctx), err)

@@ -70,6 +70,10 @@ func (e *StepError) Summary() string {
 		fmt.Fprint(&b, e.Err) // no node is to blame
 		return b.String()
 	}
+	if here := (*InputError)(nil); errors.As(e.Err, &here) {
+		fmt.Fprintf(&b, "failed: %v", e.Err) // nor here
+		return b.String()
+	}
 	fmt.Fprintf(&b, "failed on node %s: %v", e.Node, e.Err)
 	return b.String()
 }

@@ -107,7 +107,7 @@ var (
 	// run is not there.
 	stepSigns = []string{"executable file not found in $path", ": no such file or directory: unknown", "exec format error", "permission denied: unknown"}
 	// clientSigns say that it was this machine that could not go on.
-	clientSigns = []string{"error from receiver:", "error from sender:"}
+	clientSigns = []string{"error from receiver:", "error from sender:", inputSign}
 	// passingSigns say that a node was away for a moment.
 	passingSigns = []string{
 		"code = unavailable",
@@ -152,6 +152,9 @@ func classify(err error, log []string) error {
 			return &NodeSick{Reason: reason, Err: err}
 		}
 		return &StepFailed{ExitCode: m[1], Err: err}
+	}
+	if strings.Contains(text, inputSign) && strings.Contains(text, errWentAway.Error()) {
+		return &Unavailable{err} // the next transfer is of what is there then
 	}
 	if containsAny(text, clientSigns) {
 		return &Rejected{err}

@@ -116,6 +116,8 @@ type nodeRun struct {
 	lost    error           // why it was given up; nil when it was not, or is back
 	jobs    []string        // in order of their end
 	held    []chan struct{} // closed when results need not be kept any longer
+	// unread are the steps that read what could not be sent to it, and why.
+	unread map[sched.VertexID]*InputError
 
 	sick     int    // failures of its own in a row
 	sickness string // the last of them

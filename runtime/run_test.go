@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"slices"
 	"strings"
 	"sync"
@@ -61,11 +62,19 @@ func newBuild(t testing.TB, nodes int, names ...string) *Build {
 // newBuildOf is newBuild with other commands for each target.
 func newBuildOf(t testing.TB, nodes int, commands func(*ir.Target) []string, names ...string) *Build {
 	t.Helper()
+	return newBuildFrom(t, nodes, func(target *ir.Target) *frontend.Unit {
+		return newUnit(t, target, commands(target)...)
+	}, names...)
+}
+
+// newBuildFrom is newBuild with other units.
+func newBuildFrom(t testing.TB, nodes int, unit func(*ir.Target) *frontend.Unit, names ...string) *Build {
+	t.Helper()
 	b := &Build{Dir: t.TempDir(), Stdout: io.Discard}
 	var units []llbmerge.Unit
 	for _, name := range names {
 		target := &ir.Target{Name: name, Tags: []string{"example.com/" + name}, Outputs: []ir.Output{{Type: "registry", Attrs: map[string]string{}}}}
-		u := newUnit(t, target, commands(target)...)
+		u := unit(target)
 		b.Jobs = append(b.Jobs, plan.Job{Name: name, Target: target, Units: []*frontend.Unit{u}})
 		units = append(units, llbmerge.Unit{ID: name, Definition: u.Definition})
 	}
@@ -174,6 +183,7 @@ func (f *fleet) connect(r *run) connectFunc {
 		n.mu.Lock()
 		n.ended = ended
 		n.connections++
+		n.sent = &nr.sent
 		info := NodeInfo{Spec: nr.info.Spec, ID: n.id}
 		dead := n.dead
 		n.mu.Unlock()
@@ -230,8 +240,10 @@ type fakeNode struct {
 	// exportFails are the errors of an image's exports, one each.
 	exportFails map[string][]error
 	cacheFails  error
-	t           *testing.T
-	handed      *sync.Map // roots of caches that were handed over, by manifest digest; one for all nodes
+	// unread are paths that cannot be read when directories are sent, by source.
+	unread map[string][]string
+	t      *testing.T
+	handed *sync.Map // roots of caches that were handed over, by manifest digest; one for all nodes
 
 	mu          sync.Mutex
 	dead        chan struct{} // closed when the machine is gone
@@ -239,6 +251,7 @@ type fakeNode struct {
 	ended       context.Context
 	id          string
 	connections int
+	sent        *transfers
 	running     int // calls
 	held        map[digest.Digest]bool
 	active      map[digest.Digest]chan struct{}
@@ -442,6 +455,11 @@ func (n *fakeNode) step(ctx context.Context, v *llbmerge.Vertex, observe func(*b
 }
 
 func (n *fakeNode) execute(ctx context.Context, v *llbmerge.Vertex, observe func(*bkclient.SolveStatus)) error {
+	if l := v.Local; l != nil {
+		for _, path := range n.unread[l.Name] {
+			n.sent.leaveOut(l.Name, path, &InputError{Path: path, Err: fs.ErrPermission})
+		}
+	}
 	if !v.Kind.IsStep() {
 		return nil
 	}

@@ -5,15 +5,11 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
-	"io"
-	gofs "io/fs"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
 
 	"github.com/containerd/containerd/v2/core/content"
 	contentlocal "github.com/containerd/containerd/v2/plugins/content/local"
@@ -30,8 +26,6 @@ import (
 	// Names of files need not be UTF-8: this is how nodes encode messages, too.
 	_ "github.com/moby/buildkit/util/grpcutil/encoding/proto"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
-	"github.com/tonistiigi/fsutil"
-	fstypes "github.com/tonistiigi/fsutil/types"
 )
 
 // Inputs is what the client alone holds and the nodes ask for while they build:
@@ -60,97 +54,6 @@ type SecretSource struct {
 	File   string // absolute
 	Env    string
 	Prefix string // stands before the value
-}
-
-// transfers counts what one node read of the client's directories.
-type transfers struct {
-	bytes atomic.Int64
-
-	mu    sync.Mutex
-	walks map[string]int // by local source name; guarded by mu
-}
-
-// walked returns how often each local source was sent.
-func (t *transfers) walked() map[string]int {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	walks := make(map[string]int, len(t.walks))
-	for name, n := range t.walks {
-		walks[name] = n
-	}
-	return walks
-}
-
-// directories serves the local sources of a session and counts what is read.
-// Ownership is reset to root, as BuildKit's own client does, so that the digest
-// of a layer does not depend on who ran the build.
-type directories struct {
-	dirs map[string]string
-	sent *transfers
-}
-
-// LookupDir implements filesync.DirSource.
-func (d *directories) LookupDir(name string) (fsutil.FS, bool) {
-	dir, ok := d.dirs[name]
-	if !ok {
-		return nil, false
-	}
-	plain, err := fsutil.NewFS(dir)
-	if err != nil {
-		return nil, false
-	}
-	owned, err := fsutil.NewFilterFS(plain, &fsutil.FilterOpt{
-		Map: func(_ string, st *fstypes.Stat) fsutil.MapResult {
-			st.Uid, st.Gid = 0, 0
-			return fsutil.MapResultKeep
-		},
-	})
-	if err != nil {
-		return nil, false
-	}
-	return &countedFS{FS: owned, name: name, sent: d.sent}, true
-}
-
-// countedFS counts the walks of a directory and the bytes of the files opened.
-type countedFS struct {
-	fsutil.FS
-	name string
-	sent *transfers
-}
-
-func (c *countedFS) Walk(ctx context.Context, target string, fn gofs.WalkDirFunc) error {
-	// FollowPaths are resolved by walking single paths first; only the walk of
-	// the whole tree is a transfer.
-	if target == "" || target == "/" || target == "." {
-		c.sent.mu.Lock()
-		if c.sent.walks == nil {
-			c.sent.walks = map[string]int{}
-		}
-		c.sent.walks[c.name]++
-		c.sent.mu.Unlock()
-	}
-	return c.FS.Walk(ctx, target, fn)
-}
-
-func (c *countedFS) Open(path string) (io.ReadCloser, error) {
-	rc, err := c.FS.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	return &countedReader{ReadCloser: rc, sent: c.sent}, nil
-}
-
-var _ fsutil.FS = (*countedFS)(nil)
-
-type countedReader struct {
-	io.ReadCloser
-	sent *transfers
-}
-
-func (r *countedReader) Read(p []byte) (int, error) {
-	n, err := r.ReadCloser.Read(p)
-	r.sent.bytes.Add(int64(n))
-	return n, err
 }
 
 // secretStore reads a secret at the moment a step needs it.
@@ -195,7 +98,7 @@ func (in Inputs) services(sent *transfers) (services, error) {
 		}
 	}
 	list := []session.Attachable{
-		filesync.NewFSSyncProvider(&directories{dirs: in.Dirs, sent: sent}),
+		&directories{dirs: in.Dirs, sent: sent},
 		secretsprovider.NewSecretProvider(&secretStore{sources: in.Secrets, env: in.Env}),
 		authprovider.NewDockerAuthProvider(authprovider.DockerAuthProviderConfig{
 			AuthConfigProvider: askHelper(authprovider.LoadAuthConfig(dockerConfig())),

@@ -22,6 +22,8 @@ type World struct {
 	Slow float64
 	// Lost nodes go away for good at these times.
 	Lost []Loss
+	// Slowed nodes become slow for good at these times.
+	Slowed []Slowdown
 	// Assumed says that the scheduler does not keep to the slots of the nodes, which
 	// do so themselves.
 	Assumed bool
@@ -41,6 +43,8 @@ type Run struct {
 	// does not count.
 	Executed   float64
 	Duplicated float64
+	// Alone is how long slowed nodes worked while no other node did.
+	Alone time.Duration
 	// Node is where each target was built.
 	Node []partition.NodeID
 }
@@ -86,6 +90,7 @@ type site struct {
 type machine struct {
 	id       partition.NodeID
 	lost     bool
+	slowed   float64 // by which factor it became slower; 0 = not
 	held     map[partition.VertexID]bool
 	want     map[partition.VertexID]*want
 	list     []partition.VertexID // keys of want, by priority
@@ -100,6 +105,7 @@ type want struct {
 	fetch bool
 	token int // of its happening while it runs, 0 = not started
 	began time.Duration
+	ends  time.Duration
 }
 
 type push struct {
@@ -164,6 +170,9 @@ func Execute(p partition.Problem, plan partition.Plan, world World, steal bool) 
 	for _, l := range world.Lost {
 		c.after(l.At, func() { c.lose(l.Node) })
 	}
+	for _, l := range world.Slowed {
+		c.after(l.At, func() { c.slow(l.Node, l.Factor) })
+	}
 	c.tick()
 	return c.loop()
 }
@@ -201,6 +210,9 @@ func (c *Cluster) loop() (Run, error) {
 			return Run{}, errors.New("simulate: the scheduler waits for something that does not come")
 		}
 		next := heap.Pop(&c.queue).(happening)
+		if c.alone() {
+			c.out.Alone += next.at - c.now
+		}
 		c.now = next.at
 		next.do()
 	}
@@ -399,6 +411,9 @@ func (c *Cluster) exec(m *machine, v partition.VertexID, really bool) time.Durat
 	if really && c.world.Factor != nil {
 		cost *= partition.Seconds(c.world.Factor[v])
 	}
+	if really && m.slowed > 0 {
+		cost *= partition.Seconds(m.slowed)
+	}
 	return cost.Duration()
 }
 
@@ -429,13 +444,13 @@ func (c *Cluster) advance(m *machine) {
 				continue
 			}
 			m.pulling = true
-			w.token = c.after(c.transfer(v), func() { c.ended(m, v, w) })
+			c.begin(m, v, w, c.transfer(v))
 		} else {
 			if m.busy >= c.p.Nodes[m.id].Slots || !c.runs(m, v) {
 				continue
 			}
 			m.busy++
-			w.token = c.after(c.exec(m, v, true), func() { c.ended(m, v, w) })
+			c.begin(m, v, w, c.exec(m, v, true))
 			c.tell(sched.VertexStarted{At: c.now, Node: sched.NodeID(m.id), Vertex: sched.VertexID(v)})
 		}
 		w.began = c.now
@@ -448,6 +463,17 @@ func (c *Cluster) advance(m *machine) {
 			}
 		}
 	}
+}
+
+// begin lets w, which is v on m, end after d.
+func (c *Cluster) begin(m *machine, v partition.VertexID, w *want, d time.Duration) {
+	var token int
+	token = c.after(d, func() {
+		if w.token == token {
+			c.ended(m, v, w)
+		}
+	})
+	w.token, w.ends = token, c.now+d
 }
 
 func (c *Cluster) ended(m *machine, v partition.VertexID, w *want) {

@@ -30,6 +30,7 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags.BoolVar(&f.run, "run", false, "run the plan on virtual nodes, with and without stealing")
 	flags.BoolVar(&f.conditions.Errors, "errors", false, "run with costs misjudged by a random factor in [0.3, 3]")
 	flags.Float64Var(&f.conditions.Lose, "lose", 0, "run and lose the busiest node after this `share` of the makespan")
+	flags.Float64Var(&f.conditions.Sag, "sag", 0, "run and let the busiest node fall to a fifth of its speed after this `share` of the makespan")
 	flags.Float64Var(&f.conditions.Slow, "slow", 0, "run with transfers that take this many `times` as long")
 	flags.BoolVar(&f.conditions.Assumed, "assumed", false, "run with nodes whose slots the scheduler does not keep to")
 	flags.StringVar(&f.generate, "generate", "", "write random instances of all classes below `DIR` instead")
@@ -38,7 +39,7 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	f.conditions.Seed = f.options.Seed
-	f.run = f.run || f.conditions.Errors || f.conditions.Assumed || f.conditions.Lose > 0 || f.conditions.Slow > 0
+	f.run = f.run || f.conditions.Errors || f.conditions.Assumed || f.conditions.Lose > 0 || f.conditions.Sag > 0 || f.conditions.Slow > 0
 	switch {
 	case flags.NArg() > 0:
 		return fmt.Errorf("unexpected argument %q", flags.Arg(0))

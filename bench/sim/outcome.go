@@ -18,6 +18,9 @@ type Conditions struct {
 	// Lose takes the busiest node that can be done without away when this share of
 	// the makespan has passed; 0 = never.
 	Lose float64
+	// Sag lets the node that Lose would take away fall to a fifth of its speed when
+	// this share of the makespan has passed; 0 = never.
+	Sag float64
 	// Slow multiplies the time of transfers; 0 = 1.
 	Slow float64
 	// Assumed leaves it to the nodes to keep to their slots.
@@ -36,6 +39,8 @@ type Outcome struct {
 	Hedges     int     `json:"hedges"`
 	Rescues    int     `json:"rescues"`
 	Duplicated float64 `json:"duplicated_s"`
+	// Alone is how long a slow node worked while no other node did.
+	Alone float64 `json:"alone_s,omitempty"`
 
 	node []partition.NodeID
 }
@@ -67,19 +72,32 @@ func Try(p partition.Problem, plan partition.Plan, world World) (Outcome, error)
 	}
 	return Outcome{
 		Makespan: with.Makespan.Seconds(), Fixed: without.Makespan.Seconds(),
-		Steals: with.Steals, Hedges: with.Hedges, Rescues: with.Rescues, Duplicated: with.Duplicated, node: with.Node,
+		Steals: with.Steals, Hedges: with.Hedges, Rescues: with.Rescues, Duplicated: with.Duplicated, Alone: with.Alone.Seconds(), node: with.Node,
 	}, nil
 }
 
 // world is what the conditions make of a plan.
 func (c Conditions) world(p partition.Problem, plan partition.Plan, factor []float64) World {
 	w := World{Factor: factor, Slow: c.Slow, Assumed: c.Assumed}
-	if n := expendable(p, plan); c.Lose > 0 && n >= 0 {
-		at := time.Duration(c.Lose * float64(plan.Schedule.Makespan.Duration()))
-		w.Lost = []Loss{{n, at}}
+	if c.Lose == 0 && c.Sag == 0 {
+		return w
+	}
+	if n := expendable(p, plan); n >= 0 {
+		after := func(share float64) time.Duration {
+			return time.Duration(share * float64(plan.Schedule.Makespan.Duration()))
+		}
+		if c.Lose > 0 {
+			w.Lost = []Loss{{n, after(c.Lose)}}
+		}
+		if c.Sag > 0 {
+			w.Slowed = []Slowdown{{n, after(c.Sag), sagFactor}}
+		}
 	}
 	return w
 }
+
+// sagFactor is by how much longer steps take on a node that sags.
+const sagFactor = 5
 
 // expendable is the busiest node without which everything can still be built, -1 if
 // there is none.

@@ -184,3 +184,26 @@ func BenchmarkRun(b *testing.B) {
 	}
 	b.ReportMetric(run.Makespan.Round(time.Second).Seconds(), "makespan-s")
 }
+
+// A node that falls to a fifth of its speed in the middle of a run does not keep the
+// others waiting: it works alone for a small part of the time only.
+func TestASlowNodeKeepsNobodyWaiting(t *testing.T) {
+	var alone, whole, fixed time.Duration
+	for _, class := range []string{"fat", "forest", "monorepo", "warm", "chain"} {
+		in, err := gen.New(class, gen.Size{Targets: 30, Nodes: 4, Slots: 2}, 5)
+		require.NoError(t, err)
+		plan := planned(t, in.Problem, 100_000)
+		world := Conditions{Sag: 0.3}.world(in.Problem, plan, nil)
+		require.Len(t, world.Slowed, 1)
+		run, err := Execute(in.Problem, plan, world, true)
+		require.NoError(t, err)
+		still, err := Execute(in.Problem, plan, world, false)
+		require.NoError(t, err)
+		require.Less(t, run.Makespan, still.Makespan, class)
+		alone, whole, fixed = alone+run.Alone, whole+run.Makespan, fixed+still.Makespan
+		t.Logf("%s: %s of %s alone; without stealing %s of %s", class, run.Alone, run.Makespan, still.Alone, still.Makespan)
+	}
+	t.Logf("%s of %s alone; without stealing %s", alone, whole, fixed)
+	require.Less(t, alone, whole/10)
+	require.Less(t, whole, fixed/2)
+}

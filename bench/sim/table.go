@@ -72,6 +72,9 @@ func WriteRow(w io.Writer, r Row) {
 	if o := r.Ran; o != nil {
 		fmt.Fprintf(w, "%-12s   ran %.3f s  without stealing %.3f s  %d steals, %d hedges, %d rescues  duplicated %.1f s\n",
 			"", o.Makespan, o.Fixed, o.Steals, o.Hedges, o.Rescues, o.Duplicated)
+		if o.Alone > 0 {
+			fmt.Fprintf(w, "%-12s   the slow node worked alone for %.3f s\n", "", o.Alone)
+		}
 	}
 }
 

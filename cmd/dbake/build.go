@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/dbake/dbake/cmd/dbake/internal/view"
 	"github.com/dbake/dbake/compiler"
@@ -29,6 +30,9 @@ type buildCmd struct {
 	Timings      bool   `help:"Show where the time of the command went, phase by phase, after the summary."`
 	NoSteal      bool   `help:"Let no node take over what was planned for another."`
 
+	FailFast bool          `help:"Same as --jobs=fail-fast, which is the default."`
+	Timeout  time.Duration `placeholder:"TIME" help:"End the build with an error when it takes longer, as 20m."`
+
 	ListTargets   bool `hidden:""` // as buildx still has them
 	ListVariables bool `hidden:""`
 
@@ -36,7 +40,9 @@ type buildCmd struct {
 	metadataWritten bool
 }
 
-func (c *buildCmd) Run(ctx contextBinding, a *app) (err error) {
+func (c *buildCmd) Run(binding contextBinding, a *app) (err error) {
+	ctx, stop := a.limit(binding, c.Timeout)
+	defer func() { err = stop(err) }()
 	switch {
 	case c.ListTargets:
 		c.List = "targets"
@@ -45,6 +51,12 @@ func (c *buildCmd) Run(ctx contextBinding, a *app) (err error) {
 	}
 	if c.Print && c.List != "" {
 		return usageError{errors.New("--print and --list are mutually exclusive")}
+	}
+	if c.Timeout < 0 {
+		return usageError{fmt.Errorf("invalid value %s for --timeout: it must be longer than 0", c.Timeout)}
+	}
+	if c.Jobs, err = c.Jobs.orFailFast(c.FailFast, c.KeepGoing); err != nil {
+		return usageError{err}
 	}
 	if c.Jobs, err = c.Jobs.orKeepGoing(c.KeepGoing); err != nil {
 		return usageError{err}

@@ -42,18 +42,27 @@ func (a *app) request(d *definitionFlags, n *nodeFlags, p *planFlags) (engine.Re
 	if r.Strategy, err = partition.Lookup(p.Strategy); err != nil {
 		return r, usageError{err}
 	}
-	if r.Store, err = p.cacheStore(); err != nil {
+	if r.Stores, err = p.cacheStores(); err != nil {
 		return r, err
 	}
+	r.Definition.Platforms = n.Platform
 	r.Nodes, err = n.choice(a)
 	return r, err
 }
 
 // choice says which nodes are used.
 func (f *nodeFlags) choice(a *app) (engine.Nodes, error) {
-	n := engine.Nodes{Builder: f.Builder, StateDir: a.path(f.StateDir), Buildkitd: a.path(f.Buildkitd), Timeout: f.NodeTimeout}
+	n := engine.Nodes{Builder: f.Builder, StateDir: a.path(f.StateDir), Buildkitd: a.path(f.Buildkitd), Timeout: f.NodeTimeout, Platforms: f.Platform, Max: f.MaxNodes}
 	if len(f.Nodes) > 0 && f.Builder != "" {
 		return n, usageError{errors.New("--nodes and --builder exclude each other")}
+	}
+	for _, name := range f.Platform {
+		if _, err := platforms.Parse(name); err != nil && name != "local" {
+			return n, usageError{fmt.Errorf("invalid value %q for --platform: %w", name, err)}
+		}
+	}
+	if f.MaxNodes < 0 {
+		return n, usageError{fmt.Errorf("invalid value %d for --max-nodes: it must not be negative", f.MaxNodes)}
 	}
 	if f.NodeTimeout <= 0 {
 		return n, usageError{fmt.Errorf("invalid value %s for --node-timeout: it must be longer than 0", f.NodeTimeout)}
@@ -83,20 +92,22 @@ func (f *definitionFlags) options(a *app) compiler.Options {
 	}
 }
 
-// cacheStore returns the store that --cache-registry names, the zero one when it is
-// not given.
-func (f *planFlags) cacheStore() (cachepolicy.Store, error) {
-	switch len(f.CacheRegistry) {
-	case 0:
-		return cachepolicy.Store{}, nil
-	case 1:
-		store, err := cachepolicy.ParseStore(f.CacheRegistry[0])
+// cacheStores returns the stores that --cache-registry names.
+func (f *planFlags) cacheStores() ([]cachepolicy.Store, error) {
+	var stores []cachepolicy.Store
+	for _, value := range f.CacheRegistry {
+		store, err := cachepolicy.ParseStore(value)
 		if err != nil {
-			return store, usageError{err}
+			return nil, usageError{err}
 		}
-		return store, nil
+		for _, other := range stores {
+			if other.Repo == store.Repo {
+				return nil, usageError{fmt.Errorf("--cache-registry names %s twice", store.Name)}
+			}
+		}
+		stores = append(stores, store)
 	}
-	return cachepolicy.Store{}, usageError{errors.New("--cache-registry is given twice; the nodes share results through one repository, and read others that a target names with cache-from")}
+	return stores, nil
 }
 
 // warn shows what may be wrong with a definition.

@@ -42,6 +42,8 @@ type definitionFlags struct {
 type nodeFlags struct {
 	Nodes     []string `sep:"none" placeholder:"ADDR" help:"A BuildKit node: local:N starts N daemons on this machine; tcp://HOST:PORT, unix://PATH, ssh://HOST and others are nodes elsewhere. NAME=ADDR,speed=2,slots=4 names it and says how fast it is and how many steps it is given at once (default: all it can start). Repeatable."`
 	Builder   string   `placeholder:"NAME" help:"Use the nodes of this buildx builder ($BUILDX_BUILDER)."`
+	Platform  []string `placeholder:"PLATFORM" help:"Build on nodes of this platform only, and for it where a target names none. Repeatable, or separated by commas."`
+	MaxNodes  int      `placeholder:"N" help:"Use at most N of the nodes: the fastest, and of equal ones the first."`
 	StateDir  string   `placeholder:"DIR" help:"Where local nodes and the local registry keep their state (default: dbake in the user's data directory)."`
 	Buildkitd string   `placeholder:"FILE" help:"The buildkitd to start local nodes with (default: beside dbake, then on PATH)."`
 
@@ -54,5 +56,5 @@ type planFlags struct {
 	PlanBudget    planBudget `placeholder:"N|TIME" help:"How long to search for a better plan: a number of tasks to schedule (the same plan on every machine; default 12000000, under a second), or a time, as 2s."`
 	History       string     `placeholder:"FILE" help:"Where measured costs of steps are kept; none keeps nothing (default: in the user's cache directory)."`
 	Reuse         string     `default:"auto" enum:"auto,always,never" help:"When a pushed image that is made of the same is left as it is, and needs no node: auto, when nothing that was asked for would differ but times in attestations; always, even if attestations would say something else; never."`
-	CacheRegistry []string   `sep:"none" placeholder:"REF" help:"Repository through which the nodes share results, as registry.example.com/team/cache. REF,ATTR=VALUE: insecure=true for a registry over plain HTTP, ignore-error=false to fail when a cache cannot be written, compression, compression-level and force-compression as of docker buildx."`
+	CacheRegistry []string   `sep:"none" placeholder:"REF" help:"Repository through which the nodes share results: HOST[:PORT], HOST[:PORT]/NAME or ref=NAME. REF,ATTR=VALUE: insecure=true for a registry over plain HTTP, ignore-error=false to fail when a cache cannot be written, mode, compression, compression-level and force-compression as of docker buildx. Repeatable: all are read and written; what one node hands to another goes through the first."`
 }

@@ -68,6 +68,20 @@ func (j *jobs) UnmarshalText(text []byte) error {
 	return nil
 }
 
+// orFailFast returns j in the mode that --fail-fast, if it was given, stands for.
+func (j jobs) orFailFast(fast, keepGoing bool) (jobs, error) {
+	switch {
+	case !fast:
+		return j, nil
+	case keepGoing:
+		return j, errors.New("--fail-fast and --keep-going exclude each other")
+	case j.mode != "" && j.mode != failFast:
+		return j, errors.New("--fail-fast is --jobs=fail-fast; it cannot be combined with --jobs=" + string(j.mode))
+	}
+	j.mode = failFast
+	return j, nil
+}
+
 // orKeepGoing returns j in the mode that --keep-going, if it was given, stands for.
 func (j jobs) orKeepGoing(keepGoing bool) (jobs, error) {
 	if !keepGoing {

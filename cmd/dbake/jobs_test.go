@@ -40,7 +40,15 @@ func TestJobsFlag(t *testing.T) {
 		require.Equal(t, c.want, j, c.text)
 	}
 
-	got, err := jobs{limit: 2}.orKeepGoing(true)
+	got, err := jobs{limit: 3}.orFailFast(true, false)
+	require.NoError(t, err)
+	require.Equal(t, jobs{mode: failFast, limit: 3}, got)
+	_, err = jobs{mode: deferError}.orFailFast(true, false)
+	require.ErrorContains(t, err, "cannot be combined with --jobs=defer-error")
+	_, err = jobs{}.orFailFast(true, true)
+	require.ErrorContains(t, err, "exclude each other")
+
+	got, err = jobs{limit: 2}.orKeepGoing(true)
 	require.NoError(t, err)
 	require.Equal(t, jobs{mode: deferError, limit: 2}, got)
 	_, err = jobs{mode: failFast}.orKeepGoing(true)

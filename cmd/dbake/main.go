@@ -43,7 +43,15 @@ func main() {
 		env[k] = v
 	}
 	a := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, env: env}
-	args, err := pluginArgs(os.Args[0], os.Args[1:], env)
+	args, err := os.Args[1:], error(nil)
+	if len(args) > 0 && args[0] == forwardCommand {
+		var status int
+		if args, status, err = a.forward(args[1:]); args == nil && err == nil {
+			os.Exit(status)
+		}
+	} else {
+		args, err = pluginArgs(os.Args[0], args, env)
+	}
 	if err == nil {
 		a.dir, err = os.Getwd()
 	}
@@ -92,6 +100,11 @@ type app struct {
 	// tests once more. Without it local nodes are this process's own.
 	supervisor []string
 
+	// buildx says that a caller of docker buildx is served, who expects its errors and
+	// exit status.
+	buildx bool
+	mode   string // of the progress
+
 	args  []string // the command line, without the name of the command
 	debug bool
 	// progress is all that is shown on stderr.
@@ -103,10 +116,15 @@ type app struct {
 type cli struct {
 	Debug bool `short:"D" help:"Show the whole chain of causes of an error."`
 
-	Build      buildCmd      `cmd:"" aliases:"bake,f" help:"Build targets over the nodes."`
-	Plan       planCmd       `cmd:"" help:"Show which node would build what, at what cost and why, without building."`
-	Cluster    clusterCmd    `cmd:"" help:"Keep BuildKit nodes and a registry running on this machine."`
-	History    historyCmd    `cmd:"" help:"Carry what steps cost from machine to machine."`
+	Build   buildCmd   `cmd:"" aliases:"bake,f" help:"Build targets over the nodes."`
+	Plan    planCmd    `cmd:"" help:"Show which node would build what, at what cost and why, without building."`
+	Cluster clusterCmd `cmd:"" help:"Keep BuildKit nodes and a registry running on this machine."`
+	History historyCmd `cmd:"" help:"Carry what steps cost from machine to machine."`
+	Cache   cacheCmd   `cmd:"" help:"Look after a repository of caches: list, prune, merge."`
+	State   stateCmd   `cmd:"" help:"Look after what dbake keeps on this machine."`
+
+	InstallShim installShimCmd `cmd:"" help:"Have docker buildx bake, and what calls it, build with dbake."`
+
 	Completion completionCmd `cmd:"" help:"Print the script that completes the command line in a shell."`
 	Version    versionCmd    `cmd:"" help:"Show the version, and those of BuildKit and of the Dockerfile frontend."`
 
@@ -159,14 +177,17 @@ func run(args []string, a *app) (status int) {
 		return exited
 	}
 	if err != nil {
-		a.progress.Error(fmt.Errorf("%w (see dbake --help)", err), false)
-		return 2
+		return a.ended(context.Background(), usageError{fmt.Errorf("%w (see dbake --help)", err)})
 	}
 
 	a.args, a.debug = args, c.Debug
 	ctx, stop := a.interruptible()
 	defer stop()
-	err = kctx.Run(a, contextBinding{ctx})
+	return a.ended(ctx, kctx.Run(a, contextBinding{ctx}))
+}
+
+// ended shows how a command has ended and returns its exit status.
+func (a *app) ended(ctx context.Context, err error) int {
 	var exit exitError
 	var usage usageError
 	switch {
@@ -179,13 +200,16 @@ func run(args []string, a *app) (status int) {
 		return 130
 	case readerGone(err):
 		return 128 + int(syscall.SIGPIPE) // as if it had ended the process
-	case errors.As(err, &usage):
-		a.progress.Error(err, c.Debug)
+	case errors.As(err, &usage) && !a.buildx:
+		a.progress.Error(err, a.debug)
 		return 2
-	default:
-		a.progress.Error(err, c.Debug)
-		return 1
 	}
+	a.progress.Error(err, a.debug)
+	if a.buildx && a.mode == view.ModeRawJSON {
+		// A program that runs docker buildx bake takes what is no JSON for the error.
+		fmt.Fprintf(a.stderr, "ERROR: %v\n", err)
+	}
+	return 1
 }
 
 // parser returns what reads the command line into c. exit is called by --help.
@@ -195,7 +219,7 @@ func (a *app) parser(c *cli, exit func(int)) (*kong.Kong, error) {
 		kong.Writers(a.stdout, a.stderr),
 		kong.Exit(exit),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
-		kong.Vars{"strategies": strategyNames()},
+		kong.Vars{"strategies": strategyNames(), "repository": repoHelp},
 		kong.KindMapper(reflect.Bool, boolMapper{}),
 	)
 }
@@ -222,6 +246,7 @@ func (a *app) showProgress(args []string) error {
 		mode, from = env, "$"+envProgress+": "
 	}
 	var err error
+	a.mode = mode
 	if a.progress, err = view.New(a.stderr, view.Options{Mode: mode, Keys: a.stdin, Env: a.env}); err != nil {
 		err = fmt.Errorf("%s%w", from, err)
 		a.progress, _ = view.New(a.stderr, view.Options{Mode: view.ModePlain}) // is always there

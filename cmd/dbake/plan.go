@@ -120,7 +120,9 @@ func (c *planCmd) show(ctx context.Context, a *app, s *engine.Session) error {
 		if err != nil {
 			return err
 		}
-		file = p.File(requestOf(&c.definitionFlags, &c.nodeFlags, &c.planFlags), definitions)
+		request := requestOf(&c.definitionFlags, &c.nodeFlags, &c.planFlags)
+		request.State = stateDigest(a.path(c.StateDir))
+		file = p.File(request, definitions)
 		for i := range file.Targets {
 			t := &file.Targets[i]
 			if k := s.Keys()[cmp.Or(t.Target, t.Name)]; k.Unknown == "" {

@@ -5,10 +5,13 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	digest "github.com/opencontainers/go-digest"
 
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/internal/engine"
@@ -26,8 +29,8 @@ func requestOf(d *definitionFlags, n *nodeFlags, p *planFlags) report.Request {
 		NoCache: d.NoCache, Pull: d.Pull,
 		SBOM: d.SBOM, Provenance: d.Provenance, Policy: d.Policy, Push: d.Push, Load: d.Load,
 		Strict: d.Strict != strictOff, Exclude: d.Exclude, WithDeps: d.WithDeps, Profiles: d.Profile,
-		Nodes: n.Nodes, Builder: n.Builder,
-		CacheRegistry: strings.Join(p.CacheRegistry, " "), // one, or none
+		Nodes: n.Nodes, Builder: n.Builder, Platforms: n.Platform, MaxNodes: n.MaxNodes,
+		CacheRegistry: p.CacheRegistry,
 	}
 }
 
@@ -120,17 +123,50 @@ func (c *buildCmd) useSaved(a *app, f *report.File) error {
 		}
 		a.progress.Note(d.moment.Note(a.env))
 	}
+	if c.MaxNodes == 0 {
+		c.MaxNodes = r.MaxNodes
+	}
+	c.Platform = r.Platforms // which are part of the definition
 	if n := &c.nodeFlags; len(n.Nodes) == 0 && n.Builder == "" {
 		if err := plainNodes(r.Nodes); err != nil {
 			return usageError{err}
 		}
 		n.Nodes, n.Builder = r.Nodes, r.Builder
+		if hint := stateHint(r, stateDigest(a.path(n.StateDir))); hint != "" {
+			a.progress.Note(hint)
+		}
 	}
-	if len(c.CacheRegistry) == 0 && r.CacheRegistry != "" {
-		c.CacheRegistry = []string{r.CacheRegistry}
+	if len(c.CacheRegistry) == 0 {
+		c.CacheRegistry = r.CacheRegistry
 	}
 	c.saved = f
 	return nil
+}
+
+// stateDigest stands for a directory of local nodes in a plan, "" for that which is used
+// when none is named.
+func stateDigest(dir string) digest.Digest {
+	if dir == "" {
+		return ""
+	}
+	return digest.FromString(filepath.Clean(dir))
+}
+
+// stateHint says that a plan is for local nodes in another directory than those that
+// are used, "" when it is not.
+func stateHint(r report.Request, used digest.Digest) string {
+	specs, err := nodeset.Parse(r.Nodes)
+	local := len(r.Nodes) == 0 && r.Builder == "" || err == nil && slices.ContainsFunc(specs, func(s nodeset.Spec) bool { return s.Local > 0 })
+	switch {
+	case !local || r.State == used:
+		return ""
+	case used == "":
+		return "the plan was made for local nodes with --state-dir: name that directory again to build on them, and with what they hold"
+	case r.State == "":
+		return "the plan was made for local nodes without --state-dir: build it without to build on them, and with what they hold"
+	default:
+		return "the plan was made for local nodes with another --state-dir: name that directory to build on them, and with what they hold"
+	}
 }
 
 // restoreEach returns the values of a flag in a saved plan with the secrets that were

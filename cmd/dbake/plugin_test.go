@@ -16,7 +16,7 @@ import (
 // TestMain runs dbake instead of the tests when this executable is called as dbake is:
 // a link to it is a plugin of docker.
 func TestMain(m *testing.M) {
-	if name := filepath.Base(os.Args[0]); name == pluginFile || name == pluginName {
+	if name := filepath.Base(os.Args[0]); name == pluginFile || name == pluginName || len(os.Args) > 1 && os.Args[1] == forwardCommand {
 		main()
 	}
 	os.Exit(m.Run())

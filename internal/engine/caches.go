@@ -16,6 +16,7 @@ import (
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/frontend"
 	"github.com/dbake/dbake/internal/memory"
+	"github.com/dbake/dbake/internal/memory/warm"
 	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/runtime"
 	"github.com/dbake/dbake/runtime/registry"
@@ -31,13 +32,15 @@ type buildCaches struct {
 	holds map[string]map[digest.Digest]bool
 }
 
-// caches returns the caches of a build: the repository that the user named and the
+// caches returns the caches of a build: the repositories that the user named and the
 // tags that are there. A registry that cannot be asked is no error here, only a
 // reason to guess: the nodes may reach what this machine does not.
-func (s *standby) caches(ctx context.Context, store cachepolicy.Store, b *plan.Build) buildCaches {
-	c := buildCaches{Input: b.Caches(store), access: s.registries()}
-	if store.Insecure {
-		c.access = c.access.Insecure(domain(store.Name))
+func (s *standby) caches(ctx context.Context, stores []cachepolicy.Store, b *plan.Build) buildCaches {
+	c := buildCaches{Input: b.Caches(stores...), access: s.registries()}
+	for _, store := range stores {
+		if store.Insecure {
+			c.access = c.access.Insecure(domain(store.Name))
+		}
 	}
 	quick := c.access
 	// What is not known in time is guessed.
@@ -91,23 +94,23 @@ const (
 	trustTimeout  = 10 * time.Second
 )
 
-// results returns, by ref, under which names results are known to be in the caches
-// that the nodes will read: those that earlier builds wrote and that are there
+// results returns, by ref, which results are known to be in the caches that
+// the nodes will read: those that earlier builds wrote and that are there
 // unchanged. What cannot be read of the ledger is not known.
-func (c *buildCaches) results(ctx context.Context, m *memory.Memory) map[string]map[digest.Digest]bool {
+func (c *buildCaches) results(ctx context.Context, m *memory.Memory) map[string]map[warm.ResultID]bool {
 	ledger := m.Caches()
 	known := map[string]bool{} // refs
 	policy := cachepolicy.Decide(c.Input)
 	for _, e := range policy.ImportEntries() {
-		if ref := e.Attrs["ref"]; e.Type == "registry" && ref != "" && len(ledger.Holds(ref, "")) > 0 {
+		if ref := e.Attrs["ref"]; e.Type == "registry" && ref != "" && len(ledger.Holds(ref, "").Results) > 0 {
 			known[ref] = true
 		}
 	}
-	names := map[string]map[digest.Digest]bool{}
+	results := map[string]map[warm.ResultID]bool{}
 	for ref, manifest := range c.manifests(ctx, ir.SortedKeys(known)) {
-		names[ref] = ledger.Holds(ref, manifest.String())
+		results[ref] = ledger.Holds(ref, manifest.String()).Results
 	}
-	return names
+	return results
 }
 
 // manifests asks registries for the digests of the manifests that refs stand for.

@@ -89,8 +89,9 @@ type Request struct {
 	// History is the absolute name of the file of measured costs; "" is that of the
 	// user, and [cost.InMemory] keeps nothing.
 	History string
-	// Store is the repository through which nodes share results.
-	Store cachepolicy.Store
+	// Stores are the repositories through which nodes share results: what one hands to
+	// another goes through the first.
+	Stores []cachepolicy.Store
 
 	// Reuse says when an image that was pushed is taken for the one that is asked for.
 	Reuse ReuseMode
@@ -131,6 +132,10 @@ type Nodes struct {
 	// StateDir is where local nodes keep their state, Buildkitd what they are started
 	// with; "" is the default.
 	StateDir, Buildkitd string
+	// Platforms are the platforms of which a node must run one, empty for all; Max is
+	// how many nodes are used at most, 0 for any number.
+	Platforms []string
+	Max       int
 	// Timeout is how long a node may be silent.
 	Timeout time.Duration
 }

@@ -28,6 +28,7 @@ type nodes struct {
 	started bool
 	dial    runtime.DialOptions
 	warn    func(string)
+	choice  Nodes
 
 	entitlements []string // insecure ones that local daemons must allow
 }
@@ -46,8 +47,14 @@ func (e *Engine) findNodes(ctx context.Context, choice Nodes) (*nodes, error) {
 	if err != nil {
 		return nil, err
 	}
+	if m := choice.Max; m > 0 {
+		specs = slices.Clone(specs)
+		for i := range specs {
+			specs[i].Local = min(specs[i].Local, m) // more are not started
+		}
+	}
 	n := &nodes{
-		warn: e.Report.Warn,
+		warn: e.Report.Warn, choice: choice,
 		dial: runtime.DialOptions{Timeout: choice.Timeout, Silent: func(node string, d time.Duration) {
 			if d == 0 {
 				e.Report.Note(fmt.Sprintf("node %s answers again", node))

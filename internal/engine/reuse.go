@@ -92,9 +92,13 @@ func (s *Session) mayRest(ctx context.Context) bool {
 	return rests
 }
 
-// records are what is known of images that were pushed.
+// records are what is known of images that were pushed. Those that others may read are
+// kept in the first of the repositories.
 func (s *Session) records() *pushed {
-	s.pushed.standby, s.pushed.store = s.standby, s.request.Store
+	s.pushed.standby = s.standby
+	if len(s.request.Stores) > 0 {
+		s.pushed.store = s.request.Stores[0]
+	}
 	return &s.pushed
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/dbake/dbake/frontend"
 	"github.com/dbake/dbake/internal/imagekey"
 	"github.com/dbake/dbake/internal/memory/cost"
+	"github.com/dbake/dbake/internal/memory/warm"
 	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/internal/report"
 	"github.com/dbake/dbake/internal/stopwatch"
@@ -220,6 +221,9 @@ func (s *Session) checkSaved() error {
 // gather finds out about the nodes. They are started only for something to build.
 func (s *Session) gather(ctx context.Context) (err error) {
 	builds := len(s.project.Targets) > 0
+	if err := s.standby.narrow(ctx, s.project, s.request.Reach != Offline); err != nil {
+		return err
+	}
 	switch {
 	case s.standby.nodes == nil: // nobody has needed one so far
 		s.facts = &facts{}
@@ -271,14 +275,14 @@ func (s *Session) findCaches(ctx context.Context) error {
 		return nil // and every target may be divided whose outputs allow it
 	}
 	// Caches are named by the targets that share steps, whichever of them are built.
-	s.caches = s.standby.caches(ctx, s.request.Store, s.full)
+	s.caches = s.standby.caches(ctx, s.request.Stores, s.full)
 	s.may = s.joinable(ctx, s.caches.access)
 	results := s.caches.results(ctx, s.engine.memory)
 	s.caches.holds = map[string]map[digest.Digest]bool{}
-	all := map[digest.Digest]bool{}
-	for ref, names := range results {
-		maps.Copy(all, names)
-		s.caches.holds[ref] = s.build.Under(names)
+	all := map[warm.ResultID]bool{}
+	for ref, held := range results {
+		maps.Copy(all, held)
+		s.caches.holds[ref] = s.build.Under(held)
 	}
 	s.build = s.build.WithCache(all)
 	return nil
@@ -295,7 +299,7 @@ func (s *Session) divide(ctx context.Context) (err error) {
 		return nil
 	}
 	if s.request.Saved != nil {
-		s.build, s.plan, err = s.build.Restore(s.facts.nodes, s.leftOf(s.request.Saved))
+		s.build, s.plan, err = s.build.Restore(s.facts.nodes, s.leftOf(s.request.Saved), s.faults)
 	} else {
 		s.build, s.plan, err = s.With(ctx, s.request.Strategy)
 	}

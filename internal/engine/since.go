@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,10 +9,9 @@ import (
 	"slices"
 	"time"
 
-	digest "github.com/opencontainers/go-digest"
-
 	"github.com/dbake/dbake/compiler"
 	"github.com/dbake/dbake/internal/imagekey"
+	"github.com/dbake/dbake/internal/memory/warm"
 	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/internal/report"
 )
@@ -65,8 +65,8 @@ type TargetChange struct {
 // past is what is known of the project at some state.
 type past struct {
 	keys  map[string]imagekey.Key
-	build *plan.Build            // nil where only names are known
-	holds map[digest.Digest]bool // these names
+	build *plan.Build   // nil where only names are known
+	holds warm.Holdings // these names
 }
 
 // Comparison is that of the request, nil without one.
@@ -159,7 +159,7 @@ func (s *Session) past(ctx context.Context, since *Since) (*past, error) {
 
 // savedPast is past for a saved plan.
 func savedPast(since *Since) (*past, error) {
-	p := &past{keys: map[string]imagekey.Key{}, holds: map[digest.Digest]bool{}}
+	p := &past{keys: map[string]imagekey.Key{}}
 	for _, t := range since.file.Targets {
 		name := t.Target
 		if name == "" {
@@ -172,14 +172,11 @@ func savedPast(since *Since) (*past, error) {
 	if len(p.keys) == 0 {
 		return nil, fmt.Errorf("the plan %s does not say what its images are made of; make it anew with dbake plan", since.name)
 	}
+	var held []warm.Names
 	for _, step := range since.file.Steps {
-		name := step.Result
-		if name == "" {
-			name = step.Operation
-		}
-		p.holds[step.Operation], p.holds[name] = true, true
+		held = append(held, warm.Names{Result: cmp.Or(step.Result, warm.ResultID(step.Operation)), Op: step.Operation})
 	}
-	delete(p.holds, "")
+	p.holds = warm.NewHoldings(held)
 	return p, nil
 }
 

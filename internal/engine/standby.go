@@ -125,6 +125,24 @@ func (s *standby) start(ctx context.Context) (*runtime.Pool, error) {
 	return s.pool, err
 }
 
+// narrow leaves out the nodes that the request does not want for a project.
+func (s *standby) narrow(ctx context.Context, p *ir.Project, ask bool) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.nodes == nil || !s.nodes.choice.narrowed() {
+		return nil
+	}
+	if err := s.nodes.narrow(ctx, p, ask); err != nil {
+		return err
+	}
+	if s.pool != nil {
+		// Definitions were read through all of them.
+		s.pool.Close()
+		s.pool = nil
+	}
+	return nil
+}
+
 // rest says whether nodes are left alone as far as possible.
 func (s *standby) rest(on bool) {
 	s.mu.Lock()

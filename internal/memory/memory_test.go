@@ -6,8 +6,9 @@ import (
 	"testing"
 	"time"
 
-	digest "github.com/opencontainers/go-digest"
 	"github.com/stretchr/testify/require"
+
+	"github.com/dbake/dbake/internal/memory/warm"
 )
 
 func TestPrune(t *testing.T) {
@@ -15,9 +16,9 @@ func TestPrune(t *testing.T) {
 	m := New(map[string]string{"XDG_CACHE_HOME": t.TempDir()}, warn)
 	now := time.Now()
 	add := func() {
-		require.NoError(t, m.Nodes().Add("tcp://a:1", "id", []digest.Digest{digest.FromString("x")}, nil, nil, now))
+		require.NoError(t, m.Nodes().Add("tcp://a:1", "id", []warm.Names{{Result: "x"}}, nil, nil, now))
 	}
-	held := func() int { return len(m.Nodes().Holds("tcp://a:1", "id")) }
+	held := func() int { return len(m.Nodes().Holds("tcp://a:1", "id").Results) }
 	add()
 	m.Prune(now)
 	require.Equal(t, 1, held())

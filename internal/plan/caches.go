@@ -1,18 +1,20 @@
 package plan
 
 import (
-	digest "github.com/opencontainers/go-digest"
-
 	"github.com/dbake/dbake/cachepolicy"
 	"github.com/dbake/dbake/compiler/ir"
+	"github.com/dbake/dbake/internal/memory/warm"
 )
 
 // Caches returns what the cache policy decides from, as far as it is known before
 // a node is chosen. Units are in one cluster when they share a step, so that what
 // stands behind a shared step is in the same cache as the step itself. Unlike
 // predicted costs, that is the same in every run.
-func (b *Build) Caches(store cachepolicy.Store) cachepolicy.Input {
-	in := cachepolicy.Input{Store: store, NoCache: true, Records: map[ir.UnitID][]int{}}
+func (b *Build) Caches(stores ...cachepolicy.Store) cachepolicy.Input {
+	in := cachepolicy.Input{NoCache: true, Records: map[ir.UnitID][]int{}}
+	if len(stores) > 0 {
+		in.Store, in.More = stores[0], stores[1:]
+	}
 	var ids []ir.UnitID
 	for _, u := range b.Units {
 		in.Units = append(in.Units, ir.Unit{ID: u.ID, Target: u.Target})
@@ -35,8 +37,8 @@ func (b *Build) Caches(store cachepolicy.Store) cachepolicy.Input {
 }
 
 // WithCache returns b knowing that these results are in a cache that every node can
-// read, under the names of [Build.Held].
-func (b *Build) WithCache(results map[digest.Digest]bool) *Build {
+// read.
+func (b *Build) WithCache(results map[warm.ResultID]bool) *Build {
 	out := *b
 	out.cached = results
 	return &out

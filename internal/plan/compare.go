@@ -7,6 +7,8 @@ import (
 	"time"
 
 	digest "github.com/opencontainers/go-digest"
+
+	"github.com/dbake/dbake/internal/memory/warm"
 )
 
 // Rerun is a step that one build has and another one has not with the same result.
@@ -34,21 +36,31 @@ func (b *Build) Compare(before *Build) []Rerun {
 	for i, v := range before.Graph.Vertices {
 		all[i] = v.Digest
 	}
-	holds := map[digest.Digest]bool{}
-	for _, d := range before.Held(all) {
-		holds[d] = true
+	return b.rerun(warm.NewHoldings(before.Held(all)), before)
+}
+
+// earlier finds the vertices of an earlier build.
+type earlier struct {
+	ops    map[warm.OpID]int
+	places map[warm.PlaceID]int
+}
+
+// find returns the counterpart of a vertex.
+func (e earlier) find(n names) (vertex int, ok bool) {
+	if vertex, ok = e.ops[n.op]; !ok && n.place != "" {
+		vertex, ok = e.places[n.place]
 	}
-	return b.rerun(holds, before)
+	return vertex, ok
 }
 
 // rerun is Compare; before is nil where only its names are known.
-func (b *Build) rerun(holds map[digest.Digest]bool, before *Build) []Rerun {
-	then := map[digest.Digest]int{} // vertices of before, by operation and by place
+func (b *Build) rerun(holds warm.Holdings, before *Build) []Rerun {
+	then := earlier{map[warm.OpID]int{}, map[warm.PlaceID]int{}}
 	if before != nil {
 		for i, n := range before.names {
-			then[n.op] = i
+			then.ops[n.op] = i
 			if n.place != "" {
-				then[n.place] = i
+				then.places[n.place] = i
 			}
 		}
 	}
@@ -61,7 +73,7 @@ func (b *Build) rerun(holds map[digest.Digest]bool, before *Build) []Rerun {
 	var list []Rerun
 	for i, v := range b.Graph.Vertices {
 		n := b.names[i]
-		if !v.Kind.IsStep() && v.Local != nil || holds[n.result] && !v.IgnoreCache {
+		if !v.Kind.IsStep() && v.Local != nil || holds.Results[n.result] && !v.IgnoreCache {
 			continue
 		}
 		anew[i] = true
@@ -91,15 +103,12 @@ func (b *Build) rerun(holds map[digest.Digest]bool, before *Build) []Rerun {
 }
 
 // changedFiles compares what vertex i reads with what its counterpart in before did.
-func (b *Build) changedFiles(i int, before *Build, then map[digest.Digest]int) []FileChange {
+func (b *Build) changedFiles(i int, before *Build, then earlier) []FileChange {
 	n := b.names[i]
 	if before == nil || !b.list || !before.list || n.read.key == "" {
 		return nil
 	}
-	k, ok := then[n.op]
-	if !ok && n.place != "" {
-		k, ok = then[n.place]
-	}
+	k, ok := then.find(n)
 	if !ok {
 		return nil
 	}
@@ -143,4 +152,4 @@ func (b *Build) changedFiles(i int, before *Build, then map[digest.Digest]int) [
 
 // CompareHeld is Compare with a build of which only the names of operations and results
 // are known.
-func (b *Build) CompareHeld(holds map[digest.Digest]bool) []Rerun { return b.rerun(holds, nil) }
+func (b *Build) CompareHeld(holds warm.Holdings) []Rerun { return b.rerun(holds, nil) }

@@ -122,28 +122,39 @@ func reads(v *llbmerge.Vertex) []read {
 	return list
 }
 
+// Reads returns the first of some files and directories that a vertex of g reads, ""
+// when it reads none that is still there. They are given by their paths below dir, the
+// directory of a local source.
+func Reads[V any](g *llbmerge.Graph, v *llbmerge.Vertex, source, dir string, paths map[string]V) string {
+	for _, part := range reads(v) {
+		in, ok := g.Vertex(v.Inputs[part.input])
+		if !ok || in.Local == nil || in.Local.Name != source {
+			continue
+		}
+		files, start, err := part.files(dir, in.Local.ExcludePatterns)
+		if err != nil {
+			continue
+		}
+		first := ""
+		// The error is that of the path, or of another.
+		_ = files.Walk(context.Background(), start, func(p string, _ fs.DirEntry, _ error) error {
+			if _, ok := paths[p]; ok {
+				first = p
+				return fs.SkipAll
+			}
+			return nil
+		})
+		if first != "" {
+			return first
+		}
+	}
+	return ""
+}
+
 // readContent summarises the files that r means; its path may hold wildcards. With keep
 // they are listed. The error is that of ctx.
 func readContent(ctx context.Context, sums *filesum.Cache, dir string, r read, excludes []string, keep bool) (content, error) {
-	plain, err := fsutil.NewFS(dir)
-	if err != nil {
-		return content{fault: err}, nil
-	}
-	opt := &fsutil.FilterOpt{ExcludePatterns: excludes}
-	start := ""
-	switch p := path.Clean(strings.Trim(r.path, "/")); {
-	case p == ".":
-		opt.IncludePatterns = r.includes
-	case isPlain(dir, p):
-		// Only what is below p is looked at: when thousands of targets copy a
-		// directory each, looking into their parent for each of them would take
-		// quadratic time.
-		opt.IncludePatterns = []string{p}
-		start = p
-	default:
-		opt.FollowPaths = []string{p}
-	}
-	files, err := fsutil.NewFilterFS(plain, opt)
+	files, start, err := r.files(dir, excludes)
 	if err != nil {
 		return content{fault: err}, nil
 	}
@@ -202,6 +213,29 @@ func readContent(ctx context.Context, sums *filesum.Cache, dir string, r read, e
 		}
 	}
 	return c, nil
+}
+
+// files returns the files of dir that r means, and where a walk of them starts.
+func (r read) files(dir string, excludes []string) (files fsutil.FS, start string, err error) {
+	plain, err := fsutil.NewFS(dir)
+	if err != nil {
+		return nil, "", err
+	}
+	opt := &fsutil.FilterOpt{ExcludePatterns: excludes}
+	switch p := path.Clean(strings.Trim(r.path, "/")); {
+	case p == ".":
+		opt.IncludePatterns = r.includes
+	case isPlain(dir, p):
+		// Only what is below p is looked at: when thousands of targets copy a
+		// directory each, looking into their parent for each of them would take
+		// quadratic time.
+		opt.IncludePatterns = []string{p}
+		start = p
+	default:
+		opt.FollowPaths = []string{p}
+	}
+	files, err = fsutil.NewFilterFS(plain, opt)
+	return files, start, err
 }
 
 // found is a file that a vertex reads.

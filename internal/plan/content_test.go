@@ -8,9 +8,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/moby/buildkit/client/llb"
 	"github.com/stretchr/testify/require"
 
 	"github.com/dbake/dbake/internal/memory/filesum"
+	"github.com/dbake/dbake/llbmerge"
 )
 
 // BenchmarkContent names what is read of a directory of 10,000 files: cold reads all
@@ -42,4 +44,49 @@ func BenchmarkContent(b *testing.B) {
 			run(b)
 		}
 	})
+}
+
+// TestReads has steps that select files of one directory in every way.
+func TestReads(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"a", "b", "d/c", "d/e", "secret"} {
+		path := filepath.Join(dir, filepath.FromSlash(name))
+		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
+		require.NoError(t, os.WriteFile(path, nil, 0o644))
+	}
+	for name, c := range map[string]struct {
+		step llb.State
+		path string // the first of those that it reads
+	}{
+		"file":      {llb.Scratch().File(llb.Copy(local("d/c"), "d/c", "/")), "d/c"},
+		"other":     {llb.Scratch().File(llb.Copy(local("b"), "b", "/")), ""},
+		"wildcard":  {llb.Scratch().File(llb.Copy(local("?"), "?", "/", &llb.CopyInfo{AllowWildcard: true})), "a"},
+		"directory": {llb.Scratch().File(llb.Copy(local("d"), "d", "/")), "d/c"},
+		"excluded":  {llb.Scratch().File(llb.Copy(local("/"), "/", "/")), "a"},
+		"patterns":  {llb.Scratch().File(llb.Copy(local("/"), "/", "/", &llb.CopyInfo{IncludePatterns: []string{"d/*"}})), "d/c"},
+		"mounted":   {llb.Scratch().Run(llb.Shlex("x"), llb.AddMount("/m", local("d"), llb.SourcePath("d"), llb.Readonly)).Root(), "d/c"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			def, err := c.step.Marshal(t.Context())
+			require.NoError(t, err)
+			g, err := llbmerge.Merge([]llbmerge.Unit{{ID: "u", Definition: def.ToPB()}})
+			require.NoError(t, err)
+			unread := map[string]bool{"a": true, "d/c": true, "secret": true, "gone": true}
+			root, _ := g.Root("u")
+			v, _ := g.Vertex(root.Digest)
+			require.Equal(t, c.path, Reads(g, v, "ctx", dir, unread))
+			require.Empty(t, Reads(g, v, "other", dir, unread))
+			delete(unread, "a")
+			if c.path == "a" && name == "excluded" {
+				require.Equal(t, "d/c", Reads(g, v, "ctx", dir, unread))
+				delete(unread, "d/c")
+				require.Empty(t, Reads(g, v, "ctx", dir, unread), "secret is not sent to anybody")
+			}
+		})
+	}
+}
+
+// local is a directory of which some files are followed.
+func local(follow string) llb.State {
+	return llb.Local("ctx", llb.FollowPaths([]string{follow}), llb.ExcludePatterns([]string{"secret"}))
 }

@@ -145,7 +145,7 @@ func (j Job) parts(groups [][]*frontend.Unit) []Job {
 	var list []Job
 	for _, g := range groups {
 		part := Job{Target: j.Target, Units: g}
-		part.Name = j.Target.Name + "@" + strings.Join(part.Platforms(), ",")
+		part.Name = j.Target.Name + partSign + strings.Join(part.Platforms(), ",")
 		list = append(list, part)
 	}
 	return list

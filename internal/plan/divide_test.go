@@ -148,7 +148,7 @@ func TestChooseDividesWhereThatIsSooner(t *testing.T) {
 		}
 		saved.Nodes = append(saved.Nodes, node)
 	}
-	again, restored, err := b.Restore([]Node{amd, arm}, saved)
+	again, restored, err := b.Restore([]Node{amd, arm}, saved, nil)
 	require.NoError(t, err)
 	require.Equal(t, at, placed(restored))
 	require.Len(t, again.Jobs, 3)

@@ -84,7 +84,7 @@ func (b *Build) ExportCost(i int, nodes []Node) (p cost.Prediction, ok bool) {
 	}
 	roots := b.rootsOf(b.Jobs[i])
 	for _, n := range nodes {
-		if len(roots) > 0 && !slices.ContainsFunc(roots, func(v int) bool { return !n.Holds[b.names[v].result] }) {
+		if len(roots) > 0 && !slices.ContainsFunc(roots, func(v int) bool { return !n.Holds.Results[b.names[v].result] }) {
 			return b.exports[i].againCost, true
 		}
 	}

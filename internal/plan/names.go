@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/moby/buildkit/solver/pb"
@@ -24,15 +23,16 @@ import (
 // of targets. None of these names does.
 type names struct {
 	// op is what the vertex and all below it do, whatever is in the files.
-	op digest.Digest
+	op warm.OpID
 	// result is op with the files that are read: what a node holds by this name
 	// need not be built.
-	result digest.Digest
+	result warm.ResultID
 	// place and form tell why a result is not held: where in which Dockerfile the
 	// step stands, and what it does there apart from its inputs. "" when the
 	// place is not known.
-	place, form digest.Digest
-	slot        string // place for the history: the same for all targets of a Dockerfile
+	place warm.PlaceID
+	form  warm.FormID
+	slot  string // place for the history: the same for all targets of a Dockerfile
 	// files says that op and result are not one: the vertex, or one below it,
 	// reads files.
 	files bool
@@ -74,14 +74,14 @@ func (b *Build) name(ctx context.Context, sums *filesum.Cache) (faults map[strin
 			result.WriteString(string(below.result) + "\n")
 			n.files = n.files || below.files
 		}
-		n.op = digest.FromBytes(op)
-		n.result = n.op
+		n.op = warm.OpID(digest.FromBytes(op))
+		n.result = warm.ResultID(n.op)
 		if n.files {
-			n.result = digest.FromString(string(n.op) + "\n" + n.read.key + "\n" + result.String())
+			n.result = warm.ResultID(digest.FromString(string(n.op) + "\n" + n.read.key + "\n" + result.String()))
 		}
 		if n.slot = slotOf(v, redact.Text(targets[v.Users[0]].Context)); n.slot != "" {
-			n.place = digest.FromString("place " + n.slot + " " + only(v.Users, targets))
-			n.form = digest.FromString("form " + string(n.place) + string(form))
+			n.place = warm.PlaceID(digest.FromString("place " + n.slot + " " + only(v.Users, targets)))
+			n.form = warm.FormID(digest.FromString("form " + string(n.place) + string(form)))
 		}
 	}
 	return faults, nil
@@ -109,44 +109,39 @@ func only(units []string, targets map[string]*ir.Target) string {
 	return name
 }
 
-// Held returns the names under which the results of the given vertices are
-// remembered for a node: those of the results, and those by which a later plan can
-// tell why a result is not there.
-func (b *Build) Held(vertices []digest.Digest) []digest.Digest {
-	var list []digest.Digest
+// Held returns the names by which the results of the given vertices are remembered.
+func (b *Build) Held(vertices []digest.Digest) []warm.Names {
+	var list []warm.Names
 	for _, d := range vertices {
 		i, ok := b.index[d]
 		if !ok {
 			continue
 		}
 		n := b.names[i]
-		list = append(list, n.result)
+		held := warm.Names{Result: n.result, Place: n.place, Form: n.form}
 		if n.files {
-			list = append(list, n.op)
+			held.Op = n.op
 		}
-		if n.place != "" {
-			list = append(list, n.place, n.form)
-		}
+		list = append(list, held)
 	}
-	slices.Sort(list)
-	return slices.Compact(list)
+	return list
 }
 
-// Under returns the vertices whose results have one of the names, as Held gives them.
-func (b *Build) Under(names map[digest.Digest]bool) map[digest.Digest]bool {
+// Under returns the vertices whose results are among those given.
+func (b *Build) Under(results map[warm.ResultID]bool) map[digest.Digest]bool {
 	vertices := map[digest.Digest]bool{}
 	for i, n := range b.names {
-		if names[n.result] && !b.Graph.Vertices[i].IgnoreCache {
+		if results[n.result] && !b.Graph.Vertices[i].IgnoreCache {
 			vertices[b.Graph.Vertices[i].Digest] = true
 		}
 	}
 	return vertices
 }
 
-// Traces returns by what a node finds the results of the executions that took place
-// on it, under the names of the results.
-func (b *Build) Traces(node string, ms []Measurement) map[digest.Digest]warm.Trace {
-	traces := map[digest.Digest]warm.Trace{}
+// Traces returns, by result, the evidence by which to recognise it among node's cache
+// records.
+func (b *Build) Traces(node string, ms []Measurement) map[warm.ResultID]warm.Trace {
+	traces := map[warm.ResultID]warm.Trace{}
 	for _, m := range ms {
 		if i, ok := b.index[m.Vertex]; ok && m.Node == node {
 			traces[b.names[i].result] = b.trace(i, m)
@@ -155,7 +150,7 @@ func (b *Build) Traces(node string, ms []Measurement) map[digest.Digest]warm.Tra
 	return traces
 }
 
-// trace is by what a node finds the result of an execution of vertex i.
+// trace returns the evidence of an execution of vertex i.
 func (b *Build) trace(i int, m Measurement) warm.Trace {
 	return warm.NewTrace(recordText(b.Graph.Vertices[i]), m.Start, m.Start.Add(m.Took))
 }
@@ -195,10 +190,10 @@ const (
 )
 
 // Operation identifies what vertex i of the graph and all below it do.
-func (b *Build) Operation(i int) digest.Digest { return b.names[i].op }
+func (b *Build) Operation(i int) warm.OpID { return b.names[i].op }
 
 // Result names what vertex i leads to: its operation with the files that are read.
-func (b *Build) Result(i int) digest.Digest { return b.names[i].result }
+func (b *Build) Result(i int) warm.ResultID { return b.names[i].result }
 
 // Why says why vertex i, whose inputs among steps are all held, is not held by node n.
 func (b *Build) Why(i, n int, nodes []Node) Why {
@@ -210,19 +205,19 @@ func (b *Build) Why(i, n int, nodes []Node) Why {
 		return WhyDear
 	case nodes[n].Lost[name.result]:
 		return WhyPruned
-	case name.files && holds[name.op]:
+	case name.files && holds.Ops[name.op]:
 		return WhyFiles
-	case name.place != "" && holds[name.form]:
+	case name.place != "" && holds.Forms[name.form]:
 		return WhySource
-	case name.place != "" && holds[name.place]:
+	case name.place != "" && holds.Places[name.place]:
 		return WhyCommand
 	}
 	for m, other := range nodes {
-		if m != n && other.Holds[name.result] {
+		if m != n && other.Holds.Results[name.result] {
 			return WhyElsewhere
 		}
 	}
-	if len(holds) == 0 {
+	if len(holds.Results) == 0 {
 		return WhyEmpty
 	}
 	return WhyNew

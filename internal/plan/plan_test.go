@@ -15,6 +15,7 @@ import (
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/frontend"
 	"github.com/dbake/dbake/internal/memory/filesum"
+	"github.com/dbake/dbake/internal/memory/warm"
 	"github.com/dbake/dbake/internal/plan/plantest"
 	"github.com/dbake/dbake/partition"
 )
@@ -38,7 +39,7 @@ func (p *project) prepare(targets ...string) *Build {
 
 // holding returns a node that holds all steps of b.
 func holding(name string, b *Build) Node {
-	n := Node{Name: name, Addr: "tcp://" + name + ":1", Speed: 1, Slots: 2, Holds: map[digest.Digest]bool{}}
+	n := Node{Name: name, Addr: "tcp://" + name + ":1", Speed: 1, Slots: 2}
 	if b == nil {
 		return n
 	}
@@ -48,9 +49,7 @@ func holding(name string, b *Build) Node {
 			steps = append(steps, v.Digest)
 		}
 	}
-	for _, d := range b.Held(steps) {
-		n.Holds[d] = true
-	}
+	n.Holds = warm.NewHoldings(b.Held(steps))
 	return n
 }
 

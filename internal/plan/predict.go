@@ -2,7 +2,9 @@ package plan
 
 import (
 	"fmt"
-	"regexp"
+	"strings"
+
+	digest "github.com/opencontainers/go-digest"
 
 	"github.com/dbake/dbake/internal/memory/cost"
 	"github.com/dbake/dbake/llbmerge"
@@ -16,7 +18,7 @@ func (b *Build) predict(history *cost.Store) {
 	b.steps = make([]cost.Step, len(b.Graph.Vertices))
 	for i, v := range b.Graph.Vertices {
 		n := b.names[i]
-		b.steps[i] = cost.Step{Key: n.op, Slot: n.slot, Kind: kindOf(v), Command: v.Command, InputBytes: n.read.bytes}
+		b.steps[i] = cost.Step{Key: digest.Digest(n.op), Slot: n.slot, Kind: kindOf(v), Command: v.Command, InputBytes: n.read.bytes}
 		if v.Platform != nil {
 			b.steps[i].Platform = PlatformName(*v.Platform)
 		}
@@ -29,20 +31,16 @@ func (b *Build) predict(history *cost.Store) {
 	}
 }
 
-// position takes stage and position out of the name that the Dockerfile frontend
-// gives to a step, as "[build 2/4] RUN make". The total is left out, so that
-// adding a step at the end leaves the others where they are.
-var position = regexp.MustCompile(`^\[(.*?) ?(\d+)/\d+\] (\S+)`)
-
-// slotOf returns Dockerfile, stage and position of a step, "" when its name does
-// not tell. dir is the context of one of its targets: most Dockerfiles have the
-// same name.
+// slotOf returns Dockerfile, stage and position of a step, "" when the place is not
+// known. The number of steps of the stage is left out, so that adding one at the end
+// leaves the others where they are. dir is the context of one of its targets: most
+// Dockerfiles have the same name.
 func slotOf(v *llbmerge.Vertex, dir string) string {
-	m := position.FindStringSubmatch(v.Step)
-	if m == nil || len(v.Locations) == 0 || v.Locations[0].File == nil {
+	if v.Place.Position == 0 || len(v.Locations) == 0 || v.Locations[0].File == nil {
 		return ""
 	}
-	return fmt.Sprintf("%s/%s/%s/%s", dir, v.Locations[0].File.Filename, m[1], m[2])
+	stage := strings.TrimSpace(v.Place.Platform + " " + v.Place.Stage)
+	return fmt.Sprintf("%s/%s/%s/%d", dir, v.Locations[0].File.Filename, stage, v.Place.Position)
 }
 
 func kindOf(v *llbmerge.Vertex) cost.Kind {
@@ -52,7 +50,7 @@ func kindOf(v *llbmerge.Vertex) cost.Kind {
 	case llbmerge.KindImage:
 		return cost.From
 	case llbmerge.KindFile:
-		if m := position.FindStringSubmatch(v.Step); m != nil && m[3] == "ADD" {
+		if v.Place.Instruction == "ADD" {
 			return cost.Add
 		}
 		return cost.Copy

@@ -16,6 +16,7 @@ import (
 	"github.com/dbake/dbake/frontend"
 	"github.com/dbake/dbake/internal/memory/cost"
 	"github.com/dbake/dbake/internal/memory/filesum"
+	"github.com/dbake/dbake/internal/memory/warm"
 	"github.com/dbake/dbake/llbmerge"
 )
 
@@ -44,7 +45,7 @@ type Build struct {
 
 	history *cost.Store
 	exports []export // by job
-	cached  map[digest.Digest]bool
+	cached  map[warm.ResultID]bool
 }
 
 // Job is a target with the units that are built and exported as one.

@@ -1,8 +1,7 @@
 package plan
 
 import (
-	digest "github.com/opencontainers/go-digest"
-
+	"github.com/dbake/dbake/internal/memory/warm"
 	"github.com/dbake/dbake/partition"
 )
 
@@ -11,19 +10,23 @@ import (
 // goes back there unless another node is better: a node is sent only what has
 // changed in a directory that it knows.
 func (b *Build) previous(nodes []Node) []partition.NodeID {
-	// A node is the better witness the more of the name of the job's root it has:
+	// A node is the better witness the more of the names of the job's root it has:
 	// the very result, the same with other files, another step at its place.
-	type claim struct{ job, rank int }
-	names := map[digest.Digest][]claim{}
+	const (
+		byPlace = iota
+		byOp
+		byResult
+	)
+	var results claims[warm.ResultID]
+	var ops claims[warm.OpID]
+	var places claims[warm.PlaceID]
 	for i, j := range b.Jobs {
 		for _, u := range j.Units {
 			if r, ok := b.Graph.Root(string(u.ID)); ok {
 				n := b.names[b.index[r.Digest]]
-				for rank, name := range []digest.Digest{n.place, n.op, n.result} {
-					if name != "" {
-						names[name] = append(names[name], claim{i, rank})
-					}
-				}
+				results.add(n.result, i)
+				ops.add(n.op, i)
+				places.add(n.place, i)
 				break // one unit speaks for all: they are built together
 			}
 		}
@@ -34,24 +37,48 @@ func (b *Build) previous(nodes []Node) []partition.NodeID {
 		found[i], ranks[i] = partition.Registry, -1
 	}
 	for n, node := range nodes {
-		settle := func(name digest.Digest) {
-			for _, c := range names[name] {
-				if c.rank > ranks[c.job] {
-					found[c.job], ranks[c.job] = partition.NodeID(n), c.rank
+		claim := func(rank int) func(job int) {
+			return func(job int) {
+				if rank > ranks[job] {
+					found[job], ranks[job] = partition.NodeID(n), rank
 				}
 			}
 		}
-		if len(node.Holds) < len(names) {
-			for name := range node.Holds {
-				settle(name)
+		results.each(node.Holds.Results, claim(byResult))
+		ops.each(node.Holds.Ops, claim(byOp))
+		places.each(node.Holds.Places, claim(byPlace))
+	}
+	return found
+}
+
+// claims are the jobs whose roots have a name, by name.
+type claims[K ~string] map[K][]int
+
+func (c *claims[K]) add(name K, job int) {
+	if name == "" {
+		return
+	}
+	if *c == nil {
+		*c = claims[K]{}
+	}
+	(*c)[name] = append((*c)[name], job)
+}
+
+// each calls f for the jobs whose names are held.
+func (c claims[K]) each(held map[K]bool, f func(job int)) {
+	if len(held) < len(c) {
+		for name := range held {
+			for _, job := range c[name] {
+				f(job)
 			}
-			continue
 		}
-		for name := range names {
-			if node.Holds[name] {
-				settle(name)
+		return
+	}
+	for name, jobs := range c {
+		for _, job := range jobs {
+			if held[name] {
+				f(job)
 			}
 		}
 	}
-	return found
 }

@@ -10,6 +10,7 @@ import (
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/dbake/dbake/compiler/ir"
+	"github.com/dbake/dbake/internal/memory/warm"
 	"github.com/dbake/dbake/llbmerge"
 	"github.com/dbake/dbake/partition"
 )
@@ -32,11 +33,10 @@ type Node struct {
 	Platforms []ocispecs.Platform
 	// Native is the platform of its machine; it emulates others. Zero is unknown.
 	Native ocispecs.Platform
-	// Holds are the names under which results of the node are remembered, see
-	// [Build.Held].
-	Holds map[digest.Digest]bool
-	// Lost are names of results that it held once and has thrown away.
-	Lost map[digest.Digest]bool
+	// Holds are the names by which its results are remembered, see [Build.Held].
+	Holds warm.Holdings
+	// Lost are the results that it held once and has thrown away.
+	Lost map[warm.ResultID]bool
 }
 
 // What it costs to hand a result over, in each direction. A result goes through a
@@ -127,7 +127,7 @@ func (b *Build) problem(nodes []Node) (partition.Problem, error) {
 		}
 		p.Vertices[i] = pv
 	}
-	results := make(map[digest.Digest][]partition.VertexID, len(b.names))
+	results := make(map[warm.ResultID][]partition.VertexID, len(b.names))
 	for i, n := range b.names {
 		if !b.Graph.Vertices[i].IgnoreCache {
 			results[n.result] = append(results[n.result], partition.VertexID(i))
@@ -138,13 +138,13 @@ func (b *Build) problem(nodes []Node) (partition.Problem, error) {
 	}
 	for _, n := range nodes {
 		pn := partition.Node{Name: n.Name, Speed: n.Speed, Slots: n.Slots, Platforms: n.offers(needs), Emulates: b.slower(n, needs)}
-		if len(n.Holds) < len(results) {
-			for d := range n.Holds {
+		if len(n.Holds.Results) < len(results) {
+			for d := range n.Holds.Results {
 				pn.Warm = append(pn.Warm, results[d]...)
 			}
 		} else {
 			for d, list := range results {
-				if n.Holds[d] {
+				if n.Holds.Results[d] {
 					pn.Warm = append(pn.Warm, list...)
 				}
 			}

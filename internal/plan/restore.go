@@ -5,9 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
-	digest "github.com/opencontainers/go-digest"
-
+	"github.com/dbake/dbake/internal/memory/warm"
 	"github.com/dbake/dbake/partition"
 )
 
@@ -24,6 +24,9 @@ type Saved struct {
 	Nodes []SavedNode
 }
 
+// partSign stands between the target and the platforms in the name of a part.
+const partSign = "@"
+
 // Part is a part of a divided target.
 type Part struct {
 	Target    string
@@ -38,23 +41,51 @@ type SavedNode struct {
 	// Fetch are the results that it takes from others, Build those that it makes for
 	// others only.
 	Fetch []SavedFetch
-	Build []digest.Digest
+	Build []warm.OpID
 }
 
 // SavedFetch is the transfer of the result of an operation, see [Build.Operation].
 type SavedFetch struct {
-	Operation digest.Digest
+	Operation warm.OpID
 	From      string // a node; "" is the registry
 }
 
 // Restore returns the saved plan for b, and b divided as it says. Transfers of steps
 // that no longer exist are left out. Nodes that the saved plan does not name get
-// nothing. The error wraps [ErrOutdated] when b has other targets, or when a node that
-// has something to build is missing.
-func (b *Build) Restore(nodes []Node, saved *Saved) (*Build, *Plan, error) {
+// nothing. The targets of faults were to be built and are not in b. The error wraps
+// [ErrOutdated] when b has other targets besides, or when a node that has something to
+// build is missing.
+func (b *Build) Restore(nodes []Node, saved *Saved, faults []Fault) (*Build, *Plan, error) {
 	b = b.divideAs(saved)
-	p, err := b.restore(nodes, saved)
+	p, err := b.restore(nodes, saved.without(faults))
 	return b, p, err
+}
+
+// without returns s without the jobs of targets that have faults.
+func (s *Saved) without(faults []Fault) *Saved {
+	if len(faults) == 0 {
+		return s
+	}
+	bad := map[string]bool{}
+	for _, f := range faults {
+		bad[f.Target] = true
+	}
+	out := *s
+	out.Nodes = slices.Clone(s.Nodes)
+	for i := range out.Nodes {
+		var partitions [][]string
+		for _, names := range out.Nodes[i].Partitions {
+			left := slices.DeleteFunc(slices.Clone(names), func(name string) bool {
+				target, _, _ := strings.Cut(name, partSign)
+				return bad[target]
+			})
+			if len(left) > 0 {
+				partitions = append(partitions, left)
+			}
+		}
+		out.Nodes[i].Partitions = partitions
+	}
+	return &out
 }
 
 // restore is Restore for a build whose jobs are those of the saved plan.
@@ -141,7 +172,7 @@ func (p *Plan) place(b *Build, saved *Saved, nodes map[string]int) error {
 // restoreShares returns what nodes take from each other, as far as steps and nodes are
 // the same.
 func (b *Build) restoreShares(saved *Saved, nodes map[string]int) []partition.Share {
-	vertices := map[digest.Digest]partition.VertexID{}
+	vertices := map[warm.OpID]partition.VertexID{}
 	for i, n := range b.names {
 		vertices[n.op] = partition.VertexID(i)
 	}

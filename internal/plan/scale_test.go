@@ -14,6 +14,7 @@ import (
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/frontend"
 	"github.com/dbake/dbake/internal/memory/cost"
+	"github.com/dbake/dbake/internal/memory/warm"
 	"github.com/dbake/dbake/partition"
 )
 
@@ -68,11 +69,11 @@ func manyJobs(tb testing.TB, n int) (*ir.Project, []*frontend.Unit) {
 func manyNodes(n int, b *Build) []Node {
 	var nodes []Node
 	for i := range n {
-		nodes = append(nodes, Node{Name: fmt.Sprintf("n%d", i), Speed: 1, Slots: 2, Holds: map[digest.Digest]bool{}})
+		nodes = append(nodes, Node{Name: fmt.Sprintf("n%d", i), Speed: 1, Slots: 2, Holds: warm.NewHoldings(nil)})
 	}
 	// Every step is held somewhere.
 	for i := range b.names {
-		nodes[i%n].Holds[b.names[i].result] = true
+		nodes[i%n].Holds.Results[b.names[i].result] = true
 	}
 	return nodes
 }

@@ -10,6 +10,7 @@ import (
 	digest "github.com/opencontainers/go-digest"
 
 	"github.com/dbake/dbake/internal/memory/cost"
+	"github.com/dbake/dbake/internal/memory/warm"
 	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/partition"
 )
@@ -91,7 +92,33 @@ type Request struct {
 
 	Nodes         []string `json:"nodes,omitempty"`
 	Builder       string   `json:"builder,omitempty"`
-	CacheRegistry string   `json:"cache_registry,omitempty"`
+	Platforms     []string `json:"platforms,omitempty"`
+	MaxNodes      int      `json:"max_nodes,omitempty"`
+	CacheRegistry Values   `json:"cache_registry,omitempty"`
+	// State is the digest of the directory that was named for the state of local
+	// nodes: a plan cannot choose one, but it can be told that another is used.
+	State digest.Digest `json:"state,omitempty"`
+}
+
+// Values are the values of a flag. One value is a string in JSON, several are a list.
+type Values []string
+
+// MarshalJSON implements json.Marshaler.
+func (v Values) MarshalJSON() ([]byte, error) {
+	if len(v) == 1 {
+		return json.Marshal(v[0])
+	}
+	return json.Marshal([]string(v))
+}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (v *Values) UnmarshalJSON(data []byte) error {
+	var one string
+	if json.Unmarshal(data, &one) == nil {
+		*v = Values{one}
+		return nil
+	}
+	return json.Unmarshal(data, (*[]string)(v))
 }
 
 // World is what the definition saw of the world when the plan was made, so that it means
@@ -194,9 +221,9 @@ type FileStage struct {
 type FileStep struct {
 	Name string `json:"name"`
 	// Operation is what the step and all below it do, whatever is in the files.
-	Operation digest.Digest `json:"operation"`
+	Operation warm.OpID `json:"operation"`
 	// Result is Operation with the files that are read; left out where it is the same.
-	Result  digest.Digest `json:"result,omitempty"`
+	Result  warm.ResultID `json:"result,omitempty"`
 	Kind    string        `json:"kind"`
 	Stage   string        `json:"stage,omitempty"`
 	Cost    float64       `json:"cost_s"`

@@ -7,9 +7,8 @@ import (
 	"slices"
 	"time"
 
-	digest "github.com/opencontainers/go-digest"
-
 	"github.com/dbake/dbake/internal/memory/cost"
+	"github.com/dbake/dbake/internal/memory/warm"
 	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/partition"
 )
@@ -137,7 +136,8 @@ type Step struct {
 	// To.
 	Fetched []Fetch
 
-	op, result digest.Digest // result is "" where it is op
+	op     warm.OpID
+	result warm.ResultID // "" where it is op
 }
 
 // Fetch says that one node takes a result from another; indices of Plan.Nodes, and
@@ -201,7 +201,7 @@ func (p *Report) steps(b *plan.Build) {
 			Name: v.Step, Stage: v.Stage, Kind: v.Kind.String(), Work: v.Kind.IsStep(),
 			Cost: c.Duration, Source: c.Source, Samples: c.Samples, Spread: c.Spread, Cores: c.Cores, Memory: c.Memory, op: b.Operation(i),
 		}
-		if r := b.Result(i); r != b.Operation(i) {
+		if r := b.Result(i); string(r) != string(b.Operation(i)) {
 			p.Steps[i].result = r
 		}
 	}

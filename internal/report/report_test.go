@@ -20,6 +20,7 @@ import (
 	"github.com/dbake/dbake/frontend"
 	"github.com/dbake/dbake/internal/memory/cost"
 	"github.com/dbake/dbake/internal/memory/filesum"
+	"github.com/dbake/dbake/internal/memory/warm"
 	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/internal/plan/plantest"
 	"github.com/dbake/dbake/partition"
@@ -44,7 +45,7 @@ func (p *project) prepare(targets ...string) *plan.Build {
 
 // holding returns a node that holds all steps of b.
 func holding(name string, b *plan.Build) plan.Node {
-	n := plan.Node{Name: name, Addr: "tcp://" + name + ":1", Speed: 1, Slots: 2, Holds: map[digest.Digest]bool{}}
+	n := plan.Node{Name: name, Addr: "tcp://" + name + ":1", Speed: 1, Slots: 2}
 	if b == nil {
 		return n
 	}
@@ -54,9 +55,7 @@ func holding(name string, b *plan.Build) plan.Node {
 			steps = append(steps, v.Digest)
 		}
 	}
-	for _, d := range b.Held(steps) {
-		n.Holds[d] = true
-	}
+	n.Holds = warm.NewHoldings(b.Held(steps))
 	return n
 }
 
@@ -231,10 +230,7 @@ func TestWhatTheRegistryHolds(t *testing.T) {
 		}
 	}
 	b.Record(p.History, list, nil, nil, time.Unix(1_700_000_000, 0))
-	cached := map[digest.Digest]bool{}
-	for _, d := range b.Held(results) {
-		cached[d] = true
-	}
+	cached := warm.NewHoldings(b.Held(results)).Results
 	made := makePlan(t, p.prepare("app", "web").WithCache(cached), "affinity", holding("a", nil))
 	for _, j := range made.Jobs {
 		require.Equal(t, []int{int(partition.Registry)}, j.FetchedFrom)
@@ -381,12 +377,27 @@ func TestSavedPlan(t *testing.T) {
 	require.NoError(t, f.Check(definitions))
 
 	// Nodes are found by name, in any order, and new ones get nothing.
-	_, again, err := b.Restore([]plan.Node{holding("new", nil), nodes[1], nodes[0]}, f.Saved())
+	_, again, err := b.Restore([]plan.Node{holding("new", nil), nodes[1], nodes[0]}, f.Saved(), nil)
 	require.NoError(t, err)
 	require.Empty(t, again.Partitions[0])
 	require.Equal(t, p.Partitions[1], again.Partitions[1])
 	require.Equal(t, p.Partitions[0], again.Partitions[2])
 	require.LessOrEqual(t, again.Bound, again.Makespan)
+
+	// A target with a fault is not built, and the others are built where they were.
+	rest := *b
+	rest.Jobs = b.Jobs[1:]
+	_, _, err = rest.Restore(nodes, f.Saved(), nil)
+	require.ErrorIs(t, err, plan.ErrOutdated)
+	_, again, err = rest.Restore(nodes, f.Saved(), []plan.Fault{{Target: b.Jobs[0].Name, Err: errors.New("bad")}})
+	require.NoError(t, err)
+	built := 0
+	for _, list := range again.Partitions {
+		for _, part := range list {
+			built += len(part)
+		}
+	}
+	require.Equal(t, len(rest.Jobs), built)
 
 	for name, c := range map[string]struct {
 		change func(*File)
@@ -404,7 +415,7 @@ func TestSavedPlan(t *testing.T) {
 			f, err := ReadFile(strings.NewReader(text))
 			require.NoError(t, err)
 			c.change(f)
-			_, _, err = b.Restore(c.nodes, f.Saved())
+			_, _, err = b.Restore(c.nodes, f.Saved(), nil)
 			require.ErrorIs(t, err, plan.ErrOutdated)
 			require.ErrorContains(t, err, c.want)
 		})
@@ -447,10 +458,12 @@ func TestAnEditMovesNothingElse(t *testing.T) {
 	b := project.prepare()
 	before := makePlan(t, b, "affinity", holding("a", nil), holding("b", nil), holding("c", nil))
 	nodes := slices.Clone(before.Nodes)
+	done := make([][]digest.Digest, len(nodes))
 	for _, task := range before.Schedule.Tasks {
-		for _, d := range b.Held([]digest.Digest{b.Graph.Vertices[task.Vertex].Digest}) {
-			nodes[task.Node].Holds[d] = true
-		}
+		done[task.Node] = append(done[task.Node], b.Graph.Vertices[task.Vertex].Digest)
+	}
+	for n := range nodes {
+		nodes[n].Holds = warm.NewHoldings(b.Held(done[n]))
 	}
 	for _, file := range []string{"app/main.c", "web/main.c", "docs/index.md"} {
 		project.Write(file, "edited: "+file)

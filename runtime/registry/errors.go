@@ -31,9 +31,9 @@ var errWebPage = errors.New("the answer is a web page: is a login page or a prox
 
 // Error says what could not be done with which reference.
 type Error struct {
-	Op    string // "read", "write", "list tags of"
+	Op    string // "read", "write", "delete", "list tags of"
 	Ref   string
-	Kind  error // ErrNotFound, ErrDenied, ErrUnreachable, ErrBusy, ErrTooLarge, or nil
+	Kind  error // ErrNotFound, ErrDenied, ErrUnreachable, ErrBusy, ErrTooLarge, ErrKept, or nil
 	Err   error
 	Tried string // how often it was tried; "" = once
 }
@@ -64,6 +64,8 @@ func (e *Error) reason() string {
 			host, detail(e.Err), strings.TrimSpace("docker login "+login))
 	case ErrBusy:
 		return fmt.Sprintf("registry %s %v", host, brief(e.Err))
+	case ErrKept:
+		return fmt.Sprintf("registry %s does not delete it%s; its configuration must allow that", host, detail(e.Err))
 	case ErrUnreachable:
 		switch {
 		case SpeaksPlainHTTP(e.Err):

@@ -231,7 +231,7 @@ func (c *Client) Tags(ctx context.Context, ref string) ([]string, error) {
 
 // getTags asks for one page and returns the address of the next, if there is one.
 func getTags(ctx context.Context, host docker.RegistryHost, page *url.URL) (tags []string, next *url.URL, err error) {
-	resp, err := get(ctx, host, page, "application/json")
+	resp, err := send(ctx, host, http.MethodGet, page, "application/json")
 	if err != nil {
 		return nil, nil, err
 	}
@@ -261,12 +261,12 @@ func getTags(ctx context.Context, host docker.RegistryHost, page *url.URL) (tags
 	return list.Tags, next, err
 }
 
-// get sends one request, with credentials once the registry asks for them, for a document of
-// one of these media types.
-func get(ctx context.Context, host docker.RegistryHost, u *url.URL, types ...string) (*http.Response, error) {
+// send sends one request without a body, with credentials once the registry asks for
+// them. The answer may have one of these media types.
+func send(ctx context.Context, host docker.RegistryHost, method string, u *url.URL, types ...string) (*http.Response, error) {
 	var seen []*http.Response
 	for {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+		req, err := http.NewRequestWithContext(ctx, method, u.String(), nil)
 		if err != nil {
 			return nil, err
 		}
@@ -357,7 +357,7 @@ func (c *Client) Tagged(ctx context.Context, ref string) ([]byte, ocispec.Descri
 	var data []byte
 	var desc ocispec.Descriptor
 	err = c.document(ctx, op, ref, func(ctx context.Context) error {
-		resp, err := get(ctx, host, at, manifestTypes...)
+		resp, err := send(ctx, host, http.MethodGet, at, manifestTypes...)
 		if err != nil {
 			return err
 		}

@@ -207,6 +207,9 @@ func (s *Scheduler) fill(n *node) {
 			p = s.next(n)
 		}
 		if p != nil {
+			if p = s.startable(n, p); p == nil {
+				return
+			}
 			if wait := s.crowds(n, p); len(wait) > 0 {
 				s.park(n, p, wait)
 				continue

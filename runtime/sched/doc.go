@@ -87,10 +87,18 @@
 // nothing else to do, start the same units itself when it would now finish them
 // before the thief: the first to build a unit exports it, the other is cancelled.
 // That bounds what a bad steal can cost. In the same way a node that has nothing at all
-// to do starts what another node has begun and would end with much later: that node
-// may have become slow. When all of several steps on a node take far longer than they
-// should, it is taken to be the node, and the steps are expected to take elsewhere what
-// was predicted.
+// to do starts what another node has begun and would end with much later: its prediction
+// was bad.
+//
+// # Slow nodes
+//
+// Each step that a node does, and each under way that is late, is weighed against what it
+// would take if the node had become slow; how far predictions are off, the other nodes
+// show. When the evidence is beyond doubt the node lags: its own submissions stop, but
+// for what no other node would finish sooner with everything that it has; what it has not
+// begun is stolen or recalled; and a node with a free slot starts what it is executing.
+// What it executes is expected to take elsewhere what was predicted. Steps that are done
+// in time end the doubt.
 //
 // # Loss and failure
 //
@@ -114,7 +122,8 @@
 //
 // # Sources
 //
-// Graham, Bounds on multiprocessing timing anomalies (1969), theorem 1. Acar,
+// Graham, Bounds on multiprocessing timing anomalies (1969), theorem 1. Page, Continuous
+// inspection schemes (1954), the cumulative sum. Acar,
 // Blelloch and Blumofe, The data locality of work stealing (SPAA 2000). BuildXL's
 // ChooseWorkerCpu and Bazel's dynamic execution as documented by their projects.
 package sched

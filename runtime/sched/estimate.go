@@ -12,6 +12,7 @@ type learning struct {
 	by       []NodeID  // which node runs it; NoNode = none
 	prior    float64   // weight of "predictions are right", in nanoseconds
 	exp, got float64   // predicted and measured time of the steps done
+	tally    tally     // of all nodes
 }
 
 func newLearning(vs []Vertex) learning {
@@ -57,6 +58,9 @@ func clamp(x, lo, hi float64) float64 { return max(lo, min(x, hi)) }
 // the bias that all nodes share. Steps under way that take longer than they should
 // count before they are done: that is how a node that has become slow is noticed.
 func (s *Scheduler) slowness(n *node) float64 {
+	if lag := s.lag(n); lag > 0 {
+		return clamp(lag, 1, slowest)
+	}
 	l := &s.learned
 	exp, got := n.exp, n.got
 	for _, r := range n.running {
@@ -71,27 +75,14 @@ func (s *Scheduler) slowness(n *node) float64 {
 	return clamp((l.prior+got)/(l.prior+exp), 1./4, slowest)
 }
 
-// stalls reports whether all of several steps under way on n take much longer than they
-// should: then it is the node that is slow, and not each of the steps.
-func (s *Scheduler) stalls(n *node) bool {
-	for _, r := range n.running {
-		cost := float64(s.learned.measured[r.v])
-		if cost == 0 {
-			cost = float64(s.cfg.Vertices[r.v].Cost) * s.learned.bias()
-		}
-		if float64(s.now-r.since) < 2*cost/s.pace(n, r.v) {
-			return false
-		}
-	}
-	return len(n.running) > 1
-}
-
 // slowest is the largest factor by which a node is taken to have become slower.
 const slowest = 16
 
 // learn takes in a measured step.
 func (s *Scheduler) learn(n *node, v VertexID, took time.Duration) {
 	l := &s.learned
+	s.inspect(n, v, took)
+	s.seen++
 	if raw := s.cfg.Vertices[v].Cost; raw > 0 {
 		exp := float64(raw) / s.pace(n, v)
 		l.exp += exp
@@ -109,6 +100,7 @@ func (s *Scheduler) learn(n *node, v VertexID, took time.Duration) {
 		cost = (old + cost) / 2
 	}
 	l.measured[v] = cost
+	s.seen++
 }
 
 // cost is the time of a step at speed 1, in nanoseconds.
@@ -118,7 +110,7 @@ func (s *Scheduler) cost(v VertexID) float64 {
 		return float64(m)
 	}
 	c := float64(s.cfg.Vertices[v].Cost) * l.bias()
-	if by := l.by[v]; by != NoNode && !s.stalls(s.nodes[by]) {
+	if by := l.by[v]; by != NoNode && !s.lags(s.nodes[by]) {
 		if age := float64(s.now-l.begun[v].since) * s.pace(s.nodes[by], v) / max(1, s.slowness(s.nodes[by])); age > c {
 			c = overdue * age
 		}

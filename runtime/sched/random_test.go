@@ -3,6 +3,7 @@ package sched
 import (
 	"errors"
 	"fmt"
+	"math"
 	"math/rand"
 	"slices"
 	"testing"
@@ -343,6 +344,9 @@ func (c *chaos) command(ev Event, cmd Command) error {
 				}
 			}
 		}
+		if m := c.idler(cmd); m != nil {
+			return fmt.Errorf("the node lags, and %s, which would do it sooner, has nothing to do", m.name)
+		}
 		s := &submission{Submit: cmd, units: make([]chaosUnit, len(cmd.Units))}
 		c.subs = append(c.subs, s)
 		if jobs := c.cfg.Options.Jobs; jobs > 0 && c.inFlight() > jobs {
@@ -406,6 +410,64 @@ func (c *chaos) command(ev Event, cmd Command) error {
 		return c.checkFinish()
 	}
 	return nil
+}
+
+// idler returns a node without any work that would do what a lagging one was given in a
+// fraction of the time, even one step after the other; nil when there is none.
+func (c *chaos) idler(cmd Submit) *node {
+	n := c.s.nodes[cmd.Node]
+	if cmd.Why == Hedged || !c.cfg.Options.Steal || !c.s.lags(n) {
+		return nil
+	}
+	for _, u := range cmd.Units {
+		if len(c.cfg.Units[u].Links) > 0 || c.s.units[u].moves >= maxMoves {
+			return nil
+		}
+	}
+	here := c.work(n, cmd.Units, true)
+	for _, m := range c.s.nodes {
+		busy := len(m.runs) > 0 || len(m.parts) > 0 || m.state != up || c.s.lags(m) || len(c.cfg.Nodes[m.id].Fetches) > 0
+		allowed := !slices.ContainsFunc(cmd.Units, func(u UnitID) bool { return !c.s.cfg.allows(u, m.id) })
+		if m != n && !busy && allowed && 2*c.work(m, cmd.Units, false) < here {
+			return m
+		}
+	}
+	return nil
+}
+
+// work is how long units take on a node: with chain set their longest chain of steps, less
+// those under way, else all of them one after the other.
+func (c *chaos) work(n *node, units []UnitID, chain bool) float64 {
+	done := map[VertexID]float64{}
+	all := 0.
+	var walk func(v VertexID) float64
+	walk = func(v VertexID) float64 {
+		if t, ok := done[v]; ok || n.held.has(v) {
+			return t
+		}
+		longest := 0.
+		for _, in := range c.cfg.Vertices[v].Inputs {
+			longest = max(longest, walk(in))
+		}
+		t := c.s.exec(n, v)
+		if !c.s.cfg.executes(c.cfg.Vertices[v].Platform, n.id) {
+			t = math.Inf(1)
+		}
+		if slices.ContainsFunc(n.running, func(r running) bool { return r.v == v }) || chain && (n.fetches.has(v) || c.s.cached.has(v)) {
+			t = 0
+		}
+		all += t
+		done[v] = longest + t
+		return done[v]
+	}
+	longest := 0.
+	for _, u := range units {
+		longest = max(longest, walk(c.cfg.Units[u].Root))
+	}
+	if chain {
+		return longest
+	}
+	return all
 }
 
 // there reports whether the results of a unit are there for others.

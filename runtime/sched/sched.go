@@ -36,10 +36,15 @@ type Scheduler struct {
 	moves    []Move
 
 	learned learning
+	seen    int // changes whenever something that the lag of a node rests on does
+	// lagsAny says that some node lagged when seen was lagsSeen.
+	lagsAny  bool
+	lagsSeen int
 
 	dirty   []*part
 	hungry  nodeHeap
 	idle    []*node // may hold nodes that are idle no longer
+	held    []*node // lag, and were given nothing for that reason
 	fresh   []*node // became idle in this step
 	touched []*node
 	pooled  bool // something in a pool became ready
@@ -90,6 +95,10 @@ type node struct {
 	running  []running
 	live     int // units submitted and not finished
 	exp, got float64
+	tally    tally
+	doubt    doubt // from the steps done
+	lag      float64
+	lagSeen  int // when that was found, as in Scheduler.seen
 
 	class int
 	owner int // index in the class's heap, or -1
@@ -380,6 +389,7 @@ func (s *Scheduler) Step(ev Event) []Command {
 		return nil
 	}
 	s.now = max(s.now, ev.at())
+	s.seen++
 	s.out = nil
 	switch e := ev.(type) {
 	case NodeUp:
@@ -422,6 +432,7 @@ func (s *Scheduler) Step(ev Event) []Command {
 
 // settle brings everything that follows from an event about.
 func (s *Scheduler) settle() {
+	s.release()
 	for !s.stopping {
 		s.refresh()
 		s.retouch()
@@ -506,7 +517,8 @@ func (s *Scheduler) nodeLost(e NodeLost) {
 	for _, r := range n.running {
 		s.learned.stop(r.v, n.id)
 	}
-	n.running, n.given, n.exp, n.got = nil, nil, 0, 0
+	s.seen++
+	n.running, n.given, n.exp, n.got, n.doubt = nil, nil, 0, 0, doubt{}
 	s.touch(n)
 	// Backwards, because each goes to the front.
 	for _, p := range slices.Backward(append(groups, queued...)) {
@@ -524,6 +536,7 @@ func (s *Scheduler) vertexStarted(e VertexStarted) {
 	}
 	if !slices.ContainsFunc(n.running, func(r running) bool { return r.v == e.Vertex }) {
 		n.running = append(n.running, running{e.Vertex, s.now})
+		s.seen++
 		s.begun(n, e.Vertex)
 		s.learned.start(e.Vertex, n.id, s.now)
 		s.wake(n)
@@ -584,6 +597,7 @@ func (s *Scheduler) hold(n *node, v VertexID) {
 func (s *Scheduler) stopped(n *node, v VertexID) {
 	if i := slices.IndexFunc(n.running, func(r running) bool { return r.v == v }); i >= 0 {
 		n.running = slices.Delete(n.running, i, i+1)
+		s.seen++
 		s.learned.stop(v, n.id)
 	}
 }

@@ -396,11 +396,18 @@ const sooner = 0.9
 // is building and would end with much later: the node has become slow, or what it was
 // given takes longer than it was thought to. The first to build it exports it.
 func (s *Scheduler) speculate(n *node) bool {
-	if s.cfg.Options.NoHedge || len(n.parts) > 0 || len(n.sub.m) > 0 {
+	if s.cfg.Options.NoHedge || !n.spare(0) {
+		return false
+	}
+	busy := len(n.parts) > 0 || len(n.sub.m) > 0
+	if busy && !s.anyLags() {
 		return false
 	}
 	var best *loot
 	for _, owner := range s.latestOwners(n) {
+		if busy && !s.lags(owner) {
+			continue
+		}
 		for _, r := range owner.runs {
 			for _, m := range r.units {
 				if l := s.second(n, owner, m); l != nil && (best == nil || l.there-l.here > best.there-best.here) {
@@ -450,8 +457,12 @@ func (s *Scheduler) second(n, owner *node, m member) *loot {
 	}
 	there := s.survey(owner, units, false).path
 	r := s.survey(n, units, true)
-	here := s.latest(n, r) + risk*r.unsure/float64(n.slots)
-	if !r.ok || r.early || here >= sooner*there {
+	here, limit := s.latest(n, r), there
+	if !s.lags(owner) { // the step is late, or badly predicted
+		here += risk * r.unsure / float64(n.slots)
+		limit *= sooner
+	}
+	if !r.ok || r.early || here >= limit {
 		return nil
 	}
 	return &loot{units: units, owner: owner, here: here, there: there}

@@ -7,8 +7,9 @@
 // ledger knows by which text and from which time the result of a step is found among
 // that ([Trace]).
 //
-// Steps are named by digests that cover their inputs and the content they copy, so
-// that an edited file makes the steps that read it cold.
+// A step has four identities ([Names]). Only that of its result says that it need not
+// be run; the others say what is different when it has to be. Each is a type of its
+// own, so that none is ever looked for among the others.
 package warm
 
 import (
@@ -48,11 +49,64 @@ type file struct {
 	Addr string `json:"addr"`
 	// ID is the id of the node's worker, kept in its root.
 	ID string `json:"id"`
-	// Steps are the results held, with the time when each was last seen, in
-	// seconds since 1970.
-	Steps map[digest.Digest]int64 `json:"steps"`
-	// Traces are those of the steps that can be asked for.
-	Traces map[digest.Digest]Trace `json:"traces,omitempty"`
+	// Results, Ops, Places and Forms are the names of the steps whose results are
+	// held, with the time when each was last seen, in seconds since 1970.
+	Results map[ResultID]int64 `json:"results"`
+	Ops     map[OpID]int64     `json:"operations,omitempty"`
+	Places  map[PlaceID]int64  `json:"places,omitempty"`
+	Forms   map[FormID]int64   `json:"forms,omitempty"`
+	// Traces are those of the results that can be asked for.
+	Traces map[ResultID]Trace `json:"traces,omitempty"`
+}
+
+// The identities of a step.
+type (
+	// ResultID covers the operation and the content of the files that it reads: who
+	// holds this result need not run the step.
+	ResultID digest.Digest
+	// OpID covers what the step and all below it do, whatever is in the files.
+	OpID digest.Digest
+	// PlaceID is where in which Dockerfile the step stands.
+	PlaceID digest.Digest
+	// FormID is what it does there, apart from its inputs.
+	FormID digest.Digest
+)
+
+// Names are the identities by which a step is remembered. Result is never "". Op is ""
+// when no files are read, as it says no more than Result then; Place and Form are ""
+// when the place is not known.
+type Names struct {
+	Result ResultID
+	Op     OpID
+	Place  PlaceID
+	Form   FormID
+}
+
+// Holdings are the steps whose results a node holds.
+type Holdings struct {
+	Results map[ResultID]bool
+	Ops     map[OpID]bool
+	Places  map[PlaceID]bool
+	Forms   map[FormID]bool
+}
+
+// NewHoldings returns the holdings of who holds the results of some steps.
+func NewHoldings(steps []Names) Holdings {
+	h := Holdings{map[ResultID]bool{}, map[OpID]bool{}, map[PlaceID]bool{}, map[FormID]bool{}}
+	for _, n := range steps {
+		note(h.Results, n.Result, true)
+		note(h.Ops, n.Op, true)
+		note(h.Places, n.Place, true)
+		note(h.Forms, n.Form, true)
+	}
+	return h
+}
+
+// note sets m[id] unless there is no id.
+func note[K ~string, V any](m map[K]V, id K, value V) {
+	if id != "" {
+		m[id] = value
+	}
 }
 
 // Trace is by what a result is found among the records of a node.
@@ -100,12 +154,12 @@ func (rs Records) Find(t Trace) (Record, bool) {
 	return Record{}, false
 }
 
-// Holds returns the steps that the node at addr held when it was last used. With
+// Holds returns the steps whose results the node at addr held when it was last used. With
 // an id, a node that has another one by now holds nothing.
-func (l Ledger) Holds(addr, id string) map[digest.Digest]bool {
+func (l Ledger) Holds(addr, id string) Holdings {
 	f, ok := l.known(addr)
 	if !ok || id != "" && f.ID != id {
-		return nil
+		return Holdings{}
 	}
 	return f.held()
 }
@@ -122,31 +176,35 @@ func (l Ledger) known(addr string) (f file, ok bool) {
 	return decode(data, addr), err == nil
 }
 
-func (f *file) held() map[digest.Digest]bool {
-	held := make(map[digest.Digest]bool, len(f.Steps))
-	for d := range f.Steps {
-		held[d] = true
+func (f *file) held() Holdings {
+	return Holdings{seen(f.Results), seen(f.Ops), seen(f.Places), seen(f.Forms)}
+}
+
+func seen[K comparable](times map[K]int64) map[K]bool {
+	m := make(map[K]bool, len(times))
+	for id := range times {
+		m[id] = true
 	}
-	return held
+	return m
 }
 
 // Check is Holds for a node that was asked which results it keeps: those that it has
 // no more are not in held, but in lost. What cannot be found among the records of any
 // node is believed, unless everything that can is lost.
-func (l Ledger) Check(addr, id string, records Records) (held, lost map[digest.Digest]bool) {
+func (l Ledger) Check(addr, id string, records Records) (held Holdings, lost map[ResultID]bool) {
 	f, ok := l.known(addr)
 	if !ok || f.ID != id {
-		return nil, nil
+		return Holdings{}, nil
 	}
-	held, lost = f.held(), map[digest.Digest]bool{}
+	held, lost = f.held(), map[ResultID]bool{}
 	for d, t := range f.Traces {
-		if _, found := records.Find(t); held[d] && !found {
-			delete(held, d)
+		if _, found := records.Find(t); held.Results[d] && !found {
+			delete(held.Results, d)
 			lost[d] = true
 		}
 	}
 	if len(lost) > 0 && len(lost) == len(f.Traces) {
-		return nil, f.held()
+		return Holdings{}, seen(f.Results)
 	}
 	return held, lost
 }
@@ -154,7 +212,7 @@ func (l Ledger) Check(addr, id string, records Records) (held, lost map[digest.D
 // Add notes that the node holds these steps. traces are those of the steps that were
 // run; of these, and of earlier ones, those are kept that fit the records of the
 // node. Without records none is: whether they would be found is not known.
-func (l Ledger) Add(addr, id string, steps []digest.Digest, traces map[digest.Digest]Trace, records Records, now time.Time) error {
+func (l Ledger) Add(addr, id string, steps []Names, traces map[ResultID]Trace, records Records, now time.Time) error {
 	if l.Dir == "" || len(steps) == 0 {
 		return nil
 	}
@@ -175,36 +233,48 @@ func (l Ledger) Add(addr, id string, steps []digest.Digest, traces map[digest.Di
 }
 
 // add notes steps and their traces.
-func (f *file) add(steps []digest.Digest, traces map[digest.Digest]Trace, records Records, now time.Time) {
-	if f.Steps == nil {
-		f.Steps = map[digest.Digest]int64{}
-	}
-	if f.Traces == nil {
-		f.Traces = map[digest.Digest]Trace{}
-	}
-	for _, d := range steps {
-		f.Steps[d] = now.Unix()
-		t, ran := traces[d]
+func (f *file) add(steps []Names, traces map[ResultID]Trace, records Records, now time.Time) {
+	for _, n := range steps {
+		note(made(&f.Results), n.Result, now.Unix())
+		note(made(&f.Ops), n.Op, now.Unix())
+		note(made(&f.Places), n.Place, now.Unix())
+		note(made(&f.Forms), n.Form, now.Unix())
+		t, ran := traces[n.Result]
 		if !ran {
-			t = f.Traces[d]
+			t = f.Traces[n.Result]
 		}
 		if _, found := records.Find(t); found {
-			f.Traces[d] = t
+			made(&f.Traces)[n.Result] = t
 		} else {
-			delete(f.Traces, d) // held all the same, but in a way that cannot be told
+			delete(f.Traces, n.Result) // held all the same, but in a way that cannot be told
 		}
 	}
 }
 
-// trim drops the oldest steps beyond the limit.
+// made returns the map, which is made if it was nil.
+func made[K comparable, V any](m *map[K]V) map[K]V {
+	if *m == nil {
+		*m = map[K]V{}
+	}
+	return *m
+}
+
+// trim drops the oldest names beyond the limit.
 func (f *file) trim() {
-	if len(f.Steps) <= maxSteps {
+	trim(f.Results)
+	trim(f.Ops)
+	trim(f.Places)
+	trim(f.Forms)
+	maps.DeleteFunc(f.Traces, func(d ResultID, _ Trace) bool { return f.Results[d] == 0 })
+}
+
+func trim[K comparable](times map[K]int64) {
+	if len(times) <= maxSteps {
 		return
 	}
-	times := slices.Sorted(maps.Values(f.Steps))
-	oldest := times[len(times)-maxSteps]
-	maps.DeleteFunc(f.Steps, func(_ digest.Digest, at int64) bool { return at < oldest })
-	maps.DeleteFunc(f.Traces, func(d digest.Digest, _ Trace) bool { return f.Steps[d] == 0 })
+	sorted := slices.Sorted(maps.Values(times))
+	oldest := sorted[len(sorted)-maxSteps]
+	maps.DeleteFunc(times, func(_ K, at int64) bool { return at < oldest })
 }
 
 func (l Ledger) folder() folder.Folder {

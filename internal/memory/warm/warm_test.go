@@ -13,113 +13,123 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+func result(text string) ResultID { return ResultID(digest.FromString(text)) }
+
+func steps(results ...ResultID) []Names {
+	var list []Names
+	for _, r := range results {
+		list = append(list, Names{Result: r})
+	}
+	return list
+}
+
 var t0 = time.Unix(1_700_000_000, 0)
 
 func TestLedgerRemembersByAddressAndID(t *testing.T) {
 	l := Ledger{Dir: filepath.Join(t.TempDir(), "warm")}
-	a, b := digest.FromString("a"), digest.FromString("b")
-	require.NoError(t, l.Add("tcp://x:1", "id1", []digest.Digest{a}, nil, nil, t0))
-	require.NoError(t, l.Add("tcp://x:1", "id1", []digest.Digest{b}, nil, nil, t0))
-	require.NoError(t, l.Add("tcp://y:1", "id2", []digest.Digest{b}, nil, nil, t0))
+	a, b := result("a"), result("b")
+	require.NoError(t, l.Add("tcp://x:1", "id1", steps(a), nil, nil, t0))
+	require.NoError(t, l.Add("tcp://x:1", "id1", steps(b), nil, nil, t0))
+	require.NoError(t, l.Add("tcp://y:1", "id2", steps(b), nil, nil, t0))
 
 	held := l.Holds("tcp://x:1", "id1")
-	require.Equal(t, map[digest.Digest]bool{a: true, b: true}, held)
+	require.Equal(t, map[ResultID]bool{a: true, b: true}, held.Results)
 
 	// A plan that asks no node does not know the id.
 	held = l.Holds("tcp://y:1", "")
-	require.Equal(t, map[digest.Digest]bool{b: true}, held)
+	require.Equal(t, map[ResultID]bool{b: true}, held.Results)
 
 	// A node with a new root has a new id, and nothing else.
 	held = l.Holds("tcp://x:1", "other")
-	require.Empty(t, held)
-	require.NoError(t, l.Add("tcp://x:1", "other", []digest.Digest{b}, nil, nil, t0))
+	require.Empty(t, held.Results)
+	require.NoError(t, l.Add("tcp://x:1", "other", steps(b), nil, nil, t0))
 	held = l.Holds("tcp://x:1", "other")
-	require.Equal(t, map[digest.Digest]bool{b: true}, held)
+	require.Equal(t, map[ResultID]bool{b: true}, held.Results)
 }
 
 func TestResultsThatAreGoneAreNotBelieved(t *testing.T) {
 	l := Ledger{Dir: t.TempDir()}
-	a, b, c := digest.FromString("a"), digest.FromString("b"), digest.FromString("c")
+	a, b, c := result("a"), result("b"), result("c")
 	const addr, id = "tcp://x:1", "id1"
 	at := func(seconds int) time.Time { return t0.Add(time.Duration(seconds) * time.Second) }
-	traces := map[digest.Digest]Trace{
+	traces := map[ResultID]Trace{
 		a: NewTrace("RUN make", at(1), at(3)),
 		b: NewTrace("RUN make", at(5), at(6)),
 		c: NewTrace("RUN other", at(5), at(6)),
 	}
 	makeA, makeB := Record{"RUN make", at(2), 1}, Record{"RUN make", at(5), 2}
 	// Of c the node keeps nothing that looks like it: that can never be asked for.
-	require.NoError(t, l.Add(addr, id, []digest.Digest{a, b, c}, traces, NewRecords([]Record{makeA, makeB}), t0))
+	require.NoError(t, l.Add(addr, id, steps(a, b, c), traces, NewRecords([]Record{makeA, makeB}), t0))
 
-	check := func(records ...Record) (held, lost map[digest.Digest]bool) {
+	check := func(records ...Record) (held Holdings, lost map[ResultID]bool) {
 		held, lost = l.Check(addr, id, NewRecords(records))
 		return held, lost
 	}
 	held, lost := check(makeB, makeA)
-	require.Equal(t, map[digest.Digest]bool{a: true, b: true, c: true}, held)
+	require.Equal(t, map[ResultID]bool{a: true, b: true, c: true}, held.Results)
 	require.Empty(t, lost)
 	held, lost = check(makeB)
-	require.Equal(t, map[digest.Digest]bool{b: true, c: true}, held)
-	require.Equal(t, map[digest.Digest]bool{a: true}, lost)
+	require.Equal(t, map[ResultID]bool{b: true, c: true}, held.Results)
+	require.Equal(t, map[ResultID]bool{a: true}, lost)
 	held, lost = check(Record{"RUN make", at(9), 1})
-	require.Empty(t, held, "all that can be asked for is gone, so the rest will be, too")
-	require.Equal(t, map[digest.Digest]bool{a: true, b: true, c: true}, lost)
+	require.Empty(t, held.Results, "all that can be asked for is gone, so the rest will be, too")
+	require.Equal(t, map[ResultID]bool{a: true, b: true, c: true}, lost)
 
 	// b was answered from a cache, and the node keeps it under another text.
-	require.NoError(t, l.Add(addr, id, []digest.Digest{b}, nil, NewRecords([]Record{makeA}), t0))
+	require.NoError(t, l.Add(addr, id, steps(b), nil, NewRecords([]Record{makeA}), t0))
 	held, lost = check(makeA)
-	require.Equal(t, map[digest.Digest]bool{a: true, b: true, c: true}, held)
+	require.Equal(t, map[ResultID]bool{a: true, b: true, c: true}, held.Results)
 	require.Empty(t, lost)
 
 	held, lost = l.Check(addr, "another root", NewRecords([]Record{makeA, makeB}))
-	require.Empty(t, held)
+	require.Empty(t, held.Results)
 	require.Empty(t, lost)
 }
 
 func TestWithoutAnAnswerNothingCanBeAskedFor(t *testing.T) {
 	l := Ledger{Dir: t.TempDir()}
-	a := digest.FromString("a")
-	require.NoError(t, l.Add("x", "id", []digest.Digest{a}, map[digest.Digest]Trace{a: NewTrace("RUN", t0, t0)}, nil, t0))
+	a := result("a")
+	require.NoError(t, l.Add("x", "id", steps(a), map[ResultID]Trace{a: NewTrace("RUN", t0, t0)}, nil, t0))
 	held, lost := l.Check("x", "id", nil)
-	require.Equal(t, map[digest.Digest]bool{a: true}, held)
+	require.Equal(t, map[ResultID]bool{a: true}, held.Results)
 	require.Empty(t, lost)
 }
 
 func TestZeroLedgerRemembersNothing(t *testing.T) {
 	var l Ledger
-	require.NoError(t, l.Add("a", "id", []digest.Digest{digest.FromString("a")}, nil, nil, t0))
+	require.NoError(t, l.Add("a", "id", steps(result("a")), nil, nil, t0))
 	held := l.Holds("a", "id")
-	require.Empty(t, held)
+	require.Empty(t, held.Results)
 }
 
 func TestDamagedFileIsAsNone(t *testing.T) {
 	l := Ledger{Dir: t.TempDir()}
 	require.NoError(t, os.WriteFile(l.folder().Path(name("a")), []byte("{"), 0o644))
 	held := l.Holds("a", "")
-	require.Empty(t, held)
-	require.NoError(t, l.Add("a", "id", []digest.Digest{digest.FromString("a")}, nil, nil, t0))
+	require.Empty(t, held.Results)
+	require.NoError(t, l.Add("a", "id", steps(result("a")), nil, nil, t0))
 	held = l.Holds("a", "id")
-	require.Len(t, held, 1)
+	require.Len(t, held.Results, 1)
 }
 
 func TestOldestStepsGoFirst(t *testing.T) {
-	f := file{Steps: map[digest.Digest]int64{}, Traces: map[digest.Digest]Trace{}}
+	f := file{Results: map[ResultID]int64{}, Traces: map[ResultID]Trace{}}
 	for i := range maxSteps + 10 {
-		f.Steps[digest.FromString(fmt.Sprint(i))] = int64(i)
-		f.Traces[digest.FromString(fmt.Sprint(i))] = Trace{}
+		f.Results[result(fmt.Sprint(i))] = int64(i)
+		f.Traces[result(fmt.Sprint(i))] = Trace{}
 	}
 	f.trim()
 	require.Len(t, f.Traces, maxSteps)
-	require.Len(t, f.Steps, maxSteps)
-	require.NotContains(t, f.Steps, digest.FromString("9"))
-	require.Contains(t, f.Steps, digest.FromString("10"))
+	require.Len(t, f.Results, maxSteps)
+	require.NotContains(t, f.Results, result("9"))
+	require.Contains(t, f.Results, result("10"))
 }
 
 func TestWhatIsInTheWayIsAWarning(t *testing.T) {
 	dir := t.TempDir()
 	var warned []error
 	l := Ledger{Dir: dir, Warn: func(err error) { warned = append(warned, err) }}
-	require.NoError(t, l.Add("a", "1", []digest.Digest{"x"}, nil, nil, time.Unix(1, 0)))
+	require.NoError(t, l.Add("a", "1", steps("x"), nil, nil, time.Unix(1, 0)))
 	files, err := filepath.Glob(filepath.Join(dir, "*.json"))
 	require.NoError(t, err)
 	require.Len(t, files, 1)
@@ -127,31 +137,41 @@ func TestWhatIsInTheWayIsAWarning(t *testing.T) {
 	// A pipe is not waited for, and the next run puts a file there.
 	require.NoError(t, os.Remove(files[0]))
 	require.NoError(t, syscall.Mkfifo(files[0], 0o600))
-	require.Empty(t, l.Holds("a", ""))
-	require.NoError(t, l.Add("a", "1", []digest.Digest{"x"}, nil, nil, time.Unix(1, 0)))
-	require.True(t, l.Holds("a", "")["x"])
+	require.Empty(t, l.Holds("a", "").Results)
+	require.NoError(t, l.Add("a", "1", steps("x"), nil, nil, time.Unix(1, 0)))
+	require.True(t, l.Holds("a", "").Results["x"])
 	require.Empty(t, warned)
 
 	// The directory is a file.
 	l.Dir = files[0]
-	require.Empty(t, l.Holds("a", ""))
+	require.Empty(t, l.Holds("a", "").Results)
 	held, lost := l.Check("a", "1", nil)
-	require.Empty(t, held)
+	require.Empty(t, held.Results)
 	require.Empty(t, lost)
 	require.Len(t, warned, 2)
-	require.Error(t, l.Add("a", "1", []digest.Digest{"x"}, nil, nil, time.Unix(1, 0)))
+	require.Error(t, l.Add("a", "1", steps("x"), nil, nil, time.Unix(1, 0)))
 }
 
 func TestLockIsNotWaitedForLong(t *testing.T) {
 	dir := t.TempDir()
 	l := Ledger{Dir: dir, Wait: time.Millisecond}
-	require.NoError(t, l.Add("a", "1", []digest.Digest{"x"}, nil, nil, time.Unix(1, 0)))
+	require.NoError(t, l.Add("a", "1", steps("x"), nil, nil, time.Unix(1, 0)))
 	locks, err := filepath.Glob(filepath.Join(dir, "*.lock"))
 	require.NoError(t, err)
 	require.Len(t, locks, 1)
 	other := flock.New(locks[0])
 	require.NoError(t, other.Lock())
 	defer func() { require.NoError(t, other.Unlock()) }()
-	require.ErrorContains(t, l.Add("a", "1", []digest.Digest{"y"}, nil, nil, time.Unix(1, 0)), "another process keeps it locked")
-	require.True(t, l.Holds("a", "")["x"])
+	require.ErrorContains(t, l.Add("a", "1", steps("y"), nil, nil, time.Unix(1, 0)), "another process keeps it locked")
+	require.True(t, l.Holds("a", "").Results["x"])
+}
+
+// Each identity is found among its own kind only.
+func TestKindsOfNamesStayApart(t *testing.T) {
+	l := Ledger{Dir: t.TempDir()}
+	same := digest.FromString("same")
+	require.NoError(t, l.Add("a", "1", []Names{{Result: ResultID(same)}, {Result: "r", Op: "o", Place: "p", Form: "f"}}, nil, nil, t0))
+	want := NewHoldings([]Names{{Result: ResultID(same)}, {Result: "r", Op: "o", Place: "p", Form: "f"}})
+	require.Equal(t, want, l.Holds("a", "1"))
+	require.False(t, l.Holds("a", "1").Ops[OpID(same)])
 }

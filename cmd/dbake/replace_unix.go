@@ -1,0 +1,14 @@
+//go:build unix
+
+package main
+
+import (
+	"os"
+	"syscall"
+)
+
+// replaceProcess has a program take the place of this one. It returns when that
+// cannot be done.
+func replaceProcess(name string, args []string) {
+	_ = syscall.Exec(name, append([]string{name}, args...), os.Environ()) // whoever starts it otherwise is told
+}

@@ -1,0 +1,299 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/dbake/dbake/internal/localfile"
+	"github.com/dbake/dbake/runtime/nodeset"
+)
+
+const (
+	buildxName = "buildx"
+	buildxFile = "docker-" + buildxName
+	// asideFile is what install-shim renames a docker-buildx to that is where the shim
+	// goes. It has no name of a plugin, so that docker does not see it.
+	asideFile = "dbake-real-buildx"
+	// shimMark is in every shim: a file without it is not ours to replace or remove.
+	shimMark = "# Written by dbake install-shim."
+	// forwardCommand is what a shim calls: dbake forward-buildx REAL [FLAG...] -- ARG...
+	forwardCommand = "forward-buildx"
+)
+
+type installShimCmd struct {
+	Dir string `arg:"" help:"Where docker looks for plugins before it finds the real docker-buildx, as ~/.docker/cli-plugins."`
+
+	Buildx        string   `placeholder:"FILE" help:"The real docker-buildx (default: what docker would find; one that is in DIR already is kept there under another name)."`
+	Nodes         []string `sep:"none" placeholder:"ADDR" help:"Nodes to build on when a command names no builder, as of build. Repeatable."`
+	CacheRegistry []string `sep:"none" placeholder:"REF" help:"Repository through which the nodes share results, as of build. Repeatable."`
+	StateDir      string   `placeholder:"DIR" help:"Where local nodes keep their state, as of build."`
+	Buildkitd     string   `placeholder:"FILE" help:"The buildkitd of local nodes, as of build."`
+	Remove        bool     `help:"Remove the shim from DIR, and put the real docker-buildx back that was there."`
+}
+
+// Run writes the shim.
+func (c *installShimCmd) Run(a *app) error {
+	dir := a.path(c.Dir)
+	shim := filepath.Join(dir, buildxFile)
+	if c.Remove {
+		return c.remove(a, shim)
+	}
+	flags, err := c.flags(a)
+	if err != nil {
+		return usageError{err}
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	real, aside, err := c.realBuildx(a, shim)
+	if err != nil {
+		return err
+	}
+	if aside {
+		if err := os.Rename(shim, real); err != nil {
+			return fmt.Errorf("keep the real docker-buildx: %w", err)
+		}
+	}
+	if err := localfile.Write(context.Background(), shim, []byte(shimScript(self, real, flags)), nil); err != nil {
+		return fmt.Errorf("write the shim: %w", err)
+	}
+	if err := os.Chmod(shim, 0o755); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(a.stdout, "%s: docker buildx bake builds with dbake, everything else with %s\n", shim, real)
+	return err
+}
+
+// flags are what the shim adds to every build, with names of files that hold in every
+// directory.
+func (c *installShimCmd) flags(a *app) ([]string, error) {
+	var flags []string
+	if len(c.Nodes) > 0 {
+		if _, err := nodeset.Parse(c.Nodes); err != nil {
+			return nil, err
+		}
+	}
+	for _, n := range c.Nodes {
+		flags = append(flags, "--nodes="+n)
+	}
+	if _, err := (&planFlags{CacheRegistry: c.CacheRegistry}).cacheStores(); err != nil {
+		return nil, err
+	}
+	for _, r := range c.CacheRegistry {
+		flags = append(flags, "--cache-registry="+r)
+	}
+	if c.StateDir != "" {
+		flags = append(flags, "--state-dir="+a.path(c.StateDir))
+	}
+	if c.Buildkitd != "" {
+		flags = append(flags, "--buildkitd="+a.path(c.Buildkitd))
+	}
+	return flags, nil
+}
+
+// shimScript is the shim. It is a script, so that what is not for dbake does not start
+// it; whether a word is the name of a command is for dbake to find out.
+func shimScript(self, real string, flags []string) string {
+	quoted := quote(self) + " " + forwardCommand + " " + quote(real)
+	for _, f := range flags {
+		quoted += " " + quote(f)
+	}
+	return `#!/bin/sh
+` + shimMark + ` "bake" goes to dbake, everything else to the real docker-buildx.
+if [ -x ` + quote(self) + ` ]; then
+	for word do
+		case $word in bake | f) exec ` + quoted + ` -- "$@" ;; esac
+	done
+fi
+exec ` + quote(real) + ` "$@"
+`
+}
+
+// quote writes s as one word of a shell.
+func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
+
+// realBuildx returns the docker-buildx that takes what is not for dbake. aside says
+// that it is where the shim goes, and is to be renamed to that.
+func (c *installShimCmd) realBuildx(a *app, shim string) (real string, aside bool, err error) {
+	kept := filepath.Join(filepath.Dir(shim), asideFile)
+	if c.Buildx != "" {
+		real = a.path(c.Buildx)
+		if mine, err := isShim(real); err != nil || mine {
+			return "", false, errors.Join(err, fmt.Errorf("%s is a shim itself; name the real docker-buildx", real))
+		}
+		if same(real, shim) {
+			return kept, true, nil
+		}
+		if mine, err := isShim(shim); err == nil && !mine {
+			return "", false, fmt.Errorf("%s is no shim and would be lost: move it away, or leave --buildx out to keep it", shim)
+		}
+		return real, false, nil
+	}
+	if mine, err := isShim(shim); err == nil && !mine {
+		return kept, true, nil
+	}
+	if _, err := os.Stat(kept); err == nil {
+		return kept, false, nil
+	}
+	for _, dir := range a.pluginDirs() {
+		found := filepath.Join(dir, buildxFile)
+		if info, err := os.Stat(found); err != nil || !info.Mode().IsRegular() || info.Mode()&0o111 == 0 {
+			continue
+		}
+		if mine, err := isShim(found); err == nil && !mine {
+			return found, false, nil
+		}
+	}
+	return "", false, fmt.Errorf("there is no docker-buildx where docker looks for plugins (%s): name the real one with --buildx", strings.Join(a.pluginDirs(), ", "))
+}
+
+// pluginDirs are where docker looks for plugins, in its order.
+func (a *app) pluginDirs() []string {
+	var dirs []string
+	if dir := dockerDir(a.env); dir != "" {
+		var config struct {
+			Extra []string `json:"cliPluginsExtraDirs"`
+		}
+		_ = readJSON(filepath.Join(dir, "config.json"), &config) // without it there are no others
+		dirs = append(slices.Clone(config.Extra), filepath.Join(dir, "cli-plugins"))
+	}
+	return append(dirs, "/usr/local/lib/docker/cli-plugins", "/usr/local/libexec/docker/cli-plugins", "/usr/lib/docker/cli-plugins", "/usr/libexec/docker/cli-plugins")
+}
+
+// isShim reports whether a file is a shim of ours.
+func isShim(name string) (bool, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	head, err := io.ReadAll(io.LimitReader(f, 1024))
+	return bytes.Contains(head, []byte(shimMark)), err
+}
+
+func same(a, b string) bool {
+	x, errX := os.Stat(a)
+	y, errY := os.Stat(b)
+	return errX == nil && errY == nil && os.SameFile(x, y)
+}
+
+// remove removes a shim and puts back what was in its place.
+func (c *installShimCmd) remove(a *app, shim string) error {
+	switch mine, err := isShim(shim); {
+	case errors.Is(err, fs.ErrNotExist):
+		a.progress.Note("there is no shim in " + filepath.Dir(shim))
+		return nil
+	case err != nil:
+		return err
+	case !mine:
+		return fmt.Errorf("%s is no shim of dbake: it is left alone", shim)
+	}
+	kept := filepath.Join(filepath.Dir(shim), asideFile)
+	err := os.Rename(kept, shim)
+	if errors.Is(err, fs.ErrNotExist) {
+		return os.Remove(shim)
+	}
+	return err
+}
+
+// forwarded returns the command line of dbake for a docker-buildx that is called with
+// args, and changes env to what the flags of docker say. real and flags are what the
+// shim was written with. ok is false when the real docker-buildx is meant.
+func forwarded(flags, args []string, env map[string]string) (command []string, ok bool, err error) {
+	var g dockerFlags
+	rest, err := g.parse(args)
+	if err != nil || len(rest) == 0 || rest[0] != buildxName {
+		g, rest = dockerFlags{}, args // called by itself, as compose does
+	} else {
+		rest = rest[1:]
+	}
+	set := pflag.NewFlagSet(buildxName, pflag.ContinueOnError)
+	set.SetOutput(io.Discard)
+	set.SetInterspersed(false)
+	builder := set.String("builder", "", "")
+	debug := set.BoolP("debug", "D", false, "")
+	if err := set.Parse(rest); err != nil {
+		return nil, false, nil // for the real one to say
+	}
+	if rest = set.Args(); len(rest) == 0 || rest[0] != "bake" && rest[0] != "f" {
+		return nil, false, nil
+	}
+	if err := g.apply(env); err != nil {
+		return nil, false, err
+	}
+	if *debug || g.debug || g.logLevel == "debug" {
+		command = append(command, "--debug")
+	}
+	command = append(command, "build")
+	if *builder != "" {
+		command = append(command, "--builder="+*builder)
+	}
+	for _, f := range flags {
+		// The nodes of the shim are those of commands that name no builder.
+		if !strings.HasPrefix(f, "--nodes=") || *builder == "" && !namesBuilder(rest[1:]) {
+			command = append(command, f)
+		}
+	}
+	return append(command, rest[1:]...), true, nil
+}
+
+// namesBuilder reports whether the arguments of bake name a builder.
+func namesBuilder(args []string) bool {
+	for _, arg := range args {
+		if arg == "--" {
+			return false
+		}
+		if arg == "--builder" || strings.HasPrefix(arg, "--builder=") {
+			return true
+		}
+	}
+	return false
+}
+
+// forward does what a shim is called for: it returns the command line of dbake, or has
+// the real docker-buildx run and returns its exit status.
+func (a *app) forward(args []string) (command []string, status int, err error) {
+	end := slices.Index(args, "--")
+	if end < 1 {
+		return nil, 2, usageError{errors.New("this command is for the shim that install-shim writes")}
+	}
+	real, flags, rest := args[0], args[1:end], args[end+1:]
+	command, ok, err := forwarded(flags, rest, a.env)
+	if err != nil || ok {
+		a.buildx = true
+		return command, 0, err
+	}
+	return nil, runProgram(real, rest), nil
+}
+
+// stopping bounds how long a program that has been told to stop may take.
+const stopping = 10 * time.Second
+
+// runProgram runs a program in place of this one and returns its exit status.
+func runProgram(name string, args []string) int {
+	replaceProcess(name, args) // returns where a process cannot be replaced
+	cmd := exec.Command(name, args...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.WaitDelay = stopping
+	if err := cmd.Run(); cmd.ProcessState == nil {
+		fmt.Fprintf(os.Stderr, "ERROR: %v\n", err)
+		return 1
+	}
+	return cmd.ProcessState.ExitCode()
+}

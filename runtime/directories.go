@@ -1,0 +1,354 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/moby/buildkit/session"
+	"github.com/moby/buildkit/session/filesync"
+	"github.com/tonistiigi/fsutil"
+	fstypes "github.com/tonistiigi/fsutil/types"
+	"google.golang.org/grpc"
+)
+
+// transfers knows what one node read of the client's directories, and what could not
+// be sent to it.
+type transfers struct {
+	bytes atomic.Int64
+
+	mu    sync.Mutex     // guards what follows
+	walks map[string]int // by local source name
+	// unread are the files that are not sent because they cannot be read, by local
+	// source name and path; fresh are those that nobody has taken note of.
+	unread map[string]map[string]*InputError
+	fresh  map[string]map[string]*InputError
+}
+
+// InputError says that a file of this machine could not be sent to a node. No node is
+// to blame.
+type InputError struct {
+	Path string
+	Err  error
+}
+
+func (e *InputError) Error() string {
+	return fmt.Sprintf(inputSign+"%s: %v", strings.ToValidUTF8(e.Path, "\uFFFD"), e.Err)
+}
+
+// Unwrap returns the cause.
+func (e *InputError) Unwrap() error { return e.Err }
+
+// inputSign begins the text of every InputError, which nodes report as their own.
+const inputSign = "this machine cannot read "
+
+// errWentAway is why a file that was there a moment ago was not sent.
+var errWentAway = errors.New("it was replaced or removed while it was sent")
+
+// walked returns how often each local source was sent.
+func (t *transfers) walked() map[string]int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	walks := make(map[string]int, len(t.walks))
+	for name, n := range t.walks {
+		walks[name] = n
+	}
+	return walks
+}
+
+// leaveOut notes that a file or directory cannot be read. It is not sent any more.
+func (t *transfers) leaveOut(source, path string, err *InputError) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.unread[source][path] != nil {
+		return
+	}
+	for _, m := range []*map[string]map[string]*InputError{&t.unread, &t.fresh} {
+		if *m == nil {
+			*m = map[string]map[string]*InputError{}
+		}
+		if (*m)[source] == nil {
+			(*m)[source] = map[string]*InputError{}
+		}
+		(*m)[source][path] = err
+	}
+}
+
+// leavesOut reports whether a path is not to be sent.
+func (t *transfers) leavesOut(source, path string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.unread[source][path] != nil
+}
+
+// takeUnread returns what was left out since it was called last.
+func (t *transfers) takeUnread() map[string]map[string]*InputError {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	fresh := t.fresh
+	t.fresh = nil
+	return fresh
+}
+
+// directories serves the local sources of a session, notes what cannot be read and
+// counts what is. Ownership is reset to root, as BuildKit's own client does, so that
+// the digest of a layer does not depend on who ran the build.
+type directories struct {
+	dirs map[string]string
+	sent *transfers
+}
+
+var _ session.Attachable = (*directories)(nil)
+
+// Register implements session.Attachable.
+func (d *directories) Register(s *grpc.Server) { filesync.RegisterFileSyncServer(s, d) }
+
+// DiffCopy implements filesync.FileSyncServer.
+func (d *directories) DiffCopy(stream filesync.FileSync_DiffCopyServer) error {
+	t := &transfer{directories: d, failed: make(chan struct{})}
+	err := filesync.NewFSSyncProvider(t).(filesync.FileSyncServer).DiffCopy(&endingStream{stream, t})
+	if t.err != nil {
+		return t.err
+	}
+	return err
+}
+
+// TarStream implements filesync.FileSyncServer.
+func (d *directories) TarStream(stream filesync.FileSync_TarStreamServer) error {
+	return filesync.NewFSSyncProvider(&transfer{directories: d, failed: make(chan struct{})}).(filesync.FileSyncServer).TarStream(stream)
+}
+
+// transfer is the answer to one request for a directory.
+type transfer struct {
+	*directories
+	once   sync.Once
+	failed chan struct{} // closed once a file could not be sent
+	err    error         // which; set before failed is closed
+}
+
+// fail ends the transfer.
+func (t *transfer) fail(err error) {
+	t.once.Do(func() {
+		t.err = err
+		close(t.failed)
+	})
+}
+
+// endingStream is a stream in which nothing more is received once the transfer has
+// failed. A sender that cannot read a file would wait for the node otherwise, which
+// waits for the file.
+type endingStream struct {
+	filesync.FileSync_DiffCopyServer
+	transfer *transfer
+}
+
+// RecvMsg implements grpc.ServerStream.
+func (s *endingStream) RecvMsg(m any) error {
+	received := make(chan error, 1) // the end of the stream ends what is left behind
+	go func() { received <- s.FileSync_DiffCopyServer.RecvMsg(m) }()
+	select {
+	case err := <-received:
+		return err
+	case <-s.transfer.failed:
+		return s.transfer.err
+	}
+}
+
+var _ filesync.DirSource = (*transfer)(nil)
+
+// LookupDir implements filesync.DirSource.
+func (t *transfer) LookupDir(name string) (fsutil.FS, bool) {
+	dir, ok := t.dirs[name]
+	if !ok {
+		return nil, false
+	}
+	plain, err := fsutil.NewFS(dir)
+	if err != nil {
+		return nil, false
+	}
+	return &sourceFS{FS: plain, name: name, dir: dir, transfer: t, open: os.OpenFile}, true
+}
+
+// sourceFS is the directory of a local source.
+//
+// What cannot be read is left out, and noted before the node has all that it asked
+// for: fsutil alone would fail the transfer for all that wait for it, or send an empty
+// file, which the node would keep for the real one. It would also leave out what
+// stands behind a file that goes away while its directory is listed.
+type sourceFS struct {
+	fsutil.FS
+	name     string
+	dir      string
+	transfer *transfer
+	open     func(name string, flag int, perm os.FileMode) (*os.File, error)
+}
+
+var _ fsutil.FS = (*sourceFS)(nil)
+
+// Walk implements fsutil.FS.
+func (s *sourceFS) Walk(ctx context.Context, target string, fn fs.WalkDirFunc) error {
+	// FollowPaths are resolved by walking single paths first; only the walk of
+	// the whole tree is a transfer.
+	if target == "" || target == "/" || target == "." {
+		s.transfer.sent.mu.Lock()
+		if s.transfer.sent.walks == nil {
+			s.transfer.sent.walks = map[string]int{}
+		}
+		s.transfer.sent.walks[s.name]++
+		s.transfer.sent.mu.Unlock()
+	}
+	return s.FS.Walk(ctx, target, func(path string, e fs.DirEntry, walkErr error) error {
+		if s.transfer.sent.leavesOut(s.name, path) {
+			if e != nil && e.IsDir() {
+				return fs.SkipDir
+			}
+			return nil
+		}
+		if walkErr != nil {
+			// Not every walker wants to know: some do not look into this directory.
+			err := fn(path, e, walkErr)
+			if err == nil || gone(err) || errors.Is(err, fs.SkipDir) {
+				return err
+			}
+			s.transfer.sent.leaveOut(s.name, path, s.inputError(path, err))
+			return nil
+		}
+		err := fn(path, dirEntry{e, s, path}, nil)
+		if out := (*leftOut)(nil); errors.As(err, &out) {
+			return nil
+		}
+		return err
+	})
+}
+
+// dirEntry is an entry of a directory. What cannot be read is found out when it is
+// looked at, as only what is to be sent is.
+type dirEntry struct {
+	fs.DirEntry
+	fs   *sourceFS
+	path string
+}
+
+// Info implements fs.DirEntry. Files belong to root.
+func (e dirEntry) Info() (fs.FileInfo, error) {
+	info, err := e.DirEntry.Info()
+	if gone(err) {
+		return nil, &leftOut{err.Error()}
+	}
+	if err == nil {
+		err = e.fs.readable(e.path, info.Mode())
+	}
+	if err != nil {
+		failed := e.fs.inputError(e.path, err)
+		e.fs.transfer.sent.leaveOut(e.fs.name, e.path, failed)
+		return nil, &leftOut{failed.Error()}
+	}
+	if st, ok := info.Sys().(*fstypes.Stat); ok {
+		st.Uid, st.Gid = 0, 0 // it is a copy
+	}
+	return info, nil
+}
+
+// leftOut says that an entry is not sent. It is not known to fsutil, which would leave
+// out more.
+type leftOut struct{ text string }
+
+func (e *leftOut) Error() string { return e.text }
+
+// readable returns why a file cannot be read, as far as that can be found out without
+// opening every one.
+func (s *sourceFS) readable(path string, mode fs.FileMode) error {
+	if !mode.IsRegular() || mode.Perm()&0o444 == 0o444 {
+		return nil
+	}
+	f, err := s.open(filepath.Join(s.dir, path), os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err == nil {
+		return f.Close()
+	}
+	if gone(err) {
+		return nil // the next to open it will say so
+	}
+	return err
+}
+
+// gone reports whether something is not there.
+func gone(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)
+}
+
+// inputError says that path cannot be read.
+func (s *sourceFS) inputError(path string, err error) *InputError {
+	var named *fs.PathError
+	for errors.As(err, &named) {
+		err = named.Err
+	}
+	return &InputError{Path: filepath.Join(s.dir, path), Err: err}
+}
+
+// failed ends the transfer because a file of which the node knows cannot be read.
+func (s *sourceFS) failed(path string, err error) error {
+	failed := s.inputError(path, err)
+	if !errors.Is(err, errWentAway) {
+		s.transfer.sent.leaveOut(s.name, path, failed)
+	}
+	s.transfer.fail(failed)
+	return failed
+}
+
+// Open implements fsutil.FS. That a file cannot be opened is told by its reader.
+func (s *sourceFS) Open(path string) (io.ReadCloser, error) {
+	r := &fileReader{fs: s, path: path}
+	// Not to wait for the writer of a pipe that has taken the place of a file.
+	f, err := s.open(filepath.Join(s.dir, path), os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		if gone(err) || errors.Is(err, syscall.ENXIO) || errors.Is(err, syscall.ELOOP) {
+			err = errWentAway
+		}
+		r.err = s.failed(path, err)
+		return r, nil
+	}
+	r.file = f
+	if info, err := f.Stat(); err != nil {
+		r.err = s.failed(path, err)
+	} else if !info.Mode().IsRegular() {
+		r.err = s.failed(path, errWentAway)
+	}
+	return r, nil
+}
+
+// fileReader reads a file and counts what is read.
+type fileReader struct {
+	fs   *sourceFS
+	path string
+	file *os.File // nil when it could not be opened
+	err  error    // why it cannot be read
+}
+
+// Read implements io.Reader.
+func (r *fileReader) Read(p []byte) (int, error) {
+	if r.err != nil {
+		return 0, r.err
+	}
+	n, err := r.file.Read(p)
+	r.fs.transfer.sent.bytes.Add(int64(n))
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = r.fs.failed(r.path, err)
+	}
+	return n, err
+}
+
+// Close implements io.Closer.
+func (r *fileReader) Close() error {
+	if r.file == nil {
+		return nil
+	}
+	return r.file.Close()
+}

@@ -1,0 +1,49 @@
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// Remove deletes what the nodes of a state directory ("" = [DefaultStateDir]) have
+// built, and with registry also what was pushed to its registry. It refuses while
+// a process runs them ([ErrInUse]); a directory without local nodes is no error.
+func Remove(ctx context.Context, dir string, registry bool) error {
+	dir, err := stateDir(dir)
+	if err != nil {
+		return err
+	}
+	// Only what dbake made: the directory may be any.
+	if _, err := os.Stat(filepath.Join(dir, "cluster.json")); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	lock, st, err := lockOrOwner(ctx, dir)
+	if err != nil {
+		return err
+	}
+	if lock == nil {
+		return inUse(dir, st.Owner)
+	}
+	defer lock.Unlock()
+	if err := st.clearLeftovers(ctx, dir); err != nil {
+		return err
+	}
+	st.Nodes = nil
+	if err := st.save(dir); err != nil {
+		return err
+	}
+	places := []string{filepath.Join(dir, "nodes"), socketDir(dir)}
+	if registry {
+		places = append(places, filepath.Join(dir, "registry"))
+	}
+	for _, p := range places {
+		if err := os.RemoveAll(p); err != nil {
+			return fmt.Errorf("remove the state of local nodes: %w", err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,177 @@
+package sched
+
+import (
+	"math"
+	"slices"
+	"time"
+)
+
+// A node that has become slow shows in its steps, one after the other. Any single one may
+// be late because its prediction is bad; how bad they are the other nodes show. So what a
+// node does is compared, step by step, with what it would do if it were slow, until the
+// evidence is beyond doubt: the cumulative sum of Page, Continuous inspection schemes
+// (1954), with log-normal errors.
+
+var (
+	// slowed is the logarithm of the factor by which a node is slower that has become slow,
+	// for telling it from one that is as it should be. Steps that take less than twice as
+	// long as expected, its square root, speak against it.
+	slowed = math.Log(4)
+	// doubtless is the logarithm of the odds from which on a node is taken to be slow.
+	doubtless = math.Log(100)
+)
+
+const (
+	// brief is what a step must take, in nanoseconds, to be evidence: less is told by what
+	// surrounds the step.
+	brief = 1e9
+	// beforehand is how many steps the belief about predictions weighs, spread the variance
+	// of their logarithm by that belief, when they are off by a factor between 0.3 and 3.
+	// least is the smallest variance that is believed.
+	beforehand, spread, least = 4, 0.44, 0.1
+)
+
+// tally sums up, of steps that were never measured before, the squares of the logarithms
+// of how far they were from what was expected.
+type tally struct {
+	steps   int
+	squares float64
+}
+
+// doubt is what speaks for a node's having become slow.
+type doubt struct {
+	odds     float64 // their logarithm; 0 = none
+	exp, got float64 // of the steps that raised it, in nanoseconds
+}
+
+// expected is what a step is to take on n if n is as it should be, in nanoseconds.
+func (s *Scheduler) expected(n *node, v VertexID) (exp float64, measured bool) {
+	if m := s.learned.measured[v]; m > 0 {
+		return float64(m) / s.pace(n, v), true
+	}
+	return float64(s.cfg.Vertices[v].Cost) * s.learned.bias() / s.pace(n, v), false
+}
+
+// weigh adds a step that took got, or has taken that long and is not done.
+func (s *Scheduler) weigh(n *node, d doubt, exp, got float64, measured, done bool) doubt {
+	if exp == 0 || max(exp, got) < brief || !done && got < 2*exp {
+		return d // under way and not late: it may become so
+	}
+	variance := least
+	if !measured {
+		all := s.learned.tally
+		variance = max(least, (beforehand*spread+all.squares-n.tally.squares)/float64(beforehand+all.steps-n.tally.steps))
+	}
+	gain := (2*math.Log(got/exp) - slowed) * slowed / (2 * variance)
+	if !done {
+		got *= overdue
+	}
+	if d.odds += gain; d.odds <= 0 {
+		return doubt{}
+	}
+	d.exp, d.got = d.exp+exp, d.got+got
+	return d
+}
+
+// inspect takes in that n did a step.
+func (s *Scheduler) inspect(n *node, v VertexID, took time.Duration) {
+	exp, measured := s.expected(n, v)
+	got := float64(took)
+	n.doubt = s.weigh(n, n.doubt, exp, got, measured, true)
+	n.doubt.odds = min(n.doubt.odds, 2*doubtless) // or it would never recover
+	if !measured && exp > 0 && max(exp, got) >= brief {
+		x := math.Log(got / exp)
+		for _, t := range []*tally{&n.tally, &s.learned.tally} {
+			t.steps, t.squares = t.steps+1, t.squares+x*x
+		}
+	}
+}
+
+// lag is the factor by which n is slower than it should be when that is beyond doubt, by
+// the steps that it has done and those under way; otherwise 0.
+func (s *Scheduler) lag(n *node) float64 {
+	if n.lagSeen != s.seen {
+		n.lag, n.lagSeen = s.findLag(n), s.seen
+	}
+	return n.lag
+}
+
+func (s *Scheduler) findLag(n *node) float64 {
+	if len(s.nodes) == 1 {
+		return 0
+	}
+	d := n.doubt
+	for _, r := range n.running {
+		exp, measured := s.expected(n, r.v)
+		d = s.weigh(n, d, exp, float64(s.now-r.since), measured, false)
+	}
+	if d.odds < doubtless {
+		return 0
+	}
+	return d.got / d.exp
+}
+
+// lags reports whether n is much slower than it should be.
+func (s *Scheduler) lags(n *node) bool { return s.lag(n) > 0 }
+
+// anyLags reports whether some node does.
+func (s *Scheduler) anyLags() bool {
+	if s.lagsSeen != s.seen {
+		s.lagsAny, s.lagsSeen = slices.ContainsFunc(s.nodes, s.lags), s.seen
+	}
+	return s.lagsAny
+}
+
+// startable returns the first part that n should start, beginning with p: for a node that
+// lags one that no other node would finish sooner. It is nil when all are better left to
+// the others, which take them when they have a slot free.
+func (s *Scheduler) startable(n *node, p *part) *part {
+	if !s.lags(n) || !s.awaits(n, p) {
+		return p
+	}
+	rest := slices.Clone(n.ready)
+	slices.SortFunc(rest, comparePos)
+	for _, q := range rest {
+		if q != p && !s.awaits(n, q) {
+			return q
+		}
+	}
+	if !slices.Contains(s.held, n) {
+		s.held = append(s.held, n)
+	}
+	return nil
+}
+
+// awaits reports whether p should wait for a node that finishes it sooner than n does,
+// although that one does first whatever it was given before.
+func (s *Scheduler) awaits(n *node, p *part) bool {
+	if p.lane.n != nil && !s.cfg.Options.Steal {
+		return false // nobody would take it
+	}
+	units := slices.Clone(s.pick(n, p.units))
+	here := s.survey(n, units, false).path
+	for _, m := range s.nodes {
+		if m == n || m.state != up || s.remaining(m) >= here || !s.allowsAll(units, m) || s.lags(m) {
+			continue
+		}
+		if p.lane.n != nil && len(m.sub.m) == 0 {
+			// It has nothing to do, so it would take p now or never.
+			if s.wants(m) && s.assess(m, n, units, s.arrivals(m)) != nil {
+				return true
+			}
+			continue
+		}
+		if r := s.survey(m, units, true); r.ok && !r.early && s.latest(m, r) < here && s.stealable(m, units) {
+			return true
+		}
+	}
+	return false
+}
+
+// release lets nodes that were given nothing be looked at again.
+func (s *Scheduler) release() {
+	for _, n := range s.held {
+		s.wake(n)
+	}
+	s.held = s.held[:0]
+}
