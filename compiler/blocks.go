@@ -231,6 +231,7 @@ func (e *evaluator) instanceName(b *block, scope *hcl.EvalContext) (string, erro
 // the block resolved last, so with several blocks of one name references see one
 // of them, as written: neither merged nor inherited.
 func (e *evaluator) resolveBlock(b *block, only string) error {
+	defer e.at.leave(e.at.enter(b.DefRange))
 	for i, inst := range b.instances {
 		if only != "" {
 			if _, ok := inst.done[only]; ok {

@@ -95,8 +95,9 @@ func Compile(ctx context.Context, o Options) (*ir.Project, error) {
 	}
 
 	var p *ir.Project
-	err = guarded(ctx, func() (err error) {
-		p, err = o.resolve(def, req, args)
+	at := &place{}
+	err = guarded(ctx, at, def.sources, func() (err error) {
+		p, err = o.resolve(at, def, req, args)
 		return err
 	})
 	if err != nil {
@@ -106,7 +107,7 @@ func Compile(ctx context.Context, o Options) (*ir.Project, error) {
 }
 
 // resolve selects and resolves the targets of a definition.
-func (o *Options) resolve(def *loaded, req request, args arguments) (*ir.Project, error) {
+func (o *Options) resolve(at *place, def *loaded, req request, args arguments) (*ir.Project, error) {
 	names, asked, err := def.request(req.targets)
 	if err != nil {
 		return nil, err
@@ -115,7 +116,7 @@ func (o *Options) resolve(def *loaded, req request, args arguments) (*ir.Project
 	if err != nil {
 		return nil, err
 	}
-	r := &resolver{config: def.config, sources: def.sources, asked: asked, path: o.path, memo: map[string]*definition{}}
+	r := &resolver{at: at, config: def.config, sources: def.sources, asked: asked, path: o.path, memo: map[string]*definition{}}
 	if r.overrides, err = parseOverrides(args.set, def.config, o.environment()); err != nil {
 		return nil, err
 	}
@@ -139,6 +140,7 @@ func (o *Options) resolve(def *loaded, req request, args arguments) (*ir.Project
 	checks := o.checks(def.remote)
 	for _, name := range s.order {
 		d := s.targets[name]
+		at.enter(fileRange(d.origin("")))
 		if args.noPolicy {
 			d.policy = []ir.Policy{{Disabled: true}}
 		}
@@ -389,7 +391,9 @@ func (o *Options) load(ctx context.Context, req request) (*loaded, error) {
 	for _, f := range files {
 		src[f.Name] = f.Data
 	}
-	err = guarded(ctx, func() error { return o.evaluate(ctx, def, files, compose, src, req, lookup, relative) })
+	at := &place{}
+	compose.At = at
+	err = guarded(ctx, at, src, func() error { return o.evaluate(ctx, at, def, files, compose, src, req, lookup, relative) })
 	if err != nil {
 		return nil, err
 	}
@@ -397,7 +401,7 @@ func (o *Options) load(ctx context.Context, req request) (*loaded, error) {
 }
 
 // evaluate fills def with what the files define.
-func (o *Options) evaluate(ctx context.Context, def *loaded, files []sourceFile, compose composeOptions, src sources, req request, lookup func(string) (string, bool), relative bool) error {
+func (o *Options) evaluate(ctx context.Context, at *place, def *loaded, files []sourceFile, compose composeOptions, src sources, req request, lookup func(string) (string, bool), relative bool) error {
 	byFamily, c, err := parse(ctx, files, compose)
 	if err != nil {
 		return src.explainSyntax(err)
@@ -411,7 +415,7 @@ func (o *Options) evaluate(ctx context.Context, def *loaded, files []sourceFile,
 	}
 	builtins := map[string]string{"BAKE_CMD_CONTEXT": req.cmdContext, "BAKE_LOCAL_PLATFORM": o.Platform}
 	functions := functionWorld{Home: o.Env["HOME"], Now: o.Now, Random: o.Random}.functions()
-	e := newEvaluator(src, builtins, functions, lookup)
+	e := newEvaluator(at, src, builtins, functions, lookup)
 	if len(byFamily.hcl) > 0 {
 		diags := e.read(byFamily.hcl)
 		if !diags.HasErrors() {

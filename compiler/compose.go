@@ -35,6 +35,7 @@ import (
 
 // composeOptions is what compose files see of the world outside them.
 type composeOptions struct {
+	At *place
 	// Dir is the directory that relative paths start from, and in which .env is
 	// looked for: the working directory of the command, wherever the files are.
 	Dir string
@@ -63,6 +64,7 @@ const defaultGroup = "default"
 // then be valid on its own but for what other files may add; so does .json or
 // .hcl. Any other file is compose if it can be loaded.
 func looksLikeCompose(ctx context.Context, f sourceFile, opt composeOptions) (bool, error) {
+	opt.At.inFile(f.Name)
 	env, err := opt.environment()
 	if err != nil {
 		return false, err
@@ -173,6 +175,9 @@ func readDotEnv(name string) ([]byte, error) {
 	case st.IsDir():
 		return nil, nil
 	}
+	if problem := endless(name); problem != "" {
+		return nil, errors.New(name + problem)
+	}
 	return os.ReadFile(name)
 }
 
@@ -236,7 +241,7 @@ func (o composeOptions) load(ctx context.Context, files []types.ConfigFile, env 
 	for i, f := range files {
 		sources[i] = sourceFile{Name: f.Filename, Data: f.Content}
 	}
-	if err := checkAnchors(sources, base, env); err != nil {
+	if err := checkEnds(sources, base, env); err != nil {
 		return composeProject{}, err
 	}
 	details := types.ConfigDetails{
@@ -429,6 +434,7 @@ func parseCompose(ctx context.Context, files []sourceFile, opt composeOptions) (
 	for i, f := range files {
 		configs[i] = configFile(f.Data, f.Name)
 	}
+	opt.At.inFile(files[0].Name)
 	project, err := opt.load(ctx, configs, env, func(*loader.Options) {})
 	if err == nil {
 		defs, groups, convertErr := composeTargets(ctx, project, files, opt, env)

@@ -3,6 +3,9 @@ package compiler
 import (
 	"bytes"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"strings"
 
 	"go.yaml.in/yaml/v4"
@@ -15,34 +18,47 @@ import (
 // that has the merge sign in it is taken for a merge. It then goes on until it has
 // counted too many nodes, which takes a minute and all memory. Such files are
 // refused before, in its words.
+//
+// Files that have no end are refused as well, and so are files that name each other
+// more than maxComposeDepth deep: compose-go goes through all that is below a file for
+// every file above it.
 
-// checkAnchors returns an error for the first value that contains itself unnoticed,
-// in the files and those they name.
-func checkAnchors(files []sourceFile, base string, env map[string]string) error {
+// maxComposeDepth bounds how deep files may name each other.
+const maxComposeDepth = 100
+
+// checkEnds returns an error for the first value that contains itself unnoticed, and
+// the first file without an end, in the files and those they name.
+func checkEnds(files []sourceFile, base string, env map[string]string) error {
 	worth := false
 	for _, f := range files {
 		anchors := bytes.ContainsRune(f.Data, '&') && bytes.ContainsRune(f.Data, '*')
 		names := bytes.Contains(f.Data, []byte("include")) || bytes.Contains(f.Data, []byte("extends"))
-		worth = worth || anchors || names
+		worth = worth || anchors || names || bytes.Contains(f.Data, []byte("_file"))
 	}
 	if !worth {
 		return nil
 	}
 	p := newComposePlaces(files, base, env)
-	return p.checkAnchors(p.docs, map[*composeDoc]bool{})
+	return p.checkEnds(p.docs, map[*composeDoc]bool{}, 0)
 }
 
-func (p *composePlaces) checkAnchors(docs []*composeDoc, seen map[*composeDoc]bool) error {
+func (p *composePlaces) checkEnds(docs []*composeDoc, seen map[*composeDoc]bool, depth int) error {
 	for _, doc := range docs {
 		if seen[doc] {
 			continue
 		}
 		seen[doc] = true
+		if depth > maxComposeDepth {
+			return &composeFault{doc: doc, node: doc.root, text: fmt.Sprintf("files include or extend each other more than %d levels deep", maxComposeDepth)}
+		}
 		if bytes.Contains(doc.data, []byte(mergeKey)) {
 			s := &endlessSearch{state: map[*yaml.Node]visit{}, all: hasOddKey(doc.root)}
 			if node := s.below(doc.root); node != nil {
-				return &anchorError{doc: doc, node: node}
+				return &composeFault{doc: doc, node: node, text: fmt.Sprintf("failed to parse %s: yaml: construct errors:\n  line %d: compose file exceeds maximum node visit limit (100000)", doc.file, doc.root.Line)}
 			}
+		}
+		if err := p.checkNamed(doc); err != nil {
+			return err
 		}
 		named := p.included(doc)
 		services := p.entries(p.entries(doc.root)["services"].value)
@@ -53,7 +69,7 @@ func (p *composePlaces) checkAnchors(docs []*composeDoc, seen map[*composeDoc]bo
 			}
 		}
 		for _, docs := range named {
-			if err := p.checkAnchors(docs, seen); err != nil {
+			if err := p.checkEnds(docs, seen, depth+1); err != nil {
 				return err
 			}
 		}
@@ -64,15 +80,85 @@ func (p *composePlaces) checkAnchors(docs []*composeDoc, seen map[*composeDoc]bo
 // mergeKey is the key whose value is merged into the mapping that has it.
 const mergeKey = "<<"
 
-// anchorError is a value that contains itself.
-type anchorError struct {
-	doc  *composeDoc
-	node *yaml.Node
+// checkNamed returns an error for a file that a document names and that has no end.
+func (p *composePlaces) checkNamed(doc *composeDoc) error {
+	var names []*yaml.Node
+	add := func(node *yaml.Node, key string) {
+		for _, item := range items(node) {
+			if e, ok := p.entries(item)[key]; ok {
+				names = append(names, items(e.value)...)
+			} else {
+				names = append(names, item)
+			}
+		}
+	}
+	root := p.entries(doc.root)
+	add(root["include"].value, "path")
+	for _, item := range items(root["include"].value) {
+		add(p.entries(item)["env_file"].value, "path")
+	}
+	services := p.entries(root["services"].value)
+	for _, name := range ir.SortedKeys(services) {
+		service := p.entries(services[name].value)
+		add(service["env_file"].value, "path")
+		add(service["label_file"].value, "path")
+		add(p.entries(service["extends"].value)["file"].value, "")
+	}
+	for _, node := range names {
+		name := p.expand(scalar(node))
+		if name == "" {
+			continue
+		}
+		path := doc.join(name)
+		if !filepath.IsAbs(path) {
+			path = filepath.Join(p.base, path)
+		}
+		if problem := endless(path); problem != "" {
+			return &composeFault{doc: doc, node: node, text: name + problem}
+		}
+	}
+	return nil
 }
 
-func (e *anchorError) Error() string {
-	return fmt.Sprintf("failed to parse %s: yaml: construct errors:\n  line %d: compose file exceeds maximum node visit limit (100000)", e.doc.file, e.doc.root.Line)
+// items are those of a list, or the node alone.
+func items(node *yaml.Node) []*yaml.Node {
+	switch node = resolveAlias(node); {
+	case node == nil:
+		return nil
+	case node.Kind == yaml.SequenceNode:
+		return node.Content
+	default:
+		return []*yaml.Node{node}
+	}
 }
+
+// endless says in what way a file has no end that could be waited for, "" if it has
+// one or is not there. A pipe may have one.
+func endless(path string) string {
+	st, err := os.Stat(path)
+	if err != nil {
+		return ""
+	}
+	switch {
+	case st.Mode()&fs.ModeDevice != 0:
+		if null, err := os.Stat(os.DevNull); err == nil && os.SameFile(st, null) {
+			return ""
+		}
+		return " is a device and not a file"
+	case st.Mode().IsRegular() && st.Size() > maxFileSize:
+		return fmt.Sprintf(" is larger than %d MiB", maxFileSize>>20)
+	}
+	return ""
+}
+
+// composeFault is what makes a compose file one that is not read.
+type composeFault struct {
+	doc  *composeDoc
+	node *yaml.Node
+	text string
+}
+
+func (e *composeFault) Error() string { return e.text }
 
 // visit tells how far a node has been followed.
 type visit int

@@ -493,13 +493,13 @@ func explainCompose(ctx context.Context, err error, files []sourceFile, opt comp
 		e.Range.Filename = files[0].Name
 	}
 
-	var anchor *anchorError
-	if errors.As(err, &anchor) {
-		e.Range = anchor.doc.lineRange(strconv.Itoa(anchor.node.Line), "")
+	var fault *composeFault
+	if errors.As(err, &fault) {
+		e.Range = fault.doc.lineRange(strconv.Itoa(fault.node.Line), "")
 		if e.Range.Filename == "" { // as it is while a file is checked on its own
 			e.Range.Filename = files[0].Name
 		}
-		e.Excerpt = excerpt(anchor.doc.data, e.Range)
+		e.Excerpt = excerpt(fault.doc.data, e.Range)
 		return e
 	}
 	places := newComposePlaces(files, base, env)

@@ -77,7 +77,7 @@ func writeArchive(t *testing.T, archive *txtar.Archive) string {
 
 func runComposeArchive(t *testing.T, archive *txtar.Archive, dir string) string {
 	t.Helper()
-	opt := composeOptions{Dir: dir, Env: map[string]string{}, Vars: map[string]string{}}
+	opt := composeOptions{At: &place{}, Dir: dir, Env: map[string]string{}, Vars: map[string]string{}}
 	data := map[string][]byte{}
 	for _, f := range archive.Files {
 		data[f.Name] = f.Data
@@ -191,7 +191,7 @@ func TestLooksLikeCompose(t *testing.T) {
 		{name: "bakefile", data: "", err: "empty compose file"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			opt := composeOptions{Dir: t.TempDir(), Env: map[string]string{"DIR": "."}}
+			opt := composeOptions{At: &place{}, Dir: t.TempDir(), Env: map[string]string{"DIR": "."}}
 			got, err := looksLikeCompose(context.Background(), sourceFile{Name: tc.name, Data: []byte(tc.data)}, opt)
 			require.Equal(t, tc.want, got)
 			if tc.err != "" {
@@ -206,7 +206,7 @@ func TestLooksLikeCompose(t *testing.T) {
 // TestBrokenDotEnv: a .env that cannot be read takes the file out of the compose
 // family, whatever its name.
 func TestBrokenDotEnv(t *testing.T) {
-	opt := composeOptions{Dir: t.TempDir()}
+	opt := composeOptions{At: &place{}, Dir: t.TempDir()}
 	require.NoError(t, os.WriteFile(filepath.Join(opt.Dir, ".env"), []byte("A='b\n"), 0o644))
 	f := sourceFile{Name: "compose.yaml", Data: []byte("services: {app: {build: .}}")}
 	ok, err := looksLikeCompose(context.Background(), f, opt)
@@ -220,7 +220,7 @@ func TestBrokenDotEnv(t *testing.T) {
 func TestComposeBase(t *testing.T) {
 	data := []byte("services:\n  app:\n    build:\n      context: ctx\n      additional_contexts: {a: b}\n  inline:\n    build: {dockerfile_inline: FROM scratch}\n")
 	for name, want := range map[string]string{"dir/sub/compose.yaml": "dir/sub", "compose.yaml": "."} {
-		defs, _, err := parseCompose(context.Background(), []sourceFile{{Name: name, Data: data}, {Name: "other/compose.yaml", Data: data}}, composeOptions{Dir: t.TempDir()})
+		defs, _, err := parseCompose(context.Background(), []sourceFile{{Name: name, Data: data}, {Name: "other/compose.yaml", Data: data}}, composeOptions{At: &place{}, Dir: t.TempDir()})
 		require.NoError(t, err)
 		require.Len(t, defs, 2)
 		for _, d := range defs {
@@ -229,7 +229,7 @@ func TestComposeBase(t *testing.T) {
 		}
 		require.Equal(t, map[string]string{"a": want}, defs[0].base.contexts)
 	}
-	defs, _, err := parseCompose(context.Background(), []sourceFile{{Name: "-", Data: data}}, composeOptions{Dir: t.TempDir()})
+	defs, _, err := parseCompose(context.Background(), []sourceFile{{Name: "-", Data: data}}, composeOptions{At: &place{}, Dir: t.TempDir()})
 	require.NoError(t, err)
 	require.Equal(t, pathBase{}, defs[0].base)
 }
@@ -244,7 +244,7 @@ func TestFirstEnvFile(t *testing.T) {
 	}
 	file := sourceFile{Name: "compose.yaml", Data: []byte(b.String())}
 	for range 20 {
-		_, _, err := parseCompose(context.Background(), []sourceFile{file}, composeOptions{Dir: t.TempDir()})
+		_, _, err := parseCompose(context.Background(), []sourceFile{file}, composeOptions{At: &place{}, Dir: t.TempDir()})
 		require.ErrorContains(t, err, "env file a.env not found")
 	}
 }
@@ -263,7 +263,7 @@ func FuzzCompose(f *testing.F) {
 	}
 	dir := f.TempDir()
 	f.Fuzz(func(t *testing.T, data []byte) {
-		opt := composeOptions{Dir: dir, Env: map[string]string{"A": "1"}}
+		opt := composeOptions{At: &place{}, Dir: dir, Env: map[string]string{"A": "1"}}
 		file := sourceFile{Name: "compose.yaml", Data: data}
 		defs, groups, err := parseCompose(context.Background(), []sourceFile{file}, opt)
 		if err != nil {

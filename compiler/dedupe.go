@@ -1,8 +1,8 @@
 package compiler
 
 import (
-	"maps"
 	"slices"
+	"strconv"
 
 	"github.com/dbake/dbake/compiler/ir"
 )
@@ -43,12 +43,12 @@ func dedupeByKey[T any](list []T, key func(T) string) []T {
 
 // dedupeCache drops cache exports that equal an earlier one.
 func dedupeCache(list []ir.CacheEntry) []ir.CacheEntry {
-	return dedupeExact(slices.Clone(list), func(a, b ir.CacheEntry) bool { return equalCache(&a, &b) })
+	return dedupeExact(slices.Clone(list), func(c ir.CacheEntry) string { return cacheKey(&c) })
 }
 
 // dedupeCacheFrom drops cache imports that equal an earlier one, in place.
 func dedupeCacheFrom(list []*ir.CacheEntry) []*ir.CacheEntry {
-	return dedupeExact(list, equalCache)
+	return dedupeExact(list, cacheKey)
 }
 
 // mergeCacheFrom appends b to a, in the room a has if that is enough, and drops
@@ -63,34 +63,44 @@ func mergeCacheFrom(a, b []*ir.CacheEntry) []*ir.CacheEntry {
 	return dedupeCacheFrom(append(a, b...))
 }
 
-func equalCache(a, b *ir.CacheEntry) bool {
-	return a.Type == b.Type && maps.Equal(a.Attrs, b.Attrs)
+func cacheKey(c *ir.CacheEntry) string {
+	return string(appendAttrs(strconv.AppendQuote(nil, c.Type), c.Attrs))
+}
+
+// appendAttrs appends text that is the same for equal attributes only.
+func appendAttrs(text []byte, attrs map[string]string) []byte {
+	for _, k := range ir.SortedKeys(attrs) {
+		text = strconv.AppendQuote(strconv.AppendQuote(text, k), attrs[k])
+	}
+	return text
 }
 
 // dedupeOutputs drops outputs that equal an earlier one.
 func dedupeOutputs(list []*ir.Output) []*ir.Output {
-	return dedupeExact(slices.Clone(list), func(a, b *ir.Output) bool {
-		return a.Type == b.Type && a.Dest == b.Dest && maps.Equal(a.Attrs, b.Attrs)
+	return dedupeExact(slices.Clone(list), func(o *ir.Output) string {
+		return string(appendAttrs(strconv.AppendQuote(strconv.AppendQuote(nil, o.Type), o.Dest), o.Attrs))
 	})
 }
 
-// dedupeExact drops from list, in place, every element that equals an earlier
+// dedupeExact drops from list, in place, every element that has the key of an earlier
 // one. The order of what remains is the order of docker buildx, which shows in
 // what is printed and in which cache is asked first: going backwards, the element
 // found a second time changes places with the last one, which is cut off.
-func dedupeExact[T any](list []T, equal func(a, b T) bool) []T {
+func dedupeExact[T any](list []T, key func(T) string) []T {
+	keys := make([]string, len(list))
+	at := make(map[string]int, len(list))
+	for i := len(list) - 1; i >= 0; i-- {
+		k := key(list[i])
+		if j, ok := at[k]; ok {
+			last := len(list) - 1
+			list[j], keys[j] = list[last], keys[last]
+			at[keys[j]] = j
+			list = list[:last]
+		}
+		keys[i], at[k] = k, i
+	}
 	if len(list) == 0 {
 		return nil
-	}
-	for i := len(list) - 2; i >= 0; i-- {
-		for j := i + 1; j < len(list); j++ {
-			if equal(list[i], list[j]) {
-				last := len(list) - 1
-				list[j], list[last] = list[last], list[j]
-				list = list[:last]
-				break
-			}
-		}
 	}
 	return list
 }

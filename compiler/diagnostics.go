@@ -146,6 +146,15 @@ func sourceRange(r hcl.Range) ir.Range {
 	}
 }
 
+// fileRange returns a range of the ir in the words of HCL.
+func fileRange(r ir.Range) hcl.Range {
+	return hcl.Range{
+		Filename: r.Filename,
+		Start:    hcl.Pos{Line: r.Start.Line, Column: r.Start.Column, Byte: r.Start.Byte},
+		End:      hcl.Pos{Line: r.End.Line, Column: r.End.Column, Byte: r.End.Byte},
+	}
+}
+
 // excerpt returns the lines of a range with some lines around them, the lines of
 // the range marked, or "" when data does not hold them. Of a range of many lines
 // and of a long line only a part is shown.

@@ -15,6 +15,7 @@ import (
 // evaluator holds the state of the evaluation of all files of the HCL family.
 // See the package documentation for the order of the passes.
 type evaluator struct {
+	at       *place
 	sources  sources
 	builtins map[string]string                // BAKE_CMD_CONTEXT and its like
 	lookup   func(name string) (string, bool) // --var, then the environment
@@ -88,8 +89,9 @@ type global struct {
 var errUndefined = errors.New("undefined")
 
 // newEvaluator returns an evaluator for files that may call functions.
-func newEvaluator(src sources, builtins map[string]string, functions map[string]function.Function, lookup func(string) (string, bool)) *evaluator {
+func newEvaluator(at *place, src sources, builtins map[string]string, functions map[string]function.Function, lookup func(string) (string, bool)) *evaluator {
 	return &evaluator{
+		at:       at,
 		sources:  src,
 		builtins: builtins,
 		lookup:   lookup,
@@ -171,6 +173,7 @@ func (e *evaluator) resolveReference(v hcl.Traversal) error {
 
 // value evaluates x, whose dependencies are loaded, in scope.
 func (e *evaluator) value(x *expression, scope *hcl.EvalContext) (cty.Value, hcl.Diagnostics) {
+	defer e.at.leave(e.at.enter(x.Range()))
 	v, diags := x.Value(e.withReferences(x, scope))
 	if !diags.HasErrors() {
 		diags = append(diags, checkSize(v, x.Range())...)

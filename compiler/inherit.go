@@ -4,6 +4,7 @@ import "fmt"
 
 // resolver turns definitions into targets: inheritance, overrides, defaults.
 type resolver struct {
+	at        *place
 	config    *config
 	overrides overrides
 	sources   sources
@@ -50,6 +51,7 @@ func (r *resolver) inherit(name string, visited map[string]*definition) (*defini
 	if !ok {
 		return nil, false, r.config.missing(name)
 	}
+	r.at.enter(fileRange(own.origin("")))
 	t := &definition{}
 	whole := true
 	for i, parent := range own.inherits {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"runtime/metrics"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
@@ -32,10 +33,34 @@ func readBounded(r io.Reader) ([]byte, error) {
 	return data, err
 }
 
+// place is what is being evaluated, for who has to give it up.
+type place struct{ at atomic.Pointer[hcl.Range] }
+
+// enter says that rng is being evaluated until leave is called with what enter returned.
+func (p *place) enter(rng hcl.Range) (before *hcl.Range) { return p.at.Swap(&rng) }
+
+func (p *place) leave(before *hcl.Range) { p.at.Store(before) }
+
+// inFile is enter for what has no better place than a file.
+func (p *place) inFile(name string) { p.enter(hcl.Range{Filename: name}) }
+
+// error says that the definition is given up where p is.
+func (p *place) error(src sources, problem string) error {
+	rng := p.at.Load()
+	if rng == nil {
+		return errors.New(problem)
+	}
+	if rng.Start.Line == 0 {
+		return fmt.Errorf("%s: %s", rng.Filename, problem)
+	}
+	return src.at(sourceRange(src.inFile(*rng)), fmt.Errorf("%s, and was here when it was given up", problem))
+}
+
 // guarded runs f until it ends, ctx does, or f takes more time or memory than any
-// definition needs. An expression cannot be interrupted: f is then left behind, and
-// what it does to its results is for nobody; the process is expected to end.
-func guarded(ctx context.Context, f func() error) error {
+// definition needs; the error then names the place that f has come to. An expression
+// cannot be interrupted: f is left behind, and what it does to its results is for
+// nobody; the process is expected to end.
+func guarded(ctx context.Context, at *place, src sources, f func() error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -53,10 +78,10 @@ func guarded(ctx context.Context, f func() error) error {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-clock.C:
-			return fmt.Errorf("the definition takes more than %s to evaluate", maxEvaluation)
+			return at.error(src, fmt.Sprintf("the definition takes more than %s to evaluate", maxEvaluation))
 		case <-look.C:
 			if metrics.Read(sample); sample[0].Value.Uint64() > maxMemory {
-				return fmt.Errorf("the definition takes more than %d MiB of memory to evaluate", maxMemory>>20)
+				return at.error(src, fmt.Sprintf("the definition takes more than %d MiB of memory to evaluate", maxMemory>>20))
 			}
 		}
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -157,4 +159,41 @@ func TestCompileEndsWithItsContext(t *testing.T) {
 	cancel(stop)
 	_, err := compiler.Compile(ctx, o)
 	require.ErrorIs(t, err, stop)
+}
+
+// TestEndlessFiles: files that compose files name and that have no end, and chains of
+// files that are too long, are refused with their place.
+func TestEndlessFiles(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"services:\n  a:\n    build: .\n    env_file: /dev/zero\n":                       "compose.yaml:4,1-24: /dev/zero is a device and not a file",
+		"services:\n  a:\n    build: .\n    env_file: [{path: /dev/zero}]\n":             "compose.yaml:4,",
+		"services:\n  a:\n    build: .\n    extends: {file: /dev/zero, service: b}\n":    "compose.yaml:4,",
+		"include:\n  - /dev/zero\nservices:\n  a:\n    build: .\n":                       "compose.yaml:2,1-14: /dev/zero is a device",
+		"include:\n  - path: [/dev/zero]\nservices:\n  a:\n    build: .\n":               "compose.yaml:2,",
+		"include:\n  - path: b.yaml\n    env_file: /dev/zero\nservices: {a: {build: .}}": "compose.yaml:3,",
+		"services:\n  a:\n    build: .\n    env_file: /dev/null\n":                       "",
+	} {
+		o := project(t, "compose.yaml", text)
+		_, err := compiler.Compile(context.Background(), o)
+		if want == "" {
+			require.NoError(t, err)
+			continue
+		}
+		require.ErrorContains(t, err, want)
+		require.ErrorContains(t, err, "/dev/zero is a device and not a file")
+	}
+
+	o := project(t, "compose.yaml", "include: [c1.yaml]\nservices: {a: {build: .}}\n")
+	for i := range 200 {
+		text := fmt.Sprintf("include: [c%d.yaml]\nservices: {s%d: {build: .}}\n", i+1, i)
+		require.NoError(t, os.WriteFile(filepath.Join(o.Dir, fmt.Sprintf("c%d.yaml", i)), []byte(text), 0o644))
+	}
+	_, err := compiler.Compile(context.Background(), o)
+	require.ErrorContains(t, err, "c101.yaml:1,")
+	require.ErrorContains(t, err, "files include or extend each other more than 100 levels deep")
+
+	require.NoError(t, os.Symlink("/dev/zero", filepath.Join(o.Dir, ".env")))
+	_, err = compiler.Compile(context.Background(), o)
+	require.ErrorContains(t, err, ".env is a device and not a file")
 }

@@ -129,6 +129,7 @@ func (e *evaluator) newFunction(params []string, variadic string, result *expres
 		if variadic != "" {
 			scope.Variables[variadic] = cty.TupleVal(args[len(params):])
 		}
+		defer e.at.leave(e.at.enter(result.Range()))
 		v, diags := result.Value(scope)
 		if diags.HasErrors() {
 			for _, d := range diags { // they are about to become text

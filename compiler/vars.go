@@ -395,17 +395,26 @@ func (e *evaluator) validateVariables() hcl.Diagnostics {
 	var diags hcl.Diagnostics
 	for _, name := range e.variables.names {
 		for _, rule := range e.variables.byKey[name].validations {
+			before := e.at.enter(rule.place())
 			diags = append(diags, rule.check(e.root)...)
+			e.at.leave(before)
 		}
 	}
 	return diags
 }
 
+// place is where the rule stands.
+func (r validation) place() hcl.Range {
+	if r.condition == nil {
+		return r.missing
+	}
+	return r.condition.Range()
+}
+
 func (r validation) check(scope *hcl.EvalContext) hcl.Diagnostics {
-	subject := r.missing
+	subject := r.place()
 	result := cty.NullVal(cty.DynamicPseudoType)
 	if r.condition != nil {
-		subject = r.condition.Range()
 		var diags hcl.Diagnostics
 		if result, diags = r.condition.Value(scope); diags.HasErrors() {
 			return diags

@@ -35,14 +35,19 @@ func withCommand(root *kong.Node, args []string) []string {
 // interspersed returns args with what is no flag moved behind the flags. The
 // parser takes the names of targets from one place of the command line only;
 // docker buildx takes them from anywhere.
-func interspersed(root *kong.Node, args []string) []string {
+//
+// Values of flags that are lists of whole values are left out of args: the parser moves
+// all that is left of the command line for every flag, which takes quadratic time.
+func interspersed(root *kong.Node, args []string) ([]string, listValues) {
 	var flags, names []string
+	var lists listValues
 	node := root
 	for i := 0; i < len(args); i++ {
 		arg := args[i]
 		switch {
 		case arg == "--":
-			return append(append(append(flags, "--"), names...), args[i+1:]...)
+			return append(append(append(flags, "--"), names...), args[i+1:]...), lists
+		case lists.take(node, args, &i):
 		case len(arg) > 1 && arg[0] == '-':
 			arg, wantsValue := plainFlag(node, arg)
 			flags = append(flags, arg)
@@ -54,12 +59,51 @@ func interspersed(root *kong.Node, args []string) []string {
 			node = subcommand(node, arg)
 			flags = append(flags, arg)
 		case node == root:
-			return args // no such command
+			return args, nil // no such command
 		default:
 			names = append(names, arg)
 		}
 	}
-	return append(flags, names...)
+	return append(flags, names...), lists
+}
+
+// listValues are values of flags in their order.
+type listValues []listValue
+
+type listValue struct {
+	flag  *kong.Flag
+	value string
+}
+
+// take takes --FLAG=VALUE or --FLAG VALUE at args[*i] if the flag is a list of whole
+// values, and moves *i to its end. What is odd is left to the parser, and so is a flag
+// that has a short form, as its values must stay in order.
+func (l *listValues) take(node *kong.Node, args []string, i *int) bool {
+	name, ok := strings.CutPrefix(args[*i], "--")
+	if !ok {
+		return false
+	}
+	name, value, inline := strings.Cut(name, "=")
+	f := flagOf(node, func(f *kong.Flag) bool { return f.Name == name })
+	if f == nil || f.Short != 0 || f.Tag.Sep != -1 || f.Target.Type() != reflect.TypeFor[[]string]() {
+		return false
+	}
+	if !inline {
+		if *i+1 == len(args) || strings.HasPrefix(args[*i+1], "-") {
+			return false
+		}
+		*i++
+		value = args[*i]
+	}
+	*l = append(*l, listValue{f, value})
+	return true
+}
+
+// set puts the values behind those that the parser has found.
+func (l listValues) set() {
+	for _, v := range l {
+		v.flag.Target.Set(reflect.Append(v.flag.Target, reflect.ValueOf(v.value)))
+	}
 }
 
 // subcommand returns the command of node with a name or alias.

@@ -172,7 +172,8 @@ func run(args []string, a *app) (status int) {
 		return 0
 	}
 	args = withCommand(parser.Model.Node, args)
-	kctx, err := parser.Parse(interspersed(parser.Model.Node, args))
+	plain, lists := interspersed(parser.Model.Node, args)
+	kctx, err := parser.Parse(plain)
 	if exited >= 0 { // --help
 		return exited
 	}
@@ -180,6 +181,7 @@ func run(args []string, a *app) (status int) {
 		return a.ended(context.Background(), usageError{fmt.Errorf("%w (see dbake --help)", err)})
 	}
 
+	lists.set()
 	a.args, a.debug = args, c.Debug
 	ctx, stop := a.interruptible()
 	defer stop()

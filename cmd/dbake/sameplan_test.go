@@ -62,8 +62,10 @@ func requests(t *testing.T, a *app, args ...string) (planned, built engine.Reque
 		var c cli
 		parser, err := a.parser(&c, func(int) {})
 		require.NoError(t, err)
-		_, err = parser.Parse(interspersed(parser.Model.Node, append([]string{command}, args...)))
+		plain, lists := interspersed(parser.Model.Node, append([]string{command}, args...))
+		_, err = parser.Parse(plain)
 		require.NoError(t, err)
+		lists.set()
 		return &c
 	}
 	var err error

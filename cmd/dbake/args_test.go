@@ -1,0 +1,58 @@
+package main
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// parsed reads a command line as run does.
+func parsed(t *testing.T, args ...string) (*cli, error) {
+	t.Helper()
+	a := &app{env: map[string]string{}}
+	require.NoError(t, a.showProgress(nil))
+	var c cli
+	parser, err := a.parser(&c, func(int) {})
+	require.NoError(t, err)
+	plain, lists := interspersed(parser.Model.Node, args)
+	_, err = parser.Parse(plain)
+	lists.set()
+	return &c, err
+}
+
+func TestValuesOfLists(t *testing.T) {
+	c, err := parsed(t, "build", "web", "--set", "a.args.X=1,2", "-f", "one", "--set=b.tags=--x", "--file", "two", "api", "--var=V=", "--set", "c.args.Y", "-ffour", "--push", "--", "--set")
+	require.NoError(t, err)
+	require.Equal(t, []string{"a.args.X=1,2", "b.tags=--x", "c.args.Y"}, c.Build.Set)
+	require.Equal(t, []string{"one", "two", "four"}, c.Build.File)
+	require.Equal(t, []string{"V="}, c.Build.Var)
+	require.Equal(t, []string{"web", "api", "--set"}, c.Build.Targets)
+	require.True(t, c.Build.Push)
+
+	_, err = parsed(t, "build", "--set", "--push")
+	require.ErrorContains(t, err, "--set: ")
+	_, err = parsed(t, "build", "--set")
+	require.ErrorContains(t, err, "--set: ")
+	_, err = parsed(t, "version", "--set=x")
+	require.ErrorContains(t, err, "unknown flag --set")
+}
+
+// BenchmarkManyOverrides parses as many values of --set as a command line takes.
+func BenchmarkManyOverrides(b *testing.B) {
+	args := []string{"build"}
+	for i := range 20_000 {
+		args = append(args, "--set", fmt.Sprintf("*.args.V%d=x", i))
+	}
+	for b.Loop() {
+		a := &app{env: map[string]string{}}
+		var c cli
+		parser, err := a.parser(&c, func(int) {})
+		require.NoError(b, err)
+		plain, lists := interspersed(parser.Model.Node, args)
+		_, err = parser.Parse(plain)
+		require.NoError(b, err)
+		lists.set()
+		require.Len(b, c.Build.Set, 20_000)
+	}
+}
