@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 
@@ -39,6 +40,10 @@ type clusterDownCmd struct {
 
 func (c *clusterDownCmd) Run(ctx contextBinding, a *app) error {
 	err := local.Down(ctx, a.path(c.StateDir))
+	if cause := context.Cause(ctx); cause != nil && (err == nil || errors.Is(err, local.ErrNotRunning)) {
+		// What did not end by itself in time was killed.
+		return cause
+	}
 	if errors.Is(err, local.ErrNotRunning) {
 		a.progress.Note("no cluster is running")
 		return nil

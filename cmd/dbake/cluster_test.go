@@ -1,0 +1,22 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestClusterDownInterrupted ends as an interrupted command, whatever was stopped.
+func TestClusterDownInterrupted(t *testing.T) {
+	var out bytes.Buffer
+	a := &app{stdout: &out, stderr: &out, dir: t.TempDir(), env: map[string]string{}}
+	require.NoError(t, a.showProgress(nil))
+	ctx, interrupt := context.WithCancelCause(t.Context())
+	c := clusterDownCmd{StateDir: "state"}
+	require.Zero(t, a.ended(ctx, c.Run(contextBinding{ctx}, a)), &out)
+	interrupt(errInterrupted)
+	require.Equal(t, 130, a.ended(ctx, c.Run(contextBinding{ctx}, a)), &out)
+	require.Contains(t, out.String(), "interrupted")
+}
