@@ -538,7 +538,7 @@ func (r *run) writeOutputs(p *partitionRun, u sched.UnitID, outs []output, m *ex
 			return fmt.Errorf("write output of type %s: %w", out.entry.Type, err)
 		}
 		m.images = append(m.images, out.images(resp)...)
-		m.responses = append(m.responses, response{pushed: out.pushed, values: resp})
+		m.responses = append(m.responses, response{pushed: out.pushed, file: out.dest, values: resp})
 	}
 	return nil
 }

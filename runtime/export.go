@@ -22,7 +22,11 @@ import (
 
 // Image is one image that a target's output wrote.
 type Image struct {
-	Name   string // with tag, as pushed; "" when the output has no name
+	// Name is the name with tag under which the image was pushed, loaded or kept on
+	// the node, or the destination of the archive or layout that it is in, as it was
+	// given: names in there may stand for other images elsewhere. "" when there is
+	// neither.
+	Name   string
 	Digest string // of the manifest or index
 	Pushed bool
 }
@@ -38,6 +42,7 @@ type output struct {
 	// begun is set as soon as a part of the archive is where it cannot be taken back.
 	begun  *atomic.Bool
 	pushed bool
+	dest   string // of an archive or a directory, as it was given
 }
 
 // outputs translates the outputs of t, with the rules of buildx for names, push
@@ -125,13 +130,13 @@ func archive(out output, o ir.Output, dest string, stdout io.Writer, load func(c
 			if dest == "" || dest == "-" {
 				return output{}, fmt.Errorf("dest is required for %s exporter with tar=false", o.Type)
 			}
-			out.entry.OutputDir = dest
+			out.entry.OutputDir, out.dest = dest, o.Dest
 			return out, nil
 		}
 	}
 	switch {
 	case dest == "-":
-		out.stdout = stdout
+		out.stdout, out.dest = stdout, o.Dest
 		return out, nil
 	case dest == "" && load != nil && (o.Type == bkclient.ExporterDocker || o.Type == bkclient.ExporterOCI):
 		out.load = load
@@ -146,7 +151,7 @@ func archive(out output, o ir.Output, dest string, stdout io.Writer, load func(c
 	if place.IsDir() {
 		return output{}, fmt.Errorf("destination %s is a directory; name a file", dest)
 	}
-	out.file = dest
+	out.file, out.dest = dest, o.Dest
 	return out, nil
 }
 
@@ -212,6 +217,9 @@ func (o output) images(resp map[string]string) []Image {
 		return nil
 	}
 	names := resp[exptypes.ExporterImageNameKey]
+	if o.dest != "" {
+		return []Image{{Name: o.dest, Digest: digest}}
+	}
 	if names == "" {
 		return []Image{{Digest: digest}}
 	}

@@ -202,6 +202,8 @@ func TestImages(t *testing.T) {
 	require.Equal(t, []Image{{Digest: "sha256:1"}}, output{pushed: true}.images(map[string]string{"containerimage.digest": "sha256:1"}))
 	require.Equal(t, []Image{{Name: "a", Digest: "sha256:1", Pushed: true}, {Name: "b", Digest: "sha256:1", Pushed: true}},
 		output{pushed: true}.images(map[string]string{"containerimage.digest": "sha256:1", "image.name": "a,b"}))
+	require.Equal(t, []Image{{Name: "o.tar", Digest: "sha256:1"}},
+		output{dest: "o.tar"}.images(map[string]string{"containerimage.digest": "sha256:1", "image.name": "a,b"}), "the names may stand for another image that was pushed")
 }
 
 func TestMetadata(t *testing.T) {
@@ -228,7 +230,11 @@ func TestMetadata(t *testing.T) {
 // Digests belong to the names they stand beside, in whatever order outputs are.
 func TestMetadataOfSeveralOutputs(t *testing.T) {
 	image := func(pushed bool, digest, names string) response {
-		return response{pushed, map[string]string{
+		file := ""
+		if !pushed && names == "a" {
+			file = "a.tar"
+		}
+		return response{pushed, file, map[string]string{
 			"containerimage.digest": digest, "containerimage.config.digest": "config of " + digest, "image.name": names,
 		}}
 	}
@@ -238,20 +244,20 @@ func TestMetadataOfSeveralOutputs(t *testing.T) {
 		want map[string]any
 	}{
 		{"none", nil, map[string]any{}},
-		{"files only", []response{{false, map[string]string{}}}, map[string]any{}},
+		{"files only", []response{{values: map[string]string{}}}, map[string]any{}},
 		{"one", []response{image(true, "1", "a,b")}, map[string]any{
 			"containerimage.digest": "1", "containerimage.config.digest": "config of 1", "image.name": "a,b"}},
 		{"a file beside two pushes of one image", []response{image(false, "1", "a"), image(true, "2", "a"), image(true, "2", "b")}, map[string]any{
 			"containerimage.digest": "2", "containerimage.config.digest": "config of 2", "image.name": "a,b",
-			"dbake.images": []namedImage{{"a", "1"}, {"a", "2"}, {"b", "2"}}}},
+			"dbake.images": []namedImage{{"", "a.tar", "1"}, {"a", "", "2"}, {"b", "", "2"}}}},
 		{"two pushes that differ, then a file", []response{image(true, "1", "a"), image(true, "2", "b"), image(false, "3", "a")}, map[string]any{
 			"containerimage.digest": "1", "containerimage.config.digest": "config of 1", "image.name": "a",
-			"dbake.images": []namedImage{{"a", "1"}, {"b", "2"}, {"a", "3"}}}},
+			"dbake.images": []namedImage{{"a", "", "1"}, {"b", "", "2"}, {"", "a.tar", "3"}}}},
 		{"one image, pushed and stored", []response{image(false, "1", "a"), image(true, "1", "b")}, map[string]any{
 			"containerimage.digest": "1", "containerimage.config.digest": "config of 1", "image.name": "b"}},
 		{"a file without a name", []response{image(false, "1", "")}, map[string]any{
 			"containerimage.digest": "1", "containerimage.config.digest": "config of 1", "image.name": ""}},
-		{"other values stay", []response{image(true, "1", "a"), {false, map[string]string{"other": "x"}}}, map[string]any{
+		{"other values stay", []response{image(true, "1", "a"), {values: map[string]string{"other": "x"}}}, map[string]any{
 			"containerimage.digest": "1", "containerimage.config.digest": "config of 1", "image.name": "a", "other": "x"}},
 	} {
 		require.Equal(t, tt.want, metadataOf(tt.list), tt.name)

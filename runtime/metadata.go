@@ -12,6 +12,7 @@ import (
 // response is what a node answered when it had written one output.
 type response struct {
 	pushed bool
+	file   string // of an archive or a layout, as it was given
 	values map[string]string
 }
 
@@ -26,9 +27,11 @@ func ofImage(key string) bool {
 // imagesKey lists the images of a target whose outputs made several.
 const imagesKey = "dbake.images"
 
-// namedImage is an entry of imagesKey.
+// namedImage is an entry of imagesKey: an image with the name by which it can be found,
+// or the file that it is in.
 type namedImage struct {
 	Name   string `json:"name,omitempty"`
+	File   string `json:"file,omitempty"`
 	Digest string `json:"digest"`
 }
 
@@ -54,8 +57,13 @@ func metadataOf(list []response) map[string]any {
 			continue
 		}
 		several = several || r.digest() != list[main].digest()
+		if r.file != "" {
+			images = append(images, namedImage{File: r.file, Digest: r.digest()})
+		}
 		for name := range strings.SplitSeq(r.values[exptypes.ExporterImageNameKey], ",") {
-			images = append(images, namedImage{name, r.digest()})
+			if r.file == "" {
+				images = append(images, namedImage{Name: name, Digest: r.digest()})
+			}
 			if r.digest() == list[main].digest() && r.pushed == list[main].pushed && name != "" && !slices.Contains(names, name) {
 				names = append(names, name)
 			}

@@ -154,7 +154,7 @@ target "three" {
 		var md map[string]struct {
 			Name   string                          `json:"image.name"`
 			Digest string                          `json:"containerimage.digest"`
-			Images []struct{ Name, Digest string } `json:"dbake.images"`
+			Images []struct{ Name, File, Digest string } `json:"dbake.images"`
 		}
 		read := func() {
 			t.Helper()
@@ -167,6 +167,12 @@ target "three" {
 		require.True(t, strings.HasSuffix(md["three"].Name, "/places/a:1"), md["three"].Name)
 		require.Contains(t, out, "pushed "+md["three"].Name+"@"+md["three"].Digest)
 		require.Len(t, md["three"].Images, 3)
+		byName := map[string]string{}
+		for _, img := range md["three"].Images {
+			require.NotEqual(t, img.Name == "", img.File == "", "%+v", img)
+			require.Contains(t, []string{"", img.Digest}, byName[img.Name+img.File])
+			byName[img.Name+img.File] = img.Digest
+		}
 		require.Contains(t, out, "pushed "+md["three"].Images[1].Name+"@"+md["three"].Images[1].Digest)
 
 		// What was done is told although another target failed; nothing is left of
