@@ -152,8 +152,8 @@ target "three" {
 	t.Run("metadata", func(t *testing.T) {
 		out := build("--metadata-file", "md.json", "three")
 		var md map[string]struct {
-			Name   string                          `json:"image.name"`
-			Digest string                          `json:"containerimage.digest"`
+			Name   string                                `json:"image.name"`
+			Digest string                                `json:"containerimage.digest"`
 			Images []struct{ Name, File, Digest string } `json:"dbake.images"`
 		}
 		read := func() {
