@@ -20,7 +20,8 @@ const (
 	maxValueSize    = 16 << 20         // bytes of the strings in one value, and its elements
 	elementSize     = 64               // bytes that a value takes beside its text
 	maxCombinations = 100_000          // of a matrix
-	maxEvaluation   = 20 * time.Second // after the files have been read
+	maxEvaluation   = 15 * time.Second // of the processors' time, after the files have been read
+	maxWaiting      = 2 * time.Minute  // on a machine that has other things to do, or for a pipe
 	maxMemory       = 640 << 20        // bytes that the process holds; one more value may double them
 )
 
@@ -66,8 +67,9 @@ func guarded(ctx context.Context, at *place, src sources, f func() error) error 
 	}
 	done := make(chan error, 1)
 	go func() { done <- f() }()
-	clock := time.NewTimer(maxEvaluation)
+	clock := time.NewTimer(maxWaiting)
 	defer clock.Stop()
+	start := processTime()
 	look := time.NewTicker(20 * time.Millisecond)
 	defer look.Stop()
 	sample := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
@@ -78,8 +80,11 @@ func guarded(ctx context.Context, at *place, src sources, f func() error) error 
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-clock.C:
-			return at.error(src, fmt.Sprintf("the definition takes more than %s to evaluate", maxEvaluation))
+			return at.error(src, fmt.Sprintf("the definition takes more than %s to evaluate", maxWaiting))
 		case <-look.C:
+			if processTime()-start > maxEvaluation {
+				return at.error(src, fmt.Sprintf("the definition takes more than %s of processor time to evaluate", maxEvaluation))
+			}
 			if metrics.Read(sample); sample[0].Value.Uint64() > maxMemory {
 				return at.error(src, fmt.Sprintf("the definition takes more than %d MiB of memory to evaluate", maxMemory>>20))
 			}

@@ -26,9 +26,9 @@ func TestGuardedNamesThePlace(t *testing.T) {
 			before := p.enter(line(2))
 			p.leave(p.enter(line(1)))
 			require.Equal(t, "other.hcl", before.Filename)
-		}, "bake.hcl:2,1-2: the definition takes more than 20s to evaluate, and was here when it was given up"},
-		"file":    {func(p *place) { p.inFile("compose.yaml") }, "compose.yaml: the definition takes more than 20s to evaluate"},
-		"nowhere": {func(*place) {}, "the definition takes more than 20s to evaluate"},
+		}, "bake.hcl:2,1-2: the definition takes more than 2m0s to evaluate, and was here when it was given up"},
+		"file":    {func(p *place) { p.inFile("compose.yaml") }, "compose.yaml: the definition takes more than 2m0s to evaluate"},
+		"nowhere": {func(*place) {}, "the definition takes more than 2m0s to evaluate"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
