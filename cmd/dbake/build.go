@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strconv"
 	"strings"
 	"time"
@@ -29,6 +30,9 @@ type buildCmd struct {
 	KeepGoing    bool   `short:"k" help:"Same as --jobs=defer-error."`
 	Timings      bool   `help:"Show where the time of the command went, phase by phase, after the summary."`
 	NoSteal      bool   `help:"Let no node take over what was planned for another."`
+
+	ChangedSince string `placeholder:"REV" help:"Build only the targets that would have other images than at a commit, a branch or when a plan was saved, and tell which."`
+	Format       string `default:"table" enum:"table,json" help:"How --changed-since tells which targets: table, or json for a matrix for CI on standard output."`
 
 	FailFast bool          `help:"Same as --jobs=fail-fast, which is the default."`
 	Timeout  time.Duration `placeholder:"TIME" help:"End the build with an error when it takes longer, as 20m."`
@@ -106,6 +110,9 @@ func (c *buildCmd) build(ctx context.Context, a *app, call callFlag) (err error)
 	if err := s.Through(ctx, engine.Order); err != nil {
 		return err
 	}
+	if err := c.tellChanges(ctx, a, s.Comparison()); err != nil {
+		return err
+	}
 	err = s.Through(ctx, engine.Run)
 	a.progress.Remarks(s.Build().Warnings(), a.debug)
 	if err != nil {
@@ -132,6 +139,23 @@ func (c *buildCmd) build(ctx context.Context, a *app, call callFlag) (err error)
 	return errors.Join(failure, c.writeMetadata(ctx, a, a.withWarnings(metadata(result), s.Build().Warnings()), failure != nil))
 }
 
+// tellChanges tells which targets have changed, if that was asked for.
+func (c *buildCmd) tellChanges(ctx context.Context, a *app, changes *engine.Comparison) error {
+	if changes == nil {
+		return nil
+	}
+	for _, t := range changes.Changed {
+		a.progress.Note(fmt.Sprintf("%s has changed since %s: %s", t.Target, changes.Since, view.ChangeReason(changes, t)))
+	}
+	if len(changes.Changed) == 0 {
+		a.progress.Note(fmt.Sprintf("no target has changed since %s", changes.Since))
+	}
+	if c.Format != "json" {
+		return nil
+	}
+	return a.output(ctx, "", func(w io.Writer) error { return view.Matrix(w, changes) })
+}
+
 // request is what a build asks of the engine.
 func (c *buildCmd) request(a *app) (engine.Request, error) {
 	r, err := a.request(&c.definitionFlags, &c.nodeFlags, &c.planFlags)
@@ -139,6 +163,14 @@ func (c *buildCmd) request(a *app) (engine.Request, error) {
 		return r, err
 	}
 	r.Reach = engine.Started
+	if c.ChangedSince != "" {
+		if r.Since, err = a.since(c.ChangedSince); err != nil {
+			return r, err
+		}
+		r.ListFiles = true
+	} else if c.Format == "json" {
+		return r, usageError{errors.New("--format says how --changed-since tells which targets have changed: it needs that flag")}
+	}
 	r.Admit = func(ctx context.Context, asked engine.Admission) error { return c.admit(ctx, a, asked) }
 	r.Load = a.prepareLoad
 	r.Saved = c.saved

@@ -119,6 +119,8 @@ type cli struct {
 	Build   buildCmd   `cmd:"" aliases:"bake,f" help:"Build targets over the nodes."`
 	Plan    planCmd    `cmd:"" help:"Show which node would build what, at what cost and why, without building."`
 	Cluster clusterCmd `cmd:"" help:"Keep BuildKit nodes and a registry running on this machine."`
+	Warm    warmCmd    `cmd:"" help:"Build what targets share on every node, and write nothing: for new nodes and machine images."`
+	Explain explainCmd `cmd:"" help:"Say what goes into the image of a target."`
 	History historyCmd `cmd:"" help:"Carry what steps cost from machine to machine."`
 	Cache   cacheCmd   `cmd:"" help:"Look after a repository of caches: list, prune, merge."`
 	State   stateCmd   `cmd:"" help:"Look after what dbake keeps on this machine."`

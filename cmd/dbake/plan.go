@@ -26,6 +26,7 @@ type planCmd struct {
 	Output  string   `short:"o" placeholder:"FILE" help:"Write to a file instead of standard output."`
 	Explain string   `placeholder:"TARGET" help:"Tell why this target is on its node, what each other node would cost, and what its steps cost."`
 	Compare []string `placeholder:"NAME" help:"Show the plans of several strategies side by side; all is every one of them."`
+	Against string   `placeholder:"REV" help:"Show what has changed since a commit, a branch or a saved plan instead of a plan: which files make which steps of which targets run again, and what that costs. With --format=json a matrix of the changed targets for CI."`
 	Timings bool     `help:"Show where the time of the command went, phase by phase, after the plan."`
 	Offline bool     `help:"Ask no registry and no node: base images that are not known are assumed, and named."`
 }
@@ -56,6 +57,9 @@ func (c *planCmd) Run(ctx contextBinding, a *app) (err error) {
 	if len(c.Compare) > 0 {
 		return c.compare(ctx, a, s)
 	}
+	if c.Against != "" {
+		return c.changes(ctx, a, s)
+	}
 	if err := s.Through(ctx, engine.Divide); err != nil {
 		return err
 	}
@@ -76,7 +80,8 @@ func (c *planCmd) request(a *app) (engine.Request, error) {
 		return r, err
 	}
 	r.MaxAge, r.Reach = planMaxAge, engine.Running
-	if c.Format != "table" || c.Explain != "" || len(c.Compare) > 0 {
+	r.ListFiles = c.Against != ""
+	if c.Against != "" || c.Format != "table" || c.Explain != "" || len(c.Compare) > 0 {
 		// What is built of a saved plan is found out when it is built.
 		r.Reuse = engine.ReuseNever
 	}
@@ -91,6 +96,27 @@ func (c *planCmd) request(a *app) (engine.Request, error) {
 		return a.checkPlaces(asked.Build, "")
 	}
 	return r, nil
+}
+
+// changes shows what has changed since some state.
+func (c *planCmd) changes(ctx context.Context, a *app, s *engine.Session) error {
+	since, err := a.since(c.Against)
+	if err != nil {
+		return err
+	}
+	if err := s.Through(ctx, engine.Prepare); err != nil {
+		return err
+	}
+	changes, err := s.Compare(ctx, since)
+	if err != nil {
+		return err
+	}
+	return a.output(ctx, c.Output, func(w io.Writer) error {
+		if c.Format == "json" {
+			return view.Matrix(w, changes)
+		}
+		return view.Changes(w, changes)
+	})
 }
 
 // show writes the plan in the format that was asked for.
@@ -149,6 +175,10 @@ func (c *planCmd) show(ctx context.Context, a *app, s *engine.Session) error {
 // check refuses flags that mean nothing together.
 func (c *planCmd) check() error {
 	switch {
+	case c.Against != "" && (c.Explain != "" || len(c.Compare) > 0):
+		return usageError{errors.New("--against excludes --explain and --compare")}
+	case c.Against != "" && c.Format != "table" && c.Format != "json":
+		return usageError{errors.New("--against is written as a table or as json")}
 	case c.Explain != "" && len(c.Compare) > 0:
 		return usageError{errors.New("--explain and --compare exclude each other")}
 	case (c.Explain != "" || len(c.Compare) > 0) && c.Format != "table":

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -22,6 +23,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/dbake/dbake/cmd/dbake/internal/view"
+	"github.com/dbake/dbake/internal/imagekey/keytest"
 	"github.com/dbake/dbake/runtime/local/localtest"
 )
 
@@ -301,4 +304,244 @@ func TestRegistryDoesNotSay(t *testing.T) {
 	require.NotEmpty(t, first.digests)
 	never := y.build("--reuse", "never")
 	require.Len(t, never.only("done"), 2)
+}
+
+// TestFreshMachine knows nothing but the cache registry.
+func TestFreshMachine(t *testing.T) {
+	dir := t.TempDir()
+	images(t, dir, 6)
+	y := newYard(t, dir, 1)
+	cache := "--cache-registry=" + y.addr + "/cache"
+	first := y.build(cache)
+	require.Len(t, first.only("done"), 6)
+	y.off()
+	y.home = t.TempDir()
+	elsewhere := t.TempDir()
+	images(t, elsewhere, 6)
+	y.dir = elsewhere
+	again := y.build(cache)
+	require.Len(t, again.only("unchanged"), 6, again.stderr)
+	require.Equal(t, first.digests, again.digests)
+	require.Zero(t, again.nodes)
+	t.Logf("a fresh machine asked the registry %d times: %q", len(again.asked), again.asked)
+	// From now on it knows by itself.
+	noop(t, first, y.build(), 6)
+
+	// What somebody else has put there is not believed.
+	y.home = t.TempDir()
+	y.on(1)
+	r := y.run("explain", "--key", "svc-00", "--format", "json")
+	require.Zero(t, r.status, r.stderr)
+	y.misbehave(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method == http.MethodGet && strings.HasSuffix(r.URL.Path, "/cache/manifests/dbake.images") {
+			w.Header().Set("Content-Type", "application/vnd.oci.image.manifest.v1+json")
+			_, _ = w.Write([]byte(`{"schemaVersion":2,"artifactType":"application/vnd.dbake.images.v1+gzip","layers":[{"mediaType":"application/vnd.dbake.images.v1+gzip","digest":"sha256:00","size":1,"data":"AAAA"}]}`))
+			return true
+		}
+		return false
+	})
+	third := y.build(cache)
+	require.Len(t, third.only("done"), 6)
+	require.Contains(t, third.stderr, "which images were pushed is not known")
+}
+
+// TestOnlyWhatChanged builds what reads an edited file and nothing else, also on nodes
+// that have never seen the project, and sets tags without any.
+func TestOnlyWhatChanged(t *testing.T) {
+	dir := t.TempDir()
+	images(t, dir, 4)
+	y := newYard(t, dir, 2)
+	first := y.build()
+	edit := func(name, text string) {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644))
+	}
+
+	edit("svc-01/main.txt", "edited\n")
+	b := y.build()
+	require.Equal(t, []string{"svc-01"}, b.only("done"), b.stderr)
+	require.Equal(t, []string{"svc-00", "svc-02", "svc-03"}, b.only("unchanged"))
+	require.NotEqual(t, first.digests["svc-01"], b.digests["svc-01"])
+	require.Equal(t, first.digests["svc-02"], b.digests["svc-02"])
+
+	y.on(1)
+	edit("svc-02/main.txt", "edited\n")
+	b = y.build()
+	require.Equal(t, []string{"svc-02"}, b.only("done"))
+	edit("lib/common.txt", "edited\n")
+	b = y.build()
+	require.Len(t, b.only("done"), 4)
+
+	// Tags are set where they are missing or point elsewhere, in other repositories too.
+	y.off()
+	retagged := y.build("--var", "TAG=2", "--set", "svc-00.tags+="+y.addr+"/other/name:3")
+	require.Len(t, retagged.only("unchanged"), 4, retagged.stderr)
+	require.Equal(t, b.digests, retagged.digests)
+	tag := func(ref string) string {
+		name, tag, _ := strings.Cut(ref, ":")
+		req, err := http.NewRequest(http.MethodHead, "http://"+y.addr+"/v2/"+name+"/manifests/"+tag, nil)
+		require.NoError(t, err)
+		req.Header.Set("Accept", "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json")
+		resp, err := http.DefaultClient.Do(req)
+		require.NoError(t, err)
+		require.NoError(t, resp.Body.Close())
+		return resp.Header.Get("Docker-Content-Digest")
+	}
+	require.Equal(t, b.digests["svc-01"], tag("many/svc-01:2"))
+	require.Equal(t, b.digests["svc-00"], tag("other/name:3"))
+	// The tag of the older image, which is gone back to.
+	edit("lib/common.txt", "common\n")
+	edit("svc-02/main.txt", "svc-02\n")
+	back := y.build()
+	require.Len(t, back.only("unchanged"), 4, back.stderr)
+	require.Equal(t, first.digests["svc-02"], tag("many/svc-02:1"))
+
+	// What attestations say that were asked for counts, unless it is not to.
+	y.on(1)
+	asked := y.build("--provenance", "mode=max")
+	require.Len(t, asked.only("done"), 4)
+	y.off()
+	require.Len(t, y.build("--provenance", "mode=max", "--var", "TAG=1").only("unchanged"), 4)
+	require.Len(t, y.build("--provenance", "mode=max", "--var", "TAG=5", "--reuse", "always").only("unchanged"), 4)
+	r := y.run(append([]string{"build", "--push", "--provenance", "mode=max", "--var", "TAG=6"}, y.flags...)...)
+	require.NotZero(t, r.status, "the names are in the attestations")
+
+	// Only what has changed since a revision, whether it was pushed or not.
+	y.on(1)
+	git := func(args ...string) {
+		t.Helper()
+		cmd := exec.Command("git", append([]string{"-C", dir, "-c", "user.name=test", "-c", "user.email=test@example.com"}, args...)...)
+		out, err := cmd.CombinedOutput()
+		require.NoError(t, err, "%s", out)
+	}
+	git("init", "-q", "-b", "main")
+	git("add", ".")
+	git("commit", "-q", "-m", "one")
+	edit("svc-03/main.txt", "another edit\n")
+	y.home = t.TempDir()
+	b = y.build("--changed-since", "main")
+	require.Equal(t, []string{"svc-03"}, b.only("done"), b.stderr)
+	require.Len(t, b.only("unchanged"), 3)
+	require.Contains(t, b.stderr, "svc-03 has changed since main: svc-03/main.txt (edited)")
+	require.Len(t, b.digests, 1)
+}
+
+// TestKeysAgainstBuilds edits a project at random and builds its states on nodes that hold
+// nothing: images of one key are one image.
+func TestKeysAgainstBuilds(t *testing.T) {
+	dir := t.TempDir()
+	y := newYard(t, dir, 1)
+	base := t.TempDir()
+	push := func(name string, version int) error {
+		write(t, base, fmt.Sprintf("target \"default\" {\n  dockerfile-inline = \"FROM busybox:1\\nRUN echo %d >/version\\n\"\n  tags = [\"%s/%s:1\"]\n}\n", version, y.addr, name))
+		y.dir = base
+		defer func() { y.dir = dir }()
+		r := y.run(slices.Concat([]string{"build", "--push"}, y.flags)...)
+		require.Zero(t, r.status, r.stderr)
+		return nil
+	}
+	p, err := keytest.New(dir, y.addr, 7, 4, []string{"linux/amd64"}, push)
+	require.NoError(t, err)
+	type image struct{ digest, truth, after string }
+	byKey := map[string]image{}
+	again, different := 0, map[string]bool{}
+	for round := range 6 {
+		after := "nothing"
+		if round > 0 {
+			after = p.Edit() + ", " + p.Edit()
+		}
+		r := y.run("explain", "--key", "--format", "json", "-o", "keys.out")
+		require.Zero(t, r.status, r.stderr)
+		data, err := os.ReadFile(filepath.Join(dir, "keys.out"))
+		require.NoError(t, err)
+		keys, err := view.ReadKeys(data)
+		require.NoError(t, err)
+		y.on(1)
+		b := y.build("--reuse", "never")
+		truth := p.Truth()
+		for _, name := range p.Targets() {
+			require.NotEmpty(t, b.digests[name], b.stderr)
+			now := image{b.digests[name], truth[name], after}
+			different[now.digest] = true
+			k := name + keys[name].Digest.String()
+			then, ok := byKey[k]
+			if !ok {
+				byKey[k] = now
+				continue
+			}
+			again++
+			require.Equal(t, then.digest, now.digest, "%s after %q and after %q", name, then.after, after)
+			require.Equal(t, then.truth, now.truth)
+		}
+	}
+	require.NotZero(t, again)
+	t.Logf("%d images built again on fresh nodes had the digests that their keys say; %d different ones", again, len(different))
+}
+
+// TestWarm builds what services share on each of two nodes and nothing else, and writes
+// nothing.
+func TestWarm(t *testing.T) {
+	dir := t.TempDir()
+	images(t, dir, 3)
+	y := newYard(t, dir, 1)
+	y.on(2)
+	y.requests()
+	r := y.run(slices.Concat([]string{"warm", "--progress", "plain"}, y.flags)...)
+	require.Zero(t, r.status, r.stderr)
+	for _, request := range y.requests() {
+		require.Regexp(t, "^(HEAD|GET) ", request)
+	}
+	var ran []string
+	for i := 1; i < len(y.flags); i += 2 {
+		_, addr, _ := strings.Cut(y.flags[i], "=")
+		steps, _ := executions(t, addr)
+		ran = append(ran, strings.Join(slices.Sorted(maps.Keys(steps)), "\n"))
+	}
+	require.Len(t, ran, 2)
+	require.Equal(t, ran[0], ran[1])
+	require.Contains(t, ran[0], "RUN cat /lib-src/common.txt >/common")
+	require.NotContains(t, ran[0], "main.txt")
+
+	b := y.build()
+	require.Len(t, b.only("done"), 3)
+	r = y.run(slices.Concat([]string{"warm", "svc-00"}, y.flags)...)
+	require.Equal(t, 1, r.status)
+	require.Contains(t, r.stderr, "no two targets have a step in common; --all builds everything on every node")
+	r = y.run(slices.Concat([]string{"warm", "--all", "svc-00"}, y.flags)...)
+	require.Zero(t, r.status, r.stderr)
+}
+
+// TestNothingChangedBesideBuildx reports how long a build takes in which nothing has changed,
+// beside docker buildx bake with everything cached. BUILDX is the binary; the times are
+// only reported.
+func TestNothingChangedBesideBuildx(t *testing.T) {
+	buildx := os.Getenv("BUILDX")
+	if buildx == "" {
+		t.Skip("set BUILDX to the docker-buildx to compare with")
+	}
+	dir := t.TempDir()
+	images(t, dir, 30)
+	y := newYard(t, dir, 1)
+	_, addr, _ := strings.Cut(y.flags[1], "=")
+	bake := func(args ...string) {
+		t.Helper()
+		cmd := exec.Command(buildx, args...)
+		cmd.Dir, cmd.Env = dir, append(y.env(), "BUILDX_CONFIG="+filepath.Join(y.home, "buildx"))
+		out, err := cmd.CombinedOutput()
+		require.NoError(t, err, "%s", out)
+	}
+	bake("create", "--name", "beside", "--driver", "remote", addr)
+	bake("bake", "--builder", "beside", "--push", "--provenance=false")
+	y.build("--provenance=false")
+	var ours, theirs []time.Duration
+	for range 5 {
+		b := y.build("--provenance=false")
+		require.Len(t, b.only("unchanged"), 30)
+		ours = append(ours, b.took)
+		start := time.Now()
+		bake("bake", "--builder", "beside", "--push", "--provenance=false")
+		theirs = append(theirs, time.Since(start))
+	}
+	slices.Sort(ours)
+	slices.Sort(theirs)
+	t.Logf("nothing changed in 30 images, medians of 5: dbake %s, docker buildx bake %s, ratio %.2f", ours[2], theirs[2], float64(ours[2])/float64(theirs[2]))
 }

@@ -98,6 +98,9 @@ type Request struct {
 	// Keys finds the keys of all images, also of those that are not pushed. ListFiles
 	// keeps which files steps read, for comparisons.
 	Keys, ListFiles bool
+	// Warm builds what several targets share on every node, and writes nothing; or, with
+	// WarmAll, everything.
+	Warm, WarmAll bool
 	// Since leaves out the targets that are what they were at a revision; nil leaves
 	// out none for that.
 	Since *Since

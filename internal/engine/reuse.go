@@ -133,6 +133,9 @@ func (s *Session) reuse(ctx context.Context) error {
 // wake finds out about nodes that rested.
 func (s *Session) wake(ctx context.Context) (err error) {
 	s.standby.rest(false)
+	if err := s.standby.narrow(ctx, s.project, true); err != nil {
+		return err
+	}
 	s.facts, err = s.standby.ask(ctx)
 	return err
 }

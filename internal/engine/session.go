@@ -11,6 +11,7 @@ import (
 
 	digest "github.com/opencontainers/go-digest"
 
+	"github.com/dbake/dbake/cachepolicy"
 	"github.com/dbake/dbake/compiler"
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/frontend"
@@ -221,6 +222,13 @@ func (s *Session) checkSaved() error {
 // gather finds out about the nodes. They are started only for something to build.
 func (s *Session) gather(ctx context.Context) (err error) {
 	builds := len(s.project.Targets) > 0
+	if builds && s.standby.nodes != nil && s.request.Reach == Started {
+		s.standby.nodes.allow(s.project)
+		if s.mayRest(ctx) {
+			s.facts = s.standby.recall()
+			return nil
+		}
+	}
 	if err := s.standby.narrow(ctx, s.project, s.request.Reach != Offline); err != nil {
 		return err
 	}
@@ -228,12 +236,7 @@ func (s *Session) gather(ctx context.Context) (err error) {
 	case s.standby.nodes == nil: // nobody has needed one so far
 		s.facts = &facts{}
 	case builds && s.request.Reach == Started:
-		s.standby.nodes.allow(s.project)
-		if s.mayRest(ctx) {
-			s.facts = s.standby.recall()
-		} else {
-			s.facts, err = s.standby.ask(ctx)
-		}
+		s.facts, err = s.standby.ask(ctx)
 	default:
 		s.facts, err = s.standby.guess(ctx, s.request.Reach == Offline)
 	}
@@ -298,6 +301,9 @@ func (s *Session) divide(ctx context.Context) (err error) {
 	if s.idle {
 		return nil
 	}
+	if s.request.Warm {
+		return s.divideShared(ctx)
+	}
 	if s.request.Saved != nil {
 		s.build, s.plan, err = s.build.Restore(s.facts.nodes, s.leftOf(s.request.Saved), s.faults)
 	} else {
@@ -306,6 +312,20 @@ func (s *Session) divide(ctx context.Context) (err error) {
 	if errors.Is(err, plan.ErrNoNode) && s.facts.pool != nil {
 		// One of those that are away might.
 		err = errors.Join(err, errors.Join(s.facts.pool.Absent()...))
+	}
+	return err
+}
+
+// divideShared makes a plan by which every node builds what targets share. The caches of
+// the targets are read, and none is written.
+func (s *Session) divideShared(ctx context.Context) (err error) {
+	policy := cachepolicy.Decide(s.caches.Input)
+	known := plan.Memory{History: s.history, Files: s.engine.memory.Files()}
+	s.build, s.plan, err = s.build.Shared(ctx, s.facts.nodes, s.request.WarmAll, policy.ImportEntries(), known)
+	if err == nil {
+		tags := s.caches.Known
+		s.caches.Input = s.build.Caches()
+		s.caches.Known = tags
 	}
 	return err
 }

@@ -218,3 +218,19 @@ func (s *Session) pastAt(ctx context.Context, name string, tree *checkout) (*pas
 	p.keys, err = s.engine.imageKeys(ctx, build)
 	return p, err
 }
+
+// KeysAt returns the keys that the targets had at some state, by target. The stage
+// [Prepare] must have been done.
+func (s *Session) KeysAt(ctx context.Context, since *Since) (map[string]imagekey.Key, error) {
+	p, err := s.past(ctx, since)
+	if err != nil {
+		return nil, err
+	}
+	return p.keys, nil
+}
+
+// LastKeys returns the keys with which the targets of the project were last pushed from
+// this machine, by target, their lines hashed.
+func (s *Session) LastKeys() (map[string]imagekey.Key, error) {
+	return s.engine.images().Last(s.project.Dir)
+}

@@ -17,7 +17,7 @@ func Kept(w io.Writer, unchanged []engine.Unchanged, always map[string]string) e
 		return nil
 	}
 	t := newTable()
-	t.row("TARGET", "NOT PLANNED, OR ALWAYS")
+	t.row("TARGET", "REUSE")
 	for _, u := range unchanged {
 		text := "unchanged"
 		switch {

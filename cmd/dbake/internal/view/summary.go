@@ -48,7 +48,11 @@ func ending(t runtime.TargetResult) string {
 		if i == 0 {
 			sep = "; "
 		}
-		text += sep + imageLine(img)
+		line := imageLine(img)
+		if t.State == runtime.Unchanged {
+			line = strings.TrimPrefix(line, "pushed ")
+		}
+		text += sep + line
 	}
 	return text
 }
