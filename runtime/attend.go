@@ -10,6 +10,7 @@ import (
 	"github.com/containerd/platforms"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/runtime/sched"
 )
 
@@ -118,11 +119,26 @@ func (r *run) addLate(c *sched.Config, n *nodeRun) {
 	}
 	n.assumed = r.assumed(n)
 	for _, v := range c.Vertices {
-		if p, err := platforms.Parse(v.Platform); v.Platform != "" && err == nil && anyMatch(n.assumed, p) {
+		if p, err := platforms.Parse(v.Platform); v.Platform != "" && err == nil && anyMatch(n.assumed, p) && !slices.Contains(late.Platforms, v.Platform) {
 			late.Platforms = append(late.Platforms, v.Platform)
 		}
 	}
 	c.Nodes = append(c.Nodes, late)
+}
+
+// emulates returns by which factors a node that joined late is slower at the platforms
+// that it emulates; nil for the others, of which the plan knows.
+func (r *run) emulates(n *nodeRun) map[string]float64 {
+	if int(n.id) < len(r.Sched.Nodes) {
+		return nil
+	}
+	slower := map[string]float64{}
+	for _, v := range r.Sched.Vertices {
+		if p, err := platforms.Parse(v.Platform); v.Platform != "" && err == nil && plan.Emulates(n.info.Native, p) {
+			slower[v.Platform] = plan.Emulation
+		}
+	}
+	return slower
 }
 
 // attend follows what becomes of a node until ctx ends: it connects to it, notices
@@ -237,7 +253,7 @@ func (m nodeBack) take(r *run) []sched.Event {
 	n.lost = nil
 	if !n.up {
 		n.up = true
-		events = append(events, sched.NodeUp{At: r.since(), Node: n.id})
+		events = append(events, sched.NodeUp{At: r.since(), Node: n.id, Emulates: r.emulates(n)})
 	}
 	deferred, waiting := n.deferred, n.waiting
 	n.abandon()

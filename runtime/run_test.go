@@ -20,6 +20,7 @@ import (
 	bkerrdefs "github.com/moby/buildkit/solver/errdefs"
 	"github.com/moby/buildkit/solver/pb"
 	digest "github.com/opencontainers/go-digest"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -113,6 +114,8 @@ type fleet struct {
 	t     *testing.T
 	graph *llbmerge.Graph
 	nodes []*fakeNode
+	// platforms are those of all nodes.
+	platforms []ocispecs.Platform
 }
 
 func newFleet(t *testing.T, b *Build) *fleet {
@@ -133,7 +136,7 @@ func (f *fleet) run(ctx context.Context, b *Build) (*Result, []Event, error) {
 	f.t.Helper()
 	var infos []NodeInfo
 	for i, n := range f.nodes {
-		infos = append(infos, NodeInfo{Spec: nodeset.Spec{Name: fmt.Sprintf("n%d", i+1)}, ID: n.id})
+		infos = append(infos, NodeInfo{Spec: nodeset.Spec{Name: fmt.Sprintf("n%d", i+1)}, ID: n.id, Platforms: f.platforms})
 	}
 	for i, n := range b.Sched.Nodes {
 		infos[i].Name = n.Name
@@ -184,7 +187,7 @@ func (f *fleet) connect(r *run) connectFunc {
 		n.ended = ended
 		n.connections++
 		n.sent = &nr.sent
-		info := NodeInfo{Spec: nr.info.Spec, ID: n.id}
+		info := NodeInfo{Spec: nr.info.Spec, ID: n.id, Native: n.native}
 		dead := n.dead
 		n.mu.Unlock()
 		var heard atomic.Int64
@@ -237,6 +240,7 @@ type fakeNode struct {
 	fails map[string]error // by command
 	// absent is why it did not answer before the run; unfit why it never can be used.
 	absent, unfit error
+	native        ocispecs.Platform
 	// exportFails are the errors of an image's exports, one each.
 	exportFails map[string][]error
 	cacheFails  error

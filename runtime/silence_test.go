@@ -11,6 +11,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/containerd/platforms"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/stretchr/testify/require"
 
 	"github.com/dbake/dbake/cachepolicy"
@@ -238,22 +240,39 @@ func TestFlappingNode(t *testing.T) {
 }
 
 // TestLateNode has a node answer when the run has begun: it joins, unless it cannot
-// be used.
+// be used, or could only emulate what the others run.
 func TestLateNode(t *testing.T) {
-	for _, unfit := range []error{nil, fmt.Errorf("%w: it is of another kind", errUnfit)} {
-		t.Run(fmt.Sprint(unfit), func(t *testing.T) {
+	for name, tt := range map[string]struct {
+		unfit  error
+		native string
+		joins  bool
+	}{
+		"native": {native: "linux/amd64", joins: true},
+		"unfit":  {unfit: fmt.Errorf("%w: it is of another kind", errUnfit)},
+		"slow":   {native: "linux/arm64"},
+	} {
+		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b := newBuild(t, 1, names...)
 				b.Sched.Options.Steal = true
 				b.Sched.Network.Latency = 0
+				for v := range b.Sched.Vertices {
+					b.Sched.Vertices[v].Platform = "linux/amd64"
+					b.Sched.Vertices[v].Cost *= 10
+				}
+				b.Sched.Nodes[0].Platforms = []string{"linux/amd64"}
 				b.Sched.Plan[0] = nil
 				for u := range b.Jobs {
 					b.Sched.Plan[0] = append(b.Sched.Plan[0], sched.Partition{sched.UnitID(u)})
 				}
 				f := newFleet(t, b)
-				f.nodes[0].took = 10 * time.Second
+				f.platforms = []ocispecs.Platform{{OS: "linux", Architecture: "amd64"}}
 				late := newFleet(t, b).nodes[0]
-				late.handed, late.absent, late.unfit = f.nodes[0].handed, errors.New("not there yet"), unfit
+				late.handed, late.absent, late.unfit = f.nodes[0].handed, errors.New("not there yet"), tt.unfit
+				if tt.native != "" {
+					late.native = platforms.MustParse(tt.native)
+				}
+				f.nodes[0].took, late.took = 10*time.Second, 10*time.Second
 				late.fallSilent()
 				f.nodes = append(f.nodes, late)
 				time.AfterFunc(5*time.Second, late.restart)
@@ -261,11 +280,13 @@ func TestLateNode(t *testing.T) {
 				require.NoError(t, err)
 				require.Equal(t, all(Done, names...), states(res))
 				require.Equal(t, "n2 lost: not there yet", nodeEvents(events)[0])
-				if unfit == nil {
+				if tt.joins {
 					require.NotEmpty(t, res.Nodes[1].Targets)
-					require.Contains(t, nodeEvents(events), "n2 back")
 				} else {
 					require.Empty(t, res.Nodes[1].Targets)
+				}
+				if tt.unfit == nil {
+					require.Contains(t, nodeEvents(events), "n2 back")
 				}
 			})
 		})

@@ -6,13 +6,14 @@ import "time"
 // one that is earlier than the last event's counts as that time.
 type Event interface{ at() time.Duration }
 
-// NodeUp says that a node can be used, for the first time or again.
+// NodeUp says that a node can be used, for the first time or again. One that was lost is
+// taken to hold nothing.
 type NodeUp struct {
 	At   time.Duration
 	Node NodeID
-	// Holds are vertices found on it, besides those known. A node that was lost is
-	// taken to hold nothing else.
-	Holds []VertexID
+	// Emulates replaces Node.Emulates, for a node that was not known when the run was
+	// planned; nil = it stays.
+	Emulates map[string]float64
 }
 
 // NodeLost says that a node cannot be used: it was never reached or has gone.

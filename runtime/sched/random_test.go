@@ -566,7 +566,11 @@ func (c *chaos) random(steps int) error {
 			return nil
 		}
 		c.up[n] = true
-		return c.step(NodeUp{At: c.now, Node: n})
+		up := NodeUp{At: c.now, Node: n}
+		if c.r.Intn(4) == 0 {
+			up.Emulates = map[string]float64{"arm64": float64(1 + c.r.Intn(8))}
+		}
+		return c.step(up)
 	case k == 4:
 		if quiet || c.gone[n] || c.r.Intn(3) > 0 {
 			return nil

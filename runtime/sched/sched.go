@@ -478,11 +478,31 @@ func (s *Scheduler) nodeUp(e NodeUp) {
 		n.state, n.err = up, ""
 		s.wake(n)
 	}
-	for _, v := range e.Holds {
-		if s.validVertex(v) {
-			s.hold(n, v)
+	if e.Emulates != nil {
+		n.emulates = e.Emulates
+		s.reckon(n)
+	}
+}
+
+// reckon counts what n has to do again, as the time that it takes has changed.
+func (s *Scheduler) reckon(n *node) {
+	n.all.reset()
+	n.sub.reset()
+	for _, p := range n.parts {
+		for _, u := range p.units {
+			n.all.add(s.cfg.Units[u].Root)
 		}
 	}
+	for _, r := range n.runs {
+		n.sub.by = r.id
+		for _, m := range r.units {
+			if m.st == building {
+				n.all.add(s.cfg.Units[m.id].Root)
+				n.sub.add(s.cfg.Units[m.id].Root)
+			}
+		}
+	}
+	s.touch(n)
 }
 
 func (s *Scheduler) nodeLost(e NodeLost) {

@@ -29,7 +29,7 @@ var update = flag.Bool("update", false, "rewrite golden files")
 //	pool U,U U ...
 //	start                                               new scheduler, nothing is up
 //	at D                                                the time of what follows
-//	up NODE|all [holds=V,...]    lose NODE [reconnecting] [ERR...]
+//	up NODE|all [emulates=P:F,...]    lose NODE [reconnecting] [ERR...]
 //	begin V NODE                 step V NODE TOOK|cached    published V
 //	built U [PART]               exported U [PART]
 //	done U                       built and exported
@@ -136,6 +136,21 @@ func (sc *script) vertex(name string) VertexID {
 	i := slices.Index(sc.verts, name)
 	require.GreaterOrEqual(sc.t, i, 0, "vertex %s", name)
 	return VertexID(i)
+}
+
+// factors reads PLATFORM:FACTOR,...
+func (sc *script) factors(s string) map[string]float64 {
+	var out map[string]float64
+	for _, f := range list(s) {
+		name, factor, _ := strings.Cut(f, ":")
+		x, err := strconv.ParseFloat(factor, 64)
+		require.NoError(sc.t, err)
+		if out == nil {
+			out = map[string]float64{}
+		}
+		out[name] = x
+	}
+	return out
 }
 
 func (sc *script) vertices(s string) []VertexID {
@@ -247,7 +262,7 @@ func (sc *script) command(w []string) {
 	case "up":
 		for i, n := range sc.cfg.Nodes {
 			if rest[0] == "all" || rest[0] == n.Name {
-				sc.step(NodeUp{At: sc.now, Node: NodeID(i), Holds: sc.vertices(kv["holds"])})
+				sc.step(NodeUp{At: sc.now, Node: NodeID(i), Emulates: sc.factors(kv["emulates"])})
 			}
 		}
 	case "lose":
