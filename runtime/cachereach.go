@@ -29,7 +29,7 @@ import (
 // accepts connections and says nothing would stop the node, also for others, until
 // its connections end (solver/llbsolver/bridge.go, newLazyCacheManager). So each
 // registry is tried by each node before the first solve, and left out where it is
-// silent.
+// silent; and each cache is read before it is imported, see [solver.read].
 
 // reachTimeout bounds how long a registry may take to answer a node.
 const reachTimeout = 10 * time.Second
@@ -44,6 +44,45 @@ func registryHost(e ir.CacheEntry) string {
 		return "" // the node will refuse it
 	}
 	return reference.Domain(ref)
+}
+
+// cacheHost is what serves a cache: its registry, or the service that its type names.
+func cacheHost(e ir.CacheEntry) string {
+	if host := registryHost(e); host != "" {
+		return host
+	}
+	return "for caches of type " + e.Type
+}
+
+// silentCaches are what serves caches and does not answer the node.
+type silentCaches struct {
+	mu   sync.Mutex
+	list []string // as cacheHost names it; guarded by mu
+}
+
+// has reports whether where does not answer.
+func (c *silentCaches) has(where string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Contains(c.list, where)
+}
+
+// add notes that where does not answer. It reports whether that is new.
+func (c *silentCaches) add(where string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if slices.Contains(c.list, where) {
+		return false
+	}
+	c.list = append(c.list, where)
+	return true
+}
+
+// leaveOut has the solves and exports of the node keep away from what does not answer.
+func (s *solver) leaveOut(where string) {
+	if s.silent.add(where) {
+		s.unheard(where)
+	}
 }
 
 // registries returns a ref in each registry that holds caches of the run.
@@ -75,13 +114,17 @@ func (r *run) registries() map[string]string {
 // probe finds the registries that do not answer the node in time, and has its solves
 // and exports keep away from them.
 func (s *solver) probe(ctx context.Context, attach []session.Attachable, refs map[string]string) []string {
-	s.silent = s.link.silent(ctx, attach, refs)
-	return s.silent
+	hosts := s.link.silent(ctx, attach, refs)
+	for _, h := range hosts {
+		s.silent.add(h)
+	}
+	return hosts
 }
 
-// heard returns the caches that are in no silent registry.
+// heard returns the caches that are served by something that answers, as far as is
+// known.
 func (s *solver) heard(entries []ir.CacheEntry) []ir.CacheEntry {
-	return slices.DeleteFunc(slices.Clone(entries), func(e ir.CacheEntry) bool { return slices.Contains(s.silent, registryHost(e)) })
+	return slices.DeleteFunc(slices.Clone(entries), func(e ir.CacheEntry) bool { return s.silent.has(cacheHost(e)) })
 }
 
 // writable leaves out the caches that are to be written into a silent registry and
@@ -89,13 +132,13 @@ func (s *solver) heard(entries []ir.CacheEntry) []ir.CacheEntry {
 func (s *solver) writable(entries []bkclient.CacheOptionsEntry) ([]bkclient.CacheOptionsEntry, error) {
 	var kept []bkclient.CacheOptionsEntry
 	for _, e := range entries {
-		host := registryHost(ir.CacheEntry{Type: e.Type, Attrs: e.Attrs})
-		if !slices.Contains(s.silent, host) {
+		host := cacheHost(ir.CacheEntry{Type: e.Type, Attrs: e.Attrs})
+		if !s.silent.has(host) {
 			kept = append(kept, e)
 			continue
 		}
 		if ignore, err := strconv.ParseBool(e.Attrs["ignore-error"]); err != nil || !ignore {
-			return nil, &Rejected{fmt.Errorf("registry %s did not answer within %s", host, reachTimeout)}
+			return nil, &Rejected{fmt.Errorf("%s did not answer within %s", service(host), reachTimeout)}
 		}
 	}
 	return kept, nil
@@ -147,6 +190,14 @@ func (r *run) reach(ctx context.Context, n *nodeRun, c *connection) {
 	}
 }
 
+// service names what serves caches, as cacheHost does, for people.
+func service(where string) string {
+	if strings.Contains(where, " ") {
+		return "the service " + where
+	}
+	return "registry " + where
+}
+
 // silentMessage says that a registry of caches does not answer a node.
 type silentMessage struct {
 	node *nodeRun
@@ -154,7 +205,7 @@ type silentMessage struct {
 }
 
 func (m silentMessage) take(r *run) []sched.Event {
-	text := fmt.Sprintf("registry %s did not answer within %s: the caches in it are not used", m.host, reachTimeout)
+	text := fmt.Sprintf("%s did not answer within %s: the caches in it are not used", service(m.host), reachTimeout)
 	r.observe(WaitEvent{At: r.since(), Node: m.node.info.Name, Text: text})
 	r.caches.warn(text)
 	return nil

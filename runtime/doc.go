@@ -32,6 +32,9 @@
 //     same. Outputs that come to the client as files have a session each, since
 //     the daemon finds their receiver by the number of the exporter alone.
 //
+//   - Caches are read before the first solve that imports them, and left out with a
+//     warning when they are not read in time.
+//
 //   - All solves that share a step import the same caches: a vertex keeps the sources
 //     that it had when it was first looked up. Results that other nodes sent come on
 //     top. Exports import none, since the node holds what they ask for.

@@ -33,6 +33,8 @@ type evaluation struct {
 	users  int           // solves under way or held; guarded by evaluations.mu
 	leave  chan struct{} // closed when the build may end; guarded by evaluations.mu
 	left   bool
+	// readings are the caches that it reads.
+	readings readings
 }
 
 // errEvaluationEnded is returned when a build ends before it was ready for use.
@@ -100,7 +102,11 @@ func (e *evaluations) end() {
 // run is the life of an evaluation.
 func (s *solver) run(ctx context.Context, ev *evaluation, observe func(*bkclient.SolveStatus)) {
 	defer close(ev.ended)
-	_, ev.err = s.build(ctx, s.session, bkclient.SolveOpt{}, observe, func(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
+	both := func(st *bkclient.SolveStatus) {
+		ev.readings.observe(st)
+		observe(st)
+	}
+	_, ev.err = s.build(ctx, s.session, bkclient.SolveOpt{}, both, func(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
 		ev.client = c
 		close(ev.ready)
 		select {
@@ -118,7 +124,7 @@ func (s *solver) evaluate(ctx context.Context, p partition, observe func(*bkclie
 	if err != nil {
 		return err
 	}
-	err = s.evaluateAll(ctx, ev.client, p)
+	err = s.evaluateAll(ctx, ev, p)
 	defer func() { exit(err != nil && (retryable(err) || strings.Contains(err.Error(), inputSign))) }()
 	if err != nil {
 		if ctx.Err() != nil {

@@ -317,7 +317,13 @@ func (r *run) open(l *link, info NodeInfo, nr *nodeRun) (*connection, error) {
 	maps.Copy(offer.stores, r.caches.stores)
 	maps.Copy(offer.stores, r.exchange.stores())
 	ctx, cancel := context.WithCancel(l.ctx)
-	s := &solver{link: l, life: ctx, services: offer, sharedKey: in.SharedKey, entitlements: r.Entitlements, dirs: &r.dirs}
+	silent := func(ctx context.Context, refs map[string]string) []string {
+		return l.silent(ctx, offer.attachables(nil), refs)
+	}
+	s := &solver{
+		link: l, life: ctx, services: offer, sharedKey: in.SharedKey, entitlements: r.Entitlements, dirs: &r.dirs,
+		asks: silent, unheard: func(where string) { r.messages <- silentMessage{node: nr, host: where} },
+	}
 	var stop func()
 	if s.session, stop, err = l.openSession(ctx, in.SharedKey, offer.attachables(nil)); err != nil {
 		cancel()
@@ -329,9 +335,7 @@ func (r *run) open(l *link, info NodeInfo, nr *nodeRun) (*connection, error) {
 			cancel()
 			stop()
 		},
-		silent: func(ctx context.Context, refs map[string]string) []string {
-			return l.silent(ctx, offer.attachables(nil), refs)
-		},
+		silent: silent,
 	}
 	if refs := r.registries(); len(refs) > 0 {
 		c.probe = func(ctx context.Context) []string { return s.probe(ctx, offer.attachables(nil), refs) }

@@ -71,8 +71,11 @@ type solver struct {
 	life         context.Context
 	evaluations  evaluations
 	entitlements []string
-	// silent are the registries of caches that do not answer the node.
-	silent []string
+	silent       silentCaches
+	// asks returns the registries, of each of which a ref is given, that do not answer
+	// the node in time; unheard is called when a cache is left out.
+	asks    func(ctx context.Context, refs map[string]string) []string
+	unheard func(where string)
 	// services and sharedKey are what a session of its own needs, for exports
 	// that cannot share one.
 	services  services
@@ -98,8 +101,12 @@ type partition struct {
 
 // evaluateAll runs every step of p: in one solve, or in one for each unit where
 // the node does not know the op that joins them.
-func (s *solver) evaluateAll(ctx context.Context, c gateway.Client, p partition) error {
-	defs := p.single
+func (s *solver) evaluateAll(ctx context.Context, ev *evaluation, p partition) error {
+	c, defs := ev.client, p.single
+	imports, err := s.read(ctx, ev, p.imports)
+	if err != nil {
+		return err
+	}
 	caps := c.BuildOpts().LLBCaps
 	if p.joined != nil && caps.Supports(pb.CapPassthroughOp) == nil {
 		defs = []*pb.Definition{p.joined}
@@ -110,7 +117,7 @@ func (s *solver) evaluateAll(ctx context.Context, c gateway.Client, p partition)
 			_, err := c.Solve(ctx, gateway.SolveRequest{
 				Evaluate:     true,
 				Definition:   def,
-				CacheImports: gatewayImports(s.heard(p.imports)),
+				CacheImports: gatewayImports(imports),
 			})
 			return err
 		})

@@ -81,12 +81,18 @@ func TestEvaluateAll(t *testing.T) {
 	s := &solver{}
 
 	g := &fakeGateway{caps: pb.Caps.CapSet(pb.Caps.All())}
-	require.NoError(t, s.evaluateAll(t.Context(), g, p))
+	ev := func(g *fakeGateway) *evaluation {
+		ev := &evaluation{client: g}
+		all, _ := ev.readings.enter(p.imports)
+		all[0].end() // it was read
+		return ev
+	}
+	require.NoError(t, s.evaluateAll(t.Context(), ev(g), p))
 	require.Len(t, g.solves, 1)
 	require.Same(t, p.joined, g.solves[0].Definition)
 
 	old := &fakeGateway{caps: without(pb.CapPassthroughOp)}
-	require.NoError(t, s.evaluateAll(t.Context(), old, p))
+	require.NoError(t, s.evaluateAll(t.Context(), ev(old), p))
 	require.Len(t, old.solves, 2)
 	require.ElementsMatch(t, p.single, []*pb.Definition{old.solves[0].Definition, old.solves[1].Definition})
 	for _, req := range append(g.solves, old.solves...) {
@@ -95,7 +101,7 @@ func TestEvaluateAll(t *testing.T) {
 	}
 
 	failing := &fakeGateway{caps: old.caps, fails: errors.New("exit code: 1")}
-	require.ErrorIs(t, s.evaluateAll(t.Context(), failing, p), failing.fails)
+	require.ErrorIs(t, s.evaluateAll(t.Context(), ev(failing), p), failing.fails)
 }
 
 // TestResult assembles results as the Dockerfile frontend does.

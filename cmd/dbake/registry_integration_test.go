@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"fmt"
 	"net"
 	"net/http"
@@ -15,6 +16,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -352,6 +354,88 @@ target "default" {
 	r = w.run(dir, "build", "--reuse", "never", "--nodes", addr, "--cache-registry", mute+"/cache", "--set", "*.cache-from=")
 	require.Zero(t, r.status, r.stderr)
 	require.Contains(t, r.stderr, "WARNING: node ", "it cannot be written")
+}
+
+// TestCacheRegistryThatFallsSilent answers when it is asked whether it is there, and says
+// nothing when its cache is read. The node goes on without the cache, and is well after an
+// interrupt.
+func TestCacheRegistryThatFallsSilent(t *testing.T) {
+	w := newWorld(t, 1)
+	f := newFront(t, w.registry)
+	addr := node(t, f.configured())
+	mute, _ := silentServer(t)
+	dir := t.TempDir()
+	bake := func(caches ...string) {
+		for i, c := range caches {
+			caches[i] = strconv.Quote(c)
+		}
+		write(t, dir, fmt.Sprintf("target \"default\" {\n  dockerfile-inline = \"FROM %s/library/busybox:1\\nRUN echo %d >/x\"\n  cache-from = [%s]\n}\n",
+			f.addr, time.Now().UnixNano(), strings.Join(caches, ", ")))
+	}
+	read := make(chan struct{}, 100)
+	hold := make(chan struct{})
+	t.Cleanup(func() { close(hold) }) // or the node would wait for its reading to end
+	asked := 0
+	silence := func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		asked = 0
+		f.fault = func(_ http.ResponseWriter, r *http.Request) bool {
+			if !strings.HasPrefix(r.URL.Path, "/v2/cache/") {
+				return false
+			}
+			f.mu.Lock()
+			asked++
+			n := asked
+			f.mu.Unlock()
+			if n == 1 {
+				return false // whether it is there
+			}
+			select {
+			case read <- struct{}{}:
+			default:
+			}
+			select {
+			case <-r.Context().Done():
+			case <-hold:
+			}
+			return true
+		}
+	}
+	part := func(s string) string { return base64.RawURLEncoding.EncodeToString([]byte(s)) }
+	token := part(`{"alg":"none"}`) + "." + part(`{"ac":"[{\"Scope\":\"main\",\"Permission\":3}]","nbf":1,"exp":4102444800}`) + "." + part("x")
+	bake("type=registry,ref="+f.addr+"/cache:1", "type=gha,url=http://"+mute+"/,version=1,token="+token)
+	silence()
+	ctx, interrupt := context.WithCancel(t.Context())
+	defer interrupt()
+	go func() {
+		select {
+		case <-read:
+		case <-ctx.Done():
+		}
+		interrupt()
+	}()
+	cmd := exec.CommandContext(ctx, w.dbake, "build", "--nodes", addr)
+	cmd.Dir, cmd.Env = dir, w.env()
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = 8 * time.Second
+	out, err := cmd.CombinedOutput()
+	require.Error(t, err)
+	require.NotErrorIs(t, err, exec.ErrWaitDelay)
+	require.Equal(t, 130, cmd.ProcessState.ExitCode(), "%s", out)
+
+	silence()
+	r := w.run(dir, "build", "--nodes", addr)
+	require.Zero(t, r.status, r.stderr)
+	require.Equal(t, 1, strings.Count(r.stderr, "WARNING: registry "+f.addr+" did not answer within 10s: the caches in it are not used"), r.stderr)
+	require.Equal(t, 1, strings.Count(r.stderr, "WARNING: the service for caches of type gha did not answer within 10s: the caches in it are not used"), r.stderr)
+
+	// The node holds up nobody meanwhile, and reads what answers.
+	f.misbehave(nil)
+	bake("type=registry,ref=" + f.addr + "/cache:1")
+	r = w.run(dir, "build", "--nodes", addr)
+	require.Zero(t, r.status, r.stderr)
+	require.NotContains(t, r.stderr, "did not answer")
 }
 
 // silentServer takes connections and what is sent on them; asked has an element for
