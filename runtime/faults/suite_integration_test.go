@@ -102,8 +102,7 @@ var (
 		}, nil},
 		{"registry 429", uploads, spoils(tooMany, 3, isUpload), nil},
 		{"stop", late, func(_ context.Context, s *site, n int) func() {
-			s.signal(n, unix.SIGSTOP)
-			return func() { s.signal(n, unix.SIGCONT) }
+			return s.stop(n)
 		}, nil},
 		{fullDisk, early, func(_ context.Context, s *site, _ int) func() { return s.fill() }, nil},
 		{"half-close", late, func(_ context.Context, s *site, n int) func() {
@@ -140,9 +139,9 @@ var (
 			return nil
 		}, nil},
 		{"brief stop", late, func(ctx context.Context, s *site, n int) func() {
-			s.signal(n, unix.SIGSTOP)
+			resume := s.stop(n)
 			wait(ctx, brief)
-			s.signal(n, unix.SIGCONT)
+			resume()
 			return nil
 		}, nil},
 		{"killed and gone", late, func(_ context.Context, s *site, n int) func() {
@@ -286,15 +285,30 @@ func (s *site) fill() func() {
 	return func() { require.NoError(s.t, os.Remove(path)) }
 }
 
-// signal sends a signal to the daemon of a node. One that has just died gets none.
-func (s *site) signal(n int, sig unix.Signal) {
+// signal sends a signal to the daemon of a node, and returns its number. One that has
+// just died gets none.
+func (s *site) signal(n int, sig unix.Signal) int {
 	st, err := local.ReadStatus(s.t.Context(), s.state)
 	require.NoError(s.t, err)
-	if pid := st.Nodes[n].PID; pid != 0 {
-		if err := unix.Kill(pid, sig); err != nil {
-			require.ErrorIs(s.t, err, unix.ESRCH)
-		}
+	pid := st.Nodes[n].PID
+	s.send(pid, sig)
+	return pid
+}
+
+func (s *site) send(pid int, sig unix.Signal) {
+	if pid == 0 {
+		return
 	}
+	if err := unix.Kill(pid, sig); err != nil {
+		require.ErrorIs(s.t, err, unix.ESRCH)
+	}
+}
+
+// stop has the daemon of a node stand still until resume is called, which must not ask
+// the daemon for anything.
+func (s *site) stop(n int) (resume func()) {
+	pid := s.signal(n, unix.SIGSTOP)
+	return func() { s.send(pid, unix.SIGCONT) }
 }
 
 // recover ends all faults and waits until the nodes are well.
@@ -551,9 +565,9 @@ func TestFaults(t *testing.T) {
 		t.Log(strings.ReplaceAll(line, "\t", "  "))
 		if r.wrong {
 			wrong = append(wrong, fmt.Sprintf("-seed %d: %s, n%d %s: %s", seed, f.name, n+1, at, r.outcome))
-			if dir := os.Getenv("DBAKE_FAULTS_DIR"); dir != "" {
-				require.NoError(t, os.WriteFile(filepath.Join(dir, fmt.Sprintf("seed%d.jsonl", seed)), []byte(r.output), 0o600))
-			}
+		}
+		if dir := os.Getenv("DBAKE_FAULTS_DIR"); dir != "" {
+			require.NoError(t, os.WriteFile(filepath.Join(dir, fmt.Sprintf("seed%d.jsonl", seed)), []byte(r.output), 0o600))
 		}
 	}
 	require.NoError(t, tw.Flush())
