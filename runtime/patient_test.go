@@ -3,6 +3,7 @@ package runtime
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"testing"
 	"testing/synctest"
@@ -54,7 +55,7 @@ func TestPatient(t *testing.T) {
 		{name: "well", calls: 1},
 		{name: "503 once", errs: []error{errors.Join(errors.New("unexpected status from HEAD request to https://r.test/v2/: 503 Service Unavailable"), errOnce)}, took: time.Second, calls: 2},
 		{name: "away for a while", errs: []error{refused, refused, refused, errors.Join(refused, errOnce)}, took: 15 * time.Second, calls: 5},
-		{name: "away for good", errs: []error{refused}, took: 55 * time.Second, calls: 10, fails: true},
+		{name: "away for good", errs: []error{refused}, took: time.Minute, calls: 11, fails: true},
 		{name: "denied", errs: []error{errors.New("push access denied, repository does not exist")}, calls: 1, fails: true},
 	} {
 		for _, what := range []string{"export", "evaluate"} {
@@ -84,6 +85,42 @@ func TestPatient(t *testing.T) {
 				})
 			})
 		}
+	}
+}
+
+// A cache whose registry refuses connections is given up soon, unless images go there as
+// well.
+func TestPatienceWithCaches(t *testing.T) {
+	refused := func(host string) error {
+		return fmt.Errorf(`error writing layer blob: failed to do request: Head "http://%s/v2/x/blobs/y": dial tcp 10.0.0.9:5000: connect: connection refused`, host)
+	}
+	image := &bkclient.ExportEntry{Type: bkclient.ExporterImage, Attrs: map[string]string{"push": "true", "name": "r.test:5000/app:1"}}
+	cache := func(host string) []bkclient.CacheOptionsEntry {
+		return []bkclient.CacheOptionsEntry{{Type: cacheRegistry, Attrs: map[string]string{"ref": host + "/cache:1"}}}
+	}
+	for name, tt := range map[string]struct {
+		req   exportRequest
+		err   error
+		took  time.Duration
+		calls int
+	}{
+		"cache only":          {exportRequest{cacheTo: cache("c.test:5000")}, refused("c.test:5000"), 12 * time.Second, 5},
+		"beside an image":     {exportRequest{entry: image, cacheTo: cache("c.test:5000")}, refused("c.test:5000"), 12 * time.Second, 5},
+		"the image":           {exportRequest{entry: image, cacheTo: cache("c.test:5000")}, refused("r.test:5000"), time.Minute, 11},
+		"of the same machine": {exportRequest{entry: image, cacheTo: cache("r.test:5000")}, refused("r.test:5000"), time.Minute, 11},
+		"busy":                {exportRequest{cacheTo: cache("c.test:5000")}, errors.New("http://c.test:5000/v2/: 503 Service Unavailable"), time.Minute, 11},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				below := &ill{errs: []error{tt.err}}
+				d := &patient{daemon: below, waits: func(string) {}}
+				start := time.Now()
+				_, err := d.export(t.Context(), tt.req, nil)
+				require.ErrorIs(t, err, tt.err)
+				require.Equal(t, tt.took, time.Since(start))
+				require.Equal(t, tt.calls, below.calls)
+			})
+		})
 	}
 }
 
