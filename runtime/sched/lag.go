@@ -17,9 +17,15 @@ var (
 	// for telling it from one that is as it should be. Steps that take less than twice as
 	// long as expected, its square root, speak against it.
 	slowed = math.Log(4)
-	// doubtless is the logarithm of the odds from which on a node is taken to be slow.
-	doubtless = math.Log(100)
+	// accidents times the steps of the run are the odds from which on a node is taken to
+	// be slow: the more steps there are, the more streaks of bad luck.
+	accidents = 100.
 )
+
+// doubtless is the logarithm of the odds from which on a node is taken to be slow.
+func (s *Scheduler) doubtless() float64 {
+	return math.Log(accidents * float64(1+len(s.cfg.Vertices)))
+}
 
 const (
 	// brief is what a step must take, in nanoseconds, to be evidence: less is told by what
@@ -78,7 +84,7 @@ func (s *Scheduler) inspect(n *node, v VertexID, took time.Duration) {
 	exp, measured := s.expected(n, v)
 	got := float64(took)
 	n.doubt = s.weigh(n, n.doubt, exp, got, measured, true)
-	n.doubt.odds = min(n.doubt.odds, 2*doubtless) // or it would never recover
+	n.doubt.odds = min(n.doubt.odds, 2*s.doubtless()) // or it would never recover
 	if !measured && exp > 0 && max(exp, got) >= brief {
 		x := math.Log(got / exp)
 		for _, t := range []*tally{&n.tally, &s.learned.tally} {
@@ -105,7 +111,7 @@ func (s *Scheduler) findLag(n *node) float64 {
 		exp, measured := s.expected(n, r.v)
 		d = s.weigh(n, d, exp, float64(s.now-r.since), measured, false)
 	}
-	if d.odds < doubtless {
+	if d.odds < s.doubtless() {
 		return 0
 	}
 	return d.got / d.exp
