@@ -7,6 +7,11 @@
 // Dockerfiles are answered after [Facts] by [Session.Answer]. What a session may ask
 // on its way, and of whom, is its [Reach]; the order is the same for all.
 //
+// Nodes are started when something is to be built. Where images were pushed that may be
+// those that are asked for ([Request].Reuse), that is known only after [Reuse]: until
+// then Dockerfiles are compiled for what the nodes were when they were last asked, and
+// again if they turn out to be something else.
+//
 // Nothing is printed here: what people should know goes to a [Reporter]. A session is
 // used by one goroutine; it owns the nodes that it starts, the connections and what is
 // remembered from run to run, and gives them back with [Session.Close].
