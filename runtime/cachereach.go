@@ -130,6 +130,12 @@ func (s *solver) heard(entries []ir.CacheEntry) []ir.CacheEntry {
 // writable leaves out the caches that are to be written into a silent registry and
 // whose errors do not count; of others it is an error.
 func (s *solver) writable(entries []bkclient.CacheOptionsEntry) ([]bkclient.CacheOptionsEntry, error) {
+	if s.link != nil && s.link.info.OwnStore {
+		var err error
+		if entries, err = s.withoutCaches(entries); err != nil {
+			return nil, err
+		}
+	}
 	var kept []bkclient.CacheOptionsEntry
 	for _, e := range entries {
 		host := cacheHost(ir.CacheEntry{Type: e.Type, Attrs: e.Attrs})

@@ -523,6 +523,7 @@ func (r *run) writeOutputs(p *partitionRun, u sched.UnitID, outs []output, m *ex
 			}
 		})
 		one.entry, one.place = w.export(), w.place()
+		one.load, one.loadEngine = out.load != nil, r.LoadEngine
 		if i > 0 {
 			one.cacheTo = nil // written once
 		}

@@ -43,6 +43,7 @@ func (e *SilenceError) Error() string { return fmt.Sprintf("no answer within %s"
 type link struct {
 	spec   nodeset.Spec
 	client *bkclient.Client
+	info   NodeInfo // set before the link is used
 	// ctx ends with the link; its cause says why.
 	ctx  context.Context
 	fail context.CancelCauseFunc

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/dbake/dbake/runtime/nodeset"
+	"github.com/dbake/dbake/runtime/nodeset/dockerengine"
 )
 
 const (
@@ -64,6 +65,12 @@ type NodeInfo struct {
 	ID string
 	// Version is the version of its BuildKit, "" when it does not say.
 	Version string
+	// EngineID is the ID of the Docker engine that the node is inside of, "" for others.
+	// OwnStore says that the engine keeps images in a store of its own, not in that of
+	// containerd: then it cannot write archives of type oci, caches, indexes and
+	// attestations.
+	EngineID string
+	OwnStore bool
 }
 
 // node is one daemon, connected or not.
@@ -323,6 +330,21 @@ func (l *link) probe(ctx context.Context, s nodeset.Spec) (NodeInfo, error) {
 	if len(info.Platforms) > 0 {
 		info.Native = info.Platforms[0]
 	}
+	if s.Engine != nil {
+		_, containerd := workers[0].Labels[snapshotterLabel]
+		info.OwnStore = !containerd
+		engine, err := dockerengine.New(*s.Engine)
+		if err != nil {
+			return info, err
+		}
+		defer engine.Close()
+		said, err := engine.Info(ctx)
+		if err != nil {
+			return info, err
+		}
+		info.EngineID = said.ID
+		info.Version = "docker " + said.ServerVersion
+	}
 	prefers, err := parsePlatforms(s.Prefers)
 	if err != nil {
 		return info, err
@@ -339,8 +361,12 @@ func (l *link) probe(ctx context.Context, s nodeset.Spec) (NodeInfo, error) {
 	if said, err := l.client.Info(ctx); err == nil {
 		info.Version = said.BuildkitVersion.Version
 	}
+	l.info = info
 	return info, nil
 }
+
+// snapshotterLabel is a label of workers that keep results in containerd.
+const snapshotterLabel = "org.mobyproject.buildkit.worker.snapshotter"
 
 func parsePlatforms(names []string) ([]ocispecs.Platform, error) {
 	var list []ocispecs.Platform

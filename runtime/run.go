@@ -60,6 +60,9 @@ type Build struct {
 	// the local engine; nil when there is none.
 	Stdout io.Writer
 	Load   func(context.Context) (io.WriteCloser, error)
+	// LoadEngine is the ID of that engine; "" is not known. What is built in it stays
+	// there.
+	LoadEngine string
 	// Watch is told the phases of the run; nil for nobody.
 	Watch *stopwatch.Watch
 }

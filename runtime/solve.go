@@ -136,6 +136,10 @@ type exportRequest struct {
 	frontend map[string]string // attestations and SOURCE_DATE_EPOCH, as a frontend would have received them
 	// provenance says which provenance the response holds, see [Build.Provenance].
 	provenance string
+	// load says that the output is for a Docker engine, and loadEngine for which, as it
+	// is known by its ID.
+	load       bool
+	loadEngine string
 }
 
 // frontendAttrs are the options of units that are exported as one: those of any of
@@ -156,13 +160,25 @@ func frontendAttrs(units []*frontend.Unit) map[string]string {
 
 // export implements daemon.
 func (s *solver) export(ctx context.Context, req exportRequest, observe func(*bkclient.SolveStatus)) (map[string]string, error) {
+	if s.link.info.OwnStore {
+		return s.exportFromEngine(ctx, req, observe)
+	}
+	return s.exportPlain(ctx, req, observe)
+}
+
+// exportPlain has the node do an export.
+func (s *solver) exportPlain(ctx context.Context, req exportRequest, observe func(*bkclient.SolveStatus)) (map[string]string, error) {
 	caches, err := s.writable(req.cacheTo)
 	if err != nil {
 		return nil, err
 	}
 	opt := bkclient.SolveOpt{Ref: identity.NewID(), CacheExports: caches, FrontendAttrs: maps.Clone(req.frontend)}
 	if req.entry != nil {
-		opt.Exports = []bkclient.ExportEntry{*req.entry}
+		entry := *req.entry
+		if s.link.info.EngineID != "" && entry.Type == bkclient.ExporterImage {
+			entry.Type = storeExporter // which gives the image its names
+		}
+		opt.Exports = []bkclient.ExportEntry{entry}
 	}
 	resp, err := s.exporting(ctx, req, opt, observe, func(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
 		return s.result(ctx, c, req)

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"io"
 	"net"
 	"net/http"
@@ -129,61 +128,4 @@ func TestPrepareLoad(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []ir.Output{{Type: "image"}, {Type: "oci", Attrs: map[string]string{"name": "x", "prefer-image-digest": "true"}}}, out.Targets[0].Outputs)
 	require.Equal(t, "docker", several.Outputs[1].Type, "the project is not changed")
-}
-
-func TestEngineHost(t *testing.T) {
-	home := t.TempDir()
-	meta := filepath.Join(home, ".docker", "contexts", "meta", contextID("desk"))
-	require.NoError(t, os.MkdirAll(meta, 0o755))
-	write := func(path string, v any) {
-		data, err := json.Marshal(v)
-		require.NoError(t, err)
-		require.NoError(t, os.WriteFile(path, data, 0o644))
-	}
-	write(filepath.Join(meta, "meta.json"), map[string]any{"Name": "desk", "Endpoints": map[string]any{"docker": map[string]any{"Host": "unix:///run/desk.sock"}}})
-	for _, tt := range []struct {
-		env        map[string]string
-		want, fail string
-	}{
-		{nil, defaultEngine, ""},
-		{map[string]string{"HOME": home}, defaultEngine, ""},
-		{map[string]string{"HOME": home, "DOCKER_CONTEXT": "default"}, defaultEngine, ""},
-		{map[string]string{"HOME": home, "DOCKER_CONTEXT": "desk"}, "unix:///run/desk.sock", ""},
-		{map[string]string{"HOME": home, "DOCKER_CONTEXT": "desk", "DOCKER_HOST": "tcp://h:1"}, "tcp://h:1", ""},
-		{map[string]string{"HOME": home, "DOCKER_CONTEXT": "none"}, "", "docker context none"},
-	} {
-		got, err := engineHost(tt.env)
-		if tt.fail != "" {
-			require.ErrorContains(t, err, tt.fail)
-			continue
-		}
-		require.NoError(t, err)
-		require.Equal(t, tt.want, got)
-	}
-	write(filepath.Join(home, ".docker", "config.json"), map[string]any{"currentContext": "desk"})
-	got, err := engineHost(map[string]string{"HOME": home})
-	require.NoError(t, err)
-	require.Equal(t, "unix:///run/desk.sock", got)
-
-	require.NoError(t, os.MkdirAll(filepath.Join(home, ".docker", "contexts", "tls", contextID("desk")), 0o755))
-	_, err = engineHost(map[string]string{"HOME": home})
-	require.ErrorContains(t, err, "certificates of its own")
-}
-
-func TestNewEngine(t *testing.T) {
-	for host, base := range map[string]string{
-		"unix:///x.sock": "http://docker", "unix://": "http://docker", "tcp://h:1": "http://h:1", "h:1": "http://h:1",
-		"http://h:1/prefix/": "http://h:1/prefix", "https://h:1": "https://h:1", "ssh://user@h": "http://docker",
-	} {
-		e, err := newDockerEngine(map[string]string{"DOCKER_HOST": host})
-		require.NoError(t, err, host)
-		require.Equal(t, base, e.base, host)
-	}
-	for _, env := range []map[string]string{
-		{"DOCKER_HOST": "npipe:////./x"}, {"DOCKER_HOST": "ssh://h?x=y"},
-		{"DOCKER_HOST": "tcp://h:1", "DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": t.TempDir()},
-	} {
-		_, err := newDockerEngine(env)
-		require.Error(t, err, env)
-	}
 }

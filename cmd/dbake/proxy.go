@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+
+	"github.com/dbake/dbake/runtime/nodeset/dockerengine"
 )
 
 // proxyArgs are the build args by which steps reach the network: the proxies that
 // the user's docker configuration names for the engine in use, or for all.
 func (a *app) proxyArgs() map[string]string {
-	dir := dockerDir(a.env)
+	dir := dockerengine.ConfigDir(a.env)
 	if dir == "" {
 		return nil
 	}
@@ -23,15 +25,15 @@ func (a *app) proxyArgs() map[string]string {
 	var config struct {
 		Proxies map[string]proxy `json:"proxies"`
 	}
-	if err := readJSON(filepath.Join(dir, "config.json"), &config); err != nil {
+	if err := dockerengine.ReadJSON(filepath.Join(dir, "config.json"), &config); err != nil {
 		if !errors.Is(err, os.ErrNotExist) {
 			a.progress.Warn(fmt.Sprintf("the Docker configuration cannot be used, so that registries are asked without credentials and steps get no proxies of it: %v", err))
 		}
 		return nil
 	}
 	p := config.Proxies["default"]
-	if host, err := engineHost(a.env); err == nil { // else those for all are as good a guess
-		if of, ok := config.Proxies[host]; ok {
+	if at, err := dockerengine.FromEnv(a.env); err == nil { // else those for all are as good a guess
+		if of, ok := config.Proxies[at.Host]; ok {
 			p = of
 		}
 	}
@@ -42,12 +44,4 @@ func (a *app) proxyArgs() map[string]string {
 		}
 	}
 	return args
-}
-
-// dockerDir is the directory of the docker configuration, "" when there is none.
-func dockerDir(env map[string]string) string {
-	if dir := env["DOCKER_CONFIG"]; dir != "" || env["HOME"] == "" {
-		return dir
-	}
-	return filepath.Join(env["HOME"], ".docker")
 }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/dbake/dbake/internal/localfile"
 	"github.com/dbake/dbake/runtime/nodeset"
+	"github.com/dbake/dbake/runtime/nodeset/dockerengine"
 )
 
 const (
@@ -166,11 +167,11 @@ func (c *installShimCmd) realBuildx(a *app, shim string) (real string, aside boo
 // pluginDirs are where docker looks for plugins, in its order.
 func (a *app) pluginDirs() []string {
 	var dirs []string
-	if dir := dockerDir(a.env); dir != "" {
+	if dir := dockerengine.ConfigDir(a.env); dir != "" {
 		var config struct {
 			Extra []string `json:"cliPluginsExtraDirs"`
 		}
-		_ = readJSON(filepath.Join(dir, "config.json"), &config) // without it there are no others
+		_ = dockerengine.ReadJSON(filepath.Join(dir, "config.json"), &config) // without it there are no others
 		dirs = append(slices.Clone(config.Extra), filepath.Join(dir, "cli-plugins"))
 	}
 	return append(dirs, "/usr/local/lib/docker/cli-plugins", "/usr/local/libexec/docker/cli-plugins", "/usr/lib/docker/cli-plugins", "/usr/libexec/docker/cli-plugins")

@@ -75,6 +75,10 @@ type Request struct {
 	// project in the form that it reads; nil when nothing is loaded.
 	Load func(ctx context.Context, p *ir.Project) (*ir.Project, func(context.Context) (io.WriteCloser, error), error)
 
+	// LoadEngine returns the ID of that engine, so that images which are built in it are
+	// not carried there; nil is not known.
+	LoadEngine func(ctx context.Context) string
+
 	Nodes Nodes
 	Reach Reach
 	// MaxAge is how old what is known of a tag of a base image may be; 0 asks anew.

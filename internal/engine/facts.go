@@ -28,6 +28,9 @@ type facts struct {
 	caps *apicaps.CapSet
 	// silent says why nodes that were asked and should run did not answer.
 	silent []error
+	// withOwnStore are the names of the nodes that are Docker engines which keep images in
+	// a store of their own.
+	withOwnStore []string
 	// pool is that of the nodes when they were started for the build.
 	pool *runtime.Pool
 }
@@ -45,6 +48,7 @@ func (s *standby) ask(ctx context.Context) (*facts, error) {
 	}
 	records := pool.Records(ctx)
 	for i, info := range pool.Nodes() {
+		f.note(info)
 		f.nodes = append(f.nodes, plannerNode(info, records[i], s.engine.memory.Nodes()))
 	}
 	f.platform = buildPlatform(f.nodes[0])
@@ -83,6 +87,7 @@ func (s *standby) guess(ctx context.Context, offline bool) (*facts, error) {
 		rests := n.mayRest(spec)
 		switch err := answers[i].Err; {
 		case !offline && err == nil:
+			f.note(answers[i].Info)
 			f.nodes = append(f.nodes, plannerNode(answers[i].Info, answers[i].Records, s.engine.memory.Nodes()))
 		case err != nil && !rests:
 			f.silent = append(f.silent, err)
@@ -100,6 +105,13 @@ func (s *standby) guess(ctx context.Context, offline bool) (*facts, error) {
 	}
 	f.platform = buildPlatform(f.nodes[max(0, first)])
 	return f, nil
+}
+
+// note notes what is special of a node.
+func (f *facts) note(info runtime.NodeInfo) {
+	if info.OwnStore {
+		f.withOwnStore = append(f.withOwnStore, info.Name)
+	}
 }
 
 // buildPlatform is the platform that Dockerfiles are compiled for when n is the first
@@ -164,7 +176,7 @@ func (s *standby) frontendOptions(ctx context.Context, f *facts, resolver *front
 	if !offline {
 		opts.Gateway = s
 	}
-	if s.engine.on(envNoAttestations) || f.caps != nil && !f.caps.Contains(pb.CapAttestations) {
+	if s.engine.on(envNoAttestations) || f.ownStore() || f.caps != nil && !f.caps.Contains(pb.CapAttestations) {
 		opts.DefaultProvenance = ""
 	}
 	s.engine.tellVCS(ctx, &opts)
@@ -172,6 +184,6 @@ func (s *standby) frontendOptions(ctx context.Context, f *facts, resolver *front
 }
 
 // buildable returns p as it is planned and built.
-func (e *Engine) buildable(p *ir.Project) *ir.Project {
-	return e.withArtifactSwitch(runtime.UsableCaches(p, e.Env))
+func (s *Session) buildable(p *ir.Project) *ir.Project {
+	return s.engine.withArtifactSwitch(s.standby.nodes.stored(runtime.UsableCaches(p, s.engine.Env)))
 }

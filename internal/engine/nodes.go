@@ -12,6 +12,7 @@ import (
 	"github.com/dbake/dbake/runtime"
 	"github.com/dbake/dbake/runtime/local"
 	"github.com/dbake/dbake/runtime/nodeset"
+	"github.com/dbake/dbake/runtime/nodeset/dockerengine"
 )
 
 // stopTimeout bounds how long a command waits for its own daemons to end.
@@ -42,7 +43,10 @@ func (e *Engine) findNodes(ctx context.Context, choice Nodes) (*nodes, error) {
 	case choice.Builder != "":
 		specs, err = nodeset.FromBuilder(ctx, choice.Builder, e.Env)
 	default:
-		specs, err = e.defaultNodes(ctx, choice.StateDir)
+		specs, err = e.defaultNodes(ctx, choice)
+	}
+	if err == nil {
+		err = nodeset.Resolve(specs, e.Env)
 	}
 	if err != nil {
 		return nil, err
@@ -83,11 +87,12 @@ func (e *Engine) findNodes(ctx context.Context, choice Nodes) (*nodes, error) {
 
 // defaultNodes are the nodes of a command that names none: those that "cluster up"
 // keeps running, unless the environment names a builder; else those of the builder;
-// else one on this machine.
-func (e *Engine) defaultNodes(ctx context.Context, stateDir string) ([]nodeset.Spec, error) {
+// else one on this machine; where none can run, the BuildKit inside the Docker engine,
+// if there is one.
+func (e *Engine) defaultNodes(ctx context.Context, choice Nodes) ([]nodeset.Spec, error) {
 	if e.Env["BUILDX_BUILDER"] == "" {
 		// A state that cannot be read has no cluster; who opens it is told.
-		if kept, err := local.Kept(stateDir); err == nil && kept > 0 {
+		if kept, err := local.Kept(choice.StateDir); err == nil && kept > 0 {
 			e.Report.Note(fmt.Sprintf("using the %s that \"dbake cluster up\" keeps running", count(kept, "local node")))
 			return nodeset.Parse([]string{fmt.Sprintf("local:%d", kept)})
 		}
@@ -96,7 +101,30 @@ func (e *Engine) defaultNodes(ctx context.Context, stateDir string) ([]nodeset.S
 	if err != nil || ok {
 		return specs, err
 	}
+	if cannot := local.Possible(choice.Buildkitd); cannot != nil {
+		if addr, ok := e.answeringEngine(ctx); ok {
+			e.Report.Note(fmt.Sprintf("using the BuildKit inside the Docker engine at %s", addr))
+			return nodeset.Parse([]string{"docker://"})
+		}
+	}
 	return nodeset.Parse([]string{"local:1"})
+}
+
+// engineTimeout bounds how long a Docker engine that nobody named may take to answer.
+const engineTimeout = 2 * time.Second
+
+// answeringEngine returns the address of the Docker engine that the docker command
+// would use, if it answers.
+func (e *Engine) answeringEngine(ctx context.Context) (addr string, ok bool) {
+	engine, err := dockerengine.Open(e.Env)
+	if err != nil {
+		return "", false
+	}
+	defer engine.Close()
+	ctx, cancel := context.WithTimeout(ctx, engineTimeout)
+	defer cancel()
+	_, err = engine.Info(ctx)
+	return engine.Addr, err == nil
 }
 
 func count(n int, what string) string {

@@ -49,6 +49,9 @@ func (s *Session) order(ctx context.Context) (err error) {
 	for i, c := range s.build.Costs {
 		s.work.Sched.Vertices[i].Memory = c.Memory
 	}
+	if s.load != nil && r.LoadEngine != nil && s.facts.ownStore() {
+		s.work.LoadEngine = r.LoadEngine(ctx)
+	}
 	for id, agent := range s.build.SSH {
 		s.work.Inputs.SSH[id] = agent.Paths
 	}

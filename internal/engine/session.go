@@ -185,7 +185,7 @@ func (s *Session) admit(ctx context.Context) error {
 		return err
 	}
 	questions, build := split(s.whole)
-	return s.request.Admit(ctx, Admission{Project: s.whole, Build: s.engine.buildable(build), Questions: questions})
+	return s.request.Admit(ctx, Admission{Project: s.whole, Build: s.buildable(build), Questions: questions})
 }
 
 // access gives targets what it takes to read and write where they say.
@@ -195,7 +195,7 @@ func (s *Session) access(ctx context.Context) (err error) {
 	if err := s.checkSaved(); err != nil {
 		return err
 	}
-	s.project = s.engine.buildable(s.definition)
+	s.project = s.buildable(s.definition)
 	if s.request.Load != nil && len(s.project.Targets) > 0 {
 		s.project, s.load, err = s.request.Load(ctx, s.project)
 	}
@@ -224,7 +224,8 @@ func (s *Session) gather(ctx context.Context) (err error) {
 	builds := len(s.project.Targets) > 0
 	if builds && s.standby.nodes != nil && s.request.Reach == Started {
 		s.standby.nodes.allow(s.project)
-		if s.mayRest(ctx) {
+		// What a Docker engine can write is not known before it is asked.
+		if !s.standby.nodes.hasEngine() && s.mayRest(ctx) {
 			s.facts = s.standby.recall()
 			return nil
 		}
@@ -232,6 +233,21 @@ func (s *Session) gather(ctx context.Context) (err error) {
 	if err := s.standby.narrow(ctx, s.project, s.request.Reach != Offline); err != nil {
 		return err
 	}
+	if err := s.learn(ctx); err != nil || !builds {
+		return err
+	}
+	if err := s.fit(ctx); err != nil {
+		return err
+	}
+	for _, silent := range s.facts.silent {
+		s.engine.Report.Warn(fmt.Sprintf("%v; what it holds is taken from earlier builds", silent))
+	}
+	return nil
+}
+
+// learn asks the nodes what they are.
+func (s *Session) learn(ctx context.Context) (err error) {
+	builds := len(s.project.Targets) > 0
 	switch {
 	case s.standby.nodes == nil: // nobody has needed one so far
 		s.facts = &facts{}
@@ -240,13 +256,7 @@ func (s *Session) gather(ctx context.Context) (err error) {
 	default:
 		s.facts, err = s.standby.guess(ctx, s.request.Reach == Offline)
 	}
-	if err != nil || !builds {
-		return err
-	}
-	for _, silent := range s.facts.silent {
-		s.engine.Report.Warn(fmt.Sprintf("%v; what it holds is taken from earlier builds", silent))
-	}
-	return nil
+	return err
 }
 
 // prepare compiles the Dockerfiles. With [Request.KeepGoing], targets that cannot be

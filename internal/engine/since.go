@@ -201,7 +201,7 @@ func (s *Session) pastAt(ctx context.Context, name string, tree *checkout) (*pas
 		return nil, fmt.Errorf("the definition at %s: %w", name, err)
 	}
 	_, project := split(s.standby.withAccess(whole))
-	project = s.engine.buildable(project)
+	project = s.buildable(project)
 	if s.request.Load != nil && len(project.Targets) > 0 {
 		if project, _, err = s.request.Load(ctx, project); err != nil {
 			return nil, err

@@ -12,6 +12,7 @@ import (
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/frontend"
 	"github.com/dbake/dbake/runtime"
+	"github.com/dbake/dbake/runtime/nodeset"
 	"github.com/dbake/dbake/runtime/registry"
 )
 
@@ -148,6 +149,17 @@ func (s *standby) rest(on bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.resting, s.away = on, nil
+}
+
+// leaveOut has the nodes of these names not be used.
+func (s *standby) leaveOut(names []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.nodes.specs = slices.DeleteFunc(slices.Clone(s.nodes.specs), func(spec nodeset.Spec) bool { return slices.Contains(names, spec.Name) })
+	if s.pool != nil {
+		s.pool.Close()
+		s.pool = nil
+	}
 }
 
 // close ends what was started.

@@ -15,6 +15,13 @@ type programs struct {
 	runc      string
 }
 
+// Possible returns an error when this machine cannot run local nodes. buildkitd is what
+// they would be started with; "" is the default.
+func Possible(buildkitd string) error {
+	_, err := findPrograms(buildkitd)
+	return err
+}
+
 // findPrograms checks what a cluster needs of this machine.
 func findPrograms(buildkitd string) (programs, error) {
 	if runtime.GOOS != "linux" {

@@ -41,10 +41,6 @@ func (e *BuilderError) Error() string { return fmt.Sprintf("builder %s: %v", e.B
 // Unwrap returns the cause.
 func (e *BuilderError) Unwrap() error { return e.Err }
 
-// ErrDockerDriver is the cause when a builder is the docker driver: the engine's
-// own BuildKit is behind the engine's API and is not a node.
-var ErrDockerDriver = errors.New("it uses the docker driver: the BuildKit inside the docker engine cannot take dbake's builds; " + remedy)
-
 // builder is a file of instances/.
 type builder struct {
 	Name   string
@@ -67,6 +63,10 @@ func FromBuilder(ctx context.Context, name string, env map[string]string) ([]Spe
 		return nil, &BuilderError{Builder: name, Err: err}
 	}
 	b, err := st.builder(name)
+	if err == nil && b == nil && (name == defaultContext || st.hasContext(name)) {
+		// Every docker context is a builder of the docker driver.
+		b = &builder{Name: name, Driver: "docker", Nodes: []builderNode{{Name: name, Endpoint: name}}}
+	}
 	if err == nil && b == nil {
 		err = st.unknown(name)
 	}
@@ -78,7 +78,7 @@ func FromBuilder(ctx context.Context, name string, env map[string]string) ([]Spe
 
 // Default returns the nodes of the builder that buildx would use without a
 // --builder flag: $BUILDX_BUILDER, else the current one. ok is false when none is
-// configured, which includes the docker driver that buildx falls back to.
+// configured: buildx then falls back to the engine of the docker context.
 func Default(ctx context.Context, env map[string]string) (specs []Spec, ok bool, err error) {
 	if name := env["BUILDX_BUILDER"]; name != "" {
 		specs, err = FromBuilder(ctx, name, env)
@@ -99,9 +99,6 @@ func Default(ctx context.Context, env map[string]string) (specs []Spec, ok bool,
 		return nil, false, nil
 	}
 	specs, err = st.nodes(ctx, b)
-	if errors.Is(err, ErrDockerDriver) {
-		return nil, false, nil
-	}
 	if err != nil {
 		return nil, false, err
 	}
@@ -169,9 +166,6 @@ func readJSON(path string, v any) (found bool, err error) {
 
 // unknown says why there is no stored builder of that name.
 func (st *store) unknown(name string) error {
-	if name == defaultContext || st.hasContext(name) {
-		return ErrDockerDriver
-	}
 	entries, err := os.ReadDir(filepath.Join(st.dir, "instances"))
 	if err != nil || len(entries) == 0 {
 		return fmt.Errorf("no such builder; %s has none", st.dir)
@@ -287,7 +281,7 @@ func (st *store) nodes(ctx context.Context, b *builder) ([]Spec, error) {
 	for _, n := range b.Nodes {
 		found, err := st.node(ctx, b, n)
 		if err != nil {
-			if len(b.Nodes) > 1 && !errors.Is(err, ErrDockerDriver) {
+			if len(b.Nodes) > 1 {
 				err = fmt.Errorf("node %s: %w", n.Name, err)
 			}
 			return nil, &BuilderError{Builder: b.Name, Err: err}
@@ -322,9 +316,9 @@ func (st *store) node(ctx context.Context, b *builder, n builderNode) ([]Spec, e
 	case "kubernetes":
 		return st.pods(ctx, b, n)
 	case "docker":
-		return nil, ErrDockerDriver
+		return []Spec{{Name: n.Name, Addr: engineNode(n.Endpoint)}}, nil
 	default:
-		return nil, fmt.Errorf("dbake cannot use the driver %q; it can use remote, docker-container and kubernetes; or %s", b.Driver, remedy)
+		return nil, fmt.Errorf("dbake cannot use the driver %q; it can use docker, remote, docker-container and kubernetes; or %s", b.Driver, remedy)
 	}
 }
 
@@ -351,6 +345,20 @@ func remoteNode(n builderNode) ([]Spec, error) {
 		return nil, errors.New("the builder's driver options set TLS without cacert, which the remote driver requires")
 	}
 	return []Spec{s}, nil
+}
+
+// engineNode is the address of the BuildKit inside the engine of an endpoint: a docker
+// context or the address of an engine.
+func engineNode(endpoint string) string {
+	u := url.URL{Scheme: dockerScheme}
+	if strings.Contains(endpoint, "://") {
+		return dockerScheme + "://?" + url.Values{"host": {endpoint}}.Encode()
+	}
+	u.Host = endpoint
+	if endpoint == "" {
+		return dockerScheme + "://"
+	}
+	return u.String()
 }
 
 // containerAddr is the address of the container that buildx runs for a node. The

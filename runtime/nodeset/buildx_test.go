@@ -68,6 +68,7 @@ func TestFromBuilder(t *testing.T) {
 			{Name: "box_1", Addr: "docker-container://buildx_buildkit_box_1?host=tcp%3A%2F%2F10.0.0.9%3A2375", Source: "builder Box"},
 			{Name: "box2", Addr: "docker-container://buildx_buildkit_box2", Source: "builder Box"},
 		}},
+		{"default", []Spec{{Name: "default", Addr: "docker://default"}}},
 		{"old", []Spec{{Name: "old0", Addr: "docker-container://buildx_buildkit_old0?context=default"}}},
 	} {
 		t.Run(tc.builder, func(t *testing.T) {
@@ -92,11 +93,9 @@ func TestFromBuilderErrors(t *testing.T) {
 	for _, tc := range []struct{ builder, want string }{
 		{"nope", "builder nope: no such builder; " + env["HOME"] + "/.docker/buildx has bad, box, dbc, empty, notls, odd, old, pool, torn"},
 		{"../pool", "builder ../pool: no such builder; " + env["HOME"] + "/.docker/buildx has bad, box, dbc, empty, notls, odd, old, pool, torn"},
-		{"default", "builder default: it uses the docker driver: the BuildKit inside the docker engine cannot take dbake's builds; make a builder with 'docker buildx create --driver docker-container --bootstrap', or use --nodes, for example --nodes local:1"},
-		{"desk", "builder desk: it uses the docker driver: the BuildKit inside the docker engine cannot take dbake's builds; make a builder with 'docker buildx create --driver docker-container --bootstrap', or use --nodes, for example --nodes local:1"},
 		{"dbc", "builder dbc: it is a builder of Docker Build Cloud, whose nodes only docker itself can reach; make a builder with 'docker buildx create --driver docker-container --bootstrap', or use --nodes, for example --nodes local:1"},
 		{"empty", "builder empty: it has no nodes; add one with 'docker buildx create --append --name empty'"},
-		{"odd", `builder odd: dbake cannot use the driver "firecracker"; it can use remote, docker-container and kubernetes; or make a builder with 'docker buildx create --driver docker-container --bootstrap', or use --nodes, for example --nodes local:1`},
+		{"odd", `builder odd: dbake cannot use the driver "firecracker"; it can use docker, remote, docker-container and kubernetes; or make a builder with 'docker buildx create --driver docker-container --bootstrap', or use --nodes, for example --nodes local:1`},
 		{"notls", "builder notls: the builder's driver options set TLS without cacert, which the remote driver requires"},
 		{"bad", "builder bad: node bad1: endpoint tcp://b: the address has no port; write tcp://b:1234 if buildkitd listens on 1234"},
 		{"torn", "builder torn: read " + env["HOME"] + "/.docker/buildx/instances/torn: unexpected end of JSON input"},
@@ -146,8 +145,8 @@ func TestDefault(t *testing.T) {
 		{name: "default of the engine", files: pool + current("desk", "old", false) + defaultFile(sock) + "pool", first: "pool0"},
 		{name: "BUILDX_BUILDER wins", files: pool + current(sock, "pool", false), env: map[string]string{"BUILDX_BUILDER": "old"}, first: "old0"},
 		{name: "BUILDX_BUILDER unknown", files: pool, env: map[string]string{"BUILDX_BUILDER": "lost"}, err: "$BUILDX_BUILDER: builder lost: no such builder"},
-		{name: "docker driver asked for", files: pool, env: map[string]string{"BUILDX_BUILDER": "default"}, err: "it uses the docker driver"},
-		{name: "docker driver by default", files: current(sock, "engine", false) + "-- .docker/buildx/instances/engine --\n{\"Name\":\"engine\",\"Driver\":\"docker\",\"Nodes\":[{\"Name\":\"e\"}]}\n"},
+		{name: "docker driver asked for", files: pool, env: map[string]string{"BUILDX_BUILDER": "default"}, first: "default"},
+		{name: "docker driver by default", files: current(sock, "engine", false) + "-- .docker/buildx/instances/engine --\n{\"Name\":\"engine\",\"Driver\":\"docker\",\"Nodes\":[{\"Name\":\"e\"}]}\n", first: "e"},
 		{name: "cloud by default", files: pool + current(sock, "dbc", false), err: "builder dbc: it is a builder of Docker Build Cloud"},
 		{name: "torn file", files: "-- .docker/buildx/current --\n{\n", err: "current builder of buildx: read "},
 		{name: "torn config", files: pool + "-- .docker/config.json --\n{\n", err: "current builder of buildx: read "},

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/docker/cli/cli/connhelper/commandconn"
 	"github.com/moby/buildkit/client/connhelper"
@@ -21,6 +22,8 @@ import (
 	_ "github.com/moby/buildkit/client/connhelper/kubepod"
 	_ "github.com/moby/buildkit/client/connhelper/npipe"
 	_ "github.com/moby/buildkit/client/connhelper/ssh"
+
+	"github.com/dbake/dbake/runtime/nodeset/dockerengine"
 )
 
 // programs are what is started for the addresses of a scheme.
@@ -41,6 +44,9 @@ func (s Spec) Dial(ctx context.Context) (net.Conn, error) {
 	u, err := url.Parse(s.Addr)
 	if err != nil {
 		return nil, fmt.Errorf("address of node %s: %w", s.Name, err)
+	}
+	if u.Scheme == dockerScheme {
+		return s.dialEngine(ctx)
 	}
 	if program, ok := programs[u.Scheme]; ok {
 		if _, err := exec.LookPath(program); err != nil {
@@ -65,6 +71,53 @@ func (s Spec) Dial(ctx context.Context) (net.Conn, error) {
 		return nil, s.explainHandshake(err)
 	}
 	return secured, nil
+}
+
+// dialEngine opens a connection to the BuildKit inside a Docker engine.
+func (s Spec) dialEngine(ctx context.Context) (net.Conn, error) {
+	if s.Engine == nil {
+		return nil, errors.New("it has not been found out which Docker engine is meant")
+	}
+	e, err := dockerengine.New(*s.Engine)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := e.Hijack(ctx, "/grpc", "h2c", nil)
+	if err == nil {
+		return conn, nil
+	}
+	place := strings.TrimPrefix(strings.TrimPrefix(e.Addr, "tcp://"), "unix://")
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil, &Refusal{fmt.Sprintf("there is no socket %s; is the Docker engine running?", place), err}
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return nil, &Refusal{fmt.Sprintf("nothing listens on %s (connection refused); is the Docker engine running?", place), err}
+	}
+	return nil, s.explainDial(err)
+}
+
+// Resolve finds the Docker engines of the nodes that are the BuildKit inside one.
+func Resolve(specs []Spec, env map[string]string) error {
+	for i := range specs {
+		u, err := url.Parse(specs[i].Addr)
+		if err != nil || u.Scheme != dockerScheme {
+			continue
+		}
+		var at dockerengine.Endpoint
+		switch host := u.Query().Get("host"); {
+		case host != "":
+			at = dockerengine.FromHost(env, host)
+		case u.Hostname() != "":
+			at, err = dockerengine.FromContext(env, u.Hostname())
+		default:
+			at, err = dockerengine.FromEnv(env)
+		}
+		if err != nil {
+			return fmt.Errorf("node %s: %w", specs[i].Name, err)
+		}
+		specs[i].Engine = &at
+	}
+	return nil
 }
 
 func (s Spec) dial(ctx context.Context, u *url.URL) (net.Conn, error) {

@@ -18,7 +18,8 @@ import (
 const SourceFlag = "--nodes"
 
 const (
-	localName = "local"
+	localName    = "local"
+	dockerScheme = "docker"
 	// maxLocal catches local:1234, where a port was meant.
 	maxLocal = 64
 	maxSlots = 1024
@@ -28,6 +29,7 @@ const (
 var schemes = []struct{ name, example string }{
 	{"tcp", "tcp://10.0.0.5:1234"},
 	{"unix", "unix:///run/buildkit/buildkitd.sock"},
+	{"docker", "docker://"},
 	{"npipe", "npipe:////./pipe/buildkitd"},
 	{"ssh", "ssh://user@host"},
 	{"docker-container", "docker-container://NAME"},
@@ -208,6 +210,10 @@ func (s *Spec) setAddr(addr string) error {
 	case "npipe":
 		if rest == "" {
 			return errors.New("the name of the pipe is missing; write " + example(scheme))
+		}
+	case dockerScheme:
+		if u.Path != "" && u.Path != "/" || u.User != nil || u.Port() != "" {
+			return errors.New("docker:// is followed by nothing, for the engine that docker uses, or by the name of a docker context")
 		}
 	default:
 		if u.Hostname() == "" {
@@ -426,6 +432,9 @@ func nameCandidates(s Spec) []string {
 	u, err := url.Parse(s.Addr)
 	if err != nil {
 		return nil
+	}
+	if u.Scheme == dockerScheme && u.Hostname() == "" {
+		return []string{dockerScheme}
 	}
 	if u.Scheme == "unix" || u.Scheme == "npipe" {
 		base := filepath.Base(u.Path)

@@ -41,6 +41,8 @@ func TestParse(t *testing.T) {
 				{Name: "bk0", Addr: "docker-container://bk0?context=desktop-linux"},
 				{Name: "bk-1", Addr: "kube-pod://bk-1?namespace=ci&container=buildkitd"},
 			}},
+		{"docker engines", []string{"docker:// docker://desktop-linux,speed=2"},
+			[]Spec{{Name: "docker", Addr: "docker://"}, {Name: "desktop-linux", Addr: "docker://desktop-linux", Speed: 2}}},
 		{"names stay distinct", []string{"tcp://bk.a.com:1 tcp://bk.b.com:1 tcp://bk.b.com:2 n3=tcp://10.0.0.1:1 tcp://127.0.0.1:5 tcp://localhost:5"},
 			[]Spec{
 				{Name: "bk", Addr: "tcp://bk.a.com:1"},
@@ -74,7 +76,7 @@ func TestParseErrors(t *testing.T) {
 		{"a=", "--nodes a=: the address is missing; write for example tcp://10.0.0.5:1234"},
 		{"=tcp://a:1", "--nodes =tcp://a:1: the name before = is empty; write NAME=ADDRESS or only ADDRESS"},
 		{"-a=tcp://a:1", `--nodes -a=tcp://a:1: "-a" cannot name a node; use letters, digits, '.', '_' and '-', as in gpu-1=tcp://10.0.0.5:1234`},
-		{"http://a:1", `--nodes http://a:1: unknown kind of address "http://"; known are local:N, tcp://, unix://, npipe://, ssh://, docker-container://, kube-pod://`},
+		{"http://a:1", `--nodes http://a:1: unknown kind of address "http://"; known are local:N, tcp://, unix://, docker://, npipe://, ssh://, docker-container://, kube-pod://`},
 		{"tcp://a", "--nodes tcp://a: the address has no port; write tcp://a:1234 if buildkitd listens on 1234"},
 		{"tcp://[fe80::1]", "--nodes tcp://[fe80::1]: the address has no port; write tcp://[fe80::1]:1234 if buildkitd listens on 1234"},
 		{"tcp://a:0", "--nodes tcp://a:0: 0 is no port; ports are 1 to 65535"},

@@ -1,5 +1,7 @@
 package nodeset
 
+import "github.com/dbake/dbake/runtime/nodeset/dockerengine"
+
 // Spec is one node of the request, or with Local set a number of them that are
 // still to be started.
 type Spec struct {
@@ -22,6 +24,9 @@ type Spec struct {
 	Prefers []string `json:"prefers,omitempty"`
 	// TLS is set when the connection uses TLS.
 	TLS *TLS `json:"tls,omitempty"`
+	// Engine is the Docker engine whose own BuildKit the node is; nil for others.
+	// [Resolve] sets it.
+	Engine *dockerengine.Endpoint `json:"-"`
 	// Local > 0 asks for that many daemons on this machine. Speed, Slots and
 	// Platforms hold for each of them.
 	Local int `json:"local,omitempty"`

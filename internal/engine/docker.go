@@ -1,0 +1,98 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	bkclient "github.com/moby/buildkit/client"
+
+	"github.com/dbake/dbake/compiler/ir"
+	"github.com/dbake/dbake/runtime/nodeset"
+)
+
+// ownStore reports whether a node is a Docker engine that keeps images in a store of
+// its own.
+func (f *facts) ownStore() bool { return len(f.withOwnStore) > 0 }
+
+// hasEngine reports whether a node is a Docker engine.
+func (n *nodes) hasEngine() bool {
+	return slices.ContainsFunc(n.specs, func(s nodeset.Spec) bool { return s.Engine != nil && s.Container == nil })
+}
+
+// enginesOnly reports whether all nodes are Docker engines.
+func (n *nodes) enginesOnly() bool {
+	return n != nil && !slices.ContainsFunc(n.specs, func(s nodeset.Spec) bool { return s.Engine == nil })
+}
+
+// stored returns p with images for targets that write nothing, if all nodes are Docker
+// engines: what is built there is there, as docker build leaves it. p is not changed.
+func (n *nodes) stored(p *ir.Project) *ir.Project {
+	if !n.enginesOnly() {
+		return p
+	}
+	out := *p
+	out.Targets = slices.Clone(p.Targets)
+	for i, t := range p.Targets {
+		if !t.Linked && len(t.Outputs) == 0 {
+			kept := *t
+			kept.Outputs = []ir.Output{{Type: bkclient.ExporterImage}}
+			out.Targets[i] = &kept
+		}
+	}
+	return &out
+}
+
+// unfit says what of p a Docker engine with a store of its own cannot write, nil for
+// nothing.
+func unfit(p *ir.Project) error {
+	const detail = "the Docker engine can do that with its containerd image store only; turn it on, or use another node"
+	for _, t := range p.Targets {
+		if t.Linked {
+			continue
+		}
+		image := false
+		for _, o := range t.Outputs {
+			switch o.Type {
+			case bkclient.ExporterOCI:
+				return &ir.SourceError{Range: t.Origin("output"), Summary: fmt.Sprintf("target %s: an output of type oci cannot be written", t.Name), Detail: detail}
+			case bkclient.ExporterDocker:
+				if o.Attrs["tar"] == "false" {
+					return &ir.SourceError{Range: t.Origin("output"), Summary: fmt.Sprintf("target %s: an output of type docker with tar=false cannot be written", t.Name), Detail: detail}
+				}
+			}
+			image = image || o.Type != bkclient.ExporterLocal && o.Type != bkclient.ExporterTar && o.Type != "cacheonly"
+			if _, ok := o.Attrs["push-by-digest"]; ok {
+				return &ir.SourceError{Range: t.Origin("output"), Summary: fmt.Sprintf("target %s cannot be pushed by digest", t.Name), Detail: detail}
+			}
+		}
+		switch {
+		case image && len(t.PlatformList()) > 1:
+			return &ir.SourceError{Range: t.Origin("platforms"), Summary: fmt.Sprintf("target %s: an image of several platforms cannot be kept", t.Name), Detail: detail}
+		case slices.ContainsFunc(t.Attest, func(a ir.Attest) bool { return !a.Disabled }):
+			return &ir.SourceError{Range: t.Origin("attest"), Summary: fmt.Sprintf("target %s: attestations cannot be kept", t.Name), Detail: detail}
+		}
+	}
+	return nil
+}
+
+// fit leaves out the Docker engines that cannot write what the project asks for. It is
+// an error when no other node is there.
+func (s *Session) fit(ctx context.Context) (err error) {
+	if !s.facts.ownStore() {
+		return nil
+	}
+	cannot := unfit(s.project)
+	if cannot == nil {
+		return nil
+	}
+	n := s.standby.nodes
+	if len(s.facts.withOwnStore) == len(n.specs) {
+		return cannot
+	}
+	for _, name := range s.facts.withOwnStore {
+		s.engine.Report.Warn(fmt.Sprintf("%v; node %s is left out", cannot, name))
+	}
+	s.standby.leaveOut(s.facts.withOwnStore)
+	return s.learn(ctx)
+}

@@ -1,0 +1,160 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"strings"
+
+	"github.com/distribution/reference"
+	bkclient "github.com/moby/buildkit/client"
+	"github.com/moby/buildkit/exporter/containerimage/exptypes"
+	"github.com/moby/buildkit/session/auth/authprovider"
+
+	"github.com/dbake/dbake/internal/redact"
+	"github.com/dbake/dbake/runtime/nodeset/dockerengine"
+)
+
+// A Docker engine keeps images in a store of its own, unless it is told to use that
+// of containerd. With its own store its BuildKit has one exporter for images, which
+// puts one in the store, and writes no caches but those inside images. What else an
+// image is to become is asked of the engine: it pushes, and writes archives.
+
+// storeExporter is that exporter.
+const storeExporter = "moby"
+
+// remedyStore ends messages about what an engine cannot do.
+const remedyStore = "turn its containerd image store on, or build on another node"
+
+// exportFromEngine is export for a node that is such an engine.
+func (s *solver) exportFromEngine(ctx context.Context, req exportRequest, observe func(*bkclient.SolveStatus)) (map[string]string, error) {
+	e := req.entry
+	if e == nil || e.Type == bkclient.ExporterLocal || e.Type == bkclient.ExporterTar {
+		return s.exportPlain(ctx, req, observe)
+	}
+	archive := e.Type == bkclient.ExporterDocker || e.Type == bkclient.ExporterOCI && req.load
+	switch {
+	case e.Type == bkclient.ExporterImage:
+	case !archive:
+		return nil, &Rejected{fmt.Errorf("the Docker engine cannot write an image of type %s: %s", e.Type, remedyStore)}
+	case e.OutputDir != "":
+		return nil, &Rejected{fmt.Errorf("the Docker engine cannot write a directory of an image: %s", remedyStore)}
+	}
+	var names []string
+	if e.Attrs["name"] != "" {
+		names = strings.Split(e.Attrs["name"], ",")
+	}
+	stored := req
+	stored.entry = &bkclient.ExportEntry{Type: storeExporter, Attrs: maps.Clone(e.Attrs)}
+	for _, key := range []string{"push", "unpack", "store"} {
+		delete(stored.entry.Attrs, key)
+	}
+	resp, err := s.exportPlain(ctx, stored, observe)
+	if err != nil {
+		return nil, err
+	}
+	if len(names) > 0 && resp[exptypes.ExporterImageNameKey] == "" {
+		resp[exptypes.ExporterImageNameKey] = strings.Join(names, ",")
+	}
+	push, err := boolAttr(e.Attrs, "push")
+	switch {
+	case err != nil:
+		return nil, &Rejected{err}
+	case push:
+		return resp, s.pushFromEngine(ctx, names, resp)
+	case archive && (!req.load || s.link.info.EngineID != req.loadEngine):
+		if len(names) == 0 {
+			names = []string{resp[exptypes.ExporterImageDigestKey]}
+		}
+		return resp, s.saveFromEngine(ctx, names, e.Output)
+	}
+	return resp, nil
+}
+
+// pushFromEngine pushes an image that the engine holds and notes its digest there.
+func (s *solver) pushFromEngine(ctx context.Context, names []string, resp map[string]string) error {
+	engine, err := dockerengine.New(*s.link.spec.Engine)
+	if err != nil {
+		return err
+	}
+	defer engine.Close()
+	for _, name := range names {
+		ref, err := reference.ParseNormalizedNamed(name)
+		if err != nil {
+			return &Rejected{err}
+		}
+		tagged, ok := reference.TagNameOnly(ref).(reference.NamedTagged)
+		if !ok {
+			return &Rejected{fmt.Errorf("%s: the Docker engine pushes tags only: %s", name, remedyStore)}
+		}
+		credentials, err := engineCredentials(ctx, reference.Domain(ref))
+		if err != nil {
+			return err
+		}
+		digest, err := engine.Push(ctx, tagged.Name(), tagged.Tag(), credentials)
+		if err != nil {
+			return &Rejected{errors.New(redact.Text(err.Error()))}
+		}
+		if digest != "" {
+			resp[exptypes.ExporterImageDigestKey] = digest
+		}
+	}
+	return nil
+}
+
+// hubServer is the name under which docker login keeps the credentials of Docker Hub.
+const hubServer = "https://index.docker.io/v1/"
+
+// engineCredentials are those that an engine is given for a registry.
+func engineCredentials(ctx context.Context, domain string) (dockerengine.Credentials, error) {
+	auth, err := askHelper(authprovider.LoadAuthConfig(dockerConfig()))(ctx, domain, nil, nil)
+	if err != nil {
+		return dockerengine.Credentials{}, err
+	}
+	server := domain
+	if domain == "docker.io" {
+		server = hubServer
+	}
+	return dockerengine.Credentials{
+		Username: auth.Username, Password: auth.Password, IdentityToken: auth.IdentityToken,
+		RegistryToken: auth.RegistryToken, ServerAddress: server,
+	}, nil
+}
+
+// saveFromEngine writes an archive of an image that the engine holds.
+func (s *solver) saveFromEngine(ctx context.Context, names []string, open func(map[string]string) (io.WriteCloser, error)) (err error) {
+	engine, err := dockerengine.New(*s.link.spec.Engine)
+	if err != nil {
+		return err
+	}
+	defer engine.Close()
+	w, err := open(nil)
+	if err != nil {
+		return &Rejected{&OutputError{Err: err}}
+	}
+	if err := engine.Save(ctx, names, w); err != nil {
+		return errors.Join(err, w.Close())
+	}
+	if err := w.Close(); err != nil {
+		return &Rejected{&OutputError{Err: err}}
+	}
+	return nil
+}
+
+// withoutCaches returns an error when entries are caches that an engine with a store
+// of its own cannot write, and whose errors count. It keeps those that it can.
+func (s *solver) withoutCaches(entries []bkclient.CacheOptionsEntry) ([]bkclient.CacheOptionsEntry, error) {
+	var kept []bkclient.CacheOptionsEntry
+	for _, e := range entries {
+		if e.Type == "inline" {
+			kept = append(kept, e)
+			continue
+		}
+		if ignore, err := boolAttr(e.Attrs, "ignore-error"); err != nil || !ignore {
+			return nil, &Rejected{fmt.Errorf("the Docker engine cannot write a cache of type %s: %s", e.Type, remedyStore)}
+		}
+	}
+	return kept, nil
+}

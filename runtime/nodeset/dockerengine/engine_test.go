@@ -1,0 +1,179 @@
+package dockerengine
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestEngineHost(t *testing.T) {
+	home := t.TempDir()
+	meta := filepath.Join(home, ".docker", "contexts", "meta", ContextID("desk"))
+	require.NoError(t, os.MkdirAll(meta, 0o755))
+	write := func(path string, v any) {
+		data, err := json.Marshal(v)
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(path, data, 0o644))
+	}
+	write(filepath.Join(meta, "meta.json"), map[string]any{"Name": "desk", "Endpoints": map[string]any{"docker": map[string]any{"Host": "unix:///run/desk.sock"}}})
+	for _, tt := range []struct {
+		env        map[string]string
+		want, fail string
+	}{
+		{nil, DefaultHost, ""},
+		{map[string]string{"HOME": home}, DefaultHost, ""},
+		{map[string]string{"HOME": home, "DOCKER_CONTEXT": "default"}, DefaultHost, ""},
+		{map[string]string{"HOME": home, "DOCKER_CONTEXT": "desk"}, "unix:///run/desk.sock", ""},
+		{map[string]string{"HOME": home, "DOCKER_CONTEXT": "desk", "DOCKER_HOST": "tcp://h:1"}, "tcp://h:1", ""},
+		{map[string]string{"HOME": home, "DOCKER_CONTEXT": "none"}, "", "docker context none"},
+	} {
+		at, err := FromEnv(tt.env)
+		got := at.Host
+		if tt.fail != "" {
+			require.ErrorContains(t, err, tt.fail)
+			continue
+		}
+		require.NoError(t, err)
+		require.Equal(t, tt.want, got)
+	}
+	write(filepath.Join(home, ".docker", "config.json"), map[string]any{"currentContext": "desk"})
+	got, err := FromEnv(map[string]string{"HOME": home})
+	require.NoError(t, err)
+	require.Equal(t, Endpoint{Host: "unix:///run/desk.sock"}, got)
+	at, err := FromContext(map[string]string{"DOCKER_HOST": "tcp://h:1"}, "default")
+	require.NoError(t, err)
+	require.Equal(t, "tcp://h:1", at.Host)
+	require.True(t, HasContext(map[string]string{"HOME": home}, "desk"))
+	require.False(t, HasContext(map[string]string{"HOME": home}, "none"))
+
+	// A context has certificates of its own.
+	certs := filepath.Join(home, ".docker", "contexts", "tls", ContextID("desk"), "docker")
+	require.NoError(t, os.MkdirAll(certs, 0o755))
+	require.NoError(t, os.WriteFile(filepath.Join(certs, "ca.pem"), nil, 0o644))
+	got, err = FromContext(map[string]string{"HOME": home}, "desk")
+	require.NoError(t, err)
+	require.Equal(t, Endpoint{Host: "unix:///run/desk.sock", TLS: true, CACert: filepath.Join(certs, "ca.pem")}, got)
+}
+
+func TestNewEngine(t *testing.T) {
+	for host, base := range map[string]string{
+		"unix:///x.sock": "http://docker", "unix://": "http://docker", "tcp://h:1": "http://h:1", "h:1": "http://h:1",
+		"http://h:1/prefix/": "http://h:1/prefix", "https://h:1": "https://h:1", "ssh://user@h": "http://docker",
+	} {
+		e, err := Open(map[string]string{"DOCKER_HOST": host})
+		require.NoError(t, err, host)
+		require.Equal(t, base, e.base, host)
+	}
+	for _, env := range []map[string]string{
+		{"DOCKER_HOST": "npipe:////./x"}, {"DOCKER_HOST": "ssh://h?x=y"},
+		{"DOCKER_HOST": "tcp://h:1", "DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": t.TempDir()},
+	} {
+		_, err := Open(env)
+		require.Error(t, err, env)
+	}
+}
+
+// serve answers as an engine does.
+func serve(t *testing.T, mux *http.ServeMux) *Engine {
+	t.Helper()
+	srv := httptest.NewServer(mux)
+	t.Cleanup(srv.Close)
+	e, err := New(Endpoint{Host: strings.Replace(srv.URL, "http://", "tcp://", 1)})
+	require.NoError(t, err)
+	t.Cleanup(e.Close)
+	return e
+}
+
+// TestHijack speaks another protocol through the engine.
+func TestHijack(t *testing.T) {
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /grpc", func(w http.ResponseWriter, r *http.Request) {
+		require.Equal(t, "h2c", r.Header.Get("Upgrade"))
+		require.Equal(t, []string{"a", "b"}, r.Header.Values("X-Meta"))
+		conn, buf, err := w.(http.Hijacker).Hijack()
+		require.NoError(t, err)
+		defer conn.Close()
+		// What comes at once with the answer is not lost.
+		_, err = io.WriteString(conn, "HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\nhello ")
+		require.NoError(t, err)
+		line, err := buf.ReadString('\n')
+		require.NoError(t, err)
+		_, err = io.WriteString(conn, line)
+		require.NoError(t, err)
+	})
+	mux.HandleFunc("POST /session", func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusNotFound)
+		_, _ = io.WriteString(w, `{"message":"page not found"}`)
+	})
+	e := serve(t, mux)
+	conn, err := e.Hijack(t.Context(), "/grpc", "h2c", map[string][]string{"x-meta": {"a", "b"}})
+	require.NoError(t, err)
+	_, err = io.WriteString(conn, "engine\n")
+	require.NoError(t, err)
+	got, err := io.ReadAll(conn)
+	require.NoError(t, err)
+	require.Equal(t, "hello engine\n", string(got))
+	require.NoError(t, conn.Close())
+
+	_, err = e.Hijack(t.Context(), "/session", "h2c", nil)
+	require.ErrorContains(t, err, "has no BuildKit: page not found")
+}
+
+// TestHijackSilence has the engine say nothing.
+func TestHijackSilence(t *testing.T) {
+	mux := http.NewServeMux()
+	asked, release := make(chan struct{}), make(chan struct{})
+	mux.HandleFunc("POST /grpc", func(http.ResponseWriter, *http.Request) {
+		close(asked)
+		<-release
+	})
+	e := serve(t, mux)
+	defer close(release)
+	late := errors.New("late")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	go func() {
+		<-asked
+		cancel(late)
+	}()
+	_, err := e.Hijack(ctx, "/grpc", "h2c", nil)
+	require.ErrorIs(t, err, late)
+}
+
+func TestPushAndSave(t *testing.T) {
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /images/h/x/push", func(w http.ResponseWriter, r *http.Request) {
+		require.Equal(t, "1", r.URL.Query().Get("tag"))
+		dt, err := base64.URLEncoding.DecodeString(r.Header.Get("X-Registry-Auth"))
+		require.NoError(t, err)
+		require.JSONEq(t, `{"username":"u","password":"p","serveraddress":"h"}`, string(dt))
+		_, _ = io.WriteString(w, `{"status":"x"}{"aux":{"Tag":"1","Digest":"sha256:abc","Size":1}}`)
+	})
+	mux.HandleFunc("POST /images/h/y/push", func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, `{"errorDetail":{"message":"denied"},"error":"denied"}`)
+	})
+	mux.HandleFunc("GET /images/get", func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, strings.Join(r.URL.Query()["names"], " "))
+	})
+	e := serve(t, mux)
+	digest, err := e.Push(t.Context(), "h/x", "1", Credentials{Username: "u", Password: "p", ServerAddress: "h"})
+	require.NoError(t, err)
+	require.Equal(t, "sha256:abc", digest)
+	_, err = e.Push(t.Context(), "h/y", "1", Credentials{})
+	require.ErrorContains(t, err, "push h/y:1 from the Docker engine at tcp://")
+	require.ErrorContains(t, err, ": denied")
+	require.NotContains(t, err.Error(), `"p"`)
+	var out strings.Builder
+	require.NoError(t, e.Save(t.Context(), []string{"a", "b"}, &out))
+	require.Equal(t, "a b", out.String())
+	require.True(t, IsNotFound(e.Pull(t.Context(), "none")))
+}
