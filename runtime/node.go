@@ -330,7 +330,7 @@ func (l *link) probe(ctx context.Context, s nodeset.Spec) (NodeInfo, error) {
 	if len(info.Platforms) > 0 {
 		info.Native = info.Platforms[0]
 	}
-	if s.Engine != nil {
+	if s.Engine != nil && s.Container == nil {
 		_, containerd := workers[0].Labels[snapshotterLabel]
 		info.OwnStore = !containerd
 		engine, err := dockerengine.New(*s.Engine)

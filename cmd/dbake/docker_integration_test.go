@@ -171,6 +171,22 @@ func TestDockerEngine(t *testing.T) {
 	require.Zero(t, status, out)
 	require.FileExists(t, filepath.Join(dir, "out", "web"))
 
+	// A container that stands still is started, and one that is gone is made.
+	e, err := dockerengine.New(dockerengine.Endpoint{Host: host})
+	require.NoError(t, err)
+	defer e.Close()
+	c := dockerengine.Container{Name: "bk", Image: "team/web:1", Cmd: []string{"/bin/busybox", "sleep", "100"}, Volume: "bk_state", Network: "none", Restart: "no"}
+	var said []string
+	for range 2 { // the second finds it running
+		if err := e.Boot(t.Context(), c, func(text string) { said = append(said, text) }); err != nil {
+			// Such a container has all rights, which a machine in a container cannot give.
+			require.ErrorContains(t, err, "operation not permitted")
+			t.Log("privileged containers do not run here: that one was started is not seen")
+			break
+		}
+	}
+	require.Equal(t, []string{"pulling image team/web:1", "creating container bk", "starting container bk"}, said)
+
 	// The engine pushes.
 	reg := localtest.StartRegistry(t)
 	name := reg.Addr + "/team/web:1"

@@ -22,7 +22,7 @@ func (n *nodes) hasEngine() bool {
 
 // enginesOnly reports whether all nodes are Docker engines.
 func (n *nodes) enginesOnly() bool {
-	return n != nil && !slices.ContainsFunc(n.specs, func(s nodeset.Spec) bool { return s.Engine == nil })
+	return n != nil && !slices.ContainsFunc(n.specs, func(s nodeset.Spec) bool { return s.Engine == nil || s.Container != nil })
 }
 
 // stored returns p with images for targets that write nothing, if all nodes are Docker

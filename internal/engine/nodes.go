@@ -7,6 +7,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/internal/entitlement"
 	"github.com/dbake/dbake/runtime"
@@ -29,6 +31,7 @@ type nodes struct {
 	started bool
 	dial    runtime.DialOptions
 	warn    func(string)
+	note    func(string)
 	choice  Nodes
 
 	entitlements []string // insecure ones that local daemons must allow
@@ -58,7 +61,7 @@ func (e *Engine) findNodes(ctx context.Context, choice Nodes) (*nodes, error) {
 		}
 	}
 	n := &nodes{
-		warn: e.Report.Warn, choice: choice,
+		warn: e.Report.Warn, note: e.Report.Note, choice: choice,
 		dial: runtime.DialOptions{Timeout: choice.Timeout, Silent: func(node string, d time.Duration) {
 			if d == 0 {
 				e.Report.Note(fmt.Sprintf("node %s answers again", node))
@@ -178,6 +181,9 @@ func (n *nodes) start(ctx context.Context) (*runtime.Pool, error) {
 			return nil, err
 		}
 	}
+	if err := n.boot(ctx); err != nil {
+		return nil, err
+	}
 	pool, err := runtime.Dial(ctx, n.specs, n.dial)
 	if err != nil {
 		return nil, err
@@ -186,6 +192,45 @@ func (n *nodes) start(ctx context.Context) (*runtime.Pool, error) {
 		n.warn(fmt.Sprintf("%v; the build starts without it", err))
 	}
 	return pool, nil
+}
+
+const (
+	// bootTimeout bounds how long containers of nodes may take to be started; an image
+	// may have to be pulled. wakeTimeout is how long BuildKit in one may take to answer.
+	bootTimeout = 5 * time.Minute
+	wakeTimeout = 30 * time.Second
+	wakePause   = 200 * time.Millisecond
+)
+
+// boot starts the containers of nodes that stand still and waits until BuildKit in them
+// answers. One that cannot be started is left to who dials it, unless it is the only
+// node.
+func (n *nodes) boot(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, bootTimeout, fmt.Errorf("not ready within %s", bootTimeout))
+	defer cancel()
+	var eg errgroup.Group
+	for _, s := range n.specs {
+		eg.Go(func() error {
+			booted, err := s.Boot(ctx, func(text string) { n.note(fmt.Sprintf("node %s: %s", s.Name, text)) })
+			if err != nil && len(n.specs) > 1 && ctx.Err() == nil {
+				n.warn(fmt.Sprintf("node %s: %v", s.Name, err))
+				return nil
+			}
+			if err != nil || !booted {
+				return err
+			}
+			waking, stop := context.WithTimeout(ctx, wakeTimeout)
+			defer stop()
+			for waking.Err() == nil && runtime.Ask(waking, []nodeset.Spec{s})[0].Err != nil {
+				select {
+				case <-time.After(wakePause):
+				case <-waking.Done():
+				}
+			}
+			return nil // who dials it says why it does not answer
+		})
+	}
+	return eg.Wait()
 }
 
 // regrant starts local daemons again that were started before it was known what they

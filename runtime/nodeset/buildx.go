@@ -53,6 +53,8 @@ type builderNode struct {
 	Endpoint   string
 	Platforms  []ocispecs.Platform // those that the user gave
 	DriverOpts map[string]string
+	Flags      []string          // of buildkitd
+	Files      map[string][]byte // for its container
 }
 
 // FromBuilder returns the nodes of the builder of that name in the configuration
@@ -312,7 +314,8 @@ func (st *store) node(ctx context.Context, b *builder, n builderNode) ([]Spec, e
 		return remoteNode(n)
 	case "docker-container", "":
 		// buildx picks this driver when none was named at creation.
-		return []Spec{{Name: n.Name, Addr: containerAddr(n)}}, nil
+		c, err := container(n)
+		return []Spec{{Name: n.Name, Addr: containerAddr(n), Container: c}}, err
 	case "kubernetes":
 		return st.pods(ctx, b, n)
 	case "docker":

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/txtar"
@@ -80,6 +81,10 @@ func TestFromBuilder(t *testing.T) {
 				if tc.want[i].Source == "" {
 					tc.want[i].Source = "builder " + tc.builder
 				}
+			}
+			for i, s := range got {
+				require.Equal(t, strings.HasPrefix(s.Addr, "docker-container:"), s.Container != nil)
+				got[i].Container = nil // see TestContainer
 			}
 			require.Equal(t, tc.want, got)
 			require.Equal(t, before, snapshot(t, env["HOME"]))

@@ -96,17 +96,20 @@ func (s Spec) dialEngine(ctx context.Context) (net.Conn, error) {
 	return nil, s.explainDial(err)
 }
 
-// Resolve finds the Docker engines of the nodes that are the BuildKit inside one.
+// Resolve finds the Docker engines of the nodes that are the BuildKit inside one, or in
+// a container of one.
 func Resolve(specs []Spec, env map[string]string) error {
 	for i := range specs {
 		u, err := url.Parse(specs[i].Addr)
-		if err != nil || u.Scheme != dockerScheme {
+		if err != nil || u.Scheme != dockerScheme && specs[i].Container == nil {
 			continue
 		}
 		var at dockerengine.Endpoint
 		switch host := u.Query().Get("host"); {
 		case host != "":
 			at = dockerengine.FromHost(env, host)
+		case specs[i].Container != nil:
+			at, err = dockerengine.FromContext(env, u.Query().Get("context"))
 		case u.Hostname() != "":
 			at, err = dockerengine.FromContext(env, u.Hostname())
 		default:

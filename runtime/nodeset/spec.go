@@ -24,8 +24,11 @@ type Spec struct {
 	Prefers []string `json:"prefers,omitempty"`
 	// TLS is set when the connection uses TLS.
 	TLS *TLS `json:"tls,omitempty"`
-	// Engine is the Docker engine whose own BuildKit the node is; nil for others.
-	// [Resolve] sets it.
+	// Container is the container that a builder of buildx keeps the node in; nil for
+	// others. See [Spec.Boot].
+	Container *dockerengine.Container `json:"-"`
+	// Engine is the Docker engine whose own BuildKit the node is, or that runs its
+	// Container; nil for others. [Resolve] sets it.
 	Engine *dockerengine.Endpoint `json:"-"`
 	// Local > 0 asks for that many daemons on this machine. Speed, Slots and
 	// Platforms hold for each of them.

@@ -1,6 +1,7 @@
 package dockerengine
 
 import (
+	"archive/tar"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -176,4 +177,70 @@ func TestPushAndSave(t *testing.T) {
 	require.NoError(t, e.Save(t.Context(), []string{"a", "b"}, &out))
 	require.Equal(t, "a b", out.String())
 	require.True(t, IsNotFound(e.Pull(t.Context(), "none")))
+}
+
+// TestBoot makes a container that is not there, with its files.
+func TestBoot(t *testing.T) {
+	var made map[string]any
+	var files []string
+	var notices []string
+	started, conflict := false, false
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /info", func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, `{"CgroupDriver":"cgroupfs","SecurityOptions":["name=seccomp,profile=default","name=userns"]}`)
+	})
+	mux.HandleFunc("GET /containers/{name}/json", func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusNotFound)
+		_, _ = io.WriteString(w, `{"message":"No such container"}`)
+	})
+	mux.HandleFunc("POST /images/create", func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, `{"errorDetail":{"message":"no network"}}`) // but it is there
+	})
+	mux.HandleFunc("GET /images/moby/buildkit:x/json", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"ID":"sha256:1"}`) })
+	mux.HandleFunc("POST /containers/create", func(w http.ResponseWriter, r *http.Request) {
+		require.Equal(t, "bk", r.URL.Query().Get("name"))
+		require.NoError(t, json.NewDecoder(r.Body).Decode(&made))
+		if conflict {
+			w.WriteHeader(http.StatusConflict)
+			return
+		}
+		_, _ = io.WriteString(w, `{"Id":"1"}`)
+	})
+	mux.HandleFunc("PUT /containers/bk/archive", func(w http.ResponseWriter, r *http.Request) {
+		for tr := tar.NewReader(r.Body); ; {
+			h, err := tr.Next()
+			if err == io.EOF {
+				break
+			}
+			require.NoError(t, err)
+			files = append(files, h.Name)
+		}
+	})
+	mux.HandleFunc("POST /containers/bk/start", func(w http.ResponseWriter, _ *http.Request) {
+		started = true
+		w.WriteHeader(http.StatusNoContent)
+	})
+	e := serve(t, mux)
+	c := Container{
+		Name: "bk", Image: "moby/buildkit:x", Cmd: []string{"--debug"}, Env: []string{"A=b"}, Volume: "bk_state", CgroupParent: "/docker/buildx",
+		Restart: "unless-stopped", Network: "host", Limits: Limits{Memory: 7}, Files: map[string][]byte{"/etc/buildkit/a/b": []byte("x"), "/etc/buildkit/c": nil},
+	}
+	note := func(text string) { notices = append(notices, text) }
+	require.NoError(t, e.Boot(t.Context(), c, note))
+	require.True(t, started)
+	require.Equal(t, []string{"etc/", "etc/buildkit/", "etc/buildkit/a/", "etc/buildkit/a/b", "etc/buildkit/c"}, files)
+	require.Equal(t, []string{"pulling image moby/buildkit:x", "creating container bk", "starting container bk"}, notices)
+	host := made["HostConfig"].(map[string]any)
+	require.Equal(t, true, host["Privileged"])
+	require.Equal(t, "host", host["NetworkMode"])
+	require.Equal(t, "/docker/buildx", host["CgroupParent"])
+	require.Equal(t, "host", host["UsernsMode"])
+	require.Equal(t, 7.0, host["Memory"])
+	require.Equal(t, []any{map[string]any{"Type": "volume", "Source": "bk_state", "Target": "/var/lib/buildkit"}}, host["Mounts"])
+	require.Equal(t, []any{"--debug"}, made["Cmd"])
+
+	conflict = true // another process makes it at the same moment
+	require.NoError(t, e.Boot(t.Context(), c, note))
+	c.Image = "none"
+	require.ErrorContains(t, e.Boot(t.Context(), c, note), "create container bk: no network")
 }
