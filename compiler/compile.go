@@ -357,7 +357,7 @@ func (o *Options) load(ctx context.Context, req request) (*loaded, error) {
 		return nil, err
 	}
 	if len(files) == 0 {
-		return nil, errNoDefinition
+		return nil, ErrNoDefinition
 	}
 	vars, err := o.variables()
 	if err != nil {

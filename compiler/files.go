@@ -28,8 +28,8 @@ const (
 	envSeparator = "BUILDX_BAKE_PATH_SEPARATOR"
 )
 
-// errNoDefinition says that there was nothing to read.
-var errNoDefinition = errors.New("couldn't find a bake definition")
+// ErrNoDefinition says that there was nothing to read.
+var ErrNoDefinition = errors.New("couldn't find a bake definition")
 
 // fileNames returns the files that were named: as options, else in the
 // environment, where each must exist; nil stands for the default files.

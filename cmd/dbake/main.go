@@ -125,6 +125,7 @@ type cli struct {
 	Cache   cacheCmd   `cmd:"" help:"Look after a repository of caches: list, prune, merge."`
 	State   stateCmd   `cmd:"" help:"Look after what dbake keeps on this machine."`
 
+	Nodes       nodesCmd       `cmd:"" help:"Show the nodes that a build would use: what they are, what they hold, and why one cannot be used."`
 	InstallShim installShimCmd `cmd:"" help:"Have docker buildx bake, and what calls it, build with dbake."`
 
 	Completion completionCmd `cmd:"" help:"Print the script that completes the command line in a shell."`

@@ -1,0 +1,81 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+
+	"github.com/dbake/dbake/cmd/dbake/internal/view"
+	"github.com/dbake/dbake/compiler"
+	"github.com/dbake/dbake/internal/engine"
+)
+
+type nodesCmd struct {
+	nodeFlags
+	File    []string `short:"f" sep:"none" placeholder:"FILE" help:"The definition of which it is shown what nodes hold (default: that of the working directory, if there is one). Repeatable."`
+	Var     []string `sep:"none" placeholder:"NAME=VALUE" help:"Set a variable of the definition. Repeatable."`
+	History string   `placeholder:"FILE" help:"Where measured costs of steps are kept; none keeps nothing."`
+	Format  string   `default:"table" enum:"table,json" help:"Output: table or json."`
+}
+
+// Run shows the nodes that a build with the same flags would use. It ends with an
+// error when none of them can be used.
+func (c *nodesCmd) Run(ctx contextBinding, a *app) error {
+	d := definitionFlags{File: c.File, Var: c.Var}
+	p := planFlags{Strategy: "affinity", History: c.History}
+	request, err := a.request(&d, &c.nodeFlags, &p)
+	if err != nil {
+		return err
+	}
+	request.Reach = engine.Running
+	list, err := c.inspect(ctx, a, request)
+	if err != nil {
+		return err
+	}
+	err = a.output(ctx, "", func(w io.Writer) error {
+		if c.Format == "json" {
+			return view.NodesJSON(w, list)
+		}
+		return view.Nodes(w, list)
+	})
+	usable := slices.ContainsFunc(list, engine.NodeState.Usable)
+	if err == nil && !usable {
+		err = errors.New("no node can be used")
+	}
+	return err
+}
+
+// inspect looks at the nodes, and at what they hold of the definition that was asked
+// for, or of the one that is there: that one is not read is a warning then.
+func (c *nodesCmd) inspect(ctx context.Context, a *app, request engine.Request) (list []engine.NodeState, err error) {
+	looking := a.engine()
+	looking.Report = untold{a.progress}
+	s := looking.Open(request)
+	defer func() { err = errors.Join(err, s.Close()) }()
+	if err := s.Through(ctx, engine.Choose); err != nil {
+		return nil, err
+	}
+	if len(c.File) > 0 {
+		return s.Inspect(ctx, true)
+	}
+	list, err = s.Inspect(ctx, true)
+	if err == nil || ctx.Err() != nil {
+		return list, err
+	}
+	if !errors.Is(err, compiler.ErrNoDefinition) {
+		a.progress.Warn(fmt.Sprintf("what nodes hold of the definition is not known: %v", err))
+	}
+	again := looking.Open(request)
+	defer func() { err = errors.Join(err, again.Close()) }()
+	if err := again.Through(ctx, engine.Choose); err != nil {
+		return nil, err
+	}
+	return again.Inspect(ctx, false)
+}
+
+// untold takes warnings in silence: what they are about is in the table.
+type untold struct{ engine.Reporter }
+
+func (untold) Warn(string) {}
