@@ -214,7 +214,7 @@ func (b *bounder) target() float64 {
 			}
 			avail = min(avail, h[c])
 		}
-		avail += m.xfer[v]
+		avail += m.ship[v]
 		if m.cached[v] {
 			avail = 0
 		}
@@ -223,7 +223,7 @@ func (b *bounder) target() float64 {
 			if len(in) > 0 {
 				parent = hold[in[0]][c]
 			}
-			h[c] = min(h[c], max(avail, parent)+m.xfer[v])
+			h[c] = min(h[c], max(avail, parent)+m.ship[v])
 		}
 		hold[v] = h
 	}

@@ -1,6 +1,7 @@
 package partition
 
 import (
+	"fmt"
 	"math"
 	"slices"
 )
@@ -89,6 +90,46 @@ func (s *simulator) schedule(node []int32) Schedule {
 		}
 	}
 	return out
+}
+
+// Settle returns the assignment nearest to a that p allows: targets stay where they are,
+// and what cannot be built or fetched as a says is built or fetched otherwise. The error
+// wraps ErrProblem, ErrUnplaceable or, when a target is where it may not be, ErrInfeasible.
+func Settle(p Problem, a Assignment) (Assignment, error) {
+	m, err := compile(p)
+	if err != nil {
+		return Assignment{}, err
+	}
+	if len(a.Node) != m.nt || a.Shares != nil && len(a.Shares) != m.nn {
+		return Assignment{}, fmt.Errorf("%w: %d targets and %d shares for %d and %d", ErrInfeasible, len(a.Node), len(a.Shares), m.nt, m.nn)
+	}
+	d := m.newDraft()
+	d.order = make([][]int32, m.nn)
+	for t, n := range a.Node {
+		if n < 0 || int(n) >= m.nn || !m.allows(t, int(n)) {
+			return Assignment{}, fmt.Errorf("%w: target %s cannot run on node %d", ErrInfeasible, p.Targets[t].Name, n)
+		}
+		d.node[t] = int32(n)
+	}
+	for n, s := range a.Shares {
+		for _, f := range s.Fetch {
+			if f.Vertex >= 0 && int(f.Vertex) < m.nv && int(f.From) < m.nn {
+				setBit(m.set(d.fetch, int(f.Vertex)), n)
+				d.src[f.Vertex] = int32(f.From)
+			}
+		}
+		for _, v := range s.Order {
+			if v >= 0 && int(v) < m.nv {
+				d.order[n] = append(d.order[n], int32(v))
+			}
+		}
+	}
+	sim := newSimulator(m)
+	out := sim.assignment(d)
+	if sim.broken {
+		return Assignment{}, fmt.Errorf("%w: something that is needed can be had from nowhere", ErrInfeasible)
+	}
+	return out, nil
 }
 
 // assignment writes the plan that derive made of d.

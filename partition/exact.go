@@ -311,7 +311,7 @@ func (e *branching) bound() float64 {
 		if m.cached[v] {
 			avail = 0
 		} else {
-			avail += m.xfer[v]
+			avail += m.ship[v]
 		}
 		for p := range e.nodes {
 			if e.decided[v] && e.exec[v]>>p&1 != 0 {
@@ -321,7 +321,7 @@ func (e *branching) bound() float64 {
 			if len(in) > 0 {
 				parent = e.early[in[0]][p]
 			}
-			e.early[v][p] = min(e.early[v][p], max(avail, parent)+m.xfer[v])
+			e.early[v][p] = min(e.early[v][p], max(avail, parent)+m.ship[v])
 		}
 		for _, t := range e.roots[v] {
 			soonest := inf
@@ -378,7 +378,7 @@ func (e *branching) tails() {
 						if q == p {
 							t = max(t, m.exec(c, q)+e.tail[c][q])
 						} else if only {
-							t = max(t, 2*m.xfer[v]+m.exec(c, q)+e.tail[c][q])
+							t = max(t, 2*m.ship[v]+m.exec(c, q)+e.tail[c][q])
 						}
 					}
 				case !e.decided[c] && e.must[c] && (only || e.single[v]):
@@ -390,7 +390,7 @@ func (e *branching) tails() {
 						}
 						x := m.exec(c, q) + e.tail[c][q]
 						if q != p {
-							x += 2 * m.xfer[v]
+							x += 2 * m.ship[v]
 						}
 						least = min(least, x)
 					}

@@ -91,6 +91,7 @@ type board struct {
 	end      []float64           // scratch of try, per vertex
 	mode     []uint8
 	need     []bool
+	apart    []bool // needed for more than the layers of a fetched one
 	slots    []float64
 	class    []int     // per node: its class
 	cheapest [][]int32 // per class: nodes by when their first slot is free, a heap
@@ -107,7 +108,7 @@ func newBoard(m *model, d *draft) *board {
 		m: m, d: d, closure: newClosure(m),
 		slotFree: make([][]float64, m.nn), down: make([]float64, m.nn), up: make([]float64, m.nn),
 		held: make([]map[int32]float64, m.nn), where: make([][]int32, m.nv),
-		exported: make([]float64, m.nv), end: make([]float64, m.nv), mode: make([]uint8, m.nv), need: make([]bool, m.nv),
+		exported: make([]float64, m.nv), end: make([]float64, m.nv), mode: make([]uint8, m.nv), need: make([]bool, m.nv), apart: make([]bool, m.nv),
 	}
 	for n := range m.nn {
 		b.slotFree[n] = make([]float64, m.slots[n])
@@ -274,9 +275,9 @@ func (b *board) try(list []int32, n int, commit bool) float64 {
 	}
 	// Backwards: what that leaves needed.
 	for _, v := range list {
-		b.need[v] = false
+		b.need[v], b.apart[v] = false, false
 	}
-	b.need[root] = true
+	b.need[root], b.apart[root] = true, true
 	for i := len(list) - 1; i >= 0; i-- {
 		v := list[i]
 		if !b.need[v] || b.mode[v] == modeHeld {
@@ -285,6 +286,7 @@ func (b *board) try(list []int32, n int, commit bool) float64 {
 		for k, u := range m.inputs(int(v)) {
 			if k == 0 || b.mode[v] == modeExec {
 				b.need[u] = true
+				b.apart[u] = b.apart[u] || b.mode[v] == modeExec
 			}
 		}
 	}
@@ -305,7 +307,10 @@ func (b *board) try(list []int32, n int, commit bool) float64 {
 		}
 		if b.mode[v] == modePull {
 			at, from := b.available(int(v), n)
-			down = max(at, parent, down) + m.xfer[v]
+			down = max(at, parent, down) + m.ship[v]
+			if b.apart[v] {
+				down += m.xfer[v] - m.ship[v]
+			}
 			b.end[v] = down
 			if commit {
 				b.fetch(int(v), n, from, at)

@@ -13,8 +13,11 @@ type model struct {
 	nv, nn, nt int
 	w          int
 
-	cost  []float64
-	xfer  []float64 // transfer time in one direction
+	cost []float64
+	xfer []float64 // transfer time in one direction
+	// ship is xfer for vertices with Once that travel with what stands on them, in
+	// the same transfer; for all others it is xfer.
+	ship  []float64
 	speed []float64
 	slots []int32
 	slow  []float64 // per platform and node: what emulation costs; nil if nothing is emulated
@@ -48,7 +51,7 @@ func compile(p Problem) (*model, error) {
 		m.speed[i], m.slots[i] = n.Speed, int32(n.Slots)
 	}
 	m.cost = make([]float64, m.nv)
-	m.xfer = make([]float64, m.nv)
+	m.xfer, m.ship = make([]float64, m.nv), make([]float64, m.nv)
 	m.cached = make([]bool, m.nv)
 	m.once = make([]bool, m.nv)
 	m.anyWarm = make([]bool, m.nv)
@@ -60,6 +63,10 @@ func compile(p Problem) (*model, error) {
 	for i, v := range p.Vertices {
 		m.cost[i], m.once[i] = float64(v.Cost), v.Once
 		m.xfer[i] = float64(p.Network.Latency) + float64(v.Bytes)/p.Network.Bandwidth
+		m.ship[i] = m.xfer[i]
+		if v.Once {
+			m.ship[i] = float64(v.Bytes) / p.Network.Bandwidth
+		}
 		m.inOff[i+1] = m.inOff[i] + int32(len(v.Inputs))
 		for _, u := range v.Inputs {
 			m.in = append(m.in, int32(u))

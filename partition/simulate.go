@@ -52,6 +52,7 @@ type simulator struct {
 	// Set by derive, all nv*w but src.
 	need  []uint64 // nodes that hold the vertex at some time
 	pull  []uint64 // of those, the ones that fetch it
+	apart []uint64 // of those that hold it, the ones that need it for more than the layers of a fetched one
 	src   []int32  // the source of the fetches; auto if there are none
 	extra []int32  // vertices whose source holds them for others only, at src[v]
 	// broken is set when a needed vertex can be had from nowhere.
@@ -92,7 +93,7 @@ type simulator struct {
 func newSimulator(m *model) *simulator {
 	return &simulator{
 		m:    m,
-		need: make([]uint64, m.nv*m.w), pull: make([]uint64, m.nv*m.w),
+		need: make([]uint64, m.nv*m.w), pull: make([]uint64, m.nv*m.w), apart: make([]uint64, m.nv*m.w),
 		src: make([]int32, m.nv), slot: make([]int32, m.nv), export: make([]int32, m.nv),
 		free: make([]int32, 3*m.nn), queue: make([][]int32, 3*m.nn),
 		freed: make([]int32, 3*m.nn), isDirt: make([]bool, 3*m.nn),
@@ -114,6 +115,7 @@ func (s *simulator) derive(d *draft) {
 	for t, n := range d.node {
 		setBit(m.set(s.need, int(m.root[t])), int(n))
 	}
+	copy(s.apart, s.need)
 	for v := m.nv - 1; v >= 0; v-- {
 		need := s.need[v*w : v*w+w]
 		pull := s.pull[v*w : v*w+w]
@@ -144,6 +146,7 @@ func (s *simulator) derive(d *draft) {
 			}
 			exec := cold &^ pull[k]
 			for i, u := range m.inputs(v) {
+				s.apart[int(u)*w+k] |= exec
 				if i == 0 {
 					s.need[int(u)*w+k] |= cold
 				} else {
@@ -302,6 +305,7 @@ func (s *simulator) deriveStrict(a Assignment) error {
 			from[n][f.Vertex] = f.From
 		}
 	}
+	copy(s.apart, s.need)
 	for v := m.nv - 1; v >= 0; v-- {
 		need, pull, warm := m.set(s.need, v), m.set(s.pull, v), m.set(m.warm, v)
 		vertex := m.p.Vertices[v].Name
@@ -323,6 +327,9 @@ func (s *simulator) deriveStrict(a Assignment) error {
 			}
 			for _, u := range inputs {
 				setBit(s.need[int(u)*w:int(u)*w+w], n)
+				if !hasBit(pull, n) {
+					setBit(s.apart[int(u)*w:int(u)*w+w], n)
+				}
 			}
 		}
 		if a, b := m.twice(v, need, pull, warm, s.src[v]); b != "" {
@@ -402,7 +409,11 @@ func (s *simulator) list(node []int32) {
 		}
 		x := int32(-1)
 		if q != int(Registry) {
-			x = s.addTask(Export, v, q, m.xfer[v])
+			took := m.ship[v]
+			if common(pull, m.set(s.apart, v)) >= 0 {
+				took = m.xfer[v]
+			}
+			x = s.addTask(Export, v, q, took)
 			s.export[v] = x
 			if need[q>>6]>>(q&63)&1 != 0 {
 				s.edge(s.holder(v, q), x)
@@ -411,7 +422,11 @@ func (s *simulator) list(node []int32) {
 		for k := range pull {
 			for set := pull[k]; set != 0; set &= set - 1 {
 				n := k<<6 + bits.TrailingZeros64(set)
-				i := s.addTask(Pull, v, n, m.xfer[v])
+				took := m.xfer[v]
+				if s.apart[v*w+k]&(set&-set) == 0 {
+					took = m.ship[v]
+				}
+				i := s.addTask(Pull, v, n, took)
 				s.held[int(s.slot[v])+rankBit(need, n)] = i
 				s.edge(x, i)
 				if len(inputs) > 0 {
