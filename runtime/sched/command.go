@@ -44,6 +44,15 @@ type Abandon struct {
 	Reason    string
 }
 
+// Reopen says that results of steps with one result were lost with a node before they
+// were sent, and are needed: they are built again, and so are the finished units that
+// rest on them. What these had written counts no longer.
+type Reopen struct {
+	Node  NodeID
+	Units []UnitID   // ascending; may be empty
+	Lost  []VertexID // ascending
+}
+
 // Finish ends the run; Step does nothing from then on.
 type Finish struct {
 	Outcomes []Outcome // indexed by UnitID
@@ -56,6 +65,7 @@ func (Export) command()          {}
 func (Defer) command()           {}
 func (CancelPartition) command() {}
 func (Abandon) command()         {}
+func (Reopen) command()          {}
 func (Finish) command()          {}
 
 // Why tells how a submission came to its node.

@@ -69,6 +69,9 @@ type Vertex struct {
 	// Output says that it writes what is there: a unit of which a node has nothing
 	// else left to do is not stolen from it.
 	Output bool
+	// Once says that two executions may have different results, so that the run
+	// has one: other nodes take that of the node which executed it.
+	Once bool
 }
 
 // Unit is one target on one platform.
@@ -84,6 +87,10 @@ type Unit struct {
 	// Early says that other nodes wait for what it exports: with
 	// [Options.DeferOutput] it is exported all the same.
 	Early bool
+	// OnDemand says that it sends its root, a vertex with Once, to other nodes and is
+	// only built when one waits for it, where the result is. It is in no partition,
+	// nothing depends on it, and its failure fails nothing.
+	OnDemand bool
 }
 
 // Node is one daemon.
@@ -249,11 +256,16 @@ func (c *Config) validate() error {
 	}
 
 	planned := make([]bool, len(c.Units))
+	for u := range c.Units {
+		planned[u] = c.Units[u].OnDemand
+	}
 	assign := func(p Partition, n NodeID) {
 		for _, u := range p {
 			switch {
 			case u < 0 || int(u) >= len(c.Units):
 				bad("plan: unknown unit %d", u)
+			case c.Units[u].OnDemand:
+				bad("plan: unit %d (%s) is built on demand", u, c.Units[u].Name)
 			case planned[u]:
 				bad("plan: unit %d (%s) is planned twice", u, c.Units[u].Name)
 			case n != NoNode && !c.allows(u, n):

@@ -6,6 +6,7 @@ type bits []uint64
 func newBits(n int) bits           { return make(bits, (n+63)/64) }
 func (b bits) has(v VertexID) bool { return b[v>>6]&(1<<(v&63)) != 0 }
 func (b bits) set(v VertexID)      { b[v>>6] |= 1 << (v & 63) }
+func (b bits) unset(v VertexID)    { b[v>>6] &^= 1 << (v & 63) }
 func (b bits) clear()              { clear(b) }
 
 func (b bits) setAll(vs []VertexID) {

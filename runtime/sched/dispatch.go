@@ -17,6 +17,7 @@ func (s *Scheduler) refresh() {
 		}
 		if len(s.pick(l.n, p.units)) == 0 {
 			l.unready(p)
+			s.await(l.n, p)
 			continue
 		}
 		l.unpark(p)
@@ -42,6 +43,18 @@ func (s *Scheduler) refresh() {
 // submitted to n now (n == nil: to any node), in one submission. The slice is valid
 // until the next call.
 func (s *Scheduler) pick(n *node, units []UnitID) []UnitID {
+	return s.gather(units, func(id UnitID) bool {
+		return s.inOrder(id, n) && (n == nil || len(s.missing(n, []UnitID{id})) == 0)
+	})
+}
+
+// ordered is pick for units that may wait for results of other nodes.
+func (s *Scheduler) ordered(n *node, units []UnitID) []UnitID {
+	return s.gather(units, func(id UnitID) bool { return s.inOrder(id, n) })
+}
+
+// gather returns those of the units that may, noting which they are.
+func (s *Scheduler) gather(units []UnitID, may func(UnitID) bool) []UnitID {
 	s.uepoch++
 	if s.uepoch == 0 { // wrapped around
 		clear(s.ustamp)
@@ -49,7 +62,7 @@ func (s *Scheduler) pick(n *node, units []UnitID) []UnitID {
 	}
 	s.picked = s.picked[:0]
 	for _, id := range units {
-		if s.admissible(id, n) {
+		if may(id) {
 			s.ustamp[id] = s.uepoch
 			s.picked = append(s.picked, id)
 		}
@@ -57,7 +70,8 @@ func (s *Scheduler) pick(n *node, units []UnitID) []UnitID {
 	return s.picked
 }
 
-func (s *Scheduler) admissible(id UnitID, n *node) bool {
+// inOrder reports whether what the unit comes after is there, or picked before it.
+func (s *Scheduler) inOrder(id UnitID, n *node) bool {
 	c := &s.cfg.Units[id]
 	for _, d := range c.After {
 		if !s.available(d) {
@@ -194,7 +208,10 @@ func (s *Scheduler) nextFree(n *node) float64 {
 // fill submits to n until it wants no more or nothing is ready.
 func (s *Scheduler) fill(n *node) {
 	for {
-		p := s.nextDue(n)
+		p := s.wanted(n)
+		if p == nil {
+			p = s.nextDue(n)
+		}
 		due := p != nil
 		if !due && !s.wants(n) {
 			return
@@ -219,6 +236,11 @@ func (s *Scheduler) fill(n *node) {
 		case p == nil:
 			s.idles(n)
 			return
+		case s.once.some && len(s.pick(n, p.units)) == 0:
+			// Another node has begun since what it was ready to begin.
+			n.unready(p)
+			s.await(n, p)
+			continue
 		case p.lane.n == nil:
 			// Nothing tells whose step a pooled unit would wait for; one for each
 			// slot is enough.
@@ -243,12 +265,31 @@ func (s *Scheduler) next(n *node) *part {
 		return n.ready[0]
 	}
 	var best *part
+	var kept *part // waits for a result of another node
 	for _, l := range s.pools {
 		if len(l.ready) == 0 || !s.allowsAll(l.ready[0].units, n) {
 			continue
 		}
-		if p := l.ready[0]; best == nil || p.pos < best.pos {
-			best = p
+		if !s.once.some {
+			if p := l.ready[0]; best == nil || p.pos < best.pos {
+				best = p
+			}
+			continue
+		}
+		for _, p := range l.ready {
+			switch {
+			case len(s.pick(n, p.units)) == 0:
+				if kept == nil || p.pos < kept.pos {
+					kept = p
+				}
+			case best == nil || p.pos < best.pos:
+				best = p
+			}
+		}
+	}
+	if best == nil && kept != nil {
+		for _, id := range slices.Clone(kept.units) {
+			s.demand(slices.Clone(s.missing(n, []UnitID{id})))
 		}
 	}
 	return best
@@ -346,6 +387,7 @@ func (s *Scheduler) submit(n *node, ids []UnitID, p *part) {
 		n.sub.add(s.cfg.Units[id].Root)
 		s.wakeDependents(id)
 	}
+	s.claim(n, ids)
 	s.runs[r.id] = r
 	n.runs = append(n.runs, r)
 	n.live += len(ids)

@@ -158,8 +158,11 @@ func (s *Scheduler) way(n *node, v VertexID) (way uint8, work int64) {
 	if n.fetches.has(v) {
 		return byFetch, int64(s.transfer(v))
 	}
+	if o := s.elsewhere(n, v); o != nil {
+		return byFetch, int64(s.comes(n, o, v))
+	}
 	if s.cached.has(v) {
-		if t := s.transfer(v); t < s.exec(n, v) || !s.cfg.executes(s.cfg.Vertices[v].Platform, n.id) {
+		if t := s.transfer(v); s.cfg.Vertices[v].Once || t < s.exec(n, v) || !s.cfg.executes(s.cfg.Vertices[v].Platform, n.id) {
 			return byFetch, int64(t)
 		}
 	}
@@ -266,7 +269,11 @@ func (s *Scheduler) survey(n *node, units []UnitID, fresh bool) survey {
 		}
 		in := s.inputs[v]
 		may := s.cfg.executes(s.cfg.Vertices[v].Platform, n.id)
-		if x := s.transfer(v); n.fetches.has(v) || s.cached.has(v) && (x < t || !may) {
+		if x, from := s.transfer(v), s.elsewhere(n, v); from != nil {
+			t = s.comes(n, from, v)
+			r.fetch += t
+			in = nil // its layers come with it
+		} else if n.fetches.has(v) || s.cached.has(v) && (x < t || !may || s.cfg.Vertices[v].Once) {
 			t = x
 			r.fetch += x
 			in = in[:min(1, len(in))]

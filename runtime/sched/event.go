@@ -51,6 +51,21 @@ type VertexCached struct {
 	Vertex VertexID
 }
 
+// VertexUnsent says that the result of a vertex could not be sent to other nodes in any
+// way: those that need it build it.
+type VertexUnsent struct {
+	At     time.Duration
+	Vertex VertexID
+}
+
+// VertexMissed says that a node could not read the result of a vertex that
+// [VertexCached] told of. What needs it there is taken back, and it is sent again.
+type VertexMissed struct {
+	At     time.Duration
+	Node   NodeID
+	Vertex VertexID
+}
+
 // UnitBuilt says that a unit's root is built; its outputs are not written yet.
 type UnitBuilt struct {
 	At        time.Duration
@@ -108,6 +123,8 @@ func (e NodeLost) at() time.Duration       { return e.At }
 func (e VertexStarted) at() time.Duration  { return e.At }
 func (e VertexDone) at() time.Duration     { return e.At }
 func (e VertexCached) at() time.Duration   { return e.At }
+func (e VertexUnsent) at() time.Duration   { return e.At }
+func (e VertexMissed) at() time.Duration   { return e.At }
 func (e UnitBuilt) at() time.Duration      { return e.At }
 func (e UnitExported) at() time.Duration   { return e.At }
 func (e UnitFailed) at() time.Duration     { return e.At }

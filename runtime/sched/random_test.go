@@ -119,6 +119,11 @@ func randomConfig(r choices) Config {
 	for _, ps := range cfg.Plan {
 		slices.Reverse(ps)
 	}
+	for v := range nv {
+		if cfg.Vertices[v].Once = r.Intn(4) == 0; cfg.Vertices[v].Once && r.Intn(8) > 0 {
+			cfg.Units = append(cfg.Units, Unit{Name: fmt.Sprintf("send v%d", v), Root: VertexID(v), Early: true, OnDemand: true})
+		}
+	}
 	if r.Intn(2) == 0 {
 		for range cfg.Units {
 			cfg.Begin = append(cfg.Begin, Begin{At: time.Duration(r.Intn(60)) * time.Second, Step: VertexID(r.Intn(nv))})
@@ -318,8 +323,14 @@ func (c *chaos) command(ev Event, cmd Command) error {
 		if len(cmd.Units) == 0 {
 			return errors.New("no units")
 		}
+		if missing := c.s.missing(c.s.nodes[cmd.Node], cmd.Units); len(missing) > 0 {
+			return fmt.Errorf("another node owns v%d", missing[0])
+		}
 		for i, u := range cmd.Units {
 			unit := c.cfg.Units[u]
+			if unit.OnDemand {
+				delete(c.built, u) // sent once more
+			}
 			switch {
 			case c.built[u]:
 				return fmt.Errorf("u%d is built", u)
@@ -385,12 +396,16 @@ func (c *chaos) command(ev Event, cmd Command) error {
 			return errors.New("not running")
 		}
 		s.cancel = true
+		_, missed := ev.(VertexMissed)
 		for i := range s.units {
 			if !cmd.Recalled {
 				break
 			}
 			switch {
 			case c.built[s.Units[i]] || s.units[i] > chaosExporting:
+			case missed && s.units[i] == chaosBuilding:
+				s.units[i] = chaosRecalled
+			case missed:
 			case s.units[i] == chaosExporting || s.begun:
 				return fmt.Errorf("u%d has begun", s.Units[i])
 			default:
@@ -402,6 +417,13 @@ func (c *chaos) command(ev Event, cmd Command) error {
 			return errors.New("not running")
 		}
 		c.subs = slices.DeleteFunc(c.subs, func(s *submission) bool { return s.Partition == cmd.Partition })
+	case Reopen:
+		for _, u := range cmd.Units {
+			if !c.built[u] || c.cfg.Units[u].OnDemand {
+				return fmt.Errorf("u%d is not finished", u)
+			}
+			delete(c.built, u)
+		}
 	case Finish:
 		if c.finish != nil || len(c.subs) > 0 {
 			return fmt.Errorf("%d submissions run", len(c.subs))
@@ -496,6 +518,9 @@ func (c *chaos) inFlight() int {
 func (c *chaos) checkFinish() error {
 	for i, o := range c.finish.Outcomes {
 		u := UnitID(i)
+		if c.cfg.Units[u].OnDemand {
+			continue
+		}
 		if (o.State == Built) != c.built[u] {
 			return fmt.Errorf("u%d: %s, exported %v", u, o.State, c.built[u])
 		}
@@ -597,6 +622,10 @@ func (c *chaos) random(steps int) error {
 			}
 		case 1:
 			return c.step(VertexCached{At: c.now, Vertex: VertexID(c.r.Intn(len(c.cfg.Vertices)+2) - 1)})
+		case 3:
+			if !c.calm {
+				return c.step(VertexMissed{At: c.now, Node: n, Vertex: VertexID(c.r.Intn(len(c.cfg.Vertices)+2) - 1)})
+			}
 		case 2: // stale or made up
 			p, u := PartitionID(c.r.Intn(1000)+100000), UnitID(c.r.Intn(20)-1)
 			return errors.Join(
@@ -678,7 +707,7 @@ func (c *chaos) advance(s *submission, quiet bool) error {
 			j := slices.Index(x.Units, u)
 			return j >= 0 && x.units[j] <= chaosExporting
 		})
-		if !retry && !c.cfg.Options.KeepGoing && !elsewhere && !c.built[u] { // else the other one decides
+		if !retry && !c.cfg.Options.KeepGoing && !elsewhere && !c.built[u] && !c.cfg.Units[u].OnDemand { // else the other one decides
 			c.stop = true
 		}
 		return c.step(UnitFailed{At: c.now, Partition: s.Partition, Unit: u, Vertex: NoVertex, Err: "failed", Retryable: retry})
@@ -697,6 +726,19 @@ func (c *chaos) advance(s *submission, quiet bool) error {
 		return errors.New("exported twice")
 	}
 	c.built[u] = true
+	if unit := c.cfg.Units[u]; unit.OnDemand {
+		var err error
+		switch c.r.Intn(8) {
+		case 0: // without a word
+		case 1:
+			err = c.step(VertexUnsent{At: c.now, Vertex: unit.Root})
+		default:
+			err = c.step(VertexCached{At: c.now, Vertex: unit.Root})
+		}
+		if err != nil {
+			return err
+		}
+	}
 	return c.step(UnitExported{At: c.now, Partition: s.Partition, Unit: u})
 }
 
@@ -737,6 +779,9 @@ func TestOutcomeWhateverTheOrder(t *testing.T) {
 			var states []State
 			var blame []UnitID
 			for u, o := range c.finish.Outcomes {
+				if cfg.Units[u].OnDemand {
+					continue // nobody asked for it
+				}
 				states = append(states, o.State)
 				blame = append(blame, o.Because)
 				if o.State == Failed {

@@ -40,6 +40,7 @@ type Scheduler struct {
 	// lagsAny says that some node lagged when seen was lagsSeen.
 	lagsAny  bool
 	lagsSeen int
+	once    results
 
 	dirty   []*part
 	hungry  nodeHeap
@@ -198,6 +199,7 @@ func New(cfg Config) (*Scheduler, error) {
 		return nil, fmt.Errorf("sched: %w", err)
 	}
 	s.learned = newLearning(cfg.Vertices)
+	s.once = s.newResults()
 	for i := range s.units {
 		s.units[i].out = Outcome{Node: NoNode, Because: NoUnit, Vertex: NoVertex}
 	}
@@ -208,6 +210,7 @@ func New(cfg Config) (*Scheduler, error) {
 		}
 	}
 	s.fillPools()
+	s.claimWarm()
 	s.refresh()
 	for _, n := range s.nodes {
 		s.touch(n)
@@ -403,7 +406,14 @@ func (s *Scheduler) Step(ev Event) []Command {
 	case VertexCached:
 		if s.validVertex(e.Vertex) {
 			s.cached.set(e.Vertex)
+			s.reconsider()
 		}
+	case VertexUnsent:
+		if s.validVertex(e.Vertex) {
+			s.unsent(e.Vertex)
+		}
+	case VertexMissed:
+		s.vertexMissed(e)
 	case UnitBuilt:
 		s.unitBuilt(e)
 	case UnitExported:
@@ -530,6 +540,7 @@ func (s *Scheduler) nodeLost(e NodeLost) {
 		p.orphan = n.id
 	}
 	n.parts = nil
+	again, gone := s.lostResults(n) // before they are forgotten
 	n.held.clear()
 	n.all.reset()
 	n.sub.reset()
@@ -540,6 +551,11 @@ func (s *Scheduler) nodeLost(e NodeLost) {
 	s.seen++
 	n.running, n.given, n.exp, n.got, n.doubt = nil, nil, 0, 0, doubt{}
 	s.touch(n)
+	s.reopen(again, gone, n)
+	for _, id := range again {
+		groups = append(groups, &part{units: []UnitID{id}, why: Rescued, orphan: n.id})
+	}
+	s.reconsider()
 	// Backwards, because each goes to the front.
 	for _, p := range slices.Backward(append(groups, queued...)) {
 		s.place(p)
@@ -557,6 +573,9 @@ func (s *Scheduler) vertexStarted(e VertexStarted) {
 	if !slices.ContainsFunc(n.running, func(r running) bool { return r.v == e.Vertex }) {
 		n.running = append(n.running, running{e.Vertex, s.now})
 		s.seen++
+		if s.cfg.Vertices[e.Vertex].Once && !s.cached.has(e.Vertex) && s.owner(e.Vertex) == nil {
+			s.once.by[e.Vertex] = n.id // it was thought to be held
+		}
 		s.begun(n, e.Vertex)
 		s.learned.start(e.Vertex, n.id, s.now)
 		s.wake(n)
@@ -756,6 +775,7 @@ func (s *Scheduler) leave(r *run, i int, st memberState) {
 	}
 	// Who links to it may have counted on its being here.
 	s.wakeDependents(id)
+	s.reconsider()
 	s.wake(r.n)
 }
 
@@ -831,6 +851,10 @@ func attempts(n int) string {
 
 // fail ends a unit for good.
 func (s *Scheduler) fail(id UnitID, n NodeID, reason string) {
+	if s.cfg.Units[id].OnDemand {
+		s.retire(id) // it is asked for again, or else built where it is needed
+		return
+	}
 	u := &s.units[id]
 	if reason == "" {
 		reason = "failed"
@@ -969,6 +993,10 @@ func (s *Scheduler) close(r *run, reason string, retryable, nodeLost bool) []*pa
 		if u.done || len(u.runs) > 0 || u.part != nil || s.stopping {
 			continue
 		}
+		if s.cfg.Units[id].OnDemand {
+			s.retire(id)
+			continue
+		}
 		if s.doomed(id) {
 			s.skip(id)
 			continue
@@ -1030,7 +1058,12 @@ func (s *Scheduler) close(r *run, reason string, retryable, nodeLost bool) []*pa
 // place gives a part without a node to the one expected to finish it first: a node
 // that is up if there is one, else one that is still expected.
 func (s *Scheduler) place(p *part) {
-	p.units = slices.DeleteFunc(p.units, func(u UnitID) bool { return s.units[u].done })
+	p.units = slices.DeleteFunc(p.units, func(u UnitID) bool {
+		if s.cfg.Units[u].OnDemand {
+			s.retire(u)
+		}
+		return s.units[u].done
+	})
 	if len(p.units) == 0 || s.stopping {
 		return
 	}

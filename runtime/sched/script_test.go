@@ -21,8 +21,8 @@ var update = flag.Bool("update", false, "rewrite golden files")
 //
 //	add-nodes N [speed=F] [slots=N] [assumed] [platforms=A,B]     nodes n1, n2, ...
 //	node NAME [speed=F] [slots=N] [assumed] [memory=N] [platforms=A,B] [warm=V,...]
-//	vertex NAME COST [in=V,...] [bytes=N] [memory=N] [platform=P]
-//	unit NAME ROOT [after=U,...] [links=U,...] [platforms=P,...] [nodes=N,...] [early]
+//	vertex NAME COST [in=V,...] [bytes=N] [memory=N] [platform=P] [once]
+//	unit NAME ROOT [after=U,...] [links=U,...] [platforms=P,...] [nodes=N,...] [early] [on-demand]
 //	network [bandwidth=N] [latency=D] [cached=V,...]
 //	options [steal] [keep-going] [defer-output] [ahead=N] [jobs=N] [attempts=N] [backoff=D]
 //	plan NODE U,U U ...                                 a partition per word
@@ -31,6 +31,7 @@ var update = flag.Bool("update", false, "rewrite golden files")
 //	at D                                                the time of what follows
 //	up NODE|all [emulates=P:F,...]    lose NODE [reconnecting] [ERR...]
 //	begin V NODE                 step V NODE TOOK|cached    published V
+//	unsent V                     missed V NODE
 //	built U [PART]               exported U [PART]
 //	done U                       built and exported
 //	fail U [vertex=V] [retryable] [ERR...]
@@ -182,7 +183,7 @@ func (sc *script) node(name string) NodeID {
 }
 
 func (sc *script) command(w []string) {
-	kv, rest := args(w[1:], "steal", "keep-going", "retryable", "elsewhere", "reconnecting", "cached", "output", "assumed", "defer-output", "early")
+	kv, rest := args(w[1:], "steal", "keep-going", "retryable", "elsewhere", "reconnecting", "cached", "output", "assumed", "defer-output", "early", "once", "on-demand")
 	speed := func() float64 {
 		if kv["speed"] == "" {
 			return 0
@@ -207,14 +208,14 @@ func (sc *script) command(w []string) {
 	case "vertex":
 		sc.cfg.Vertices = append(sc.cfg.Vertices, Vertex{
 			Cost: sc.duration(rest[1]), Bytes: int64(sc.number(kv["bytes"])), Memory: int64(sc.number(kv["memory"])),
-			Inputs: sc.vertices(kv["in"]), Platform: kv["platform"], Output: kv["output"] != "",
+			Inputs: sc.vertices(kv["in"]), Platform: kv["platform"], Output: kv["output"] != "", Once: kv["once"] != "",
 		})
 		sc.verts = append(sc.verts, rest[0])
 	case "unit":
 		u := Unit{
 			Name: rest[0], Root: sc.vertex(rest[1]), Platforms: list(kv["platforms"]),
 			After: sc.units(kv["after"]), Links: sc.units(kv["links"]),
-			Early: kv["early"] != "",
+			Early: kv["early"] != "", OnDemand: kv["on-demand"] != "",
 		}
 		for _, n := range list(kv["nodes"]) {
 			u.Nodes = append(u.Nodes, sc.node(n))
@@ -277,6 +278,10 @@ func (sc *script) command(w []string) {
 		sc.step(e)
 	case "published":
 		sc.step(VertexCached{At: sc.now, Vertex: sc.vertex(rest[0])})
+	case "unsent":
+		sc.step(VertexUnsent{At: sc.now, Vertex: sc.vertex(rest[0])})
+	case "missed":
+		sc.step(VertexMissed{At: sc.now, Vertex: sc.vertex(rest[0]), Node: sc.node(rest[1])})
 	case "built":
 		sc.step(UnitBuilt{At: sc.now, Unit: sc.unit(rest[0]), Partition: sc.part(rest)})
 	case "exported":
@@ -373,6 +378,12 @@ func (sc *script) step(ev Event) {
 		case Abandon:
 			sc.open = slices.DeleteFunc(sc.open, func(s Submit) bool { return s.Partition == c.Partition })
 			fmt.Fprintf(&sc.out, "abandon p%d: %s\n", c.Partition, c.Reason)
+		case Reopen:
+			var lost []string
+			for _, v := range c.Lost {
+				lost = append(lost, sc.verts[v])
+			}
+			fmt.Fprintf(&sc.out, "reopen %s: %s lost with %s\n", sc.names(c.Units), strings.Join(lost, " "), sc.cfg.Nodes[c.Node].Name)
 		case Finish:
 			fmt.Fprintf(&sc.out, "finish %s\n", c.Reason)
 			for i, o := range c.Outcomes {

@@ -236,7 +236,7 @@ func (s *Scheduler) assess(n, owner *node, all []UnitID, waiting arrivals) *loot
 			k = 1
 		}
 		units := all[len(all)-k:]
-		if !s.stealable(n, units) {
+		if !s.stealable(n, units) || s.robs(n, owner, units) {
 			continue
 		}
 		r := s.survey(n, units, true)
@@ -265,7 +265,7 @@ func (s *Scheduler) assess(n, owner *node, all []UnitID, waiting arrivals) *loot
 func (s *Scheduler) again(n, owner *node) float64 {
 	sum := 0.
 	for _, r := range owner.running {
-		if s.stamp[r.v] != s.epoch || s.cached.has(r.v) || n.fetches.has(r.v) {
+		if s.stamp[r.v] != s.epoch || s.cached.has(r.v) || n.fetches.has(r.v) || s.elsewhere(n, r.v) != nil {
 			continue
 		}
 		if _, anyhow := n.all.m[r.v]; !anyhow {
@@ -282,7 +282,15 @@ func (s *Scheduler) stealable(n *node, units []UnitID) bool {
 			return false
 		}
 	}
-	return len(s.pick(n, units)) == len(units)
+	if len(s.pick(n, units)) == len(units) {
+		return true
+	}
+	// Or once the results of other nodes that they wait for have been sent.
+	missing := s.missing(n, units)
+	if len(missing) == 0 || slices.ContainsFunc(missing, func(v VertexID) bool { return s.once.sender[v] == NoUnit }) {
+		return false
+	}
+	return len(s.ordered(n, units)) == len(units)
 }
 
 // relief is the work that the owner is spared without the units, on one slot. What
@@ -330,15 +338,24 @@ func (s *Scheduler) move(n *node, l *loot) {
 // recall takes a submission back that has not begun, for thief to take some of it. It
 // returns the part that it has become in the queue of its node.
 func (s *Scheduler) recall(r *run, thief *node) *part {
+	return s.takeBack(r, fmt.Sprintf("taken by %s before it began", thief.name))
+}
+
+// takeBack ends a submission and returns the part in the queue of its node that what
+// was not finished of it has become.
+func (s *Scheduler) takeBack(r *run, reason string) *part {
 	p := &part{why: Planned, pooled: r.pooled, orphan: NoNode}
 	var units []UnitID
 	for i := range r.units {
+		if r.units[i].st != building {
+			continue
+		}
 		units = append(units, r.units[i].id)
 		s.leave(r, i, recalled)
 		p.tries = max(p.tries, s.units[r.units[i].id].tries)
 	}
 	r.canceled = true
-	s.emit(CancelPartition{Partition: r.id, Reason: fmt.Sprintf("taken by %s before it began", thief.name), Recalled: true})
+	s.emit(CancelPartition{Partition: r.id, Reason: reason, Recalled: true})
 	s.enqueue(&r.n.lane, units, true, p)
 	return p
 }

@@ -1,0 +1,419 @@
+package sched
+
+import (
+	"fmt"
+	"slices"
+)
+
+// A step with [Vertex.Once] has one result in a run. The node that executes it, or
+// holds it and builds on it, owns it; a unit that needs the step is submitted to no
+// other node before the result can be fetched. Whoever waits for it in vain has it
+// sent by its owner: that is what the units with [Unit.OnDemand] are for.
+//
+// What belongs to nobody any more (the owner is lost, or has given up what it was
+// submitted) may be executed anew, and what could not be sent is built by whoever
+// needs it.
+
+// maxSends is how often a result is sent until it is taken to be unsendable: through
+// the registry, through the client, and once more.
+const maxSends = 3
+
+// results is what is known of the steps that have one result.
+type results struct {
+	some    bool     // there are any
+	by      []NodeID // by vertex: the owner, valid as far as owner says so; NoNode = none
+	sender  []UnitID // by vertex: what sends it on demand, or NoUnit
+	sends   []int    // by vertex: how often it was sent on demand
+	free    bits     // steps that could not be sent
+	reaches []bool   // by unit: there is one below it
+	waiting []*part  // that wait for one
+
+	stamp []uint32
+	epoch uint32
+	stack []VertexID
+	found []VertexID
+}
+
+func (s *Scheduler) newResults() results {
+	nv := len(s.cfg.Vertices)
+	c := results{
+		by: make([]NodeID, nv), sender: make([]UnitID, nv), sends: make([]int, nv), free: newBits(nv),
+		reaches: make([]bool, len(s.cfg.Units)), stamp: make([]uint32, nv),
+	}
+	below := make([]bool, nv) // the vertex or one below it is such a step
+	for v := range s.cfg.Vertices {
+		c.by[v], c.sender[v] = NoNode, NoUnit
+		below[v] = s.cfg.Vertices[v].Once
+		for _, in := range s.inputs[v] {
+			below[v] = below[v] || below[in]
+		}
+		c.some = c.some || below[v]
+	}
+	for id, u := range s.cfg.Units {
+		c.reaches[id] = below[u.Root]
+		if u.OnDemand {
+			c.sender[u.Root] = UnitID(id)
+			s.units[id].done = true
+			s.left--
+		}
+	}
+	return c
+}
+
+// claimWarm makes nodes own what they hold at the start and the plan builds on.
+func (s *Scheduler) claimWarm() {
+	if !s.once.some {
+		return
+	}
+	for _, n := range s.nodes {
+		for _, p := range n.parts {
+			s.claim(n, p.units)
+		}
+	}
+}
+
+// owner is the node whose result of v counts, nil when there is none.
+func (s *Scheduler) owner(v VertexID) *node {
+	id := s.once.by[v]
+	if id == NoNode {
+		return nil
+	}
+	n := s.nodes[id]
+	if n.state != lost {
+		if _, wanted := n.sub.m[v]; wanted || n.held.has(v) || n.executes(v) {
+			return n
+		}
+	}
+	s.once.by[v] = NoNode
+	return nil
+}
+
+// executes reports whether v is under way on n.
+func (n *node) executes(v VertexID) bool {
+	return slices.ContainsFunc(n.running, func(r running) bool { return r.v == v })
+}
+
+// elsewhere returns the node from which n has to take v, nil when n may execute it or
+// finds it in the registry.
+func (s *Scheduler) elsewhere(n *node, v VertexID) *node {
+	if !s.once.some || !s.cfg.Vertices[v].Once || s.cached.has(v) || s.once.free.has(v) {
+		return nil
+	}
+	if o := s.owner(v); o != n {
+		return o
+	}
+	return nil
+}
+
+// walk calls visit with what is below the units' roots, from above, and goes on below
+// those for which it returns true.
+func (s *Scheduler) walk(units []UnitID, visit func(VertexID) bool) {
+	c := &s.once
+	c.epoch++
+	if c.epoch == 0 { // wrapped around
+		clear(c.stamp)
+		c.epoch = 1
+	}
+	c.stack = c.stack[:0]
+	for _, u := range units {
+		if c.reaches[u] {
+			c.stack = append(c.stack, s.cfg.Units[u].Root)
+		}
+	}
+	for len(c.stack) > 0 {
+		v := c.stack[len(c.stack)-1]
+		c.stack = c.stack[:len(c.stack)-1]
+		if c.stamp[v] == c.epoch {
+			continue
+		}
+		c.stamp[v] = c.epoch
+		if visit(v) {
+			c.stack = append(c.stack, s.inputs[v]...)
+		}
+	}
+}
+
+// missing returns the steps that n would have to execute for the units although
+// another node owns them. The slice is valid until the next call.
+func (s *Scheduler) missing(n *node, units []UnitID) []VertexID {
+	c := &s.once
+	c.found = c.found[:0]
+	if !c.some {
+		return nil
+	}
+	s.walk(units, func(v VertexID) bool {
+		if n.held.has(v) || s.cfg.Vertices[v].Once && s.cached.has(v) {
+			return false
+		}
+		if s.elsewhere(n, v) != nil {
+			c.found = append(c.found, v)
+			return false
+		}
+		return true
+	})
+	return c.found
+}
+
+// claim makes n own what it executes, or holds, for the units.
+func (s *Scheduler) claim(n *node, units []UnitID) {
+	if !s.once.some {
+		return
+	}
+	s.walk(units, func(v VertexID) bool {
+		if s.cfg.Vertices[v].Once && !s.cached.has(v) && s.owner(v) == nil {
+			if _, wanted := n.sub.m[v]; wanted || n.held.has(v) {
+				s.once.by[v] = n.id
+			}
+		}
+		return true
+	})
+}
+
+// await has what p waits for sent to n, if it waits for a result that another node
+// owns.
+func (s *Scheduler) await(n *node, p *part) {
+	if n == nil || !s.once.some || s.stopping {
+		return
+	}
+	var list []VertexID
+	for _, id := range slices.Clone(p.units) {
+		missing := s.missing(n, []UnitID{id})
+		if len(missing) == 0 {
+			continue
+		}
+		if s.cfg.Units[id].OnDemand {
+			s.retire(id) // it is sent by somebody else now
+			continue
+		}
+		list = append(list, missing...)
+	}
+	if len(list) == 0 {
+		return
+	}
+	if !slices.Contains(s.once.waiting, p) {
+		s.once.waiting = append(s.once.waiting, p)
+	}
+	s.demand(list)
+}
+
+// demand has results sent by the nodes that own them.
+func (s *Scheduler) demand(list []VertexID) {
+	for _, v := range list {
+		id, o := s.once.sender[v], s.owner(v)
+		switch {
+		case o == nil:
+			continue
+		case id == NoUnit || s.once.sends[v] == maxSends:
+			s.unsent(v)
+			continue
+		}
+		u := &s.units[id]
+		if p := u.part; p != nil && p.lane != &o.lane {
+			s.retire(id)
+		}
+		if !u.done {
+			continue // on its way
+		}
+		*u = unit{out: Outcome{Node: NoNode, Because: NoUnit, Vertex: NoVertex, Submits: u.out.Submits}}
+		s.once.sends[v]++
+		s.left++
+		s.cfg.Units[id].Nodes = []NodeID{o.id}
+		s.enqueue(&o.lane, []UnitID{id}, true, &part{orphan: NoNode})
+		s.wake(o)
+	}
+}
+
+// wanted returns a ready part of n that other nodes wait for: it has no step to run
+// that n does not run anyhow, and takes no slot. Nil when there is none.
+func (s *Scheduler) wanted(n *node) *part {
+	if !s.once.some || n.state != up {
+		return nil
+	}
+	for _, p := range n.ready {
+		if s.cfg.Units[p.units[0]].OnDemand {
+			return p
+		}
+	}
+	return nil
+}
+
+// retire ends a unit on demand that is not finished; it can be asked for again.
+func (s *Scheduler) retire(id UnitID) {
+	u := &s.units[id]
+	if u.done {
+		return
+	}
+	s.unqueue(id)
+	u.done = true
+	s.left--
+	s.reconsider()
+}
+
+// unsent lets whoever needs v build it.
+func (s *Scheduler) unsent(v VertexID) {
+	s.once.free.set(v)
+	s.reconsider()
+}
+
+// reconsider looks again at what waits for results of other nodes.
+func (s *Scheduler) reconsider() {
+	if !s.once.some {
+		return
+	}
+	for _, p := range s.once.waiting {
+		s.markDirty(p)
+	}
+	s.once.waiting = s.once.waiting[:0]
+	s.pooled = s.pooled || len(s.pools) > 0
+}
+
+// vertexMissed takes back what n was given in the belief that it could fetch v.
+func (s *Scheduler) vertexMissed(e VertexMissed) {
+	n := s.node(e.Node)
+	if n == nil || !s.validVertex(e.Vertex) || !s.cached.has(e.Vertex) || !s.cfg.Vertices[e.Vertex].Once || n.held.has(e.Vertex) {
+		return
+	}
+	s.cached.unset(e.Vertex)
+	if o := s.owner(e.Vertex); o == nil || o == n {
+		s.unsent(e.Vertex) // what n does is all there is
+		return
+	}
+	for _, r := range slices.Clone(n.runs) {
+		if r.canceled || r.writes() || !s.needs(r, e.Vertex) {
+			continue
+		}
+		s.takeBack(r, fmt.Sprintf("%s cannot read what was sent to it", n.name))
+	}
+	s.reconsider()
+}
+
+// needs reports whether a submission that has not built all of it needs v.
+func (s *Scheduler) needs(r *run, v VertexID) bool {
+	var units []UnitID
+	for _, m := range r.units {
+		if m.st == building {
+			units = append(units, m.id)
+		}
+	}
+	found := false
+	s.walk(units, func(x VertexID) bool {
+		found = found || x == v
+		return !found && !r.n.held.has(x)
+	})
+	return found
+}
+
+// robs reports whether n would, by taking the units from owner, execute a
+// step with one result that the owner needs for others as well: it would wait for n.
+func (s *Scheduler) robs(n, owner *node, units []UnitID) bool {
+	if !s.once.some || !slices.ContainsFunc(units, func(u UnitID) bool { return s.once.reaches[u] }) {
+		return false
+	}
+	for _, u := range units {
+		owner.all.drop(s.cfg.Units[u].Root)
+	}
+	found := false
+	s.walk(units, func(v VertexID) bool {
+		if found || n.held.has(v) || s.cached.has(v) || s.elsewhere(n, v) != nil {
+			return false
+		}
+		if _, stays := owner.all.m[v]; stays && s.cfg.Vertices[v].Once && !s.once.free.has(v) {
+			found = true
+		}
+		return !found
+	})
+	for _, u := range units {
+		owner.all.add(s.cfg.Units[u].Root)
+	}
+	return found
+}
+
+// comes is the least time, in nanoseconds, until v is on n when another node owns it
+// and sends it.
+func (s *Scheduler) comes(n, o *node, v VertexID) float64 {
+	t := 2 * s.transfer(v)
+	if o.held.has(v) {
+		return t
+	}
+	for _, r := range o.running {
+		if r.v == v {
+			return t + s.rest(r, s.exec(o, v))
+		}
+	}
+	return t + s.exec(o, v)
+}
+
+// lostResults returns the finished units of a node that is about to be forgotten which
+// rest on results that were lost with it and are needed again: they are to be built
+// anew with those.
+func (s *Scheduler) lostResults(n *node) (again []UnitID, lost []VertexID) {
+	if !s.once.some {
+		return nil, nil
+	}
+	gone := newBits(len(s.cfg.Vertices))
+	for v, by := range s.once.by {
+		if by == n.id && n.held.has(VertexID(v)) && !s.cached.has(VertexID(v)) && !s.once.free.has(VertexID(v)) {
+			gone.set(VertexID(v))
+		}
+	}
+	var open, done []UnitID
+	for id := range s.units {
+		u := &s.units[id]
+		switch {
+		case s.cfg.Units[id].OnDemand:
+		case !u.done:
+			open = append(open, UnitID(id))
+		case u.out.State == Built && u.out.Node == n.id && !s.cfg.Units[id].Early:
+			done = append(done, UnitID(id))
+		}
+	}
+	needed := newBits(len(s.cfg.Vertices))
+	// What is built again needs more that was lost, and so on.
+	for len(open) > 0 {
+		s.walk(open, func(v VertexID) bool {
+			if gone.has(v) && !needed.has(v) {
+				needed.set(v)
+				lost = append(lost, v)
+			}
+			return true
+		})
+		open = open[:0]
+		done = slices.DeleteFunc(done, func(id UnitID) bool {
+			rests := false
+			s.walk([]UnitID{id}, func(v VertexID) bool {
+				rests = rests || needed.has(v)
+				return !rests
+			})
+			if rests {
+				again, open = append(again, id), append(open, id)
+			}
+			return rests
+		})
+	}
+	slices.Sort(again)
+	slices.Sort(lost)
+	if s.stopping || slices.ContainsFunc(again, func(id UnitID) bool { return !s.buildable(id, n) }) {
+		again = nil // better what is there than nothing
+	}
+	return again, lost
+}
+
+// buildable reports whether a node other than n is up that may build the unit.
+func (s *Scheduler) buildable(id UnitID, n *node) bool {
+	return slices.ContainsFunc(s.nodes, func(o *node) bool { return o != n && o.state == up && s.cfg.allows(id, o.id) })
+}
+
+// reopen makes finished units unfinished.
+func (s *Scheduler) reopen(units []UnitID, lost []VertexID, n *node) {
+	if s.stopping {
+		return
+	}
+	for _, id := range units {
+		u := &s.units[id]
+		s.units[id] = unit{tries: u.tries, moves: u.moves, avoids: u.avoids, out: Outcome{Node: NoNode, Because: NoUnit, Vertex: NoVertex, Submits: u.out.Submits}}
+		s.left++
+	}
+	if len(lost) > 0 {
+		s.emit(Reopen{Node: n.id, Units: units, Lost: lost})
+	}
+}
