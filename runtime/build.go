@@ -15,7 +15,7 @@ import (
 func Schedule(p *plan.Plan, opts sched.Options) sched.Config {
 	c := sched.Config{Options: opts}
 	for _, v := range p.Problem.Vertices {
-		sv := sched.Vertex{Cost: v.Cost.Duration(), Bytes: v.Bytes, Platform: v.Platform}
+		sv := sched.Vertex{Cost: v.Cost.Duration(), Bytes: v.Bytes, Platform: v.Platform, Once: v.Once}
 		for _, in := range v.Inputs {
 			sv.Inputs = append(sv.Inputs, sched.VertexID(in))
 		}
@@ -49,6 +49,9 @@ func Schedule(p *plan.Plan, opts sched.Options) sched.Config {
 		for i := range p.Problem.Targets {
 			c.Pool = append(c.Pool, sched.Partition{sched.UnitID(i)})
 		}
+		for _, s := range p.Exchange.Steps {
+			c.Units = append(c.Units, stepUnit(p, s))
+		}
 		return c
 	}
 	c.Plan = make([][]sched.Partition, len(p.Nodes))
@@ -65,6 +68,11 @@ func Schedule(p *plan.Plan, opts sched.Options) sched.Config {
 	return c
 }
 
+// stepUnit is the unit of a step that nodes build for each other.
+func stepUnit(p *plan.Plan, s plan.Intermediate) sched.Unit {
+	return sched.Unit{Name: p.Problem.Vertices[s.Vertex].Name, Root: sched.VertexID(s.Vertex), Early: true, OnDemand: s.Node < 0}
+}
+
 // addSteps adds what nodes build for each other, and puts everything where the plan
 // begins it.
 func addSteps(c *sched.Config, p *plan.Plan) {
@@ -74,8 +82,10 @@ func addSteps(c *sched.Config, p *plan.Plan) {
 	}
 	for i, s := range x.Steps {
 		u := sched.UnitID(len(c.Units))
-		c.Units = append(c.Units, sched.Unit{Name: p.Problem.Vertices[s.Vertex].Name, Root: sched.VertexID(s.Vertex), Early: true})
-		c.Plan[s.Node] = append(c.Plan[s.Node], sched.Partition{u})
+		c.Units = append(c.Units, stepUnit(p, s))
+		if s.Node >= 0 {
+			c.Plan[s.Node] = append(c.Plan[s.Node], sched.Partition{u})
+		}
 		for _, d := range x.After[len(p.Problem.Targets)+i] {
 			c.Units[u].After = append(c.Units[u].After, sched.UnitID(d))
 		}
@@ -98,7 +108,7 @@ func addSteps(c *sched.Config, p *plan.Plan) {
 }
 
 // image is what an exporter needs of a unit.
-func (r *run) image(u *frontend.Unit) (image, error) {
+func (r *run) image(u *frontend.Unit, known lookups) (image, error) {
 	img := image{
 		definition: u.Definition, platform: u.ExportPlatform,
 		metadata:     map[string][]byte{},
@@ -114,7 +124,7 @@ func (r *run) image(u *frontend.Unit) (image, error) {
 		if err != nil {
 			return image{}, err
 		}
-		img.definition = def
+		img.definition = known.in(def)
 	}
 	for k, v := range u.Metadata {
 		img.metadata[k] = v

@@ -214,7 +214,10 @@ func (m silentMessage) take(r *run) []sched.Event {
 	text := fmt.Sprintf("%s did not answer within %s: the caches in it are not used", service(m.host), reachTimeout)
 	r.observe(WaitEvent{At: r.since(), Node: m.node.info.Name, Text: text})
 	r.caches.warn(text)
-	return nil
+	if registryHost(r.exchange.registry()) == m.host {
+		r.exchange.direct = true
+	}
+	return r.missed(m.node, func(e ir.CacheEntry) bool { return registryHost(e) == m.host })
 }
 
 // warn keeps a warning for the end of the run, unless it is known.
@@ -228,13 +231,25 @@ func (c *caches) warn(text string) {
 const importVertex = "importing cache manifest from "
 
 // noteImports warns of caches that a node cannot read. That there is none is as
-// before the first build that writes it.
-func (r *run) noteImports(st *bkclient.SolveStatus) {
+// before the first build that writes it. What nodes have sent each other is sent again
+// in another way.
+func (r *run) noteImports(n *nodeRun, st *bkclient.SolveStatus) []sched.Event {
+	var events []sched.Event
 	for _, v := range st.Vertexes {
-		if ref, ok := strings.CutPrefix(v.Name, importVertex); ok && v.Error != "" && !strings.Contains(v.Error, ": not found") && !strings.Contains(v.Error, "context canceled") {
+		ref, ok := strings.CutPrefix(v.Name, importVertex)
+		if !ok || v.Error == "" || strings.Contains(v.Error, "context canceled") {
+			continue
+		}
+		if missed := r.missed(n, func(e ir.CacheEntry) bool { return e.Attrs["ref"] == ref }); len(missed) > 0 {
+			r.caches.warn(fmt.Sprintf("node %s cannot read what other nodes wrote to the cache registry; results go through this machine instead: %s", n.info.Name, v.Error))
+			events = append(events, missed...)
+			continue
+		}
+		if !strings.Contains(v.Error, ": not found") {
 			r.caches.warn(fmt.Sprintf("cache %s cannot be read: %s", ref, v.Error))
 		}
 	}
+	return events
 }
 
 // exportVertex starts the name of the vertex that writes a cache, in BuildKit's status.

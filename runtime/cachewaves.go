@@ -110,13 +110,14 @@ func manifestOf(resp map[string]string) ocispecs.Descriptor {
 
 // cacheRequest returns what writes x, and the targets that it is of.
 func (r *run) cacheRequest(x cachepolicy.Export) (req exportRequest, targets []string, err error) {
+	known := r.lookups(r.nodes[x.Node])
 	req.cacheTo = []bkclient.CacheOptionsEntry{cacheEntry(x.Entry)}
 	for _, id := range x.Units {
 		unit := r.units[id]
 		if unit == nil || len(unit.Definition.GetDef()) == 0 {
 			continue
 		}
-		img, err := r.image(unit)
+		img, err := r.image(unit, known)
 		if err != nil {
 			return req, nil, err
 		}

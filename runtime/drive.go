@@ -8,6 +8,7 @@ import (
 	"time"
 
 	bkclient "github.com/moby/buildkit/client"
+	bkerrdefs "github.com/moby/buildkit/solver/errdefs"
 	digest "github.com/opencontainers/go-digest"
 
 	"github.com/dbake/dbake/compiler/ir"
@@ -61,9 +62,8 @@ type statusMessage struct {
 }
 
 func (m statusMessage) take(r *run) []sched.Event {
-	r.noteImports(m.status)
+	events := append(r.takeUnread(m.node), r.noteImports(m.node, m.status)...)
 	r.noteExports(m.from, m.status)
-	events := r.takeUnread(m.node)
 	fresh, changes := m.node.tracker.observe(m.status, m.from)
 	if len(fresh.Vertexes)+len(fresh.Statuses)+len(fresh.Logs)+len(fresh.Warnings) > 0 {
 		r.observe(r.statusEvent(m.node, fresh))
@@ -77,6 +77,9 @@ func (m statusMessage) take(r *run) []sched.Event {
 		if !c.done {
 			events = append(events, sched.VertexStarted{At: r.since(), Node: m.node.id, Vertex: v})
 			continue
+		}
+		if !c.cached {
+			r.noteExecution(m.node, v)
 		}
 		events = append(events, sched.VertexDone{At: r.since(), Node: m.node.id, Vertex: v, Took: c.took, Cached: c.cached})
 		for _, p := range r.partitions {
@@ -153,6 +156,9 @@ func (m solvedMessage) take(r *run) []sched.Event {
 		// The next transfer leaves out what made this one fail.
 		return append(events, p.end(r, plain(m.err).Error(), true)...)
 	}
+	if r.onDemand(p.units[0]) {
+		return append(events, r.notSent(p, m.err)...) // such a unit is submitted by itself
+	}
 	f := r.explain(p, m.err)
 	for _, u := range p.units {
 		if p.open[u] && !p.failing[u] && f.blames(r, u) {
@@ -194,6 +200,19 @@ func (r *run) failed(p *partitionRun, u sched.UnitID, f failure) sched.Event {
 	return sched.UnitFailed{At: r.since(), Partition: p.id, Unit: u, Vertex: f.vertex, Err: f.err.Summary(), Retryable: f.retryable, Elsewhere: f.elsewhere}
 }
 
+// notSent notes that a result could not be sent. Whose step it is fails by itself if it
+// was the step.
+func (r *run) notSent(p *partitionRun, err error) []sched.Event {
+	u := p.units[0]
+	step, _ := r.step(u)
+	v, _ := r.stepVertex(step)
+	if ve := (*bkerrdefs.VertexError)(nil); !errors.As(err, &ve) {
+		r.caches.warn(fmt.Sprintf("node %s: %s could not be handed over: %v", p.node.info.Name, v.Step, plain(err)))
+	}
+	events := []sched.Event{sched.UnitFailed{At: r.since(), Partition: p.id, Unit: u, Vertex: sched.NoVertex, Err: plain(err).Error()}}
+	return append(events, p.end(r, plain(err).Error(), false)...)
+}
+
 // end closes the books on p.
 func (p *partitionRun) end(r *run, err string, retryable bool) []sched.Event {
 	p.ended = true
@@ -208,6 +227,7 @@ type exportedMessage struct {
 	images    []Image
 	responses []response     // by output, as far as they were written
 	sent      *ir.CacheEntry // what a step was sent as
+	detour    error          // why it was not sent through the registry
 	err       error
 	// cancelled is set when the export ended because its partition was ended.
 	cancelled bool
@@ -316,6 +336,8 @@ func (r *run) carryOut(cmd sched.Command) []sched.Event {
 		} else {
 			r.send(p, cmd.Unit)
 		}
+	case sched.Reopen:
+		r.reopen(cmd)
 	case sched.CancelPartition:
 		switch p := r.partitions[cmd.Partition]; {
 		case p == nil:
@@ -431,7 +453,8 @@ func (r *run) jobsOf(units []sched.UnitID) []plan.Job {
 // its units are known to be built.
 func (r *run) slice(p *partitionRun) error {
 	var ids []string
-	p.slice.imports = slices.Concat(r.caches.importsOf(r.jobsOf(p.units)), r.exchange.sent)
+	p.slice.imports = slices.Concat(r.caches.importsOf(r.jobsOf(p.units)), r.exchange.imports())
+	known := r.lookups(p.node)
 	for _, u := range p.units {
 		if step, ok := r.step(u); ok {
 			_, root := r.stepVertex(step)
@@ -439,7 +462,7 @@ func (r *run) slice(p *partitionRun) error {
 			if err != nil {
 				return err
 			}
-			p.slice.single = append(p.slice.single, def)
+			p.slice.single = append(p.slice.single, known.in(def))
 			p.waiting[root.Digest] = append(p.waiting[root.Digest], u)
 			p.missing[u]++
 			continue
@@ -454,7 +477,7 @@ func (r *run) slice(p *partitionRun) error {
 			if err != nil {
 				return fmt.Errorf("slice of the graph for %s: %w", id, err)
 			}
-			p.slice.single = append(p.slice.single, def)
+			p.slice.single = append(p.slice.single, known.in(def))
 			ids = append(ids, id)
 			root, ok := r.Graph.Root(id)
 			if !ok || !r.isStep(root.Digest) {
@@ -477,6 +500,7 @@ func (r *run) slice(p *partitionRun) error {
 	if p.slice.joined, err = r.Graph.Slice(ids...); err != nil {
 		return fmt.Errorf("slice of the graph: %w", err)
 	}
+	known.in(p.slice.joined)
 	return nil
 }
 
@@ -485,10 +509,10 @@ func (r *run) export(p *partitionRun, u sched.UnitID) {
 	p.exports++
 	r.busy.exports++
 	p.exporting[u] = true
-	outs := r.outputs[u]
+	outs, known := r.outputs[u], r.lookups(p.node)
 	r.workers.Go(func() error {
 		m := exportedMessage{p: p, unit: u}
-		m.err = r.writeOutputs(p, u, outs, &m)
+		m.err = r.writeOutputs(p, u, outs, known, &m)
 		m.cancelled = p.ctx.Err() != nil
 		r.messages <- m
 		return nil
@@ -496,9 +520,9 @@ func (r *run) export(p *partitionRun, u sched.UnitID) {
 }
 
 // writeOutputs runs one export-only solve for each output.
-func (r *run) writeOutputs(p *partitionRun, u sched.UnitID, outs []output, m *exportedMessage) error {
+func (r *run) writeOutputs(p *partitionRun, u sched.UnitID, outs []output, known lookups, m *exportedMessage) error {
 	job := r.Jobs[u]
-	req, err := r.exportRequest(job)
+	req, err := r.exportRequest(job, known)
 	if err != nil {
 		return err
 	}
@@ -570,14 +594,14 @@ func (r *run) observeOutput(n *nodeRun, job plan.Job, number int) func(*bkclient
 }
 
 // exportRequest returns what all outputs of a job have in common.
-func (r *run) exportRequest(job plan.Job) (exportRequest, error) {
+func (r *run) exportRequest(job plan.Job, known lookups) (exportRequest, error) {
 	req := exportRequest{provenance: r.Provenance}
 	for i, u := range job.Units {
 		if i == 0 {
 			req.frontend = frontendAttrs(job.Units)
 			req.index = u.MultiPlatform
 		}
-		img, err := r.image(u)
+		img, err := r.image(u, known)
 		if err != nil {
 			return exportRequest{}, err
 		}

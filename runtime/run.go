@@ -79,6 +79,7 @@ type run struct {
 	layouts  map[string]string // directories of OCI image layouts, by id
 	sched    *sched.Scheduler
 	vertex   map[digest.Digest]sched.VertexID
+	ignoring []sched.VertexID            // steps that ignore the cache
 	stepOf   map[sched.VertexID][]string // targets whose step it is, once asked for
 	outputs  [][]output                  // by job
 	divided  []*divided
@@ -190,6 +191,9 @@ func newRun(b *Build, nodes []NodeInfo, observe func(Event)) (*run, error) {
 	}
 	for i, v := range b.Graph.Vertices {
 		r.vertex[v.Digest] = sched.VertexID(i)
+		if v.IgnoreCache {
+			r.ignoring = append(r.ignoring, sched.VertexID(i))
+		}
 	}
 	parts := map[int]*divided{} // by job
 	for _, d := range r.divided {

@@ -27,6 +27,8 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags.StringVar(&f.plot, "plot", "", "where to write the SVG plot of gap by strategy; with -dir the default is gap.svg")
 	flags.IntVar(&f.options.Budget, "budget", 0, "tasks to schedule while searching; 0 = the strategy's default")
 	flags.Uint64Var(&f.options.Seed, "seed", 0, "seed of all random choices")
+	flags.StringVar(&f.duplicates, "duplicates", "any", "`RULE` for vertices that several targets share: any may be executed on several nodes; never none; reproducible only those that cost less than a second, as copies do")
+	flags.StringVar(&f.bandwidths, "compare-duplicates", "", "compare the rules for duplicates at these bandwidths, a `LIST` in bytes per second")
 	flags.BoolVar(&f.run, "run", false, "run the plan on virtual nodes, with and without stealing")
 	flags.BoolVar(&f.conditions.Errors, "errors", false, "run with costs misjudged by a random factor in [0.3, 3]")
 	flags.Float64Var(&f.conditions.Lose, "lose", 0, "run and lose the busiest node after this `share` of the makespan")
@@ -59,6 +61,7 @@ type settings struct {
 	conditions              Conditions
 	generate                string
 	count                   int
+	duplicates, bandwidths  string
 }
 
 func (f settings) compare(ctx context.Context, stdout, stderr io.Writer) error {
@@ -81,8 +84,14 @@ func (f settings) compare(ctx context.Context, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
+	if f.bandwidths != "" {
+		return f.compareDuplicates(ctx, instances, strategies[0], stdout)
+	}
 	var rows []Row
 	for _, in := range instances {
+		if in.Problem, err = Bind(in.Problem, f.duplicates); err != nil {
+			return err
+		}
 		for _, s := range strategies {
 			if s.Name() == "exact" && len(strategies) > 1 && len(in.Problem.Targets) > smallTargets {
 				continue

@@ -12,6 +12,7 @@ import (
 	"github.com/dbake/dbake/compiler"
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/internal/engine"
+	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/partition"
 	"github.com/dbake/dbake/runtime/nodeset"
 )
@@ -41,6 +42,11 @@ func (a *app) request(d *definitionFlags, n *nodeFlags, p *planFlags) (engine.Re
 	var err error
 	if r.Strategy, err = partition.Lookup(p.Strategy); err != nil {
 		return r, usageError{err}
+	}
+	if p.Duplicates != "" { // else a saved plan may have its own
+		if r.Duplicates, err = plan.ParseDuplicates(p.Duplicates); err != nil {
+			return r, usageError{err}
+		}
 	}
 	if r.Stores, err = p.cacheStores(); err != nil {
 		return r, err

@@ -54,6 +54,7 @@ type nodeFlags struct {
 type planFlags struct {
 	Strategy      string     `default:"affinity" placeholder:"NAME" help:"How targets are given to nodes: ${strategies}."`
 	PlanBudget    planBudget `placeholder:"N|TIME" help:"How long to search for a better plan: a number of tasks to schedule (the same plan on every machine; default 12000000, under a second), or a time, as 2s."`
+	Duplicates    string     `placeholder:"RULE" help:"Which steps that targets share several nodes may execute: reproducible (the default) only those that do the same everywhere, as COPY, so that what an image stands on is what was pushed; never none; any where that ends sooner."`
 	History       string     `placeholder:"FILE" help:"Where measured costs of steps are kept; none keeps nothing (default: in the user's cache directory)."`
 	Reuse         string     `default:"auto" enum:"auto,always,never" help:"When a pushed image that is made of the same is left as it is, and needs no node: auto, when nothing that was asked for would differ but times in attestations; always, even if attestations would say something else; never."`
 	CacheRegistry []string   `sep:"none" placeholder:"REF" help:"Repository through which the nodes share results: HOST[:PORT], HOST[:PORT]/NAME or ref=NAME. REF,ATTR=VALUE: insecure=true for a registry over plain HTTP, ignore-error=false to fail when a cache cannot be written, mode, compression, compression-level and force-compression as of docker buildx. Repeatable: all are read and written; what one node hands to another goes through the first."`

@@ -63,6 +63,9 @@ func (c *planCmd) Run(ctx contextBinding, a *app) (err error) {
 	if err := s.Through(ctx, engine.Divide); err != nil {
 		return err
 	}
+	if err := s.Price(ctx); err != nil {
+		return err
+	}
 	if err := c.show(ctx, a, s); err != nil {
 		return err
 	}

@@ -88,6 +88,8 @@ type Request struct {
 	Strategy partition.Strategy
 	Planning partition.Options
 	Limit    time.Duration
+	// Duplicates says which steps several nodes may execute; a saved plan has its own.
+	Duplicates plan.Duplicates
 	// Saved is the plan to be built; nil makes one.
 	Saved *report.File
 	// History is the absolute name of the file of measured costs; "" is that of the

@@ -271,6 +271,7 @@ func (s *Session) prepare(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	s.build = s.build.WithDuplicates(s.duplicates())
 	s.full = s.build
 	if !s.request.KeepGoing || len(s.build.Jobs) == 0 {
 		if err := plan.Join(s.faults); err != nil {
@@ -280,6 +281,31 @@ func (s *Session) prepare(ctx context.Context) (err error) {
 	memory.SaveFiles(files)
 	s.facts.nodes = s.build.Capacity(s.facts.nodes)
 	return nil
+}
+
+// duplicates is the rule for what several nodes may execute: that of the request, or of
+// the saved plan.
+func (s *Session) duplicates() plan.Duplicates {
+	if s.request.Duplicates == "" && s.request.Saved != nil {
+		return s.request.Saved.Duplicates
+	}
+	return s.request.Duplicates
+}
+
+// Price finds out what the rule for duplicates costs the plan. The stage [Divide] must
+// have been done.
+func (s *Session) Price(ctx context.Context) error {
+	if len(s.plan.Nodes) < 2 || s.duplicates() == plan.DuplicatesAny || s.request.Saved != nil {
+		return nil
+	}
+	bound := s.build
+	defer func() { s.build = bound }()
+	s.build = bound.WithDuplicates(plan.DuplicatesAny)
+	_, free, err := s.With(ctx, s.request.Strategy)
+	if err == nil {
+		s.plan.Unbound = free.Makespan
+	}
+	return err
 }
 
 // findCaches asks registries what their caches hold.

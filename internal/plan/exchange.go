@@ -35,7 +35,10 @@ type Begin struct {
 
 // Intermediate is a step that is built without being a target's result.
 type Intermediate struct {
-	Vertex, Node int // indices into the problem
+	Vertex int // index into the problem
+	// Node is an index into the problem, -1 for a step that is built when a node turns
+	// out to need it, where its result is: it is sent on demand.
+	Node int
 	// Sent are the steps that other nodes fetch by it: the vertex and those below
 	// it that its layers stand on, the lowest first. None when it is only built
 	// early.
@@ -86,6 +89,15 @@ func NewExchange(p partition.Problem, a partition.Assignment, s partition.Schedu
 	b.wait(sender)
 	b.begin()
 	return b.Exchange
+}
+
+// addOnDemand adds the steps that are sent on demand.
+func (x *Exchange) addOnDemand(steps []Intermediate) {
+	for _, s := range steps {
+		x.Steps = append(x.Steps, s)
+		x.After = append(x.After, nil)
+		x.Begin = append(x.Begin, Begin{Step: s.Vertex})
+	}
 }
 
 // exchangeBuilder is the state of one NewExchange.

@@ -51,6 +51,11 @@ type Plan struct {
 	// Spent says that it is not known whether there is a shorter plan, because the
 	// budget of the search for a proof was used up.
 	Spent bool
+
+	// Duplicates is the rule for what several nodes may execute. Unbound is the
+	// makespan of a plan in which they may execute anything, 0 where it is not known.
+	Duplicates Duplicates
+	Unbound    time.Duration
 }
 
 // Make plans b on nodes. It needs no network. Unless opts say which plan was the
@@ -76,7 +81,7 @@ func Make(ctx context.Context, b *Build, nodes []Node, strategy partition.Strate
 		Problem: problem, Assignment: made.Assignment, Schedule: made.Schedule,
 		Pooled: made.Strategy == queue,
 	}
-	p.follow()
+	p.follow(b)
 	p.partitions()
 	return p, nil
 }
@@ -191,10 +196,14 @@ const (
 )
 
 // follow fills in what follows from the problem and its schedule.
-func (p *Plan) follow() {
+func (p *Plan) follow(b *Build) {
 	p.Makespan = p.Schedule.Makespan.Duration()
 	p.Executed, p.Duplicated = p.Schedule.Executed.Duration(), p.Schedule.Duplicated.Duration()
-	p.Exchange = NewExchange(p.Problem, p.Assignment, p.Schedule)
+	p.Duplicates = b.duplicates
+	if !p.Pooled { // else nobody knows who will need what
+		p.Exchange = NewExchange(p.Problem, p.Assignment, p.Schedule)
+	}
+	p.Exchange.addOnDemand(b.onDemand(p.Problem))
 }
 
 // Fetches returns what node n takes from others, by vertex: the node that it takes

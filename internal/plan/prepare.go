@@ -46,6 +46,8 @@ type Build struct {
 	history *cost.Store
 	exports []export // by job
 	cached  map[warm.ResultID]bool
+
+	duplicates Duplicates
 }
 
 // Job is a target with the units that are built and exported as one.

@@ -53,11 +53,10 @@ const (
 const unsendable = int64(1) << 50
 
 // sendable reports, for every vertex, whether its result can be handed over to
-// another node: sources come from where they are, and the key by which a result is
-// found again is that of its cache, which steps that ignore it do not look into.
+// another node: sources come from where they are. A step that ignores the cache looks
+// into it on the nodes that its result was sent to.
 func (b *Build) sendable() []bool {
 	ok := make([]bool, len(b.Graph.Vertices))
-	cached := make([]bool, len(b.Graph.Vertices))
 	output := map[digest.Digest]int64{} // the one that is used; -1 = several
 	use := func(d digest.Digest, index int64) {
 		if had, seen := output[d]; seen && had != index {
@@ -65,10 +64,8 @@ func (b *Build) sendable() []bool {
 		}
 		output[d] = index
 	}
-	for i, v := range b.Graph.Vertices {
-		cached[i] = !v.IgnoreCache
+	for _, v := range b.Graph.Vertices {
 		for k, in := range v.Inputs {
-			cached[i] = cached[i] && cached[b.index[in]]
 			use(in, v.Op.GetInputs()[k].GetIndex())
 		}
 	}
@@ -78,7 +75,20 @@ func (b *Build) sendable() []bool {
 		}
 	}
 	for i, v := range b.Graph.Vertices {
-		ok[i] = v.Kind.IsStep() && cached[i] && output[v.Digest] == 0
+		ok[i] = v.Kind.IsStep() && output[v.Digest] == 0
+	}
+	return ok
+}
+
+// cacheable reports, for every vertex, whether neither it nor one below it ignores the
+// cache: what is in a cache from before the run is used for no other.
+func (b *Build) cacheable() []bool {
+	ok := make([]bool, len(b.Graph.Vertices))
+	for i, v := range b.Graph.Vertices {
+		ok[i] = !v.IgnoreCache
+		for _, in := range v.Inputs {
+			ok[i] = ok[i] && ok[b.index[in]]
+		}
 	}
 	return ok
 }
@@ -96,7 +106,7 @@ func layerParent(v *llbmerge.Vertex) int {
 // those beyond join the roots of jobs that have not exactly one, or write outputs.
 func (b *Build) problem(nodes []Node) (partition.Problem, error) {
 	p := partition.Problem{Network: partition.Network{Bandwidth: bandwidth, Latency: latency}}
-	sendable := b.sendable()
+	sendable, free := b.sendable(), b.Freedom()
 	p.Vertices = make([]partition.Vertex, len(b.Graph.Vertices), len(b.Graph.Vertices)+len(b.Jobs))
 	// The platforms that steps need, compared as containerd does.
 	needs := map[string]ocispecs.Platform{}
@@ -106,6 +116,7 @@ func (b *Build) problem(nodes []Node) (partition.Problem, error) {
 		if !sendable[i] {
 			pv.Bytes = unsendable
 		}
+		pv.Once = free[i] == "" && len(nodes) > 1
 		for _, in := range v.Inputs {
 			if id := partition.VertexID(b.index[in]); !slices.Contains(pv.Inputs, id) {
 				pv.Inputs = append(pv.Inputs, id)
@@ -128,11 +139,12 @@ func (b *Build) problem(nodes []Node) (partition.Problem, error) {
 		p.Vertices[i] = pv
 	}
 	results := make(map[warm.ResultID][]partition.VertexID, len(b.names))
+	cacheable := b.cacheable()
 	for i, n := range b.names {
 		if !b.Graph.Vertices[i].IgnoreCache {
 			results[n.result] = append(results[n.result], partition.VertexID(i))
 		}
-		if sendable[i] && b.cached[n.result] {
+		if sendable[i] && cacheable[i] && b.cached[n.result] {
 			p.Network.Cached = append(p.Network.Cached, partition.VertexID(i))
 		}
 	}

@@ -105,10 +105,11 @@ func (b *Build) restore(nodes []Node, saved *Saved) (*Plan, error) {
 	p.Assignment.Shares = b.restoreShares(saved, byName)
 	p.Schedule, err = partition.Evaluate(problem, p.Assignment)
 	if errors.Is(err, partition.ErrInfeasible) {
-		// What was to be handed over is not built where it was: everyone builds
-		// what they need.
-		p.Assignment.Shares = nil
-		p.Schedule, err = partition.Evaluate(problem, p.Assignment)
+		// What was to be handed over is not built where it was, or steps are not to be
+		// built where they were: the targets stay where they are, and take what is there.
+		if p.Assignment, err = partition.Settle(problem, p.Assignment); err == nil {
+			p.Schedule, err = partition.Evaluate(problem, p.Assignment)
+		}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("predict the saved plan: %w", err)
@@ -119,7 +120,7 @@ func (b *Build) restore(nodes []Node, saved *Saved) (*Plan, error) {
 	}
 	p.Bound = lower.Max.Duration()
 	p.Proven = float64(p.Schedule.Makespan) <= float64(lower.Max)*(1+1e-12)
-	p.follow()
+	p.follow(b)
 	return p, nil
 }
 

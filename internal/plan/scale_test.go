@@ -142,7 +142,7 @@ func TestManyJobs(t *testing.T) {
 	b, _, err := assemble(context.Background(), project, units, Memory{History: history})
 	require.NoError(t, err)
 	require.Len(t, b.Graph.Vertices, 1+10*3+500*3)
-	p, err := Make(context.Background(), b, manyNodes(7, b), fixed{}, partition.Options{})
+	p, err := Make(context.Background(), b.WithDuplicates(DuplicatesAny), manyNodes(7, b), fixed{}, partition.Options{})
 	require.NoError(t, err)
 	alone := p.own()
 	placed := map[int]bool{}

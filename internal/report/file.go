@@ -26,8 +26,8 @@ const (
 // File is the JSON form of a plan. Times are in seconds since the start of the run,
 // costs in seconds on a node of speed 1.
 //
-// Only Request, World, the names of nodes, Partitions, Fetch, Build, Pooled and the digests
-// in Targets and Steps are read back, see [File.Saved]; everything else is for
+// Only Request, World, Duplicates, the names of nodes, Partitions, Fetch, Build, Pooled and
+// the digests in Targets and Steps are read back, see [File.Saved]; everything else is for
 // people and programs that look at plans.
 type File struct {
 	Format  string `json:"format"`
@@ -39,6 +39,12 @@ type File struct {
 	World *World `json:"world,omitempty"`
 
 	Strategy string `json:"strategy"`
+	// Duplicates is the rule for what several nodes may execute.
+	Duplicates plan.Duplicates `json:"duplicates,omitempty"`
+	// Doubled are the steps that several nodes execute, and why they may; Unbound is the
+	// makespan of a plan with any duplicates, left out where it was not asked for.
+	Doubled []FileDoubled `json:"duplicated_steps,omitempty"`
+	Unbound float64       `json:"any_duplicates_s,omitempty"`
 	// Pooled says that targets are given to idle nodes during the run; Partitions
 	// are then only what is expected.
 	Pooled     bool    `json:"pooled,omitempty"`
@@ -160,6 +166,13 @@ type FileNode struct {
 	WarmShare float64 `json:"warm_share"`
 }
 
+// FileDoubled is a step that several nodes execute.
+type FileDoubled struct {
+	Step  int          `json:"step"`
+	Nodes []string     `json:"nodes"`
+	Why   plan.Freedom `json:"why"`
+}
+
 // FileFetch is the transfer of a result; From is a node, or "registry".
 type FileFetch struct {
 	Step int    `json:"step"`
@@ -259,6 +272,14 @@ func (p *Report) File(request Request, definitions map[string]digest.Digest) *Fi
 		Undivided: p.Undivided.Seconds(), Executed: p.Executed.Seconds(), Duplicated: p.Duplicated.Seconds(), Effort: p.Effort,
 		Targets: []FileJob{}, Stages: []FileStage{}, Steps: []FileStep{}, Tasks: []FileTask{},
 		Critical: append([]int{}, p.Critical...), Assumed: p.Assumed,
+	}
+	f.Duplicates, f.Unbound = plan.Duplicates(p.Duplicates.String()), p.Unbound.Seconds()
+	for _, d := range p.Doubled {
+		fd := FileDoubled{Step: d.Step, Why: d.Why}
+		for _, n := range d.Nodes {
+			fd.Nodes = append(fd.Nodes, p.Nodes[n].Name)
+		}
+		f.Doubled = append(f.Doubled, fd)
 	}
 	for n, node := range p.Nodes {
 		s := p.Shares[n]

@@ -30,6 +30,8 @@ type Report struct {
 	// Tasks are the executions and transfers that take time, in the order of their
 	// starts.
 	Tasks []Task
+	// Doubled are the steps that several nodes execute.
+	Doubled []Doubled
 	// Critical are those that decide the makespan, first to last: each one began
 	// when the one before had ended, because it needed its result or its slot.
 	Critical []int
@@ -47,6 +49,7 @@ type Report struct {
 func New(ctx context.Context, b *plan.Build, p *plan.Plan) (*Report, error) {
 	r := &Report{Plan: p, Assumed: b.Assumed, build: b}
 	r.steps(b)
+	r.doubled(b)
 	r.tasks()
 	r.jobs(b)
 	r.stages(b)
@@ -173,6 +176,34 @@ type Stage struct {
 	Held  []string // those that need it and hold it, or what is made of it
 	// Fetched are those that take it, or what is made of it, from another node.
 	Fetched []string
+}
+
+// Doubled is a step that several nodes execute.
+type Doubled struct {
+	Step  int   // index of Steps
+	Nodes []int // indices of Plan.Nodes, ascending
+	Why   plan.Freedom
+}
+
+// doubled finds the steps that several nodes execute.
+func (r *Report) doubled(b *plan.Build) {
+	nodes := make([][]int, len(b.Graph.Vertices))
+	for _, t := range r.Schedule.Tasks {
+		if t.Kind == partition.Exec && int(t.Vertex) < len(nodes) && r.Steps[t.Vertex].Work {
+			nodes[t.Vertex] = append(nodes[t.Vertex], int(t.Node))
+		}
+	}
+	var free []plan.Freedom
+	for i, on := range nodes {
+		if len(on) < 2 {
+			continue
+		}
+		if free == nil {
+			free = b.Freedom()
+		}
+		slices.Sort(on)
+		r.Doubled = append(r.Doubled, Doubled{Step: i, Nodes: on, Why: free[i]})
+	}
 }
 
 // single finds what one node would take.

@@ -278,10 +278,17 @@ func TestSharesAndStages(t *testing.T) {
 	require.Equal(t, "a", p.SingleNode)
 	require.Equal(t, p.Makespan, p.Single)
 
-	p = makePlan(t, project.prepare("app", "web"), "round-robin", holding("a", nil), holding("b", nil))
+	p = makePlan(t, project.prepare("app", "web").WithDuplicates(plan.DuplicatesAny), "round-robin", holding("a", nil), holding("b", nil))
 	require.Equal(t, []string{"a", "b"}, p.Stages[0].Nodes)
 	require.Empty(t, p.Stages[0].Held)
 	require.GreaterOrEqual(t, p.Duplicated, p.Stages[0].Cost)
+	require.Equal(t, plan.FreeAny, p.Doubled[0].Why)
+
+	// What may give another result the second time is executed once.
+	p = makePlan(t, project.prepare("app", "web"), "round-robin", holding("a", nil), holding("b", nil))
+	require.Len(t, p.Stages[0].Nodes, 1)
+	require.Len(t, p.Stages[0].Fetched, 1)
+	require.Less(t, p.Duplicated, p.Stages[0].Cost)
 	require.GreaterOrEqual(t, p.Makespan, p.Bound)
 
 	// What a node is spared and what it runs is all that a job consists of.

@@ -40,7 +40,7 @@ type Scheduler struct {
 	// lagsAny says that some node lagged when seen was lagsSeen.
 	lagsAny  bool
 	lagsSeen int
-	once    results
+	once     results
 
 	dirty   []*part
 	hungry  nodeHeap

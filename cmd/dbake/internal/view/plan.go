@@ -230,6 +230,9 @@ func planTotals(w io.Writer, p *report.Report) {
 		}
 		paragraph(w, "  ", text)
 	}
+	for _, note := range duplicateNotes(p) {
+		paragraph(w, "  ", note)
+	}
 	for _, note := range platformNotes(p) {
 		paragraph(w, "  ", note)
 	}
@@ -265,6 +268,32 @@ func assumedSlots(p *report.Report) string {
 		names = append(names[:3], fmt.Sprintf("and so on for %s", count(len(names)-3, "more node")))
 	}
 	return "assumed: " + strings.Join(names, ", ") + " (slots=N says it); what a node can do beyond that it is given all the same"
+}
+
+// duplicateNotes say what several nodes execute, why, and what it costs that they execute
+// no more.
+func duplicateNotes(p *report.Report) []string {
+	var notes []string
+	var reasons []plan.Freedom
+	steps := map[plan.Freedom][]string{}
+	for _, d := range p.Doubled {
+		if steps[d.Why] == nil {
+			reasons = append(reasons, d.Why)
+		}
+		steps[d.Why] = append(steps[d.Why], p.Steps[d.Step].Name)
+	}
+	for _, why := range reasons {
+		list := steps[why]
+		text := list[0]
+		if len(list) > 1 {
+			text = fmt.Sprintf("%s and %s", list[0], count(len(list)-1, "other step"))
+		}
+		notes = append(notes, fmt.Sprintf("on several nodes: %s (%s)", text, why))
+	}
+	if more := p.Makespan - p.Unbound; p.Unbound > 0 && more > p.Unbound/200 {
+		notes = append(notes, fmt.Sprintf("other steps have one result, which nodes take from each other: executing them again would end %s sooner (--duplicates=any)", seconds(more)))
+	}
+	return notes
 }
 
 // platformNotes say what targets with several platforms and emulation mean for a plan.
