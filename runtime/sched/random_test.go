@@ -442,7 +442,7 @@ func (c *chaos) idler(cmd Submit) *node {
 		return nil
 	}
 	for _, u := range cmd.Units {
-		if len(c.cfg.Units[u].Links) > 0 || c.s.units[u].moves >= maxMoves {
+		if len(c.cfg.Units[u].Links) > 0 || c.s.units[u].moves >= maxMoves || c.s.once.reaches[u] {
 			return nil
 		}
 	}
