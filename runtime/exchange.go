@@ -328,6 +328,9 @@ func (r *run) reopen(cmd sched.Reopen) {
 			keep = append(keep, written(r.results[j]))
 		}
 	}
+	if len(again)+len(keep) == 0 {
+		return // nobody has seen anything of it
+	}
 	text := fmt.Sprintf("node %s was lost with the only result of %s, which is built again", node.info.Name, strings.Join(steps, ", "))
 	if len(again) > 0 {
 		text += fmt.Sprintf("; so is what was made with it: %s", strings.Join(again, ", "))

@@ -1,0 +1,156 @@
+//go:build integration
+
+package main
+
+import (
+	"bufio"
+	"flag"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+var (
+	onceSeeds = flag.Int("once.seeds", 0, "how often TestOneResult tries everything; 0 is a part of it, once")
+	onceFirst = flag.Uint64("once.first", 0, "the first seed of these")
+)
+
+// onceFile is a base whose step never gives the same result twice, and four targets on
+// it, as buildx#1112 reports.
+const onceFile = `
+variable "DBAKE_REGISTRY" { default = "" }
+group "default" { targets = ["base", "app"] }
+target "base" {
+  dockerfile-inline = "FROM busybox\nCOPY file /etc/file\nRUN head -c 100000 /dev/urandom > /rnd\n"
+  tags = ["${DBAKE_REGISTRY}/%[1]s/base:1"]
+  output = ["type=image,push=true"]
+}
+target "app" {
+  matrix = { n = ["1","2","3","4"] }
+  name = "app${n}"
+  contexts = { base = "target:base" }
+  dockerfile-inline = "FROM base\nRUN sleep 1; echo ${n} > /n\n"
+  tags = ["${DBAKE_REGISTRY}/%[1]s/app${n}:1"]
+  output = ["type=image,push=true"]
+}
+`
+
+// disturbance is what happens to a build.
+type disturbance string
+
+const (
+	undisturbed disturbance = "undisturbed"
+	stolen      disturbance = "stolen" // one node was to build everything
+	lost        disturbance = "lost"   // a node falls silent in the middle
+)
+
+// All images of a build stand on the layers of the base that was pushed, and the
+// registry has as many layers as when one node had built all, however many do, through
+// whatever they share results, whatever is stolen or lost.
+func TestOneResult(t *testing.T) {
+	w := newWorld(t, 4)
+	build := 0
+	try := func(seed uint64, n int, through string, what disturbance) {
+		t.Run(fmt.Sprintf("%d nodes, through the %s, %s, seed %d", n, through, what, seed), func(t *testing.T) {
+			build++
+			oneResult{world: w, t: t, name: fmt.Sprintf("once%d", build), seed: seed}.build(n, through, what)
+		})
+	}
+	if *onceSeeds == 0 {
+		try(1, 1, "client", undisturbed)
+		try(2, 2, "registry", stolen)
+		try(3, 4, "client", lost)
+		return
+	}
+	for seed := *onceFirst; seed < *onceFirst+uint64(*onceSeeds); seed++ {
+		for _, n := range []int{1, 2, 4} {
+			for _, through := range []string{"client", "registry"} {
+				for _, what := range []disturbance{undisturbed, stolen, lost} {
+					if n > 1 || what == undisturbed {
+						try(seed, n, through, what)
+					}
+				}
+			}
+		}
+	}
+}
+
+// oneResult is one build of the test.
+type oneResult struct {
+	*world
+	t    *testing.T
+	name string
+	seed uint64
+}
+
+func (o oneResult) build(n int, through string, what disturbance) {
+	t := o.t
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "file"), []byte(o.name), 0o644))
+	write(t, dir, fmt.Sprintf(onceFile, o.name))
+	rng := rand.New(rand.NewPCG(o.seed, uint64(len(what))))
+	args := []string{"build", "--no-cache", "--progress", "plain", "--state-dir", o.state, "--node-timeout", "2s", "--var", "DBAKE_REGISTRY=" + o.registry}
+	slots := ""
+	switch what {
+	case stolen:
+		slots = ",slots=1"
+		args = append(args, "--strategy", "single")
+	default:
+		args = append(args, "--strategy", []string{"affinity", "round-robin", "queue", "single", "heft"}[rng.IntN(5)])
+	}
+	for i, addr := range o.addrs[:n] {
+		args = append(args, "--nodes", fmt.Sprintf("n%d=%s%s", i+1, addr, slots))
+	}
+	if through == "registry" {
+		args = append(args, "--cache-registry", o.registry+"/"+o.name+"/cache")
+	}
+	cmd := o.command(dir, args...)
+	stderr, err := cmd.StderrPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	said, resume := "", func() {}
+	r := bufio.NewReader(stderr)
+	if what == lost {
+		// At some time while it has something to do.
+		for range 1 + rng.IntN(25) {
+			line, err := r.ReadString('\n')
+			said += line
+			if err == io.EOF {
+				break
+			}
+			require.NoError(t, err)
+		}
+		resume = o.stop("n1")
+	}
+	rest, err := io.ReadAll(r)
+	resume()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Wait(), "%s%s", said, rest)
+	said += string(rest)
+	if what == stolen {
+		require.Contains(t, said, "stolen from n1")
+	}
+	o.check(said)
+}
+
+// check compares the layers of the images.
+func (o oneResult) check(said string) {
+	t := o.t
+	base := layersOf(t, o.registry+"/"+o.name+"/base:1")
+	all := map[string]bool{}
+	for _, l := range base {
+		all[l] = true
+	}
+	for n := 1; n <= 4; n++ {
+		app := layersOf(t, fmt.Sprintf("%s/%s/app%d:1", o.registry, o.name, n))
+		require.Len(t, app, len(base)+1, said)
+		require.Equal(t, base, app[:len(base)], said)
+		all[app[len(base)]] = true
+	}
+	require.Len(t, all, len(base)+4, said)
+}
