@@ -32,7 +32,8 @@ type recorder struct {
 	llbCaps   apicaps.CapSet
 	caps      apicaps.CapSet
 	frontends map[string]llb.State
-	commits   *commits // nil while there is no node that could be asked
+	commits   *commits  // nil while there is no node that could be asked
+	contents  *contents // nil unless URLs are to be fetched
 
 	mu       sync.Mutex // guards the fields below
 	images   map[string]bool
@@ -42,6 +43,7 @@ type recorder struct {
 
 	dockerfile *recordedRef // where a remote Dockerfile was read from
 	foreign    string       // the frontend image that was run on the node
+	urls       []URL        // those that a node has fetched
 }
 
 type recordedWarning struct {
@@ -83,6 +85,9 @@ func newRecorder(c *compilation, in *inputs, remote gateway.Client) (*recorder, 
 	}
 	if c.Gateway != nil {
 		r.commits = &c.commits
+		if c.FetchURLs {
+			r.contents = &c.contents
+		}
 	}
 	for name, def := range in.defs {
 		st, err := defState(def)

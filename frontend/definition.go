@@ -32,6 +32,8 @@ type rewriter struct {
 	pin     func(ctx context.Context, ref string, p *pb.Platform) (string, error)
 	// commit pins a git source and reports whether it changed it.
 	commit func(ctx context.Context, src *pb.SourceOp) (bool, error)
+	// fetch gives an HTTP source the checksum of what its URL holds.
+	fetch func(ctx context.Context, op *pb.Op, src *pb.SourceOp) (bool, error)
 }
 
 // apply returns def rewritten; def itself is left alone.
@@ -91,6 +93,12 @@ func rewrite(ctx context.Context, def *pb.Definition, change func(context.Contex
 			}
 			if src := op.GetSource(); src != nil && src.Attrs[pb.AttrGitChecksum] != "" {
 				gitCaps(src, md)
+			}
+			if src := op.GetSource(); src != nil && src.Attrs[pb.AttrHTTPChecksum] != "" {
+				if md.Caps == nil {
+					md.Caps = map[string]bool{}
+				}
+				md.Caps[string(pb.CapSourceHTTPChecksum)] = true
 			}
 			out.Metadata[dgst] = md
 		}
@@ -181,7 +189,10 @@ func (rw *rewriter) sourceOp(ctx context.Context, op *pb.Op, src *pb.SourceOp) (
 			}
 		}
 	case "http", "https":
-		changed = rw.ids.http(rw.target, src, rw.secrets)
+		if changed, err = rw.fetch(ctx, op, src); err != nil {
+			return false, err
+		}
+		changed = rw.ids.http(rw.target, src, rw.secrets) || changed
 	}
 	return changed, nil
 }

@@ -36,6 +36,9 @@ type Options struct {
 	// Gateway reaches a node for what cannot be compiled here; nil when there
 	// is none.
 	Gateway Gateway
+	// FetchURLs has a node fetch what HTTP sources without a checksum hold, so that all
+	// steps get the same.
+	FetchURLs bool
 	// Tree is the repository or archive that the project was read from, which
 	// the remote contexts of its targets are directories of; nil when there is
 	// none.
@@ -114,6 +117,8 @@ type Unit struct {
 	Locals map[string]Local
 	// OCIStores are the directories of OCI image layouts, by store id.
 	OCIStores map[string]string
+	// URLs are the HTTP sources of the definition that a node has fetched.
+	URLs []URL
 	// Secrets and SSH are the sources of the ids in Definition and
 	// Attestations. An id that the target of the step does not declare has no
 	// entry; nothing must be served for it.
@@ -204,6 +209,7 @@ type compilation struct {
 	realDir  string
 	platform string // NodePlatform as text
 	commits  commits
+	contents contents
 	vcsLock  sync.Mutex // held while VCS is asked
 
 	llbCaps, gatewayCaps apicaps.CapSet
@@ -418,6 +424,7 @@ func (u *Unit) closure(links map[string][]*Unit) {
 			maps.Copy(u.SSH, l.SSH)
 			u.Assumed = append(u.Assumed, l.Assumed...)
 			u.Images = append(u.Images, l.Images...)
+			u.URLs = append(u.URLs, l.URLs...)
 		}
 	}
 	slices.Sort(u.Assumed)

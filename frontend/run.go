@@ -130,6 +130,7 @@ func (c *compilation) unit(ctx context.Context, in *inputs, rec *recorder, res *
 	}
 	u.Images = ir.SortedKeys(rec.images)
 	u.Assumed = ir.SortedKeys(rec.assumed)
+	u.URLs = rec.urls
 	u.closure(in.links)
 	if err := c.needs(u, in, rw); err != nil {
 		return nil, err
@@ -185,6 +186,7 @@ func (c *compilation) rewriter(in *inputs, rec *recorder) *rewriter {
 		secrets: map[string]Secret{},
 		agents:  map[string]ir.SSH{},
 		commit:  rec.pinGit,
+		fetch:   rec.pinHTTP,
 		pin: func(ctx context.Context, ref string, p *pb.Platform) (string, error) {
 			return pinReference(ref, func(named reference.Named) (string, error) {
 				pinned, _, err := rec.image(ctx, named.String(), platformSpec(p, c.NodePlatform))

@@ -240,7 +240,7 @@ func (s *simulator) pickSource(v int, need, pull, warm, run []uint64) int {
 			}
 			for ; set != 0; set &= set - 1 {
 				n := k<<6 + bits.TrailingZeros64(set)
-				if best < 0 || m.pace(v, n) > m.pace(v, best) {
+				if best < 0 || s.suits(v, n, best) {
 					best = n
 				}
 			}
@@ -253,6 +253,29 @@ func (s *simulator) pickSource(v int, need, pull, warm, run []uint64) int {
 		return n
 	}
 	return auto
+}
+
+// suits reports whether n is a better place than best to execute v: it holds more of what
+// has one result and v needs, which cannot be executed there again, or else is faster.
+func (s *simulator) suits(v, n, best int) bool {
+	m := s.m
+	if m.once[v] {
+		held := 0
+		for _, u := range m.inputs(v) {
+			if m.once[u] && m.anyWarm[u] {
+				if m.isWarm(int(u), n) {
+					held++
+				}
+				if m.isWarm(int(u), best) {
+					held--
+				}
+			}
+		}
+		if held != 0 {
+			return held > 0
+		}
+	}
+	return m.pace(v, n) > m.pace(v, best)
 }
 
 // deriveStrict is derive for a plan from outside, which must be feasible as it stands.

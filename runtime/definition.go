@@ -84,7 +84,7 @@ func (d *Definitions) ReadDefinition(ctx context.Context, url string, names []st
 		}
 	}
 	var f *fetched
-	err = d.Pool.anywhere(ctx, ocispecs.Platform{}, func(l *link) error {
+	err = d.Pool.anywhere(ctx, ocispecs.Platform{}, func(_ string, l *link) error {
 		var sent transfers
 		offer, err := in.services(&sent)
 		if err != nil {

@@ -152,6 +152,10 @@ func (r *run) explain(p *partitionRun, err error) failure {
 		p.node.sickness = sick.Reason
 		f.sickness = sick.Reason
 	}
+	if f.vertex != sched.NoVertex && changedURL(r.Graph.Vertices[f.vertex], err) {
+		// Another node has what it was when the build began.
+		f.elsewhere, f.sickness = true, "a URL that holds something else by now"
+	}
 	f.retryable = f.elsewhere || errors.As(err, &unavailable)
 	if known := r.failures[key]; known != nil {
 		f.err = known
@@ -168,6 +172,13 @@ func (r *run) explain(p *partitionRun, err error) failure {
 		f.err.Targets = r.stepTargets(f.vertex)
 	}
 	return f
+}
+
+// changedURL reports whether v is an HTTP source and err says that it holds something
+// else than when it was fetched first.
+func changedURL(v *llbmerge.Vertex, err error) bool {
+	src := v.Op.GetSource()
+	return src != nil && strings.HasPrefix(src.Identifier, "http") && strings.Contains(err.Error(), "digest mismatch")
 }
 
 // wrapping is what says only that a solve failed.

@@ -38,19 +38,32 @@ func (g *Gateway) Build(ctx context.Context, s frontend.Session, fn func(context
 	for id, a := range s.SSH {
 		in.SSH[id] = a.Paths
 	}
-	return g.Pool.anywhere(ctx, s.Platform, func(l *link) error {
+	return g.Pool.anywhere(ctx, s.Platform, func(name string, l *link) error {
 		var sent transfers
 		offer, err := in.services(&sent)
 		if err != nil {
 			return err
 		}
-		return l.gateway(ctx, offer.attachables(nil), fn)
+		return l.gateway(ctx, offer.attachables(nil), func(ctx context.Context, c gateway.Client) error {
+			return fn(ctx, namedClient{c, name})
+		})
 	})
 }
 
-// anywhere calls f with nodes, first with those that can run the platform, until one
+// namedClient is a client that knows its node.
+type namedClient struct {
+	gateway.Client
+	node string
+}
+
+var _ frontend.Named = namedClient{}
+
+// Node implements frontend.Named.
+func (c namedClient) Node() string { return c.node }
+
+// anywhere calls f with the names of nodes and their links, first with those that can run the platform, until one
 // has not broken off meanwhile. The error is a [*NodeError] when none was left.
-func (p *Pool) anywhere(ctx context.Context, pl ocispecs.Platform, f func(*link) error) error {
+func (p *Pool) anywhere(ctx context.Context, pl ocispecs.Platform, f func(name string, l *link) error) error {
 	var errs []error
 	for _, n := range p.preferring(pl) {
 		l, err := n.current()
@@ -58,7 +71,7 @@ func (p *Pool) anywhere(ctx context.Context, pl ocispecs.Platform, f func(*link)
 			errs = append(errs, err)
 			continue
 		}
-		err = f(l)
+		err = f(n.spec.Name, l)
 		if err == nil || ctx.Err() != nil || l.ctx.Err() == nil {
 			return err
 		}

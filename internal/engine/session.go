@@ -414,5 +414,7 @@ func (s *Session) frontendOptions(ctx context.Context) frontend.Options {
 	if s.resolver == nil {
 		s.resolver = s.standby.resolver(s.request.MaxAge, offline)
 	}
-	return s.standby.frontendOptions(ctx, s.facts, s.resolver, offline)
+	o := s.standby.frontendOptions(ctx, s.facts, s.resolver, offline)
+	o.FetchURLs = s.request.Reach == Started && s.duplicates() != plan.DuplicatesAny
+	return o
 }

@@ -81,7 +81,7 @@ func (b *Build) Freedom() []Freedom {
 		case !sendable[i]:
 			list[i] = FreeUnsendable
 		case b.duplicates == DuplicatesNever || image[i]:
-		case mayDiffer(v):
+		case mayDiffer(v) || b.readsURL(v):
 		case !b.standsOnBound(v, list):
 			list[i] = FreeFiles
 		}
@@ -97,7 +97,50 @@ func (b *Build) Freedom() []Freedom {
 			}
 		}
 	}
+	b.freeURLs(list)
 	return list
+}
+
+// sourceKey names what a URL held when it was fetched.
+func sourceKey(identifier, checksum string) string { return identifier + "\x00" + checksum }
+
+// url reports whether v is what a URL holds whose checksum nobody gave, and which node
+// has fetched it, if one has.
+func (b *Build) url(v *llbmerge.Vertex) (node string, ok bool) {
+	src := v.Op.GetSource()
+	if src == nil || !strings.HasPrefix(src.Identifier, "http://") && !strings.HasPrefix(src.Identifier, "https://") {
+		return "", false
+	}
+	sum := src.Attrs[pb.AttrHTTPChecksum]
+	node, ok = b.fetched[sourceKey(src.Identifier, sum)]
+	return node, ok || sum == ""
+}
+
+// readsURL reports whether v reads what a URL holds, which may be something else when it
+// is fetched again.
+func (b *Build) readsURL(v *llbmerge.Vertex) bool {
+	for _, in := range v.Inputs {
+		if _, ok := b.url(b.Graph.Vertices[b.index[in]]); ok {
+			return true
+		}
+	}
+	return false
+}
+
+// freeURLs binds what is fetched from URLs where only bound steps read it: then these are
+// executed where it is. Others fetch it again, and check that it is the same.
+func (b *Build) freeURLs(list []Freedom) {
+	free := make([]bool, len(list)) // read by a step that is not bound
+	for i, v := range b.Graph.Vertices {
+		for _, in := range v.Inputs {
+			free[b.index[in]] = free[b.index[in]] || list[i] != ""
+		}
+	}
+	for i, v := range b.Graph.Vertices {
+		if _, ok := b.url(v); ok && !free[i] {
+			list[i] = ""
+		}
+	}
 }
 
 // mayDiffer reports whether two executions of a step on equal inputs may have different
@@ -188,7 +231,7 @@ func (b *Build) onDemand(p partition.Problem) []Intermediate {
 		return nil
 	}
 	for i := range b.Graph.Vertices {
-		if !p.Vertices[i].Once {
+		if !p.Vertices[i].Once || p.Vertices[i].Bytes == unsendable {
 			continue
 		}
 		step := Intermediate{Vertex: i, Node: -1}

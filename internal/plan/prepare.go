@@ -48,6 +48,7 @@ type Build struct {
 	cached  map[warm.ResultID]bool
 
 	duplicates Duplicates
+	fetched    map[string]string // by sourceKey: the node that has what the URL holds
 }
 
 // Job is a target with the units that are built and exported as one.
@@ -103,6 +104,12 @@ func PrepareWhole(ctx context.Context, p *ir.Project, opts frontend.Options, kno
 func assemble(ctx context.Context, p *ir.Project, units []*frontend.Unit, known Memory) (*Build, []Fault, error) {
 	b := &Build{Project: p, Units: units, list: known.List}
 	b.gather()
+	b.fetched = map[string]string{}
+	for _, u := range units {
+		for _, url := range u.URLs {
+			b.fetched[sourceKey(url.Source, url.Checksum.String())] = url.Node
+		}
+	}
 	var err error
 	if b.base, err = filepath.EvalSymlinks(p.Dir); err != nil {
 		b.base = p.Dir

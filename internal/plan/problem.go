@@ -161,6 +161,11 @@ func (b *Build) problem(nodes []Node) (partition.Problem, error) {
 				}
 			}
 		}
+		for i, v := range b.Graph.Vertices {
+			if at, ok := b.url(v); ok && at == n.Name && at != "" && !slices.Contains(pn.Warm, partition.VertexID(i)) {
+				pn.Warm = append(pn.Warm, partition.VertexID(i))
+			}
+		}
 		slices.Sort(pn.Warm)
 		p.Nodes = append(p.Nodes, pn)
 	}

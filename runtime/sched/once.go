@@ -23,6 +23,7 @@ type results struct {
 	some    bool     // there are any
 	by      []NodeID // by vertex: the owner, valid as far as owner says so; NoNode = none
 	sender  []UnitID // by vertex: what sends it on demand, or NoUnit
+	planned []UnitID // by vertex: what sends it by the plan, or NoUnit
 	sends   []int    // by vertex: how often it was sent on demand
 	free    bits     // steps that could not be sent
 	reaches []bool   // by unit: there is one below it
@@ -37,12 +38,12 @@ type results struct {
 func (s *Scheduler) newResults() results {
 	nv := len(s.cfg.Vertices)
 	c := results{
-		by: make([]NodeID, nv), sender: make([]UnitID, nv), sends: make([]int, nv), free: newBits(nv),
+		by: make([]NodeID, nv), sender: make([]UnitID, nv), planned: make([]UnitID, nv), sends: make([]int, nv), free: newBits(nv),
 		reaches: make([]bool, len(s.cfg.Units)), stamp: make([]uint32, nv),
 	}
 	below := make([]bool, nv) // the vertex or one below it is such a step
 	for v := range s.cfg.Vertices {
-		c.by[v], c.sender[v] = NoNode, NoUnit
+		c.by[v], c.sender[v], c.planned[v] = NoNode, NoUnit, NoUnit
 		below[v] = s.cfg.Vertices[v].Once
 		for _, in := range s.inputs[v] {
 			below[v] = below[v] || below[in]
@@ -51,10 +52,13 @@ func (s *Scheduler) newResults() results {
 	}
 	for id, u := range s.cfg.Units {
 		c.reaches[id] = below[u.Root]
-		if u.OnDemand {
+		switch {
+		case u.OnDemand:
 			c.sender[u.Root] = UnitID(id)
 			s.units[id].done = true
 			s.left--
+		case u.Early:
+			c.planned[u.Root] = UnitID(id)
 		}
 	}
 	return c
@@ -178,7 +182,7 @@ func (s *Scheduler) await(n *node, p *part) {
 	var list []VertexID
 	for _, id := range slices.Clone(p.units) {
 		missing := s.missing(n, []UnitID{id})
-		if len(missing) == 0 {
+		if len(missing) == 0 || !s.inOrder(id, n) {
 			continue
 		}
 		if s.cfg.Units[id].OnDemand {
@@ -201,7 +205,7 @@ func (s *Scheduler) demand(list []VertexID) {
 	for _, v := range list {
 		id, o := s.once.sender[v], s.owner(v)
 		switch {
-		case o == nil:
+		case o == nil, s.sends(o, s.once.planned[v]):
 			continue
 		case id == NoUnit || s.once.sends[v] == maxSends:
 			s.unsent(v)
@@ -221,6 +225,18 @@ func (s *Scheduler) demand(list []VertexID) {
 		s.enqueue(&o.lane, []UnitID{id}, true, &part{orphan: NoNode})
 		s.wake(o)
 	}
+}
+
+// sends reports whether n is going to build a unit, or does.
+func (s *Scheduler) sends(n *node, id UnitID) bool {
+	if id == NoUnit || s.units[id].done {
+		return false
+	}
+	u := &s.units[id]
+	if u.part != nil {
+		return u.part.lane == &n.lane
+	}
+	return slices.ContainsFunc(u.runs, func(x ref) bool { return x.r.n == n })
 }
 
 // wanted returns a ready part of n that other nodes wait for: it has no step to run
