@@ -27,7 +27,8 @@ type pushed struct {
 
 	mu      sync.Mutex                  // guards what follows
 	clients map[string]*registry.Client // by the registry that need not be secure; "" is none
-	warned  map[string]bool             // registries of which it was said that they do not answer
+	warned  map[string]bool             // registries of which it was said that they do not tell
+	mute    map[string]error            // registries that do not answer, and why
 	stands  map[string]digest.Digest    // by reference; "" does not exist
 }
 
@@ -133,18 +134,26 @@ func (p *pushed) any(ctx context.Context) bool { return p.own().Len() > 0 || p.o
 
 // digest returns what a reference stands for, "" when it does not exist.
 func (p *pushed) digest(ctx context.Context, ref string, insecure bool) (digest.Digest, error) {
+	host := domain(ref)
 	p.mu.Lock()
 	d, ok := p.stands[ref]
+	mute := p.mute[host]
 	p.mu.Unlock()
-	if ok {
-		return d, nil
+	if ok || mute != nil {
+		return d, mute
 	}
 	desc, err := p.reach(ref, insecure).Resolve(ctx, ref)
-	if err != nil && !errors.Is(err, registry.ErrNotFound) {
-		return "", err
-	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if err != nil && !errors.Is(err, registry.ErrNotFound) {
+		if errors.Is(err, registry.ErrUnreachable) || errors.Is(err, registry.ErrBusy) {
+			if p.mute == nil {
+				p.mute = map[string]error{}
+			}
+			p.mute[host] = err // it is not waited for once more for each image
+		}
+		return "", err
+	}
 	if p.stands == nil {
 		p.stands = map[string]digest.Digest{}
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/frontend"
 	"github.com/dbake/dbake/internal/plan"
+	"github.com/dbake/dbake/internal/redact"
 )
 
 // format is the first line of every key: another one makes all keys other ones.
@@ -138,19 +139,15 @@ func (k *Key) vertex(of string, p plan.Ingredient) {
 		k.unknown(p.Unknown)
 	}
 	k.Anew = k.Anew || p.Anew
-	if p.Base != "" {
-		k.part(of+"source "+before(p.Base, "@"), p.Base)
+	if base := redact.Text(p.Base); base != "" {
+		name, _, _ := strings.Cut(base, "@sha256:")
+		k.part(of+"source "+name, base)
 	} else if p.Kind.IsStep() {
 		k.part(of+"step "+p.Step, p.Does.String())
 	}
 	if p.Files != "" {
 		k.part(of+"files of "+p.Step, p.Files.String())
 	}
-}
-
-func before(s, sep string) string {
-	s, _, _ = strings.Cut(s, sep)
-	return s
 }
 
 // attrs adds what the options of the frontend say that is not in the graph.

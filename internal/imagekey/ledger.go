@@ -3,6 +3,7 @@ package imagekey
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	digest "github.com/opencontainers/go-digest"
 
@@ -92,18 +93,30 @@ func (l Ledger) SetLast(project string, now map[string]Key) error {
 	}))
 }
 
-// Hashed returns k with a digest in place of every value that is none, so that it can
-// be kept: a value may be a secret.
+// Hashed returns k with a digest in place of every value that is none, and without the
+// commands of steps, so that it can be kept: both may hold secrets.
 func (k Key) Hashed() Key {
 	lines := make([]Line, len(k.Lines))
 	for i, l := range k.Lines {
 		if l.Value = plainDigest(l.Value); l.Value == "" {
 			l.Value = hash(k.Lines[i].Value)
 		}
+		l.Label = withoutCommand(l.Label)
 		lines[i] = l
 	}
 	k.Lines = lines
 	return k
+}
+
+// withoutCommand returns the label of a line without what follows the instruction of a
+// step, as "step [build 2/4] RUN".
+func withoutCommand(label string) string {
+	at := strings.Index(label, "] ")
+	if at < 0 {
+		return label
+	}
+	instruction, _, _ := strings.Cut(label[at+2:], " ")
+	return label[:at+2] + instruction
 }
 
 // plainDigest returns value if it is nothing but a digest, else "".

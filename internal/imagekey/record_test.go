@@ -241,12 +241,13 @@ func TestLedger(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 2, got.Len())
 
-	k := Key{Target: "a", Lines: []Line{{Label: "arg TOKEN", Value: "hunter2"}, {Label: "steps", Value: digest.FromString("x").String()}}}
+	k := Key{Target: "a", Lines: []Line{{Label: "arg TOKEN", Value: "hunter2"}, {Label: "steps", Value: digest.FromString("x").String()}, {Label: "step [2/2] RUN curl -u me:pw", Value: "x"}}}
 	require.NoError(t, l.SetLast("/project", map[string]Key{"a": k}))
 	last, err := l.Last("/project")
 	require.NoError(t, err)
 	require.Equal(t, hash("hunter2"), last["a"].Lines[0].Value, "values are not kept")
 	require.Equal(t, k.Lines[1], last["a"].Lines[1])
+	require.Equal(t, "step [2/2] RUN", last["a"].Lines[2].Label)
 	require.Empty(t, Compare(last["a"].Lines, k.Hashed().Lines))
 	require.NoError(t, Ledger{}.Add(of(record(1, 1))))
 }
