@@ -85,7 +85,7 @@ bench:
 	go test -run '^$$' -bench . -benchmem ./...
 
 bench-peers: install-deps build buildkitd ## dbake beside docker buildx bake (the binary BUILDX) and a queue of targets
-	go run ./bench peers -csv bench-peers.csv -chart bench-peers.svg
+	go run ./bench peers -readme bench/README.md -csv bench-peers.csv -json bench-peers.json -chart bench-peers.svg
 
 bench-quick: install-deps build buildkitd ## the same in under ten minutes
 	go run ./bench peers -quick

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -31,13 +32,17 @@ type contender struct {
 // contenders returns dbake with each strategy, and the others if buildx is known.
 func contenders(dbake, buildx string, strategies []string) []contender {
 	var list []contender
-	for _, s := range strategies {
-		name := "dbake"
-		if len(list) > 0 {
-			name += " " + s
-		}
-		list = append(list, contender{name: name, prepare: func(context.Context, *arena) error { return nil }, build: func(ctx context.Context, a *arena) error {
-			args := []string{"build", "--progress", "plain", "--timings", "--reuse", "never", "--strategy", s, "--cache-registry", a.registry.addr + "/" + cacheRepository}
+	type variant struct{ name, strategy, reuse string }
+	variants := []variant{{"dbake", strategies[0], ""}, {"dbake, always building", strategies[0], "never"}}
+	for _, s := range strategies[1:] {
+		variants = append(variants, variant{"dbake " + s, s, ""})
+	}
+	for _, v := range variants {
+		list = append(list, contender{name: v.name, prepare: func(context.Context, *arena) error { return nil }, build: func(ctx context.Context, a *arena) error {
+			args := []string{"build", "--progress", "plain", "--timings", "--strategy", v.strategy, "--cache-registry", a.registry.addr + "/" + cacheRepository}
+			if v.reuse != "" {
+				args = append(args, "--reuse", v.reuse)
+			}
 			for _, n := range a.nodes {
 				spec := n.name + "=" + n.addr
 				if n.slots > 0 {
@@ -155,8 +160,8 @@ type arena struct {
 	nodes    []*node
 	registry *registry
 	programs programs
-	mirror   string
-	targets  []string // of the default group, each once
+	upstream *registry // with the base images
+	targets  []string  // of the default group, each once
 	// logs is a directory for what builds print, each in a file of its own that begins
 	// with label; "" is none.
 	logs, label string
@@ -169,8 +174,8 @@ func (a *arena) steps() string { return filepath.Join(a.dir, "steps") }
 func (a *arena) source() string { return filepath.Join(a.dir, "src") }
 
 // openArena starts empty nodes and an empty registry below dir.
-func openArena(ctx context.Context, dir string, p project, nodes, slots int, programs programs, mirror string) (_ *arena, err error) {
-	a := &arena{dir: dir, project: p, programs: programs, mirror: mirror}
+func openArena(ctx context.Context, dir string, p project, nodes, slots int, cpus float64, programs programs, upstream *registry) (_ *arena, err error) {
+	a := &arena{dir: dir, project: p, programs: programs, upstream: upstream}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, a.close())
@@ -181,7 +186,7 @@ func openArena(ctx context.Context, dir string, p project, nodes, slots int, pro
 			return nil, err
 		}
 	}
-	if err := p.write(a.source(), mirror+"/library/busybox:1"); err != nil {
+	if err := p.write(a.source(), upstream.addr+"/library/busybox:1"); err != nil {
 		return nil, err
 	}
 	if a.registry, err = newRegistry(ctx, filepath.Join(dir, "registry")); err != nil {
@@ -197,6 +202,9 @@ func openArena(ctx context.Context, dir string, p project, nodes, slots int, pro
 		n := &node{name: fmt.Sprintf("n%d", i+1), slots: slots}
 		n.dir = filepath.Join(dir, n.name)
 		a.nodes = append(a.nodes, n)
+		if n.quota, err = newQuota(fmt.Sprintf("/dbake-peers-%d/%s", os.Getpid(), n.name), cpus); err != nil {
+			return nil, err
+		}
 	}
 	return a, a.start(ctx)
 }
@@ -205,7 +213,7 @@ func openArena(ctx context.Context, dir string, p project, nodes, slots int, pro
 func (a *arena) start(ctx context.Context) error {
 	eg, ctx := errgroup.WithContext(ctx)
 	for _, n := range a.nodes {
-		eg.Go(func() error { return n.start(ctx, a.programs, a.mirror, a.steps()) })
+		eg.Go(func() error { return n.start(ctx, a.programs, a.upstream.addr, a.steps()) })
 	}
 	return eg.Wait()
 }
@@ -297,16 +305,43 @@ func (a *arena) cmd(ctx context.Context, program string, args ...string) *exec.C
 	return cmd
 }
 
-// executed returns the number of steps that nodes started since the last call.
-func (a *arena) executed() (int, error) {
+// execution is what nodes noted of steps: how many were started, how long all took
+// together, and the longest of them.
+type execution struct {
+	count         int
+	took, longest time.Duration
+}
+
+// executed returns what nodes executed since the last call.
+func (a *arena) executed() (execution, error) {
 	text, err := os.ReadFile(a.steps())
 	if errors.Is(err, os.ErrNotExist) {
-		return 0, nil
+		return execution{}, nil
 	}
 	if err != nil {
-		return 0, err
+		return execution{}, err
 	}
-	return bytes.Count(text, []byte("\n")), os.Truncate(a.steps(), 0)
+	return parseSteps(string(text)), os.Truncate(a.steps(), 0)
+}
+
+// parseSteps reads what the runtimes of nodes wrote: a line with the node for each start,
+// and one with the nanoseconds for each end.
+func parseSteps(text string) execution {
+	var e execution
+	for line := range strings.Lines(text) {
+		switch fields := strings.Fields(line); len(fields) {
+		case 1:
+			e.count++
+		case 2:
+			ns, err := strconv.ParseInt(fields[1], 10, 64)
+			if err != nil {
+				continue // half a line
+			}
+			e.took += time.Duration(ns)
+			e.longest = max(e.longest, time.Duration(ns))
+		}
+	}
+	return e
 }
 
 // sent returns the bytes that clients sent to nodes so far.

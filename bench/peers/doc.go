@@ -18,13 +18,16 @@
 //
 //   - Seconds are those of the whole command.
 //   - Steps are the containers that a node starts: the nodes are given a runtime
-//     that notes each before it becomes runc. No progress stream is asked.
-//   - Requests are seen by a proxy in front of the registry.
+//     that notes each, and how long it ran, around runc. No progress stream is asked.
+//   - Requests are seen by a proxy in front of the registry, and those for base images by
+//     one in front of the registry that stands for Docker Hub: blobs read, and how many
+//     of them were distinct.
 //   - Sent bytes are those from clients to nodes, seen by a proxy in front of each
 //     node: contexts and definitions.
 //   - The bound is what no schedule can beat: the longest chain of steps, or all
-//     steps once, divided by all slots. It is known for projects whose steps sleep.
+//     steps once, divided by all slots. Where steps compute it is made of what they
+//     took in the run that executed least, and is called about that.
 //
 // A node runs as many steps at once as it has slots (max-parallelism of buildkitd),
-// whatever it shares the machine with.
+// whatever it shares the machine with; with -cpus it also has that much processor time.
 package peers

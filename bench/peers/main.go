@@ -20,11 +20,14 @@ import (
 // settings are the flags.
 type settings struct {
 	dbake, buildx, buildkitd string
-	dir, storefront, bases   string
+	dir, bases               string
+	storefront, isle         string
 	nodes, slots, rounds     int
+	cpus                     float64
 	projects, scenarios      string
 	strategies, contenders   string
 	csv, json, chart, logs   string
+	readme                   string
 	quick                    bool
 }
 
@@ -71,9 +74,11 @@ func (s *settings) parse(args []string, stderr io.Writer) error {
 	flags.StringVar(&s.buildkitd, "buildkitd", os.Getenv("DBAKE_BUILDKITD"), "start nodes with this `FILE` (default: $DBAKE_BUILDKITD, else bin/buildkitd)")
 	flags.StringVar(&s.dir, "dir", "", "keep all state in a new directory below `DIR` (default: /dev/shm where there is one, since daemons wait for their disk)")
 	flags.StringVar(&s.storefront, "storefront", filepath.Join("testdata", "bakefiles", "storefront"), "the storefront's `DIR`")
+	flags.StringVar(&s.isle, "isle", filepath.Join("testdata", "bakefiles", "Islandora-Devops-isle-buildkit", "files"), "the `DIR` of isle-buildkit's bake file")
 	flags.StringVar(&s.bases, "bases", filepath.Join("testdata", "bases"), "make the base images with the bake file in `DIR`")
 	flags.IntVar(&s.nodes, "nodes", 4, "`number` of nodes")
 	flags.IntVar(&s.slots, "slots", 2, "steps that a node runs at once, for projects on nodes with a limit")
+	flags.Float64Var(&s.cpus, "cpus", 0, "processors that a node may use, as 0.5, where control groups allow it; 0 is no limit")
 	flags.IntVar(&s.rounds, "rounds", 5, "rounds; contenders take turns within each")
 	flags.StringVar(&s.projects, "project", "", "build only the projects `NAME,...`")
 	flags.StringVar(&s.scenarios, "scenario", "", "measure only the scenarios `NAME,...`; cold is always among them")
@@ -82,6 +87,7 @@ func (s *settings) parse(args []string, stderr io.Writer) error {
 	flags.StringVar(&s.csv, "csv", "", "write every build to `FILE` as CSV")
 	flags.StringVar(&s.json, "json", "", "write every build to `FILE` as JSON, one object a line")
 	flags.StringVar(&s.chart, "chart", "", "draw the ratios in `FILE` (.svg or .png)")
+	flags.StringVar(&s.readme, "readme", "", "put the tables into `FILE`, between the lines that mark their place, with the command, the commit and the machine")
 	flags.StringVar(&s.logs, "logs", "", "keep what each build prints in a file in `DIR`, for dbake with the timings of its phases")
 	flags.BoolVar(&s.quick, "quick", false, "one round of the small projects, without slow node and second cold build: under ten minutes")
 	if err := flags.Parse(args); err != nil {
@@ -89,6 +95,9 @@ func (s *settings) parse(args []string, stderr io.Writer) error {
 	}
 	if flags.NArg() > 0 {
 		return fmt.Errorf("unexpected argument %q", flags.Arg(0))
+	}
+	if s.cpus < 0 {
+		return errors.New("-cpus must not be negative")
 	}
 	if s.nodes < 1 || s.slots < 1 || s.rounds < 1 {
 		return errors.New("-nodes, -slots and -rounds must be at least 1")
@@ -118,7 +127,7 @@ func (s *settings) parent() string {
 
 // measurement turns the flags into what is to be done.
 func (s *settings) measurement() (*measurement, error) {
-	m := &measurement{nodes: s.nodes, slots: s.slots, rounds: s.rounds, logs: s.logs, scenarios: map[string]bool{cold: true}}
+	m := &measurement{nodes: s.nodes, slots: s.slots, cpus: s.cpus, rounds: s.rounds, logs: s.logs, scenarios: map[string]bool{cold: true}}
 	if s.logs != "" {
 		if err := os.MkdirAll(s.logs, 0o755); err != nil {
 			return nil, err
@@ -156,7 +165,11 @@ func (s *settings) measurement() (*measurement, error) {
 	if err != nil {
 		return nil, err
 	}
-	all := projects(storefront)
+	isle, err := filepath.Abs(s.isle)
+	if err != nil {
+		return nil, err
+	}
+	all := projects(storefront, isle)
 	for _, p := range all {
 		if wanted(s.projects, ",", p.name) {
 			m.projects = append(m.projects, p)
@@ -191,6 +204,9 @@ func (s *settings) write(stdout io.Writer, runs []Run) error {
 	if s.json != "" {
 		errs = append(errs, create(s.json, func(w io.Writer) error { return writeJSON(w, runs) }))
 	}
+	if s.readme != "" {
+		errs = append(errs, writeReadme(s.readme, runs, machine(s.about())))
+	}
 	if s.chart != "" {
 		errs = append(errs, drawChart(s.chart, runs))
 	}
@@ -218,11 +234,11 @@ func writeJSON(w io.Writer, runs []Run) error {
 
 func writeCSV(w io.Writer, runs []Run) error {
 	c := csv.NewWriter(w)
-	_ = c.Write([]string{"project", "scenario", "contender", "round", "seconds", "bound_seconds", "steps", "cache_get", "cache_head", "cache_write", "cache_manifests", "image_requests", "bytes_in", "bytes_out", "bytes_sent", "layers", "error"}) // Flush reports
+	_ = c.Write([]string{"project", "scenario", "contender", "round", "seconds", "bound_seconds", "steps", "cache_get", "cache_head", "cache_write", "cache_manifests", "image_requests", "bytes_in", "bytes_out", "bytes_sent", "layers", "step_seconds", "longest_step_seconds", "slots", "base_blobs", "base_blobs_distinct", "error"}) // Flush reports
 	for _, r := range runs {
 		q := r.Requests
 		row := []string{r.Project, r.Scenario, r.Contender}
-		for _, v := range []any{r.Round, fmt.Sprintf("%.3f", r.Seconds), fmt.Sprintf("%.3f", r.Bound), r.Steps, q.Get, q.Head, q.Write, q.Manifests, q.Images, q.In, q.Out, r.Sent, r.Layers, r.Error} {
+		for _, v := range []any{r.Round, fmt.Sprintf("%.3f", r.Seconds), fmt.Sprintf("%.3f", r.Bound), r.Steps, q.Get, q.Head, q.Write, q.Manifests, q.Images, q.In, q.Out, r.Sent, r.Layers, fmt.Sprintf("%.3f", r.StepSeconds), fmt.Sprintf("%.3f", r.Longest), r.Slots, r.Pulls.Blobs, r.Pulls.Distinct, r.Error} {
 			row = append(row, fmt.Sprint(v))
 		}
 		_ = c.Write(row) // Flush reports

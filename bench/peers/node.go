@@ -34,6 +34,8 @@ type node struct {
 	slots int // 0 = no limit
 	// slow is how much longer each step takes on it, in seconds.
 	slow int
+	// quota bounds its processor time; nil is no bound.
+	quota *quota
 
 	cmd    *exec.Cmd
 	exited chan error
@@ -75,6 +77,9 @@ func (n *node) start(ctx context.Context, p programs, mirror, steps string) (err
 	if err := n.cmd.Start(); err != nil {
 		return fmt.Errorf("start node %s: %w", n.name, err)
 	}
+	if err := n.quota.add(n.cmd.Process.Pid); err != nil {
+		return errors.Join(fmt.Errorf("start node %s: %w", n.name, err), n.cmd.Process.Kill(), n.cmd.Wait())
+	}
 	n.exited = make(chan error, 1)
 	go func(cmd *exec.Cmd, exited chan<- error) { exited <- cmd.Wait() }(n.cmd, n.exited)
 	if err := n.await(ctx, socket); err != nil {
@@ -89,14 +94,24 @@ func (n *node) start(ctx context.Context, p programs, mirror, steps string) (err
 	return nil
 }
 
-// runtime is the text of a runtime that notes each start of a container and then
-// becomes runc.
+// runtime is the text of a runtime that notes each start of a container, then lets runc
+// do it, and notes how long that took, in nanoseconds.
 func (n *node) runtime(runc, steps string) string {
 	wait := ""
 	if n.slow > 0 {
 		wait = fmt.Sprintf("; sleep %d", n.slow)
 	}
-	return fmt.Sprintf("#!/bin/sh\nfor a; do [ \"$a\" = run ] && { echo %s >>%s%s; break; }; done\nexec %s \"$@\"\n", n.name, quote(steps), wait, quote(runc))
+	return fmt.Sprintf(`#!/bin/sh
+for a; do [ "$a" = run ] && {
+echo %[1]s >>%[2]s
+s=$(date +%%s%%N)%[3]s
+%[4]s "$@"
+c=$?
+echo %[1]s $(($(date +%%s%%N) - s)) >>%[2]s
+exit $c
+}; done
+exec %[4]s "$@"
+`, n.name, quote(steps), wait, quote(runc))
 }
 
 func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
@@ -107,6 +122,9 @@ func (n *node) config(mirror string) string {
 	fmt.Fprintf(&b, "[worker.containerd]\n  enabled = false\n[worker.oci]\n  networkMode = \"host\"\n  gc = false\n")
 	if n.slots > 0 {
 		fmt.Fprintf(&b, "  max-parallelism = %d\n", n.slots)
+	}
+	if n.quota != nil {
+		fmt.Fprintf(&b, "  defaultCgroupParent = %q\n", n.quota.steps())
 	}
 	fmt.Fprintf(&b, "[registry.\"docker.io\"]\n  mirrors = [%q]\n[registry.%q]\n  http = true\n", mirror, mirror)
 	return b.String()
@@ -170,7 +188,7 @@ func (n *node) forget() error { return os.RemoveAll(filepath.Join(n.dir, "root")
 
 // close ends the node for good.
 func (n *node) close() error {
-	err := n.stop()
+	err := errors.Join(n.stop(), n.quota.close())
 	if n.proxy != nil {
 		n.proxy.close()
 	}

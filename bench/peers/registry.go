@@ -35,6 +35,12 @@ type Requests struct {
 	Out int64 `json:"bytes_out"`
 }
 
+// Pulls are the blobs that were read of the base images: requests, and distinct blobs.
+type Pulls struct {
+	Blobs    int `json:"blobs"`
+	Distinct int `json:"distinct"`
+}
+
 // Cache is the number of requests for caches.
 func (r Requests) Cache() int { return r.Get + r.Head + r.Write }
 
@@ -48,6 +54,8 @@ type registry struct {
 	mu       sync.Mutex // guards what follows
 	requests Requests
 	layers   map[string]bool // digests of the blobs written outside of caches
+	pulls    Pulls
+	pulled   map[string]bool // digests of the blobs read
 }
 
 func newRegistry(ctx context.Context, dir string) (*registry, error) {
@@ -59,7 +67,7 @@ func newRegistry(ctx context.Context, dir string) (*registry, error) {
 	if err != nil {
 		return nil, errors.Join(err, backend.Close())
 	}
-	r := &registry{addr: l.Addr().String(), dir: dir, served: make(chan struct{}), layers: map[string]bool{}}
+	r := &registry{addr: l.Addr().String(), dir: dir, served: make(chan struct{}), layers: map[string]bool{}, pulled: map[string]bool{}}
 	r.backend.Store(backend)
 	forward := &httputil.ReverseProxy{
 		Rewrite: func(p *httputil.ProxyRequest) {
@@ -86,6 +94,10 @@ func (r *registry) note(req *http.Request, resp *http.Response) {
 	path := req.URL.Path
 	if path == "/v2/" {
 		return
+	}
+	if _, blob, ok := strings.Cut(path, "/blobs/"); ok && req.Method == http.MethodGet && resp.StatusCode < 300 {
+		r.pulls.Blobs++
+		r.pulled[blob] = true
 	}
 	r.requests.In += max(0, req.ContentLength)
 	if req.Method != http.MethodHead {
@@ -119,6 +131,16 @@ func (r *registry) count() (Requests, int) {
 	requests := r.requests
 	r.requests = Requests{}
 	return requests, len(r.layers)
+}
+
+// countPulls returns which blobs were read since the last call.
+func (r *registry) countPulls() Pulls {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	pulls := r.pulls
+	pulls.Distinct = len(r.pulled)
+	r.pulls, r.pulled = Pulls{}, map[string]bool{}
+	return pulls
 }
 
 // empty removes all content; the address stays.

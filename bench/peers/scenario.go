@@ -28,14 +28,21 @@ const slowness = 3
 
 // Run is one build. The file formats are made of it.
 type Run struct {
-	Project   string   `json:"project"`
-	Scenario  string   `json:"scenario"`
-	Contender string   `json:"contender"`
-	Round     int      `json:"round"`
-	Seconds   float64  `json:"seconds"`
-	Bound     float64  `json:"bound_seconds,omitempty"`
-	Steps     int      `json:"steps"`
-	Requests  Requests `json:"requests"`
+	Project   string  `json:"project"`
+	Scenario  string  `json:"scenario"`
+	Contender string  `json:"contender"`
+	Round     int     `json:"round"`
+	Seconds   float64 `json:"seconds"`
+	Bound     float64 `json:"bound_seconds,omitempty"`
+	Steps     int     `json:"steps"`
+	// StepSeconds is how long the steps took together, Longest the longest of them.
+	StepSeconds float64 `json:"step_seconds"`
+	Longest     float64 `json:"longest_step_seconds"`
+	// Slots is how many steps all nodes run at once; 0 is no limit.
+	Slots int `json:"slots"`
+	// Pulls are those of the base images.
+	Pulls    Pulls    `json:"pulls"`
+	Requests Requests `json:"requests"`
 	// Sent is the number of bytes from clients to nodes.
 	Sent int64 `json:"bytes_sent"`
 	// Layers is the number of distinct blobs pushed so far, caches apart.
@@ -48,6 +55,7 @@ type measurement struct {
 	dir        string
 	nodes      int
 	slots      int
+	cpus       float64 // of each node; 0 is no limit
 	rounds     int
 	programs   programs
 	contenders []contender
@@ -78,7 +86,7 @@ func (m *measurement) contend(ctx context.Context, p project, c contender, round
 	if err := m.bases.reset(ctx); err != nil {
 		return err
 	}
-	a, err := openArena(ctx, filepath.Join(m.dir, "arena"), p, m.nodes, m.slots, m.programs, m.bases.registry.addr)
+	a, err := openArena(ctx, filepath.Join(m.dir, "arena"), p, m.nodes, m.slots, m.cpus, m.programs, m.bases.registry)
 	if err != nil {
 		return err
 	}
@@ -139,15 +147,17 @@ func (m *measurement) set(ctx context.Context, a *arena, scenario string) (bool,
 // of the measurement.
 func (a *arena) measure(ctx context.Context, c contender, scenario string) (Run, error) {
 	a.registry.count()
+	a.upstream.countPulls()
 	if _, err := a.executed(); err != nil {
 		return Run{}, err
 	}
 	r := Run{Project: a.project.name, Scenario: scenario, Contender: c.name}
+	slots := 0
+	for _, n := range a.nodes {
+		r.Slots += n.slots
+		slots += max(n.slots, 1)
+	}
 	if a.project.bound != nil && (scenario == cold || scenario == learned) {
-		slots := 0
-		for _, n := range a.nodes {
-			slots += max(n.slots, 1)
-		}
 		r.Bound = a.project.bound(slots).Seconds()
 	}
 	before, start := a.sent(), time.Now()
@@ -161,6 +171,8 @@ func (a *arena) measure(ctx context.Context, c contender, scenario string) (Run,
 	}
 	r.Sent = a.sent() - before
 	r.Requests, r.Layers = a.registry.count()
-	r.Steps, err = a.executed()
+	ran, err := a.executed()
+	r.Steps, r.StepSeconds, r.Longest = ran.count, ran.took.Seconds(), ran.longest.Seconds()
+	r.Pulls = a.upstream.countPulls()
 	return r, err
 }
