@@ -47,6 +47,8 @@ const (
 
 // Cache remembers the digests of files. It is safe for concurrent use.
 type Cache struct {
+	buffers sync.Pool // of *[bufferSize]byte
+
 	dir   string
 	now   time.Time
 	reads atomic.Int64 // files read, for tests
@@ -97,7 +99,6 @@ func (c *Cache) Sums(ctx context.Context, dir string, names []string) (sums []Su
 	eg, ctx := errgroup.WithContext(ctx)
 	for range min(maxReaders, 2*runtime.GOMAXPROCS(0), len(names)) {
 		eg.Go(func() error {
-			buf := make([]byte, 64<<10)
 			for {
 				i := int(next.Add(1)) - 1
 				if i >= len(names) {
@@ -106,7 +107,7 @@ func (c *Cache) Sums(ctx context.Context, dir string, names []string) (sums []Su
 				if err := ctx.Err(); err != nil {
 					return context.Cause(ctx)
 				}
-				found[i], failed[i] = c.sum(r, dir, names[i], buf)
+				found[i], failed[i] = c.sum(r, dir, names[i])
 			}
 		})
 	}
@@ -133,9 +134,12 @@ func (c *Cache) Sums(ctx context.Context, dir string, names []string) (sums []Su
 	return sums, unreadable, nil
 }
 
+// bufferSize is how much of a file is read at once.
+const bufferSize = 64 << 10
+
 // sum returns what is known of one file now. The error is why it cannot be read
 // although it is there.
-func (c *Cache) sum(r *root, dir, name string, buf []byte) (*entry, error) {
+func (c *Cache) sum(r *root, dir, name string) (*entry, error) {
 	path := filepath.Join(dir, name)
 	info, err := os.Lstat(path)
 	if err != nil {
@@ -149,7 +153,12 @@ func (c *Cache) sum(r *root, dir, name string, buf []byte) (*entry, error) {
 		old.seen = c.day()
 		return &old, nil
 	}
-	e, err := read(path, buf)
+	buf, ok := c.buffers.Get().(*[bufferSize]byte)
+	if !ok {
+		buf = new([bufferSize]byte)
+	}
+	e, err := read(path, buf[:])
+	c.buffers.Put(buf)
 	if err != nil {
 		e := &entry{sum: sha256.Sum256(fmt.Appendf(nil, "unreadable %d %d", id.size, id.modified)), fresh: true}
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errNotRegular) {
