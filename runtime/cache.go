@@ -39,19 +39,21 @@ type WrittenCache struct {
 	// Manifest is the digest of what Ref stands for since; "" when it is not known.
 	Manifest digest.Digest
 	Steps    []digest.Digest // whose results it holds
+	// Base is the manifest that Ref stood for before, of which everything is in it, too;
+	// "" when there was none.
+	Base digest.Digest
 }
 
 // heldBy returns the steps of units whose results are on a node.
 func (r *run) heldBy(n *nodeRun, units []ir.UnitID) []digest.Digest {
-	of := map[string]bool{}
-	for _, u := range units {
-		of[string(u)] = true
-	}
 	var list []digest.Digest
-	for _, v := range r.Graph.Vertices {
-		s := n.tracker.vertices[v.Digest]
-		if s != nil && s.done && v.Kind.IsStep() && slices.ContainsFunc(v.Users, func(u string) bool { return of[u] }) {
-			list = append(list, v.Digest)
+	seen := map[digest.Digest]bool{}
+	for _, u := range units {
+		for _, d := range r.steps[u] {
+			if s := n.tracker.vertices[d]; s != nil && s.done && !seen[d] {
+				seen[d] = true
+				list = append(list, d)
+			}
 		}
 	}
 	return list

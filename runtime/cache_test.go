@@ -51,6 +51,7 @@ func TestWrittenCaches(t *testing.T) {
 			r := &run{
 				Build:   &Build{Graph: graph, Jobs: []plan.Job{{Name: "a", Units: []*frontend.Unit{{ID: "a"}}}}},
 				nodes:   []*nodeRun{n},
+				steps:   map[ir.UnitID][]digest.Digest{"a": {shared, own, undone}, "b": {shared, others}},
 				results: []JobResult{{Job: "a", Node: "n1", State: c.state}},
 				caches:  caches{byUnit: map[ir.UnitID][]ir.CacheEntry{"a": {c.entry}}},
 			}

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	bkclient "github.com/moby/buildkit/client"
+	digest "github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/dbake/dbake/cachepolicy"
@@ -25,28 +26,14 @@ const mostWaves = 4
 
 // cached reports whether the cache of a ref is known to hold the results of all steps
 // of a unit.
-func (b *Build) cached(ref string, u ir.UnitID) bool {
-	held := b.CacheHolds[ref]
-	if len(held) == 0 {
-		return false
-	}
-	for _, i := range b.Cache.Records[u] {
-		if v := b.Graph.Vertices[i]; v.Kind.IsStep() && !held[v.Digest] {
-			return false
-		}
-	}
-	return true
-}
+func (b *Build) cached(ref string, u ir.UnitID) bool { return b.CacheHolds[ref][u] }
 
 // ran reports whether a node ran a step of a unit.
 func (r *run) ran(n *nodeRun, u ir.UnitID) bool {
-	for _, i := range r.Cache.Records[u] {
-		v := r.Graph.Vertices[i]
-		if s := n.tracker.vertices[v.Digest]; s != nil && v.Kind.IsStep() && len(s.runs) > 0 {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(r.steps[u], func(d digest.Digest) bool {
+		s := n.tracker.vertices[d]
+		return s != nil && len(s.runs) > 0
+	})
 }
 
 // noteBuilt lets the writer of the caches know of a job that is built.

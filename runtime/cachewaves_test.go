@@ -17,11 +17,13 @@ func TestCachesGetOnlyWhatIsNew(t *testing.T) {
 	for name, tc := range map[string]struct {
 		known bool // the ledger knows the ref
 		runs  bool // a step of the first job is run
+		more  bool // there is a target that is not built
 		want  []string
 	}{
-		"nothing new":    {known: true},
-		"one job":        {known: true, runs: true, want: []string{"-0"}},
-		"not remembered": {runs: true, want: []string{""}},
+		"nothing new":     {known: true},
+		"one job":         {known: true, runs: true, want: []string{"-0"}},
+		"one is left out": {known: true, runs: true, more: true, want: []string{"-0"}},
+		"not remembered":  {runs: true, want: []string{""}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -38,11 +40,21 @@ func TestCachesGetOnlyWhatIsNew(t *testing.T) {
 						b.Cache.Records[ir.UnitID(u)] = append(b.Cache.Records[ir.UnitID(u)], i)
 					}
 				}
+				if tc.more {
+					// A target that is not built, as its image is unchanged.
+					b.Cache.Units = append(b.Cache.Units, ir.Unit{ID: "zz", Target: &ir.Target{Name: "zz"}})
+					b.Cache.Records["zz"] = []int{0, 999}
+					ids = append(ids, "zz")
+					b.Cache.Clusters = []cachepolicy.Cluster{{Units: ids}}
+				}
 				tag := "dbake-" + cachepolicy.Name(ids)
 				ref := "example.com/cache:" + tag
 				b.Cache.Known = map[string][]string{"example.com/cache": {tag}}
 				if tc.known {
-					b.CacheHolds = map[string]map[digest.Digest]bool{ref: held}
+					b.CacheHolds = map[string]map[ir.UnitID]bool{ref: {}}
+					for _, u := range ids {
+						b.CacheHolds[ref][u] = true
+					}
 				}
 				f := newFleet(t, b)
 				for d := range held {

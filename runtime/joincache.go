@@ -28,6 +28,7 @@ func (r *run) joinCaches(ctx context.Context, joins []cachepolicy.Join) (outgrow
 	c := registry.New(r.Registries)
 	defer c.Close()
 	made, errs := make([]ocispecs.Descriptor, len(joins)), make([]error, len(joins))
+	bases := make([]ocispecs.Descriptor, len(joins))
 	manifests := maps.Clone(r.caches.manifests)
 	var eg errgroup.Group
 	eg.SetLimit(mostJoins)
@@ -39,9 +40,19 @@ func (r *run) joinCaches(ctx context.Context, joins []cachepolicy.Join) (outgrow
 				if j.Base != "" {
 					most = r.mostRecords(j.Units)
 				}
+				if j.Base != "" {
+					// What is read now is what is remembered to be in it.
+					if bases[i], errs[i] = c.Resolve(ctx, j.Base); errs[i] != nil {
+						return nil
+					}
+				}
 				var parts []cachestore.Part
 				for _, ref := range j.Parts {
-					parts = append(parts, cachestore.Part{Ref: ref, Manifest: manifests[ref]})
+					part := cachestore.Part{Ref: ref, Manifest: manifests[ref]}
+					if ref == j.Base {
+						part.Manifest = bases[i]
+					}
+					parts = append(parts, part)
 				}
 				made[i], errs[i] = cachestore.Join(ctx, c, j.Ref, parts, most)
 				return nil
@@ -57,7 +68,7 @@ func (r *run) joinCaches(ctx context.Context, joins []cachepolicy.Join) (outgrow
 		case made[i].Digest == "" && j.Base != "":
 			outgrown = append(outgrown, j)
 		case made[i].Digest != "":
-			r.caches.written = append(r.caches.written, WrittenCache{Ref: j.Ref, Manifest: made[i].Digest, Steps: r.joined(j)})
+			r.caches.written = append(r.caches.written, WrittenCache{Ref: j.Ref, Manifest: made[i].Digest, Steps: r.joined(j), Base: bases[i].Digest})
 		}
 	}
 	return outgrown
@@ -78,23 +89,13 @@ func (r *run) mostRecords(units []ir.UnitID) int {
 	return 4*len(seen) + 100
 }
 
-// joined returns the steps whose results a join holds.
+// joined returns the steps whose results a join holds beyond those of its base.
 func (r *run) joined(j cachepolicy.Join) []digest.Digest {
 	held := map[digest.Digest]bool{}
 	for _, w := range r.caches.written {
 		if slices.Contains(j.Parts, w.Ref) {
 			for _, d := range w.Steps {
 				held[d] = true
-			}
-		}
-	}
-	for _, u := range j.Units {
-		if j.Base == "" || !r.cached(j.Base, u) {
-			continue
-		}
-		for _, i := range r.Cache.Records[u] {
-			if v := r.Graph.Vertices[i]; v.Kind.IsStep() {
-				held[v.Digest] = true
 			}
 		}
 	}

@@ -42,8 +42,9 @@ type Build struct {
 	// Cache is what caches are decided from. Its Nodes and Fleet are filled in by
 	// Run.
 	Cache cachepolicy.Input
-	// CacheHolds are the vertices whose results refs are known to hold, by ref.
-	CacheHolds map[string]map[digest.Digest]bool
+	// CacheHolds are the units whose results refs are known to hold, of all steps; by ref.
+	// Like those of Cache, the units need not be among those that are built.
+	CacheHolds map[string]map[ir.UnitID]bool
 	// Credentials are added to caches where nodes use them.
 	Credentials CacheCredentials
 	// Registries is this machine's own access to registries, for what no single
@@ -76,7 +77,8 @@ type run struct {
 	caches   caches
 	exchange *exchange
 	units    map[ir.UnitID]*frontend.Unit
-	layouts  map[string]string // directories of OCI image layouts, by id
+	steps    map[ir.UnitID][]digest.Digest // that each unit needs
+	layouts  map[string]string             // directories of OCI image layouts, by id
 	sched    *sched.Scheduler
 	vertex   map[digest.Digest]sched.VertexID
 	ignoring []sched.VertexID            // steps that ignore the cache
@@ -173,6 +175,7 @@ func newRun(b *Build, nodes []NodeInfo, observe func(Event)) (*run, error) {
 	r := &run{
 		Build: b, start: time.Now(), observe: observe,
 		units:      map[ir.UnitID]*frontend.Unit{},
+		steps:      map[ir.UnitID][]digest.Digest{},
 		layouts:    maps.Clone(b.Inputs.Layouts),
 		divided:    dividedTargets(b),
 		putIndex:   b.putIndex,
@@ -193,6 +196,11 @@ func newRun(b *Build, nodes []NodeInfo, observe func(Event)) (*run, error) {
 		r.vertex[v.Digest] = sched.VertexID(i)
 		if v.IgnoreCache {
 			r.ignoring = append(r.ignoring, sched.VertexID(i))
+		}
+		if v.Kind.IsStep() {
+			for _, u := range v.Users {
+				r.steps[ir.UnitID(u)] = append(r.steps[ir.UnitID(u)], v.Digest)
+			}
 		}
 	}
 	parts := map[int]*divided{} // by job

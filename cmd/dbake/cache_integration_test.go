@@ -3,6 +3,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -66,4 +67,33 @@ func TestPlansKnowWhatTheRegistryHolds(t *testing.T) {
 		require.NoError(t, c.Push(t.Context(), w.registry+"/cache:"+tag, desc, manifest))
 	}
 	require.NotContains(t, plan(cache), "the registry")
+}
+
+// Targets that are not built because they are unchanged stay in the cache of their
+// cluster when another target of it is.
+func TestUnchangedTargetsStayInTheCache(t *testing.T) {
+	w := newWorld(t, 1)
+	dir := t.TempDir()
+	write := func(two string) {
+		text := "group \"default\" {\n  targets = [\"one\", \"two\"]\n}\n"
+		for name, run := range map[string]string{"one": "echo one", "two": two} {
+			text += fmt.Sprintf("target %q {\n  dockerfile-inline = \"FROM busybox:1 AS deps\\nRUN echo deps >/deps\\nFROM deps\\nRUN %s >/%s\"\n  tags = [\"%s/%s:1\"]\n  output = [\"type=registry\"]\n  attest = [\"type=provenance,disabled=true\"]\n}\n", name, run, name, w.registry, name)
+		}
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "docker-bake.hcl"), []byte(text), 0o644))
+	}
+	cache := "--cache-registry=" + w.registry + "/cache"
+	build := func(args ...string) string {
+		r := w.build(dir, 1, append([]string{cache}, args...)...)
+		require.Zero(t, r.status, r.stderr)
+		require.NotContains(t, r.stderr, "WARNING")
+		return r.stderr
+	}
+	write("echo two")
+	build()
+	write("echo other")
+	require.Regexp(t, `(?m)^one .*unchanged`, build("--reuse=always"))
+
+	w.renew(1)
+	build("--reuse=never")
+	require.Zero(t, runSteps(t, w.addrs, "RUN"))
 }

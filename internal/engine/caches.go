@@ -28,8 +28,8 @@ type buildCaches struct {
 	cachepolicy.Input
 	access registry.Options
 	client *registry.Client
-	// holds are the vertices whose results refs are known to hold.
-	holds map[string]map[digest.Digest]bool
+	// holds are the units whose results refs are known to hold.
+	holds map[string]map[ir.UnitID]bool
 }
 
 // caches returns the caches of a build: the repositories that the user named and the
@@ -152,6 +152,9 @@ func (c *buildCaches) remember(ctx context.Context, m *memory.Memory, b *plan.Bu
 		manifest := w.Manifest
 		if manifest == "" {
 			manifest = found[w.Ref]
+		}
+		if w.Base != "" && manifest != "" {
+			errs = append(errs, m.Caches().Succeed(w.Ref, w.Base.String(), manifest.String()))
 		}
 		if manifest != "" {
 			errs = append(errs, m.Caches().Add(w.Ref, manifest.String(), b.Held(w.Steps), nil, nil, now))

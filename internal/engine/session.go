@@ -317,11 +317,11 @@ func (s *Session) findCaches(ctx context.Context) error {
 	s.caches = s.standby.caches(ctx, s.request.Stores, s.full)
 	s.may = s.joinable(ctx, s.caches.access)
 	results := s.caches.results(ctx, s.engine.memory)
-	s.caches.holds = map[string]map[digest.Digest]bool{}
+	s.caches.holds = map[string]map[ir.UnitID]bool{}
 	all := map[warm.ResultID]bool{}
 	for ref, held := range results {
 		maps.Copy(all, held)
-		s.caches.holds[ref] = s.build.Under(held)
+		s.caches.holds[ref] = s.full.Cached(held)
 	}
 	s.build = s.build.WithCache(all)
 	return nil

@@ -127,15 +127,22 @@ func (b *Build) Held(vertices []digest.Digest) []warm.Names {
 	return list
 }
 
-// Under returns the vertices whose results are among those given.
-func (b *Build) Under(results map[warm.ResultID]bool) map[digest.Digest]bool {
-	vertices := map[digest.Digest]bool{}
-	for i, n := range b.names {
-		if results[n.result] && !b.Graph.Vertices[i].IgnoreCache {
-			vertices[b.Graph.Vertices[i].Digest] = true
+// Cached returns the units of which the results of all steps are among those given. A step
+// that ignores the cache has no result there that counts.
+func (b *Build) Cached(results map[warm.ResultID]bool) map[ir.UnitID]bool {
+	units := map[ir.UnitID]bool{}
+	for _, u := range b.Units {
+		units[u.ID] = true
+	}
+	for i, v := range b.Graph.Vertices {
+		if !v.Kind.IsStep() || results[b.names[i].result] && !v.IgnoreCache {
+			continue
+		}
+		for _, u := range v.Users {
+			delete(units, ir.UnitID(u))
 		}
 	}
-	return vertices
+	return units
 }
 
 // Traces returns, by result, the evidence by which to recognise it among node's cache

@@ -232,6 +232,26 @@ func (l Ledger) Add(addr, id string, steps []Names, traces map[ResultID]Trace, r
 	return nil
 }
 
+// Succeed notes that what was known by the id from is known by the id to now, and still
+// holds what it held. Of what has another id nothing is known.
+func (l Ledger) Succeed(addr, from, to string) error {
+	if l.Dir == "" {
+		return nil
+	}
+	err := l.folder().Update(name(addr), func(old []byte) ([]byte, error) {
+		f := decode(old, addr)
+		if f.ID != from {
+			f = file{}
+		}
+		f.Addr, f.ID = addr, to
+		return json.Marshal(f)
+	})
+	if err != nil {
+		return fmt.Errorf("remember what %s holds: %w", addr, err)
+	}
+	return nil
+}
+
 // add notes steps and their traces.
 func (f *file) add(steps []Names, traces map[ResultID]Trace, records Records, now time.Time) {
 	for _, n := range steps {

@@ -175,3 +175,18 @@ func TestKindsOfNamesStayApart(t *testing.T) {
 	require.Equal(t, want, l.Holds("a", "1"))
 	require.False(t, l.Holds("a", "1").Ops[OpID(same)])
 }
+
+// A cache that another one was joined to holds what it held under its new digest.
+func TestSucceed(t *testing.T) {
+	l := Ledger{Dir: t.TempDir()}
+	require.NoError(t, Ledger{}.Succeed("r/c:1", "old", "new"))
+	require.NoError(t, l.Add("r/c:1", "old", []Names{{Result: "a"}}, nil, nil, time.Unix(1, 0)))
+	require.NoError(t, l.Succeed("r/c:1", "old", "new"))
+	require.NoError(t, l.Add("r/c:1", "new", []Names{{Result: "b"}}, nil, nil, time.Unix(2, 0)))
+	require.Equal(t, map[ResultID]bool{"a": true, "b": true}, l.Holds("r/c:1", "new").Results)
+	require.Empty(t, l.Holds("r/c:1", "old").Results)
+
+	// Somebody else has written it meanwhile: nothing is known of what it held.
+	require.NoError(t, l.Succeed("r/c:1", "other", "newer"))
+	require.Empty(t, l.Holds("r/c:1", "newer").Results)
+}
