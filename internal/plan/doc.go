@@ -44,17 +44,31 @@
 // than building them. A cache that a build on another machine wrote is read by the
 // run, but not known to the plan.
 //
-// # Results that are handed over
+// # Results that nodes take from each other
 //
-// A step that the targets of two nodes share is built on both, or built on one and
-// handed over, whichever is predicted to end sooner. What is handed over travels as
-// a cache of its own, through the cache registry or else through the client, and
-// the other node reads it before it needs the step ([Exchange]). A cache rather than
-// an image in the step's place: the graph, and with it the provenance of images and
-// the keys under which nodes remember results, are those of a build on one node. A
-// node that does not find the result after all builds the step.
+// A step that the targets of two nodes share is executed by both, or by one from which
+// the other takes the result, whichever is predicted to end sooner. A result travels as
+// a cache of its own, through the cache registry or else through the client, and the
+// other node reads it before it needs the step ([Exchange]). A cache rather than an image
+// in the step's place: the graph, and with it the provenance of images and the keys under
+// which nodes remember results, are those of a build on one node.
 //
-// Not handed over are sources, results of steps that ignore the cache, and those of
-// steps that have several. Of what a node takes, it still reads the directories that
-// the steps below were made from: that is how a cache is looked into.
+// Steps that may give another result the second time have one in a run ([Build.Freedom]):
+// a shared RUN is bound to one node, and with it what its layers stand on and what stands
+// on its, since they travel together. Where the rule stands:
+//
+//   - the problem says which vertices have one result; every plan obeys
+//     (partition.Vertex.Once);
+//   - Exchange has a step for each of them that is sent on demand, besides those that the
+//     plan sends: runtime/sched asks for it when a node turns out to need it, after a
+//     steal, a loss or a prediction that was wrong, and submits nothing before it is there;
+//   - runtime sends it through the registry, else through the client, and only when both
+//     fail the step is built again.
+//
+// Sources are not sent, nor results of steps that have several: nodes that need them
+// execute them. What a URL held when a node fetched it stands in its source as the
+// checksum; steps that several targets share and that read it run on that node.
+//
+// Of what a node takes, it still reads the directories that the steps below were made
+// from: that is how a cache is looked into.
 package plan

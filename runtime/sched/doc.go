@@ -100,6 +100,16 @@
 // What it executes is expected to take elsewhere what was predicted. Steps that are done
 // in time end the doubt.
 //
+// # Steps with one result
+//
+// A vertex with Once belongs to the node that executes it, or holds it and builds on it.
+// A unit that needs it is not submitted to another node before it is in the registry;
+// whatever waits has the owner send it ([Unit.OnDemand]), at once, for that takes no slot.
+// A thief counts on it, takes nothing that would make it the owner of what its victim
+// needs for others, and no unit is built twice at once that needs it. With the loss of the
+// owner before it was sent the vertex belongs to nobody, and the finished units that rest
+// on it are built again with those that need it ([Reopen]), if another node can.
+//
 // # Loss and failure
 //
 // Units of a lost node go where they are expected to finish earliest. Those that
