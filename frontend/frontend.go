@@ -31,6 +31,9 @@ type Options struct {
 	// Dir is the absolute directory against which relative paths stand; empty
 	// is the project's.
 	Dir string
+	// GitQueryAsInput gives frontends the repository, and not the URL, of a git context
+	// whose URL has a query.
+	GitQueryAsInput bool
 	// Resolver answers questions about images.
 	Resolver Resolver
 	// Gateway reaches a node for what cannot be compiled here; nil when there

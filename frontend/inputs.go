@@ -99,6 +99,9 @@ func (c *compilation) prepare(ctx context.Context, u ir.Unit, links map[string][
 	for _, k := range ir.SortedKeys(c.ProxyArgs) {
 		setDefault(in.attrs, "build-arg:"+k, c.ProxyArgs[k])
 	}
+	if err := c.gitQueries(ctx, in); err != nil {
+		return nil, err
+	}
 	return in, nil
 }
 

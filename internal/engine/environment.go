@@ -17,6 +17,8 @@ const (
 	envNoAttestations = "BUILDX_NO_DEFAULT_ATTESTATIONS"
 	envNoArtifact     = "BUILDX_NO_DEFAULT_OCI_ARTIFACT"
 	envDefaultPolicy  = "BUILDX_DEFAULT_POLICY"
+
+	envGitQueryAsInput = "BUILDX_SEND_GIT_QUERY_AS_INPUT"
 )
 
 // on reports whether a variable holds a true value; other values are false.
