@@ -11,7 +11,6 @@ type Submit struct {
 	Node      NodeID
 	Units     []UnitID // in order of precedence
 	Why       Why
-	Attempt   int           // 1 + the most attempts that any of the units has behind it
 	Delay     time.Duration // to wait before starting; 0 unless backing off
 }
 

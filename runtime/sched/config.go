@@ -83,7 +83,6 @@ type Unit struct {
 	// Nodes restricts the unit to these nodes; empty is no restriction.
 	Nodes []NodeID
 	After []UnitID // must be finished before this unit is submitted
-	Links []UnitID // their results are part of this unit's graph
 	// Early says that other nodes wait for what it exports: with
 	// [Options.DeferOutput] it is exported all the same.
 	Early bool
@@ -145,11 +144,6 @@ type Options struct {
 	// well: for nodes that share a machine, where the one slows the other down.
 	NoHedge bool
 }
-
-const (
-	defaultAttempts = 3
-	maxBackoff      = 5 * time.Minute
-)
 
 // allows reports whether the unit may be given to node n.
 func (c *Config) allows(u UnitID, n NodeID) bool {
@@ -228,11 +222,9 @@ func (c *Config) validate() error {
 				bad("unit %d (%s): unknown node %d", i, u.Name, n)
 			}
 		}
-		for _, deps := range [][]UnitID{u.After, u.Links} {
-			for _, d := range deps {
-				if d < 0 || int(d) >= len(c.Units) || int(d) == i {
-					bad("unit %d (%s): bad dependency %d", i, u.Name, d)
-				}
+		for _, d := range u.After {
+			if d < 0 || int(d) >= len(c.Units) || int(d) == i {
+				bad("unit %d (%s): bad dependency %d", i, u.Name, d)
 			}
 		}
 	}

@@ -44,50 +44,29 @@ func (s *Scheduler) refresh() {
 // until the next call.
 func (s *Scheduler) pick(n *node, units []UnitID) []UnitID {
 	return s.gather(units, func(id UnitID) bool {
-		return s.inOrder(id, n) && (n == nil || len(s.missing(n, []UnitID{id})) == 0)
+		return s.inOrder(id) && (n == nil || len(s.missing(n, []UnitID{id})) == 0)
 	})
 }
 
 // ordered is pick for units that may wait for results of other nodes.
 func (s *Scheduler) ordered(n *node, units []UnitID) []UnitID {
-	return s.gather(units, func(id UnitID) bool { return s.inOrder(id, n) })
+	return s.gather(units, func(id UnitID) bool { return s.inOrder(id) })
 }
 
-// gather returns those of the units that may, noting which they are.
+// gather returns those of the units that may.
 func (s *Scheduler) gather(units []UnitID, may func(UnitID) bool) []UnitID {
-	s.uepoch++
-	if s.uepoch == 0 { // wrapped around
-		clear(s.ustamp)
-		s.uepoch = 1
-	}
 	s.picked = s.picked[:0]
 	for _, id := range units {
 		if may(id) {
-			s.ustamp[id] = s.uepoch
 			s.picked = append(s.picked, id)
 		}
 	}
 	return s.picked
 }
 
-// inOrder reports whether what the unit comes after is there, or picked before it.
-func (s *Scheduler) inOrder(id UnitID, n *node) bool {
-	c := &s.cfg.Units[id]
-	for _, d := range c.After {
-		if !s.available(d) {
-			return false
-		}
-	}
-	for _, d := range c.Links {
-		u := &s.units[d]
-		if s.available(d) || s.ustamp[d] == s.uepoch {
-			continue
-		}
-		if n == nil || !slices.ContainsFunc(u.runs, func(x ref) bool { return x.r.n == n }) {
-			return false
-		}
-	}
-	return true
+// inOrder reports whether what the unit comes after is there.
+func (s *Scheduler) inOrder(id UnitID) bool {
+	return !slices.ContainsFunc(s.deps[id], func(d UnitID) bool { return !s.available(d) })
 }
 
 // released returns the parts of n that waited for steps which n now holds, or no
@@ -377,15 +356,12 @@ func (s *Scheduler) submit(n *node, ids []UnitID, p *part) {
 	r := &run{id: s.lastRun, n: n, building: len(ids), live: len(ids), pooled: p.pooled, waits: true, since: s.now}
 	n.sub.by = r.id
 	n.waiting++
-	tries := 0
 	for i, id := range ids {
 		u := &s.units[id]
 		u.runs = append(u.runs, ref{r, i})
 		u.out.Submits++
-		tries = max(tries, u.tries)
 		r.units = append(r.units, member{id: id})
 		n.sub.add(s.cfg.Units[id].Root)
-		s.wakeDependents(id)
 	}
 	s.claim(n, ids)
 	s.runs[r.id] = r
@@ -394,22 +370,10 @@ func (s *Scheduler) submit(n *node, ids []UnitID, p *part) {
 	s.inflight += len(ids)
 	var delay time.Duration
 	if p.delay {
-		delay = s.backoff(tries)
+		delay = s.backoff(ids)
 	}
 	s.touch(n)
-	s.emit(Submit{Partition: r.id, Node: n.id, Units: ids, Why: p.why, Attempt: tries + 1, Delay: delay})
-}
-
-// backoff is the delay before the attempt that follows the given number.
-func (s *Scheduler) backoff(tries int) time.Duration {
-	d := s.cfg.Options.Backoff
-	for range tries - 1 {
-		if d >= maxBackoff {
-			return maxBackoff
-		}
-		d *= 2
-	}
-	return min(d, maxBackoff)
+	s.emit(Submit{Partition: r.id, Node: n.id, Units: ids, Why: p.why, Delay: delay})
 }
 
 // mark starts a new set of marks on vertices.

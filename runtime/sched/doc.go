@@ -43,10 +43,7 @@
 // # Precedence
 //
 // After holds back a unit until the named units are finished, outputs included.
-// Links holds it back only where it must: a unit whose graph contains another
-// unit's result may be submitted together with it, or after it to the same node
-// (the daemon shares the steps); on another node it waits until the linked unit is
-// finished. When a unit fails, whatever names it, in either list, is skipped.
+// When a unit fails, whatever names it is skipped.
 // A stage that is to be published early for another node is a unit of its own.
 //
 // # Feeding a node

@@ -182,7 +182,7 @@ func (s *Scheduler) await(n *node, p *part) {
 	var list []VertexID
 	for _, id := range slices.Clone(p.units) {
 		missing := s.missing(n, []UnitID{id})
-		if len(missing) == 0 || !s.inOrder(id, n) {
+		if len(missing) == 0 || !s.inOrder(id) {
 			continue
 		}
 		if s.cfg.Units[id].OnDemand {

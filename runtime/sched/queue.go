@@ -14,7 +14,6 @@ type part struct {
 	heap   int   // index in lane.ready or, when it watches, in lane.parked; or -1
 	why    Why
 	pooled bool // came from the pool and returns there
-	tries  int  // attempts its units have behind them
 	delay  bool // back off before it starts
 	dirty  bool // readiness must be looked at
 	// watch is the generation of its entries in node.watch: it waits there for a

@@ -83,9 +83,9 @@ func randomConfig(r choices) Config {
 				x.After = append(x.After, UnitID(r.Intn(u)))
 			}
 		}
-		for range r.Intn(3) {
+		for range r.Intn(3) / 2 {
 			if u > 0 {
-				x.Links = append(x.Links, UnitID(r.Intn(u)))
+				x.After = append(x.After, UnitID(r.Intn(u)))
 			}
 		}
 		if r.Intn(4) == 0 {
@@ -194,7 +194,7 @@ func (c *chaos) step(ev Event) error {
 			return fmt.Errorf("%T%+v on %T%+v: %w", cmd, cmd, ev, ev, err)
 		}
 	}
-	if err := checkDemands(c.s); err != nil {
+	if err := errors.Join(checkDemands(c.s), checkUnits(c.s)); err != nil {
 		return fmt.Errorf("after %T%+v: %w", ev, ev, err)
 	}
 	return nil
@@ -247,6 +247,56 @@ func checkDemands(s *Scheduler) error {
 				return fmt.Errorf("%s: part %v at %d, watches %d", n.name, p.units, p.heap, p.watch)
 			}
 		}
+	}
+	return nil
+}
+
+// checkUnits checks the invariants of units, and counts them again.
+func checkUnits(s *Scheduler) error {
+	left, inflight, waiting := 0, 0, 0
+	for id := range s.units {
+		u := &s.units[id]
+		if !u.done {
+			left++
+		}
+		switch {
+		case u.part != nil && len(u.runs) > 0 || len(u.runs) > 2:
+			return fmt.Errorf("u%d is queued %v and in %d submissions", id, u.part != nil, len(u.runs))
+		case u.done && (u.part != nil || len(u.runs) > 0 || u.granted != nil):
+			return fmt.Errorf("u%d is done, and queued %v, in %d submissions", id, u.part != nil, len(u.runs))
+		}
+		granted := false
+		for _, x := range u.runs {
+			st := x.r.units[x.i].st
+			if x.r.units[x.i].id != UnitID(id) || !st.lives() || s.runs[x.r.id] != x.r {
+				return fmt.Errorf("u%d is not in submission %d", id, x.r.id)
+			}
+			if (st == deferred || st == exporting) != (u.granted == x.r) {
+				return fmt.Errorf("u%d is in state %d in submission %d, granted %v", id, st, x.r.id, u.granted == x.r)
+			}
+			granted = granted || u.granted == x.r
+			inflight += st.busy()
+			if st == deferred {
+				waiting++
+			}
+		}
+		if u.granted != nil && !granted {
+			return fmt.Errorf("u%d is granted to a submission that it is not in", id)
+		}
+	}
+	for id, r := range s.runs {
+		live := 0
+		for _, m := range r.units {
+			if m.st.lives() {
+				live++
+			}
+		}
+		if live != r.live {
+			return fmt.Errorf("submission %d is at %d units, counted %d", id, r.live, live)
+		}
+	}
+	if left != s.left || inflight != s.inflight || waiting != s.deferred {
+		return fmt.Errorf("left %d, in flight %d, deferred %d; counted %d, %d and %d", s.left, s.inflight, s.deferred, left, inflight, waiting)
 	}
 	return nil
 }
@@ -349,11 +399,6 @@ func (c *chaos) command(ev Event, cmd Command) error {
 					return fmt.Errorf("u%d comes after u%d", u, d)
 				}
 			}
-			for _, d := range unit.Links {
-				if !c.there(d) && !slices.Contains(cmd.Units[:i], d) && !c.liveOn(d, cmd.Node) {
-					return fmt.Errorf("u%d links to u%d", u, d)
-				}
-			}
 		}
 		if m := c.idler(cmd); m != nil {
 			return fmt.Errorf("the node lags, and %s, which would do it sooner, has nothing to do", m.name)
@@ -442,7 +487,7 @@ func (c *chaos) idler(cmd Submit) *node {
 		return nil
 	}
 	for _, u := range cmd.Units {
-		if len(c.cfg.Units[u].Links) > 0 || c.s.units[u].moves >= maxMoves || c.s.once.reaches[u] {
+		if c.s.units[u].moves >= maxMoves || c.s.once.reaches[u] {
 			return nil
 		}
 	}
@@ -552,16 +597,10 @@ func (c *chaos) usesBad(v VertexID) VertexID {
 	return NoVertex
 }
 
-// unitBad returns the step that makes a unit fail, its own or one it has from a
-// unit it links to, or NoVertex.
+// unitBad returns the step that makes a unit fail, or NoVertex.
 func (c *chaos) unitBad(u UnitID) VertexID {
 	if b := c.usesBad(c.cfg.Units[u].Root); b != NoVertex {
 		return b
-	}
-	for _, l := range c.cfg.Units[u].Links {
-		if b := c.unitBad(l); b != NoVertex {
-			return b
-		}
 	}
 	return NoVertex
 }
@@ -592,8 +631,8 @@ func (c *chaos) random(steps int) error {
 		}
 		c.up[n] = true
 		up := NodeUp{At: c.now, Node: n}
-		if c.r.Intn(4) == 0 {
-			up.Emulates = map[string]float64{"arm64": float64(1 + c.r.Intn(8))}
+		if c.last%4 == 3 {
+			up.Emulates = map[string]float64{"arm64": float64(1 + len(c.subs))}
 		}
 		return c.step(up)
 	case k == 4:

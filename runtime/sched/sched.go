@@ -19,7 +19,7 @@ type Scheduler struct {
 	nodes []*node
 	units []unit
 	rank  []int      // topological position of each unit
-	deps  [][]UnitID // After and Links
+	deps  [][]UnitID // Unit.After without duplicates
 	rdeps [][]UnitID
 	pools []*lane
 	class []ownerHeap // by node.class
@@ -52,8 +52,6 @@ type Scheduler struct {
 
 	stamp   []uint32 // scratch marks on vertices
 	epoch   uint32
-	ustamp  []uint32 // scratch marks on units
-	uepoch  uint32
 	path    []float64 // scratch, valid where stamped
 	stack   []VertexID
 	list    []VertexID
@@ -125,38 +123,28 @@ type gift struct {
 	to    NodeID
 }
 
+// unit is the state of a unit. It is done, or in a queue, or in one submission or more, or
+// in none of these from its failure until its submission has ended.
 type unit struct {
-	part    *part
-	runs    []ref // in which it is live
-	granted *run  // which was told to export it
-	done    bool
-	out     Outcome
-	tries   int
-	moves   int
-	avoids  bool // a node that failed it
+	// part is nil when it is in no queue. Then runs may hold the submissions that are at
+	// it: two at most, of different nodes. Invariant: part == nil || len(runs) == 0.
+	part *part
+	runs []ref
+	// granted is the submission that was told to export it, or to wait with that.
+	// Invariant: it is among runs, and is deferred or exporting there, as no other is.
+	granted *run
+	// done says that out is final. Invariant: then part == nil and len(runs) == 0.
+	done   bool
+	out    Outcome
+	tries  int  // attempts that came to nothing, see mayRetry
+	moves  int  // how often it was given to another node; from maxMoves on it is not stolen
+	avoids bool // a node that failed it
 }
 
 type ref struct {
 	r *run
 	i int
 }
-
-type member struct {
-	id UnitID
-	st memberState
-}
-
-type memberState int
-
-const (
-	building  memberState = iota
-	deferred              // built and told to wait with the export
-	exporting             // built and told to export
-	denied                // built, but another node exports it
-	retry                 // failed; tried again unless that was final
-	settled               // finished
-	recalled              // taken back before it began
-)
 
 // run is one submission.
 type run struct {
@@ -191,7 +179,6 @@ func New(cfg Config) (*Scheduler, error) {
 		left:   len(cfg.Units),
 		stamp:  make([]uint32, len(cfg.Vertices)),
 		path:   make([]float64, len(cfg.Vertices)),
-		ustamp: make([]uint32, len(cfg.Units)),
 	}
 	s.cached.setAll(cfg.Network.Cached)
 	s.index()
@@ -259,7 +246,7 @@ func (s *Scheduler) order() error {
 	s.rdeps = make([][]UnitID, n)
 	waits := make([]int, n)
 	for i, u := range s.cfg.Units {
-		s.deps[i] = unique(slices.Concat(u.After, u.Links))
+		s.deps[i] = unique(u.After)
 		waits[i] = len(s.deps[i])
 		for _, d := range s.deps[i] {
 			s.rdeps[d] = append(s.rdeps[d], UnitID(i))
@@ -677,37 +664,17 @@ func (s *Scheduler) unitBuilt(e UnitBuilt) {
 	u := &s.units[e.Unit]
 	s.holdAll(r.n, s.cfg.Units[e.Unit].Root)
 	if s.stopping || r.canceled || u.granted != nil {
-		s.leave(r, i, denied)
+		s.advance(r, i, denied)
 		return
 	}
-	s.built(r, i)
 	u.granted = r
 	if s.cfg.Options.DeferOutput && !s.cfg.Units[e.Unit].Early {
-		s.deferOutput(r, i)
+		s.advance(r, i, deferred)
+		s.emit(Defer{Partition: r.id, Unit: e.Unit})
 		return
 	}
-	r.units[i].st = exporting
+	s.advance(r, i, exporting)
 	s.emit(Export{Partition: r.id, Unit: e.Unit})
-}
-
-// deferOutput lets a member that is built wait for the others. It takes no part of
-// any limit meanwhile, and what comes after it may begin.
-func (s *Scheduler) deferOutput(r *run, i int) {
-	r.units[i].st = deferred
-	r.n.live--
-	s.inflight--
-	s.deferred++
-	s.wakeDependents(r.units[i].id)
-	s.wake(r.n)
-	s.emit(Defer{Partition: r.id, Unit: r.units[i].id})
-}
-
-// resume ends the wait of a deferred member.
-func (s *Scheduler) resume(r *run, i int) {
-	r.units[i].st = exporting
-	r.n.live++
-	s.inflight++
-	s.deferred--
 }
 
 // writeDeferred asks for the outputs that wait, once every unit is built or settled.
@@ -724,7 +691,7 @@ func (s *Scheduler) writeDeferred() {
 		u := &s.units[id]
 		if r := u.granted; r != nil {
 			if _, i := s.find(r.id, UnitID(id)); r.units[i].st == deferred {
-				s.resume(r, i)
+				s.advance(r, i, exporting)
 				s.emit(Export{Partition: r.id, Unit: UnitID(id)})
 			}
 		}
@@ -744,48 +711,13 @@ func (s *Scheduler) available(id UnitID) bool {
 	return u.granted.units[i].st == deferred
 }
 
-// built ends the building of a member without ending its life.
-func (s *Scheduler) built(r *run, i int) {
-	if r.units[i].st != building {
-		return
-	}
-	s.commit(r)
-	root := s.cfg.Units[r.units[i].id].Root
-	r.n.all.drop(root)
-	r.n.sub.drop(root)
-	r.building--
-	s.wake(r.n)
-}
-
-// leave ends the life of a member in its submission.
-func (s *Scheduler) leave(r *run, i int, st memberState) {
-	s.built(r, i)
-	if r.units[i].st == deferred {
-		s.resume(r, i)
-	}
-	id := r.units[i].id
-	r.units[i].st = st
-	r.live--
-	r.n.live--
-	s.inflight--
-	u := &s.units[id]
-	u.runs = slices.DeleteFunc(u.runs, func(x ref) bool { return x.r == r })
-	if u.granted == r {
-		u.granted = nil
-	}
-	// Who links to it may have counted on its being here.
-	s.wakeDependents(id)
-	s.reconsider()
-	s.wake(r.n)
-}
-
 func (s *Scheduler) unitExported(e UnitExported) {
 	r, i := s.find(e.Partition, e.Unit)
 	if r == nil {
 		return
 	}
 	s.holdAll(r.n, s.cfg.Units[e.Unit].Root)
-	s.leave(r, i, settled)
+	s.advance(r, i, settled)
 	u := &s.units[e.Unit]
 	u.out.State, u.out.Node = Built, r.n.id
 	s.conclude(e.Unit)
@@ -798,55 +730,23 @@ func (s *Scheduler) unitFailed(e UnitFailed) {
 	}
 	r.blamed = true
 	u := &s.units[e.Unit]
-	s.leave(r, i, retry)
-	if e.Retryable {
-		u.tries++
-	}
-	if e.Elsewhere {
-		e.Retryable = len(u.runs) > 0 || s.avoid(e.Unit, r.n)
-	}
+	s.advance(r, i, retry)
+	f := final
 	switch {
-	case len(u.runs) > 0:
-		// Another node works on it, and may be writing its outputs: it decides.
+	case e.Elsewhere:
+		f = misplaced
+	case e.Retryable:
+		f = passing
+	}
+	yes, ending := s.mayRetry(e.Unit, r.n, f)
+	if yes {
 		return
-	case e.Retryable && u.tries < s.cfg.Options.MaxAttempts:
-		return
-	case e.Retryable && !e.Elsewhere:
-		e.Err = fmt.Sprintf("%s (%s)", e.Err, attempts(u.tries))
 	}
 	u.out.Vertex = NoVertex
 	if s.validVertex(e.Vertex) {
 		u.out.Vertex = e.Vertex
 	}
-	s.fail(e.Unit, r.n.id, e.Err)
-}
-
-// avoid keeps a unit from a node that failed it. It reports false when the unit has
-// avoided one before, or when no other node may build it.
-func (s *Scheduler) avoid(id UnitID, failed *node) bool {
-	u := &s.units[id]
-	if u.avoids {
-		return false
-	}
-	var others []NodeID
-	for _, n := range s.nodes {
-		if n != failed && n.state != lost && s.cfg.allows(id, n.id) {
-			others = append(others, n.id)
-		}
-	}
-	if len(others) == 0 {
-		return false
-	}
-	u.avoids = true
-	s.cfg.Units[id].Nodes = others
-	return true
-}
-
-func attempts(n int) string {
-	if n == 1 {
-		return "1 attempt"
-	}
-	return fmt.Sprintf("%d attempts", n)
+	s.fail(e.Unit, r.n.id, e.Err+ending)
 }
 
 // fail ends a unit for good.
@@ -902,7 +802,7 @@ func (s *Scheduler) conclude(id UnitID) {
 	s.left--
 	s.unqueue(id)
 	for _, x := range slices.Clone(u.runs) {
-		s.leave(x.r, x.i, denied)
+		s.advance(x.r, x.i, denied)
 		if x.r.live == 0 {
 			s.cancel(x.r, fmt.Sprintf("%s is finished elsewhere", s.cfg.Units[id].Name))
 		}
@@ -952,11 +852,6 @@ func (s *Scheduler) cancelRuns(which func(*run) bool) {
 	}
 }
 
-// writes reports whether the outputs of some member are being written.
-func (r *run) writes() bool {
-	return slices.ContainsFunc(r.units, func(m member) bool { return m.st == exporting })
-}
-
 func (s *Scheduler) partitionEnded(e PartitionEnded) {
 	r := s.runs[e.Partition]
 	if r == nil {
@@ -986,8 +881,8 @@ func (s *Scheduler) close(r *run, reason string, retryable, nodeLost bool) []*pa
 		if st == settled || st == recalled {
 			continue
 		}
-		if st == building || st == deferred || st == exporting {
-			s.leave(r, i, denied)
+		if st.lives() {
+			s.advance(r, i, denied)
 		}
 		u := &s.units[id]
 		if u.done || len(u.runs) > 0 || u.part != nil || s.stopping {
@@ -1007,21 +902,16 @@ func (s *Scheduler) close(r *run, reason string, retryable, nodeLost bool) []*pa
 		case st == denied:
 			// Its other submission has ended without a result.
 			innocent = append(innocent, id)
-		case nodeLost:
-			if u.tries++; u.tries >= s.cfg.Options.MaxAttempts {
-				s.fail(id, r.n.id, fmt.Sprintf("lost with node %s: %s (%s)", r.n.name, reason, attempts(u.tries)))
-				continue
-			}
-			again = append(again, id)
-		case r.blamed || r.canceled:
+		case !nodeLost && (r.blamed || r.canceled):
 			innocent = append(innocent, id)
-		case reason == "" || retryable:
-			why := reason
-			if why == "" {
-				why = "the submission ended without its result"
+		case nodeLost || reason == "" || retryable:
+			why := cmp.Or(reason, "the submission ended without its result")
+			if nodeLost {
+				why = fmt.Sprintf("lost with node %s: %s", r.n.name, reason)
 			}
-			if u.tries++; u.tries >= s.cfg.Options.MaxAttempts {
-				s.fail(id, r.n.id, fmt.Sprintf("%s (%s)", why, attempts(u.tries)))
+			yes, ending := s.mayRetry(id, r.n, passing)
+			if !yes {
+				s.fail(id, r.n.id, why+ending)
 				continue
 			}
 			again = append(again, id)
@@ -1041,11 +931,7 @@ func (s *Scheduler) close(r *run, reason string, retryable, nodeLost bool) []*pa
 		if len(units) == 0 {
 			return
 		}
-		p := &part{units: units, why: Rescued, pooled: r.pooled, delay: delay, orphan: r.n.id}
-		for _, u := range units {
-			p.tries = max(p.tries, s.units[u].tries)
-		}
-		ps = append(ps, p)
+		ps = append(ps, &part{units: units, why: Rescued, pooled: r.pooled, delay: delay, orphan: r.n.id})
 	}
 	group(innocent, false)
 	group(again, !nodeLost)
@@ -1078,7 +964,7 @@ func (s *Scheduler) place(p *part) {
 			return
 		}
 		for _, u := range slices.Backward(slices.Clone(p.units)) {
-			s.place(&part{units: []UnitID{u}, why: p.why, tries: p.tries, delay: p.delay, orphan: p.orphan})
+			s.place(&part{units: []UnitID{u}, why: p.why, delay: p.delay, orphan: p.orphan})
 		}
 		return
 	}

@@ -26,11 +26,11 @@ func TestFirstStep(t *testing.T) {
 		Plan: [][]Partition{{{0}, {1}}},
 	})
 	require.NoError(t, err)
-	require.Equal(t, []Command{Submit{Partition: 1, Node: 0, Units: []UnitID{0}, Attempt: 1}}, s.Step(NodeUp{Node: 0}))
+	require.Equal(t, []Command{Submit{Partition: 1, Node: 0, Units: []UnitID{0}}}, s.Step(NodeUp{Node: 0}))
 	require.Empty(t, s.Step(VertexDone{At: time.Minute, Vertex: 0, Took: time.Minute}))
 	require.Equal(t, []Command{
 		Export{Partition: 1, Unit: 0},
-		Submit{Partition: 2, Node: 0, Units: []UnitID{1}, Attempt: 1},
+		Submit{Partition: 2, Node: 0, Units: []UnitID{1}},
 	}, s.Step(UnitBuilt{At: 70 * time.Second, Partition: 1, Unit: 0}))
 	require.Empty(t, s.Step(UnitExported{Partition: 1, Unit: 0}))
 	require.Empty(t, s.Step(PartitionEnded{Partition: 1}))
@@ -73,7 +73,7 @@ func TestNewErrors(t *testing.T) {
 			c.Units[0].Platforms = []string{"linux/arm64"}
 		}},
 		{"units wait for each other: a, b", func(c *Config) {
-			c.Units[0].Links = []UnitID{1}
+			c.Units[0].After = []UnitID{1}
 			c.Units[1].After = []UnitID{0}
 		}},
 	} {

@@ -22,7 +22,7 @@ var update = flag.Bool("update", false, "rewrite golden files")
 //	add-nodes N [speed=F] [slots=N] [assumed] [platforms=A,B]     nodes n1, n2, ...
 //	node NAME [speed=F] [slots=N] [assumed] [memory=N] [platforms=A,B] [warm=V,...]
 //	vertex NAME COST [in=V,...] [bytes=N] [memory=N] [platform=P] [once]
-//	unit NAME ROOT [after=U,...] [links=U,...] [platforms=P,...] [nodes=N,...] [early] [on-demand]
+//	unit NAME ROOT [after=U,...] [platforms=P,...] [nodes=N,...] [early] [on-demand]
 //	network [bandwidth=N] [latency=D] [cached=V,...]
 //	options [steal] [keep-going] [defer-output] [ahead=N] [jobs=N] [attempts=N] [backoff=D]
 //	plan NODE U,U U ...                                 a partition per word
@@ -214,7 +214,7 @@ func (sc *script) command(w []string) {
 	case "unit":
 		u := Unit{
 			Name: rest[0], Root: sc.vertex(rest[1]), Platforms: list(kv["platforms"]),
-			After: sc.units(kv["after"]), Links: sc.units(kv["links"]),
+			After: sc.units(kv["after"]),
 			Early: kv["early"] != "", OnDemand: kv["on-demand"] != "",
 		}
 		for _, n := range list(kv["nodes"]) {
@@ -362,8 +362,12 @@ func (sc *script) step(ev Event) {
 		case Submit:
 			sc.open = append(sc.open, c)
 			fmt.Fprintf(&sc.out, "submit p%d on %s: %s %s", c.Partition, sc.cfg.Nodes[c.Node].Name, sc.names(c.Units), c.Why)
-			if c.Attempt > 1 {
-				fmt.Fprintf(&sc.out, ", attempt %d", c.Attempt)
+			tries := 0
+			for _, u := range c.Units {
+				tries = max(tries, sc.s.units[u].tries)
+			}
+			if tries > 0 {
+				fmt.Fprintf(&sc.out, ", attempt %d", tries+1)
 			}
 			if c.Delay > 0 {
 				fmt.Fprintf(&sc.out, ", after %s", c.Delay)

@@ -327,7 +327,7 @@ func (s *Scheduler) move(n *node, l *loot) {
 		s.units[u].moves++
 	}
 	l.owner.given = append(l.owner.given, gift{units: l.units, to: n.id})
-	s.enqueue(&n.lane, l.units, false, &part{why: why, pooled: l.p.pooled, tries: l.p.tries, delay: l.p.delay, orphan: NoNode})
+	s.enqueue(&n.lane, l.units, false, &part{why: why, pooled: l.p.pooled, delay: l.p.delay, orphan: NoNode})
 	s.moves = append(s.moves, Move{
 		At: s.now, Why: why, Units: slices.Clone(l.units), From: l.owner.id, To: n.id,
 		Here: s.now + time.Duration(l.here), There: s.now + time.Duration(l.there),
@@ -351,8 +351,7 @@ func (s *Scheduler) takeBack(r *run, reason string) *part {
 			continue
 		}
 		units = append(units, r.units[i].id)
-		s.leave(r, i, recalled)
-		p.tries = max(p.tries, s.units[r.units[i].id].tries)
+		s.advance(r, i, recalled)
 	}
 	r.canceled = true
 	s.emit(CancelPartition{Partition: r.id, Reason: reason, Recalled: true})

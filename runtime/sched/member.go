@@ -1,0 +1,82 @@
+package sched
+
+import "slices"
+
+// member is a unit in a submission.
+type member struct {
+	id UnitID
+	st memberState
+}
+
+// memberState is how far a submission is with a unit. The states are in order of
+// progress, and no unit goes back.
+type memberState int
+
+const (
+	building  memberState = iota
+	deferred              // built and told to wait with the export
+	exporting             // built and told to export
+	// With those that follow the submission has done with the unit.
+	denied   // built, but another node exports it; or given up
+	retry    // failed; tried again unless that was final
+	settled  // finished
+	recalled // taken back before it began
+)
+
+// lives reports whether the submission is still at it.
+func (st memberState) lives() bool { return st < denied }
+
+// busy is 1 for a unit that counts for the limits of its node and of the run.
+func (st memberState) busy() int {
+	if st == building || st == exporting {
+		return 1
+	}
+	return 0
+}
+
+// advance brings a member into a later state. What is counted by state is counted here
+// and nowhere else.
+func (s *Scheduler) advance(r *run, i int, to memberState) {
+	m, n := &r.units[i], r.n
+	from := m.st
+	if to <= from {
+		return
+	}
+	m.st = to
+	if from == building {
+		s.commit(r)
+		root := s.cfg.Units[m.id].Root
+		n.all.drop(root)
+		n.sub.drop(root)
+		r.building--
+		s.wake(n)
+	}
+	n.live += to.busy() - from.busy()
+	s.inflight += to.busy() - from.busy()
+	switch {
+	case to == deferred:
+		s.deferred++
+	case from == deferred:
+		s.deferred--
+	}
+	if to == deferred {
+		s.wakeDependents(m.id)
+	}
+	if to.lives() || !from.lives() {
+		return
+	}
+	r.live--
+	u := &s.units[m.id]
+	u.runs = slices.DeleteFunc(u.runs, func(x ref) bool { return x.r == r })
+	if u.granted == r {
+		u.granted = nil
+	}
+	s.wakeDependents(m.id) // what was deferred is not there any more
+	s.reconsider()
+	s.wake(n)
+}
+
+// writes reports whether the outputs of some member are being written.
+func (r *run) writes() bool {
+	return slices.ContainsFunc(r.units, func(m member) bool { return m.st == exporting })
+}
