@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/dbake/dbake/cmd/dbake/internal/targetlog"
 	"github.com/dbake/dbake/cmd/dbake/internal/view"
 	"github.com/dbake/dbake/compiler"
 	"github.com/dbake/dbake/compiler/ir"
@@ -26,6 +27,8 @@ type buildCmd struct {
 	List         string `placeholder:"WHAT" help:"List targets or variables and build nothing; type=WHAT,format=json for JSON."`
 	Progress     string `default:"auto" placeholder:"MODE" help:"How progress is shown: auto, plain, tty, quiet or rawjson ($$BUILDKIT_PROGRESS replaces auto)."`
 	MetadataFile string `placeholder:"FILE" help:"Write the digests and descriptors of what was built, as JSON by target."`
+	SummaryJSON  string `name:"summary-json" placeholder:"FILE" help:"Write what became of each target and node, and of the build as a whole, as JSON; - is standard output."`
+	LogDir       string `placeholder:"DIR" help:"Where the log of each target is written, as TARGET.log; none writes none (default: dbake-logs in the directory for temporary files)."`
 	Jobs         jobs   `short:"j" placeholder:"N|MODE" help:"Build at most N targets at once over all nodes (default: no limit); or what to do when a target fails: fail-fast ends the build (the default), defer-output does too and writes no output before every target is built, defer-error builds all that does not depend on it; MODE,parallel=N for both."`
 	KeepGoing    bool   `short:"k" help:"Same as --jobs=defer-error."`
 	Timings      bool   `help:"Show where the time of the command went, phase by phase, after the summary."`
@@ -42,6 +45,7 @@ type buildCmd struct {
 
 	saved           *report.File // the plan to build; nil makes one
 	metadataWritten bool
+	misplaced       bool // a file of a flag is that of something else
 }
 
 func (c *buildCmd) Run(binding contextBinding, a *app) (err error) {
@@ -95,11 +99,14 @@ func (c *buildCmd) Run(binding contextBinding, a *app) (err error) {
 
 // build builds the targets that are to be built, then answers for the others.
 func (c *buildCmd) build(ctx context.Context, a *app, call callFlag) (err error) {
+	o := view.Outcome{Started: time.Now()}
+	defer func() { err = errors.Join(err, c.report(ctx, a, o, err)) }()
 	request, err := c.request(a)
 	if err != nil {
 		return err
 	}
-	s := a.engine().Open(request)
+	logs := &logged{Reporter: a.progress, open: func() (*targetlog.Set, error) { return c.openLogs(a) }}
+	s := a.engineFor(logs).Open(request)
 	defer func() { err = errors.Join(err, s.Close()) }()
 	if err := s.Through(ctx, engine.Access); err != nil {
 		return err
@@ -125,11 +132,11 @@ func (c *buildCmd) build(ctx context.Context, a *app, call callFlag) (err error)
 	if err := s.Through(ctx, engine.Remember); err != nil {
 		return err
 	}
-	var predicted view.Prediction
+	o.Result, o.Run = result, logs.describe()
 	if p := s.Plan(); p != nil {
-		predicted = view.Prediction{Makespan: p.Makespan, Bound: p.Bound}
+		o.Run.Makespan, o.Run.Bound = p.Makespan, p.Bound
 	}
-	a.progress.Summary(result, predicted)
+	a.progress.Summary(result, o.Run)
 	if c.Timings {
 		a.progress.Timings(s.Timings())
 	}
@@ -189,7 +196,8 @@ func (c *buildCmd) admit(ctx context.Context, a *app, asked engine.Admission) er
 	if len(asked.Build.Targets) == 0 {
 		return nil
 	}
-	if err := a.checkPlaces(asked.Build, c.MetadataFile); err != nil {
+	if err := a.checkPlaces(asked.Build, flagFile{"--metadata-file", c.MetadataFile}, flagFile{"--summary-json", c.SummaryJSON}); err != nil {
+		c.misplaced = true
 		return err
 	}
 	if err := c.dropMetadata(ctx, a); err != nil {

@@ -271,7 +271,7 @@ func (c *completer) values(ctx context.Context, f *kong.Flag, word string) (list
 		return list, noFiles | noSpace
 	case "profile":
 		return nil, noFiles
-	case "file", "output", "history", "metadata-file", "buildkitd":
+	case "file", "output", "history", "metadata-file", "summary-json", "buildkitd":
 		return nil, anyFile
 	}
 	switch {

@@ -18,9 +18,12 @@ import (
 )
 
 // engine returns what takes definitions through all stages.
-func (a *app) engine() *engine.Engine {
+func (a *app) engine() *engine.Engine { return a.engineFor(a.progress) }
+
+// engineFor is engine for what reports elsewhere, too.
+func (a *app) engineFor(report engine.Reporter) *engine.Engine {
 	return engine.New(engine.Config{
-		Dir: a.dir, Env: a.env, Stdout: a.stdout, Report: a.progress,
+		Dir: a.dir, Env: a.env, Stdout: a.stdout, Report: report,
 		Supervisor: a.supervisor, Command: a.title(), ProxyArgs: a.proxyArgs,
 	})
 }

@@ -252,9 +252,9 @@ func (a *app) showProgress(args []string) error {
 	}
 	var err error
 	a.mode = mode
-	if a.progress, err = view.New(a.stderr, view.Options{Mode: mode, Keys: a.stdin, Env: a.env}); err != nil {
+	if a.progress, err = view.New(a.stderr, view.Options{Mode: mode, Keys: a.stdin, Env: a.env, Dir: a.dir}); err != nil {
 		err = fmt.Errorf("%s%w", from, err)
-		a.progress, _ = view.New(a.stderr, view.Options{Mode: view.ModePlain}) // is always there
+		a.progress, _ = view.New(a.stderr, view.Options{Mode: view.ModePlain, Env: a.env, Dir: a.dir}) // is always there
 	}
 	return err
 }

@@ -37,6 +37,9 @@ type claim struct {
 	names []string // of the image in a layout
 }
 
+// flagFile is a file that is written because of a flag.
+type flagFile struct{ flag, name string }
+
 // placeCheck finds what would be written twice.
 type placeCheck struct {
 	dir      string
@@ -50,9 +53,9 @@ type placeCheck struct {
 }
 
 // checkPlaces refuses a project in which two outputs go to one place and one of them
-// would be lost, and warns where the last to finish wins. metadata is the file of
-// --metadata-file, "" for none.
-func (a *app) checkPlaces(p *ir.Project, metadata string) error {
+// would be lost, and warns where the last to finish wins. files are those that flags
+// name, by flag, "" for none.
+func (a *app) checkPlaces(p *ir.Project, files ...flagFile) error {
 	c := &placeCheck{dir: p.Dir, byPath: map[string][]*claim{}}
 	if a.stdout == os.Stdout {
 		// Where it leads may have a name, too, as in "> out.tar".
@@ -60,8 +63,14 @@ func (a *app) checkPlaces(p *ir.Project, metadata string) error {
 			c.stdout = place
 		}
 	}
-	if metadata != "" {
-		c.add(&claim{kind: claimFile, by: "--metadata-file", name: metadata}, a.path(metadata))
+	for _, f := range files {
+		switch f.name {
+		case "":
+		case "-":
+			c.stream(&claim{kind: claimFile, by: f.flag, name: "standard output", place: c.stdout})
+		default:
+			c.add(&claim{kind: claimFile, by: f.flag, name: f.name}, a.path(f.name))
+		}
 	}
 	for _, t := range p.Targets {
 		for i, o := range t.Outputs {

@@ -96,7 +96,7 @@ func (c *planCmd) request(a *app) (engine.Request, error) {
 		if err := a.warnPrivileges(asked.Project, &c.definitionFlags); err != nil {
 			return err
 		}
-		return a.checkPlaces(asked.Build, "")
+		return a.checkPlaces(asked.Build)
 	}
 	return r, nil
 }

@@ -65,6 +65,6 @@ func (c *warmCmd) Run(ctx contextBinding, a *app) (err error) {
 	if err := s.Through(ctx, engine.Remember); err != nil {
 		return err
 	}
-	a.progress.Summary(result, view.Prediction{Makespan: s.Plan().Makespan, Bound: s.Plan().Bound})
+	a.progress.Summary(result, view.Run{Makespan: s.Plan().Makespan, Bound: s.Plan().Bound})
 	return failure
 }

@@ -9,7 +9,9 @@ package printable
 
 import (
 	"bytes"
+	"regexp"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/dbake/dbake/internal/redact"
@@ -46,13 +48,27 @@ func Line(s string) string {
 // Lines returns s made safe, such that no line of it is a command to a CI service,
 // as "::error::text" is to GitHub Actions.
 func Lines(s string) string {
-	lines := strings.Split(Text(s), "\n")
+	lines := strings.Split(Uncommanded(Text(s)), "\n")
 	for i, line := range lines {
-		if bare := strings.TrimLeft(line, " \t"); strings.HasPrefix(bare, "::") {
+		// The service leaves out white space of every kind.
+		if bare := strings.TrimLeftFunc(line, unicode.IsSpace); strings.HasPrefix(bare, "::") {
 			lines[i] = line[:len(line)-len(bare)] + "| " + bare
 		}
 	}
 	return strings.Join(lines, "\n")
+}
+
+// command begins what a CI service takes for a command wherever it stands in a line:
+// "##[error]" is one to GitHub Actions and Azure Pipelines, "##vso[" to the latter, and
+// "##teamcity[" to TeamCity.
+var command = regexp.MustCompile(`##(vso|teamcity)?\[`)
+
+// Uncommanded returns s without commands to CI services that stand within lines.
+func Uncommanded(s string) string {
+	if !strings.Contains(s, "##") {
+		return s
+	}
+	return command.ReplaceAllString(s, "## ${1}[")
 }
 
 // plain reports whether there is nothing in s to be changed.

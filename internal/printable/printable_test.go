@@ -41,6 +41,10 @@ func TestLine(t *testing.T) {
 func TestLines(t *testing.T) {
 	require.Equal(t, "failed\n  | ::error file=x::forged\nfine :: here", Lines("failed\n  ::error file=x::forged\nfine :: here"))
 	require.Equal(t, "a\n| ::stop-commands::x", Lines("a\r::stop-commands::x"))
+	for _, space := range []string{"\u00a0", "\u2003", "\u2028", "\u3000"} {
+		require.Equal(t, space+"| ::error::forged", Lines(space+"::error::forged"))
+	}
+	require.Equal(t, "a ## [error]x ## vso[task.x] ## teamcity[x] ## # [ok]", Lines("a ##[error]x ##vso[task.x] ##teamcity[x] ## # [ok]"))
 }
 
 // FuzzFilter: what is shown does not depend on how the stream was cut, holds no

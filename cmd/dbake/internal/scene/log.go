@@ -97,6 +97,15 @@ func (l *Log) line(text string) {
 	}
 }
 
+// Forget leaves all complete lines out.
+func (l *Log) Forget() {
+	if len(l.lines) > 0 {
+		l.dropped += len(l.lines)
+		l.drops++
+		l.lines, l.bytes, l.head = nil, 0, 0
+	}
+}
+
 // trim leaves lines out until no more than limit bytes are kept, and some room beyond.
 func (l *Log) trim(limit int) {
 	if l.bytes <= limit {

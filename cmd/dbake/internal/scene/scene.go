@@ -33,6 +33,7 @@ type Scene struct {
 	all      []*Step      // in order of their first event
 	done     map[int]bool // by step: whether it was run, for those whose result is there
 	logBytes int
+	brief    bool // nothing that is printed is kept
 }
 
 // Node is one node.
@@ -177,6 +178,14 @@ func New(o Outlook) *Scene {
 	return s
 }
 
+// NewBrief is New for a scene that keeps nothing of what steps print beyond the
+// [Change] that reports it.
+func NewBrief(o Outlook) *Scene {
+	s := New(o)
+	s.brief = true
+	return s
+}
+
 func (s *Scene) node(name string) *Node {
 	n := s.nodes[name]
 	if n == nil {
@@ -210,7 +219,7 @@ type Printed struct {
 }
 
 // Change is what an event has changed of steps: those that began, that ended, and what
-// was printed.
+// was printed. A step that was cached has ended without beginning.
 type Change struct {
 	Began, Ended []*Step
 	Printed      []Printed
@@ -399,7 +408,7 @@ func (s *Scene) status(at time.Duration, e runtime.StatusEvent) Change {
 		s.describe(st, v, e)
 		was := st.State
 		s.advance(at, st, v)
-		if was != Running && st.State == Running {
+		if was != Running && st.State == Running || was == Waiting && st.State > Running && st.State != Cached {
 			c.Began = append(c.Began, st)
 		}
 		if was != st.State && st.State > Running {
@@ -428,7 +437,9 @@ func (s *Scene) status(at time.Duration, e runtime.StatusEvent) Change {
 		lines := st.Log.write(l.Stream, l.Data)
 		s.logBytes += st.Log.bytes - before
 		before = st.Log.bytes
-		if s.logBytes > maxLogs {
+		if s.brief {
+			st.Log.Forget()
+		} else if s.logBytes > maxLogs {
 			st.Log.trim(minStepLog)
 		} else {
 			st.Log.trim(maxStepLog)

@@ -22,6 +22,7 @@ import (
 // several nodes may run the same step, each vertex is told apart by its node.
 type text struct {
 	*outlet
+	notes annotations
 
 	// mu guards ch and kept; statuses are sent on ch while it is held.
 	mu    sync.Mutex
@@ -32,7 +33,11 @@ type text struct {
 	shown *statuses
 }
 
-func newText(w io.Writer) *text { return &text{outlet: newOutlet(w)} }
+func newText(w io.Writer, o Options) *text {
+	t := &text{outlet: newOutlet(w), notes: annotations{o}}
+	t.guarded = serviceOf(o.Env) != nobody
+	return t
+}
 
 // Note implements Progress.
 func (t *text) Note(line string) {
@@ -189,12 +194,13 @@ func (t *text) Remarks(list []plan.Remark, debug bool) {
 	var b strings.Builder
 	Warnings(&b, list, debug)
 	fmt.Fprint(t.outlet, printable.Lines(b.String()))
+	t.notes.remarks(t.outlet, list)
 }
 
 // Summary implements Progress.
-func (t *text) Summary(r *runtime.Result, p Prediction) {
+func (t *text) Summary(r *runtime.Result, run Run) {
 	var b strings.Builder
-	Summary(&b, r, p)
+	Summary(&b, r, run)
 	fmt.Fprint(t.outlet, printable.Lines(b.String()))
 }
 
@@ -211,6 +217,7 @@ func (t *text) Error(err error, debug bool) {
 	var b strings.Builder
 	Error(&b, err, debug)
 	fmt.Fprint(t.outlet, printable.Lines(b.String()))
+	t.notes.errors(t.outlet, err)
 }
 
 // statuses translates the status of nodes into what one display can show.

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/dbake/dbake/internal/plan"
+	"github.com/dbake/dbake/internal/printable"
 	"github.com/dbake/dbake/internal/redact"
 	"github.com/dbake/dbake/internal/stopwatch"
 	"github.com/dbake/dbake/runtime"
@@ -38,8 +39,8 @@ type Progress interface {
 	// Remarks shows what the Dockerfile frontend noticed; with debug also the
 	// reasons and the lines concerned.
 	Remarks(list []plan.Remark, debug bool)
-	// Summary shows what a run did, beside what was predicted of it.
-	Summary(r *runtime.Result, p Prediction)
+	// Summary shows what a run did, beside what else is known of it.
+	Summary(r *runtime.Result, run Run)
 	// Timings shows where the time of the command went.
 	Timings(list []stopwatch.Phase)
 	// Error shows why the command failed; with debug also the chain of causes.
@@ -49,13 +50,25 @@ type Progress interface {
 	Interrupt()
 }
 
-// Prediction is what the plan expected of a run.
-type Prediction struct {
-	// Makespan is the predicted time of the run.
+// Run is what is known of a run beside its result.
+type Run struct {
+	// Makespan is the predicted time.
 	Makespan time.Duration
 	// Bound is what no plan could have beaten if all predictions had been exact;
 	// 0 when there is none.
 	Bound time.Duration
+	// Logs is the directory of the logs of the targets, "" when there is none; Log
+	// returns the file of one, "" when it has none.
+	Logs string
+	Log  func(target string) string
+}
+
+// log is Log where there are logs.
+func (r Run) log(target string) string {
+	if r.Log == nil {
+		return ""
+	}
+	return r.Log(target)
 }
 
 // Modes are the values of --progress.
@@ -76,27 +89,33 @@ type Options struct {
 	// Env is the environment: TERM and NO_COLOR say what a terminal can do, others
 	// which CI service reads the stream.
 	Env map[string]string
+	// Dir is the directory that file names in errors stand against.
+	Dir string
 }
 
 // New returns the progress that is asked for, on w. Auto is a live display when w is a
 // terminal, else what the CI service understands that reads w, else plain lines.
 func New(w io.Writer, o Options) (Progress, error) {
+	service := serviceOf(o.Env)
 	switch o.Mode {
 	case ModeRawJSON:
 		return newRawJSON(w), nil
 	case ModeQuiet, ModeNone:
-		return &quiet{Progress: newText(w)}, nil
+		return &quiet{Progress: newText(w, o)}, nil
 	case ModePlain:
-		return newText(w), nil
+		return newText(w, o), nil
 	case "", ModeAuto, ModeTTY:
 		f, why := screenOf(w, o.Env)
 		switch {
 		case why == "" && (o.Mode == ModeTTY || foreground(f)):
-			return newTerminal(f, o.Keys, o.Env), nil
+			return newTerminal(f, o), nil
 		case o.Mode == ModeTTY:
 			return nil, fmt.Errorf("progress mode tty needs a terminal%s; use plain or auto", why)
 		}
-		return newText(w), nil
+		if service == github || service == gitlab {
+			return newFolded(w, o, service), nil
+		}
+		return newText(w, o), nil
 	}
 	return nil, fmt.Errorf("invalid progress mode %q; use auto, plain, tty, quiet or rawjson", o.Mode)
 }
@@ -122,7 +141,7 @@ func (*quiet) Begin(*plan.Build, *plan.Plan, bool) error { return nil }
 func (*quiet) Observe(runtime.Event)                     {}
 func (*quiet) End()                                      {}
 func (*quiet) Remarks([]plan.Remark, bool)               {}
-func (*quiet) Summary(*runtime.Result, Prediction)       {}
+func (*quiet) Summary(*runtime.Result, Run)              {}
 func (*quiet) Timings([]stopwatch.Phase)                 {}
 
 // patience bounds how long a write waits for a reader once the command is to end.
@@ -134,7 +153,9 @@ var errUnread = errors.New("nobody reads the progress")
 // outlet is a writer that can be given up: after Interrupt a write that nobody takes
 // within patience makes it fail for good. It is safe for concurrent use.
 type outlet struct {
-	w           io.Writer
+	w io.Writer
+	// guarded says that a CI service reads this, and acts on what looks like a command.
+	guarded     bool
 	interrupted chan struct{}
 	once        sync.Once
 	unread      chan struct{} // closed when the stream was given up
@@ -151,7 +172,11 @@ func (o *outlet) Interrupt() { o.once.Do(func() { close(o.interrupted) }) }
 
 // Write implements io.Writer. Passwords in URLs are hidden.
 func (o *outlet) Write(p []byte) (int, error) {
-	if _, err := o.put([]byte(redact.Text(string(p)))); err != nil {
+	text := redact.Text(string(p))
+	if o.guarded {
+		text = printable.Uncommanded(text)
+	}
+	if _, err := o.put([]byte(text)); err != nil {
 		return 0, err
 	}
 	return len(p), nil

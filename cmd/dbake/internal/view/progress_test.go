@@ -112,7 +112,7 @@ func showPaced(t *testing.T, mode string, w io.Writer, pause func()) {
 		Warning: frontend.Warning{Message: "Casing: 'as' (line 3)", Range: ir.Range{Filename: "svc/Dockerfile", Start: ir.Pos{Line: 3}, End: ir.Pos{Line: 3}}, Level: 1},
 		Targets: []string{"api", "web"},
 	}}, false)
-	p.Summary(summarized(), Prediction{Makespan: 10 * time.Second, Bound: 8 * time.Second})
+	p.Summary(summarized(), Run{Makespan: 10 * time.Second, Bound: 8 * time.Second})
 	p.Error(errors.Join(&runtime.StepError{
 		Targets: []string{"base"}, Jobs: []string{"base", "web"}, Node: "n1", Step: "[base 1/2] RUN false", Log: []string{"::error::forged"}, Err: errors.New("exit code: 1"),
 		Source: &ir.SourceError{Range: ir.Range{Filename: "services/base/Dockerfile", Start: ir.Pos{Line: 3, Column: 1}}, Excerpt: "services/base/Dockerfile:3\n"},
@@ -184,11 +184,11 @@ func TestLineName(t *testing.T) {
 
 // No run beats a bound.
 func TestCompared(t *testing.T) {
-	p := Prediction{Makespan: 10 * time.Second, Bound: 8 * time.Second}
+	p := Run{Makespan: 10 * time.Second, Bound: 8 * time.Second}
 	require.Equal(t, " (predicted 10.0s, predicted bound 8.0s)", compared(8*time.Second, p))
 	require.Equal(t, " (predicted 10.0s: the predictions were too high)", compared(7*time.Second, p))
-	require.Equal(t, " (predicted 10.0s)", compared(7*time.Second, Prediction{Makespan: 10 * time.Second}))
-	require.Empty(t, compared(time.Second, Prediction{}))
+	require.Equal(t, " (predicted 10.0s)", compared(7*time.Second, Run{Makespan: 10 * time.Second}))
+	require.Empty(t, compared(time.Second, Run{}))
 }
 
 func TestNewRefuses(t *testing.T) {

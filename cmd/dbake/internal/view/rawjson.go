@@ -1,6 +1,7 @@
 package view
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"io"
@@ -125,6 +126,10 @@ type rawTotals struct {
 	Seconds   float64     `json:"seconds"`
 	Predicted float64     `json:"predictedSeconds,omitempty"`
 	Bound     float64     `json:"predictedBoundSeconds,omitempty"`
+	// Moves are the jobs that another node took over than planned, in order of time.
+	Moves []rawMove `json:"moves,omitempty"`
+	// Logs is the directory of the logs of the targets.
+	Logs string `json:"logs,omitempty"`
 }
 
 type rawTarget struct {
@@ -133,6 +138,16 @@ type rawTarget struct {
 	State  string     `json:"state"`
 	Reason string     `json:"reason,omitempty"`
 	Images []rawImage `json:"images,omitempty"`
+	Log    string     `json:"log,omitempty"` // the file
+}
+
+// rawMove is a move at a time since the start of the run, in seconds.
+type rawMove struct {
+	At   float64  `json:"atSeconds"`
+	Jobs []string `json:"jobs"`
+	From string   `json:"from"`
+	To   string   `json:"to"`
+	Why  string   `json:"why"`
 }
 
 type rawNode struct {
@@ -152,6 +167,8 @@ func (j *rawJSON) print(v any) {
 	if err != nil {
 		line, _ = json.Marshal(event{subject: subjectOf("", nil), Event: "error", Message: err.Error()}) // strings always encode
 	}
+	// What CI services take for a command can only be in a string.
+	line = bytes.ReplaceAll(line, []byte("##"), []byte(`#\u0023`))
 	_, _ = j.Write(append(line, '\n')) // nothing can be done about a stream that takes no text
 }
 
@@ -276,11 +293,22 @@ func (j *rawJSON) Remarks(list []plan.Remark, debug bool) {
 }
 
 // Summary implements Progress.
-func (j *rawJSON) Summary(r *runtime.Result, p Prediction) {
-	t := rawTotals{Seconds: r.Wall.Seconds(), Predicted: p.Makespan.Seconds(), Bound: p.Bound.Seconds()}
+func (j *rawJSON) Summary(r *runtime.Result, run Run) {
+	t := newTotals(r, run)
 	var names []string
-	for _, target := range r.Targets() {
+	for _, target := range t.Targets {
 		names = append(names, target.Name)
+	}
+	j.print(event{subject: subjectOf("", names), Event: "summary", Summary: t})
+}
+
+// newTotals sums a run up.
+func newTotals(r *runtime.Result, run Run) *rawTotals {
+	t := &rawTotals{
+		Seconds: r.Wall.Seconds(), Predicted: run.Makespan.Seconds(), Bound: run.Bound.Seconds(), Logs: run.Logs,
+		Targets: []rawTarget{}, Nodes: []rawNode{},
+	}
+	for _, target := range r.Targets() {
 		switch target.State {
 		case runtime.Done:
 			t.Built++
@@ -292,7 +320,10 @@ func (j *rawJSON) Summary(r *runtime.Result, p Prediction) {
 		if nodes == nil {
 			nodes = []string{}
 		}
-		t.Targets = append(t.Targets, rawTarget{Name: target.Name, Nodes: nodes, State: string(target.State), Reason: target.Reason, Images: rawImages(target.Images)})
+		t.Targets = append(t.Targets, rawTarget{
+			Name: target.Name, Nodes: nodes, State: string(target.State), Reason: target.Reason,
+			Images: rawImages(target.Images), Log: run.log(target.Name),
+		})
 	}
 	for _, n := range r.Nodes {
 		rn := rawNode{Name: n.Name, Targets: len(n.Targets), Run: n.Ran, Cached: n.Cached, Shared: n.Shared, Busy: n.Busy.Seconds(), ContextBytes: n.ContextBytes}
@@ -301,7 +332,10 @@ func (j *rawJSON) Summary(r *runtime.Result, p Prediction) {
 		}
 		t.Nodes = append(t.Nodes, rn)
 	}
-	j.print(event{subject: subjectOf("", names), Event: "summary", Summary: &t})
+	for _, s := range r.Steals {
+		t.Moves = append(t.Moves, rawMove{At: s.At.Seconds(), Jobs: s.Jobs, From: s.From, To: s.To, Why: s.Why})
+	}
+	return t
 }
 
 // Timings implements Progress.
@@ -315,8 +349,24 @@ func (j *rawJSON) Timings(list []stopwatch.Phase) {
 
 // Error implements Progress.
 func (j *rawJSON) Error(err error, debug bool) {
+	for _, p := range rawErrors(err) {
+		j.print(event{subject: p.subject, Event: "error", Message: p.Message, Source: p.Source, Log: p.Log})
+	}
+}
+
+// rawError is one problem of an error.
+type rawError struct {
+	subject
+	Message string   `json:"message"`
+	Source  *place   `json:"source,omitempty"`
+	Log     []string `json:"log,omitempty"`
+}
+
+// rawErrors are the problems of an error.
+func rawErrors(err error) []rawError {
+	var list []rawError
 	for _, p := range split(err) {
-		e := event{subject: subjectOf("", nil), Event: "error", Message: p.Error(), Source: placeOf(p)}
+		e := rawError{subject: subjectOf("", nil), Message: p.Error(), Source: placeOf(p)}
 		var step *runtime.StepError
 		var node *runtime.NodeError
 		switch {
@@ -325,8 +375,9 @@ func (j *rawJSON) Error(err error, debug bool) {
 		case errors.As(p, &node):
 			e.subject = subjectOf(node.Node, nil)
 		}
-		j.print(e)
+		list = append(list, e)
 	}
+	return list
 }
 
 // placeOf returns the place that err points at, nil when there is none.

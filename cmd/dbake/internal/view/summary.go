@@ -15,11 +15,12 @@ import (
 
 // Summary prints what a run did: for each target how it ended, for each node what
 // it did, and in all what was pushed, how long it took and what was predicted.
-func Summary(w io.Writer, r *runtime.Result, p Prediction) {
+func Summary(w io.Writer, r *runtime.Result, run Run) {
 	list := r.Targets()
 	targets(w, list)
 	nodes(w, r)
-	totals(w, r, list, p)
+	totals(w, r, list, run)
+	logs(w, list, run)
 }
 
 func targets(w io.Writer, list []runtime.TargetResult) {
@@ -79,7 +80,7 @@ func nodes(w io.Writer, r *runtime.Result) {
 	}
 }
 
-func totals(w io.Writer, r *runtime.Result, list []runtime.TargetResult, p Prediction) {
+func totals(w io.Writer, r *runtime.Result, list []runtime.TargetResult, run Run) {
 	done, images, unchanged := 0, 0, 0
 	var bytes int64
 	for _, t := range list {
@@ -100,14 +101,40 @@ func totals(w io.Writer, r *runtime.Result, list []runtime.TargetResult, p Predi
 	}
 	fmt.Fprintf(w, "\n%d of %s built%s, %s pushed, %s of context sent, in %s", done, count(len(list), "target"), kept, count(images, "image"), units.BytesSize(float64(bytes)), seconds(r.Wall))
 	if done+unchanged == len(list) && done > 0 {
-		fmt.Fprint(w, compared(r.Wall, p))
+		fmt.Fprint(w, compared(r.Wall, run))
 	}
 	fmt.Fprintln(w)
 }
 
+// namedLogs is how many logs of targets that failed are named.
+const namedLogs = 5
+
+// logs says where the logs are, and those first that somebody wants to read.
+func logs(w io.Writer, list []runtime.TargetResult, run Run) {
+	if run.Logs == "" {
+		return
+	}
+	named, failed := 0, 0
+	for _, t := range list {
+		file := run.log(t.Name)
+		if t.State != runtime.Failed || file == "" {
+			continue
+		}
+		if failed++; named < namedLogs {
+			fmt.Fprintf(w, "log of %s: %s\n", t.Name, file)
+			named++
+		}
+	}
+	rest := ""
+	if failed > named {
+		rest = fmt.Sprintf(", those of %d more that failed among them", failed-named)
+	}
+	fmt.Fprintf(w, "logs of the targets: %s%s\n", run.Logs, rest)
+}
+
 // compared says how the time of a run compares with what was predicted. Nothing beats
 // a bound: where a run took less, what the bound was made of was wrong.
-func compared(took time.Duration, p Prediction) string {
+func compared(took time.Duration, p Run) string {
 	switch {
 	case p.Makespan <= 0:
 		return ""

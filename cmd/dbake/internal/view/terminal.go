@@ -45,10 +45,10 @@ func (s *screen) Fd() uintptr                 { return s.file.Fd() }
 // quick is how long a run may take that no display is opened for.
 const quick = 300 * time.Millisecond
 
-func newTerminal(f *os.File, in io.Reader, env map[string]string) *terminal {
-	t := &terminal{text: newText(f), env: env}
+func newTerminal(f *os.File, o Options) *terminal {
+	t := &terminal{text: newText(f, o), env: o.Env}
 	t.screen = &screen{outlet: t.outlet, file: f}
-	if keys, ok := in.(*os.File); ok && term.IsTerminal(int(keys.Fd())) && foreground(keys) {
+	if keys, ok := o.Keys.(*os.File); ok && term.IsTerminal(int(keys.Fd())) && foreground(keys) {
 		t.keys = keys
 	}
 	return t

@@ -66,7 +66,7 @@ func TestTerminal(t *testing.T) {
 			p.Wait(t, "Targets")
 			progress.Warn("kept until the end")
 			progress.End()
-			progress.Summary(summarized(), Prediction{Makespan: 10 * time.Second, Bound: 8 * time.Second})
+			progress.Summary(summarized(), Run{Makespan: 10 * time.Second, Bound: 8 * time.Second})
 			progress.Error(errors.New("broken"), false)
 			p.Wait(t, "ERROR: broken")
 			require.False(t, p.FullScreen())
@@ -178,7 +178,7 @@ func TestTerminalGone(t *testing.T) {
 		p.Close()
 		breaks(progress, 1000)
 		progress.End()
-		progress.Summary(summarized(), Prediction{})
+		progress.Summary(summarized(), Run{})
 		progress.Error(errors.New("broken"), false)
 	})
 }

@@ -1,0 +1,144 @@
+package view
+
+import (
+	"fmt"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/dbake/dbake/internal/plan"
+	"github.com/dbake/dbake/internal/printable"
+	"github.com/dbake/dbake/runtime"
+)
+
+// service is a CI service that reads what is shown, and acts on some of it.
+type service int
+
+const (
+	nobody  service = iota
+	github          // GitHub Actions, and what works like it
+	gitlab          // GitLab CI
+	another         // one that is told nothing, but acts on commands
+)
+
+// serviceOf finds out which service reads, from what it sets in the environment.
+func serviceOf(env map[string]string) service {
+	on := func(name string) bool {
+		v, err := strconv.ParseBool(env[name])
+		return err == nil && v
+	}
+	switch {
+	case on("GITHUB_ACTIONS"):
+		return github
+	case on("GITLAB_CI"):
+		return gitlab
+	case on("TF_BUILD"), env["TEAMCITY_VERSION"] != "":
+		return another
+	}
+	return nobody
+}
+
+// annotations tell GitHub Actions where problems are, so that they are shown beside the
+// lines of the files. Elsewhere they are nothing.
+type annotations struct{ Options }
+
+// maxAnnotation bounds the text of an annotation, in bytes.
+const maxAnnotation = 4000
+
+// errors annotates what an error is made of.
+func (a annotations) errors(o *outlet, err error) {
+	for _, p := range split(err) {
+		title := ""
+		for _, e := range rawErrors(p) {
+			if len(e.Targets) > 0 {
+				title = "target " + strings.Join(e.Targets, ", ")
+			}
+		}
+		a.write(o, "error", placeOf(p), title, p.Error())
+	}
+}
+
+// remarks annotates what the Dockerfile frontend noticed.
+func (a annotations) remarks(o *outlet, list []plan.Remark) {
+	for _, r := range list {
+		var at *place
+		if r.Range.Filename != "" {
+			at = &place{r.Range.Filename, r.Range.Start.Line, r.Range.Start.Column}
+		}
+		a.write(o, "warning", at, "", r.Message)
+	}
+}
+
+func (a annotations) write(o *outlet, kind string, at *place, title, text string) {
+	if serviceOf(a.Env) != github {
+		return
+	}
+	var properties []string
+	add := func(name, value string) {
+		value = strings.NewReplacer(":", "%3A", ",", "%2C").Replace(escaped(printable.Line(value)))
+		properties = append(properties, name+"="+value)
+	}
+	if at != nil {
+		add("file", a.file(at.File))
+		if at.Line > 0 {
+			add("line", strconv.Itoa(at.Line))
+		}
+		if at.Column > 0 {
+			add("col", strconv.Itoa(at.Column))
+		}
+	}
+	if title != "" {
+		add("title", title)
+	}
+	text = printable.Text(text)
+	if len(text) > maxAnnotation {
+		text = strings.ToValidUTF8(text[:maxAnnotation], "") + "…"
+	}
+	command := "::" + kind
+	if len(properties) > 0 {
+		command += " " + strings.Join(properties, ",")
+	}
+	_, _ = fmt.Fprintf(commands{o}, "%s::%s\n", command, escaped(text)) // nothing can be done about a stream that takes no text
+}
+
+// file is a name as the service knows it: from the top of what it checked out.
+func (a annotations) file(name string) string {
+	top := a.Env["GITHUB_WORKSPACE"]
+	if top == "" {
+		return name
+	}
+	path := name
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(a.Dir, path)
+	}
+	if rel, err := filepath.Rel(top, path); err == nil && filepath.IsLocal(rel) {
+		return filepath.ToSlash(rel)
+	}
+	return name
+}
+
+// escaped is text as the value of a command to GitHub Actions.
+func escaped(text string) string {
+	text = printable.Uncommanded(text)
+	return strings.NewReplacer("%", "%25", "\r", "%0D", "\n", "%0A").Replace(text)
+}
+
+// commands writes what is meant for a CI service, past the guard against what only looks
+// like that. Everything foreign in it must be escaped.
+type commands struct{ *outlet }
+
+func (c commands) Write(p []byte) (int, error) { return c.put(p) }
+
+// resultLine says what a job has come to, as "built" or "failed"; "" when there is
+// nothing to be said.
+func resultLine(e runtime.JobEvent) string {
+	switch e.Stage {
+	case "exported":
+		return "built"
+	case "failed":
+		return "failed"
+	case "skipped":
+		return "skipped: what it needs failed"
+	}
+	return ""
+}
