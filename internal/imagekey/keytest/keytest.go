@@ -40,6 +40,7 @@ type service struct {
 	name      string
 	base      int
 	source    string // the directory it copies, or a link to one
+	copies    string // how it does so
 	lines     []string
 	stage     string // the name of its first stage
 	comment   int
@@ -63,7 +64,7 @@ func New(dir, registry string, seed uint64, n int, platforms []string, push func
 	p.write("common/deep/er/data", "data\n")
 	p.write("token", "secret 0\n")
 	for i := range n {
-		s := &service{name: fmt.Sprintf("svc%d", i), base: i % 2, stage: "build", secret: i%3 == 0, platforms: platforms[:1]}
+		s := &service{name: fmt.Sprintf("svc%d", i), base: i % 2, stage: "build", copies: "%s", secret: i%3 == 0, platforms: platforms[:1]}
 		s.source = s.name + "/src"
 		p.write(s.source+"/main.txt", s.name+"\n")
 		p.write(s.source+"/run.sh", "echo "+s.name+"\n")
@@ -74,6 +75,12 @@ func New(dir, registry string, seed uint64, n int, platforms []string, push func
 			// One service copies through a link.
 			p.must(os.Symlink(s.source, filepath.Join(dir, "alias")))
 			s.source = "alias"
+		}
+		switch i {
+		case 4:
+			s.copies = "%s/*" // what a pattern matches
+		case 5:
+			s.copies = "--parents %s"
 		}
 		p.services = append(p.services, s)
 	}
@@ -124,7 +131,7 @@ func (p *Project) Write() error {
 	for _, s := range p.services {
 		var d strings.Builder
 		fmt.Fprintf(&d, "# comment %d\nARG REGISTRY\nFROM ${REGISTRY}/%s:1 AS %s\nARG FLAVOR\nRUN echo $FLAVOR >/flavor\nCOPY common /common\n", s.comment, p.baseName(s.base), s.stage)
-		fmt.Fprintf(&d, "FROM ${REGISTRY}/%s:1\nCOPY --from=%s /flavor /common /in/\nCOPY %s /src\n", p.baseName(s.base), s.stage, s.source)
+		fmt.Fprintf(&d, "FROM ${REGISTRY}/%s:1\nCOPY --from=%s /flavor /common /in/\nCOPY %s /src\n", p.baseName(s.base), s.stage, fmt.Sprintf(s.copies, s.source))
 		for _, line := range s.lines {
 			fmt.Fprintln(&d, line)
 		}
