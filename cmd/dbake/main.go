@@ -123,6 +123,8 @@ type cli struct {
 	Explain explainCmd `cmd:"" help:"Say what goes into the image of a target."`
 	History historyCmd `cmd:"" help:"Carry what steps cost from machine to machine."`
 	Cache   cacheCmd   `cmd:"" help:"Look after a repository of caches: list, prune, merge."`
+	Log     logCmd     `cmd:"" help:"Show what earlier builds did: no node is needed."`
+	Trace   traceCmd   `cmd:"" help:"Write what a build did as a trace for Perfetto or Chrome."`
 	State   stateCmd   `cmd:"" help:"Look after what dbake keeps on this machine."`
 
 	Nodes       nodesCmd       `cmd:"" help:"Show the nodes that a build would use: what they are, what they hold, and why one cannot be used."`

@@ -41,8 +41,11 @@ func (f stateFlags) kept(a *app) ([]kept, error) {
 		{"history", "history.db", "what each step took on which node"},
 		{"nodes", "nodes", "which results each node held when it was last used"},
 		{"caches", "caches", "which results the caches in registries held"},
+		{"runs", "runs", "what builds did, for dbake log"},
+		{"pushed", "pushed", "which images were pushed, and of what they are made"},
 		{"files", "files", "digests of your files"},
 		{"images", "images", "what registries said of base images"},
+		{"facts", "facts", "what nodes were like when they were last used"},
 	} {
 		if path := own.Dir(m.path); path != "" {
 			list = append(list, kept{m.name, m.help, path, func(contextBinding) error { return removeAll(path) }})

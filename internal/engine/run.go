@@ -74,6 +74,7 @@ func sharedKey(dir string) string {
 // is a result: what was learned until then is still to be remembered.
 func (s *Session) run(ctx context.Context) (err error) {
 	start := time.Now()
+	s.journal = newJournal(s.build, start)
 	var ends []runtime.JobResult
 	var unnamed error
 	early := s.idle || !s.request.DeferOutput
@@ -90,7 +91,10 @@ func (s *Session) run(ctx context.Context) (err error) {
 		if err := report.Begin(s.build, s.plan, len(s.facts.nodes) > 1); err != nil {
 			return err
 		}
-		s.result, err = s.facts.pool.Run(ctx, s.work, report.Observe)
+		s.result, err = s.facts.pool.Run(ctx, s.work, func(e runtime.Event) {
+			s.journal.observe(e)
+			report.Observe(e)
+		})
 		report.End()
 	}
 	err = errors.Join(err, plan.Join(s.faults))
@@ -122,7 +126,11 @@ func faultResults(faults []plan.Fault) []runtime.JobResult {
 
 // remember keeps what was learned. What cannot be kept is reported, and no error.
 func (s *Session) remember(ctx context.Context) error {
-	ctx, memory := context.WithoutCancel(ctx), s.engine.memory
+	memory := s.engine.memory
+	if err := memory.Runs().Add(s.journal.run(ctx, s)); err != nil {
+		memory.Forgets(err)
+	}
+	ctx = context.WithoutCancel(ctx)
 	if err := s.rememberImages(ctx, time.Now()); err != nil {
 		memory.Forgets(err)
 	}

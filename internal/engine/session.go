@@ -115,6 +115,7 @@ type Session struct {
 	work *runtime.Build
 
 	// Run
+	journal *journal // of the run
 	result  *runtime.Result
 	failure error // what failed in a run that has a result
 }

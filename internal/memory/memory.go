@@ -21,6 +21,7 @@ import (
 	"github.com/dbake/dbake/internal/memory/cost"
 	"github.com/dbake/dbake/internal/memory/filesum"
 	"github.com/dbake/dbake/internal/memory/folder"
+	"github.com/dbake/dbake/internal/memory/runs"
 	"github.com/dbake/dbake/internal/memory/warm"
 )
 
@@ -85,6 +86,9 @@ func (m *Memory) Caches() warm.Ledger {
 	return warm.Ledger{Dir: m.Dir("caches"), Warn: m.Forgets}
 }
 
+// Runs are what earlier builds did.
+func (m *Memory) Runs() runs.Store { return runs.Store{Dir: m.Dir("runs")} }
+
 // Files are the digests of the user's files as far as earlier runs know them.
 func (m *Memory) Files() *filesum.Cache { return filesum.Open(m.Dir("files"), time.Now()) }
 
@@ -108,7 +112,7 @@ func (m *Memory) Prune(now time.Time) {
 		return
 	}
 	errs := []error{err, base.Write(pruned, []byte(now.UTC().Format(time.RFC3339)))}
-	for _, name := range []string{"nodes", "caches", "files", "images", "facts", "pushed"} {
+	for _, name := range []string{"nodes", "caches", "files", "images", "facts", "pushed", "runs"} {
 		errs = append(errs, folder.Prune(m.Dir(name), now))
 	}
 	if err := errors.Join(errs...); err != nil {
