@@ -1,8 +1,6 @@
 package sched
 
 import (
-	"errors"
-	"fmt"
 	"slices"
 	"time"
 )
@@ -148,14 +146,8 @@ type Options struct {
 // allows reports whether the unit may be given to node n.
 func (c *Config) allows(u UnitID, n NodeID) bool {
 	unit := &c.Units[u]
-	if len(unit.Nodes) > 0 {
-		found := false
-		for _, m := range unit.Nodes {
-			found = found || m == n
-		}
-		if !found {
-			return false
-		}
+	if len(unit.Nodes) > 0 && !slices.Contains(unit.Nodes, n) {
+		return false
 	}
 	for _, p := range unit.Platforms {
 		if !c.executes(p, n) {
@@ -168,117 +160,5 @@ func (c *Config) allows(u UnitID, n NodeID) bool {
 // executes reports whether node n can run steps of the platform.
 func (c *Config) executes(platform string, n NodeID) bool {
 	have := c.Nodes[n].Platforms
-	if platform == "" || len(have) == 0 {
-		return true
-	}
-	for _, p := range have {
-		if p == platform {
-			return true
-		}
-	}
-	return false
-}
-
-// validate reports everything that is wrong with the configuration.
-func (c *Config) validate() error {
-	var errs []error
-	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
-	for i, v := range c.Vertices {
-		for _, in := range v.Inputs {
-			if in < 0 || int(in) >= i {
-				bad("vertex %d: input %d is not an earlier vertex", i, in)
-			}
-		}
-		if v.Cost < 0 || v.Bytes < 0 {
-			bad("vertex %d: negative cost or size", i)
-		}
-	}
-	vertices := func(what string, ids []VertexID) {
-		for _, v := range ids {
-			if v < 0 || int(v) >= len(c.Vertices) {
-				bad("%s: unknown vertex %d", what, v)
-			}
-		}
-	}
-	vertices("registry", c.Network.Cached)
-	for i, n := range c.Nodes {
-		if !(n.Speed >= 0) || n.Speed > 1e9 || n.Slots < 0 {
-			bad("node %d (%s): speed %v, slots %d", i, n.Name, n.Speed, n.Slots)
-		}
-		if n.Memory < 0 {
-			bad("node %d (%s): memory %d", i, n.Name, n.Memory)
-		}
-		for name, factor := range n.Emulates {
-			if !(factor >= 1) || factor > 1e9 {
-				bad("node %d (%s): emulation of %s by a factor of %v", i, n.Name, name, factor)
-			}
-		}
-		vertices(fmt.Sprintf("node %d (%s)", i, n.Name), slices.Concat(n.Warm, n.Fetches))
-	}
-	for i, u := range c.Units {
-		vertices(fmt.Sprintf("unit %d (%s)", i, u.Name), []VertexID{u.Root})
-		for _, n := range u.Nodes {
-			if n < 0 || int(n) >= len(c.Nodes) {
-				bad("unit %d (%s): unknown node %d", i, u.Name, n)
-			}
-		}
-		for _, d := range u.After {
-			if d < 0 || int(d) >= len(c.Units) || int(d) == i {
-				bad("unit %d (%s): bad dependency %d", i, u.Name, d)
-			}
-		}
-	}
-	if c.Network.Bandwidth < 0 || c.Network.Latency < 0 {
-		bad("network: negative bandwidth or latency")
-	}
-	if o := c.Options; o.Ahead < 0 || o.Jobs < 0 || o.MaxAttempts < 0 || o.Backoff < 0 {
-		bad("options: negative value")
-	}
-	if len(c.Plan) > len(c.Nodes) {
-		bad("plan: %d nodes planned, %d given", len(c.Plan), len(c.Nodes))
-	}
-	if c.Begin != nil && len(c.Begin) != len(c.Units) {
-		bad("plan: %d units, %d times to begin them", len(c.Units), len(c.Begin))
-	}
-	for _, b := range c.Begin {
-		vertices("plan", []VertexID{b.Step})
-	}
-	if len(errs) > 0 {
-		return errors.Join(errs...)
-	}
-
-	planned := make([]bool, len(c.Units))
-	for u := range c.Units {
-		planned[u] = c.Units[u].OnDemand
-	}
-	assign := func(p Partition, n NodeID) {
-		for _, u := range p {
-			switch {
-			case u < 0 || int(u) >= len(c.Units):
-				bad("plan: unknown unit %d", u)
-			case c.Units[u].OnDemand:
-				bad("plan: unit %d (%s) is built on demand", u, c.Units[u].Name)
-			case planned[u]:
-				bad("plan: unit %d (%s) is planned twice", u, c.Units[u].Name)
-			case n != NoNode && !c.allows(u, n):
-				bad("plan: unit %d (%s) may not run on node %s", u, c.Units[u].Name, c.Nodes[n].Name)
-			default:
-				planned[u] = true
-			}
-		}
-	}
-	for n, ps := range c.Plan {
-		for _, p := range ps {
-			assign(p, NodeID(n))
-		}
-	}
-	for _, p := range c.Pool {
-		assign(p, NoNode)
-	}
-	for u, ok := range planned {
-		if !ok && len(errs) == 0 {
-			bad("plan: unit %d (%s) is not planned", u, c.Units[u].Name)
-		}
-	}
-	return errors.Join(errs...)
+	return platform == "" || len(have) == 0 || slices.Contains(have, platform)
 }

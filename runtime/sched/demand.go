@@ -29,7 +29,7 @@ const (
 // node holds it. Adding and dropping therefore cost only the vertices that enter
 // and leave.
 type demand struct {
-	s    *Scheduler
+	s    *estimator
 	n    *node
 	m    map[VertexID]need
 	load [ways]int64 // nanoseconds: at speed 1 for the first two

@@ -6,8 +6,14 @@ import (
 	"time"
 )
 
+// policy decides what a node is given, and what it may take from others.
+type policy struct {
+	queues
+	inflight int // units submitted and not finished or deferred, duplicates counted
+}
+
 // refresh looks again at the parts whose readiness may have changed.
-func (s *Scheduler) refresh() {
+func (s *queues) refresh() {
 	for i := 0; i < len(s.dirty); i++ {
 		p := s.dirty[i]
 		p.dirty = false
@@ -39,39 +45,9 @@ func (s *Scheduler) refresh() {
 	}
 }
 
-// pick returns those of the units, which are in topological order, that may be
-// submitted to n now (n == nil: to any node), in one submission. The slice is valid
-// until the next call.
-func (s *Scheduler) pick(n *node, units []UnitID) []UnitID {
-	return s.gather(units, func(id UnitID) bool {
-		return s.inOrder(id) && (n == nil || len(s.missing(n, []UnitID{id})) == 0)
-	})
-}
-
-// ordered is pick for units that may wait for results of other nodes.
-func (s *Scheduler) ordered(n *node, units []UnitID) []UnitID {
-	return s.gather(units, func(id UnitID) bool { return s.inOrder(id) })
-}
-
-// gather returns those of the units that may.
-func (s *Scheduler) gather(units []UnitID, may func(UnitID) bool) []UnitID {
-	s.picked = s.picked[:0]
-	for _, id := range units {
-		if may(id) {
-			s.picked = append(s.picked, id)
-		}
-	}
-	return s.picked
-}
-
-// inOrder reports whether what the unit comes after is there.
-func (s *Scheduler) inOrder(id UnitID) bool {
-	return !slices.ContainsFunc(s.deps[id], func(d UnitID) bool { return !s.available(d) })
-}
-
 // released returns the parts of n that waited for steps which n now holds, or no
 // longer runs, to the ready ones.
-func (s *Scheduler) released(n *node) {
+func (s *queues) released(n *node) {
 	for _, v := range n.sub.gone {
 		s.stopped(n, v)
 		for _, w := range n.watch[v] {
@@ -86,7 +62,7 @@ func (s *Scheduler) released(n *node) {
 	n.sub.gone = n.sub.gone[:0]
 }
 
-func (s *Scheduler) jobsLeft() int {
+func (s *policy) jobsLeft() int {
 	if s.cfg.Options.Jobs == 0 {
 		return len(s.units) + 1
 	}
@@ -103,10 +79,10 @@ func (s *Scheduler) dispatch() {
 }
 
 // width is the number of steps a node should have to choose from.
-func (s *Scheduler) width(n *node) int { return n.slots + s.cfg.Options.Ahead }
+func (s *estimator) width(n *node) int { return n.slots + s.cfg.Options.Ahead }
 
 // wants reports whether n should be given more to do.
-func (s *Scheduler) wants(n *node) bool {
+func (s *policy) wants(n *node) bool {
 	if n.state != up {
 		return false
 	}
@@ -122,7 +98,7 @@ const exportsAtOnce = 64
 
 // mostLive keeps units that have nothing left to build from being submitted, that is
 // exported, all at once.
-func (s *Scheduler) mostLive(n *node) int { return 8 * s.width(n) }
+func (s *estimator) mostLive(n *node) int { return 8 * s.width(n) }
 
 // spare reports whether fewer steps are ready or running on n than it is counted on
 // to run, and some ahead.
@@ -133,7 +109,7 @@ func (n *node) spare(ahead int) bool { return n.sub.ready < n.slots+ahead }
 // steps under way is done, and if it is not there then another step takes the slot. A
 // node that is late has parts it did not begin; the others stay in its queue, where
 // they can be stolen.
-func (s *Scheduler) nextDue(n *node) *part {
+func (s *policy) nextDue(n *node) *part {
 	if n.state != up || n.assumed || s.cfg.Begin == nil || n.live >= s.mostLive(n) {
 		return nil
 	}
@@ -159,7 +135,7 @@ func (s *Scheduler) nextDue(n *node) *part {
 
 // notBegun is the number of units submitted to n of which n did not begin the step
 // with which the plan begins them.
-func (s *Scheduler) notBegun(n *node) int {
+func (s *estimator) notBegun(n *node) int {
 	count := 0
 	for _, r := range n.runs {
 		for _, m := range r.units {
@@ -173,7 +149,7 @@ func (s *Scheduler) notBegun(n *node) int {
 }
 
 // nextFree is the time until the first of the steps under way on n is done.
-func (s *Scheduler) nextFree(n *node) float64 {
+func (s *estimator) nextFree(n *node) float64 {
 	first := 0.
 	for i, r := range n.running {
 		rest := s.rest(r, s.exec(n, r.v))
@@ -239,7 +215,7 @@ func (s *Scheduler) fill(n *node) {
 }
 
 // next returns the part n should take next: its own, else one from a pool.
-func (s *Scheduler) next(n *node) *part {
+func (s *queues) next(n *node) *part {
 	if len(n.ready) > 0 {
 		return n.ready[0]
 	}
@@ -277,7 +253,7 @@ func (s *Scheduler) next(n *node) *part {
 // waitsFor returns the steps under way on n that p would have to wait for before it
 // could start any of its own; empty when p has a step to start now, or nothing to
 // build at all.
-func (s *Scheduler) waitsFor(n *node, p *part) []VertexID {
+func (s *estimator) waitsFor(n *node, p *part) []VertexID {
 	s.mark()
 	s.stack, s.list = s.stack[:0], s.list[:0]
 	for _, u := range s.pick(n, p.units) {
@@ -309,7 +285,7 @@ func (s *Scheduler) waitsFor(n *node, p *part) []VertexID {
 
 // park takes p out of the ready parts until one of the steps is done. It stays in
 // the queue and can be stolen.
-func (s *Scheduler) park(n *node, p *part, wait []VertexID) {
+func (s *queues) park(n *node, p *part, wait []VertexID) {
 	n.unready(p)
 	p.gen++
 	p.watch = p.gen
@@ -320,7 +296,7 @@ func (s *Scheduler) park(n *node, p *part, wait []VertexID) {
 }
 
 // idles notes that n has nothing it could start.
-func (s *Scheduler) idles(n *node) {
+func (s *queues) idles(n *node) {
 	if !n.isIdle {
 		n.isIdle = true
 		s.fresh = append(s.fresh, n)
@@ -374,13 +350,4 @@ func (s *Scheduler) submit(n *node, ids []UnitID, p *part) {
 	}
 	s.touch(n)
 	s.emit(Submit{Partition: r.id, Node: n.id, Units: ids, Why: p.why, Delay: delay})
-}
-
-// mark starts a new set of marks on vertices.
-func (s *Scheduler) mark() {
-	s.epoch++
-	if s.epoch == 0 { // wrapped around
-		clear(s.stamp)
-		s.epoch = 1
-	}
 }

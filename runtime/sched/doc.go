@@ -127,6 +127,14 @@
 // logarithmic in nodes and units, apart from the loss of a node, which looks at
 // every node for each of its partitions.
 //
+// # Parts
+//
+// The machine has layers, each of which embeds the one below and knows nothing of those
+// above: the graph of steps and units, the fleet that holds and does what, the estimator,
+// the queues, the policy that says what a node is given or may take, and the Scheduler,
+// which takes events in and carries the policy out. All have the receiver s: what is
+// below is used as if it stood in the same place.
+//
 // # Sources
 //
 // Graham, Bounds on multiprocessing timing anomalies (1969), theorem 1. Page, Continuous

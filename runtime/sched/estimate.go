@@ -5,6 +5,18 @@ import (
 	"time"
 )
 
+// estimator predicts how long things take, from the problem, from what nodes hold and have
+// to do, and from what the run has measured.
+type estimator struct {
+	fleet
+	now     time.Duration
+	learned learning
+	seen    int // changes whenever something that the lag of a node rests on does
+	// lagsAny says that some node lagged when seen was lagsSeen.
+	lagsAny  bool
+	lagsSeen int
+}
+
 // learning is what the run has measured, all nodes together.
 type learning struct {
 	measured []int64   // nanoseconds at speed 1; 0 = not measured
@@ -57,7 +69,7 @@ func clamp(x, lo, hi float64) float64 { return max(lo, min(x, hi)) }
 // slowness is the factor by which a node takes longer than its speed says, beyond
 // the bias that all nodes share. Steps under way that take longer than they should
 // count before they are done: that is how a node that has become slow is noticed.
-func (s *Scheduler) slowness(n *node) float64 {
+func (s *estimator) slowness(n *node) float64 {
 	if lag := s.lag(n); lag > 0 {
 		return clamp(lag, 1, slowest)
 	}
@@ -79,7 +91,7 @@ func (s *Scheduler) slowness(n *node) float64 {
 const slowest = 16
 
 // learn takes in a measured step.
-func (s *Scheduler) learn(n *node, v VertexID, took time.Duration) {
+func (s *estimator) learn(n *node, v VertexID, took time.Duration) {
 	l := &s.learned
 	s.inspect(n, v, took)
 	s.seen++
@@ -104,7 +116,7 @@ func (s *Scheduler) learn(n *node, v VertexID, took time.Duration) {
 }
 
 // cost is the time of a step at speed 1, in nanoseconds.
-func (s *Scheduler) cost(v VertexID) float64 {
+func (s *estimator) cost(v VertexID) float64 {
 	l := &s.learned
 	if m := l.measured[v]; m > 0 {
 		return float64(m)
@@ -129,7 +141,7 @@ const (
 )
 
 // pace is the speed of a node at a step: less than its speed where it emulates.
-func (s *Scheduler) pace(n *node, v VertexID) float64 {
+func (s *estimator) pace(n *node, v VertexID) float64 {
 	if len(n.emulates) > 0 {
 		if factor, ok := n.emulates[s.cfg.Vertices[v].Platform]; ok {
 			return n.speed / factor
@@ -139,22 +151,13 @@ func (s *Scheduler) pace(n *node, v VertexID) float64 {
 }
 
 // exec is the time of a step on a node, in nanoseconds.
-func (s *Scheduler) exec(n *node, v VertexID) float64 {
+func (s *estimator) exec(n *node, v VertexID) float64 {
 	return s.cost(v) * s.slowness(n) / s.pace(n, v)
-}
-
-// transfer is the time to fetch a vertex, in nanoseconds.
-func (s *Scheduler) transfer(v VertexID) float64 {
-	t := float64(s.cfg.Network.Latency)
-	if bw := s.cfg.Network.Bandwidth; bw > 0 {
-		t += float64(s.cfg.Vertices[v].Bytes) / float64(bw) * float64(time.Second)
-	}
-	return t
 }
 
 // way tells how n would best come to hold v and what that costs, in the unit of
 // demand.load.
-func (s *Scheduler) way(n *node, v VertexID) (way uint8, work int64) {
+func (s *estimator) way(n *node, v VertexID) (way uint8, work int64) {
 	if n.fetches.has(v) {
 		return byFetch, int64(s.transfer(v))
 	}
@@ -174,7 +177,7 @@ func (s *Scheduler) way(n *node, v VertexID) (way uint8, work int64) {
 
 // execLoad is the execution time in d, in nanoseconds of one slot of its node, less
 // what the steps under way have behind them.
-func (s *Scheduler) execLoad(d *demand) float64 {
+func (s *estimator) execLoad(d *demand) float64 {
 	n := d.n
 	sum := (float64(d.load[byPrediction])*s.learned.bias() + float64(d.load[byMeasurement])) * s.slowness(n) / n.speed
 	for _, r := range n.running {
@@ -192,7 +195,7 @@ func (s *Scheduler) execLoad(d *demand) float64 {
 }
 
 // rest is what is left of a step under way that takes t in all.
-func (s *Scheduler) rest(r running, t float64) float64 {
+func (s *estimator) rest(r running, t float64) float64 {
 	age := float64(s.now - r.since)
 	if age <= t {
 		return t - age
@@ -202,7 +205,7 @@ func (s *Scheduler) rest(r running, t float64) float64 {
 
 // atOnce is the number of steps that n runs at once. Where that is a guess, what it
 // does counts: no more when it leaves something waiting, and no less.
-func (s *Scheduler) atOnce(n *node) float64 {
+func (s *estimator) atOnce(n *node) float64 {
 	runs := len(n.running)
 	switch {
 	case !n.assumed:
@@ -215,7 +218,7 @@ func (s *Scheduler) atOnce(n *node) float64 {
 
 // remaining is the least time until n is done with everything submitted and queued:
 // as if its slots were never idle, but no sooner than the last of its steps under way.
-func (s *Scheduler) remaining(n *node) float64 {
+func (s *estimator) remaining(n *node) float64 {
 	least := max(s.execLoad(&n.all)/s.atOnce(n), float64(n.all.load[byFetch]))
 	for _, r := range n.running {
 		least = max(least, s.rest(r, s.exec(n, r.v)))
@@ -239,7 +242,7 @@ type survey struct {
 
 // survey follows the units down to what n holds. With fresh set, steps that n does
 // anyhow count for the path only.
-func (s *Scheduler) survey(n *node, units []UnitID, fresh bool) survey {
+func (s *estimator) survey(n *node, units []UnitID, fresh bool) survey {
 	s.mark()
 	s.stack, s.list = s.stack[:0], s.list[:0]
 	for _, u := range units {
@@ -308,7 +311,7 @@ func (s *Scheduler) survey(n *node, units []UnitID, fresh bool) survey {
 
 // latest is an upper bound on the time until n has also done what the survey found,
 // in any order of work that leaves no slot idle without need (Graham 1969).
-func (s *Scheduler) latest(n *node, r survey) float64 {
+func (s *estimator) latest(n *node, r survey) float64 {
 	m := float64(n.slots)
 	return (s.execLoad(&n.all)+r.exec)/m + r.path*(1-1/m) + float64(n.all.load[byFetch]) + r.fetch
 }
@@ -316,7 +319,7 @@ func (s *Scheduler) latest(n *node, r survey) float64 {
 // bestNode returns the node expected to finish the units first, and when; nil when
 // no node that is up or expected may run all of them. Nodes that are up come
 // before those that are not, and nodes that can execute every step before others.
-func (s *Scheduler) bestNode(units []UnitID) (*node, time.Duration) {
+func (s *estimator) bestNode(units []UnitID) (*node, time.Duration) {
 	var best *node
 	var bestClass int
 	var bestAt float64

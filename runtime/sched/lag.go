@@ -23,7 +23,7 @@ var (
 )
 
 // doubtless is the logarithm of the odds from which on a node is taken to be slow.
-func (s *Scheduler) doubtless() float64 {
+func (s *estimator) doubtless() float64 {
 	return math.Log(accidents * float64(1+len(s.cfg.Vertices)))
 }
 
@@ -51,7 +51,7 @@ type doubt struct {
 }
 
 // expected is what a step is to take on n if n is as it should be, in nanoseconds.
-func (s *Scheduler) expected(n *node, v VertexID) (exp float64, measured bool) {
+func (s *estimator) expected(n *node, v VertexID) (exp float64, measured bool) {
 	if m := s.learned.measured[v]; m > 0 {
 		return float64(m) / s.pace(n, v), true
 	}
@@ -59,7 +59,7 @@ func (s *Scheduler) expected(n *node, v VertexID) (exp float64, measured bool) {
 }
 
 // weigh adds a step that took got, or has taken that long and is not done.
-func (s *Scheduler) weigh(n *node, d doubt, exp, got float64, measured, done bool) doubt {
+func (s *estimator) weigh(n *node, d doubt, exp, got float64, measured, done bool) doubt {
 	if exp == 0 || max(exp, got) < brief || !done && got < 2*exp {
 		return d // under way and not late: it may become so
 	}
@@ -80,7 +80,7 @@ func (s *Scheduler) weigh(n *node, d doubt, exp, got float64, measured, done boo
 }
 
 // inspect takes in that n did a step.
-func (s *Scheduler) inspect(n *node, v VertexID, took time.Duration) {
+func (s *estimator) inspect(n *node, v VertexID, took time.Duration) {
 	exp, measured := s.expected(n, v)
 	got := float64(took)
 	n.doubt = s.weigh(n, n.doubt, exp, got, measured, true)
@@ -95,14 +95,14 @@ func (s *Scheduler) inspect(n *node, v VertexID, took time.Duration) {
 
 // lag is the factor by which n is slower than it should be when that is beyond doubt, by
 // the steps that it has done and those under way; otherwise 0.
-func (s *Scheduler) lag(n *node) float64 {
+func (s *estimator) lag(n *node) float64 {
 	if n.lagSeen != s.seen {
 		n.lag, n.lagSeen = s.findLag(n), s.seen
 	}
 	return n.lag
 }
 
-func (s *Scheduler) findLag(n *node) float64 {
+func (s *estimator) findLag(n *node) float64 {
 	if len(s.nodes) == 1 {
 		return 0
 	}
@@ -118,10 +118,10 @@ func (s *Scheduler) findLag(n *node) float64 {
 }
 
 // lags reports whether n is much slower than it should be.
-func (s *Scheduler) lags(n *node) bool { return s.lag(n) > 0 }
+func (s *estimator) lags(n *node) bool { return s.lag(n) > 0 }
 
 // anyLags reports whether some node does.
-func (s *Scheduler) anyLags() bool {
+func (s *estimator) anyLags() bool {
 	if s.lagsSeen != s.seen {
 		s.lagsAny, s.lagsSeen = slices.ContainsFunc(s.nodes, s.lags), s.seen
 	}
@@ -131,7 +131,7 @@ func (s *Scheduler) anyLags() bool {
 // startable returns the first part that n should start, beginning with p: for a node that
 // lags one that no other node would finish sooner. It is nil when all are better left to
 // the others, which take them when they have a slot free.
-func (s *Scheduler) startable(n *node, p *part) *part {
+func (s *policy) startable(n *node, p *part) *part {
 	if !s.lags(n) || !s.awaits(n, p) {
 		return p
 	}
@@ -150,7 +150,7 @@ func (s *Scheduler) startable(n *node, p *part) *part {
 
 // awaits reports whether p should wait for a node that finishes it sooner than n does,
 // although that one does first whatever it was given before.
-func (s *Scheduler) awaits(n *node, p *part) bool {
+func (s *policy) awaits(n *node, p *part) bool {
 	if p.lane.n != nil && !s.cfg.Options.Steal {
 		return false // nobody would take it
 	}
@@ -175,7 +175,7 @@ func (s *Scheduler) awaits(n *node, p *part) bool {
 }
 
 // release lets nodes that were given nothing be looked at again.
-func (s *Scheduler) release() {
+func (s *queues) release() {
 	for _, n := range s.held {
 		s.wake(n)
 	}

@@ -9,7 +9,7 @@ package sched
 const largeStep = 1. / 16
 
 // findLarge notes the steps that memory is kept for.
-func (s *Scheduler) findLarge() {
+func (s *graph) findLarge() {
 	var least int64
 	for _, n := range s.cfg.Nodes {
 		if n.Memory > 0 && (least == 0 || n.Memory < least) {
@@ -28,7 +28,7 @@ func (s *Scheduler) findLarge() {
 
 // crowds returns the steps submitted to n beside which p does not fit; none when it
 // does.
-func (s *Scheduler) crowds(n *node, p *part) []VertexID {
+func (s *estimator) crowds(n *node, p *part) []VertexID {
 	memory := s.cfg.Nodes[n.id].Memory
 	if memory == 0 || len(s.large) == 0 || p.lane.n != n {
 		return nil
@@ -55,7 +55,7 @@ func (s *Scheduler) crowds(n *node, p *part) []VertexID {
 }
 
 // largest is the memory that the largest step takes which p would add to n.
-func (s *Scheduler) largest(n *node, p *part) int64 {
+func (s *estimator) largest(n *node, p *part) int64 {
 	var need int64
 	s.mark()
 	s.stack = s.stack[:0]

@@ -65,7 +65,7 @@ func (s *Scheduler) newResults() results {
 }
 
 // claimWarm makes nodes own what they hold at the start and the plan builds on.
-func (s *Scheduler) claimWarm() {
+func (s *queues) claimWarm() {
 	if !s.once.some {
 		return
 	}
@@ -77,7 +77,7 @@ func (s *Scheduler) claimWarm() {
 }
 
 // owner is the node whose result of v counts, nil when there is none.
-func (s *Scheduler) owner(v VertexID) *node {
+func (s *fleet) owner(v VertexID) *node {
 	id := s.once.by[v]
 	if id == NoNode {
 		return nil
@@ -99,7 +99,7 @@ func (n *node) executes(v VertexID) bool {
 
 // elsewhere returns the node from which n has to take v, nil when n may execute it or
 // finds it in the registry.
-func (s *Scheduler) elsewhere(n *node, v VertexID) *node {
+func (s *fleet) elsewhere(n *node, v VertexID) *node {
 	if !s.once.some || !s.cfg.Vertices[v].Once || s.cached.has(v) || s.once.free.has(v) {
 		return nil
 	}
@@ -111,7 +111,7 @@ func (s *Scheduler) elsewhere(n *node, v VertexID) *node {
 
 // walk calls visit with what is below the units' roots, from above, and goes on below
 // those for which it returns true.
-func (s *Scheduler) walk(units []UnitID, visit func(VertexID) bool) {
+func (s *fleet) walk(units []UnitID, visit func(VertexID) bool) {
 	c := &s.once
 	c.epoch++
 	if c.epoch == 0 { // wrapped around
@@ -139,7 +139,7 @@ func (s *Scheduler) walk(units []UnitID, visit func(VertexID) bool) {
 
 // missing returns the steps that n would have to execute for the units although
 // another node owns them. The slice is valid until the next call.
-func (s *Scheduler) missing(n *node, units []UnitID) []VertexID {
+func (s *fleet) missing(n *node, units []UnitID) []VertexID {
 	c := &s.once
 	c.found = c.found[:0]
 	if !c.some {
@@ -159,7 +159,7 @@ func (s *Scheduler) missing(n *node, units []UnitID) []VertexID {
 }
 
 // claim makes n own what it executes, or holds, for the units.
-func (s *Scheduler) claim(n *node, units []UnitID) {
+func (s *queues) claim(n *node, units []UnitID) {
 	if !s.once.some {
 		return
 	}
@@ -175,7 +175,7 @@ func (s *Scheduler) claim(n *node, units []UnitID) {
 
 // await has what p waits for sent to n, if it waits for a result that another node
 // owns.
-func (s *Scheduler) await(n *node, p *part) {
+func (s *queues) await(n *node, p *part) {
 	if n == nil || !s.once.some || s.stopping {
 		return
 	}
@@ -201,7 +201,7 @@ func (s *Scheduler) await(n *node, p *part) {
 }
 
 // demand has results sent by the nodes that own them.
-func (s *Scheduler) demand(list []VertexID) {
+func (s *queues) demand(list []VertexID) {
 	for _, v := range list {
 		id, o := s.once.sender[v], s.owner(v)
 		switch {
@@ -228,7 +228,7 @@ func (s *Scheduler) demand(list []VertexID) {
 }
 
 // sends reports whether n is going to build a unit, or does.
-func (s *Scheduler) sends(n *node, id UnitID) bool {
+func (s *fleet) sends(n *node, id UnitID) bool {
 	if id == NoUnit || s.units[id].done {
 		return false
 	}
@@ -241,7 +241,7 @@ func (s *Scheduler) sends(n *node, id UnitID) bool {
 
 // wanted returns a ready part of n that other nodes wait for: it has no step to run
 // that n does not run anyhow, and takes no slot. Nil when there is none.
-func (s *Scheduler) wanted(n *node) *part {
+func (s *queues) wanted(n *node) *part {
 	if !s.once.some || n.state != up {
 		return nil
 	}
@@ -254,7 +254,7 @@ func (s *Scheduler) wanted(n *node) *part {
 }
 
 // retire ends a unit on demand that is not finished; it can be asked for again.
-func (s *Scheduler) retire(id UnitID) {
+func (s *queues) retire(id UnitID) {
 	u := &s.units[id]
 	if u.done {
 		return
@@ -266,13 +266,13 @@ func (s *Scheduler) retire(id UnitID) {
 }
 
 // unsent lets whoever needs v build it.
-func (s *Scheduler) unsent(v VertexID) {
+func (s *queues) unsent(v VertexID) {
 	s.once.free.set(v)
 	s.reconsider()
 }
 
 // reconsider looks again at what waits for results of other nodes.
-func (s *Scheduler) reconsider() {
+func (s *queues) reconsider() {
 	if !s.once.some {
 		return
 	}
@@ -304,7 +304,7 @@ func (s *Scheduler) vertexMissed(e VertexMissed) {
 }
 
 // needs reports whether a submission that has not built all of it needs v.
-func (s *Scheduler) needs(r *run, v VertexID) bool {
+func (s *fleet) needs(r *run, v VertexID) bool {
 	var units []UnitID
 	for _, m := range r.units {
 		if m.st == building {
@@ -321,7 +321,7 @@ func (s *Scheduler) needs(r *run, v VertexID) bool {
 
 // robs reports whether n would, by taking the units from owner, execute a
 // step with one result that the owner needs for others as well: it would wait for n.
-func (s *Scheduler) robs(n, owner *node, units []UnitID) bool {
+func (s *estimator) robs(n, owner *node, units []UnitID) bool {
 	if !s.once.some || !slices.ContainsFunc(units, func(u UnitID) bool { return s.once.reaches[u] }) {
 		return false
 	}
@@ -346,7 +346,7 @@ func (s *Scheduler) robs(n, owner *node, units []UnitID) bool {
 
 // comes is the least time, in nanoseconds, until v is on n when another node owns it
 // and sends it.
-func (s *Scheduler) comes(n, o *node, v VertexID) float64 {
+func (s *estimator) comes(n, o *node, v VertexID) float64 {
 	t := 2 * s.transfer(v)
 	if o.held.has(v) {
 		return t
@@ -415,7 +415,7 @@ func (s *Scheduler) lostResults(n *node) (again []UnitID, lost []VertexID) {
 }
 
 // buildable reports whether a node other than n is up that may build the unit.
-func (s *Scheduler) buildable(id UnitID, n *node) bool {
+func (s *fleet) buildable(id UnitID, n *node) bool {
 	return slices.ContainsFunc(s.nodes, func(o *node) bool { return o != n && o.state == up && s.cfg.allows(id, o.id) })
 }
 

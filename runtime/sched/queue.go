@@ -1,9 +1,27 @@
 package sched
 
 import (
+	"cmp"
 	"container/heap"
 	"slices"
 )
+
+// queues are the parts that nobody was given yet, and the nodes that are to be looked at.
+type queues struct {
+	estimator
+	pools []*lane
+	class []ownerHeap // of nodes that others may take something from, by node.class
+
+	dirty    []*part  // whose readiness may have changed
+	hungry   nodeHeap // to be fed
+	idle     []*node  // may hold nodes that are idle no longer
+	held     []*node  // lag, and were given nothing for that reason
+	fresh    []*node  // became idle in this step
+	touched  []*node  // whose predicted finish may have changed
+	pooled   bool     // something in a pool became ready
+	left     int      // units whose fate is open
+	stopping bool     // nothing is submitted any more
+}
 
 // part is a partition, or what is left of one, that has not been submitted.
 type part struct {
@@ -155,4 +173,100 @@ func (h *nodeHeap) Pop() any {
 	n := old[len(old)-1]
 	*h = old[:len(old)-1]
 	return n
+}
+
+// enqueue puts units, as p, into a lane.
+func (s *queues) enqueue(l *lane, units []UnitID, atFront bool, p *part) {
+	if len(units) == 0 {
+		return
+	}
+	p.units = slices.Clone(units)
+	slices.SortFunc(p.units, func(a, b UnitID) int { return cmp.Compare(s.rank[a], s.rank[b]) })
+	l.insert(p, atFront)
+	for _, u := range p.units {
+		s.units[u].part = p
+		if l.n != nil {
+			l.n.all.add(s.cfg.Units[u].Root)
+		}
+	}
+	s.markDirty(p)
+	if l.n != nil {
+		s.touch(l.n)
+	}
+}
+
+// unqueue takes a unit out of its part.
+func (s *queues) unqueue(id UnitID) {
+	p := s.units[id].part
+	if p == nil {
+		return
+	}
+	s.units[id].part = nil
+	p.units = slices.DeleteFunc(p.units, func(u UnitID) bool { return u == id })
+	l := p.lane
+	if l == nil {
+		return
+	}
+	if l.n != nil {
+		l.n.all.drop(s.cfg.Units[id].Root)
+		s.touch(l.n)
+	}
+	if len(p.units) == 0 {
+		l.remove(p)
+		return
+	}
+	s.markDirty(p)
+}
+
+// touch asks for the node's predicted finish to be looked at again.
+func (s *queues) touch(n *node) {
+	if !n.isTouched {
+		n.isTouched = true
+		s.touched = append(s.touched, n)
+	}
+}
+
+// wake asks for the node to be fed.
+func (s *queues) wake(n *node) {
+	s.touch(n)
+	if !n.isHungry && n.state == up {
+		n.isHungry = true
+		heap.Push(&s.hungry, n)
+	}
+}
+
+// retouch brings the heaps of owners up to date.
+func (s *queues) retouch() {
+	for i := 0; i < len(s.touched); i++ { // a node can be touched once more meanwhile
+		n := s.touched[i]
+		n.isTouched = false
+		s.released(n)
+		h := &s.class[n.class]
+		if !n.owns() {
+			if n.owner >= 0 {
+				heap.Remove(h, n.owner)
+			}
+			continue
+		}
+		n.ends = float64(s.now) + s.remaining(n)
+		if n.owner < 0 {
+			heap.Push(h, n)
+		} else {
+			heap.Fix(h, n.owner)
+		}
+	}
+	s.touched = s.touched[:0]
+}
+
+func (s *queues) markDirty(p *part) {
+	if p != nil && !p.dirty {
+		p.dirty = true
+		s.dirty = append(s.dirty, p)
+	}
+}
+
+func (s *queues) wakeDependents(id UnitID) {
+	for _, d := range s.rdeps[id] {
+		s.markDirty(s.units[d].part)
+	}
 }

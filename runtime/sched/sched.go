@@ -2,7 +2,6 @@ package sched
 
 import (
 	"cmp"
-	"container/heap"
 	"fmt"
 	"slices"
 	"strings"
@@ -11,53 +10,13 @@ import (
 
 // Scheduler is the state of one run.
 type Scheduler struct {
-	cfg     Config
-	inputs  [][]VertexID // without duplicates
-	readers [][]VertexID
-	cached  bits
+	policy
 
-	nodes []*node
-	units []unit
-	rank  []int      // topological position of each unit
-	deps  [][]UnitID // Unit.After without duplicates
-	rdeps [][]UnitID
-	pools []*lane
-	class []ownerHeap // by node.class
-
-	now      time.Duration
-	runs     map[PartitionID]*run
 	lastRun  PartitionID
-	inflight int // units submitted and not finished or deferred, duplicates counted
 	deferred int // units whose outputs wait for the other units
-	left     int // units whose fate is open
-	stopping bool
 	reason   string
 	finished bool
 	moves    []Move
-
-	learned learning
-	seen    int // changes whenever something that the lag of a node rests on does
-	// lagsAny says that some node lagged when seen was lagsSeen.
-	lagsAny  bool
-	lagsSeen int
-	once     results
-
-	dirty   []*part
-	hungry  nodeHeap
-	idle    []*node // may hold nodes that are idle no longer
-	held    []*node // lag, and were given nothing for that reason
-	fresh   []*node // became idle in this step
-	touched []*node
-	pooled  bool // something in a pool became ready
-
-	stamp   []uint32 // scratch marks on vertices
-	epoch   uint32
-	path    []float64 // scratch, valid where stamped
-	stack   []VertexID
-	list    []VertexID
-	large   []VertexID // steps that memory is kept for
-	picked  []UnitID
-	several []UnitID
 
 	out []Command
 }
@@ -171,15 +130,11 @@ func New(cfg Config) (*Scheduler, error) {
 		cfg.Options.MaxAttempts = defaultAttempts
 	}
 	cfg.Units = slices.Clone(cfg.Units) // what a unit avoids is noted there
-	s := &Scheduler{
-		cfg:    cfg,
-		cached: newBits(len(cfg.Vertices)),
-		units:  make([]unit, len(cfg.Units)),
-		runs:   map[PartitionID]*run{},
-		left:   len(cfg.Units),
-		stamp:  make([]uint32, len(cfg.Vertices)),
-		path:   make([]float64, len(cfg.Vertices)),
-	}
+	s := &Scheduler{}
+	s.cfg = cfg
+	s.stamp, s.path = make([]uint32, len(cfg.Vertices)), make([]float64, len(cfg.Vertices))
+	s.units, s.cached = make([]unit, len(cfg.Units)), newBits(len(cfg.Vertices))
+	s.runs, s.left = map[PartitionID]*run{}, len(cfg.Units)
 	s.cached.setAll(cfg.Network.Cached)
 	s.index()
 	if err := s.order(); err != nil {
@@ -206,78 +161,6 @@ func New(cfg Config) (*Scheduler, error) {
 	return s, nil
 }
 
-// index builds the edges of the graph without duplicates, in both directions.
-func (s *Scheduler) index() {
-	s.inputs = make([][]VertexID, len(s.cfg.Vertices))
-	s.readers = make([][]VertexID, len(s.cfg.Vertices))
-	for v := range s.cfg.Vertices {
-		in := s.cfg.Vertices[v].Inputs
-		for i, u := range in {
-			if slices.Contains(in[:i], u) {
-				in = unique(in)
-				break
-			}
-		}
-		s.inputs[v] = in
-		for _, u := range in {
-			s.readers[u] = append(s.readers[u], VertexID(v))
-		}
-	}
-}
-
-// unique returns the first of each value, in order.
-func unique[T comparable](in []T) []T {
-	seen := make(map[T]bool, len(in))
-	var out []T
-	for _, x := range in {
-		if !seen[x] {
-			seen[x] = true
-			out = append(out, x)
-		}
-	}
-	return out
-}
-
-// order ranks the units topologically and fails on a cycle.
-func (s *Scheduler) order() error {
-	n := len(s.cfg.Units)
-	s.rank = make([]int, n)
-	s.deps = make([][]UnitID, n)
-	s.rdeps = make([][]UnitID, n)
-	waits := make([]int, n)
-	for i, u := range s.cfg.Units {
-		s.deps[i] = unique(u.After)
-		waits[i] = len(s.deps[i])
-		for _, d := range s.deps[i] {
-			s.rdeps[d] = append(s.rdeps[d], UnitID(i))
-		}
-	}
-	queue := make([]UnitID, 0, n)
-	for i := range waits {
-		if waits[i] == 0 {
-			queue = append(queue, UnitID(i))
-		}
-	}
-	for i := 0; i < len(queue); i++ {
-		s.rank[queue[i]] = i
-		for _, d := range s.rdeps[queue[i]] {
-			if waits[d]--; waits[d] == 0 {
-				queue = append(queue, d)
-			}
-		}
-	}
-	if len(queue) == n {
-		return nil
-	}
-	var names []string
-	for i, w := range waits {
-		if w > 0 {
-			names = append(names, s.cfg.Units[i].Name)
-		}
-	}
-	return fmt.Errorf("units wait for each other: %s", strings.Join(names, ", "))
-}
-
 func (s *Scheduler) addNodes() {
 	s.findLarge()
 	classes := map[string]int{}
@@ -298,8 +181,8 @@ func (s *Scheduler) addNodes() {
 		n.lane.n = n
 		n.held.setAll(c.Warm)
 		n.fetches.setAll(c.Fetches)
-		n.all = demand{s: s, n: n}
-		n.sub = demand{s: s, n: n, track: true}
+		n.all = demand{s: &s.estimator, n: n}
+		n.sub = demand{s: &s.estimator, n: n, track: true}
 		n.all.reset()
 		n.sub.reset()
 		key := strings.Join(slices.Sorted(slices.Values(c.Platforms)), " ")
@@ -315,7 +198,7 @@ func (s *Scheduler) addNodes() {
 }
 
 // fillPools puts the partitions of the pool into lanes, one for each set of nodes.
-func (s *Scheduler) fillPools() {
+func (s *queues) fillPools() {
 	byKey := map[string]*lane{}
 	for pos, p := range s.cfg.Pool {
 		groups := [][]UnitID{p}
@@ -345,30 +228,6 @@ func singles(units []UnitID) [][]UnitID {
 		out[i] = []UnitID{u}
 	}
 	return out
-}
-
-// allowKey is equal for sets of units that the same nodes may run.
-func (s *Scheduler) allowKey(units []UnitID) string {
-	var parts []string
-	for _, u := range units {
-		c := &s.cfg.Units[u]
-		parts = append(parts, fmt.Sprint(slices.Sorted(slices.Values(c.Platforms)), slices.Sorted(slices.Values(c.Nodes))))
-	}
-	slices.Sort(parts)
-	return strings.Join(slices.Compact(parts), ";")
-}
-
-func (s *Scheduler) allowsAll(units []UnitID, n *node) bool {
-	for _, u := range units {
-		if !s.cfg.allows(u, n.id) {
-			return false
-		}
-	}
-	return true
-}
-
-func (s *Scheduler) anyAllows(units []UnitID) bool {
-	return slices.ContainsFunc(s.nodes, func(n *node) bool { return s.allowsAll(units, n) })
 }
 
 // Step takes in one event and returns what must be done because of it, in order.
@@ -456,15 +315,6 @@ func (s *Scheduler) settle() {
 }
 
 func (s *Scheduler) emit(c Command) { s.out = append(s.out, c) }
-
-func (s *Scheduler) validVertex(v VertexID) bool { return v >= 0 && int(v) < len(s.cfg.Vertices) }
-
-func (s *Scheduler) node(id NodeID) *node {
-	if id < 0 || int(id) >= len(s.nodes) {
-		return nil
-	}
-	return s.nodes[id]
-}
 
 func (s *Scheduler) nodeUp(e NodeUp) {
 	n := s.node(e.Node)
@@ -583,7 +433,7 @@ func (s *Scheduler) vertexDone(e VertexDone) {
 }
 
 // begun notes that n executes v: the submission that asked for it has begun.
-func (s *Scheduler) begun(n *node, v VertexID) {
+func (s *queues) begun(n *node, v VertexID) {
 	e, ok := n.sub.m[v]
 	if !ok {
 		return
@@ -599,7 +449,7 @@ func (s *Scheduler) begun(n *node, v VertexID) {
 }
 
 // commit ends the time in which a submission may be recalled.
-func (s *Scheduler) commit(r *run) {
+func (s *queues) commit(r *run) {
 	if r != nil && r.waits {
 		r.waits = false
 		r.n.waiting--
@@ -608,7 +458,7 @@ func (s *Scheduler) commit(r *run) {
 }
 
 // hold records that n has v.
-func (s *Scheduler) hold(n *node, v VertexID) {
+func (s *queues) hold(n *node, v VertexID) {
 	if n.held.has(v) {
 		return
 	}
@@ -620,7 +470,7 @@ func (s *Scheduler) hold(n *node, v VertexID) {
 }
 
 // stopped forgets that v runs on n.
-func (s *Scheduler) stopped(n *node, v VertexID) {
+func (s *queues) stopped(n *node, v VertexID) {
 	if i := slices.IndexFunc(n.running, func(r running) bool { return r.v == v }); i >= 0 {
 		n.running = slices.Delete(n.running, i, i+1)
 		s.seen++
@@ -629,7 +479,7 @@ func (s *Scheduler) stopped(n *node, v VertexID) {
 }
 
 // holdAll records that n has v and everything below it.
-func (s *Scheduler) holdAll(n *node, v VertexID) {
+func (s *queues) holdAll(n *node, v VertexID) {
 	todo := []VertexID{v}
 	for len(todo) > 0 {
 		v := todo[len(todo)-1]
@@ -640,20 +490,6 @@ func (s *Scheduler) holdAll(n *node, v VertexID) {
 		s.hold(n, v)
 		todo = append(todo, s.inputs[v]...)
 	}
-}
-
-// find returns the submission and the place of a unit in it.
-func (s *Scheduler) find(p PartitionID, u UnitID) (*run, int) {
-	r := s.runs[p]
-	if r == nil || u < 0 || int(u) >= len(s.units) {
-		return nil, 0
-	}
-	for _, ref := range s.units[u].runs {
-		if ref.r == r {
-			return r, ref.i
-		}
-	}
-	return nil, 0
 }
 
 func (s *Scheduler) unitBuilt(e UnitBuilt) {
@@ -696,19 +532,6 @@ func (s *Scheduler) writeDeferred() {
 			}
 		}
 	}
-}
-
-// available reports whether the results of a unit are there for others.
-func (s *Scheduler) available(id UnitID) bool {
-	u := &s.units[id]
-	if u.out.State == Built {
-		return true
-	}
-	if u.granted == nil || s.deferred == 0 {
-		return false
-	}
-	_, i := s.find(u.granted.id, id)
-	return u.granted.units[i].st == deferred
 }
 
 func (s *Scheduler) unitExported(e UnitExported) {
@@ -787,7 +610,7 @@ func (s *Scheduler) skip(id UnitID) {
 }
 
 // doomed reports whether something the unit depends on failed or was skipped.
-func (s *Scheduler) doomed(id UnitID) bool {
+func (s *estimator) doomed(id UnitID) bool {
 	return slices.ContainsFunc(s.deps[id], func(d UnitID) bool {
 		u := &s.units[d]
 		return u.done && u.out.State != Built
@@ -808,19 +631,6 @@ func (s *Scheduler) conclude(id UnitID) {
 		}
 	}
 	s.wakeDependents(id)
-}
-
-func (s *Scheduler) wakeDependents(id UnitID) {
-	for _, d := range s.rdeps[id] {
-		s.markDirty(s.units[d].part)
-	}
-}
-
-func (s *Scheduler) markDirty(p *part) {
-	if p != nil && !p.dirty {
-		p.dirty = true
-		s.dirty = append(s.dirty, p)
-	}
 }
 
 func (s *Scheduler) cancel(r *run, reason string) {
@@ -1003,11 +813,6 @@ func (s *Scheduler) toPool(p *part) {
 	}
 }
 
-// usable reports whether some node that is up or expected may run all the units.
-func (s *Scheduler) usable(units []UnitID) bool {
-	return slices.ContainsFunc(s.nodes, func(n *node) bool { return n.state != lost && s.allowsAll(units, n) })
-}
-
 // checkPools fails what no node can run any more.
 func (s *Scheduler) checkPools() {
 	for _, l := range s.pools {
@@ -1036,88 +841,5 @@ func (s *Scheduler) unplaceable(u UnitID) {
 	s.fail(u, NoNode, reason)
 }
 
-// enqueue puts units, as p, into a lane.
-func (s *Scheduler) enqueue(l *lane, units []UnitID, atFront bool, p *part) {
-	if len(units) == 0 {
-		return
-	}
-	p.units = slices.Clone(units)
-	slices.SortFunc(p.units, func(a, b UnitID) int { return cmp.Compare(s.rank[a], s.rank[b]) })
-	l.insert(p, atFront)
-	for _, u := range p.units {
-		s.units[u].part = p
-		if l.n != nil {
-			l.n.all.add(s.cfg.Units[u].Root)
-		}
-	}
-	s.markDirty(p)
-	if l.n != nil {
-		s.touch(l.n)
-	}
-}
-
-// unqueue takes a unit out of its part.
-func (s *Scheduler) unqueue(id UnitID) {
-	p := s.units[id].part
-	if p == nil {
-		return
-	}
-	s.units[id].part = nil
-	p.units = slices.DeleteFunc(p.units, func(u UnitID) bool { return u == id })
-	l := p.lane
-	if l == nil {
-		return
-	}
-	if l.n != nil {
-		l.n.all.drop(s.cfg.Units[id].Root)
-		s.touch(l.n)
-	}
-	if len(p.units) == 0 {
-		l.remove(p)
-		return
-	}
-	s.markDirty(p)
-}
-
-// touch asks for the node's predicted finish to be looked at again.
-func (s *Scheduler) touch(n *node) {
-	if !n.isTouched {
-		n.isTouched = true
-		s.touched = append(s.touched, n)
-	}
-}
-
-// wake asks for the node to be fed.
-func (s *Scheduler) wake(n *node) {
-	s.touch(n)
-	if !n.isHungry && n.state == up {
-		n.isHungry = true
-		heap.Push(&s.hungry, n)
-	}
-}
-
 // owns reports whether there may be something to take from n.
 func (n *node) owns() bool { return n.state != lost && (len(n.parts) > 0 || n.waiting > 0) }
-
-// retouch brings the heaps of owners up to date.
-func (s *Scheduler) retouch() {
-	for i := 0; i < len(s.touched); i++ { // a node can be touched once more meanwhile
-		n := s.touched[i]
-		n.isTouched = false
-		s.released(n)
-		h := &s.class[n.class]
-		if !n.owns() {
-			if n.owner >= 0 {
-				heap.Remove(h, n.owner)
-			}
-			continue
-		}
-		n.ends = float64(s.now) + s.remaining(n)
-		if n.owner < 0 {
-			heap.Push(h, n)
-		} else {
-			heap.Fix(h, n.owner)
-		}
-	}
-	s.touched = s.touched[:0]
-}

@@ -82,7 +82,7 @@ type arrivals struct {
 	exec float64 // what they are to execute together, on one slot
 }
 
-func (s *Scheduler) arrivals(n *node) arrivals {
+func (s *estimator) arrivals(n *node) arrivals {
 	var a arrivals
 	var units []UnitID
 	for _, p := range n.parts[:min(partsPerOwner, len(n.parts))] {
@@ -115,7 +115,7 @@ func (a arrivals) after(busy, slots float64) float64 {
 
 // due is the least time until what a unit waits for is there; of what that waits
 // for in turn, depth links are looked at.
-func (s *Scheduler) due(u UnitID, depth int) float64 {
+func (s *estimator) due(u UnitID, depth int) float64 {
 	var latest float64
 	for _, d := range s.cfg.Units[u].After {
 		unit := &s.units[d]
@@ -155,7 +155,7 @@ func (s *Scheduler) take(n *node) bool {
 }
 
 // owners calls look for the nodes that will finish last.
-func (s *Scheduler) owners(n *node, look func(owner *node)) {
+func (s *queues) owners(n *node, look func(owner *node)) {
 	for c := range s.class {
 		h := s.class[c]
 		// The first three of a heap contain its first two, and usually its third.
@@ -168,7 +168,7 @@ func (s *Scheduler) owners(n *node, look func(owner *node)) {
 }
 
 // queued returns the best of what is not submitted.
-func (s *Scheduler) queued(n *node, waiting arrivals) *loot {
+func (s *policy) queued(n *node, waiting arrivals) *loot {
 	var best *loot
 	s.owners(n, func(owner *node) {
 		for i := range min(partsPerOwner, len(owner.parts)) {
@@ -183,7 +183,7 @@ func (s *Scheduler) queued(n *node, waiting arrivals) *loot {
 }
 
 // submitted returns the best of what was submitted and has not begun.
-func (s *Scheduler) submitted(n *node, waiting arrivals) *loot {
+func (s *policy) submitted(n *node, waiting arrivals) *loot {
 	var best *loot
 	s.owners(n, func(owner *node) {
 		for _, r := range s.recallable(owner) {
@@ -211,7 +211,7 @@ func (l *loot) better(best *loot) *loot {
 
 // recallable returns submissions that n had the time to begin and did not, the last
 // ones first.
-func (s *Scheduler) recallable(n *node) []*run {
+func (s *estimator) recallable(n *node) []*run {
 	if n.waiting == 0 {
 		return nil
 	}
@@ -229,7 +229,7 @@ func (s *Scheduler) recallable(n *node) []*run {
 
 // assess returns what n should take of some units, or nil: all of them, or else the
 // last half, or else the last one. What n waits for itself comes first.
-func (s *Scheduler) assess(n, owner *node, all []UnitID, waiting arrivals) *loot {
+func (s *policy) assess(n, owner *node, all []UnitID, waiting arrivals) *loot {
 	rest := s.remaining(owner)
 	for k := len(all); k > 0; k /= 2 {
 		if k < len(all)/2 {
@@ -262,7 +262,7 @@ func (s *Scheduler) assess(n, owner *node, all []UnitID, waiting arrivals) *loot
 
 // again is the work, at the speed of the owner, that it has begun and that n would
 // have to do for what the last survey looked at.
-func (s *Scheduler) again(n, owner *node) float64 {
+func (s *estimator) again(n, owner *node) float64 {
 	sum := 0.
 	for _, r := range owner.running {
 		if s.stamp[r.v] != s.epoch || s.cached.has(r.v) || n.fetches.has(r.v) || s.elsewhere(n, r.v) != nil {
@@ -276,7 +276,7 @@ func (s *Scheduler) again(n, owner *node) float64 {
 }
 
 // stealable reports whether all the units could be submitted to n at once.
-func (s *Scheduler) stealable(n *node, units []UnitID) bool {
+func (s *estimator) stealable(n *node, units []UnitID) bool {
 	for _, u := range units {
 		if s.units[u].moves >= maxMoves || !s.cfg.allows(u, n.id) {
 			return false
@@ -295,7 +295,7 @@ func (s *Scheduler) stealable(n *node, units []UnitID) bool {
 
 // relief is the work that the owner is spared without the units, on one slot. What
 // they have to write does not count, nor what it does for other units anyhow.
-func (s *Scheduler) relief(owner *node, units []UnitID) float64 {
+func (s *estimator) relief(owner *node, units []UnitID) float64 {
 	before := s.execLoad(&owner.all) + float64(owner.all.load[byFetch])
 	for _, u := range units {
 		owner.all.drop(s.cfg.Units[u].Root)
@@ -440,7 +440,7 @@ func (s *Scheduler) speculate(n *node) bool {
 }
 
 // latestOwners returns the nodes that build something and will end last, but for n.
-func (s *Scheduler) latestOwners(n *node) []*node {
+func (s *estimator) latestOwners(n *node) []*node {
 	var list []*node
 	var ends []float64
 	for _, m := range s.nodes {
@@ -462,7 +462,7 @@ func (s *Scheduler) latestOwners(n *node) []*node {
 
 // second returns the second build on n of a unit that owner builds, nil when it is not
 // worth it.
-func (s *Scheduler) second(n, owner *node, m member) *loot {
+func (s *policy) second(n, owner *node, m member) *loot {
 	u := &s.units[m.id]
 	if m.st != building || u.done || u.granted != nil || len(u.runs) > 1 || u.moves >= maxMoves || !s.cfg.allows(m.id, n.id) {
 		return nil
