@@ -146,11 +146,14 @@ func (s *fleet) missing(n *node, units []UnitID) []VertexID {
 		return nil
 	}
 	s.walk(units, func(v VertexID) bool {
-		if n.held.has(v) || s.cfg.Vertices[v].Once && s.cached.has(v) {
+		switch {
+		case n.held.has(v), s.cached.has(v):
 			return false
-		}
-		if s.elsewhere(n, v) != nil {
+		case s.elsewhere(n, v) != nil:
 			c.found = append(c.found, v)
+			return false
+		case n.fetches.has(v):
+			c.stack = append(c.stack, s.inputs[v][:min(1, len(s.inputs[v]))]...)
 			return false
 		}
 		return true
