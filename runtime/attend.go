@@ -8,8 +8,10 @@ import (
 	"time"
 
 	"github.com/containerd/platforms"
+	"github.com/moby/buildkit/solver/pb"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/runtime/sched"
 )
@@ -45,6 +47,9 @@ type connection struct {
 	// silent returns the registries, of each of which a ref is given, that do not
 	// answer the node in time; nil when it cannot be asked.
 	silent func(ctx context.Context, refs map[string]string) []string
+	// unreadable returns the first of a chain of results that the node cannot read, each of
+	// which contains the one before, or their number; nil when it cannot be asked.
+	unreadable func(ctx context.Context, chain []*pb.Definition, imports []ir.CacheEntry) int
 }
 
 // broken reports whether the connection has ended.

@@ -64,6 +64,7 @@ type statusMessage struct {
 func (m statusMessage) take(r *run) []sched.Event {
 	events := append(r.takeUnread(m.node), r.noteImports(m.node, m.status)...)
 	r.noteExports(m.from, m.status)
+	r.unalias(m.status)
 	fresh, changes := m.node.tracker.observe(m.status, m.from)
 	if len(fresh.Vertexes)+len(fresh.Statuses)+len(fresh.Logs)+len(fresh.Warnings) > 0 {
 		r.observe(r.statusEvent(m.node, fresh))
@@ -131,6 +132,7 @@ type solvedMessage struct {
 	p         *partitionRun
 	err       error
 	cancelled error // why the solve was ended early; nil when it was not
+	searched  bool  // for what its node has lost
 }
 
 func (m solvedMessage) take(r *run) []sched.Event {
@@ -155,6 +157,12 @@ func (m solvedMessage) take(r *run) []sched.Event {
 	if len(p.node.unread) > p.unread && r.isTransfer(m.err) {
 		// The next transfer leaves out what made this one fail.
 		return append(events, p.end(r, plain(m.err).Error(), true)...)
+	}
+	if !m.searched {
+		m.searched = true
+		if r.findLost(p, m.err, p.units, m) {
+			return events
+		}
 	}
 	if r.onDemand(p.units[0]) {
 		return append(events, r.notSent(p, m.err)...) // such a unit is submitted by itself
@@ -232,6 +240,8 @@ type exportedMessage struct {
 	// cancelled is set when the export ended because its partition was ended.
 	cancelled bool
 	deferred  bool // it was taken before, and waited for the node
+	searched  bool // for what its node has lost
+	again     bool // that was found, and is built again
 }
 
 func (m exportedMessage) take(r *run) []sched.Event {
@@ -244,6 +254,12 @@ func (m exportedMessage) take(r *run) []sched.Event {
 	}
 	if m.err != nil && m.p.conn.broken() {
 		r.cutOff(m.p)
+	}
+	if !m.searched && m.err != nil && !m.cancelled {
+		m.searched = true
+		if r.findLost(m.p, m.err, []sched.UnitID{m.unit}, m) {
+			return nil
+		}
 	}
 	delete(m.p.exporting, m.unit)
 	m.p.exports--
@@ -260,6 +276,11 @@ func (m exportedMessage) take(r *run) []sched.Event {
 }
 
 func (m exportedMessage) note(r *run) []sched.Event {
+	if m.again {
+		return []sched.Event{sched.UnitFailed{
+			At: r.since(), Partition: m.p.id, Unit: m.unit, Vertex: sched.NoVertex, Err: plain(m.err).Error(), Retryable: true, Again: true,
+		}}
+	}
 	if _, ok := r.step(m.unit); ok {
 		return r.noteSent(m)
 	}

@@ -353,9 +353,10 @@ func written(j JobResult) string {
 	return j.Job + " (" + strings.Join(images, ", ") + ")"
 }
 
-// lookups are steps that are to be looked up although they ignore the cache: in this
-// run they were executed, and the newest result that there is of them is the one that
-// counts. Nil is none.
+// lookups says of steps, by digest, whether they are to be looked up, whatever the graph
+// says: true for those that ignore the cache and were executed in this run, since the
+// newest result that there is of them is the one that counts; false for those whose result
+// the node could not read. Nil is none.
 type lookups map[string]bool
 
 // lookups returns those of a node: what it executed, and what was sent to it with all
@@ -372,15 +373,22 @@ func (r *run) lookups(n *nodeRun) lookups {
 		}
 		l[d.String()] = true
 	}
+	for d := range n.gone {
+		if l == nil {
+			l = lookups{}
+		}
+		s := n.tracker.vertices[d]
+		l[d.String()] = s != nil && len(s.runs) > 0 // it was built again
+	}
 	return l
 }
 
 // in returns def, which it may change, with them.
 func (l lookups) in(def *pb.Definition) *pb.Definition {
 	for d, md := range def.GetMetadata() {
-		if l[d] && md.GetIgnoreCache() {
+		if look, ok := l[d]; ok && md.GetIgnoreCache() == look {
 			md = md.CloneVT()
-			md.IgnoreCache = false
+			md.IgnoreCache = !look
 			def.Metadata[d] = md
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/moby/buildkit/solver/pb"
 	digest "github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
@@ -81,9 +82,10 @@ type run struct {
 	layouts  map[string]string             // directories of OCI image layouts, by id
 	sched    *sched.Scheduler
 	vertex   map[digest.Digest]sched.VertexID
-	ignoring []sched.VertexID            // steps that ignore the cache
-	stepOf   map[sched.VertexID][]string // targets whose step it is, once asked for
-	outputs  [][]output                  // by job
+	ignoring []sched.VertexID                // steps that ignore the cache
+	aliases  map[digest.Digest]digest.Digest // of vertices that were made to ignore it
+	stepOf   map[sched.VertexID][]string     // targets whose step it is, once asked for
+	outputs  [][]output                      // by job
 	divided  []*divided
 	putIndex func(ctx context.Context, index registry.Index, insecure bool) (ocispecs.Descriptor, error)
 	tags     func(insecure []string) tagStore
@@ -125,9 +127,10 @@ type nodeRun struct {
 	// unread are the steps that read what could not be sent to it, and why.
 	unread map[sched.VertexID]*InputError
 
-	sick     int    // failures of its own in a row
-	sickness string // the last of them
-	barred   bool   // given up because of them
+	sick     int                    // failures of its own in a row
+	sickness string                 // the last of them
+	barred   bool                   // given up because of them
+	gone     map[digest.Digest]bool // steps whose results it could not read
 	running  map[digest.Digest]bool
 	waves    int             // caches being written
 	deferred []message       // of solves and exports that ended with the connection
@@ -351,6 +354,9 @@ func (r *run) open(l *link, info NodeInfo, nr *nodeRun) (*connection, error) {
 			stop()
 		},
 		silent: silent,
+		unreadable: func(ctx context.Context, chain []*pb.Definition, imports []ir.CacheEntry) int {
+			return s.unreadable(ctx, offer.attachables(nil), chain, imports)
+		},
 	}
 	if refs := r.registries(); len(refs) > 0 {
 		c.probe = func(ctx context.Context) []string { return s.probe(ctx, offer.attachables(nil), refs) }

@@ -156,7 +156,7 @@ func mayDiffer(v *llbmerge.Vertex) bool {
 // standsOnBound reports whether the layers of v stand on those of a bound step.
 func (b *Build) standsOnBound(v *llbmerge.Vertex, free []Freedom) bool {
 	for len(v.Inputs) > 0 {
-		k := layerParent(v)
+		k := LayerParent(v)
 		if k < 0 || k >= len(v.Inputs) {
 			return false // on none
 		}
@@ -213,7 +213,7 @@ func (b *Build) imagesOfOthers(shared []bool) []bool {
 func (b *Build) layers(i int) []int {
 	list := []int{i}
 	for v := b.Graph.Vertices[i]; len(v.Inputs) > 0; v = b.Graph.Vertices[i] {
-		k := layerParent(v)
+		k := LayerParent(v)
 		if k < 0 || k >= len(v.Inputs) {
 			break
 		}

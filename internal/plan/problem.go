@@ -93,9 +93,9 @@ func (b *Build) cacheable() []bool {
 	return ok
 }
 
-// layerParent returns the input on whose layers the result of v stands, -1 when
+// LayerParent returns the input on whose layers the result of v stands, -1 when
 // there is none.
-func layerParent(v *llbmerge.Vertex) int {
+func LayerParent(v *llbmerge.Vertex) int {
 	if f := v.Op.GetFile(); f != nil && len(f.GetActions()) > 0 {
 		return int(f.GetActions()[0].GetInput())
 	}
@@ -122,7 +122,7 @@ func (b *Build) problem(nodes []Node) (partition.Problem, error) {
 				pv.Inputs = append(pv.Inputs, id)
 			}
 		}
-		if k := layerParent(v); k > 0 && k < len(v.Inputs) {
+		if k := LayerParent(v); k > 0 && k < len(v.Inputs) {
 			parent := partition.VertexID(b.index[v.Inputs[k]])
 			at := slices.Index(pv.Inputs, parent)
 			pv.Inputs = slices.Insert(slices.Delete(pv.Inputs, at, at+1), 0, parent)

@@ -91,6 +91,8 @@ type UnitFailed struct {
 	// Retryable says that the failure came from the surroundings and that another
 	// attempt may succeed.
 	Retryable bool
+	// Again says that what made it fail was removed: it does not count as an attempt.
+	Again bool
 	// Elsewhere says that it may succeed on another node only. It is tried once on
 	// one; a second failure of this kind, or no other node, is final.
 	Elsewhere bool
@@ -106,6 +108,7 @@ type PartitionEnded struct {
 	// submission are tried one by one first).
 	Err       string
 	Retryable bool // as in UnitFailed, for Err
+	Again     bool // as in UnitFailed
 }
 
 // Cancel ends the run: nothing more is submitted, what runs is cancelled.

@@ -114,6 +114,7 @@ type run struct {
 	live     int
 	canceled bool
 	blamed   bool // a unit of it failed by name
+	again    bool // what made it end early was removed
 	pooled   bool
 	// waits says that nothing of it has begun: it may be recalled.
 	waits bool
@@ -554,6 +555,9 @@ func (s *Scheduler) unitFailed(e UnitFailed) {
 	r.blamed = true
 	u := &s.units[e.Unit]
 	s.advance(r, i, retry)
+	if e.Again {
+		return
+	}
 	f := final
 	switch {
 	case e.Elsewhere:
@@ -668,6 +672,7 @@ func (s *Scheduler) partitionEnded(e PartitionEnded) {
 		return
 	}
 	n := r.n
+	r.again = e.Again
 	for _, p := range slices.Backward(s.close(r, e.Err, e.Retryable, false)) { // each goes to the front
 		if p.why = Retried; s.allowsAll(p.units, n) && n.state == up && !p.pooled {
 			s.enqueue(&n.lane, p.units, true, p)
@@ -714,6 +719,8 @@ func (s *Scheduler) close(r *run, reason string, retryable, nodeLost bool) []*pa
 			innocent = append(innocent, id)
 		case !nodeLost && (r.blamed || r.canceled):
 			innocent = append(innocent, id)
+		case r.again:
+			again = append(again, id)
 		case nodeLost || reason == "" || retryable:
 			why := cmp.Or(reason, "the submission ended without its result")
 			if nodeLost {
@@ -744,7 +751,7 @@ func (s *Scheduler) close(r *run, reason string, retryable, nodeLost bool) []*pa
 		ps = append(ps, &part{units: units, why: Rescued, pooled: r.pooled, delay: delay, orphan: r.n.id})
 	}
 	group(innocent, false)
-	group(again, !nodeLost)
+	group(again, !nodeLost && !r.again)
 	for _, u := range alone {
 		group([]UnitID{u}, false)
 	}
