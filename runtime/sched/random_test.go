@@ -749,7 +749,7 @@ func (c *chaos) advance(s *submission, quiet bool) error {
 		if !retry && !c.cfg.Options.KeepGoing && !elsewhere && !c.built[u] && !c.cfg.Units[u].OnDemand { // else the other one decides
 			c.stop = true
 		}
-		return c.step(UnitFailed{At: c.now, Partition: s.Partition, Unit: u, Vertex: NoVertex, Err: "failed", Retryable: retry})
+		return c.step(UnitFailed{At: c.now, Partition: s.Partition, Unit: u, Vertex: NoVertex, Err: "failed", Retryable: retry, Again: retry && c.r.Intn(4) == 0})
 	}
 	if bad := c.unitBad(u); bad != NoVertex {
 		s.units[i] = chaosFailed
