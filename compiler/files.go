@@ -1,6 +1,7 @@
 package compiler
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -61,8 +62,27 @@ func (o *Options) fileNames() ([]string, error) {
 	return names, nil
 }
 
-// readLocal reads files, or for none the default files.
-func (o *Options) readLocal(names []string) ([]sourceFile, error) {
+// readLocal reads files, or for none the default files. A pipe may be silent: what waits
+// for it when ctx ends is left behind.
+func (o *Options) readLocal(ctx context.Context, names []string) ([]sourceFile, error) {
+	type answer struct {
+		files []sourceFile
+		err   error
+	}
+	answers := make(chan answer, 1)
+	go func() {
+		files, err := o.readEach(names)
+		answers <- answer{files, err}
+	}()
+	select {
+	case a := <-answers:
+		return a.files, a.err
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+func (o *Options) readEach(names []string) ([]sourceFile, error) {
 	optional := len(names) == 0
 	if optional {
 		names = defaultFiles

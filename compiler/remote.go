@@ -79,7 +79,7 @@ func (o *Options) readFiles(ctx context.Context, url string) ([]sourceFile, *Rem
 		}
 	}
 	if url == "" {
-		files, err := o.readLocal(all)
+		files, err := o.readLocal(ctx, all)
 		return files, nil, err
 	}
 
@@ -99,7 +99,7 @@ func (o *Options) readFiles(ctx context.Context, url string) ([]sourceFile, *Rem
 		files = append(files, sourceFile(f))
 	}
 	if len(local) > 0 {
-		more, err := o.readLocal(local)
+		more, err := o.readLocal(ctx, local)
 		if err != nil {
 			return nil, nil, err
 		}

@@ -131,9 +131,15 @@ func refused(err error) bool {
 	return false
 }
 
-// beside makes a new file in the directory of path.
+// beside makes a new file in the directory of path. The error is about path, as nobody
+// has heard of another.
 func beside(path string, perm fs.FileMode) (*os.File, error) {
-	return os.OpenFile(filepath.Join(filepath.Dir(path), ".dbake-"+rand.Text()), os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
+	f, err := os.OpenFile(filepath.Join(filepath.Dir(path), ".dbake-"+rand.Text()), os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
+	var named *fs.PathError
+	if errors.As(err, &named) {
+		return nil, &fs.PathError{Op: "create", Path: path, Err: named.Err}
+	}
+	return f, err
 }
 
 // IsStream reports whether what is written cannot be taken back.

@@ -330,3 +330,9 @@ func TestReadTakesRegularFilesOnly(t *testing.T) {
 	_, err = Read(filepath.Join(dir, "none"), 100)
 	require.ErrorIs(t, err, fs.ErrNotExist)
 }
+
+// An error names the file that was asked for, and not the one that is written first.
+func TestErrorsNameTheFile(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "missing", "file")
+	require.EqualError(t, Write(t.Context(), name, nil, nil), "create "+name+": no such file or directory")
+}
