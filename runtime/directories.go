@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -28,9 +29,9 @@ type transfers struct {
 	mu    sync.Mutex     // guards what follows
 	walks map[string]int // by local source name
 	// unread are the files that are not sent because they cannot be read, by local
-	// source name and path; fresh are those that nobody has taken note of.
+	// source name and path; fresh are the sources of which nobody has taken note since.
 	unread map[string]map[string]*InputError
-	fresh  map[string]map[string]*InputError
+	fresh  map[string]bool
 }
 
 // InputError says that a file of this machine could not be sent to a node. No node is
@@ -71,15 +72,16 @@ func (t *transfers) leaveOut(source, path string, err *InputError) {
 	if t.unread[source][path] != nil {
 		return
 	}
-	for _, m := range []*map[string]map[string]*InputError{&t.unread, &t.fresh} {
-		if *m == nil {
-			*m = map[string]map[string]*InputError{}
-		}
-		if (*m)[source] == nil {
-			(*m)[source] = map[string]*InputError{}
-		}
-		(*m)[source][path] = err
+	if t.unread == nil {
+		t.unread = map[string]map[string]*InputError{}
 	}
+	if t.unread[source] == nil {
+		t.unread[source] = map[string]*InputError{}
+	}
+	if t.fresh == nil {
+		t.fresh = map[string]bool{}
+	}
+	t.unread[source][path], t.fresh[source] = err, true
 }
 
 // leavesOut reports whether a path is not to be sent.
@@ -89,13 +91,20 @@ func (t *transfers) leavesOut(source, path string) bool {
 	return t.unread[source][path] != nil
 }
 
-// takeUnread returns what was left out since it was called last.
+// takeUnread returns all that is left out of the sources of which more was left out
+// since it was called last.
 func (t *transfers) takeUnread() map[string]map[string]*InputError {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	fresh := t.fresh
+	var changed map[string]map[string]*InputError
+	for source := range t.fresh {
+		if changed == nil {
+			changed = map[string]map[string]*InputError{}
+		}
+		changed[source] = maps.Clone(t.unread[source])
+	}
 	t.fresh = nil
-	return fresh
+	return changed
 }
 
 // directories serves the local sources of a session, notes what cannot be read and
@@ -170,11 +179,19 @@ func (t *transfer) LookupDir(name string) (fsutil.FS, bool) {
 	if !ok {
 		return nil, false
 	}
-	plain, err := fsutil.NewFS(dir)
+	s := &sourceFS{name: name, dir: dir, transfer: t, open: os.OpenFile}
+	f, err := os.Open(dir) // fsutil takes one that cannot be listed for an empty one
+	if err == nil {
+		err = f.Close()
+	}
+	if err == nil {
+		s.FS, err = fsutil.NewFS(dir)
+	}
 	if err != nil {
+		_ = s.failed(".", err) // DiffCopy returns it
 		return nil, false
 	}
-	return &sourceFS{FS: plain, name: name, dir: dir, transfer: t, open: os.OpenFile}, true
+	return s, true
 }
 
 // sourceFS is the directory of a local source.

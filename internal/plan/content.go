@@ -3,6 +3,7 @@ package plan
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -66,12 +67,21 @@ func (r *reader) whole(ctx context.Context, local *llbmerge.Local) (all content,
 // add adds a part of a local source to what is read.
 func (r *reader) add(ctx context.Context, all *content, local *llbmerge.Local, part read) error {
 	dir := r.dirs[local.Name]
-	id := fmt.Sprintf("%q %q %q %q", dir, part.path, part.includes, local.ExcludePatterns)
+	id := fmt.Sprintf("%q %q %q %q %q", dir, part.path, part.includes, part.excludes, local.ExcludePatterns)
 	c, ok := r.seen[id]
 	if !ok {
+		// What a step leaves out is looked at all the same: a change of it is one too
+		// many, and not one too few. It only has no fault.
+		all := part
+		all.excludes = nil
 		var err error
-		if c, err = readContent(ctx, r.sums, dir, part, local.ExcludePatterns, r.list); err != nil {
+		if c, err = readContent(ctx, r.sums, dir, all, local.ExcludePatterns, r.list); err != nil {
 			return err
+		}
+		if c.fault != nil && len(part.excludes) > 0 {
+			if c, err = readContent(ctx, r.sums, dir, part, local.ExcludePatterns, r.list); err != nil {
+				return err
+			}
 		}
 		r.seen[id] = c
 	}
@@ -89,34 +99,35 @@ type read struct {
 	input    int // index into Vertex.Inputs
 	path     string
 	includes []string // patterns below path; nil is everything
+	excludes []string // patterns below path of what is not read
 }
 
 // reads returns what a vertex may read of its inputs: what copies and mounts select,
 // and all of what it uses in another way, as a directory that it works on.
 func reads(v *llbmerge.Vertex) []read {
 	var list []read
-	add := func(input int64, path string, includes []string) {
+	add := func(input int64, path string, includes, excludes []string) {
 		if input >= 0 && int(input) < len(v.Inputs) {
-			list = append(list, read{int(input), path, includes})
+			list = append(list, read{int(input), path, includes, excludes})
 		}
 	}
 	switch op := v.Op.Op.(type) {
 	case *pb.Op_File:
 		for _, a := range op.File.GetActions() {
-			add(a.GetInput(), "", nil) // inputs beyond those of the op are results of other actions
+			add(a.GetInput(), "", nil, nil) // inputs beyond those of the op are results of other actions
 			if c := a.GetCopy(); c != nil {
-				add(a.GetSecondaryInput(), c.GetSrc(), c.GetIncludePatterns())
+				add(a.GetSecondaryInput(), c.GetSrc(), c.GetIncludePatterns(), c.GetExcludePatterns())
 			} else {
-				add(a.GetSecondaryInput(), "", nil)
+				add(a.GetSecondaryInput(), "", nil, nil)
 			}
 		}
 	case *pb.Op_Exec:
 		for _, m := range op.Exec.GetMounts() {
-			add(m.GetInput(), m.GetSelector(), nil)
+			add(m.GetInput(), m.GetSelector(), nil, nil)
 		}
 	default:
 		for i := range v.Inputs {
-			add(int64(i), "", nil)
+			add(int64(i), "", nil, nil)
 		}
 	}
 	return list
@@ -124,26 +135,37 @@ func reads(v *llbmerge.Vertex) []read {
 
 // Reads returns the first of some files and directories that a vertex of g reads, ""
 // when it reads none that is still there. They are given by their paths below dir, the
-// directory of a local source.
+// directory of a local source; "." is the directory itself.
 func Reads[V any](g *llbmerge.Graph, v *llbmerge.Vertex, source, dir string, paths map[string]V) string {
 	for _, part := range reads(v) {
 		in, ok := g.Vertex(v.Inputs[part.input])
 		if !ok || in.Local == nil || in.Local.Name != source {
 			continue
 		}
+		if _, ok := paths["."]; ok {
+			return "."
+		}
 		files, start, err := part.files(dir, in.Local.ExcludePatterns)
 		if err != nil {
 			continue
 		}
 		first := ""
-		// The error is that of the path, or of another.
-		_ = files.Walk(context.Background(), start, func(p string, _ fs.DirEntry, _ error) error {
+		err = files.Walk(context.Background(), start, func(p string, _ fs.DirEntry, _ error) error {
 			if _, ok := paths[p]; ok {
 				first = p
 				return fs.SkipAll
 			}
 			return nil
 		})
+		// What cannot be looked at is not shown to the function.
+		if named := (*fs.PathError)(nil); first == "" && errors.As(err, &named) {
+			if root, rootErr := filepath.EvalSymlinks(dir); rootErr == nil {
+				p, relErr := filepath.Rel(root, named.Path)
+				if _, ok := paths[p]; ok && relErr == nil {
+					first = p
+				}
+			}
+		}
 		if first != "" {
 			return first
 		}
@@ -225,12 +247,20 @@ func (r read) files(dir string, excludes []string) (files fsutil.FS, start strin
 	switch p := path.Clean(strings.Trim(r.path, "/")); {
 	case p == ".":
 		opt.IncludePatterns = r.includes
+		opt.ExcludePatterns = slices.Concat(excludes, r.excludes)
 	case isPlain(dir, p):
 		// Only what is below p is looked at: when thousands of targets copy a
 		// directory each, looking into their parent for each of them would take
 		// quadratic time.
 		opt.IncludePatterns = []string{p}
 		start = p
+		for _, pattern := range r.excludes {
+			not := ""
+			if rest, ok := strings.CutPrefix(pattern, "!"); ok {
+				not, pattern = "!", rest
+			}
+			opt.ExcludePatterns = append(slices.Clone(opt.ExcludePatterns), not+path.Join(p, pattern))
+		}
 	default:
 		opt.FollowPaths = []string{p}
 	}

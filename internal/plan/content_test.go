@@ -58,13 +58,15 @@ func TestReads(t *testing.T) {
 		step llb.State
 		path string // the first of those that it reads
 	}{
-		"file":      {llb.Scratch().File(llb.Copy(local("d/c"), "d/c", "/")), "d/c"},
-		"other":     {llb.Scratch().File(llb.Copy(local("b"), "b", "/")), ""},
-		"wildcard":  {llb.Scratch().File(llb.Copy(local("?"), "?", "/", &llb.CopyInfo{AllowWildcard: true})), "a"},
-		"directory": {llb.Scratch().File(llb.Copy(local("d"), "d", "/")), "d/c"},
-		"excluded":  {llb.Scratch().File(llb.Copy(local("/"), "/", "/")), "a"},
-		"patterns":  {llb.Scratch().File(llb.Copy(local("/"), "/", "/", &llb.CopyInfo{IncludePatterns: []string{"d/*"}})), "d/c"},
-		"mounted":   {llb.Scratch().Run(llb.Shlex("x"), llb.AddMount("/m", local("d"), llb.SourcePath("d"), llb.Readonly)).Root(), "d/c"},
+		"file":               {llb.Scratch().File(llb.Copy(local("d/c"), "d/c", "/")), "d/c"},
+		"other":              {llb.Scratch().File(llb.Copy(local("b"), "b", "/")), ""},
+		"wildcard":           {llb.Scratch().File(llb.Copy(local("?"), "?", "/", &llb.CopyInfo{AllowWildcard: true})), "a"},
+		"directory":          {llb.Scratch().File(llb.Copy(local("d"), "d", "/")), "d/c"},
+		"excluded":           {llb.Scratch().File(llb.Copy(local("/"), "/", "/")), "a"},
+		"but":                {llb.Scratch().File(llb.Copy(local("/"), "/", "/", &llb.CopyInfo{ExcludePatterns: []string{"a", "d/c"}})), ""},
+		"but in a directory": {llb.Scratch().File(llb.Copy(local("d"), "d", "/", &llb.CopyInfo{ExcludePatterns: []string{"c"}})), ""},
+		"patterns":           {llb.Scratch().File(llb.Copy(local("/"), "/", "/", &llb.CopyInfo{IncludePatterns: []string{"d/*"}})), "d/c"},
+		"mounted":            {llb.Scratch().Run(llb.Shlex("x"), llb.AddMount("/m", local("d"), llb.SourcePath("d"), llb.Readonly)).Root(), "d/c"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			def, err := c.step.Marshal(t.Context())
@@ -76,6 +78,7 @@ func TestReads(t *testing.T) {
 			v, _ := g.Vertex(root.Digest)
 			require.Equal(t, c.path, Reads(g, v, "ctx", dir, unread))
 			require.Empty(t, Reads(g, v, "other", dir, unread))
+			require.Equal(t, ".", Reads(g, v, "ctx", dir, map[string]bool{".": true}))
 			delete(unread, "a")
 			if c.path == "a" && name == "excluded" {
 				require.Equal(t, "d/c", Reads(g, v, "ctx", dir, unread))
