@@ -348,7 +348,7 @@ func TestParseStore(t *testing.T) {
 		"":                              "the cache registry is empty",
 		"insecure=true":                 "the cache registry is empty",
 		"host/c,zstd":                   `"zstd" is no ATTR=VALUE`,
-		"host/c,colour=red":             "unknown attribute colour; known are compression, compression-level,",
+		"host/c,colour=red":             "unknown attribute colour; known are bases, compression, compression-level,",
 		"host/c,mode=most":              `mode cannot be "most"`,
 		"host/c,image-manifest=false":   `image-manifest cannot be "false"`,
 		"host/c,compression=lz4":        `compression cannot be "lz4"`,

@@ -38,6 +38,8 @@ type Store struct {
 	Insecure bool
 	// Required makes a cache that cannot be written an error.
 	Required bool
+	// Bases lets nodes have base images from the repository: each is copied there once.
+	Bases bool
 }
 
 // storeAttrs are the attributes that --cache-registry takes, with what they may be.
@@ -47,6 +49,7 @@ var storeAttrs = map[string]func(string) bool{
 	"force-compression": isBool,
 	"ignore-error":      isBool,
 	"insecure":          isBool,
+	"bases":             isBool,
 	"registry.insecure": isBool,
 	"type":              func(v string) bool { return v == typeRegistry },
 	"mode":              func(v string) bool { return v == "max" || v == "min" },
@@ -95,6 +98,8 @@ func ParseStore(value string) (Store, error) {
 		case "ignore-error":
 			b, _ := strconv.ParseBool(v)
 			s.Required = !b
+		case "bases":
+			s.Bases, _ = strconv.ParseBool(v)
 		case "compression", "compression-level", "force-compression":
 			s.Attrs[k] = v
 		case "mode":

@@ -13,6 +13,7 @@ import (
 
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/internal/plan"
+	"github.com/dbake/dbake/llbmerge"
 	"github.com/dbake/dbake/runtime/sched"
 )
 
@@ -27,6 +28,7 @@ type partitionRun struct {
 	units   []sched.UnitID
 	targets []string // that the units are for
 	slice   partition
+	bases   []*llbmerge.Vertex // images that it may pull
 	delay   time.Duration
 	// conn is the connection through which it runs, nil while it waits for one; ctx
 	// and cancel are set with it.
@@ -399,6 +401,7 @@ func (r *run) submit(cmd sched.Submit) []sched.Event {
 	if err := r.slice(p); err != nil {
 		return p.end(r, err.Error(), false)
 	}
+	p.bases = r.basesOf(p)
 	if e := moveEvent(r, cmd); cmd.Why != sched.Planned && len(e.Jobs) > 0 {
 		r.observe(e)
 	}
@@ -430,6 +433,7 @@ func (r *run) begin(p *partitionRun) {
 		defer p.cancel(nil)
 		err := sleep(p.ctx, p.delay)
 		if err == nil {
+			r.seed(p)
 			err = r.evaluate(p)
 		}
 		r.messages <- solvedMessage{p: p, err: err, cancelled: context.Cause(p.ctx)}

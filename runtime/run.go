@@ -46,6 +46,8 @@ type Build struct {
 	// CacheHolds are the units whose results refs are known to hold, of all steps; by ref.
 	// Like those of Cache, the units need not be among those that are built.
 	CacheHolds map[string]map[ir.UnitID]bool
+	// Bases is the repository through which base images are passed on; "" is none.
+	Bases string
 	// Credentials are added to caches where nodes use them.
 	Credentials CacheCredentials
 	// Registries is this machine's own access to registries, for what no single
@@ -79,7 +81,9 @@ type run struct {
 	exchange *exchange
 	units    map[ir.UnitID]*frontend.Unit
 	steps    map[ir.UnitID][]digest.Digest // that each unit needs
-	layouts  map[string]string             // directories of OCI image layouts, by id
+	images   map[ir.UnitID][]*llbmerge.Vertex
+	bases    bases
+	layouts  map[string]string // directories of OCI image layouts, by id
 	sched    *sched.Scheduler
 	vertex   map[digest.Digest]sched.VertexID
 	ignoring []sched.VertexID                // steps that ignore the cache
@@ -179,6 +183,8 @@ func newRun(b *Build, nodes []NodeInfo, observe func(Event)) (*run, error) {
 		Build: b, start: time.Now(), observe: observe,
 		units:      map[ir.UnitID]*frontend.Unit{},
 		steps:      map[ir.UnitID][]digest.Digest{},
+		images:     map[ir.UnitID][]*llbmerge.Vertex{},
+		bases:      bases{repo: b.Bases, access: b.Registries, copies: map[digest.Digest]*baseCopy{}, pulled: map[pulledBase]bool{}},
 		layouts:    maps.Clone(b.Inputs.Layouts),
 		divided:    dividedTargets(b),
 		putIndex:   b.putIndex,
@@ -200,9 +206,12 @@ func newRun(b *Build, nodes []NodeInfo, observe func(Event)) (*run, error) {
 		if v.IgnoreCache {
 			r.ignoring = append(r.ignoring, sched.VertexID(i))
 		}
-		if v.Kind.IsStep() {
-			for _, u := range v.Users {
+		for _, u := range v.Users {
+			switch {
+			case v.Kind.IsStep():
 				r.steps[ir.UnitID(u)] = append(r.steps[ir.UnitID(u)], v.Digest)
+			case v.Kind == llbmerge.KindImage:
+				r.images[ir.UnitID(u)] = append(r.images[ir.UnitID(u)], v)
 			}
 		}
 	}

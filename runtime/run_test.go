@@ -350,6 +350,8 @@ func (n *fakeNode) wait(ctx context.Context, d time.Duration) error {
 	return n.until(ctx, done)
 }
 
+func (n *fakeNode) pull(context.Context, string, *ocispecs.Platform) error { return nil }
+
 func (n *fakeNode) ping(ctx context.Context) error {
 	dead, mute, _ := n.lines()
 	select {

@@ -57,6 +57,8 @@ type daemon interface {
 	// exportCache writes a cache of results that the node already holds,
 	// without any image, and returns the response.
 	exportCache(ctx context.Context, req exportRequest, observe func(*bkclient.SolveStatus)) (map[string]string, error)
+	// pull has the node hold an image for a platform, nil for its own.
+	pull(ctx context.Context, ref string, platform *ocispecs.Platform) error
 	// ping reports whether the node answers.
 	ping(ctx context.Context) error
 	// end lets go of what evaluate keeps from one call to the next, and waits.

@@ -32,14 +32,18 @@ type contender struct {
 // contenders returns dbake with each strategy, and the others if buildx is known.
 func contenders(dbake, buildx string, strategies []string) []contender {
 	var list []contender
-	type variant struct{ name, strategy, reuse string }
-	variants := []variant{{"dbake", strategies[0], ""}, {"dbake, always building", strategies[0], "never"}}
+	type variant struct{ name, strategy, reuse, cache string }
+	variants := []variant{
+		{"dbake", strategies[0], "", ""},
+		{"dbake, always building", strategies[0], "never", ""},
+		{"dbake, bases passed on", strategies[0], "", ",bases=true"},
+	}
 	for _, s := range strategies[1:] {
-		variants = append(variants, variant{"dbake " + s, s, ""})
+		variants = append(variants, variant{"dbake " + s, s, "", ""})
 	}
 	for _, v := range variants {
 		list = append(list, contender{name: v.name, prepare: func(context.Context, *arena) error { return nil }, build: func(ctx context.Context, a *arena) error {
-			args := []string{"build", "--progress", "plain", "--timings", "--strategy", v.strategy, "--cache-registry", a.registry.addr + "/" + cacheRepository}
+			args := []string{"build", "--progress", "plain", "--timings", "--strategy", v.strategy, "--cache-registry", a.registry.addr + "/" + cacheRepository + v.cache}
 			if v.reuse != "" {
 				args = append(args, "--reuse", v.reuse)
 			}

@@ -46,6 +46,12 @@ func (s *Session) order(ctx context.Context) (err error) {
 		Provenance:  r.Provenance,
 		Watch:       s.watch,
 	}
+	for _, store := range r.Stores {
+		if store.Bases {
+			s.work.Bases = store.Name
+			break
+		}
+	}
 	for i, c := range s.build.Costs {
 		s.work.Sched.Vertices[i].Memory = c.Memory
 	}

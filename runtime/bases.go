@@ -1,0 +1,226 @@
+package runtime
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	imagetypes "github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/platforms"
+	"github.com/distribution/reference"
+	bkclient "github.com/moby/buildkit/client"
+	"github.com/moby/buildkit/client/llb"
+	gateway "github.com/moby/buildkit/frontend/gateway/client"
+	digest "github.com/opencontainers/go-digest"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/dbake/dbake/llbmerge"
+	"github.com/dbake/dbake/runtime/registry"
+	"github.com/dbake/dbake/runtime/sched"
+)
+
+// Base images can be read once from where they are, however many nodes need them: the
+// client copies them to the cache registry, and a node pulls the copy before it builds
+// on the image. A node knows layers and manifests by their digests, whatever the name
+// that they came under, so the step that names the original then finds all it needs;
+// neither the step nor what is told of it in a provenance changes.
+
+// basesTimeout bounds how long a node may wait for the copy of an image. Then, and when
+// there can be no copy, it pulls the original.
+const basesTimeout = 5 * time.Minute
+
+// bases are the base images of a run that are passed on.
+type bases struct {
+	repo   string // for the copies; "" passes nothing on
+	access registry.Options
+	mu     sync.Mutex
+	copies map[digest.Digest]*baseCopy // by vertex
+	pulled map[pulledBase]bool         // by nodes, or tried
+}
+
+type pulledBase struct {
+	node   string
+	vertex digest.Digest
+}
+
+// baseCopy is an image on its way to the cache registry.
+type baseCopy struct {
+	once sync.Once
+	ref  string // of the copy, by digest
+	err  error
+}
+
+// copyOf returns the copy of the image that v names, which is made by the first who asks.
+func (b *bases) copyOf(ctx context.Context, v *llbmerge.Vertex) (string, error) {
+	b.mu.Lock()
+	c := b.copies[v.Digest]
+	if c == nil {
+		c = &baseCopy{}
+		b.copies[v.Digest] = c
+	}
+	b.mu.Unlock()
+	c.once.Do(func() { c.ref, c.err = b.copy(ctx, v) })
+	return c.ref, c.err
+}
+
+// first reports whether nobody has tried to pull the copy to the node before.
+func (b *bases) first(node string, v digest.Digest) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	key := pulledBase{node, v}
+	had := b.pulled[key]
+	b.pulled[key] = true
+	return !had
+}
+
+// copy copies the image for the platform of v.
+func (b *bases) copy(ctx context.Context, v *llbmerge.Vertex) (string, error) {
+	ref, ok := pinned(v)
+	if !ok {
+		return "", nil
+	}
+	platform := platforms.DefaultSpec()
+	if v.Platform != nil {
+		platform = platforms.Normalize(*v.Platform)
+	}
+	c := registry.New(b.access)
+	defer c.Close()
+	desc, err := manifestFor(ctx, c, ref, platform)
+	if err != nil {
+		return "", err
+	}
+	if err := c.Copy(ctx, ref, b.repo, desc); err != nil {
+		return "", err
+	}
+	return b.repo + "@" + desc.Digest.String(), nil
+}
+
+// pinned returns the image that a vertex names by digest; ok is false when it is no image
+// or has no digest.
+func pinned(v *llbmerge.Vertex) (ref string, ok bool) {
+	name, ok := strings.CutPrefix(v.Op.GetSource().GetIdentifier(), "docker-image://")
+	if v.Kind != llbmerge.KindImage || !ok {
+		return "", false
+	}
+	named, err := reference.ParseNormalizedNamed(name)
+	if err != nil {
+		return "", false
+	}
+	d, ok := named.(reference.Digested)
+	if !ok {
+		return "", false
+	}
+	return reference.TrimNamed(named).String() + "@" + d.Digest().String(), true
+}
+
+// manifestFor returns the manifest of an image for a platform.
+func manifestFor(ctx context.Context, c *registry.Client, ref string, platform ocispecs.Platform) (ocispecs.Descriptor, error) {
+	data, desc, err := c.Manifest(ctx, ref)
+	if err != nil || !imagetypes.IsIndexType(desc.MediaType) {
+		return desc, err
+	}
+	var index ocispecs.Index
+	if err := json.Unmarshal(data, &index); err != nil {
+		return desc, fmt.Errorf("decode index %s: %w", ref, err)
+	}
+	best := platforms.Only(platform)
+	found := -1
+	for i, m := range index.Manifests {
+		if m.Platform != nil && best.Match(*m.Platform) && (found < 0 || best.Less(*m.Platform, *index.Manifests[found].Platform)) {
+			found = i
+		}
+	}
+	if found < 0 {
+		return desc, fmt.Errorf("%s has no manifest for %s", ref, platforms.FormatAll(platform))
+	}
+	return index.Manifests[found], nil
+}
+
+// seed has the node of p pull the copies of the base images that p needs. What cannot be
+// had that way is left to the steps themselves.
+func (r *run) seed(p *partitionRun) {
+	if r.bases.repo == "" {
+		return
+	}
+	ctx, cancel := context.WithTimeout(p.ctx, basesTimeout)
+	defer cancel()
+	for _, v := range p.bases {
+		if !r.bases.first(p.node.info.Name, v.Digest) {
+			continue
+		}
+		ref, err := r.bases.copyOf(ctx, v)
+		if err == nil && ref != "" {
+			err = p.conn.pull(ctx, ref, v.Platform)
+		}
+		if err != nil && p.ctx.Err() == nil {
+			r.messages <- baseMessage{node: p.node, text: fmt.Sprintf("base image of %s: it is pulled from its registry: %v", v.Step, plain(err))}
+		}
+	}
+}
+
+// baseMessage says why the copy of a base image is not used.
+type baseMessage struct {
+	node *nodeRun
+	text string
+}
+
+func (m baseMessage) take(r *run) []sched.Event {
+	r.observe(WaitEvent{At: r.since(), Node: m.node.info.Name, Text: m.text})
+	return nil
+}
+
+// basesOf are the images that the solve of p may pull.
+func (r *run) basesOf(p *partitionRun) []*llbmerge.Vertex {
+	if r.bases.repo == "" {
+		return nil
+	}
+	var list []*llbmerge.Vertex
+	seen := map[digest.Digest]bool{}
+	for _, j := range r.jobsOf(p.units) {
+		for _, u := range j.Units {
+			for _, v := range r.images[u.ID] {
+				if !seen[v.Digest] && !r.plannedWarm(p.node, v) {
+					seen[v.Digest] = true
+					list = append(list, v)
+				}
+			}
+		}
+	}
+	return list
+}
+
+// plannedWarm reports whether the plan takes v to be on the node.
+func (r *run) plannedWarm(n *nodeRun, v *llbmerge.Vertex) bool {
+	return int(n.id) < len(r.Sched.Nodes) && slices.Contains(r.Sched.Nodes[n.id].Warm, r.vertex[v.Digest])
+}
+
+// pull implements daemon.
+func (s *solver) pull(ctx context.Context, ref string, platform *ocispecs.Platform) error {
+	var opts []llb.ConstraintsOpt
+	if platform != nil {
+		opts = append(opts, llb.Platform(*platform))
+	}
+	def, err := llb.Image(ref).Marshal(ctx, opts...)
+	if err != nil {
+		return fmt.Errorf("definition of %s: %w", ref, err)
+	}
+	_, err = s.build(ctx, s.session, bkclient.SolveOpt{}, func(*bkclient.SolveStatus) {}, func(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
+		res, err := c.Solve(ctx, gateway.SolveRequest{Evaluate: true, Definition: def.ToPB()})
+		if err != nil {
+			return nil, err
+		}
+		if ref, err := res.SingleRef(); err == nil && ref != nil {
+			// What is read of it has to be there.
+			_, err = ref.ReadDir(ctx, gateway.ReadDirRequest{Path: "/"})
+			if err != nil {
+				return nil, err
+			}
+		}
+		return gateway.NewResult(), nil
+	})
+	return err
+}
