@@ -149,7 +149,7 @@ func (o *Options) resolve(at *place, def *loaded, req request, args arguments) (
 		if err := d.placeContext(o.Dir, def.remote); err != nil {
 			return nil, def.sources.at(d.origin(""), err)
 		}
-		t := d.lower(s, def.remote)
+		t := d.lower(s, def.remote, o.isDir)
 		if len(t.PlatformList()) == 0 {
 			t.Platforms = slices.Clone(o.Platforms)
 		}

@@ -358,14 +358,15 @@ target "local" {
 	require.False(t, remote.optional)
 
 	d := p.Target("default")
-	require.Equal(t, "https://github.com/a/b.git#main:sub/dir", d.Context)
-	require.Equal(t, "dir", *d.RemoteContext)
-	require.Equal(t, map[string]string{"other": "../o"}, d.RemoteContexts)
+	require.Equal(t, "https://github.com/a/b.git#main:sub/dir", d.Context.Text)
+	require.Equal(t, ir.SourceTree, d.Context.Kind)
+	require.Equal(t, "dir", d.Context.Path)
+	require.Equal(t, ir.SourceTree, d.Contexts["other"].Kind)
+	require.Equal(t, "../o", d.Contexts["other"].Path)
 	require.Equal(t, "https://example.com/ctx.git", d.Args["CTX"])
 	require.Equal(t, []string{"t"}, d.Tags, "local files come after remote ones")
-	require.Equal(t, url, p.Target("root").Context)
-	require.Equal(t, "y", p.Target("local").Context)
-	require.Nil(t, p.Target("local").RemoteContext)
+	require.Equal(t, url, p.Target("root").Context.Text)
+	require.Equal(t, ir.Source{Text: "y", Path: "y"}, p.Target("local").Context)
 
 	o.Files, o.Targets = nil, []string{url}
 	_, err = compiler.Compile(context.Background(), o)
@@ -403,7 +404,7 @@ func TestRemoteSubdirectories(t *testing.T) {
 		}
 		p, err := compiler.Compile(context.Background(), o)
 		require.NoError(t, err)
-		require.Equal(t, tc.want, p.Target("default").Context)
+		require.Equal(t, tc.want, p.Target("default").Context.Text)
 	}
 }
 

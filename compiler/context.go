@@ -2,6 +2,7 @@ package compiler
 
 import (
 	"fmt"
+	"net/url"
 	"os"
 	"path"
 	"path/filepath"
@@ -35,7 +36,7 @@ func (t *definition) setBase(b *block) {
 // fileDir returns the directory of a definition file, "" for those that have
 // none.
 func fileDir(name string) string {
-	if name == "" || name == "-" || isRemoteURL(name) {
+	if name == "" || name == "-" || ir.IsRemote(name) {
 		return ""
 	}
 	return filepath.Dir(name)
@@ -93,7 +94,7 @@ func (b pathBase) defaultContext() string {
 
 // rebasePath returns p starting from dir, unless it is absolute, or no path.
 func rebasePath(dir, p string) string {
-	if dir == "" || p == "" || filepath.IsAbs(p) || isRemoteURL(p) {
+	if dir == "" || p == "" || filepath.IsAbs(p) || ir.IsRemote(p) {
 		return p
 	}
 	for _, prefix := range []string{cwdScheme, "target:", "docker-image:", "oci-layout://"} {
@@ -116,10 +117,10 @@ func (t *definition) placeContext(dir string, remote *RemoteDefinition) error {
 		return fmt.Errorf("dockerfile from stdin not allowed in bake")
 	}
 	ctx := *t.context
-	if !strings.HasPrefix(ctx, cwdScheme) && !isRemoteURL(ctx) {
+	if !strings.HasPrefix(ctx, cwdScheme) && !ir.IsRemote(ctx) {
 		ctx = path.Clean(ctx)
 	}
-	if remote != nil && remote.Tree && !strings.HasPrefix(ctx, cwdScheme) && !isRemoteURL(ctx) {
+	if remote != nil && remote.Tree && !strings.HasPrefix(ctx, cwdScheme) && !ir.IsRemote(ctx) {
 		t.remoteContext = &ctx
 		url := remoteSubdir(remote.URL, ctx)
 		if ctx == "." {
@@ -135,8 +136,8 @@ func (t *definition) placeContext(dir string, remote *RemoteDefinition) error {
 		// The Dockerfile would have to come from the remote definition, which
 		// cannot be combined with a local context. One that happens to lie there
 		// must not be taken for it.
-		fromRemote := remote != nil && isRemoteURL(remote.URL)
-		if fromRemote && !strings.HasPrefix(dockerfile, cwdScheme) && !isRemoteURL(dockerfile) {
+		fromRemote := remote != nil && ir.IsRemote(remote.URL)
+		if fromRemote && !strings.HasPrefix(dockerfile, cwdScheme) && !ir.IsRemote(dockerfile) {
 			if _, err := os.Stat(filepath.Join(dir, local, path.Clean(dockerfile))); err == nil {
 				return fmt.Errorf("reading a dockerfile for a remote build invocation is currently not supported")
 			}
@@ -150,4 +151,33 @@ func (t *definition) placeContext(dir string, remote *RemoteDefinition) error {
 // origin returns where the attribute at a path was set.
 func (t *definition) origin(path string) ir.Range {
 	return (&ir.Target{Origins: t.origins}).Origin(path)
+}
+
+// remoteSubdir returns the URL of a directory of a git repository that remote
+// names, possibly itself by a directory of it. The way in which remote gives its
+// directory, as a query or as a fragment, is kept.
+func remoteSubdir(remote, dir string) string {
+	dir = path.Clean(dir)
+	if dir == "." || remote == "" {
+		return remote
+	}
+	ref := ir.ParseGit(remote)
+	if ref == nil {
+		return remote
+	}
+	if ref.Subdir != "" {
+		dir = path.Join(ref.Subdir, dir)
+	}
+	if !strings.Contains(remote, "#") {
+		if u, err := url.Parse(remote); err == nil {
+			if q := u.Query(); q.Has("subdir") {
+				q.Set("subdir", dir)
+				u.RawQuery = q.Encode()
+				return u.String()
+			}
+		}
+	}
+	base, fragment, _ := strings.Cut(remote, "#")
+	commit, _, _ := strings.Cut(fragment, ":")
+	return base + "#" + commit + ":" + dir
 }

@@ -180,15 +180,10 @@ const defaultSSH = "default"
 // git fetches over ssh brings the default agent along, and a definition that came
 // so has no other.
 func (o checkOptions) effectiveSSH(t *ir.Target) []ir.SSH {
-	if len(t.SSH) == 0 && isGitSSH(t.Context) || o.URL != "" && isGitSSH(o.URL) {
+	if len(t.SSH) == 0 && t.Context.Git.SSH() || ir.ParseGit(o.URL).SSH() {
 		return []ir.SSH{{ID: defaultSSH}}
 	}
 	return t.SSH
-}
-
-func isGitSSH(url string) bool {
-	ref, _, ok := parseGitURL(url)
-	return ok && ref.scheme == "ssh"
 }
 
 func (o checkOptions) checkSSH(list []ir.SSH) error {

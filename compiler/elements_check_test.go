@@ -84,8 +84,8 @@ func TestValidateTarget(t *testing.T) {
 		"ssh two sockets":   {target: agent("sock", "key"), err: strings.Replace(agentPrefix, "%", "sock key", 1) + "only single socket allowed"},
 		"ssh mixed":         {target: agent("key", "sock"), err: strings.Replace(agentPrefix, "%", "key sock", 1) + "invalid combination of keys and sockets"},
 		"ssh twice":         {target: ir.Target{SSH: []ir.SSH{{ID: "default", Paths: []string{"key"}}, {Paths: []string{"key"}}}}, err: `duplicate agent ID "default"`},
-		"ssh of a context":  {target: ir.Target{Context: "git@example.com:a/b.git"}, err: "failed to convert agent config {default [] false}: invalid empty ssh agent socket: make sure SSH_AUTH_SOCK is set"},
-		"ssh given for one": {target: ir.Target{Context: "ssh://git@example.com/a/b.git", SSH: []ir.SSH{{ID: "k", Paths: []string{"key"}}}}},
+		"ssh of a context":  {target: ir.Target{Context: ir.ParseContext("git@example.com:a/b.git", nil)}, err: "failed to convert agent config {default [] false}: invalid empty ssh agent socket: make sure SSH_AUTH_SOCK is set"},
+		"ssh given for one": {target: ir.Target{Context: ir.ParseContext("ssh://git@example.com/a/b.git", nil), SSH: []ir.SSH{{ID: "k", Paths: []string{"key"}}}}},
 		"ssh of definition": {target: agent("key"), opt: checkOptions{URL: "git@example.com:a/b.git"}, err: "failed to convert agent config {default [] false}: invalid empty ssh agent socket: make sure SSH_AUTH_SOCK is set"},
 
 		"output local":            {target: out("dir", "type=local,dest=new")},

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+
+	"github.com/dbake/dbake/compiler/ir"
 )
 
 // defaultFiles are read when no file is named, all that exist, in this order.
@@ -119,7 +121,7 @@ func (o *Options) readFile(name string) ([]byte, error) {
 		return nil, &fs.PathError{Op: "open", Err: syscall.ENOENT}
 	}
 	data, err := readNamed(o.path(name))
-	if err = asNamed(err, name); err != nil && isRemoteURL(name) {
+	if err = asNamed(err, name); err != nil && ir.IsRemote(name) {
 		err = fmt.Errorf("%w: a definition that is read from a URL is named before the targets, without -f", err)
 	}
 	return data, err

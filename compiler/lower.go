@@ -1,21 +1,24 @@
 package compiler
 
 import (
+	"os"
 	"path"
+	"path/filepath"
 	"strings"
 
 	"github.com/dbake/dbake/compiler/ir"
 )
 
-// lower returns the target, one of those of s, in the words of the ir.
-func (t *definition) lower(s *selection, remote *RemoteDefinition) *ir.Target {
+// lower returns the target, one of those of s, in the words of the ir. What its values
+// are is decided here, once.
+func (t *definition) lower(s *selection, remote *RemoteDefinition, isDir func(string) bool) *ir.Target {
 	out := &ir.Target{
 		Name:             t.name,
 		Description:      t.description,
 		Annotations:      t.annotations,
 		Attest:           t.attest,
-		Context:          *t.context,
-		Contexts:         t.contexts,
+		Context:          t.source(isDir),
+		Contexts:         namedSources(t.contexts, remote),
 		Dockerfile:       *t.dockerfile,
 		DockerfileInline: t.dockerfileInline,
 		Args:             entries(t.args),
@@ -38,7 +41,6 @@ func (t *definition) lower(s *selection, remote *RemoteDefinition) *ir.Target {
 		ExtraHosts:       entries(t.extraHosts),
 		Policy:           t.policy,
 		Linked:           t.linked,
-		RemoteContext:    t.remoteContext,
 		Origins:          t.origins,
 	}
 	for _, name := range t.dependsOn {
@@ -52,27 +54,43 @@ func (t *definition) lower(s *selection, remote *RemoteDefinition) *ir.Target {
 	if t.call != nil {
 		out.Call = *t.call
 	}
-	if remote != nil && remote.Tree {
-		out.RemoteContexts = remoteContexts(t.contexts)
-	}
 	return out
 }
 
-// remoteContexts returns the named contexts that are directories of a remote
-// definition.
-func remoteContexts(contexts map[string]string) map[string]string {
-	var dirs map[string]string
-	for name, v := range contexts {
-		if isRemoteURL(v) || strings.HasPrefix(v, cwdScheme) || strings.HasPrefix(v, "target:") ||
-			strings.HasPrefix(v, "docker-image:") || strings.HasPrefix(v, "oci-layout://") {
-			continue
-		}
-		if dirs == nil {
-			dirs = map[string]string{}
-		}
-		dirs[name] = path.Clean(v)
+// isDir reports whether there is a directory of that name.
+func (o Options) isDir(name string) bool {
+	if !filepath.IsAbs(name) {
+		name = filepath.Join(o.Dir, name)
 	}
-	return dirs
+	info, err := os.Stat(name)
+	return err == nil && info.IsDir()
+}
+
+// source returns the context of the target. isDir reports whether a path is one of a
+// directory.
+func (t *definition) source(isDir func(string) bool) ir.Source {
+	if t.remoteContext != nil {
+		return ir.Tree(*t.remoteContext, *t.context)
+	}
+	return ir.ParseContext(*t.context, isDir)
+}
+
+// namedSources returns the named contexts; where there is a remote definition that has
+// directories, paths are directories of it.
+func namedSources(contexts map[string]string, remote *RemoteDefinition) map[string]ir.Source {
+	var out map[string]ir.Source
+	for name, v := range contexts {
+		if out == nil {
+			out = make(map[string]ir.Source, len(contexts))
+		}
+		s := ir.ParseNamedContext(v)
+		_, cwd := ir.ParsePath(v)
+		if remote != nil && remote.Tree && s.Kind == ir.SourceDir && !cwd && !strings.HasPrefix(v, "docker-image:") {
+			s = ir.Source{Kind: ir.SourceTree, Text: v, Path: path.Clean(v)}
+		}
+		out[name] = s
+	}
+	return out
 }
 
 // entries returns the entries of m that are not null, nil for none.

@@ -38,7 +38,7 @@ func (c *config) notRequestable(name, arg string, path func(string) string) erro
 		e.Detail = "the definition has no targets"
 	case name == defaultGroup:
 		e.Detail = fmt.Sprintf("no target or group is named %q: name what is to be built, one or several of %s, or \"*\" for all", name, enumerated(known))
-	case isRemoteURL(arg):
+	case ir.IsRemote(arg):
 		e.Detail = "a URL that a definition is read from goes before the names of targets"
 	case strings.Contains(arg, ","):
 		e.Detail = "names are separated by spaces, not by commas. " + available(known)

@@ -115,8 +115,8 @@ func showTarget(t *ir.Target) shownTarget {
 	s := shownTarget{
 		Description:      t.Description,
 		Annotations:      escapeAll(t.Annotations),
-		Context:          t.Context,
-		Contexts:         t.Contexts,
+		Context:          t.Context.Text,
+		Contexts:         showContexts(t.Contexts),
 		Dockerfile:       t.Dockerfile,
 		DockerfileInline: t.DockerfileInline,
 		Args:             escapeValues(t.Args),
@@ -183,6 +183,17 @@ func shownString(t *ir.Target, attr, value string) *string {
 		return nil
 	}
 	return &value
+}
+
+func showContexts(sources map[string]ir.Source) map[string]string {
+	if sources == nil {
+		return nil
+	}
+	out := make(map[string]string, len(sources))
+	for name, s := range sources {
+		out[name] = s.Text
+	}
+	return out
 }
 
 func showCache(list []ir.CacheEntry) []map[string]any {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/dbake/dbake/compiler/ir"
 )
 
 // RemoteReader fetches definitions that live elsewhere. The compiler has no
@@ -48,9 +50,9 @@ type request struct {
 // after it the context of the command, the rest are targets.
 func parseRequest(args []string) request {
 	r := request{cmdContext: cwdScheme, targets: args}
-	if len(r.targets) > 0 && isRemoteURL(r.targets[0]) {
+	if len(r.targets) > 0 && ir.IsRemote(r.targets[0]) {
 		r.url, r.targets = r.targets[0], r.targets[1:]
-		if len(r.targets) > 0 && isRemoteURL(r.targets[0]) {
+		if len(r.targets) > 0 && ir.IsRemote(r.targets[0]) {
 			r.cmdContext, r.targets = r.targets[0], r.targets[1:]
 		}
 	}

@@ -23,7 +23,7 @@ func BenchmarkCompile(b *testing.B) {
 			for i := range n {
 				name := fmt.Sprintf("svc%d", i)
 				fmt.Fprintf(&files, "-- %s/Dockerfile --\nFROM golang:1.26 AS build\nRUN apk add git make\nWORKDIR /src\nCOPY go.mod go.sum ./\nRUN go mod download\nCOPY . .\nRUN go build -o /out/%s .\nFROM alpine\nRUN apk add ca-certificates\nCOPY --from=build /out/%s /usr/bin/\nENTRYPOINT [\"/usr/bin/%s\"]\n", name, name, name, name)
-				p.Targets = append(p.Targets, &ir.Target{Name: name, Context: name, Dockerfile: "Dockerfile"})
+				p.Targets = append(p.Targets, &ir.Target{Name: name, Context: ir.ParseContext(name, nil), Dockerfile: "Dockerfile"})
 			}
 			writeFiles(b, dir, files.String())
 			for b.Loop() {

@@ -28,21 +28,21 @@ func TestErrors(t *testing.T) {
 	}{
 		{name: "no Dockerfile", files: "-- x --\n",
 			want: "bake.hcl:11,3-9: failed to read dockerfile: open Dockerfile: no such file or directory"},
-		{name: "no Dockerfile in context", files: "-- svc/x --\n", target: ir.Target{Context: "svc"},
+		{name: "no Dockerfile in context", files: "-- svc/x --\n", target: ir.Target{Context: ir.ParseContext("svc", nil)},
 			want: "bake.hcl:11,3-9: failed to read dockerfile: open svc/Dockerfile: no such file or directory"},
 		{name: "no Dockerfile directory", files: "-- x --\n", target: ir.Target{Dockerfile: "docker/Dockerfile"},
 			want: "bake.hcl:11,3-9: failed to read dockerfile: open docker/Dockerfile: no such file or directory"},
-		{name: "no context", files: "-- x --\n", target: ir.Target{Context: "gone"},
+		{name: "no context", files: "-- x --\n", target: ir.Target{Context: ir.ParseContext("gone", nil)},
 			want: `bake.hcl:10,3-9: unable to prepare context: path "gone" not found`},
-		{name: "named context", files: "-- Dockerfile --\nFROM x\n", target: ir.Target{Contexts: map[string]string{"x": "gone"}},
+		{name: "named context", files: "-- Dockerfile --\nFROM x\n", target: ir.Target{Contexts: map[string]ir.Source{"x": ir.ParseNamedContext("gone")}},
 			want: "bake.hcl:13,3-9: failed to get build context x: gone: no such file or directory"},
-		{name: "context is a file", files: "-- Dockerfile --\nFROM x\n", target: ir.Target{Contexts: map[string]string{"x": "Dockerfile"}},
+		{name: "context is a file", files: "-- Dockerfile --\nFROM x\n", target: ir.Target{Contexts: map[string]ir.Source{"x": ir.ParseNamedContext("Dockerfile")}},
 			want: "bake.hcl:13,3-9: failed to get build context x: Dockerfile: not a directory"},
-		{name: "link to nowhere", files: "-- Dockerfile --\nFROM x\n", target: ir.Target{Contexts: map[string]string{"x": "target:gone"}},
+		{name: "link to nowhere", files: "-- Dockerfile --\nFROM x\n", target: ir.Target{Contexts: map[string]ir.Source{"x": ir.ParseNamedContext("target:gone")}},
 			want: "bake.hcl:13,3-9: failed to find target gone"},
-		{name: "empty Dockerfile", files: "-- svc/Dockerfile --\n", target: ir.Target{Context: "svc"},
+		{name: "empty Dockerfile", files: "-- svc/Dockerfile --\n", target: ir.Target{Context: ir.ParseContext("svc", nil)},
 			want: "svc/Dockerfile: the Dockerfile cannot be empty"},
-		{name: "unknown instruction", files: "-- svc/Dockerfile --\nFROM alpine\n\nRUM true\n", target: ir.Target{Context: "svc"},
+		{name: "unknown instruction", files: "-- svc/Dockerfile --\nFROM alpine\n\nRUM true\n", target: ir.Target{Context: ir.ParseContext("svc", nil)},
 			want:    "svc/Dockerfile:3,1-9: dockerfile parse error on line 3: unknown instruction: RUM (did you mean RUN?)",
 			excerpt: "svc/Dockerfile:3\n--------------------\n   1 |     FROM alpine\n   2 |     \n   3 | >>> RUM true\n   4 |     \n--------------------\n"},
 		{name: "parse error", files: "-- Dockerfile --\nFROM alpine\nCOPY onlyone\n",
@@ -70,7 +70,7 @@ func TestErrors(t *testing.T) {
 			want: `bake.hcl:18,3-9: unable to derive the IP value for host-gateway: it is known to the docker driver only`},
 		{name: "policy", files: "-- Dockerfile --\nFROM alpine\n", target: ir.Target{Policy: []ir.Policy{{Filename: "p.rego"}}},
 			want: `bake.hcl:19,3-9: source policy p.rego of target t cannot be enforced; dbake does not evaluate Rego policies; build this target with docker buildx, or disable the policy with policy = ["disabled=true"]`},
-		{name: "policy beside the Dockerfile", files: "-- svc/Dockerfile --\nFROM alpine\n-- svc/Dockerfile.rego --\n", target: ir.Target{Context: "svc"},
+		{name: "policy beside the Dockerfile", files: "-- svc/Dockerfile --\nFROM alpine\n-- svc/Dockerfile.rego --\n", target: ir.Target{Context: ir.ParseContext("svc", nil)},
 			want: `bake.hcl:19,3-9: source policy svc/Dockerfile.rego of target t cannot be enforced; dbake does not evaluate Rego policies; build this target with docker buildx, or disable the policy with policy = ["disabled=true"]`},
 		{name: "memory", files: "-- Dockerfile --\nFROM alpine\n", target: ir.Target{Resources: &ir.Resources{Memory: ptr("lots")}},
 			want: `bake.hcl:21,3-9: invalid memory "lots": invalid size: 'lots'`},
@@ -78,13 +78,13 @@ func TestErrors(t *testing.T) {
 			want: `bake.hcl:22,3-9: failed to resolve source metadata for docker.io/library/missing:latest: docker.io/library/missing:latest: not found`},
 		{name: "multi-platform", files: "-- Dockerfile --\nFROM alpine\n", target: ir.Target{Platforms: []string{"linux/amd64", "linux/arm64"}, Args: map[string]string{"BUILDKIT_MULTI_PLATFORM": "0"}},
 			want: `bake.hcl:1,1-9: conflicting config: returning multiple target platforms is not allowed`},
-		{name: "git context", files: "-- x --\n", target: ir.Target{Context: "https://example.com/repo.git"},
+		{name: "git context", files: "-- x --\n", target: ir.Target{Context: ir.ParseContext("https://example.com/repo.git", nil)},
 			want: `bake.hcl:10,3-9: the content of https://example.com/repo.git has to be read; this can only be compiled with the help of a node, and none was given`},
-		{name: "http context", files: "-- x --\n", target: ir.Target{Context: "https://example.com/x.tgz"},
+		{name: "http context", files: "-- x --\n", target: ir.Target{Context: ir.ParseContext("https://example.com/x.tgz", nil)},
 			want: `bake.hcl:10,3-9: the content of https://example.com/x.tgz has to be read; this can only be compiled with the help of a node, and none was given`},
 		{name: "http Dockerfile", files: "-- x --\n", target: ir.Target{Dockerfile: "https://example.com/Dockerfile"},
 			want: `bake.hcl:11,3-9: the Dockerfile https://example.com/Dockerfile has to be fetched; this can only be compiled with the help of a node, and none was given`},
-		{name: "foreign frontend", files: "-- svc/Dockerfile --\n# syntax=example.com/other:1\nwhatever\n", target: ir.Target{Context: "svc"},
+		{name: "foreign frontend", files: "-- svc/Dockerfile --\n# syntax=example.com/other:1\nwhatever\n", target: ir.Target{Context: ir.ParseContext("svc", nil)},
 			want: `bake.hcl:11,3-9: svc/Dockerfile is built by the frontend image example.com/other:1; this can only be compiled with the help of a node, and none was given`},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -109,7 +109,7 @@ func TestPolicyDisabled(t *testing.T) {
 
 // A link cannot lead out of the directory, as it could not on a node.
 func TestDockerfileLinks(t *testing.T) {
-	p := project(t, "-- svc/real --\nFROM alpine\n-- secret --\nFROM alpine\n", &ir.Target{Name: "t", Context: "svc"})
+	p := project(t, "-- svc/real --\nFROM alpine\n-- secret --\nFROM alpine\n", &ir.Target{Name: "t", Context: ir.ParseContext("svc", nil)})
 	link := filepath.Join(p.Dir, "svc", "Dockerfile")
 	require.NoError(t, os.Symlink("real", link))
 	compile(t, p)
@@ -122,13 +122,13 @@ func TestDockerfileLinks(t *testing.T) {
 func TestCancel(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(os.ErrDeadlineExceeded)
-	_, err := Compile(ctx, project(t, webFiles, &ir.Target{Name: "t", Context: "web"}), options())
+	_, err := Compile(ctx, project(t, webFiles, &ir.Target{Name: "t", Context: ir.ParseContext("web", nil)}), options())
 	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 }
 
 func TestSeveralErrors(t *testing.T) {
 	p := project(t, "-- a/Dockerfile --\nRUM\n-- b/Dockerfile --\nFROM missing\n-- c/Dockerfile --\nFROM alpine\n",
-		&ir.Target{Name: "a", Context: "a"}, &ir.Target{Name: "b", Context: "b", Platforms: []string{"linux/amd64", "linux/arm64"}}, &ir.Target{Name: "c", Context: "c"})
+		&ir.Target{Name: "a", Context: ir.ParseContext("a", nil)}, &ir.Target{Name: "b", Context: ir.ParseContext("b", nil), Platforms: []string{"linux/amd64", "linux/arm64"}}, &ir.Target{Name: "c", Context: ir.ParseContext("c", nil)})
 	units, err := Compile(t.Context(), p, options())
 	require.Len(t, units, 1)
 	joined, ok := err.(interface{ Unwrap() []error })

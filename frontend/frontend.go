@@ -327,7 +327,7 @@ func (c *compilation) all(ctx context.Context, units []ir.Unit) ([]*Unit, error)
 func linkError(t *ir.Target, name string) error {
 	path := "contexts"
 	for _, k := range ir.SortedKeys(t.Contexts) {
-		if n, ok := ir.LinkTarget(t.Contexts[k]); ok && n == name {
+		if from := t.Contexts[k]; from.Kind == ir.SourceTarget && from.Ref == name {
 			path = "contexts." + k
 			break
 		}

@@ -60,7 +60,6 @@ func project(t *testing.T, archive string, targets ...*ir.Target) *ir.Project {
 	dir := t.TempDir()
 	writeFiles(t, dir, archive)
 	for _, tg := range targets {
-		tg.Context = cmp.Or(tg.Context, ".")
 		tg.Dockerfile = cmp.Or(tg.Dockerfile, "Dockerfile")
 		if tg.Origins == nil {
 			tg.Origins = map[string]ir.Range{}
@@ -199,8 +198,8 @@ not-used
 
 func TestCompileLocal(t *testing.T) {
 	p := project(t, webFiles,
-		&ir.Target{Name: "web", Context: "web", Args: map[string]string{"VERSION": "1.2"}, Labels: map[string]string{"a": "b"}},
-		&ir.Target{Name: "api", Context: "api", Contexts: map[string]string{"shared": "shared"}},
+		&ir.Target{Name: "web", Context: ir.ParseContext("web", nil), Args: map[string]string{"VERSION": "1.2"}, Labels: map[string]string{"a": "b"}},
+		&ir.Target{Name: "api", Context: ir.ParseContext("api", nil), Contexts: map[string]ir.Source{"shared": ir.ParseNamedContext("shared")}},
 	)
 	units := compile(t, p)
 	require.Len(t, units, 2)
@@ -231,7 +230,7 @@ func TestCompileLocal(t *testing.T) {
 // Definitions must not depend on where the project lies.
 func TestDefinitionIsStable(t *testing.T) {
 	target := func() *ir.Target {
-		return &ir.Target{Name: "web", Context: "web", Contexts: map[string]string{"base": "api"}}
+		return &ir.Target{Name: "web", Context: ir.ParseContext("web", nil), Contexts: map[string]ir.Source{"base": ir.ParseNamedContext("api")}}
 	}
 	a := compile(t, project(t, webFiles, target()))
 	b := compile(t, project(t, webFiles, target()))
@@ -243,8 +242,8 @@ func TestDefinitionIsStable(t *testing.T) {
 // Every op must be found under the digest of its bytes.
 func TestDigests(t *testing.T) {
 	units := compile(t, project(t, webFiles,
-		&ir.Target{Name: "web", Context: "web"},
-		&ir.Target{Name: "api", Context: "api", Contexts: map[string]string{"shared": "target:web"}},
+		&ir.Target{Name: "web", Context: ir.ParseContext("web", nil)},
+		&ir.Target{Name: "api", Context: ir.ParseContext("api", nil), Contexts: map[string]ir.Source{"shared": ir.ParseNamedContext("target:web")}},
 	))
 	for _, u := range units {
 		known := map[string]bool{}
@@ -271,10 +270,10 @@ func TestLinks(t *testing.T) {
 FROM base
 RUN echo child
 `,
-		&ir.Target{Name: "web", Context: "web", Platforms: []string{"linux/amd64", "linux/arm64"}},
-		&ir.Target{Name: "child", Context: "child", Contexts: map[string]string{"base": "target:web"}, Platforms: []string{"linux/arm64"}},
-		&ir.Target{Name: "native", Context: "child", Contexts: map[string]string{"base": "target:web"}},
-		&ir.Target{Name: "grandchild", Context: "child", Contexts: map[string]string{"base": "target:child"}},
+		&ir.Target{Name: "web", Context: ir.ParseContext("web", nil), Platforms: []string{"linux/amd64", "linux/arm64"}},
+		&ir.Target{Name: "child", Context: ir.ParseContext("child", nil), Contexts: map[string]ir.Source{"base": ir.ParseNamedContext("target:web")}, Platforms: []string{"linux/arm64"}},
+		&ir.Target{Name: "native", Context: ir.ParseContext("child", nil), Contexts: map[string]ir.Source{"base": ir.ParseNamedContext("target:web")}},
+		&ir.Target{Name: "grandchild", Context: ir.ParseContext("child", nil), Contexts: map[string]ir.Source{"base": ir.ParseNamedContext("target:child")}},
 	)
 	units := compile(t, p)
 	require.Len(t, units, 5)
@@ -310,8 +309,8 @@ FROM base
 FROM alpine
 `,
 		&ir.Target{Name: "parent", Platforms: []string{"linux/amd64", "linux/arm64"}},
-		&ir.Target{Name: "child", Context: "child", Contexts: map[string]string{"base": "target:parent"}},
-		&ir.Target{Name: "other", Context: "other"},
+		&ir.Target{Name: "child", Context: ir.ParseContext("child", nil), Contexts: map[string]ir.Source{"base": ir.ParseNamedContext("target:parent")}},
+		&ir.Target{Name: "other", Context: ir.ParseContext("other", nil)},
 	)
 	units, err := Compile(t.Context(), p, options())
 	require.Len(t, units, 1)
@@ -324,7 +323,7 @@ FROM alpine
 
 func TestInline(t *testing.T) {
 	df := "FROM alpine\nCOPY x /x\n"
-	p := project(t, "-- ctx/x --\n", &ir.Target{Name: "a", Context: "ctx", DockerfileInline: &df})
+	p := project(t, "-- ctx/x --\n", &ir.Target{Name: "a", Context: ir.ParseContext("ctx", nil), DockerfileInline: &df})
 	u := compile(t, p)[0]
 	require.Len(t, u.Locals, 1)
 	golden(t, "inline", text(t, u.Definition))

@@ -25,7 +25,7 @@ func FuzzCompile(f *testing.F) {
 	dir := f.TempDir()
 	f.Fuzz(func(t *testing.T, dockerfile []byte, stage string, sbom bool) {
 		text := string(dockerfile)
-		target := &ir.Target{Name: "t", Context: ".", DockerfileInline: &text, Stage: stage, Secrets: []ir.Secret{{ID: "a", Env: "A"}}}
+		target := &ir.Target{Name: "t", Context: ir.ParseContext(".", nil), DockerfileInline: &text, Stage: stage, Secrets: []ir.Secret{{ID: "a", Env: "A"}}}
 		if sbom {
 			target.Attest = []ir.Attest{{Type: "sbom"}}
 		}

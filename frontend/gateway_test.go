@@ -143,20 +143,20 @@ func TestRemoteContext(t *testing.T) {
 		"context":        "FROM alpine\nENV FROM=http\n",
 		"Dockerfile":     "RUM true\n",
 	}}
-	u, err := compileOn(t, n, project(t, "", &ir.Target{Name: "t", Context: "https://example.com/repo.git#main", Dockerfile: "sub/Dockerfile"}))
+	u, err := compileOn(t, n, project(t, "", &ir.Target{Name: "t", Context: ir.ParseContext("https://example.com/repo.git#main", nil), Dockerfile: "sub/Dockerfile"}))
 	require.NoError(t, err)
 	require.Empty(t, u.Locals)
 	golden(t, "git-context", text(t, u.Definition))
 
-	u, err = compileOn(t, n, project(t, "", &ir.Target{Name: "t", Context: "https://example.com/Dockerfile.txt"}))
+	u, err = compileOn(t, n, project(t, "", &ir.Target{Name: "t", Context: ir.ParseContext("https://example.com/Dockerfile.txt", nil)}))
 	require.NoError(t, err)
 	require.Contains(t, string(u.Config), "FROM=http")
 
-	_, err = compileOn(t, n, project(t, "", &ir.Target{Name: "t", Context: "https://example.com/repo.git"}))
+	_, err = compileOn(t, n, project(t, "", &ir.Target{Name: "t", Context: ir.ParseContext("https://example.com/repo.git", nil)}))
 	require.EqualError(t, err, "Dockerfile:1,1-9: dockerfile parse error on line 1: unknown instruction: RUM (did you mean RUN?)")
 
 	n.files["sub/Dockerfile.rego"] = ""
-	_, err = compileOn(t, n, project(t, "", &ir.Target{Name: "t", Context: "https://example.com/repo.git#main", Dockerfile: "sub/Dockerfile"}))
+	_, err = compileOn(t, n, project(t, "", &ir.Target{Name: "t", Context: ir.ParseContext("https://example.com/repo.git#main", nil), Dockerfile: "sub/Dockerfile"}))
 	require.ErrorContains(t, err, "source policy sub/Dockerfile.rego of target t cannot be enforced")
 }
 
@@ -205,7 +205,7 @@ func TestGitCommits(t *testing.T) {
 		{
 			name: "branch", node: &stubNode{refs: refs, files: map[string]string{"Dockerfile": "FROM alpine\nCOPY . /\n"}},
 			targets: []*ir.Target{
-				{Name: "context", Context: "https://example.com/r.git#main"}, inline("sub", "https://example.com/r.git#main:sub"),
+				{Name: "context", Context: ir.ParseContext("https://example.com/r.git#main", nil)}, inline("sub", "https://example.com/r.git#main:sub"),
 				inline("other", "https://example.com/other.git#main"),
 			},
 			want: []string{
@@ -286,11 +286,11 @@ func TestRemoteTree(t *testing.T) {
 	o := options()
 	o.Gateway, o.Tree = n, def.ToPB()
 	token := ir.Secret{ID: "GIT_AUTH_TOKEN.example.com", Env: "TOKEN"}
-	target := &ir.Target{Name: "t", RemoteContext: ptr("sub"), Contexts: map[string]string{"other": "../dir"},
-		RemoteContexts: map[string]string{"other": "../dir"}, Secrets: []ir.Secret{token}}
+	target := &ir.Target{Name: "t", Context: ir.Tree("sub", ""), Contexts: map[string]ir.Source{"other": {Kind: ir.SourceTree, Text: "../dir", Path: "../dir"}},
+		Secrets: []ir.Secret{token}}
 	p := project(t, "-- Dockerfile --\nFROM wrong\n", target,
 		&ir.Target{Name: "u", DockerfileInline: ptr("FROM scratch\n"), Secrets: []ir.Secret{{ID: "GIT_AUTH_TOKEN", Env: "OTHER"}}})
-	target.Context = "" // as it is without a URL
+	target.Context = ir.Tree("sub", "") // as it is without a URL
 	units, err := Compile(t.Context(), p, o)
 	require.NoError(t, err)
 	require.Empty(t, units[0].Locals)
@@ -299,7 +299,7 @@ func TestRemoteTree(t *testing.T) {
 	golden(t, "remote-tree", text(t, units[0].Definition))
 
 	// Up from a URL leads nowhere, but the tree has a root.
-	target.Context, target.RemoteContext = "https://example.com/repo.git#:../sub", ptr("../sub")
+	target.Context = ir.Tree("../sub", "https://example.com/repo.git#:../sub")
 	again, err := Compile(t.Context(), p, o)
 	require.NoError(t, err)
 	require.Equal(t, text(t, units[0].Definition), text(t, again[0].Definition))
@@ -312,7 +312,7 @@ func TestRemoteTree(t *testing.T) {
 // A local Dockerfile for a remote context is read here.
 func TestRemoteContextLocalDockerfile(t *testing.T) {
 	u := compile(t, project(t, "-- Dockerfile --\nFROM alpine\nCOPY x /\n",
-		&ir.Target{Name: "t", Context: "https://example.com/repo.git#main:dir", Dockerfile: "cwd://Dockerfile"}))[0]
+		&ir.Target{Name: "t", Context: ir.ParseContext("https://example.com/repo.git#main:dir", nil), Dockerfile: "cwd://Dockerfile"}))[0]
 	require.Contains(t, text(t, u.Definition), "git://example.com/repo.git#main:dir")
 }
 
@@ -332,7 +332,7 @@ func TestRemoteDockerfile(t *testing.T) {
 func TestForeignFrontend(t *testing.T) {
 	n := &stubNode{}
 	p := project(t, "-- svc/Dockerfile --\n# syntax=example.com/other:1 arg\nCOPY x\n-- svc/x --\n", &ir.Target{
-		Name: "t", Context: "svc", Args: map[string]string{"A": "1"}, Secrets: []ir.Secret{{ID: "s", Env: "S"}}})
+		Name: "t", Context: ir.ParseContext("svc", nil), Args: map[string]string{"A": "1"}, Secrets: []ir.Secret{{ID: "s", Env: "S"}}})
 	u, err := compileOn(t, n, p)
 	require.NoError(t, err)
 	golden(t, "foreign", text(t, u.Definition))
@@ -356,7 +356,7 @@ func TestForeignFrontendInputs(t *testing.T) {
 	n := &stubNode{}
 	p := project(t, "-- Dockerfile --\nFROM alpine\nCOPY x /\n-- x --\n",
 		&ir.Target{Name: "parent"},
-		&ir.Target{Name: "t", DockerfileInline: ptr("# syntax=example.com/other:1\nCOPY x\n"), Contexts: map[string]string{"base": "target:parent"}})
+		&ir.Target{Name: "t", DockerfileInline: ptr("# syntax=example.com/other:1\nCOPY x\n"), Contexts: map[string]ir.Source{"base": ir.ParseNamedContext("target:parent")}})
 	o := options()
 	o.Gateway = n
 	units, err := Compile(t.Context(), p, o)
@@ -379,7 +379,7 @@ func TestSyntaxRemote(t *testing.T) {
 	o.Gateway = n
 	o.Syntax = SyntaxRemote
 	_, err := Compile(t.Context(), project(t, "-- Dockerfile --\n# syntax=docker/dockerfile:1\nFROM x\n-- plain/Dockerfile --\nFROM alpine\n",
-		&ir.Target{Name: "t"}, &ir.Target{Name: "u", Context: "plain"}), o)
+		&ir.Target{Name: "t"}, &ir.Target{Name: "u", Context: ir.ParseContext("plain", nil)}), o)
 	require.NoError(t, err)
 	require.Len(t, n.solved, 1)
 	require.Regexp(t, `^docker.io/docker/dockerfile:1@sha256:[0-9a-f]{64}$`, n.solved[0].FrontendOpt["source"])
@@ -390,7 +390,7 @@ func TestGatewayError(t *testing.T) {
 	o.Gateway = gatewayFunc(func(context.Context, Session, func(context.Context, gateway.Client) error) error {
 		return errors.New("node n1: connection refused")
 	})
-	_, err := Compile(t.Context(), project(t, "", &ir.Target{Name: "t", Context: "https://example.com/repo.git"}), o)
+	_, err := Compile(t.Context(), project(t, "", &ir.Target{Name: "t", Context: ir.ParseContext("https://example.com/repo.git", nil)}), o)
 	require.EqualError(t, err, "bake.hcl:1,1-9: node n1: connection refused")
 }
 
@@ -430,7 +430,7 @@ func TestLinkAsDockerfile(t *testing.T) {
 	n := &stubNode{files: map[string]string{"Dockerfile": "FROM alpine\nENV FROM=link\n"}}
 	p := project(t, "-- Dockerfile --\nFROM alpine\n",
 		&ir.Target{Name: "parent"},
-		&ir.Target{Name: "child", Contexts: map[string]string{"dockerfile": "target:parent"}})
+		&ir.Target{Name: "child", Contexts: map[string]ir.Source{"dockerfile": ir.ParseNamedContext("target:parent")}})
 	o := options()
 	o.Gateway = n
 	units, err := Compile(t.Context(), p, o)

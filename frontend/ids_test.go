@@ -189,8 +189,8 @@ func chain(t *testing.T, step string) *ir.Project {
 	}
 	return project(t, "",
 		&ir.Target{Name: "low", DockerfileInline: inline("low", "alpine")},
-		&ir.Target{Name: "mid", DockerfileInline: inline("mid", "base"), Contexts: map[string]string{"base": "target:low"}},
-		&ir.Target{Name: "top", DockerfileInline: inline("top", "base"), Contexts: map[string]string{"base": "target:mid"}})
+		&ir.Target{Name: "mid", DockerfileInline: inline("mid", "base"), Contexts: map[string]ir.Source{"base": ir.ParseNamedContext("target:low")}},
+		&ir.Target{Name: "top", DockerfileInline: inline("top", "base"), Contexts: map[string]ir.Source{"base": ir.ParseNamedContext("target:mid")}})
 }
 
 func checkSteps(t *testing.T, p *ir.Project, want func(*ir.Target) string) {
@@ -221,7 +221,7 @@ func TestRepeatedStep(t *testing.T) {
 	const steps = "FROM alpine\nRUN --mount=type=secret,id=token cat /run/secrets/token\n"
 	p := project(t, "",
 		&ir.Target{Name: "low", DockerfileInline: ptr(steps), Secrets: []ir.Secret{{ID: "token", Env: "TOKEN"}}},
-		&ir.Target{Name: "top", DockerfileInline: ptr(steps + "COPY --from=low / /low\n"), Contexts: map[string]string{"low": "target:low"}})
+		&ir.Target{Name: "top", DockerfileInline: ptr(steps + "COPY --from=low / /low\n"), Contexts: map[string]ir.Source{"low": ir.ParseNamedContext("target:low")}})
 	units := compile(t, p)
 	all := serve(t, units)
 	var got []string

@@ -20,7 +20,6 @@ import (
 	"github.com/docker/go-units"
 	"github.com/moby/buildkit/client/llb"
 	"github.com/moby/buildkit/exporter/containerimage/exptypes"
-	"github.com/moby/buildkit/frontend/dockerfile/dfgitutil"
 	"github.com/moby/buildkit/frontend/dockerui"
 	gateway "github.com/moby/buildkit/frontend/gateway/client"
 	"github.com/moby/buildkit/solver/pb"
@@ -182,15 +181,6 @@ func realPath(p string) (string, error) {
 	return filepath.EvalSymlinks(p)
 }
 
-// isURL reports whether a context or Dockerfile is an HTTP or git URL.
-func isURL(s string) bool {
-	if isHTTP(s) {
-		return true
-	}
-	_, isGit, err := dfgitutil.ParseGitRef(s)
-	return isGit && err == nil
-}
-
 func isHTTP(s string) bool {
 	return strings.HasPrefix(s, "http://") || strings.HasPrefix(s, "https://")
 }
@@ -205,7 +195,7 @@ func (in *inputs) knownDockerfile() string {
 	switch {
 	case in.dockerfileRoot == "":
 		return in.dockerfilePath
-	case isURL(in.dockerfileRoot):
+	case ir.IsRemote(in.dockerfileRoot):
 		return in.dockerfilePath + " of " + in.dockerfileRoot
 	}
 	return path.Join(in.dockerfileRoot, in.dockerfilePath)
@@ -214,21 +204,20 @@ func (in *inputs) knownDockerfile() string {
 // mainContext settles the build context and the Dockerfile.
 func (c *compilation) mainContext(ctx context.Context, in *inputs) error {
 	t := in.unit.Target
-	where := strings.TrimPrefix(t.Context, "cwd://")
-	if where == "" {
-		where = "."
-	}
-	local := t.RemoteContext == nil && isDir(c.abs(where))
-	tree := t.RemoteContext != nil && !hasURL(t)
+	where := t.Context.Dir()
+	local := t.Context.Kind == ir.SourceDir
+	tree := t.Context.Kind == ir.SourceTree && !hasURL(t.Context)
 	switch {
-	case where == "-":
+	case local && where == "-":
 		return in.at("context", nil, "context from stdin not allowed in bake")
 	case tree:
-		def, err := c.subtree(ctx, *t.RemoteContext)
+		def, err := c.subtree(ctx, where)
 		if err != nil {
 			return in.at("context", err, "unable to prepare context: %v", err)
 		}
 		in.defs[recordedContext] = def
+	case local && !isDir(c.abs(where)):
+		return in.at("context", fs.ErrNotExist, "unable to prepare context: path %q not found", where)
 	case local:
 		name, err := c.addDir(in, c.abs(where))
 		if err != nil {
@@ -236,10 +225,8 @@ func (c *compilation) mainContext(ctx context.Context, in *inputs) error {
 		}
 		in.sources[recordedContext] = in.sources[name]
 		in.rename[recordedContext] = name
-	case isURL(where):
-		in.attrs["context"] = where
 	default:
-		return in.at("context", fs.ErrNotExist, "unable to prepare context: path %q not found", where)
+		in.attrs["context"] = t.Context.URL()
 	}
 
 	dockerfile, cwd := strings.CutPrefix(t.Dockerfile, "cwd://")
@@ -265,9 +252,8 @@ func (c *compilation) mainContext(ctx context.Context, in *inputs) error {
 		}
 		in.attrs["filename"] = filepath.ToSlash(dockerfile)
 		in.dockerfilePath = dockerfile
+		in.dockerfileRoot = t.Context.URL()
 		if tree {
-			in.dockerfileRoot = *t.RemoteContext
-		} else {
 			in.dockerfileRoot = where
 		}
 		return c.refusePolicy(in, "")
@@ -287,11 +273,11 @@ func (c *compilation) mainContext(ctx context.Context, in *inputs) error {
 	return c.refusePolicy(in, filepath.Join(in.sources[name].dir, in.attrs["filename"]))
 }
 
-// hasURL reports whether the directory of a remote definition that is the context
-// of t has a URL of its own: in a URL there is no way up.
-func hasURL(t *ir.Target) bool {
-	dir := path.Clean(*t.RemoteContext)
-	return t.Context != "" && dir != ".." && !strings.HasPrefix(dir, "../")
+// hasURL reports whether the directory of a remote definition that is a context has a
+// URL of its own: in a URL there is no way up.
+func hasURL(s ir.Source) bool {
+	dir := path.Clean(s.Path)
+	return s.Text != "" && dir != ".." && !strings.HasPrefix(dir, "../")
 }
 
 // errNoTree is why directories of a remote definition cannot be contexts.
@@ -402,38 +388,35 @@ func policyError(in *inputs, file string) error {
 func (c *compilation) namedContexts(ctx context.Context, in *inputs) error {
 	t := in.unit.Target
 	for _, k := range ir.SortedKeys(t.Contexts) {
-		v := strings.TrimPrefix(t.Contexts[k], "cwd://")
+		from := t.Contexts[k]
+		v, _ := ir.ParsePath(from.Text)
 		at := "contexts." + k
 		// A frontend that knows no named contexts must not be asked.
 		in.attrs["frontend.caps"] = "moby.buildkit.frontend.contexts+forward"
-		if name, ok := ir.LinkTarget(v); ok {
-			if err := c.linkedContext(ctx, in, k, name); err != nil {
+		switch from.Kind {
+		case ir.SourceTarget:
+			if err := c.linkedContext(ctx, in, k, from.Ref); err != nil {
 				return err
 			}
-			continue
-		}
-		layout, isLayout := strings.CutPrefix(v, "oci-layout://")
-		dir, isTree := t.RemoteContexts[k]
-		switch {
-		case isTree:
-			def, err := c.subtree(ctx, dir)
+		case ir.SourceTree:
+			def, err := c.subtree(ctx, from.Path)
 			if err != nil {
 				return in.at(at, err, "failed to get build context %s: %s: %v", k, v, err)
 			}
-			// No linked target hands over an input of this name.
-			name := "definition::" + path.Clean(dir)
+			// No linked target brings an input of this name.
+			name := "definition::" + from.Path
 			in.defs[name] = def
 			in.attrs["context:"+k] = "input:" + name
-		case strings.HasPrefix(v, "docker-image://"), isURL(v):
+		case ir.SourceImage, ir.SourceGit, ir.SourceHTTP:
 			in.attrs["context:"+k] = v
-		case isLayout:
-			ref, err := c.ociLayout(in, layout)
+		case ir.SourceLayout:
+			ref, err := c.ociLayout(in, from)
 			if err != nil {
 				return in.at(at, err, "oci-layout reference %q could not be resolved: %v", v, err)
 			}
 			in.attrs["context:"+k] = ref
-		default:
-			name, err := c.addDir(in, c.abs(v))
+		case ir.SourceDir:
+			name, err := c.addDir(in, c.abs(from.Dir()))
 			if err != nil {
 				return in.at(at, err, "failed to get build context %s: %s: %v", k, v, cause(err))
 			}

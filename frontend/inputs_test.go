@@ -199,7 +199,7 @@ not-for-others
 		{"link", "deep/Dockerfile", "deep", `["sub-ignored"]`},
 	} {
 		t.Run(tc.context+" "+tc.dockerfile, func(t *testing.T) {
-			p := project(t, files, &ir.Target{Name: "t", Context: tc.context, Dockerfile: tc.dockerfile})
+			p := project(t, files, &ir.Target{Name: "t", Context: ir.ParseContext(tc.context, nil), Dockerfile: tc.dockerfile})
 			require.NoError(t, os.Symlink("sub", filepath.Join(p.Dir, "link")))
 			u := compile(t, p)[0]
 			require.Contains(t, string(u.Config), "WHICH="+tc.which)
@@ -212,7 +212,7 @@ not-for-others
 		})
 	}
 	t.Run("absolute", func(t *testing.T) {
-		p := project(t, files, &ir.Target{Name: "t", Context: "sub"})
+		p := project(t, files, &ir.Target{Name: "t", Context: ir.ParseContext("sub", nil)})
 		p.Targets[0].Dockerfile = filepath.Join(p.Dir, "outside", "Dockerfile")
 		require.Contains(t, string(compile(t, p)[0].Config), "WHICH=outside")
 	})
@@ -244,7 +244,7 @@ ignored
 		{"http", "https://example.com/file.tgz", `https://example.com/file.tgz`},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			u := compile(t, project(t, files, &ir.Target{Name: "t", Contexts: map[string]string{"extra": tc.value}}))[0]
+			u := compile(t, project(t, files, &ir.Target{Name: "t", Contexts: map[string]ir.Source{"extra": ir.ParseNamedContext(tc.value)}}))[0]
 			var found bool
 			for _, op := range ops(t, u.Definition) {
 				if src := op.GetSource(); src != nil && strings.HasPrefix(src.Identifier, tc.want) {
@@ -258,7 +258,7 @@ ignored
 		})
 	}
 	t.Run("scratch", func(t *testing.T) {
-		u := compile(t, project(t, "-- Dockerfile --\nFROM base\n", &ir.Target{Name: "t", Contexts: map[string]string{"base": "docker-image://scratch"}}))[0]
+		u := compile(t, project(t, "-- Dockerfile --\nFROM base\n", &ir.Target{Name: "t", Contexts: map[string]ir.Source{"base": ir.ParseNamedContext("docker-image://scratch")}}))[0]
 		require.Empty(t, ops(t, u.Definition))
 		require.NotNil(t, u.Definition.Metadata)
 	})
@@ -268,7 +268,7 @@ ignored
 func TestLinkToScratch(t *testing.T) {
 	units := compile(t, project(t, "-- Dockerfile --\nFROM scratch\nENV A=B\n-- child/Dockerfile --\nFROM base\nCOPY --from=base / /x\n-- child/x --\n",
 		&ir.Target{Name: "empty"},
-		&ir.Target{Name: "child", Context: "child", Contexts: map[string]string{"base": "target:empty"}}))
+		&ir.Target{Name: "child", Context: ir.ParseContext("child", nil), Contexts: map[string]ir.Source{"base": ir.ParseNamedContext("target:empty")}}))
 	require.Contains(t, string(units[1].Config), "A=B")
 }
 
@@ -289,7 +289,7 @@ func TestOCILayout(t *testing.T) {
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "index.json"), index, 0o644))
 
 	for _, value := range []string{"oci-layout://layout:v1", "oci-layout://layout@" + root, "oci-layout://" + dir + ":v1@" + root} {
-		p.Targets = project(t, "", &ir.Target{Name: "t", Contexts: map[string]string{"base": value}, Platforms: []string{"linux/arm64"}}).Targets
+		p.Targets = project(t, "", &ir.Target{Name: "t", Contexts: map[string]ir.Source{"base": ir.ParseNamedContext(value)}, Platforms: []string{"linux/arm64"}}).Targets
 		u := compile(t, p)[0]
 		src := ops(t, u.Definition)[0].GetSource()
 		require.Equal(t, "oci-layout://docker.io/library/base@"+root, src.Identifier)
@@ -297,7 +297,7 @@ func TestOCILayout(t *testing.T) {
 		require.Equal(t, map[string]string{src.Attrs[pb.AttrOCILayoutStoreID]: must(realPath(dir))}, u.OCIStores)
 		require.Contains(t, string(u.Config), `"architecture":"arm64"`)
 	}
-	p.Targets[0].Contexts["base"] = "oci-layout://layout"
+	p.Targets[0].Contexts["base"] = ir.ParseNamedContext("oci-layout://layout")
 	_, err = Compile(t.Context(), p, options())
 	require.ErrorContains(t, err, `oci-layout reference "oci-layout://layout" could not be resolved: no image with tag "latest"`)
 }
@@ -317,7 +317,7 @@ RUN --mount=type=secret,id=token true
 	targets := func(second []ir.Secret) []*ir.Target {
 		return []*ir.Target{
 			{Name: "a", Secrets: []ir.Secret{one}, SSH: []ir.SSH{{ID: "default"}}},
-			{Name: "b", Context: "child", Contexts: map[string]string{"base": "target:a"}, Secrets: second},
+			{Name: "b", Context: ir.ParseContext("child", nil), Contexts: map[string]ir.Source{"base": ir.ParseNamedContext("target:a")}, Secrets: second},
 		}
 	}
 	same := compile(t, project(t, files, targets([]ir.Secret{one})...))
@@ -345,7 +345,7 @@ RUN --mount=type=secret,id=token true
 	require.Equal(t, one, other[0].Secrets[mount.SecretOpt.ID].Secret)
 
 	// A target that does not declare the id must not get someone else's.
-	p := project(t, files, append(targets([]ir.Secret{two}), &ir.Target{Name: "c", Context: "child", Contexts: map[string]string{"base": "docker-image://alpine"}})...)
+	p := project(t, files, append(targets([]ir.Secret{two}), &ir.Target{Name: "c", Context: ir.ParseContext("child", nil), Contexts: map[string]ir.Source{"base": ir.ParseNamedContext("docker-image://alpine")}})...)
 	third := compile(t, p)[2]
 	require.Empty(t, third.Secrets)
 	require.Contains(t, text(t, third.Definition), "token.undeclared")
@@ -386,7 +386,7 @@ func TestEpoch(t *testing.T) {
 }
 
 func TestWarnings(t *testing.T) {
-	u := compile(t, project(t, "-- svc/Dockerfile --\nFROM alpine AS a\nMAINTAINER me\nFROM a as b\n", &ir.Target{Name: "t", Context: "svc"}))[0]
+	u := compile(t, project(t, "-- svc/Dockerfile --\nFROM alpine AS a\nMAINTAINER me\nFROM a as b\n", &ir.Target{Name: "t", Context: ir.ParseContext("svc", nil)}))[0]
 	require.Len(t, u.Warnings, 2)
 	require.Equal(t, "MaintainerDeprecated: Maintainer instruction is deprecated in favor of using label (line 2)", u.Warnings[0].Message)
 	require.Equal(t, "svc/Dockerfile:2,1-14", u.Warnings[0].Range.String())
@@ -411,9 +411,9 @@ func TestSyntaxInProcess(t *testing.T) {
 // The environment of a scanner has one order.
 func TestSBOMParameters(t *testing.T) {
 	attest := []ir.Attest{{Type: "sbom", Attrs: map[string]string{"generator": "scanner", "A": "1", "B": "2", "C": "3", "D": "4", "E": "5"}}}
-	first := compile(t, project(t, webFiles, &ir.Target{Name: "t", Context: "web", Attest: attest}))[0]
+	first := compile(t, project(t, webFiles, &ir.Target{Name: "t", Context: ir.ParseContext("web", nil), Attest: attest}))[0]
 	for range 10 {
-		again := compile(t, project(t, webFiles, &ir.Target{Name: "t", Context: "web", Attest: attest}))[0]
+		again := compile(t, project(t, webFiles, &ir.Target{Name: "t", Context: ir.ParseContext("web", nil), Attest: attest}))[0]
 		require.Equal(t, first.Attestations[0].Ref.Def, again.Attestations[0].Ref.Def)
 	}
 }
@@ -422,7 +422,7 @@ func TestSBOMParameters(t *testing.T) {
 func TestLinkAsMainContext(t *testing.T) {
 	units := compile(t, project(t, "-- Dockerfile --\nFROM alpine\nRUN make\n-- child/Dockerfile --\nFROM alpine\nCOPY out /\n",
 		&ir.Target{Name: "parent"},
-		&ir.Target{Name: "child", Context: "child", Contexts: map[string]string{"context": "target:parent"}}))
+		&ir.Target{Name: "child", Context: ir.ParseContext("child", nil), Contexts: map[string]ir.Source{"context": ir.ParseNamedContext("target:parent")}}))
 	require.Empty(t, units[1].Locals)
 	require.Contains(t, text(t, units[1].Definition), `"make"`)
 }
@@ -432,8 +432,8 @@ func TestNodePlatform(t *testing.T) {
 	o := options()
 	o.NodePlatform = ocispecs.Platform{OS: "linux", Architecture: "riscv64"}
 	units, err := Compile(t.Context(), project(t, webFiles+"-- child/Dockerfile --\nFROM busybox AS base\nRUN child\nFROM base\nARG TARGETPLATFORM BUILDPLATFORM\nENV P=$TARGETPLATFORM-$BUILDPLATFORM\n",
-		&ir.Target{Name: "web", Context: "web", Platforms: []string{"linux/riscv64", "linux/s390x"}},
-		&ir.Target{Name: "child", Context: "child", Contexts: map[string]string{"base": "target:web"}}), o)
+		&ir.Target{Name: "web", Context: ir.ParseContext("web", nil), Platforms: []string{"linux/riscv64", "linux/s390x"}},
+		&ir.Target{Name: "child", Context: ir.ParseContext("child", nil), Contexts: map[string]ir.Source{"base": ir.ParseNamedContext("target:web")}}), o)
 	require.NoError(t, err)
 	child := units[2]
 	require.Equal(t, o.NodePlatform, child.Platform)

@@ -222,42 +222,42 @@ func TestSameAsDaemon(t *testing.T) {
 		targets     []*ir.Target
 	}{
 		{"local", webFiles, []*ir.Target{
-			{Name: "web", Context: "web", Args: map[string]string{"VERSION": "2"}, Labels: map[string]string{"a": "b"}},
-			{Name: "api", Context: "api", Contexts: map[string]string{"shared": "shared"}},
-			{Name: "pinned", Context: "web", Contexts: map[string]string{"alpine": "docker-image://example.com/other:1"}},
-			{Name: "stage", Context: "web", Stage: "base", NoCacheFilter: []string{"base"}},
+			{Name: "web", Context: ir.ParseContext("web", nil), Args: map[string]string{"VERSION": "2"}, Labels: map[string]string{"a": "b"}},
+			{Name: "api", Context: ir.ParseContext("api", nil), Contexts: map[string]ir.Source{"shared": ir.ParseNamedContext("shared")}},
+			{Name: "pinned", Context: ir.ParseContext("web", nil), Contexts: map[string]ir.Source{"alpine": ir.ParseNamedContext("docker-image://example.com/other:1")}},
+			{Name: "stage", Context: ir.ParseContext("web", nil), Stage: "base", NoCacheFilter: []string{"base"}},
 		}},
 		{"options", webFiles, []*ir.Target{{
-			Name: "web", Context: "web", NoCache: ptr(true), Pull: ptr(true), Network: ptr("none"), ShmSize: ptr("1m"),
+			Name: "web", Context: ir.ParseContext("web", nil), NoCache: ptr(true), Pull: ptr(true), Network: ptr("none"), ShmSize: ptr("1m"),
 			Ulimits: []string{"nofile=1:2", "core=1"}, ExtraHosts: map[string]string{"h": "1.2.3.4,[::1]"},
 			Resources: &ir.Resources{Memory: ptr("1g"), CPUShares: ptr(int64(2)), CpusetCPUs: ptr("0")},
 			Args:      map[string]string{"HTTP_PROXY": "p", "SOURCE_DATE_EPOCH": "1", "BUILDKIT_CACHE_MOUNT_NS": "ns", "BUILDKIT_SANDBOX_HOSTNAME": "box"},
 			Attest:    []ir.Attest{{Type: "provenance", Attrs: map[string]string{"mode": "max"}}, {Type: "sbom", Attrs: map[string]string{"generator": "example.com/scanner"}}},
 		}}},
 		{"platforms", webFiles, []*ir.Target{
-			{Name: "web", Context: "web", Platforms: []string{"linux/amd64", "linux/arm64"}},
-			{Name: "index", Context: "web", Platforms: []string{"linux/arm64"}, Args: map[string]string{"BUILDKIT_MULTI_PLATFORM": "true"}},
+			{Name: "web", Context: ir.ParseContext("web", nil), Platforms: []string{"linux/amd64", "linux/arm64"}},
+			{Name: "index", Context: ir.ParseContext("web", nil), Platforms: []string{"linux/arm64"}, Args: map[string]string{"BUILDKIT_MULTI_PLATFORM": "true"}},
 			{Name: "cross", DockerfileInline: ptr("FROM --platform=$BUILDPLATFORM alpine AS b\nARG TARGETARCH\nRUN cross $TARGETARCH\nFROM alpine\nCOPY --from=b /x /x\n"), Platforms: []string{"linux/amd64", "linux/arm64"}},
 		}},
 		{"links", webFiles + "-- child/Dockerfile --\nFROM base\nCOPY --from=base /src /src\nRUN --mount=from=tools,target=/t child\n", []*ir.Target{
-			{Name: "web", Context: "web", Platforms: []string{"linux/amd64", "linux/arm64"}},
-			{Name: "tools", Context: "web", Stage: "base"},
-			{Name: "child", Context: "child", Contexts: map[string]string{"base": "target:web", "tools": "target:tools"}, Platforms: []string{"linux/arm64"}},
-			{Name: "native", Context: "child", Contexts: map[string]string{"base": "target:web", "tools": "target:tools"}},
-			{Name: "grandchild", Context: "child", Contexts: map[string]string{"base": "target:child", "tools": "api"}},
+			{Name: "web", Context: ir.ParseContext("web", nil), Platforms: []string{"linux/amd64", "linux/arm64"}},
+			{Name: "tools", Context: ir.ParseContext("web", nil), Stage: "base"},
+			{Name: "child", Context: ir.ParseContext("child", nil), Contexts: map[string]ir.Source{"base": ir.ParseNamedContext("target:web"), "tools": ir.ParseNamedContext("target:tools")}, Platforms: []string{"linux/arm64"}},
+			{Name: "native", Context: ir.ParseContext("child", nil), Contexts: map[string]ir.Source{"base": ir.ParseNamedContext("target:web"), "tools": ir.ParseNamedContext("target:tools")}},
+			{Name: "grandchild", Context: ir.ParseContext("child", nil), Contexts: map[string]ir.Source{"base": ir.ParseNamedContext("target:child"), "tools": ir.ParseNamedContext("api")}},
 		}},
 		{"paths", webFiles + "-- docker/Custom --\nFROM alpine\nCOPY . /\n-- docker/Custom.dockerignore --\n*.log\n-- lower/dockerfile --\nFROM alpine\n", []*ir.Target{
 			{Name: "a", Dockerfile: "docker/Custom"},
-			{Name: "b", Context: "web", Dockerfile: "../docker/Custom"},
-			{Name: "c", Context: "lower"},
-			{Name: "d", Context: "web", DockerfileInline: ptr("FROM alpine\nCOPY src /src\n")},
+			{Name: "b", Context: ir.ParseContext("web", nil), Dockerfile: "../docker/Custom"},
+			{Name: "c", Context: ir.ParseContext("lower", nil)},
+			{Name: "d", Context: ir.ParseContext("web", nil), DockerfileInline: ptr("FROM alpine\nCOPY src /src\n")},
 		}},
 		{"instructions", "-- x --\n-- Dockerfile --\n" + everyInstruction, []*ir.Target{
 			{Name: "t", Secrets: []ir.Secret{{ID: "s", Env: "S"}}, SSH: []ir.SSH{{ID: "default"}}},
 		}},
 		{"failures", "-- syntax/Dockerfile --\nRUM\n-- image/Dockerfile --\nFROM missing\n-- empty/Dockerfile --\n-- nothing/x --\n", []*ir.Target{
-			{Name: "syntax", Context: "syntax"}, {Name: "image", Context: "image"}, {Name: "empty", Context: "empty"},
-			{Name: "nothing", Context: "nothing"}, {Name: "stage", Context: "image", Stage: "none"},
+			{Name: "syntax", Context: ir.ParseContext("syntax", nil)}, {Name: "image", Context: ir.ParseContext("image", nil)}, {Name: "empty", Context: ir.ParseContext("empty", nil)},
+			{Name: "nothing", Context: ir.ParseContext("nothing", nil)}, {Name: "stage", Context: ir.ParseContext("image", nil), Stage: "none"},
 		}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -279,11 +279,11 @@ func TestSameAsDaemon(t *testing.T) {
 		require.NoError(t, err, "%s", out)
 		http := serveDir(t, files)
 		p := project(t, "-- Dockerfile --\nFROM alpine\nCOPY x /\n",
-			&ir.Target{Name: "git", Context: git + "#main:sub"},
-			&ir.Target{Name: "local-dockerfile", Context: git + "#main:sub", Dockerfile: "cwd://Dockerfile"},
-			&ir.Target{Name: "tar", Context: http + "/ctx.tgz"},
-			&ir.Target{Name: "file", Context: http + "/Dockerfile"},
-			&ir.Target{Name: "named", DockerfileInline: ptr("FROM alpine\nCOPY --from=git . /\n"), Contexts: map[string]string{"git": git + "#main"}},
+			&ir.Target{Name: "git", Context: ir.ParseContext(git + "#main:sub", nil)},
+			&ir.Target{Name: "local-dockerfile", Context: ir.ParseContext(git + "#main:sub", nil), Dockerfile: "cwd://Dockerfile"},
+			&ir.Target{Name: "tar", Context: ir.ParseContext(http + "/ctx.tgz", nil)},
+			&ir.Target{Name: "file", Context: ir.ParseContext(http + "/Dockerfile", nil)},
+			&ir.Target{Name: "named", DockerfileInline: ptr("FROM alpine\nCOPY --from=git . /\n"), Contexts: map[string]ir.Source{"git": ir.ParseNamedContext(git + "#main")}},
 		)
 		require.Equal(t, 5, requireSame(t, d, p))
 		out, err = exec.Command("git", "ls-remote", git, "main").Output()
@@ -325,8 +325,8 @@ func TestForeignOnDaemon(t *testing.T) {
 
 	compileWith := func(syntax, mode string) []*Unit {
 		p := project(t, webFiles+"-- child/Dockerfile --\n"+syntax+"FROM base\nCOPY --from=extra . /\nCOPY . /\nRUN --mount=type=secret,id=s true\n-- child/.dockerignore --\nignored\n",
-			&ir.Target{Name: "web", Context: "web", Platforms: []string{"linux/amd64", "linux/arm64"}},
-			&ir.Target{Name: "child", Context: "child", Contexts: map[string]string{"base": "target:web", "extra": "shared"},
+			&ir.Target{Name: "web", Context: ir.ParseContext("web", nil), Platforms: []string{"linux/amd64", "linux/arm64"}},
+			&ir.Target{Name: "child", Context: ir.ParseContext("child", nil), Contexts: map[string]ir.Source{"base": ir.ParseNamedContext("target:web"), "extra": ir.ParseNamedContext("shared")},
 				Platforms: []string{"linux/arm64"}, Args: map[string]string{"SOURCE_DATE_EPOCH": "1"}, Secrets: []ir.Secret{{ID: "s", Env: "S"}}},
 			&ir.Target{Name: "inline", DockerfileInline: ptr(syntax + "FROM alpine\nCOPY --from=busybox / /\n")},
 		)
@@ -351,7 +351,7 @@ func TestForeignOnDaemon(t *testing.T) {
 	}
 
 	// Its errors point at the user's file as well.
-	p := project(t, "-- svc/Dockerfile --\n# syntax=example.com/foreign:1\nFROM alpine\nRUM\n", &ir.Target{Name: "t", Context: "svc"})
+	p := project(t, "-- svc/Dockerfile --\n# syntax=example.com/foreign:1\nFROM alpine\nRUM\n", &ir.Target{Name: "t", Context: ir.ParseContext("svc", nil)})
 	_, err = Compile(t.Context(), p, Options{Resolver: d.resolver(t), NodePlatform: amd64, Gateway: d})
 	require.ErrorContains(t, err, "svc/Dockerfile:3,1-4: ")
 	require.ErrorContains(t, err, "unknown instruction: RUM (did you mean RUN?)")

@@ -16,22 +16,20 @@ import (
 	"github.com/moby/buildkit/util/imageutil"
 	digest "github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/dbake/dbake/compiler/ir"
 )
 
-// ociLayout makes the image layout in "PATH[:TAG][@DIGEST]" a store of in and
-// returns the context value that names the image.
-func (c *compilation) ociLayout(in *inputs, value string) (string, error) {
-	p, dgst, hasDigest := strings.Cut(value, "@")
-	tag := "latest"
-	if i := strings.LastIndexByte(p, ':'); i > strings.LastIndexAny(p, `/\`) && i > 1 {
-		p, tag = p[:i], p[i+1:]
-	}
-	dir, err := realPath(c.abs(p))
+// ociLayout makes a layout a store of in and returns the context value that names its
+// image.
+func (c *compilation) ociLayout(in *inputs, layout ir.Source) (string, error) {
+	dir, err := realPath(c.abs(layout.Dir()))
 	if err != nil {
 		return "", err
 	}
-	if !hasDigest {
-		if dgst, err = layoutDigest(dir, tag); err != nil {
+	dgst := layout.Digest
+	if !layout.HasDigest {
+		if dgst, err = layoutDigest(dir, layout.Ref); err != nil {
 			return "", err
 		}
 	}
@@ -41,7 +39,7 @@ func (c *compilation) ociLayout(in *inputs, value string) (string, error) {
 	// Repository names are in lower case.
 	id := strings.ToLower(c.stableName("oci", dir))
 	in.ociStores[id] = dir
-	return fmt.Sprintf("oci-layout://%s:%s@%s", id, tag, dgst), nil
+	return fmt.Sprintf("oci-layout://%s:%s@%s", id, layout.Ref, dgst), nil
 }
 
 // layoutDigest returns the digest that the index of a layout gives to a tag.

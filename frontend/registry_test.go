@@ -218,7 +218,7 @@ COPY --from=busybox /bin/busybox /bb
 RUN --mount=from=tools:1,target=/t true
 `,
 		&ir.Target{Name: "a", Platforms: []string{"linux/amd64", "linux/arm64"}},
-		&ir.Target{Name: "b", Contexts: map[string]string{"alpine": "docker-image://debian"}},
+		&ir.Target{Name: "b", Contexts: map[string]ir.Source{"alpine": ir.ParseNamedContext("docker-image://debian")}},
 	)
 	units, err := Compile(t.Context(), p, Options{Resolver: NewRegistryResolver(s.options(t)), NodePlatform: amd64})
 	require.NoError(t, err)
@@ -240,7 +240,7 @@ func TestCompileOffline(t *testing.T) {
 -- Dockerfile --
 FROM alpine
 COPY --from=busybox@sha256:de68ccc327e508f44a3a150fc877a442581bb03dd53e24b418fbc425ece79d52 /x /x
-`, &ir.Target{Name: "a"}, &ir.Target{Name: "b", Contexts: map[string]string{"busybox": "target:a"}})
+`, &ir.Target{Name: "a"}, &ir.Target{Name: "b", Contexts: map[string]ir.Source{"busybox": ir.ParseNamedContext("target:a")}})
 	units, err := Compile(t.Context(), p, Options{Resolver: NewRegistryResolver(RegistryOptions{Offline: true})})
 	require.NoError(t, err)
 	for _, u := range units {

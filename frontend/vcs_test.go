@@ -12,7 +12,7 @@ import (
 )
 
 func TestVCS(t *testing.T) {
-	p := project(t, "-- app/Dockerfile --\nFROM alpine\nLABEL own=1\n", &ir.Target{Name: "t", Context: "app"})
+	p := project(t, "-- app/Dockerfile --\nFROM alpine\nLABEL own=1\n", &ir.Target{Name: "t", Context: ir.ParseContext("app", nil)})
 	root, err := filepath.EvalSymlinks(p.Dir)
 	require.NoError(t, err)
 	asked := ""

@@ -14,11 +14,9 @@ import (
 	"strings"
 
 	"github.com/moby/buildkit/client/llb"
-	"github.com/moby/buildkit/frontend/dockerfile/dfgitutil"
 	"github.com/moby/buildkit/frontend/dockerui"
 	gateway "github.com/moby/buildkit/frontend/gateway/client"
 	"github.com/moby/buildkit/solver/pb"
-	"github.com/moby/buildkit/util/gitutil"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/dbake/dbake/compiler"
@@ -213,7 +211,7 @@ func isArchive(header []byte) bool {
 // GitSecrets are the secrets with which the environment gives access to the git
 // host of url. They are for that host alone, since a target may read from others.
 func GitSecrets(remote string, env map[string]string) []ir.Secret {
-	u := gitURL(remote)
+	u := ir.ParseGit(remote)
 	if u == nil || u.Host == "" {
 		return nil
 	}
@@ -229,7 +227,7 @@ func GitSecrets(remote string, env map[string]string) []ir.Secret {
 // GitAgent is the ssh agent, or the keys, with which the environment gives access
 // to the repository url; ok is false when it is not read over ssh.
 func GitAgent(remote string, env map[string]string) (agent ir.SSH, ok bool) {
-	if !IsGitSSH(remote) {
+	if !ir.ParseGit(remote).SSH() {
 		return ir.SSH{}, false
 	}
 	agent.ID = "default"
@@ -237,31 +235,6 @@ func GitAgent(remote string, env map[string]string) (agent ir.SSH, ok bool) {
 		agent.Paths = strings.Split(env[name], ",")
 	}
 	return agent, true
-}
-
-// IsGitSSH reports whether remote is a git repository that is read over ssh.
-func IsGitSSH(remote string) bool {
-	u := gitURL(remote)
-	return u != nil && u.Scheme == gitutil.SSHProtocol
-}
-
-// SameGitHost reports whether a and b are git repositories on one host.
-func SameGitHost(a, b string) bool {
-	x, y := gitURL(a), gitURL(b)
-	return x != nil && y != nil && x.Host == y.Host
-}
-
-// gitURL returns where the repository of a reference is, nil when there is none.
-func gitURL(remote string) *gitutil.GitURL {
-	ref, isGit, err := dfgitutil.ParseGitRef(remote)
-	if err != nil || !isGit {
-		return nil
-	}
-	u, err := gitutil.ParseURL(ref.Remote)
-	if err != nil {
-		return nil
-	}
-	return u
 }
 
 // gitAdvice reports whether git may print advice while it fetches a definition.

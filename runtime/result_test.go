@@ -17,7 +17,7 @@ func linked(t *testing.T, nodes int) *Build {
 	return newBuildOf(t, nodes, func(target *ir.Target) []string {
 		switch target.Name {
 		case "app", "web":
-			target.Contexts = map[string]string{"base": "target:base"}
+			target.Contexts = map[string]ir.Source{"base": ir.ParseNamedContext("target:base")}
 			return []string{"base first", "base second", target.Name + " own"}
 		}
 		return []string{target.Name + " first", target.Name + " second"}

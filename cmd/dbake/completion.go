@@ -17,6 +17,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/dbake/dbake/compiler"
+	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/partition"
 	"github.com/dbake/dbake/runtime/nodeset"
 )
@@ -301,7 +302,7 @@ type listedItem struct{ Name, Description string }
 // listed returns the targets or the variables of the definition at hand, nothing if it
 // cannot be read: an error has no place on a line that is being typed.
 func (c *completer) listed(ctx context.Context, kind string) []listedItem {
-	if slices.Contains(c.given.File, "-") || slices.ContainsFunc(c.given.File, func(name string) bool { return c.isPipe(name) }) || slices.ContainsFunc(c.names, isRemotePath) {
+	if slices.Contains(c.given.File, "-") || slices.ContainsFunc(c.given.File, func(name string) bool { return c.isPipe(name) }) || slices.ContainsFunc(c.names, ir.IsRemote) {
 		return nil // not to be read, or not now
 	}
 	var out bytes.Buffer

@@ -16,7 +16,6 @@ import (
 	"syscall"
 
 	bkclient "github.com/moby/buildkit/client"
-	"github.com/moby/buildkit/frontend/dockerfile/dfgitutil"
 	"github.com/tonistiigi/go-csvvalue"
 	"golang.org/x/term"
 
@@ -179,9 +178,7 @@ func (a *app) missingPrivileges(p *ir.Project, f *definitionFlags) (*privileges,
 
 // isRemote reports whether the definition was read from a URL.
 func isRemote(p *ir.Project) bool {
-	return slices.ContainsFunc(p.Targets, func(t *ir.Target) bool {
-		return t.RemoteContext != nil || len(t.RemoteContexts) > 0
-	})
+	return slices.ContainsFunc(p.Targets, (*ir.Target).FromTree)
 }
 
 // grantOverrides grants what the user wrote on the command line: the paths of
@@ -283,7 +280,7 @@ func (g *guard) missing() (*privileges, error) {
 				missing.ssh = true
 			}
 		}
-		if len(t.SSH) == 0 && runtime.IsGitSSH(t.Context) && !g.granted.ssh {
+		if len(t.SSH) == 0 && t.Context.Git.SSH() && !g.granted.ssh {
 			missing.ssh = true
 		}
 		for _, o := range t.Outputs {
@@ -335,53 +332,27 @@ func (g *guard) missingEntitlements(t *ir.Target, missing *privileges) error {
 }
 
 // contextPaths returns the paths that the contexts and the Dockerfile of t mean on
-// this machine, by the rules of package frontend.
+// this machine.
 func (g *guard) contextPaths(t *ir.Target) []string {
 	var paths []string
-	where := strings.TrimPrefix(t.Context, "cwd://")
-	if where == "" {
-		where = "."
-	}
-	// A directory is one even if its name reads like that of a repository.
-	info, err := os.Stat(g.app.path(where))
-	local := t.RemoteContext == nil && (err == nil && info.IsDir() || !isRemotePath(where))
+	local := t.Context.Kind == ir.SourceDir
 	if local {
-		paths = append(paths, where)
+		paths = append(paths, t.Context.Dir())
 	}
-	file, cwd := strings.CutPrefix(t.Dockerfile, "cwd://")
+	file, cwd := ir.ParsePath(t.Dockerfile)
 	switch {
 	case t.DockerfileInline != nil, strings.HasPrefix(file, "http://"), strings.HasPrefix(file, "https://"):
 	case cwd || filepath.IsAbs(file):
 		paths = append(paths, file)
 	case local:
-		paths = append(paths, filepath.Join(g.app.path(where), file))
+		paths = append(paths, filepath.Join(g.app.path(t.Context.Dir()), file))
 	}
 	for _, k := range ir.SortedKeys(t.Contexts) {
-		v := strings.TrimPrefix(t.Contexts[k], "cwd://")
-		if _, remote := t.RemoteContexts[k]; remote || isRemotePath(v) {
-			continue
+		if s := t.Contexts[k]; s.Kind == ir.SourceDir || s.Kind == ir.SourceLayout {
+			paths = append(paths, s.Dir())
 		}
-		if layout, ok := strings.CutPrefix(v, "oci-layout://"); ok {
-			layout, _, _ = strings.Cut(layout, "@")
-			if i := strings.LastIndexByte(layout, ':'); i > strings.LastIndexAny(layout, `/\`) && i > 1 {
-				layout = layout[:i]
-			}
-			v = layout
-		}
-		paths = append(paths, v)
 	}
 	return paths
-}
-
-// isRemotePath reports whether a context is not a path.
-func isRemotePath(s string) bool {
-	for _, prefix := range []string{"http://", "https://", "target:", "docker-image:"} {
-		if strings.HasPrefix(s, prefix) {
-			return true
-		}
-	}
-	_, isGit, err := dfgitutil.ParseGitRef(s)
-	return isGit && err == nil
 }
 
 func (g *guard) secretFile(s ir.Secret) string {

@@ -104,16 +104,16 @@ func TestPrivilegeRequest(t *testing.T) {
 	a := &app{dir: dir, env: map[string]string{"SSH_AUTH_SOCK": "x"}}
 	p := &ir.Project{Dir: dir, Targets: []*ir.Target{
 		{
-			Name: "a", Context: "/usr", Dockerfile: "Dockerfile",
-			Contexts: map[string]string{
-				"one": "/usr/bin", "two": "docker-image://alpine", "three": "target:b", "four": "https://example.com/x.git",
-				"five": "oci-layout:///etc:tag@sha256:0",
+			Name: "a", Context: ir.ParseContext("/usr", nil), Dockerfile: "Dockerfile",
+			Contexts: map[string]ir.Source{
+				"one": ir.ParseNamedContext("/usr/bin"), "two": ir.ParseNamedContext("docker-image://alpine"), "three": ir.ParseNamedContext("target:b"), "four": ir.ParseNamedContext("https://example.com/x.git"),
+				"five": ir.ParseNamedContext("oci-layout:///etc:tag@sha256:0"),
 			},
 			Outputs: []ir.Output{{Type: "tar", Dest: "/usr/out.tar"}, {Type: "tar", Dest: "-"}, {Type: "image"}},
 			SSH:     []ir.SSH{{ID: "default"}, {ID: "key", Paths: []string{"/bin/sh"}}},
 		},
 		{
-			Name: "b", Context: "git@github.com:x/y.git", Dockerfile: "Dockerfile",
+			Name: "b", Context: ir.ParseContext("git@github.com:x/y.git", nil), Dockerfile: "Dockerfile",
 			Entitlements: []string{"device", "device=x"},
 			CacheFrom:    []ir.CacheEntry{{Type: "local", Attrs: map[string]string{"src": "/usr"}}, {Type: "registry", Attrs: map[string]string{"src": "/var"}}},
 		},
@@ -137,17 +137,33 @@ func TestPrivilegesOfDirectoriesLikeRepositories(t *testing.T) {
 	outside := t.TempDir()
 	require.NoError(t, os.Symlink(outside, filepath.Join(dir, "x.git")))
 	a := &app{dir: dir, env: map[string]string{}}
-	missing, err := a.missingPrivileges(&ir.Project{Targets: []*ir.Target{{Name: "t", Context: "x.git", Dockerfile: "Dockerfile"}}}, &definitionFlags{})
+	missing, err := a.missingPrivileges(&ir.Project{Targets: []*ir.Target{{Name: "t", Context: ir.ParseContext("x.git", nil), Dockerfile: "Dockerfile"}}}, &definitionFlags{})
 	require.NoError(t, err)
 	require.Len(t, missing.read, 1)
 }
 
+// What is read as a directory is guarded as one, however it is spelled.
+func TestSpellingsOfDirectories(t *testing.T) {
+	a := &app{dir: t.TempDir(), env: map[string]string{}}
+	for text, outside := range map[string]bool{
+		"docker-image:/../../../../../../../../etc": true,
+		"cwd://target:/../../../../../../../../etc": true,
+		"oci-layout:///etc:latest":                  true,
+		"docker-image://etc":                        false,
+		"target:etc":                                false,
+	} {
+		p := &ir.Project{Targets: []*ir.Target{{Name: "t", Dockerfile: "Dockerfile", Contexts: map[string]ir.Source{"x": ir.ParseNamedContext(text)}}}}
+		missing, err := a.missingPrivileges(p, &definitionFlags{})
+		require.NoError(t, err)
+		require.Equal(t, outside, missing.read["/etc"], text)
+	}
+}
+
 func TestRemoteDefinitions(t *testing.T) {
-	here := "."
 	a := &app{dir: t.TempDir(), env: map[string]string{}}
 	p := &ir.Project{Targets: []*ir.Target{{
-		Name: "t", Context: "https://example.com/x.git", RemoteContext: &here, Dockerfile: "/etc/Dockerfile",
-		Contexts: map[string]string{"in": "/etc", "out": "cwd:///usr"}, RemoteContexts: map[string]string{"in": "etc"},
+		Name: "t", Context: ir.Tree(".", "https://example.com/x.git"), Dockerfile: "/etc/Dockerfile",
+		Contexts: map[string]ir.Source{"in": {Kind: ir.SourceTree, Path: "etc"}, "out": ir.ParseNamedContext("cwd:///usr")},
 	}}}
 	missing, err := a.missingPrivileges(p, &definitionFlags{})
 	require.NoError(t, err)

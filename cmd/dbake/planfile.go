@@ -214,11 +214,11 @@ func (a *app) readablePlan(r report.Request, allow []string) error {
 	if off, err := strconv.ParseBool(a.env[envEntitlementsFS]); err == nil && !off {
 		return nil
 	}
-	remote := len(r.Targets) > 0 && isRemotePath(r.Targets[0])
+	remote := len(r.Targets) > 0 && ir.IsRemote(r.Targets[0])
 	files := map[string]bool{}
 	for _, name := range r.Files {
-		name, cwd := strings.CutPrefix(name, "cwd://")
-		if name != "-" && !isRemotePath(name) && (cwd || !remote) {
+		name, cwd := ir.ParsePath(name)
+		if name != "-" && !ir.IsRemote(name) && (cwd || !remote) {
 			files[name] = true
 		}
 	}

@@ -39,9 +39,9 @@ type Target struct {
 
 	Annotations      []string
 	Attest           []Attest
-	Context          string            // as printed: cleaned, cwd:// stripped; "." by default
-	Contexts         map[string]string // raw values; "target:NAME" is a link
-	Dockerfile       string            // raw; "Dockerfile" by default
+	Context          Source
+	Contexts         map[string]Source
+	Dockerfile       string // raw; "Dockerfile" by default
 	DockerfileInline *string
 	Args             map[string]string
 	Labels           map[string]string
@@ -71,14 +71,6 @@ type Target struct {
 	// Linked is true for a target that is built only because another one names
 	// it in its contexts.
 	Linked bool
-
-	// RemoteContext is the directory of the remote definition that is the context,
-	// "." for its root; nil when the context does not come from the definition.
-	// Context then holds the URL of it, "" if it has none.
-	RemoteContext *string
-	// RemoteContexts are the named contexts that are directories of the remote
-	// definition. Contexts holds them as written.
-	RemoteContexts map[string]string
 
 	// Fault is why the target cannot be built although its definition is right, as a
 	// file of a secret that is missing; nil when there is nothing, and when such a
@@ -147,25 +139,30 @@ type Policy struct {
 	LogLevel *string
 }
 
-// linkPrefix marks a context value that names another target.
-const linkPrefix = "target:"
-
-// LinkTarget returns the name of the target that a context value links to.
-func LinkTarget(value string) (name string, ok bool) {
-	return strings.CutPrefix(value, linkPrefix)
-}
-
 // Links returns the names of the targets that t reads as contexts, sorted,
 // without duplicates.
 func (t *Target) Links() []string {
 	var names []string
-	for _, v := range t.Contexts {
-		if n, ok := LinkTarget(v); ok {
-			names = append(names, n)
+	for _, s := range t.Contexts {
+		if s.Kind == SourceTarget {
+			names = append(names, s.Ref)
 		}
 	}
 	slices.Sort(names)
 	return slices.Compact(names)
+}
+
+// FromTree reports whether t reads directories of a remote definition.
+func (t *Target) FromTree() bool {
+	if t.Context.Kind == SourceTree {
+		return true
+	}
+	for _, s := range t.Contexts {
+		if s.Kind == SourceTree {
+			return true
+		}
+	}
+	return false
 }
 
 // Origin returns the range of the attribute at path, or of its nearest enclosing

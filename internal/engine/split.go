@@ -5,7 +5,6 @@ import (
 
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/frontend"
-	"github.com/dbake/dbake/runtime"
 )
 
 // split divides the targets of p into those that ask for something other than a
@@ -52,7 +51,7 @@ func withAgents(p *ir.Project) *ir.Project {
 	out := *p
 	out.Targets = slices.Clone(p.Targets)
 	for i, t := range p.Targets {
-		if len(t.SSH) == 0 && runtime.IsGitSSH(t.Context) {
+		if len(t.SSH) == 0 && t.Context.Git.SSH() {
 			forwarding := *t
 			forwarding.SSH = []ir.SSH{{ID: "default"}}
 			out.Targets[i] = &forwarding

@@ -13,14 +13,14 @@ func TestSplit(t *testing.T) {
 	p := &ir.Project{Targets: []*ir.Target{
 		{Name: "base", Call: "check", Tags: []string{"t"}, Outputs: []ir.Output{{Type: "image"}}},
 		{Name: "asked", Call: "outline"},
-		{Name: "alone", Call: "targets", Contexts: map[string]string{"x": "target:asked"}},
-		{Name: "app", Call: "build", Contexts: map[string]string{"x": "target:base"}, DependsOn: []string{"asked", "base"}},
+		{Name: "alone", Call: "targets", Contexts: map[string]ir.Source{"x": ir.ParseNamedContext("target:asked")}},
+		{Name: "app", Call: "build", Contexts: map[string]ir.Source{"x": ir.ParseNamedContext("target:base")}, DependsOn: []string{"asked", "base"}},
 	}}
 	called, build := split(p)
 	require.Equal(t, []*ir.Target{p.Targets[0], p.Targets[1], p.Targets[2]}, called)
 	require.Equal(t, []*ir.Target{
 		{Name: "base", Tags: []string{"t"}, Linked: true},
-		{Name: "app", Call: "build", Contexts: map[string]string{"x": "target:base"}, DependsOn: []string{"base"}},
+		{Name: "app", Call: "build", Contexts: map[string]ir.Source{"x": ir.ParseNamedContext("target:base")}, DependsOn: []string{"base"}},
 	}, build.Targets)
 	require.Equal(t, []string{"asked", "base"}, p.Targets[3].DependsOn, "the project is not changed")
 
@@ -44,7 +44,7 @@ func TestWithAgents(t *testing.T) {
 		{"https://user@example.com/x.git", nil, nil},
 		{".", nil, nil},
 	} {
-		p := &ir.Project{Targets: []*ir.Target{{Context: tt.context, SSH: tt.ssh}}}
+		p := &ir.Project{Targets: []*ir.Target{{Context: ir.ParseContext(tt.context, nil), SSH: tt.ssh}}}
 		require.Equal(t, tt.want, withAgents(p).Targets[0].SSH, tt.context)
 		require.Equal(t, tt.ssh, p.Targets[0].SSH, "the project is not changed")
 	}

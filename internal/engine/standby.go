@@ -80,12 +80,14 @@ func (s *standby) withAccess(p *ir.Project) *ir.Project {
 	if url == "" {
 		return p
 	}
+	repository := ir.ParseGit(url)
 	secrets := runtime.GitSecrets(url, s.engine.Env)
 	agent, ssh := runtime.GitAgent(url, s.engine.Env)
 	out := *p
 	out.Targets = slices.Clone(p.Targets)
 	for i, t := range p.Targets {
-		if t.RemoteContext == nil && len(t.RemoteContexts) == 0 && !runtime.SameGitHost(t.Context, url) {
+		sameHost := repository != nil && t.Context.Git != nil && t.Context.Git.Host == repository.Host
+		if !t.FromTree() && !sameHost {
 			continue
 		}
 		reading := *t
@@ -96,7 +98,7 @@ func (s *standby) withAccess(p *ir.Project) *ir.Project {
 			}
 		}
 		// The agent has been granted only to those whose context is read with it.
-		if ssh && len(t.SSH) == 0 && runtime.IsGitSSH(t.Context) {
+		if ssh && len(t.SSH) == 0 && t.Context.Git.SSH() {
 			reading.SSH = []ir.SSH{agent}
 		}
 		out.Targets[i] = &reading

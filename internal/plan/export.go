@@ -60,7 +60,7 @@ func (b *Build) exportStep(j Job, what string) cost.Step {
 	}
 	return cost.Step{
 		Key: digest.FromString(what + " " + key.String()), Kind: cost.Export,
-		Slot: fmt.Sprintf("%s/%s/%s", what, redact.Text(j.Target.Context), j.Name),
+		Slot: fmt.Sprintf("%s/%s/%s", what, redact.Text(j.Target.Context.Text), j.Name),
 	}
 }
 

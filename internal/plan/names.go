@@ -79,7 +79,7 @@ func (b *Build) name(ctx context.Context, sums *filesum.Cache) (faults map[strin
 		if n.files {
 			n.result = warm.ResultID(digest.FromString(string(n.op) + "\n" + n.read.key + "\n" + result.String()))
 		}
-		if n.slot = slotOf(v, redact.Text(targets[v.Users[0]].Context)); n.slot != "" {
+		if n.slot = slotOf(v, redact.Text(targets[v.Users[0]].Context.Text)); n.slot != "" {
 			n.place = warm.PlaceID(digest.FromString("place " + n.slot + " " + only(v.Users, targets)))
 			n.form = warm.FormID(digest.FromString("form " + string(n.place) + string(form)))
 		}

@@ -48,7 +48,7 @@ func manyJobs(tb testing.TB, n int) (*ir.Project, []*frontend.Unit) {
 		}}}
 	}
 	for i := range n {
-		t := &ir.Target{Name: fmt.Sprintf("t%05d", i), Context: "."}
+		t := &ir.Target{Name: fmt.Sprintf("t%05d", i), Context: ir.ParseContext(".", nil)}
 		d := &definition{}
 		at := d.add(tb, &pb.Op{Op: &pb.Op_Source{Source: &pb.SourceOp{Identifier: "docker-image://docker.io/library/base:1"}}}, "FROM base")
 		for k := range 3 {
