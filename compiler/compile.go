@@ -132,7 +132,11 @@ func (o *Options) resolve(at *place, def *loaded, req request, args arguments) (
 		return nil, err
 	}
 
-	p := &ir.Project{Dir: o.Dir}
+	given, err := given(args.set)
+	if err != nil {
+		return nil, err
+	}
+	p := &ir.Project{Dir: o.Dir, Given: given}
 	for _, name := range ir.SortedKeys(s.groups) {
 		p.Groups = append(p.Groups, *s.groups[name])
 	}

@@ -138,7 +138,7 @@ func registryCache(ref string) (ir.CacheEntry, error) {
 	default:
 		return ir.CacheEntry{}, fmt.Errorf("invalid value %s", parts[0])
 	}
-	return ir.CacheEntry{Type: "registry", Attrs: map[string]string{"ref": parts[0]}}, nil
+	return ir.CacheEntry{Type: ir.TypeRegistry, Attrs: map[string]string{"ref": parts[0]}}, nil
 }
 
 // cacheEntryFromMap returns the cache entry of an object.
@@ -166,14 +166,6 @@ func without(m map[string]string, keys ...string) map[string]string {
 	return out
 }
 
-// Exporters with rules of their own.
-const (
-	exporterLocal  = "local"
-	exporterTar    = "tar"
-	exporterOCI    = "oci"
-	exporterDocker = "docker"
-)
-
 // stdio is the path that stands for standard output, and where it is not
 // allowed for standard input.
 const stdio = "-"
@@ -193,9 +185,9 @@ func parseOutput(s string) (ir.Output, error) {
 	out := ir.Output{Attrs: make(map[string]string, len(fields))}
 	// A single field is a path even when it holds a "=", unless it is the type.
 	if len(fields) == 1 && fields[0] == s && !strings.HasPrefix(s, typeKey+"=") {
-		out.Type, out.Dest = exporterLocal, s
+		out.Type, out.Dest = ir.TypeLocal, s
 		if s == stdio {
-			out.Type = exporterTar
+			out.Type = ir.TypeTar
 		}
 		return out, nil
 	}

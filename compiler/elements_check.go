@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"strconv"
 	"strings"
 
 	"github.com/containerd/platforms"
@@ -270,24 +269,14 @@ func (o checkOptions) checkOutputs(list []ir.Output) error {
 	stdout := false
 	for i := range list {
 		out := &list[i]
-		var file, dir bool
-		switch out.Type {
-		case exporterLocal:
-			dir = true
-		case exporterTar:
-			file = true
-		case exporterOCI, exporterDocker:
-			tar, err := strconv.ParseBool(out.Attrs["tar"])
-			file = err != nil || tar
-			dir = !file
-		}
-		switch {
-		case dir:
+		form := out.Form()
+		switch form {
+		case ir.FormFiles, ir.FormLayout:
 			if err := o.checkDirectory(*out); err != nil {
 				return err
 			}
-		case file:
-			if out.Dest == "" && out.Type != exporterDocker {
+		case ir.FormArchive, ir.FormLoad:
+			if out.Dest == "" && form != ir.FormLoad {
 				out.Dest = stdio
 			}
 			switch dest := out.Dest; {

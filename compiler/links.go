@@ -50,7 +50,7 @@ func (l *linker) visit(name string, path []string) error {
 			if linked, err = l.resolver.target(link); err != nil {
 				return l.explain(t, key, err)
 			}
-			linked.outputs = []*ir.Output{{Type: "cacheonly"}}
+			linked.outputs = []*ir.Output{{Type: ir.TypeCacheOnly}}
 			linked.linked = true
 			l.selection.add(link, linked)
 		}

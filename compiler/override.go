@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/tonistiigi/go-csvvalue"
+
 	"github.com/dbake/dbake/compiler/ir"
 )
 
@@ -63,8 +65,8 @@ var overrideNames = func() map[string]string {
 	return names
 }()
 
-// OverrideKey is the part of a --set before the equals sign.
-type OverrideKey struct {
+// overrideKey is the part of a --set before the equals sign.
+type overrideKey struct {
 	// Pattern names the targets.
 	Pattern string
 	// Key is the key in the one form that all its names have in common, as "tag"
@@ -80,10 +82,10 @@ type OverrideKey struct {
 	word string // the key as it was written
 }
 
-// ParseOverrideKey splits PATTERN.KEY[.NAME][+]. Whether the key exists, and has
+// parseOverrideKey splits PATTERN.KEY[.NAME][+]. Whether the key exists, and has
 // a name where it needs one, is not judged.
-func ParseOverrideKey(text string) (OverrideKey, error) {
-	k := OverrideKey{text: text}
+func parseOverrideKey(text string) (overrideKey, error) {
+	k := overrideKey{text: text}
 	plain, appends := strings.CutSuffix(text, "+")
 	parts := strings.SplitN(plain, ".", 3)
 	if len(parts) < 2 {
@@ -100,7 +102,7 @@ func ParseOverrideKey(text string) (OverrideKey, error) {
 }
 
 // check reports a name where there can be none, and the lack of one.
-func (k OverrideKey) check() error {
+func (k overrideKey) check() error {
 	switch kind := overrideKeys[k.Key]; {
 	case k.Named && (kind == listOverride || kind == oneOverride || k.word == "secrets"):
 		return fmt.Errorf("invalid key %s, %s does not support subkeys", k.text, k.Key)
@@ -120,7 +122,7 @@ func parseOverrides(args []string, c *config, lookup func(string) (string, bool)
 	all := overrides{}
 	for _, arg := range args {
 		left, value, hasValue := strings.Cut(arg, "=")
-		key, err := ParseOverrideKey(left)
+		key, err := parseOverrideKey(left)
 		if err != nil {
 			return nil, err
 		}
@@ -149,8 +151,43 @@ func parseOverrides(args []string, c *config, lookup func(string) (string, bool)
 	return all, nil
 }
 
+// given returns what the arguments of --set name.
+func given(args []string) (ir.Given, error) {
+	var g ir.Given
+	for _, arg := range args {
+		left, value, _ := strings.Cut(arg, "=")
+		key, err := parseOverrideKey(left)
+		if err != nil {
+			return g, err
+		}
+		switch {
+		case key.Key == "entitlement":
+			g.Entitlements = append(g.Entitlements, value)
+		case key.Key == "secret" && key.Named:
+			g.Secrets = append(g.Secrets, key.Name)
+		case (key.Key == "secret" || key.Key == "output") && value != "":
+			fields, err := csvvalue.Fields(value, nil)
+			if err != nil {
+				return g, fmt.Errorf("split %q into fields: %w", value, err)
+			}
+			if len(fields) == 1 {
+				g.Dests = append(g.Dests, fields[0])
+			}
+			for _, field := range fields {
+				switch k, v, _ := strings.Cut(field, "="); strings.ToLower(k) {
+				case "id":
+					g.Secrets = append(g.Secrets, v)
+				case "dest":
+					g.Dests = append(g.Dests, v)
+				}
+			}
+		}
+	}
+	return g, nil
+}
+
 // of returns the override of a key of one target, a new one if there is none.
-func (all overrides) of(target string, key OverrideKey) *override {
+func (all overrides) of(target string, key overrideKey) *override {
 	keys := all[target]
 	if keys == nil {
 		keys = map[string]*override{}
@@ -169,7 +206,7 @@ func (all overrides) of(target string, key OverrideKey) *override {
 }
 
 // set takes in one --set.
-func (o *override) set(key OverrideKey, value string, hasValue bool) {
+func (o *override) set(key overrideKey, value string, hasValue bool) {
 	kind := overrideKeys[key.Key]
 	switch {
 	case kind == listOverride, kind == secretOverride && !key.Named:
@@ -285,7 +322,7 @@ func (t *definition) applyOne(key string, o *override) error {
 	if t.origins == nil {
 		t.origins = map[string]ir.Range{}
 	}
-	t.origins[origin] = ir.Range{Filename: "--set " + key}
+	t.origins[origin] = ir.Range{Filename: "--set " + key, Set: key}
 	return nil
 }
 
@@ -423,13 +460,13 @@ func withPush(outputs []*ir.Output, on bool) []*ir.Output {
 		kept := slices.Clone(outputs)
 		for i := 0; i < len(kept); {
 			switch kept[i].Type {
-			case "registry":
+			case ir.TypeRegistry:
 				// The last one takes the place, in the order of docker buildx.
 				last := len(kept) - 1
 				kept[i] = kept[last]
 				kept = kept[:last]
 				continue
-			case "image":
+			case ir.TypeImage:
 				setAttr(kept[i], "push", "false")
 			}
 			i++
@@ -438,15 +475,15 @@ func withPush(outputs []*ir.Output, on bool) []*ir.Output {
 	}
 	add := true
 	for _, o := range outputs {
-		if o.Type != "docker" {
+		if o.Type != ir.TypeDocker {
 			add = false
 		}
-		if o.Type == "image" {
+		if o.Type == ir.TypeImage {
 			setAttr(o, "push", "true")
 		}
 	}
 	if add {
-		outputs = append(slices.Clip(outputs), &ir.Output{Type: "image", Attrs: map[string]string{"push": "true"}})
+		outputs = append(slices.Clip(outputs), &ir.Output{Type: ir.TypeImage, Attrs: map[string]string{"push": "true"}})
 	}
 	return outputs
 }
@@ -466,14 +503,14 @@ func withLoad(outputs []*ir.Output, on bool) []*ir.Output {
 	}
 	for _, o := range outputs {
 		switch o.Type {
-		case "docker":
+		case ir.TypeDocker:
 			if o.Dest == "" {
 				return outputs
 			}
-		case "image", "registry", "oci":
+		case ir.TypeImage, ir.TypeRegistry, ir.TypeOCI:
 		default:
 			return outputs
 		}
 	}
-	return append(slices.Clip(outputs), &ir.Output{Type: "docker"})
+	return append(slices.Clip(outputs), &ir.Output{Type: ir.TypeDocker})
 }

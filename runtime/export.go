@@ -52,7 +52,7 @@ type output struct {
 func outputs(t *ir.Target, dir string, stdout io.Writer, load func(ctx context.Context) (io.WriteCloser, error)) ([]output, error) {
 	var list []output
 	for _, o := range t.Outputs {
-		if o.Type == "cacheonly" {
+		if o.Form() == ir.FormNone {
 			continue
 		}
 		out, err := newOutput(t, o, dir, stdout, load)
@@ -70,7 +70,7 @@ func newOutput(t *ir.Target, o ir.Output, dir string, stdout io.Writer, load fun
 		attrs = map[string]string{}
 	}
 	out := output{entry: bkclient.ExportEntry{Type: o.Type, Attrs: attrs}, begun: new(atomic.Bool)}
-	if o.Type == "registry" {
+	if o.Type == ir.TypeRegistry {
 		out.entry.Type = bkclient.ExporterImage
 		attrs["push"] = "true"
 		if _, ok := attrs["unpack"]; !ok {

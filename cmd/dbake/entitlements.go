@@ -16,10 +16,8 @@ import (
 	"syscall"
 
 	bkclient "github.com/moby/buildkit/client"
-	"github.com/tonistiigi/go-csvvalue"
 	"golang.org/x/term"
 
-	"github.com/dbake/dbake/compiler"
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/internal/entitlement"
 	"github.com/dbake/dbake/runtime"
@@ -125,7 +123,6 @@ func (p *privileges) addDevice(value string) error {
 type guard struct {
 	app     *app
 	project *ir.Project
-	set     []string // the values of --set
 	granted *privileges
 }
 
@@ -167,11 +164,9 @@ func (a *app) missingPrivileges(p *ir.Project, f *definitionFlags) (*privileges,
 		return nil, usageError{err}
 	}
 	granted.read[a.dir], granted.write[a.dir] = true, true
-	g := &guard{app: a, project: p, set: f.Set, granted: granted}
+	g := &guard{app: a, project: p, granted: granted}
 	if !f.saved {
-		if err := g.grantOverrides(); err != nil {
-			return nil, err
-		}
+		g.grantOverrides()
 	}
 	return g.missing()
 }
@@ -183,79 +178,33 @@ func isRemote(p *ir.Project) bool {
 
 // grantOverrides grants what the user wrote on the command line: the paths of
 // caches, outputs, secrets and keys given with --set, and entitlements.
-func (g *guard) grantOverrides() error {
-	secrets, dests, err := g.overridden()
-	if err != nil {
-		return err
-	}
+func (g *guard) grantOverrides() {
+	given := g.project.Given
+	g.granted.networkHost = g.granted.networkHost || slices.Contains(given.Entitlements, allowNetworkHost)
+	g.granted.securityInsecure = g.granted.securityInsecure || slices.Contains(given.Entitlements, allowSecurityInsecure)
 	for _, t := range g.project.Targets {
-		if given(t, "cache-from") {
+		if t.SetWhole("cache-from") {
 			addAll(g.granted.read, cachePaths(t.CacheFrom, "src"))
 		}
-		if given(t, "cache-to") {
+		if t.SetWhole("cache-to") {
 			addAll(g.granted.write, cachePaths(t.CacheTo, "dest"))
 		}
 		for _, s := range t.SSH {
-			if given(t, "ssh") {
+			if t.SetWhole("ssh") {
 				addAll(g.granted.read, s.Paths)
 			}
 		}
 		for _, s := range t.Secrets {
-			if file := g.secretFile(s); file != "" && secrets[s.ID] {
+			if file := g.secretFile(s); file != "" && slices.Contains(given.Secrets, s.ID) {
 				g.granted.read[file] = true
 			}
 		}
 		for _, o := range t.Outputs {
-			if path := outputPath(o); path != "" && (given(t, "output") || dests[path]) {
+			if path := o.Path(); path != "" && (t.SetWhole("output") || slices.Contains(given.Dests, path)) {
 				g.granted.write[path] = true
 			}
 		}
 	}
-	return nil
-}
-
-// given reports whether the whole attribute of t is what --set made it.
-func given(t *ir.Target, attr string) bool { return t.Origins[attr].Filename == "--set "+attr }
-
-// overridden returns the ids of the secrets and the destinations that --set names.
-// The latter are there for outputs that --push or --load changed later. It grants
-// entitlements on the way.
-func (g *guard) overridden() (secrets, dests map[string]bool, err error) {
-	secrets, dests = map[string]bool{}, map[string]bool{}
-	for _, arg := range g.set {
-		left, value, _ := strings.Cut(arg, "=")
-		key, err := compiler.ParseOverrideKey(left)
-		if err != nil {
-			continue // which is reported where the definition is resolved
-		}
-		switch {
-		case key.Key == "entitlement":
-			g.granted.networkHost = g.granted.networkHost || value == allowNetworkHost
-			g.granted.securityInsecure = g.granted.securityInsecure || value == allowSecurityInsecure
-		case key.Key == "secret" && key.Named:
-			secrets[key.Name] = true
-		case key.Key == "secret", key.Key == "output":
-			if value == "" {
-				continue // clears
-			}
-			fields, err := csvvalue.Fields(value, nil)
-			if err != nil {
-				return nil, nil, fmt.Errorf("split %q into fields: %w", value, err)
-			}
-			if len(fields) == 1 {
-				dests[fields[0]] = true
-			}
-			for _, field := range fields {
-				switch k, v, _ := strings.Cut(field, "="); strings.ToLower(k) {
-				case "id":
-					secrets[v] = true
-				case "dest":
-					dests[v] = true
-				}
-			}
-		}
-	}
-	return secrets, dests, nil
 }
 
 // missing returns what the targets ask for and was not granted.
@@ -284,10 +233,10 @@ func (g *guard) missing() (*privileges, error) {
 			missing.ssh = true
 		}
 		for _, o := range t.Outputs {
-			if path := outputPath(o); path != "" {
+			if path := o.Path(); path != "" {
 				writes[path] = true
 			}
-			if o.Type != bkclient.ExporterLocal {
+			if o.Form() != ir.FormFiles {
 				continue
 			}
 			mode, err := bkclient.ParseLocalExporterMode(o.Attrs["mode"])
@@ -359,26 +308,15 @@ func (g *guard) secretFile(s ir.Secret) string {
 	return runtime.SecretSourceOf(s, g.app.env, g.app.path).File
 }
 
-// cachePaths returns an attribute of the local caches.
+// cachePaths returns where local caches are; attr is that of [ir.CacheEntry.Path].
 func cachePaths(entries []ir.CacheEntry, attr string) []string {
 	var paths []string
 	for _, e := range entries {
-		if v, ok := e.Attrs[attr]; ok && e.Type == "local" {
-			paths = append(paths, v)
+		if p := e.Path(attr); p != "" {
+			paths = append(paths, p)
 		}
 	}
 	return paths
-}
-
-// outputPath returns the path that an output writes, "" if it writes none.
-func outputPath(o ir.Output) string {
-	switch o.Type {
-	case bkclient.ExporterLocal, bkclient.ExporterTar, bkclient.ExporterOCI, bkclient.ExporterDocker:
-		if o.Dest != "-" {
-			return o.Dest
-		}
-	}
-	return ""
 }
 
 func addAll(set map[string]bool, values []string) {

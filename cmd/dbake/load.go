@@ -6,7 +6,6 @@ import (
 	"io"
 	"maps"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/dbake/dbake/compiler/ir"
@@ -17,13 +16,7 @@ import (
 const answerTimeout = 20 * time.Second
 
 // isLoad reports whether an output goes to the local Docker engine.
-func isLoad(o ir.Output) bool {
-	if o.Type != "docker" || o.Dest != "" {
-		return false
-	}
-	tar, err := strconv.ParseBool(o.Attrs["tar"])
-	return err != nil || tar
-}
+func isLoad(o ir.Output) bool { return o.Form() == ir.FormLoad }
 
 // prepareLoad returns what starts to load one archive of the images that p loads into the engine, nil when
 // there are none, and p with these outputs in the form that the engine reads. The

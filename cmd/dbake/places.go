@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/distribution/reference"
@@ -79,8 +78,8 @@ func (a *app) checkPlaces(p *ir.Project, files ...flagFile) error {
 			}
 		}
 		for _, e := range t.CacheTo {
-			if e.Type == "local" && e.Attrs["dest"] != "" {
-				c.add(&claim{kind: claimCache, by: "target " + t.Name, at: t.Origin("cache-to"), name: e.Attrs["dest"]}, c.path(e.Attrs["dest"]))
+			if dest := e.Path("dest"); dest != "" {
+				c.add(&claim{kind: claimCache, by: "target " + t.Name, at: t.Origin("cache-to"), name: dest}, c.path(dest))
 			}
 		}
 	}
@@ -100,17 +99,17 @@ func (c *placeCheck) path(name string) string {
 // output adds the place of an output, if it is on this machine.
 func (c *placeCheck) output(t *ir.Target, o ir.Output, at ir.Range) {
 	cl := &claim{by: "target " + t.Name, at: at, name: o.Dest}
-	switch tar, err := strconv.ParseBool(o.Attrs["tar"]); {
-	case o.Type == bkclient.ExporterLocal:
+	switch o.Form() {
+	case ir.FormFiles:
 		cl.kind = claimFiles
 		if mode, err := bkclient.ParseLocalExporterMode(o.Attrs["mode"]); err == nil && mode == bkclient.LocalExporterModeDelete {
 			cl.kind = claimMirror
 		}
-	case o.Type == bkclient.ExporterTar:
-	case o.Type != bkclient.ExporterOCI && o.Type != bkclient.ExporterDocker:
-		return
-	case err == nil && !tar:
+	case ir.FormLayout:
 		cl.kind, cl.names = claimLayout, imageNames(t, o)
+	case ir.FormArchive, ir.FormLoad:
+	default:
+		return
 	}
 	switch o.Dest {
 	case "": // loaded, or refused
@@ -287,17 +286,10 @@ func (c *placeCheck) tags(p *ir.Project) {
 // sentTo says how an output makes its image known by name: "push", "load", or "" when
 // it does not.
 func sentTo(o ir.Output) string {
-	flag := func(key string) bool {
-		v, ok := o.Attrs[key]
-		on, err := strconv.ParseBool(v)
-		return ok && (v == "" || err == nil && on)
-	}
 	switch {
 	case isLoad(o):
 		return "load"
-	case flag("push-by-digest"):
-		return ""
-	case o.Type == "registry", o.Type == bkclient.ExporterImage && flag("push"):
+	case o.Pushes():
 		return "push"
 	}
 	return ""

@@ -18,9 +18,21 @@ type Project struct {
 	// Targets are the targets to build, linked ones included, in topological
 	// order; ties keep the order of definition.
 	Targets []*Target
+	// Given are what the command line names with --set.
+	Given Given
 	// Warnings are what a strict reading of the files objects to, in order of
 	// place; nil unless asked for.
 	Warnings []*SourceError
+}
+
+// Given is what values of --set name, of whichever target: the user who writes it
+// grants it.
+type Given struct {
+	Entitlements []string
+	Secrets      []string // ids
+	// Dests are destinations of outputs, which --push or --load may have changed in
+	// other respects.
+	Dests []string
 }
 
 // Group is a named list of targets and groups.
@@ -164,6 +176,9 @@ func (t *Target) FromTree() bool {
 	}
 	return false
 }
+
+// SetWhole reports whether the whole attribute is what --set made it.
+func (t *Target) SetWhole(attr string) bool { return t.Origins[attr].Set == attr }
 
 // Origin returns the range of the attribute at path, or of its nearest enclosing
 // path, or of the target's block.

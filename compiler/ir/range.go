@@ -10,10 +10,14 @@ type Pos struct {
 	Line, Column, Byte int
 }
 
-// Range is a stretch of a file. The zero Range is "nowhere".
+// Range is where a value comes from: a stretch of a file, or a flag. The zero Range is
+// "nowhere".
 type Range struct {
-	Filename   string
+	Filename   string // or the flag, for people
 	Start, End Pos
+	// Set is the key of --set that gave the value, as "cache-to" or "args.FOO"; ""
+	// for one from a file. The user who wrote it grants what it names.
+	Set string
 }
 
 // IsZero reports whether r points nowhere.

@@ -126,15 +126,10 @@ func (b *Build) planParts(ctx context.Context, nodes []Node, strategy partition.
 // one node would have made: every output is an image that is pushed under a name, and
 // no cache is written whose ref the parts would take from each other.
 func (b *Build) divisible(t *ir.Target) bool {
-	pushes := func(o ir.Output) bool {
-		push := o.Attrs["push"] == "true" || o.Attrs["push"] == "1"
-		_, byDigest := o.Attrs["push-by-digest"]
-		return (o.Type == "registry" || o.Type == "image" && push) && !byDigest
-	}
-	if len(t.Outputs) == 0 || slices.ContainsFunc(t.Outputs, func(o ir.Output) bool { return !pushes(o) }) {
+	if len(t.Outputs) == 0 || slices.ContainsFunc(t.Outputs, func(o ir.Output) bool { return !o.Pushes() }) {
 		return false
 	}
-	return !slices.ContainsFunc(t.CacheTo, func(c ir.CacheEntry) bool { return c.Type != "inline" })
+	return !slices.ContainsFunc(t.CacheTo, func(c ir.CacheEntry) bool { return c.Type != ir.TypeInline })
 }
 
 // parts returns j divided into jobs; j itself when there is one group.

@@ -35,7 +35,7 @@ func (b *Build) predictExports() []export {
 // exports reports whether the target has an output to be written.
 func exports(t *ir.Target) bool {
 	for _, o := range t.Outputs {
-		if o.Type != "cacheonly" {
+		if o.Form() != ir.FormNone {
 			return true
 		}
 	}
