@@ -1,69 +1,116 @@
 package compiler
 
 import (
-	"errors"
+	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/zclconf/go-cty/cty"
-	"github.com/zclconf/go-cty/cty/convert"
-	"github.com/zclconf/go-cty/cty/gocty"
 
 	"github.com/dbake/dbake/compiler/ir"
 )
 
-// targetAttr is what the language knows of an attribute of a target.
+// definition is one target as a file wrote it, or a stack of such definitions
+// merged: the form every family of files is reduced to before inheritance.
+//
+// A nil pointer, slice or map is an attribute that was not set; an empty but
+// non-nil slice was set to nothing, which for the attributes that replace
+// (tags, platforms, cache-to, output) empties what was inherited.
+//
+// Elements of the lists held by pointer are shared between a definition and
+// those that inherit from it, as they are in docker buildx: an override that
+// changes an inherited secret or output is seen by every holder of the element,
+// and what a child adds to an inherited cache-from may land in spare room of the
+// list that its siblings hold too. Both show in what is printed, so the lists are
+// appended to and deduplicated in place, never copied.
+type definition struct {
+	name             string
+	description      string // "" is unset
+	inherits         []string
+	annotations      []string
+	attest           []ir.Attest
+	context          *string
+	contexts         map[string]string
+	dockerfile       *string
+	dockerfileInline *string
+	args             map[string]*string // a nil value is a null, which sets nothing
+	labels           map[string]*string // as args
+	tags             []string
+	cacheFrom        []*ir.CacheEntry
+	cacheTo          []ir.CacheEntry
+	stage            *string // the attribute "target"
+	secrets          []*ir.Secret
+	ssh              []ir.SSH
+	platforms        []string
+	outputs          []*ir.Output
+	pull             *bool
+	noCache          *bool
+	network          *string
+	noCacheFilter    []string
+	shmSize          *string
+	ulimits          []string
+	resources        *ir.Resources
+	call             *string
+	entitlements     []string
+	extraHosts       map[string]*string // as args
+	policy           []ir.Policy
+	dependsOn        []string // extension of dbake
+	builtWith        []string // by depends_on of compose, which orders nothing
+
+	// Set on resolved targets only.
+	linked        bool    // built for those that read it
+	remoteContext *string // directory of the remote definition that is the context
+
+	// origins holds the place of each attribute, in the form that
+	// [ir.Target.Origins] documents.
+	origins map[string]ir.Range
+	// base tells where relative local paths of the definition start when they
+	// are read relative to the files that hold them.
+	base pathBase
+}
+
+// targetAttr is everything that the language knows of an attribute of a target. A row of
+// [attributes] is all that a new one takes here: its field in [definition] stands above.
 type targetAttr struct {
 	name string
+	// field and result are the fields of definition and of ir.Target that hold it;
+	// result is "" when only the compiler needs it.
+	field, result string
 	// entries is true for attributes that are maps, whose entries have an origin
 	// each.
 	entries bool
-	decode  func(t *definition, v cty.Value, expr hcl.Expression) hcl.Diagnostics
+
+	decode decoder
 	// show returns the value that references see; nil hides the attribute.
 	show func(t *definition) cty.Value
+	// merge lays what d sets over t.
+	merge func(t, d *definition)
+	// normalize drops what says nothing; nil drops nothing.
+	normalize func(t *definition)
+	// grows returns the length of a list to which everything inherited is added; nil
+	// for others.
+	grows func(t *definition) int
+	// set are the keys of --set that change it.
+	set []setKey
+	// compose are the keys of a service that give it, the first that exists counts;
+	// isSet reports whether one did, and names its entries.
+	compose [][]string
+	isSet   func(t *definition) bool
+	names   func(t *definition) []string
+	lower   func(t *definition, out *ir.Target)
+	// print returns what is printed of it; nil leaves it out.
+	print func(t *ir.Target) any
 }
 
-// targetAttributes are the attributes of a target, in the order in which they are
-// printed.
-var targetAttributes = []targetAttr{
-	{name: "description",
-		decode: plain(cty.String, func(t *definition) *string { return &t.description }),
-		show:   func(t *definition) cty.Value { return cty.StringVal(t.description) }},
-	listAttr("inherits", func(t *definition) *[]string { return &t.inherits }),
-	listAttr("annotations", func(t *definition) *[]string { return &t.annotations }),
-	compositeAttr("attest", decodeAttests, attestsValue, func(t *definition) *[]ir.Attest { return &t.attest }),
-	stringAttribute("context", func(t *definition) **string { return &t.context }),
-	{name: "contexts", entries: true,
-		decode: plain(cty.Map(cty.String), func(t *definition) *map[string]string { return &t.contexts }),
-		show:   func(t *definition) cty.Value { return contextsValue(t.contexts) }},
-	stringAttribute("dockerfile", func(t *definition) **string { return &t.dockerfile }),
-	stringAttribute("dockerfile-inline", func(t *definition) **string { return &t.dockerfileInline }),
-	mapAttr("args", func(t *definition) *map[string]*string { return &t.args }),
-	mapAttr("labels", func(t *definition) *map[string]*string { return &t.labels }),
-	listAttr("tags", func(t *definition) *[]string { return &t.tags }),
-	sharedAttr("cache-from", decodeCacheEntries, cacheEntriesValue, func(t *definition) *[]*ir.CacheEntry { return &t.cacheFrom }),
-	compositeAttr("cache-to", decodeCacheEntries, cacheEntriesValue, func(t *definition) *[]ir.CacheEntry { return &t.cacheTo }),
-	stringAttribute("target", func(t *definition) **string { return &t.stage }),
-	sharedAttr("secret", decodeSecrets, secretsValue, func(t *definition) *[]*ir.Secret { return &t.secrets }),
-	compositeAttr("ssh", decodeSSHs, sshsValue, func(t *definition) *[]ir.SSH { return &t.ssh }),
-	listAttr("platforms", func(t *definition) *[]string { return &t.platforms }),
-	sharedAttr("output", decodeOutputs, outputsValue, func(t *definition) *[]*ir.Output { return &t.outputs }),
-	boolAttr("pull", func(t *definition) **bool { return &t.pull }),
-	boolAttr("no-cache", func(t *definition) **bool { return &t.noCache }),
-	stringAttribute("network", func(t *definition) **string { return &t.network }),
-	listAttr("no-cache-filter", func(t *definition) *[]string { return &t.noCacheFilter }),
-	stringAttribute("shm-size", func(t *definition) **string { return &t.shmSize }),
-	listAttr("ulimits", func(t *definition) *[]string { return &t.ulimits }),
-	{name: "resources", entries: true,
-		decode: func(t *definition, v cty.Value, expr hcl.Expression) hcl.Diagnostics {
-			return decodeComposite(v, expr, decodeResources, func(r *ir.Resources) { t.resources = r })
-		},
-		show: func(t *definition) cty.Value { return resourcesValue(t.resources) }},
-	stringAttribute("call", func(t *definition) **string { return &t.call }),
-	listAttr("entitlements", func(t *definition) *[]string { return &t.entitlements }),
-	mapAttr("extra-hosts", func(t *definition) *map[string]*string { return &t.extraHosts }),
-	compositeAttr("policy", decodePolicies, policiesValue, func(t *definition) *[]ir.Policy { return &t.policy }),
-	{name: dependsOnAttribute,
-		decode: plain(cty.List(cty.String), func(t *definition) *[]string { return &t.dependsOn })},
+type decoder = func(t *definition, v cty.Value, expr hcl.Expression) hcl.Diagnostics
+
+// setKey is a key of --set.
+type setKey struct {
+	key  string
+	kind overrideKind
+	// apply changes t; name is what follows the key, as NAME in args.NAME.
+	apply func(t *definition, name string, o *override) error
 }
 
 // dependsOnAttribute orders a target after others without reading their results.
@@ -71,226 +118,374 @@ var targetAttributes = []targetAttr{
 const dependsOnAttribute = "depends_on"
 
 func targetAttribute(name string) *targetAttr {
-	for i := range targetAttributes {
-		if targetAttributes[i].name == name {
-			return &targetAttributes[i]
+	for i := range attributes {
+		if attributes[i].name == name {
+			return &attributes[i]
 		}
 	}
 	return nil
 }
 
-// plain returns a decoder that converts to a type and stores the result.
-func plain[T any](typ cty.Type, field func(*definition) *T) func(*definition, cty.Value, hcl.Expression) hcl.Diagnostics {
-	return func(t *definition, v cty.Value, expr hcl.Expression) hcl.Diagnostics {
-		return decodeValue(v, expr, typ, field(t))
-	}
-}
+// attributes are the attributes of a target, in the order in which they are printed.
+var attributes = table()
 
-func stringAttribute(name string, field func(*definition) **string) targetAttr {
-	return targetAttr{name: name, decode: plain(cty.String, field),
-		show: func(t *definition) cty.Value { return stringValue(*field(t)) }}
-}
+func table() []targetAttr {
+	build := func(keys ...string) []string { return append([]string{"build"}, keys...) }
+	bake := func(keys ...string) []string { return append([]string{"build", extensionKey}, keys...) }
 
-func boolAttr(name string, field func(*definition) **bool) targetAttr {
-	return targetAttr{name: name, decode: plain(cty.Bool, field),
-		show: func(t *definition) cty.Value {
-			if b := *field(t); b != nil {
-				return cty.BoolVal(*b)
-			}
-			return cty.NullVal(cty.Bool)
-		}}
-}
+	annotations := func(t *definition) *[]string { return &t.annotations }
+	inherits := func(t *definition) *[]string { return &t.inherits }
+	attest := func(t *definition) *[]ir.Attest { return &t.attest }
+	attestDecode, attestShow := elements(decodeAttests, attestsValue, attest)
+	contextField := func(t *definition) **string { return &t.context }
+	dockerfile := func(t *definition) **string { return &t.dockerfile }
+	inline := func(t *definition) **string { return &t.dockerfileInline }
+	args := func(t *definition) *map[string]*string { return &t.args }
+	labels := func(t *definition) *map[string]*string { return &t.labels }
+	extraHosts := func(t *definition) *map[string]*string { return &t.extraHosts }
+	tags := func(t *definition) *[]string { return &t.tags }
+	cacheFromDecode, cacheFromShow := shared(decodeCacheEntries, cacheEntriesValue, func(t *definition) *[]*ir.CacheEntry { return &t.cacheFrom })
+	cacheToDecode, cacheToShow := elements(decodeCacheEntries, cacheEntriesValue, func(t *definition) *[]ir.CacheEntry { return &t.cacheTo })
+	stage := func(t *definition) **string { return &t.stage }
+	secretDecode, secretShow := shared(decodeSecrets, secretsValue, func(t *definition) *[]*ir.Secret { return &t.secrets })
+	sshDecode, sshShow := elements(decodeSSHs, sshsValue, func(t *definition) *[]ir.SSH { return &t.ssh })
+	platforms := func(t *definition) *[]string { return &t.platforms }
+	outputDecode, outputShow := shared(decodeOutputs, outputsValue, func(t *definition) *[]*ir.Output { return &t.outputs })
+	pull := func(t *definition) **bool { return &t.pull }
+	noCache := func(t *definition) **bool { return &t.noCache }
+	network := func(t *definition) **string { return &t.network }
+	noCacheFilter := func(t *definition) *[]string { return &t.noCacheFilter }
+	shmSize := func(t *definition) **string { return &t.shmSize }
+	ulimits := func(t *definition) *[]string { return &t.ulimits }
+	call := func(t *definition) **string { return &t.call }
+	entitlements := func(t *definition) *[]string { return &t.entitlements }
+	policyDecode, policyShow := elements(decodePolicies, policiesValue, func(t *definition) *[]ir.Policy { return &t.policy })
 
-func listAttr(name string, field func(*definition) *[]string) targetAttr {
-	return targetAttr{name: name, decode: plain(cty.List(cty.String), field),
-		show: func(t *definition) cty.Value { return stringsValue(*field(t)) }}
-}
-
-// mapAttr is an attribute whose entries may be null.
-func mapAttr(name string, field func(*definition) *map[string]*string) targetAttr {
-	return targetAttr{name: name, entries: true, decode: plain(cty.Map(cty.String), field),
-		show: func(t *definition) cty.Value {
-			m := *field(t)
-			if m == nil {
-				return cty.NullVal(cty.Map(cty.String))
-			}
-			values := make(map[string]cty.Value, len(m))
-			for k, v := range m {
-				values[k] = stringValue(v)
-			}
-			return mapOrEmpty(values)
-		}}
-}
-
-// compositeAttr is a list of elements that are more than strings.
-func compositeAttr[T any](name string, decode func(cty.Value) ([]T, error), show func([]T) cty.Value, field func(*definition) *[]T) targetAttr {
-	return targetAttr{name: name,
-		decode: func(t *definition, v cty.Value, expr hcl.Expression) hcl.Diagnostics {
-			return decodeComposite(v, expr, decode, func(list []T) { *field(t) = list })
-		},
-		show: func(t *definition) cty.Value { return show(*field(t)) }}
-}
-
-// sharedAttr is a compositeAttr whose elements are held by pointer.
-func sharedAttr[T any](name string, decode func(cty.Value) ([]T, error), show func([]T) cty.Value, field func(*definition) *[]*T) targetAttr {
-	return targetAttr{name: name,
-		decode: func(t *definition, v cty.Value, expr hcl.Expression) hcl.Diagnostics {
-			return decodeComposite(v, expr, decode, func(list []T) { *field(t) = pointers(list) })
-		},
-		show: func(t *definition) cty.Value { return show(values(*field(t))) }}
-}
-
-// pointers returns pointers to the elements of list, with the same room to grow.
-func pointers[T any](list []T) []*T {
-	if list == nil {
-		return nil
+	return []targetAttr{
+		{name: "description", field: "description", result: "Description",
+			decode: plain(cty.String, func(t *definition) *string { return &t.description }),
+			show:   func(t *definition) cty.Value { return cty.StringVal(t.description) },
+			merge: func(t, d *definition) {
+				if d.description != "" {
+					t.description = d.description
+				}
+			},
+			lower: func(t *definition, out *ir.Target) { out.Description = t.description },
+			print: func(t *ir.Target) any { return unlessZero(t.Description) }},
+		{name: "inherits", field: "inherits",
+			decode: plain(cty.List(cty.String), inherits), show: listShow(inherits),
+			merge: adds(inherits)},
+		{name: "annotations", field: "annotations", result: "Annotations",
+			decode: plain(cty.List(cty.String), annotations), show: listShow(annotations),
+			merge: adds(annotations), normalize: distinct(annotations), grows: length(annotations),
+			set: []setKey{{"annotation", listOverride, func(t *definition, _ string, o *override) error {
+				t.annotations = added(o, t.annotations, o.values)
+				return nil
+			}}},
+			lower: func(t *definition, out *ir.Target) { out.Annotations = t.annotations },
+			print: func(t *ir.Target) any { return unlessEmpty(escapeAll(t.Annotations)) }},
+		{name: "attest", field: "attest", result: "Attest",
+			decode: attestDecode, show: attestShow,
+			merge:     func(t, d *definition) { t.attest = dedupeAttests(append(slices.Clip(t.attest), d.attest...)) },
+			normalize: func(t *definition) { t.attest = dedupeAttests(t.attest) },
+			set: []setKey{{"attest", listOverride, func(t *definition, _ string, o *override) error {
+				list, err := parseAttests(o.values)
+				if err != nil {
+					return fmt.Errorf("invalid value for attest: %w", err)
+				}
+				t.attest = dedupeAttests(added(o, t.attest, list))
+				return nil
+			}}},
+			compose: [][]string{build("provenance"), build("sbom")}, isSet: filled(attest),
+			lower: func(t *definition, out *ir.Target) { out.Attest = t.attest },
+			print: func(t *ir.Target) any { return unlessEmpty(showAttests(t.Attest)) }},
+		{name: "context", field: "context", result: "Context",
+			decode: plain(cty.String, contextField), show: stringShow(contextField),
+			merge:   replaces(contextField),
+			set:     []setKey{textKey("context", contextField)},
+			compose: [][]string{build("context"), build()}, isSet: present(contextField),
+			// It is placed by itself: see [definition.source].
+			lower: func(*definition, *ir.Target) {},
+			print: func(t *ir.Target) any { return t.Context.Text }},
+		{name: "contexts", field: "contexts", result: "Contexts", entries: true,
+			decode: plain(cty.Map(cty.String), func(t *definition) *map[string]string { return &t.contexts }),
+			show:   func(t *definition) cty.Value { return contextsValue(t.contexts) },
+			merge: func(t, d *definition) {
+				if len(d.contexts) > 0 && t.contexts == nil {
+					t.contexts = make(map[string]string, len(d.contexts))
+				}
+				maps.Copy(t.contexts, d.contexts)
+			},
+			normalize: func(t *definition) {
+				maps.DeleteFunc(t.contexts, func(_, v string) bool { return v == "" })
+				if len(t.contexts) == 0 {
+					t.contexts = nil
+				}
+			},
+			set: []setKey{{"contexts", entryOverride, func(t *definition, name string, o *override) error {
+				if t.contexts == nil {
+					t.contexts = map[string]string{}
+				}
+				t.contexts[name] = o.value
+				return nil
+			}}},
+			compose: [][]string{build("additional_contexts"), bake("contexts")},
+			isSet:   func(t *definition) bool { return len(t.contexts) > 0 },
+			names:   func(t *definition) []string { return ir.SortedKeys(t.contexts) },
+			lower:   func(*definition, *ir.Target) {},
+			print:   func(t *ir.Target) any { return unlessNone(showContexts(t.Contexts)) }},
+		{name: "dockerfile", field: "dockerfile", result: "Dockerfile",
+			decode: plain(cty.String, dockerfile), show: stringShow(dockerfile), merge: replaces(dockerfile),
+			set:     []setKey{textKey("dockerfile", dockerfile)},
+			compose: [][]string{build("dockerfile")}, isSet: present(dockerfile),
+			lower: func(t *definition, out *ir.Target) { out.Dockerfile = *t.dockerfile },
+			print: func(t *ir.Target) any { return t.Dockerfile }},
+		{name: "dockerfile-inline", field: "dockerfileInline", result: "DockerfileInline",
+			decode: plain(cty.String, inline), show: stringShow(inline), merge: replaces(inline),
+			compose: [][]string{build("dockerfile_inline")}, isSet: present(inline),
+			lower: func(t *definition, out *ir.Target) { out.DockerfileInline = t.dockerfileInline },
+			print: func(t *ir.Target) any {
+				if t.DockerfileInline == nil {
+					return nil
+				}
+				return escape(*t.DockerfileInline)
+			}},
+		{name: "args", field: "args", result: "Args", entries: true,
+			decode: plain(cty.Map(cty.String), args), show: mapShow(args), merge: addsEntries(args),
+			set:     []setKey{entryKey("arg", args)},
+			compose: [][]string{build("args")}, isSet: filledMap(args), names: keysOf(args),
+			lower: func(t *definition, out *ir.Target) { out.Args = entries(t.args) },
+			print: func(t *ir.Target) any { return unlessNone(escapeValues(t.Args)) }},
+		{name: "labels", field: "labels", result: "Labels", entries: true,
+			decode: plain(cty.Map(cty.String), labels), show: mapShow(labels), merge: addsEntries(labels),
+			set:     []setKey{entryKey("label", labels)},
+			compose: [][]string{build("labels")}, isSet: filledMap(labels), names: keysOf(labels),
+			lower: func(t *definition, out *ir.Target) { out.Labels = entries(t.labels) },
+			print: func(t *ir.Target) any { return unlessNone(escapeValues(t.Labels)) }},
+		{name: "tags", field: "tags", result: "Tags",
+			decode: plain(cty.List(cty.String), tags), show: listShow(tags), merge: replacesList(tags), normalize: distinct(tags),
+			set:     []setKey{listKey("tag", tags)},
+			compose: [][]string{bake("tags"), build("tags"), {"image"}}, isSet: filled(tags),
+			lower: func(t *definition, out *ir.Target) { out.Tags = t.tags },
+			print: func(t *ir.Target) any { return unlessEmpty(t.Tags) }},
+		{name: "cache-from", field: "cacheFrom", result: "CacheFrom",
+			decode: cacheFromDecode, show: cacheFromShow,
+			merge:     func(t, d *definition) { t.cacheFrom = mergeCacheFrom(t.cacheFrom, d.cacheFrom) },
+			normalize: func(t *definition) { t.cacheFrom = dedupeCacheFrom(t.cacheFrom) },
+			grows:     func(t *definition) int { return len(t.cacheFrom) },
+			set: []setKey{{"cache-from", listOverride, func(t *definition, _ string, o *override) error {
+				list, err := parseCacheEntries(o.values)
+				if err != nil {
+					return err
+				}
+				if o.append {
+					t.cacheFrom = mergeCacheFrom(t.cacheFrom, pointers(list))
+				} else {
+					t.cacheFrom = pointers(list)
+				}
+				return nil
+			}}},
+			compose: [][]string{bake("cache-from"), build("cache_from")},
+			isSet:   func(t *definition) bool { return len(t.cacheFrom) > 0 },
+			lower:   func(t *definition, out *ir.Target) { out.CacheFrom = values(t.cacheFrom) },
+			print:   func(t *ir.Target) any { return unlessEmpty(showCache(t.CacheFrom)) }},
+		{name: "cache-to", field: "cacheTo", result: "CacheTo",
+			decode: cacheToDecode, show: cacheToShow,
+			merge:     replacesList(func(t *definition) *[]ir.CacheEntry { return &t.cacheTo }),
+			normalize: func(t *definition) { t.cacheTo = dedupeCache(t.cacheTo) },
+			set: []setKey{{"cache-to", listOverride, func(t *definition, _ string, o *override) error {
+				list, err := parseCacheEntries(o.values)
+				if err != nil {
+					return err
+				}
+				t.cacheTo = dedupeCache(over(o, t.cacheTo, list))
+				return nil
+			}}},
+			compose: [][]string{bake("cache-to"), build("cache_to")},
+			isSet:   func(t *definition) bool { return len(t.cacheTo) > 0 },
+			lower:   func(t *definition, out *ir.Target) { out.CacheTo = t.cacheTo },
+			print:   func(t *ir.Target) any { return unlessEmpty(showCache(t.CacheTo)) }},
+		{name: "target", field: "stage", result: "Stage",
+			decode: plain(cty.String, stage), show: stringShow(stage), merge: replaces(stage),
+			set:     []setKey{textKey("target", stage)},
+			compose: [][]string{build("target")}, isSet: present(stage),
+			lower: func(t *definition, out *ir.Target) { out.Stage = deref(t.stage) },
+			print: func(t *ir.Target) any { return unlessUnset(t, "target", t.Stage) }},
+		{name: "secret", field: "secrets", result: "Secrets",
+			decode: secretDecode, show: secretShow,
+			merge:     func(t, d *definition) { t.secrets = dedupeSecrets(append(slices.Clip(t.secrets), d.secrets...)) },
+			normalize: func(t *definition) { t.secrets = dedupeSecrets(t.secrets) },
+			set: []setKey{{"secret", secretOverride, func(t *definition, name string, o *override) error {
+				if o.named {
+					return t.overrideSecret(name, o.value)
+				}
+				list, err := parseSecrets(o.values)
+				if err != nil {
+					return fmt.Errorf("invalid value for outputs: %w", err)
+				}
+				t.secrets = dedupeSecrets(over(o, t.secrets, pointers(list)))
+				return nil
+			}}},
+			compose: [][]string{bake("secret"), build("secrets")},
+			isSet:   func(t *definition) bool { return len(t.secrets) > 0 },
+			lower:   func(t *definition, out *ir.Target) { out.Secrets = values(t.secrets) },
+			print:   func(t *ir.Target) any { return unlessEmpty(showSecrets(t.Secrets)) }},
+		{name: "ssh", field: "ssh", result: "SSH",
+			decode: sshDecode, show: sshShow,
+			merge:     func(t, d *definition) { t.ssh = dedupeSSH(append(slices.Clip(t.ssh), d.ssh...)) },
+			normalize: func(t *definition) { t.ssh = dedupeSSH(t.ssh) },
+			set: []setKey{{"ssh", listOverride, func(t *definition, _ string, o *override) error {
+				list, err := parseSSHs(o.values)
+				if err != nil {
+					return fmt.Errorf("invalid value for outputs: %w", err)
+				}
+				t.ssh = dedupeSSH(over(o, t.ssh, list))
+				return nil
+			}}},
+			compose: [][]string{bake("ssh"), build("ssh")},
+			isSet:   func(t *definition) bool { return len(t.ssh) > 0 },
+			lower:   func(t *definition, out *ir.Target) { out.SSH = t.ssh },
+			print:   func(t *ir.Target) any { return unlessEmpty(showSSH(t.SSH)) }},
+		{name: "platforms", field: "platforms", result: "Platforms",
+			decode: plain(cty.List(cty.String), platforms), show: listShow(platforms), merge: replacesList(platforms), normalize: distinct(platforms),
+			set:     []setKey{listKey("platform", platforms)},
+			compose: [][]string{bake("platforms"), build("platforms")}, isSet: filled(platforms),
+			lower: func(t *definition, out *ir.Target) { out.Platforms = t.platforms },
+			print: func(t *ir.Target) any { return unlessEmpty(t.Platforms) }},
+		{name: "output", field: "outputs", result: "Outputs",
+			decode: outputDecode, show: outputShow,
+			merge:     replacesList(func(t *definition) *[]*ir.Output { return &t.outputs }),
+			normalize: func(t *definition) { t.outputs = dedupeOutputs(t.outputs) },
+			set: []setKey{
+				{"output", listOverride, func(t *definition, _ string, o *override) error {
+					list, err := parseOutputs(o.values)
+					if err != nil {
+						return fmt.Errorf("invalid value for outputs: %w", err)
+					}
+					t.outputs = dedupeOutputs(over(o, t.outputs, pointers(list)))
+					return nil
+				}},
+				{"push", oneOverride, func(t *definition, _ string, o *override) error {
+					on, err := parseBoolOverride("push", o.value)
+					if err == nil {
+						t.outputs = withPush(t.outputs, *on)
+					}
+					return err
+				}},
+				{"load", oneOverride, func(t *definition, _ string, o *override) error {
+					on, err := parseBoolOverride("load", o.value)
+					if err == nil {
+						t.outputs = withLoad(t.outputs, *on)
+					}
+					return err
+				}},
+			},
+			compose: [][]string{bake("output")},
+			isSet:   func(t *definition) bool { return len(t.outputs) > 0 },
+			lower:   func(t *definition, out *ir.Target) { out.Outputs = values(t.outputs) },
+			print:   func(t *ir.Target) any { return unlessEmpty(showOutputs(t.Outputs)) }},
+		{name: "pull", field: "pull", result: "Pull",
+			decode: plain(cty.Bool, pull), show: boolShow(pull), merge: replaces(pull),
+			set:     []setKey{flagKey("pull", pull)},
+			compose: [][]string{bake("pull"), build("pull")}, isSet: present(pull),
+			lower: func(t *definition, out *ir.Target) { out.Pull = t.pull },
+			print: func(t *ir.Target) any { return unlessNil(t.Pull) }},
+		{name: "no-cache", field: "noCache", result: "NoCache",
+			decode: plain(cty.Bool, noCache), show: boolShow(noCache), merge: replaces(noCache),
+			set:     []setKey{flagKey("no-cache", noCache)},
+			compose: [][]string{bake("no-cache"), build("no_cache")}, isSet: present(noCache),
+			lower: func(t *definition, out *ir.Target) { out.NoCache = t.noCache },
+			print: func(t *ir.Target) any { return unlessNil(t.NoCache) }},
+		{name: "network", field: "network", result: "Network",
+			decode: plain(cty.String, network), show: stringShow(network), merge: replaces(network),
+			set:     []setKey{textKey("network", network)},
+			compose: [][]string{build("network")}, isSet: present(network),
+			lower: func(t *definition, out *ir.Target) { out.Network = t.network },
+			print: func(t *ir.Target) any { return unlessNil(t.Network) }},
+		{name: "no-cache-filter", field: "noCacheFilter", result: "NoCacheFilter",
+			decode: plain(cty.List(cty.String), noCacheFilter), show: listShow(noCacheFilter),
+			merge: adds(noCacheFilter), normalize: distinct(noCacheFilter), grows: length(noCacheFilter),
+			set:     []setKey{listKey("no-cache-filter", noCacheFilter)},
+			compose: [][]string{bake("no-cache-filter")}, isSet: filled(noCacheFilter),
+			lower: func(t *definition, out *ir.Target) { out.NoCacheFilter = t.noCacheFilter },
+			print: func(t *ir.Target) any { return unlessEmpty(t.NoCacheFilter) }},
+		{name: "shm-size", field: "shmSize", result: "ShmSize",
+			decode: plain(cty.String, shmSize), show: stringShow(shmSize), merge: replaces(shmSize),
+			set:     []setKey{textKey("shm-size", shmSize)},
+			compose: [][]string{build("shm_size")}, isSet: present(shmSize),
+			lower: func(t *definition, out *ir.Target) { out.ShmSize = t.shmSize },
+			print: func(t *ir.Target) any { return unlessNil(t.ShmSize) }},
+		{name: "ulimits", field: "ulimits", result: "Ulimits",
+			decode: plain(cty.List(cty.String), ulimits), show: listShow(ulimits),
+			merge: adds(ulimits), normalize: distinct(ulimits), grows: length(ulimits),
+			set:     []setKey{listKey("ulimit", ulimits)},
+			compose: [][]string{build("ulimits")}, isSet: filled(ulimits),
+			lower: func(t *definition, out *ir.Target) { out.Ulimits = t.ulimits },
+			print: func(t *ir.Target) any { return unlessEmpty(t.Ulimits) }},
+		{name: "resources", field: "resources", result: "Resources", entries: true,
+			decode: func(t *definition, v cty.Value, expr hcl.Expression) hcl.Diagnostics {
+				return decodeComposite(v, expr, decodeResources, func(r *ir.Resources) { t.resources = r })
+			},
+			show: func(t *definition) cty.Value { return resourcesValue(t.resources) },
+			merge: func(t, d *definition) {
+				if d.resources != nil {
+					t.resources = mergeResources(t.resources, d.resources)
+				}
+			},
+			set: []setKey{{"resource", fieldOverride, func(t *definition, name string, o *override) error {
+				return t.setResource(name, o.value)
+			}}},
+			lower: func(t *definition, out *ir.Target) { out.Resources = t.resources },
+			print: func(t *ir.Target) any {
+				if t.Resources == nil {
+					return nil
+				}
+				return shownResources(*t.Resources)
+			}},
+		{name: "call", field: "call", result: "Call",
+			decode: plain(cty.String, call), show: stringShow(call), merge: replaces(call),
+			set:   []setKey{textKey("call", call)},
+			lower: func(t *definition, out *ir.Target) { out.Call = deref(t.call) },
+			print: func(t *ir.Target) any { return unlessUnset(t, "call", t.Call) }},
+		{name: "entitlements", field: "entitlements", result: "Entitlements",
+			decode: plain(cty.List(cty.String), entitlements), show: listShow(entitlements),
+			merge: adds(entitlements), grows: length(entitlements),
+			normalize: func(t *definition) {
+				if t.network != nil && *t.network == "host" {
+					t.entitlements = append(slices.Clip(t.entitlements), "network.host")
+				}
+				t.entitlements = dedupeStrings(t.entitlements)
+			},
+			set: []setKey{{"entitlement", listOverride, func(t *definition, _ string, o *override) error {
+				t.entitlements = added(o, t.entitlements, o.values)
+				return nil
+			}}},
+			lower: func(t *definition, out *ir.Target) { out.Entitlements = t.entitlements },
+			print: func(t *ir.Target) any { return unlessEmpty(t.Entitlements) }},
+		{name: "extra-hosts", field: "extraHosts", result: "ExtraHosts", entries: true,
+			decode: plain(cty.Map(cty.String), extraHosts), show: mapShow(extraHosts), merge: addsEntries(extraHosts),
+			set:     []setKey{entryKey("extra-host", extraHosts)},
+			compose: [][]string{build("extra_hosts")}, isSet: filledMap(extraHosts), names: keysOf(extraHosts),
+			lower: func(t *definition, out *ir.Target) { out.ExtraHosts = entries(t.extraHosts) },
+			print: func(t *ir.Target) any { return unlessNone(escapeValues(t.ExtraHosts)) }},
+		{name: "policy", field: "policy", result: "Policy",
+			decode: policyDecode, show: policyShow,
+			merge: func(t, d *definition) { t.policy = append(t.policy, d.policy...) },
+			grows: func(t *definition) int { return len(t.policy) },
+			set: []setKey{{"policy", listOverride, func(t *definition, _ string, o *override) error {
+				list, err := parsePolicies(o.values)
+				if err == nil {
+					t.policy = over(o, t.policy, list)
+				}
+				return err
+			}}},
+			lower: func(t *definition, out *ir.Target) { out.Policy = t.policy },
+			print: func(t *ir.Target) any { return unlessEmpty(showPolicies(t.Policy)) }},
+		{name: dependsOnAttribute, field: "dependsOn", result: "DependsOn",
+			decode:    plain(cty.List(cty.String), func(t *definition) *[]string { return &t.dependsOn }),
+			merge:     adds(func(t *definition) *[]string { return &t.dependsOn }),
+			normalize: distinct(func(t *definition) *[]string { return &t.dependsOn }),
+			// What is not built orders nothing: see [definition.lower].
+			lower: func(*definition, *ir.Target) {}},
 	}
-	out := make([]*T, len(list), cap(list))
-	for i := range list {
-		out[i] = &list[i]
-	}
-	return out
-}
-
-// values is the inverse of pointers.
-func values[T any](list []*T) []T {
-	if list == nil {
-		return nil
-	}
-	out := make([]T, len(list))
-	for i, p := range list {
-		out[i] = *p
-	}
-	return out
-}
-
-// decodeComposite decodes a value that has no type of its own. Unlike the plain
-// attributes, it cannot be null.
-func decodeComposite[T any](v cty.Value, expr hcl.Expression, decode func(cty.Value) (T, error), store func(T)) hcl.Diagnostics {
-	switch {
-	case !v.IsKnown():
-		return unsuitable(expr, errUnknownValue)
-	case v.IsNull():
-		return unsuitable(expr, errors.New("null value is not allowed"))
-	}
-	out, err := decode(v)
-	if err != nil {
-		return unsuitable(expr, err)
-	}
-	store(out)
-	return nil
-}
-
-var resourcesType = cty.ObjectWithOptionalAttrs(map[string]cty.Type{
-	"memory": cty.String, "memory-swap": cty.String,
-	"cpu-shares": cty.Number, "cpu-period": cty.Number, "cpu-quota": cty.Number,
-	"cpuset-cpus": cty.String, "cpuset-mems": cty.String,
-}, []string{"memory", "memory-swap", "cpu-shares", "cpu-period", "cpu-quota", "cpuset-cpus", "cpuset-mems"})
-
-func decodeResources(v cty.Value) (*ir.Resources, error) {
-	v, err := convert.Convert(v, resourcesType)
-	if err != nil {
-		return nil, err
-	}
-	r := &ir.Resources{}
-	for name, field := range resourceStrings(r) {
-		if err := decodeResource(v.GetAttr(name), field); err != nil {
-			return nil, err
-		}
-	}
-	for name, field := range resourceNumbers(r) {
-		if err := decodeResource(v.GetAttr(name), field); err != nil {
-			return nil, err
-		}
-	}
-	return r, nil
-}
-
-func decodeResource[T any](v cty.Value, field **T) error {
-	if v.IsNull() || !v.IsKnown() {
-		return nil
-	}
-	return gocty.FromCtyValue(v, field)
-}
-
-func resourceStrings(r *ir.Resources) map[string]**string {
-	return map[string]**string{
-		"memory": &r.Memory, "memory-swap": &r.MemorySwap,
-		"cpuset-cpus": &r.CpusetCPUs, "cpuset-mems": &r.CpusetMems,
-	}
-}
-
-func resourceNumbers(r *ir.Resources) map[string]**int64 {
-	return map[string]**int64{
-		"cpu-shares": &r.CPUShares, "cpu-period": &r.CPUPeriod, "cpu-quota": &r.CPUQuota,
-	}
-}
-
-func resourcesValue(r *ir.Resources) cty.Value {
-	if r == nil {
-		return cty.NullVal(resourcesType.WithoutOptionalAttributesDeep())
-	}
-	attrs := map[string]cty.Value{}
-	for name, field := range resourceStrings(r) {
-		attrs[name] = stringValue(*field)
-	}
-	for name, field := range resourceNumbers(r) {
-		attrs[name] = cty.NullVal(cty.Number)
-		if *field != nil {
-			attrs[name] = cty.NumberIntVal(**field)
-		}
-	}
-	return cty.ObjectVal(attrs)
-}
-
-// value returns what references to the target see of it: its own attributes,
-// those not set as null, lists of elements not set as empty lists.
-func (t *definition) value() cty.Value {
-	attrs := make(map[string]cty.Value, len(targetAttributes)+1)
-	attrs["name"] = cty.StringVal(t.name)
-	for _, a := range targetAttributes {
-		if a.show != nil {
-			attrs[a.name] = a.show(t)
-		}
-	}
-	return cty.ObjectVal(attrs)
-}
-
-func stringValue(s *string) cty.Value {
-	if s == nil {
-		return cty.NullVal(cty.String)
-	}
-	return cty.StringVal(*s)
-}
-
-func stringsValue(list []string) cty.Value {
-	switch {
-	case list == nil:
-		return cty.NullVal(cty.List(cty.String))
-	case len(list) == 0:
-		return cty.ListValEmpty(cty.String)
-	}
-	vals := make([]cty.Value, len(list))
-	for i, s := range list {
-		vals[i] = cty.StringVal(s)
-	}
-	return cty.ListVal(vals)
-}
-
-func contextsValue(m map[string]string) cty.Value {
-	if m == nil {
-		return cty.NullVal(cty.Map(cty.String))
-	}
-	values := make(map[string]cty.Value, len(m))
-	for k, v := range m {
-		values[k] = cty.StringVal(v)
-	}
-	return mapOrEmpty(values)
-}
-
-func mapOrEmpty(m map[string]cty.Value) cty.Value {
-	if len(m) == 0 {
-		return cty.MapValEmpty(cty.String)
-	}
-	return cty.MapVal(m)
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -414,45 +413,20 @@ func (p *composePlaces) origins(service types.ServiceConfig, d *definition) map[
 			}
 		}
 	}
-	build := func(keys ...string) []string { return append([]string{"build"}, keys...) }
-	extension := func(keys ...string) []string { return append([]string{"build", extensionKey}, keys...) }
-
-	note("context", d.context != nil, build("context"), build())
-	note("dockerfile", d.dockerfile != nil, build("dockerfile"))
-	note("dockerfile-inline", d.dockerfileInline != nil, build("dockerfile_inline"))
-	note("target", d.stage != nil, build("target"))
-	note("network", d.network != nil, build("network"))
-	note("shm-size", d.shmSize != nil, build("shm_size"))
-	note("ulimits", len(d.ulimits) > 0, build("ulimits"))
-	note("attest", len(d.attest) > 0, build("provenance"), build("sbom"))
-	note("pull", d.pull != nil, extension("pull"), build("pull"))
-	note("no-cache", d.noCache != nil, extension("no-cache"), build("no_cache"))
-	note("no-cache-filter", len(d.noCacheFilter) > 0, extension("no-cache-filter"))
-	note("output", len(d.outputs) > 0, extension("output"))
-	note("tags", len(d.tags) > 0, extension("tags"), build("tags"), []string{"image"})
-	note("platforms", len(d.platforms) > 0, extension("platforms"), build("platforms"))
-	note("cache-from", len(d.cacheFrom) > 0, extension("cache-from"), build("cache_from"))
-	note("cache-to", len(d.cacheTo) > 0, extension("cache-to"), build("cache_to"))
-	note("secret", len(d.secrets) > 0, extension("secret"), build("secrets"))
-	note("ssh", len(d.ssh) > 0, extension("ssh"), build("ssh"))
-
-	for _, m := range []struct {
-		attribute string
-		names     []string
-		paths     [][]string
-	}{
-		{"args", slices.Collect(maps.Keys(d.args)), [][]string{build("args")}},
-		{"labels", slices.Collect(maps.Keys(d.labels)), [][]string{build("labels")}},
-		{"extra-hosts", slices.Collect(maps.Keys(d.extraHosts)), [][]string{build("extra_hosts")}},
-		{"contexts", slices.Collect(maps.Keys(d.contexts)), [][]string{build("additional_contexts"), extension("contexts")}},
-	} {
-		note(m.attribute, len(m.names) > 0, m.paths...)
-		for _, name := range m.names {
-			candidates := make([][]string, len(m.paths))
-			for i, path := range m.paths {
+	for _, a := range attributes {
+		if a.compose == nil {
+			continue
+		}
+		note(a.name, a.isSet(d), a.compose...)
+		if a.names == nil {
+			continue
+		}
+		for _, name := range a.names(d) {
+			candidates := make([][]string, len(a.compose))
+			for i, path := range a.compose {
 				candidates[i] = append(slices.Clone(path), name)
 			}
-			note(m.attribute+"."+name, true, candidates...)
+			note(a.name+"."+name, true, candidates...)
 		}
 	}
 	return out

@@ -13,46 +13,21 @@ import (
 // are is decided here, once.
 func (t *definition) lower(s *selection, remote *RemoteDefinition, isDir func(string) bool) *ir.Target {
 	out := &ir.Target{
-		Name:             t.name,
-		Description:      t.description,
-		Annotations:      t.annotations,
-		Attest:           t.attest,
-		Context:          t.source(isDir),
-		Contexts:         namedSources(t.contexts, remote),
-		Dockerfile:       *t.dockerfile,
-		DockerfileInline: t.dockerfileInline,
-		Args:             entries(t.args),
-		Labels:           entries(t.labels),
-		Tags:             t.tags,
-		CacheFrom:        values(t.cacheFrom),
-		CacheTo:          t.cacheTo,
-		Secrets:          values(t.secrets),
-		SSH:              t.ssh,
-		Platforms:        t.platforms,
-		Outputs:          values(t.outputs),
-		Pull:             t.pull,
-		NoCache:          t.noCache,
-		Network:          t.network,
-		NoCacheFilter:    t.noCacheFilter,
-		ShmSize:          t.shmSize,
-		Ulimits:          t.ulimits,
-		Resources:        t.resources,
-		Entitlements:     t.entitlements,
-		ExtraHosts:       entries(t.extraHosts),
-		Policy:           t.policy,
-		Linked:           t.linked,
-		Origins:          t.origins,
+		Name:     t.name,
+		Context:  t.source(isDir),
+		Contexts: namedSources(t.contexts, remote),
+		Linked:   t.linked,
+		Origins:  t.origins,
+	}
+	for _, a := range attributes {
+		if a.lower != nil {
+			a.lower(t, out)
+		}
 	}
 	for _, name := range t.dependsOn {
 		if _, ok := s.targets[name]; ok {
 			out.DependsOn = append(out.DependsOn, name)
 		}
-	}
-	if t.stage != nil {
-		out.Stage = *t.stage
-	}
-	if t.call != nil {
-		out.Call = *t.call
 	}
 	return out
 }

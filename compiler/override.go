@@ -17,6 +17,8 @@ type override struct {
 	value  string
 	values []string
 	append bool // as the last --set of the key has it
+	// named says that the key has a name, as KEY.NAME.
+	named bool
 	// clear is set once the key was given an empty value: nothing inherited stays.
 	clear bool
 }
@@ -36,31 +38,29 @@ const (
 	secretOverride               // a list, or KEY.ID
 )
 
-// overrideKeys are the keys of --set.
-var overrideKeys = map[string]overrideKind{
-	"annotation": listOverride, "attest": listOverride, "cache-from": listOverride, "cache-to": listOverride,
-	"entitlement": listOverride, "no-cache-filter": listOverride, "output": listOverride, "platform": listOverride,
-	"policy": listOverride, "ssh": listOverride, "tag": listOverride, "ulimit": listOverride,
-	"arg": entryOverride, "contexts": entryOverride, "extra-host": entryOverride, "label": entryOverride,
-	"resource": fieldOverride,
-	"secret":   secretOverride,
-	"call":     oneOverride, "context": oneOverride, "dockerfile": oneOverride, "load": oneOverride,
-	"network": oneOverride, "no-cache": oneOverride, "pull": oneOverride, "push": oneOverride,
-	"shm-size": oneOverride, "target": oneOverride,
+// settings are the keys of --set, each with the attribute that it changes.
+var settings = func() map[string]setting {
+	keys := map[string]setting{}
+	for _, a := range attributes {
+		for _, k := range a.set {
+			keys[k.key] = setting{k, a.name}
+		}
+	}
+	return keys
+}()
+
+type setting struct {
+	setKey
+	attribute string
 }
 
-// overrideAttributes are the attributes that keys of --set change under another
-// name. The names of the attributes are keys, too.
-var overrideAttributes = map[string]string{
-	"annotation": "annotations", "arg": "args", "entitlement": "entitlements", "extra-host": "extra-hosts",
-	"label": "labels", "platform": "platforms", "resource": "resources", "tag": "tags", "ulimit": "ulimits",
-}
-
-// overrideNames are the other names of the keys of --set.
+// overrideNames are the other names of the keys of --set: those of the attributes.
 var overrideNames = func() map[string]string {
 	names := map[string]string{"secrets": "secret"}
-	for key, attr := range overrideAttributes {
-		names[attr] = key
+	for key, s := range settings {
+		if _, isKey := settings[s.attribute]; !isKey {
+			names[s.attribute] = key
+		}
 	}
 	return names
 }()
@@ -103,7 +103,7 @@ func parseOverrideKey(text string) (overrideKey, error) {
 
 // check reports a name where there can be none, and the lack of one.
 func (k overrideKey) check() error {
-	switch kind := overrideKeys[k.Key]; {
+	switch kind := settings[k.Key].kind; {
 	case k.Named && (kind == listOverride || kind == oneOverride || k.word == "secrets"):
 		return fmt.Errorf("invalid key %s, %s does not support subkeys", k.text, k.Key)
 	case !k.Named && (kind == entryOverride || kind == fieldOverride):
@@ -199,7 +199,7 @@ func (all overrides) of(target string, key overrideKey) *override {
 	}
 	o := keys[path]
 	if o == nil {
-		o = &override{}
+		o = &override{named: key.Named}
 		keys[path] = o
 	}
 	return o
@@ -207,7 +207,7 @@ func (all overrides) of(target string, key overrideKey) *override {
 
 // set takes in one --set.
 func (o *override) set(key overrideKey, value string, hasValue bool) {
-	kind := overrideKeys[key.Key]
+	kind := settings[key.Key].kind
 	switch {
 	case kind == listOverride, kind == secretOverride && !key.Named:
 		if !key.Append && value == "" {
@@ -246,138 +246,23 @@ func overrideRank(key string) int {
 	return 0
 }
 
-func (t *definition) applyOne(key string, o *override) error {
-	attr, name, named := strings.Cut(key, ".")
-	value := o.value
-	origin := attr
-	if plural, ok := overrideAttributes[attr]; ok {
-		origin = plural
+func (t *definition) applyOne(path string, o *override) error {
+	key, name, named := strings.Cut(path, ".")
+	s, ok := settings[key]
+	if !ok {
+		return fmt.Errorf("unknown key: %s%s", key, suggest(key, knownOverrideKeys()))
 	}
+	if err := s.apply(t, name, o); err != nil {
+		return err
+	}
+	origin := s.attribute
 	if named {
 		origin += "." + name
-	}
-	var err error
-	switch attr {
-	case "context":
-		t.context = &value
-	case "dockerfile":
-		t.dockerfile = &value
-	case "target":
-		t.stage = &value
-	case "call":
-		t.call = &value
-	case "network":
-		t.network = &value
-	case "shm-size":
-		t.shmSize = &value
-	case "arg":
-		setEntries(&t.args, map[string]*string{name: &value})
-	case "label":
-		setEntries(&t.labels, map[string]*string{name: &value})
-	case "extra-host":
-		setEntries(&t.extraHosts, map[string]*string{name: &value})
-	case "contexts":
-		if t.contexts == nil {
-			t.contexts = map[string]string{}
-		}
-		t.contexts[name] = value
-	case "resource":
-		err = t.setResource(name, value)
-	case "tag":
-		t.tags = o.over(t.tags)
-	case "platform":
-		t.platforms = o.over(t.platforms)
-	case "no-cache-filter":
-		t.noCacheFilter = o.over(t.noCacheFilter)
-	case "ulimit":
-		t.ulimits = o.over(t.ulimits)
-	case "annotation":
-		t.annotations = added(o, t.annotations, o.values)
-	case "entitlement":
-		t.entitlements = added(o, t.entitlements, o.values)
-	case "no-cache":
-		t.noCache, err = parseBoolOverride(attr, value)
-	case "pull":
-		t.pull, err = parseBoolOverride(attr, value)
-	case "push", "load":
-		origin = "output"
-		var on *bool
-		if on, err = parseBoolOverride(attr, value); err == nil {
-			if attr == "push" {
-				t.outputs = withPush(t.outputs, *on)
-			} else {
-				t.outputs = withLoad(t.outputs, *on)
-			}
-		}
-	default:
-		if named && attr == "secret" {
-			err = t.overrideSecret(name, value)
-		} else {
-			err = t.applyElements(attr, o)
-		}
-	}
-	if err != nil {
-		return err
 	}
 	if t.origins == nil {
 		t.origins = map[string]ir.Range{}
 	}
-	t.origins[origin] = ir.Range{Filename: "--set " + key, Set: key}
-	return nil
-}
-
-// applyElements applies overrides of the lists whose items are more than strings.
-func (t *definition) applyElements(attr string, o *override) error {
-	switch attr {
-	case "cache-from":
-		list, err := parseCacheEntries(o.values)
-		if err != nil {
-			return err
-		}
-		if o.append {
-			t.cacheFrom = mergeCacheFrom(t.cacheFrom, pointers(list))
-		} else {
-			t.cacheFrom = pointers(list)
-		}
-	case "cache-to":
-		list, err := parseCacheEntries(o.values)
-		if err != nil {
-			return err
-		}
-		t.cacheTo = dedupeCache(over(o, t.cacheTo, list))
-	case "output":
-		list, err := parseOutputs(o.values)
-		if err != nil {
-			return fmt.Errorf("invalid value for outputs: %w", err)
-		}
-		t.outputs = dedupeOutputs(over(o, t.outputs, pointers(list)))
-	case "secret":
-		list, err := parseSecrets(o.values)
-		if err != nil {
-			return fmt.Errorf("invalid value for outputs: %w", err)
-		}
-		t.secrets = dedupeSecrets(over(o, t.secrets, pointers(list)))
-	case "ssh":
-		list, err := parseSSHs(o.values)
-		if err != nil {
-			return fmt.Errorf("invalid value for outputs: %w", err)
-		}
-		t.ssh = dedupeSSH(over(o, t.ssh, list))
-	case "attest":
-		list, err := parseAttests(o.values)
-		if err != nil {
-			return fmt.Errorf("invalid value for attest: %w", err)
-		}
-		t.attest = dedupeAttests(added(o, t.attest, list))
-	case "policy":
-		list, err := parsePolicies(o.values)
-		if err != nil {
-			return err
-		}
-		t.policy = over(o, t.policy, list)
-	default:
-		return fmt.Errorf("unknown key: %s%s", attr, suggest(attr, knownOverrideKeys()))
-	}
+	t.origins[origin] = ir.Range{Filename: "--set " + path, Set: path}
 	return nil
 }
 
@@ -402,7 +287,7 @@ func added[T any](o *override, list, given []T) []T {
 
 // knownOverrideKeys returns all names of the keys of --set.
 func knownOverrideKeys() []string {
-	return slices.Concat(ir.SortedKeys(overrideKeys), ir.SortedKeys(overrideNames))
+	return slices.Concat(ir.SortedKeys(settings), ir.SortedKeys(overrideNames))
 }
 
 func parseBoolOverride(key, value string) (*bool, error) {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 
 	"github.com/dbake/dbake/compiler/ir"
@@ -21,7 +22,7 @@ func WriteJSON(w io.Writer, p *ir.Project) error {
 		doc.Group[g.Name] = shownGroup{Description: g.Description, Targets: g.Targets}
 	}
 	for _, t := range p.Targets {
-		doc.Target[t.Name] = showTarget(t)
+		doc.Target[t.Name] = shownTarget{t}
 	}
 	data, err := json.MarshalIndent(doc, "", "  ")
 	if err != nil {
@@ -43,37 +44,69 @@ type shownGroup struct {
 	Targets     []string `json:"targets"`
 }
 
-// shownTarget is a target in the shape of the output. Pointers to strings may
-// point at "", which is shown.
-type shownTarget struct {
-	Description      string            `json:"description,omitempty"`
-	Annotations      []string          `json:"annotations,omitempty"`
-	Attest           []map[string]any  `json:"attest,omitempty"`
-	Context          string            `json:"context"`
-	Contexts         map[string]string `json:"contexts,omitempty"`
-	Dockerfile       string            `json:"dockerfile"`
-	DockerfileInline *string           `json:"dockerfile-inline,omitempty"`
-	Args             map[string]string `json:"args,omitempty"`
-	Labels           map[string]string `json:"labels,omitempty"`
-	Tags             []string          `json:"tags,omitempty"`
-	CacheFrom        []map[string]any  `json:"cache-from,omitempty"`
-	CacheTo          []map[string]any  `json:"cache-to,omitempty"`
-	Stage            *string           `json:"target,omitempty"`
-	Secrets          []shownSecret     `json:"secret,omitempty"`
-	SSH              []shownSSH        `json:"ssh,omitempty"`
-	Platforms        []string          `json:"platforms,omitempty"`
-	Outputs          []map[string]any  `json:"output,omitempty"`
-	Pull             *bool             `json:"pull,omitempty"`
-	NoCache          *bool             `json:"no-cache,omitempty"`
-	Network          *string           `json:"network,omitempty"`
-	NoCacheFilter    []string          `json:"no-cache-filter,omitempty"`
-	ShmSize          *string           `json:"shm-size,omitempty"`
-	Ulimits          []string          `json:"ulimits,omitempty"`
-	Resources        *shownResources   `json:"resources,omitempty"`
-	Call             *string           `json:"call,omitempty"`
-	Entitlements     []string          `json:"entitlements,omitempty"`
-	ExtraHosts       map[string]string `json:"extra-hosts,omitempty"`
-	Policy           []shownPolicy     `json:"policy,omitempty"`
+// shownTarget is a target in the shape of the output: what is printed of each
+// attribute, in their order.
+type shownTarget struct{ *ir.Target }
+
+// MarshalJSON implements json.Marshaler.
+func (t shownTarget) MarshalJSON() ([]byte, error) {
+	b := []byte{'{'}
+	for _, a := range attributes {
+		if a.print == nil {
+			continue
+		}
+		v := a.print(t.Target)
+		if v == nil {
+			continue
+		}
+		data, err := json.Marshal(v)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", a.name, err)
+		}
+		if len(b) > 1 {
+			b = append(b, ',')
+		}
+		b = append(append(strconv.AppendQuote(b, a.name), ':'), data...)
+	}
+	return append(b, '}'), nil
+}
+
+// unlessZero, unlessEmpty, unlessNone and unlessNil are nil for what is left out.
+func unlessZero[T comparable](v T) any {
+	var zero T
+	if v == zero {
+		return nil
+	}
+	return v
+}
+
+func unlessEmpty[T any](list []T) any {
+	if len(list) == 0 {
+		return nil
+	}
+	return list
+}
+
+func unlessNone(m map[string]string) any {
+	if len(m) == 0 {
+		return nil
+	}
+	return m
+}
+
+func unlessNil[T any](v *T) any {
+	if v == nil {
+		return nil
+	}
+	return *v
+}
+
+// unlessUnset is nil for a string that was not set; one that was set to "" is shown.
+func unlessUnset(t *ir.Target, attr, value string) any {
+	if _, set := t.Origins[attr]; !set && value == "" {
+		return nil
+	}
+	return value
 }
 
 type shownSecret struct {
@@ -111,60 +144,49 @@ type shownPolicyFile struct {
 	Data     []byte
 }
 
-func showTarget(t *ir.Target) shownTarget {
-	s := shownTarget{
-		Description:      t.Description,
-		Annotations:      escapeAll(t.Annotations),
-		Context:          t.Context.Text,
-		Contexts:         showContexts(t.Contexts),
-		Dockerfile:       t.Dockerfile,
-		DockerfileInline: t.DockerfileInline,
-		Args:             escapeValues(t.Args),
-		Labels:           escapeValues(t.Labels),
-		Tags:             t.Tags,
-		CacheFrom:        showCache(t.CacheFrom),
-		CacheTo:          showCache(t.CacheTo),
-		Stage:            shownString(t, "target", t.Stage),
-		Platforms:        t.Platforms,
-		Pull:             t.Pull,
-		NoCache:          t.NoCache,
-		Network:          t.Network,
-		NoCacheFilter:    t.NoCacheFilter,
-		ShmSize:          t.ShmSize,
-		Ulimits:          t.Ulimits,
-		Call:             shownString(t, "call", t.Call),
-		Entitlements:     t.Entitlements,
-		ExtraHosts:       escapeValues(t.ExtraHosts),
-	}
-	if t.DockerfileInline != nil {
-		text := escape(*t.DockerfileInline)
-		s.DockerfileInline = &text
-	}
-	if t.Resources != nil {
-		r := shownResources(*t.Resources)
-		s.Resources = &r
-	}
-	for _, a := range t.Attest {
+func showAttests(list []ir.Attest) []map[string]any {
+	var out []map[string]any
+	for _, a := range list {
 		m := showMap(a.Attrs, "type", a.Type)
 		if a.Disabled {
 			m["disabled"] = true
 		}
-		s.Attest = append(s.Attest, m)
+		out = append(out, m)
 	}
-	for _, v := range t.Secrets {
-		s.Secrets = append(s.Secrets, shownSecret(v))
+	return out
+}
+
+func showSecrets(list []ir.Secret) []shownSecret {
+	var out []shownSecret
+	for _, v := range list {
+		out = append(out, shownSecret(v))
 	}
-	for _, v := range t.SSH {
-		s.SSH = append(s.SSH, shownSSH(v))
+	return out
+}
+
+func showSSH(list []ir.SSH) []shownSSH {
+	var out []shownSSH
+	for _, v := range list {
+		out = append(out, shownSSH(v))
 	}
-	for _, o := range t.Outputs {
+	return out
+}
+
+func showOutputs(list []ir.Output) []map[string]any {
+	var out []map[string]any
+	for _, o := range list {
 		m := showMap(o.Attrs, "type", o.Type)
 		if o.Dest != "" {
 			m["dest"] = o.Dest
 		}
-		s.Outputs = append(s.Outputs, m)
+		out = append(out, m)
 	}
-	for _, p := range t.Policy {
+	return out
+}
+
+func showPolicies(list []ir.Policy) []shownPolicy {
+	var out []shownPolicy
+	for _, p := range list {
 		v := shownPolicy{Reset: p.Reset, Disabled: p.Disabled, Strict: p.Strict, LogLevel: p.LogLevel}
 		if p.Filename != "" {
 			v.Files = []shownPolicyFile{{Filename: p.Filename}}
@@ -172,17 +194,9 @@ func showTarget(t *ir.Target) shownTarget {
 				v.Files = append(v.Files, shownPolicyFile{Filename: name})
 			}
 		}
-		s.Policy = append(s.Policy, v)
+		out = append(out, v)
 	}
-	return s
-}
-
-// shownString returns a string that is shown even if empty, once it was set.
-func shownString(t *ir.Target, attr, value string) *string {
-	if _, set := t.Origins[attr]; !set && value == "" {
-		return nil
-	}
-	return &value
+	return out
 }
 
 func showContexts(sources map[string]ir.Source) map[string]string {

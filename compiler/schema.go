@@ -47,7 +47,7 @@ var groupSchema = &hcl.BodySchema{Attributes: []hcl.AttributeSchema{
 // targetSchema lists what a target may hold. Everything else is ignored.
 var targetSchema = func() *hcl.BodySchema {
 	s := &hcl.BodySchema{Attributes: []hcl.AttributeSchema{{Name: "matrix"}, {Name: "name"}}}
-	for _, a := range targetAttributes {
+	for _, a := range attributes {
 		s.Attributes = append(s.Attributes, hcl.AttributeSchema{Name: a.name})
 	}
 	return s
