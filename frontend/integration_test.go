@@ -279,10 +279,10 @@ func TestSameAsDaemon(t *testing.T) {
 		require.NoError(t, err, "%s", out)
 		http := serveDir(t, files)
 		p := project(t, "-- Dockerfile --\nFROM alpine\nCOPY x /\n",
-			&ir.Target{Name: "git", Context: ir.ParseContext(git + "#main:sub", nil)},
-			&ir.Target{Name: "local-dockerfile", Context: ir.ParseContext(git + "#main:sub", nil), Dockerfile: "cwd://Dockerfile"},
-			&ir.Target{Name: "tar", Context: ir.ParseContext(http + "/ctx.tgz", nil)},
-			&ir.Target{Name: "file", Context: ir.ParseContext(http + "/Dockerfile", nil)},
+			&ir.Target{Name: "git", Context: ir.ParseContext(git+"#main:sub", nil)},
+			&ir.Target{Name: "local-dockerfile", Context: ir.ParseContext(git+"#main:sub", nil), Dockerfile: "cwd://Dockerfile"},
+			&ir.Target{Name: "tar", Context: ir.ParseContext(http+"/ctx.tgz", nil)},
+			&ir.Target{Name: "file", Context: ir.ParseContext(http+"/Dockerfile", nil)},
 			&ir.Target{Name: "named", DockerfileInline: ptr("FROM alpine\nCOPY --from=git . /\n"), Contexts: map[string]ir.Source{"git": ir.ParseNamedContext(git + "#main")}},
 		)
 		require.Equal(t, 5, requireSame(t, d, p))
@@ -303,7 +303,7 @@ func TestSameAsDaemon(t *testing.T) {
 			{git + "#main:policy", "bake.hcl:1,1-9: source policy Dockerfile.rego of target t cannot be enforced"},
 			{git + "#main", "bake.hcl:1,1-9: failed to read dockerfile: open Dockerfile: no such file or directory"},
 		} {
-			p := project(t, "", &ir.Target{Name: "t", Context: tc.context})
+			p := project(t, "", &ir.Target{Name: "t", Context: ir.ParseContext(tc.context, nil)})
 			_, err := Compile(t.Context(), p, Options{Resolver: d.resolver(t), NodePlatform: amd64, Gateway: d})
 			require.ErrorContains(t, err, tc.want)
 		}
