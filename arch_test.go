@@ -5,8 +5,11 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
+	"os"
 	"os/exec"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -23,7 +26,7 @@ frontend llbmerge
 internal/cachestore internal/entitlement internal/plan
 internal/imagekey runtime internal/report
 internal/engine
-cmd/dbake bench
+cmd/dbake bench scripts
 `
 
 // alone are packages that import nothing of the module but their own directory, and
@@ -105,4 +108,38 @@ func TestFloors(t *testing.T) {
 		}
 	}
 	require.Greater(t, count, 10)
+}
+
+// ARCHITECTURE.md shows the same floors, is short enough to be read, and names no file
+// that does not exist; CONTRIBUTING.md neither.
+func TestPapers(t *testing.T) {
+	text, err := os.ReadFile("ARCHITECTURE.md")
+	require.NoError(t, err)
+	require.LessOrEqual(t, bytes.Count(text, []byte("\n")), 200)
+	lines := strings.Split(strings.TrimSpace(floors), "\n")
+	for i, line := range lines {
+		folders, _, _ := strings.Cut(line, "not:")
+		want := strings.Fields(folders)
+		var shown []string
+		for l := range strings.Lines(string(text)) {
+			if rest, ok := strings.CutPrefix(l, fmt.Sprintf("    %d  ", i)); ok {
+				shown = strings.Fields(rest)
+			}
+		}
+		for _, folder := range want {
+			require.Contains(t, shown, folder, "floor %d of ARCHITECTURE.md", i)
+		}
+	}
+	path := regexp.MustCompile("`([a-z][a-z0-9_./-]*)`")
+	for _, paper := range []string{"ARCHITECTURE.md", "CONTRIBUTING.md"} {
+		text, err := os.ReadFile(paper)
+		require.NoError(t, err)
+		for _, m := range path.FindAllStringSubmatch(string(text), -1) {
+			name := m[1]
+			if built := strings.HasPrefix(name, "bin/"); !built && (strings.HasSuffix(name, ".go") || strings.Contains(name, "/")) {
+				_, err := os.Stat(name)
+				require.NoError(t, err, paper)
+			}
+		}
+	}
 }

@@ -55,7 +55,7 @@ func Repositories(in Input) []string {
 			continue // written by one node, hence never in parts
 		}
 		for _, e := range t.CacheTo {
-			if repo, _ := cutRef(e.Attrs["ref"]); e.Type == typeRegistry && repo != "" {
+			if repo, _ := cutRef(e.Attrs["ref"]); e.Type == ir.TypeRegistry && repo != "" {
 				repos[repo] = true
 			}
 		}
@@ -279,7 +279,7 @@ func (d *decider) targetParts(t *ir.Target, from ir.CacheEntry) []candidate {
 	writes := slices.ContainsFunc(t.CacheTo, func(to ir.CacheEntry) bool {
 		v := to.Attrs[placeAttr(to.Type, true)]
 		w := from.Attrs[placeAttr(from.Type, false)]
-		if to.Type == typeRegistry {
+		if to.Type == ir.TypeRegistry {
 			v, w = withTag(v), withTag(w)
 		}
 		return to.Type == from.Type && v == w
@@ -289,7 +289,7 @@ func (d *decider) targetParts(t *ir.Target, from ir.CacheEntry) []candidate {
 	}
 	var have map[string]bool
 	asked := false
-	if from.Type == typeRegistry {
+	if from.Type == ir.TypeRegistry {
 		repo, _ := cutRef(from.Attrs["ref"])
 		var tags []string
 		if tags, asked = d.tags(repo); asked {
@@ -531,7 +531,7 @@ func (d *decider) targetExports() {
 func (d *decider) targetExport(t *ir.Target, e ir.CacheEntry, i int, s share, of int) {
 	out := TargetExport{Target: t.Name, Node: s.node, Units: s.units, Entry: clone(e)}
 	switch {
-	case e.Type == typeInline:
+	case e.Type == ir.TypeInline:
 		out.Rule, out.Reason = "inline", "it is part of the image"
 	case of > 1:
 		out.Rule = "target-part"
@@ -560,7 +560,7 @@ func (d *decider) warnSamePlace() {
 	}
 	places := map[string][]writer{}
 	for _, e := range d.policy.TargetExports {
-		if e.Entry.Type == typeInline {
+		if e.Entry.Type == ir.TypeInline {
 			continue
 		}
 		k := exportKey(e.Entry)

@@ -8,16 +8,6 @@ import (
 	"github.com/dbake/dbake/compiler/ir"
 )
 
-// Types of cache whose place this package understands.
-const (
-	typeRegistry = "registry"
-	typeInline   = "inline"
-	typeLocal    = "local"
-	typeGHA      = "gha"
-	typeS3       = "s3"
-	typeAzblob   = "azblob"
-)
-
 // tuning are the attributes that change how a cache is written, not where.
 var tuning = map[string]bool{
 	"mode": true, "ignore-error": true, "image-manifest": true, "oci-mediatypes": true,
@@ -41,7 +31,7 @@ func (s Store) importEntry(tag string) ir.CacheEntry { return s.Entry(s.Name + "
 // Entry is a cache of the store under a name, with what a node must know to reach
 // it.
 func (s Store) Entry(ref string) ir.CacheEntry {
-	e := ir.CacheEntry{Type: typeRegistry, Attrs: map[string]string{"ref": ref}}
+	e := ir.CacheEntry{Type: ir.TypeRegistry, Attrs: map[string]string{"ref": ref}}
 	if s.Insecure {
 		e.Attrs["registry.insecure"] = "true"
 	}
@@ -69,8 +59,8 @@ func display(e ir.CacheEntry) string {
 
 // importKey is equal for two imports that BuildKit takes for one.
 func importKey(e ir.CacheEntry) string {
-	if e.Type == typeRegistry && e.Attrs["ref"] != "" {
-		return typeRegistry + "\n" + withTag(e.Attrs["ref"])
+	if e.Type == ir.TypeRegistry && e.Attrs["ref"] != "" {
+		return ir.TypeRegistry + "\n" + withTag(e.Attrs["ref"])
 	}
 	return e.Type + "\n" + attrLines(e, nil)
 }
@@ -78,10 +68,10 @@ func importKey(e ir.CacheEntry) string {
 // exportKey is equal for two exports that write to one place.
 func exportKey(e ir.CacheEntry) string {
 	switch e.Type {
-	case typeRegistry:
-		return typeRegistry + "\n" + withTag(e.Attrs["ref"])
-	case typeLocal:
-		return typeLocal + "\n" + strings.TrimRight(e.Attrs["dest"], "/") + "\n" + e.Attrs["tag"]
+	case ir.TypeRegistry:
+		return ir.TypeRegistry + "\n" + withTag(e.Attrs["ref"])
+	case ir.TypeLocal:
+		return ir.TypeLocal + "\n" + strings.TrimRight(e.Attrs["dest"], "/") + "\n" + e.Attrs["tag"]
 	}
 	return e.Type + "\n" + attrLines(e, tuning)
 }
@@ -119,13 +109,13 @@ func cutRef(ref string) (repo, tag string) {
 // the type has none that is known here.
 func placeAttr(typ string, export bool) string {
 	switch typ {
-	case typeRegistry:
+	case ir.TypeRegistry:
 		return "ref"
-	case typeGHA:
+	case ir.TypeGHA:
 		return "scope"
-	case typeS3, typeAzblob:
+	case ir.TypeS3, ir.TypeAzblob:
 		return "name"
-	case typeLocal:
+	case ir.TypeLocal:
 		if export {
 			return "dest"
 		}
@@ -144,17 +134,17 @@ func withPart(e ir.CacheEntry, n int, export bool) (_ ir.CacheEntry, ok bool) {
 	suffix := "-" + strconv.Itoa(n)
 	value := e.Attrs[attr]
 	switch e.Type {
-	case typeRegistry:
+	case ir.TypeRegistry:
 		if value == "" || strings.Contains(value, "@") {
 			return e, false
 		}
 		value = withTag(value) + suffix
-	case typeS3, typeAzblob:
+	case ir.TypeS3, ir.TypeAzblob:
 		if value == "" {
 			value = "buildkit" // the type's default
 		}
 		value = strings.ReplaceAll(value, ";", suffix+";") + suffix // s3 takes a list
-	case typeGHA:
+	case ir.TypeGHA:
 		if value == "" {
 			value = "buildkit"
 		}

@@ -51,7 +51,7 @@ var storeAttrs = map[string]func(string) bool{
 	"insecure":          isBool,
 	"bases":             isBool,
 	"registry.insecure": isBool,
-	"type":              func(v string) bool { return v == typeRegistry },
+	"type":              func(v string) bool { return v == ir.TypeRegistry },
 	"mode":              func(v string) bool { return v == "max" || v == "min" },
 	"image-manifest":    isTrue,
 	"oci-mediatypes":    isTrue,

@@ -126,366 +126,369 @@ func targetAttribute(name string) *targetAttr {
 	return nil
 }
 
+// buildKey and bakeKey are the paths of keys in the build section of a service, and in
+// the section of bake's own there.
+func buildKey(keys ...string) []string { return append([]string{"build"}, keys...) }
+
+func bakeKey(keys ...string) []string { return append([]string{"build", extensionKey}, keys...) }
+
+// What the rows of the table have in common: the fields of a definition, and how those
+// that are lists of more than strings are decoded and shown.
+var (
+	fieldAnnotations               = func(t *definition) *[]string { return &t.annotations }
+	fieldInherits                  = func(t *definition) *[]string { return &t.inherits }
+	fieldAttest                    = func(t *definition) *[]ir.Attest { return &t.attest }
+	attestDecode, attestShow       = elements(decodeAttests, attestsValue, fieldAttest)
+	fieldContext                   = func(t *definition) **string { return &t.context }
+	fieldDockerfile                = func(t *definition) **string { return &t.dockerfile }
+	fieldInline                    = func(t *definition) **string { return &t.dockerfileInline }
+	fieldArgs                      = func(t *definition) *map[string]*string { return &t.args }
+	fieldLabels                    = func(t *definition) *map[string]*string { return &t.labels }
+	fieldExtraHosts                = func(t *definition) *map[string]*string { return &t.extraHosts }
+	fieldTags                      = func(t *definition) *[]string { return &t.tags }
+	cacheFromDecode, cacheFromShow = shared(decodeCacheEntries, cacheEntriesValue, func(t *definition) *[]*ir.CacheEntry { return &t.cacheFrom })
+	cacheToDecode, cacheToShow     = elements(decodeCacheEntries, cacheEntriesValue, func(t *definition) *[]ir.CacheEntry { return &t.cacheTo })
+	fieldStage                     = func(t *definition) **string { return &t.stage }
+	secretDecode, secretShow       = shared(decodeSecrets, secretsValue, func(t *definition) *[]*ir.Secret { return &t.secrets })
+	sshDecode, sshShow             = elements(decodeSSHs, sshsValue, func(t *definition) *[]ir.SSH { return &t.ssh })
+	fieldPlatforms                 = func(t *definition) *[]string { return &t.platforms }
+	outputDecode, outputShow       = shared(decodeOutputs, outputsValue, func(t *definition) *[]*ir.Output { return &t.outputs })
+	fieldPull                      = func(t *definition) **bool { return &t.pull }
+	fieldNoCache                   = func(t *definition) **bool { return &t.noCache }
+	fieldNetwork                   = func(t *definition) **string { return &t.network }
+	fieldNoCacheFilter             = func(t *definition) *[]string { return &t.noCacheFilter }
+	fieldShmSize                   = func(t *definition) **string { return &t.shmSize }
+	fieldUlimits                   = func(t *definition) *[]string { return &t.ulimits }
+	fieldCall                      = func(t *definition) **string { return &t.call }
+	fieldEntitlements              = func(t *definition) *[]string { return &t.entitlements }
+	policyDecode, policyShow       = elements(decodePolicies, policiesValue, func(t *definition) *[]ir.Policy { return &t.policy })
+)
+
 // attributes are the attributes of a target, in the order in which they are printed.
-var attributes = table()
-
-func table() []targetAttr {
-	build := func(keys ...string) []string { return append([]string{"build"}, keys...) }
-	bake := func(keys ...string) []string { return append([]string{"build", extensionKey}, keys...) }
-
-	annotations := func(t *definition) *[]string { return &t.annotations }
-	inherits := func(t *definition) *[]string { return &t.inherits }
-	attest := func(t *definition) *[]ir.Attest { return &t.attest }
-	attestDecode, attestShow := elements(decodeAttests, attestsValue, attest)
-	contextField := func(t *definition) **string { return &t.context }
-	dockerfile := func(t *definition) **string { return &t.dockerfile }
-	inline := func(t *definition) **string { return &t.dockerfileInline }
-	args := func(t *definition) *map[string]*string { return &t.args }
-	labels := func(t *definition) *map[string]*string { return &t.labels }
-	extraHosts := func(t *definition) *map[string]*string { return &t.extraHosts }
-	tags := func(t *definition) *[]string { return &t.tags }
-	cacheFromDecode, cacheFromShow := shared(decodeCacheEntries, cacheEntriesValue, func(t *definition) *[]*ir.CacheEntry { return &t.cacheFrom })
-	cacheToDecode, cacheToShow := elements(decodeCacheEntries, cacheEntriesValue, func(t *definition) *[]ir.CacheEntry { return &t.cacheTo })
-	stage := func(t *definition) **string { return &t.stage }
-	secretDecode, secretShow := shared(decodeSecrets, secretsValue, func(t *definition) *[]*ir.Secret { return &t.secrets })
-	sshDecode, sshShow := elements(decodeSSHs, sshsValue, func(t *definition) *[]ir.SSH { return &t.ssh })
-	platforms := func(t *definition) *[]string { return &t.platforms }
-	outputDecode, outputShow := shared(decodeOutputs, outputsValue, func(t *definition) *[]*ir.Output { return &t.outputs })
-	pull := func(t *definition) **bool { return &t.pull }
-	noCache := func(t *definition) **bool { return &t.noCache }
-	network := func(t *definition) **string { return &t.network }
-	noCacheFilter := func(t *definition) *[]string { return &t.noCacheFilter }
-	shmSize := func(t *definition) **string { return &t.shmSize }
-	ulimits := func(t *definition) *[]string { return &t.ulimits }
-	call := func(t *definition) **string { return &t.call }
-	entitlements := func(t *definition) *[]string { return &t.entitlements }
-	policyDecode, policyShow := elements(decodePolicies, policiesValue, func(t *definition) *[]ir.Policy { return &t.policy })
-
-	return []targetAttr{
-		{name: "description", field: "description", result: "Description",
-			decode: plain(cty.String, func(t *definition) *string { return &t.description }),
-			show:   func(t *definition) cty.Value { return cty.StringVal(t.description) },
-			merge: func(t, d *definition) {
-				if d.description != "" {
-					t.description = d.description
-				}
-			},
-			lower: func(t *definition, out *ir.Target) { out.Description = t.description },
-			print: func(t *ir.Target) any { return unlessZero(t.Description) }},
-		{name: "inherits", field: "inherits",
-			decode: plain(cty.List(cty.String), inherits), show: listShow(inherits),
-			merge: adds(inherits)},
-		{name: "annotations", field: "annotations", result: "Annotations",
-			decode: plain(cty.List(cty.String), annotations), show: listShow(annotations),
-			merge: adds(annotations), normalize: distinct(annotations), grows: length(annotations),
-			set: []setKey{{"annotation", listOverride, func(t *definition, _ string, o *override) error {
-				t.annotations = added(o, t.annotations, o.values)
+var attributes = []targetAttr{
+	{name: "description", field: "description", result: "Description",
+		decode: plain(cty.String, func(t *definition) *string { return &t.description }),
+		show:   func(t *definition) cty.Value { return cty.StringVal(t.description) },
+		merge: func(t, d *definition) {
+			if d.description != "" {
+				t.description = d.description
+			}
+		},
+		lower: func(t *definition, out *ir.Target) { out.Description = t.description },
+		print: func(t *ir.Target) any { return unlessZero(t.Description) }},
+	{name: "inherits", field: "inherits",
+		decode: plain(cty.List(cty.String), fieldInherits), show: listShow(fieldInherits),
+		merge: adds(fieldInherits)},
+	{name: "annotations", field: "annotations", result: "Annotations",
+		decode: plain(cty.List(cty.String), fieldAnnotations), show: listShow(fieldAnnotations),
+		merge: adds(fieldAnnotations), normalize: distinct(fieldAnnotations), grows: length(fieldAnnotations),
+		set: []setKey{{"annotation", listOverride, func(t *definition, _ string, o *override) error {
+			t.annotations = added(o, t.annotations, o.values)
+			return nil
+		}}},
+		lower: func(t *definition, out *ir.Target) { out.Annotations = t.annotations },
+		print: func(t *ir.Target) any { return unlessEmpty(escapeAll(t.Annotations)) }},
+	{name: "attest", field: "attest", result: "Attest",
+		decode: attestDecode, show: attestShow,
+		merge:     func(t, d *definition) { t.attest = dedupeAttests(append(slices.Clip(t.attest), d.attest...)) },
+		normalize: func(t *definition) { t.attest = dedupeAttests(t.attest) },
+		set: []setKey{{"attest", listOverride, func(t *definition, _ string, o *override) error {
+			list, err := parseAttests(o.values)
+			if err != nil {
+				return fmt.Errorf("invalid value for attest: %w", err)
+			}
+			t.attest = dedupeAttests(added(o, t.attest, list))
+			return nil
+		}}},
+		compose: [][]string{buildKey("provenance"), buildKey("sbom")}, isSet: filled(fieldAttest),
+		lower: func(t *definition, out *ir.Target) { out.Attest = t.attest },
+		print: func(t *ir.Target) any { return unlessEmpty(showAttests(t.Attest)) }},
+	{name: "context", field: "context", result: "Context",
+		decode: plain(cty.String, fieldContext), show: stringShow(fieldContext),
+		merge:   replaces(fieldContext),
+		set:     []setKey{textKey("context", fieldContext)},
+		compose: [][]string{buildKey("context"), buildKey()}, isSet: present(fieldContext),
+		// It is placed by itself: see [definition.source].
+		lower: func(*definition, *ir.Target) {},
+		print: func(t *ir.Target) any { return t.Context.Text }},
+	{name: "contexts", field: "contexts", result: "Contexts", entries: true,
+		decode: plain(cty.Map(cty.String), func(t *definition) *map[string]string { return &t.contexts }),
+		show:   func(t *definition) cty.Value { return contextsValue(t.contexts) },
+		merge: func(t, d *definition) {
+			if len(d.contexts) > 0 && t.contexts == nil {
+				t.contexts = make(map[string]string, len(d.contexts))
+			}
+			maps.Copy(t.contexts, d.contexts)
+		},
+		normalize: func(t *definition) {
+			maps.DeleteFunc(t.contexts, func(_, v string) bool { return v == "" })
+			if len(t.contexts) == 0 {
+				t.contexts = nil
+			}
+		},
+		set: []setKey{{"contexts", entryOverride, func(t *definition, name string, o *override) error {
+			if t.contexts == nil {
+				t.contexts = map[string]string{}
+			}
+			t.contexts[name] = o.value
+			return nil
+		}}},
+		compose: [][]string{buildKey("additional_contexts"), bakeKey("contexts")},
+		isSet:   func(t *definition) bool { return len(t.contexts) > 0 },
+		names:   func(t *definition) []string { return ir.SortedKeys(t.contexts) },
+		lower:   func(*definition, *ir.Target) {},
+		print:   func(t *ir.Target) any { return unlessNone(showContexts(t.Contexts)) }},
+	{name: "dockerfile", field: "dockerfile", result: "Dockerfile",
+		decode: plain(cty.String, fieldDockerfile), show: stringShow(fieldDockerfile), merge: replaces(fieldDockerfile),
+		set:     []setKey{textKey("dockerfile", fieldDockerfile)},
+		compose: [][]string{buildKey("dockerfile")}, isSet: present(fieldDockerfile),
+		lower: func(t *definition, out *ir.Target) { out.Dockerfile = *t.dockerfile },
+		print: func(t *ir.Target) any { return t.Dockerfile }},
+	{name: "dockerfile-inline", field: "dockerfileInline", result: "DockerfileInline",
+		decode: plain(cty.String, fieldInline), show: stringShow(fieldInline), merge: replaces(fieldInline),
+		compose: [][]string{buildKey("dockerfile_inline")}, isSet: present(fieldInline),
+		lower: func(t *definition, out *ir.Target) { out.DockerfileInline = t.dockerfileInline },
+		print: func(t *ir.Target) any {
+			if t.DockerfileInline == nil {
 				return nil
-			}}},
-			lower: func(t *definition, out *ir.Target) { out.Annotations = t.annotations },
-			print: func(t *ir.Target) any { return unlessEmpty(escapeAll(t.Annotations)) }},
-		{name: "attest", field: "attest", result: "Attest",
-			decode: attestDecode, show: attestShow,
-			merge:     func(t, d *definition) { t.attest = dedupeAttests(append(slices.Clip(t.attest), d.attest...)) },
-			normalize: func(t *definition) { t.attest = dedupeAttests(t.attest) },
-			set: []setKey{{"attest", listOverride, func(t *definition, _ string, o *override) error {
-				list, err := parseAttests(o.values)
-				if err != nil {
-					return fmt.Errorf("invalid value for attest: %w", err)
-				}
-				t.attest = dedupeAttests(added(o, t.attest, list))
-				return nil
-			}}},
-			compose: [][]string{build("provenance"), build("sbom")}, isSet: filled(attest),
-			lower: func(t *definition, out *ir.Target) { out.Attest = t.attest },
-			print: func(t *ir.Target) any { return unlessEmpty(showAttests(t.Attest)) }},
-		{name: "context", field: "context", result: "Context",
-			decode: plain(cty.String, contextField), show: stringShow(contextField),
-			merge:   replaces(contextField),
-			set:     []setKey{textKey("context", contextField)},
-			compose: [][]string{build("context"), build()}, isSet: present(contextField),
-			// It is placed by itself: see [definition.source].
-			lower: func(*definition, *ir.Target) {},
-			print: func(t *ir.Target) any { return t.Context.Text }},
-		{name: "contexts", field: "contexts", result: "Contexts", entries: true,
-			decode: plain(cty.Map(cty.String), func(t *definition) *map[string]string { return &t.contexts }),
-			show:   func(t *definition) cty.Value { return contextsValue(t.contexts) },
-			merge: func(t, d *definition) {
-				if len(d.contexts) > 0 && t.contexts == nil {
-					t.contexts = make(map[string]string, len(d.contexts))
-				}
-				maps.Copy(t.contexts, d.contexts)
-			},
-			normalize: func(t *definition) {
-				maps.DeleteFunc(t.contexts, func(_, v string) bool { return v == "" })
-				if len(t.contexts) == 0 {
-					t.contexts = nil
-				}
-			},
-			set: []setKey{{"contexts", entryOverride, func(t *definition, name string, o *override) error {
-				if t.contexts == nil {
-					t.contexts = map[string]string{}
-				}
-				t.contexts[name] = o.value
-				return nil
-			}}},
-			compose: [][]string{build("additional_contexts"), bake("contexts")},
-			isSet:   func(t *definition) bool { return len(t.contexts) > 0 },
-			names:   func(t *definition) []string { return ir.SortedKeys(t.contexts) },
-			lower:   func(*definition, *ir.Target) {},
-			print:   func(t *ir.Target) any { return unlessNone(showContexts(t.Contexts)) }},
-		{name: "dockerfile", field: "dockerfile", result: "Dockerfile",
-			decode: plain(cty.String, dockerfile), show: stringShow(dockerfile), merge: replaces(dockerfile),
-			set:     []setKey{textKey("dockerfile", dockerfile)},
-			compose: [][]string{build("dockerfile")}, isSet: present(dockerfile),
-			lower: func(t *definition, out *ir.Target) { out.Dockerfile = *t.dockerfile },
-			print: func(t *ir.Target) any { return t.Dockerfile }},
-		{name: "dockerfile-inline", field: "dockerfileInline", result: "DockerfileInline",
-			decode: plain(cty.String, inline), show: stringShow(inline), merge: replaces(inline),
-			compose: [][]string{build("dockerfile_inline")}, isSet: present(inline),
-			lower: func(t *definition, out *ir.Target) { out.DockerfileInline = t.dockerfileInline },
-			print: func(t *ir.Target) any {
-				if t.DockerfileInline == nil {
-					return nil
-				}
-				return escape(*t.DockerfileInline)
-			}},
-		{name: "args", field: "args", result: "Args", entries: true,
-			decode: plain(cty.Map(cty.String), args), show: mapShow(args), merge: addsEntries(args),
-			set:     []setKey{entryKey("arg", args)},
-			compose: [][]string{build("args")}, isSet: filledMap(args), names: keysOf(args),
-			lower: func(t *definition, out *ir.Target) { out.Args = entries(t.args) },
-			print: func(t *ir.Target) any { return unlessNone(escapeValues(t.Args)) }},
-		{name: "labels", field: "labels", result: "Labels", entries: true,
-			decode: plain(cty.Map(cty.String), labels), show: mapShow(labels), merge: addsEntries(labels),
-			set:     []setKey{entryKey("label", labels)},
-			compose: [][]string{build("labels")}, isSet: filledMap(labels), names: keysOf(labels),
-			lower: func(t *definition, out *ir.Target) { out.Labels = entries(t.labels) },
-			print: func(t *ir.Target) any { return unlessNone(escapeValues(t.Labels)) }},
-		{name: "tags", field: "tags", result: "Tags",
-			decode: plain(cty.List(cty.String), tags), show: listShow(tags), merge: replacesList(tags), normalize: distinct(tags),
-			set:     []setKey{listKey("tag", tags)},
-			compose: [][]string{bake("tags"), build("tags"), {"image"}}, isSet: filled(tags),
-			lower: func(t *definition, out *ir.Target) { out.Tags = t.tags },
-			print: func(t *ir.Target) any { return unlessEmpty(t.Tags) }},
-		{name: "cache-from", field: "cacheFrom", result: "CacheFrom",
-			decode: cacheFromDecode, show: cacheFromShow,
-			merge:     func(t, d *definition) { t.cacheFrom = mergeCacheFrom(t.cacheFrom, d.cacheFrom) },
-			normalize: func(t *definition) { t.cacheFrom = dedupeCacheFrom(t.cacheFrom) },
-			grows:     func(t *definition) int { return len(t.cacheFrom) },
-			set: []setKey{{"cache-from", listOverride, func(t *definition, _ string, o *override) error {
-				list, err := parseCacheEntries(o.values)
-				if err != nil {
-					return err
-				}
-				if o.append {
-					t.cacheFrom = mergeCacheFrom(t.cacheFrom, pointers(list))
-				} else {
-					t.cacheFrom = pointers(list)
-				}
-				return nil
-			}}},
-			compose: [][]string{bake("cache-from"), build("cache_from")},
-			isSet:   func(t *definition) bool { return len(t.cacheFrom) > 0 },
-			lower:   func(t *definition, out *ir.Target) { out.CacheFrom = values(t.cacheFrom) },
-			print:   func(t *ir.Target) any { return unlessEmpty(showCache(t.CacheFrom)) }},
-		{name: "cache-to", field: "cacheTo", result: "CacheTo",
-			decode: cacheToDecode, show: cacheToShow,
-			merge:     replacesList(func(t *definition) *[]ir.CacheEntry { return &t.cacheTo }),
-			normalize: func(t *definition) { t.cacheTo = dedupeCache(t.cacheTo) },
-			set: []setKey{{"cache-to", listOverride, func(t *definition, _ string, o *override) error {
-				list, err := parseCacheEntries(o.values)
-				if err != nil {
-					return err
-				}
-				t.cacheTo = dedupeCache(over(o, t.cacheTo, list))
-				return nil
-			}}},
-			compose: [][]string{bake("cache-to"), build("cache_to")},
-			isSet:   func(t *definition) bool { return len(t.cacheTo) > 0 },
-			lower:   func(t *definition, out *ir.Target) { out.CacheTo = t.cacheTo },
-			print:   func(t *ir.Target) any { return unlessEmpty(showCache(t.CacheTo)) }},
-		{name: "target", field: "stage", result: "Stage",
-			decode: plain(cty.String, stage), show: stringShow(stage), merge: replaces(stage),
-			set:     []setKey{textKey("target", stage)},
-			compose: [][]string{build("target")}, isSet: present(stage),
-			lower: func(t *definition, out *ir.Target) { out.Stage = deref(t.stage) },
-			print: func(t *ir.Target) any { return unlessUnset(t, "target", t.Stage) }},
-		{name: "secret", field: "secrets", result: "Secrets",
-			decode: secretDecode, show: secretShow,
-			merge:     func(t, d *definition) { t.secrets = dedupeSecrets(append(slices.Clip(t.secrets), d.secrets...)) },
-			normalize: func(t *definition) { t.secrets = dedupeSecrets(t.secrets) },
-			set: []setKey{{"secret", secretOverride, func(t *definition, name string, o *override) error {
-				if o.named {
-					return t.overrideSecret(name, o.value)
-				}
-				list, err := parseSecrets(o.values)
-				if err != nil {
-					return fmt.Errorf("invalid value for outputs: %w", err)
-				}
-				t.secrets = dedupeSecrets(over(o, t.secrets, pointers(list)))
-				return nil
-			}}},
-			compose: [][]string{bake("secret"), build("secrets")},
-			isSet:   func(t *definition) bool { return len(t.secrets) > 0 },
-			lower:   func(t *definition, out *ir.Target) { out.Secrets = values(t.secrets) },
-			print:   func(t *ir.Target) any { return unlessEmpty(showSecrets(t.Secrets)) }},
-		{name: "ssh", field: "ssh", result: "SSH",
-			decode: sshDecode, show: sshShow,
-			merge:     func(t, d *definition) { t.ssh = dedupeSSH(append(slices.Clip(t.ssh), d.ssh...)) },
-			normalize: func(t *definition) { t.ssh = dedupeSSH(t.ssh) },
-			set: []setKey{{"ssh", listOverride, func(t *definition, _ string, o *override) error {
-				list, err := parseSSHs(o.values)
+			}
+			return escape(*t.DockerfileInline)
+		}},
+	{name: "args", field: "args", result: "Args", entries: true,
+		decode: plain(cty.Map(cty.String), fieldArgs), show: mapShow(fieldArgs), merge: addsEntries(fieldArgs),
+		set:     []setKey{entryKey("arg", fieldArgs)},
+		compose: [][]string{buildKey("args")}, isSet: filledMap(fieldArgs), names: keysOf(fieldArgs),
+		lower: func(t *definition, out *ir.Target) { out.Args = entries(t.args) },
+		print: func(t *ir.Target) any { return unlessNone(escapeValues(t.Args)) }},
+	{name: "labels", field: "labels", result: "Labels", entries: true,
+		decode: plain(cty.Map(cty.String), fieldLabels), show: mapShow(fieldLabels), merge: addsEntries(fieldLabels),
+		set:     []setKey{entryKey("label", fieldLabels)},
+		compose: [][]string{buildKey("labels")}, isSet: filledMap(fieldLabels), names: keysOf(fieldLabels),
+		lower: func(t *definition, out *ir.Target) { out.Labels = entries(t.labels) },
+		print: func(t *ir.Target) any { return unlessNone(escapeValues(t.Labels)) }},
+	{name: "tags", field: "tags", result: "Tags",
+		decode: plain(cty.List(cty.String), fieldTags), show: listShow(fieldTags), merge: replacesList(fieldTags), normalize: distinct(fieldTags),
+		set:     []setKey{listKey("tag", fieldTags)},
+		compose: [][]string{bakeKey("tags"), buildKey("tags"), {"image"}}, isSet: filled(fieldTags),
+		lower: func(t *definition, out *ir.Target) { out.Tags = t.tags },
+		print: func(t *ir.Target) any { return unlessEmpty(t.Tags) }},
+	{name: "cache-from", field: "cacheFrom", result: "CacheFrom",
+		decode: cacheFromDecode, show: cacheFromShow,
+		merge:     func(t, d *definition) { t.cacheFrom = mergeCacheFrom(t.cacheFrom, d.cacheFrom) },
+		normalize: func(t *definition) { t.cacheFrom = dedupeCacheFrom(t.cacheFrom) },
+		grows:     func(t *definition) int { return len(t.cacheFrom) },
+		set: []setKey{{"cache-from", listOverride, func(t *definition, _ string, o *override) error {
+			list, err := parseCacheEntries(o.values)
+			if err != nil {
+				return err
+			}
+			if o.append {
+				t.cacheFrom = mergeCacheFrom(t.cacheFrom, pointers(list))
+			} else {
+				t.cacheFrom = pointers(list)
+			}
+			return nil
+		}}},
+		compose: [][]string{bakeKey("cache-from"), buildKey("cache_from")},
+		isSet:   func(t *definition) bool { return len(t.cacheFrom) > 0 },
+		lower:   func(t *definition, out *ir.Target) { out.CacheFrom = values(t.cacheFrom) },
+		print:   func(t *ir.Target) any { return unlessEmpty(showCache(t.CacheFrom)) }},
+	{name: "cache-to", field: "cacheTo", result: "CacheTo",
+		decode: cacheToDecode, show: cacheToShow,
+		merge:     replacesList(func(t *definition) *[]ir.CacheEntry { return &t.cacheTo }),
+		normalize: func(t *definition) { t.cacheTo = dedupeCache(t.cacheTo) },
+		set: []setKey{{"cache-to", listOverride, func(t *definition, _ string, o *override) error {
+			list, err := parseCacheEntries(o.values)
+			if err != nil {
+				return err
+			}
+			t.cacheTo = dedupeCache(over(o, t.cacheTo, list))
+			return nil
+		}}},
+		compose: [][]string{bakeKey("cache-to"), buildKey("cache_to")},
+		isSet:   func(t *definition) bool { return len(t.cacheTo) > 0 },
+		lower:   func(t *definition, out *ir.Target) { out.CacheTo = t.cacheTo },
+		print:   func(t *ir.Target) any { return unlessEmpty(showCache(t.CacheTo)) }},
+	{name: "target", field: "stage", result: "Stage",
+		decode: plain(cty.String, fieldStage), show: stringShow(fieldStage), merge: replaces(fieldStage),
+		set:     []setKey{textKey("target", fieldStage)},
+		compose: [][]string{buildKey("target")}, isSet: present(fieldStage),
+		lower: func(t *definition, out *ir.Target) { out.Stage = deref(t.stage) },
+		print: func(t *ir.Target) any { return unlessUnset(t, "target", t.Stage) }},
+	{name: "secret", field: "secrets", result: "Secrets",
+		decode: secretDecode, show: secretShow,
+		merge:     func(t, d *definition) { t.secrets = dedupeSecrets(append(slices.Clip(t.secrets), d.secrets...)) },
+		normalize: func(t *definition) { t.secrets = dedupeSecrets(t.secrets) },
+		set: []setKey{{"secret", secretOverride, func(t *definition, name string, o *override) error {
+			if o.named {
+				return t.overrideSecret(name, o.value)
+			}
+			list, err := parseSecrets(o.values)
+			if err != nil {
+				return fmt.Errorf("invalid value for outputs: %w", err)
+			}
+			t.secrets = dedupeSecrets(over(o, t.secrets, pointers(list)))
+			return nil
+		}}},
+		compose: [][]string{bakeKey("secret"), buildKey("secrets")},
+		isSet:   func(t *definition) bool { return len(t.secrets) > 0 },
+		lower:   func(t *definition, out *ir.Target) { out.Secrets = values(t.secrets) },
+		print:   func(t *ir.Target) any { return unlessEmpty(showSecrets(t.Secrets)) }},
+	{name: "ssh", field: "ssh", result: "SSH",
+		decode: sshDecode, show: sshShow,
+		merge:     func(t, d *definition) { t.ssh = dedupeSSH(append(slices.Clip(t.ssh), d.ssh...)) },
+		normalize: func(t *definition) { t.ssh = dedupeSSH(t.ssh) },
+		set: []setKey{{"ssh", listOverride, func(t *definition, _ string, o *override) error {
+			list, err := parseSSHs(o.values)
+			if err != nil {
+				return fmt.Errorf("invalid value for outputs: %w", err)
+			}
+			t.ssh = dedupeSSH(over(o, t.ssh, list))
+			return nil
+		}}},
+		compose: [][]string{bakeKey("ssh"), buildKey("ssh")},
+		isSet:   func(t *definition) bool { return len(t.ssh) > 0 },
+		lower:   func(t *definition, out *ir.Target) { out.SSH = t.ssh },
+		print:   func(t *ir.Target) any { return unlessEmpty(showSSH(t.SSH)) }},
+	{name: "platforms", field: "platforms", result: "Platforms",
+		decode: plain(cty.List(cty.String), fieldPlatforms), show: listShow(fieldPlatforms), merge: replacesList(fieldPlatforms), normalize: distinct(fieldPlatforms),
+		set:     []setKey{listKey("platform", fieldPlatforms)},
+		compose: [][]string{bakeKey("platforms"), buildKey("platforms")}, isSet: filled(fieldPlatforms),
+		lower: func(t *definition, out *ir.Target) { out.Platforms = t.platforms },
+		print: func(t *ir.Target) any { return unlessEmpty(t.Platforms) }},
+	{name: "output", field: "outputs", result: "Outputs",
+		decode: outputDecode, show: outputShow,
+		merge:     replacesList(func(t *definition) *[]*ir.Output { return &t.outputs }),
+		normalize: func(t *definition) { t.outputs = dedupeOutputs(t.outputs) },
+		set: []setKey{
+			{"output", listOverride, func(t *definition, _ string, o *override) error {
+				list, err := parseOutputs(o.values)
 				if err != nil {
 					return fmt.Errorf("invalid value for outputs: %w", err)
 				}
-				t.ssh = dedupeSSH(over(o, t.ssh, list))
+				t.outputs = dedupeOutputs(over(o, t.outputs, pointers(list)))
 				return nil
-			}}},
-			compose: [][]string{bake("ssh"), build("ssh")},
-			isSet:   func(t *definition) bool { return len(t.ssh) > 0 },
-			lower:   func(t *definition, out *ir.Target) { out.SSH = t.ssh },
-			print:   func(t *ir.Target) any { return unlessEmpty(showSSH(t.SSH)) }},
-		{name: "platforms", field: "platforms", result: "Platforms",
-			decode: plain(cty.List(cty.String), platforms), show: listShow(platforms), merge: replacesList(platforms), normalize: distinct(platforms),
-			set:     []setKey{listKey("platform", platforms)},
-			compose: [][]string{bake("platforms"), build("platforms")}, isSet: filled(platforms),
-			lower: func(t *definition, out *ir.Target) { out.Platforms = t.platforms },
-			print: func(t *ir.Target) any { return unlessEmpty(t.Platforms) }},
-		{name: "output", field: "outputs", result: "Outputs",
-			decode: outputDecode, show: outputShow,
-			merge:     replacesList(func(t *definition) *[]*ir.Output { return &t.outputs }),
-			normalize: func(t *definition) { t.outputs = dedupeOutputs(t.outputs) },
-			set: []setKey{
-				{"output", listOverride, func(t *definition, _ string, o *override) error {
-					list, err := parseOutputs(o.values)
-					if err != nil {
-						return fmt.Errorf("invalid value for outputs: %w", err)
-					}
-					t.outputs = dedupeOutputs(over(o, t.outputs, pointers(list)))
-					return nil
-				}},
-				{"push", oneOverride, func(t *definition, _ string, o *override) error {
-					on, err := parseBoolOverride("push", o.value)
-					if err == nil {
-						t.outputs = withPush(t.outputs, *on)
-					}
-					return err
-				}},
-				{"load", oneOverride, func(t *definition, _ string, o *override) error {
-					on, err := parseBoolOverride("load", o.value)
-					if err == nil {
-						t.outputs = withLoad(t.outputs, *on)
-					}
-					return err
-				}},
-			},
-			compose: [][]string{bake("output")},
-			isSet:   func(t *definition) bool { return len(t.outputs) > 0 },
-			lower:   func(t *definition, out *ir.Target) { out.Outputs = values(t.outputs) },
-			print:   func(t *ir.Target) any { return unlessEmpty(showOutputs(t.Outputs)) }},
-		{name: "pull", field: "pull", result: "Pull",
-			decode: plain(cty.Bool, pull), show: boolShow(pull), merge: replaces(pull),
-			set:     []setKey{flagKey("pull", pull)},
-			compose: [][]string{bake("pull"), build("pull")}, isSet: present(pull),
-			lower: func(t *definition, out *ir.Target) { out.Pull = t.pull },
-			print: func(t *ir.Target) any { return unlessNil(t.Pull) }},
-		{name: "no-cache", field: "noCache", result: "NoCache",
-			decode: plain(cty.Bool, noCache), show: boolShow(noCache), merge: replaces(noCache),
-			set:     []setKey{flagKey("no-cache", noCache)},
-			compose: [][]string{bake("no-cache"), build("no_cache")}, isSet: present(noCache),
-			lower: func(t *definition, out *ir.Target) { out.NoCache = t.noCache },
-			print: func(t *ir.Target) any { return unlessNil(t.NoCache) }},
-		{name: "network", field: "network", result: "Network",
-			decode: plain(cty.String, network), show: stringShow(network), merge: replaces(network),
-			set:     []setKey{textKey("network", network)},
-			compose: [][]string{build("network")}, isSet: present(network),
-			lower: func(t *definition, out *ir.Target) { out.Network = t.network },
-			print: func(t *ir.Target) any { return unlessNil(t.Network) }},
-		{name: "no-cache-filter", field: "noCacheFilter", result: "NoCacheFilter",
-			decode: plain(cty.List(cty.String), noCacheFilter), show: listShow(noCacheFilter),
-			merge: adds(noCacheFilter), normalize: distinct(noCacheFilter), grows: length(noCacheFilter),
-			set:     []setKey{listKey("no-cache-filter", noCacheFilter)},
-			compose: [][]string{bake("no-cache-filter")}, isSet: filled(noCacheFilter),
-			lower: func(t *definition, out *ir.Target) { out.NoCacheFilter = t.noCacheFilter },
-			print: func(t *ir.Target) any { return unlessEmpty(t.NoCacheFilter) }},
-		{name: "shm-size", field: "shmSize", result: "ShmSize",
-			decode: plain(cty.String, shmSize), show: stringShow(shmSize), merge: replaces(shmSize),
-			set:     []setKey{textKey("shm-size", shmSize)},
-			compose: [][]string{build("shm_size")}, isSet: present(shmSize),
-			lower: func(t *definition, out *ir.Target) { out.ShmSize = t.shmSize },
-			print: func(t *ir.Target) any { return unlessNil(t.ShmSize) }},
-		{name: "ulimits", field: "ulimits", result: "Ulimits",
-			decode: plain(cty.List(cty.String), ulimits), show: listShow(ulimits),
-			merge: adds(ulimits), normalize: distinct(ulimits), grows: length(ulimits),
-			set:     []setKey{listKey("ulimit", ulimits)},
-			compose: [][]string{build("ulimits")}, isSet: filled(ulimits),
-			lower: func(t *definition, out *ir.Target) { out.Ulimits = t.ulimits },
-			print: func(t *ir.Target) any { return unlessEmpty(t.Ulimits) }},
-		{name: "resources", field: "resources", result: "Resources", entries: true,
-			decode: func(t *definition, v cty.Value, expr hcl.Expression) hcl.Diagnostics {
-				return decodeComposite(v, expr, decodeResources, func(r *ir.Resources) { t.resources = r })
-			},
-			show: func(t *definition) cty.Value { return resourcesValue(t.resources) },
-			merge: func(t, d *definition) {
-				if d.resources != nil {
-					t.resources = mergeResources(t.resources, d.resources)
-				}
-			},
-			set: []setKey{{"resource", fieldOverride, func(t *definition, name string, o *override) error {
-				return t.setResource(name, o.value)
-			}}},
-			lower: func(t *definition, out *ir.Target) { out.Resources = t.resources },
-			print: func(t *ir.Target) any {
-				if t.Resources == nil {
-					return nil
-				}
-				return shownResources(*t.Resources)
 			}},
-		{name: "call", field: "call", result: "Call",
-			decode: plain(cty.String, call), show: stringShow(call), merge: replaces(call),
-			set:   []setKey{textKey("call", call)},
-			lower: func(t *definition, out *ir.Target) { out.Call = deref(t.call) },
-			print: func(t *ir.Target) any { return unlessUnset(t, "call", t.Call) }},
-		{name: "entitlements", field: "entitlements", result: "Entitlements",
-			decode: plain(cty.List(cty.String), entitlements), show: listShow(entitlements),
-			merge: adds(entitlements), grows: length(entitlements),
-			normalize: func(t *definition) {
-				if t.network != nil && *t.network == "host" {
-					t.entitlements = append(slices.Clip(t.entitlements), "network.host")
-				}
-				t.entitlements = dedupeStrings(t.entitlements)
-			},
-			set: []setKey{{"entitlement", listOverride, func(t *definition, _ string, o *override) error {
-				t.entitlements = added(o, t.entitlements, o.values)
-				return nil
-			}}},
-			lower: func(t *definition, out *ir.Target) { out.Entitlements = t.entitlements },
-			print: func(t *ir.Target) any { return unlessEmpty(t.Entitlements) }},
-		{name: "extra-hosts", field: "extraHosts", result: "ExtraHosts", entries: true,
-			decode: plain(cty.Map(cty.String), extraHosts), show: mapShow(extraHosts), merge: addsEntries(extraHosts),
-			set:     []setKey{entryKey("extra-host", extraHosts)},
-			compose: [][]string{build("extra_hosts")}, isSet: filledMap(extraHosts), names: keysOf(extraHosts),
-			lower: func(t *definition, out *ir.Target) { out.ExtraHosts = entries(t.extraHosts) },
-			print: func(t *ir.Target) any { return unlessNone(escapeValues(t.ExtraHosts)) }},
-		{name: "policy", field: "policy", result: "Policy",
-			decode: policyDecode, show: policyShow,
-			merge: func(t, d *definition) { t.policy = append(t.policy, d.policy...) },
-			grows: func(t *definition) int { return len(t.policy) },
-			set: []setKey{{"policy", listOverride, func(t *definition, _ string, o *override) error {
-				list, err := parsePolicies(o.values)
+			{"push", oneOverride, func(t *definition, _ string, o *override) error {
+				on, err := parseBoolOverride("push", o.value)
 				if err == nil {
-					t.policy = over(o, t.policy, list)
+					t.outputs = withPush(t.outputs, *on)
 				}
 				return err
-			}}},
-			lower: func(t *definition, out *ir.Target) { out.Policy = t.policy },
-			print: func(t *ir.Target) any { return unlessEmpty(showPolicies(t.Policy)) }},
-		{name: dependsOnAttribute, field: "dependsOn", result: "DependsOn",
-			decode:    plain(cty.List(cty.String), func(t *definition) *[]string { return &t.dependsOn }),
-			merge:     adds(func(t *definition) *[]string { return &t.dependsOn }),
-			normalize: distinct(func(t *definition) *[]string { return &t.dependsOn }),
-			// What is not built orders nothing: see [definition.lower].
-			lower: func(*definition, *ir.Target) {}},
-	}
+			}},
+			{"load", oneOverride, func(t *definition, _ string, o *override) error {
+				on, err := parseBoolOverride("load", o.value)
+				if err == nil {
+					t.outputs = withLoad(t.outputs, *on)
+				}
+				return err
+			}},
+		},
+		compose: [][]string{bakeKey("output")},
+		isSet:   func(t *definition) bool { return len(t.outputs) > 0 },
+		lower:   func(t *definition, out *ir.Target) { out.Outputs = values(t.outputs) },
+		print:   func(t *ir.Target) any { return unlessEmpty(showOutputs(t.Outputs)) }},
+	{name: "pull", field: "pull", result: "Pull",
+		decode: plain(cty.Bool, fieldPull), show: boolShow(fieldPull), merge: replaces(fieldPull),
+		set:     []setKey{flagKey("pull", fieldPull)},
+		compose: [][]string{bakeKey("pull"), buildKey("pull")}, isSet: present(fieldPull),
+		lower: func(t *definition, out *ir.Target) { out.Pull = t.pull },
+		print: func(t *ir.Target) any { return unlessNil(t.Pull) }},
+	{name: "no-cache", field: "noCache", result: "NoCache",
+		decode: plain(cty.Bool, fieldNoCache), show: boolShow(fieldNoCache), merge: replaces(fieldNoCache),
+		set:     []setKey{flagKey("no-cache", fieldNoCache)},
+		compose: [][]string{bakeKey("no-cache"), buildKey("no_cache")}, isSet: present(fieldNoCache),
+		lower: func(t *definition, out *ir.Target) { out.NoCache = t.noCache },
+		print: func(t *ir.Target) any { return unlessNil(t.NoCache) }},
+	{name: "network", field: "network", result: "Network",
+		decode: plain(cty.String, fieldNetwork), show: stringShow(fieldNetwork), merge: replaces(fieldNetwork),
+		set:     []setKey{textKey("network", fieldNetwork)},
+		compose: [][]string{buildKey("network")}, isSet: present(fieldNetwork),
+		lower: func(t *definition, out *ir.Target) { out.Network = t.network },
+		print: func(t *ir.Target) any { return unlessNil(t.Network) }},
+	{name: "no-cache-filter", field: "noCacheFilter", result: "NoCacheFilter",
+		decode: plain(cty.List(cty.String), fieldNoCacheFilter), show: listShow(fieldNoCacheFilter),
+		merge: adds(fieldNoCacheFilter), normalize: distinct(fieldNoCacheFilter), grows: length(fieldNoCacheFilter),
+		set:     []setKey{listKey("no-cache-filter", fieldNoCacheFilter)},
+		compose: [][]string{bakeKey("no-cache-filter")}, isSet: filled(fieldNoCacheFilter),
+		lower: func(t *definition, out *ir.Target) { out.NoCacheFilter = t.noCacheFilter },
+		print: func(t *ir.Target) any { return unlessEmpty(t.NoCacheFilter) }},
+	{name: "shm-size", field: "shmSize", result: "ShmSize",
+		decode: plain(cty.String, fieldShmSize), show: stringShow(fieldShmSize), merge: replaces(fieldShmSize),
+		set:     []setKey{textKey("shm-size", fieldShmSize)},
+		compose: [][]string{buildKey("shm_size")}, isSet: present(fieldShmSize),
+		lower: func(t *definition, out *ir.Target) { out.ShmSize = t.shmSize },
+		print: func(t *ir.Target) any { return unlessNil(t.ShmSize) }},
+	{name: "ulimits", field: "ulimits", result: "Ulimits",
+		decode: plain(cty.List(cty.String), fieldUlimits), show: listShow(fieldUlimits),
+		merge: adds(fieldUlimits), normalize: distinct(fieldUlimits), grows: length(fieldUlimits),
+		set:     []setKey{listKey("ulimit", fieldUlimits)},
+		compose: [][]string{buildKey("ulimits")}, isSet: filled(fieldUlimits),
+		lower: func(t *definition, out *ir.Target) { out.Ulimits = t.ulimits },
+		print: func(t *ir.Target) any { return unlessEmpty(t.Ulimits) }},
+	{name: "resources", field: "resources", result: "Resources", entries: true,
+		decode: func(t *definition, v cty.Value, expr hcl.Expression) hcl.Diagnostics {
+			return decodeComposite(v, expr, decodeResources, func(r *ir.Resources) { t.resources = r })
+		},
+		show: func(t *definition) cty.Value { return resourcesValue(t.resources) },
+		merge: func(t, d *definition) {
+			if d.resources != nil {
+				t.resources = mergeResources(t.resources, d.resources)
+			}
+		},
+		set: []setKey{{"resource", fieldOverride, func(t *definition, name string, o *override) error {
+			return t.setResource(name, o.value)
+		}}},
+		lower: func(t *definition, out *ir.Target) { out.Resources = t.resources },
+		print: func(t *ir.Target) any {
+			if t.Resources == nil {
+				return nil
+			}
+			return shownResources(*t.Resources)
+		}},
+	{name: "call", field: "call", result: "Call",
+		decode: plain(cty.String, fieldCall), show: stringShow(fieldCall), merge: replaces(fieldCall),
+		set:   []setKey{textKey("call", fieldCall)},
+		lower: func(t *definition, out *ir.Target) { out.Call = deref(t.call) },
+		print: func(t *ir.Target) any { return unlessUnset(t, "call", t.Call) }},
+	{name: "entitlements", field: "entitlements", result: "Entitlements",
+		decode: plain(cty.List(cty.String), fieldEntitlements), show: listShow(fieldEntitlements),
+		merge: adds(fieldEntitlements), grows: length(fieldEntitlements),
+		normalize: func(t *definition) {
+			if t.network != nil && *t.network == "host" {
+				t.entitlements = append(slices.Clip(t.entitlements), "network.host")
+			}
+			t.entitlements = dedupeStrings(t.entitlements)
+		},
+		set: []setKey{{"entitlement", listOverride, func(t *definition, _ string, o *override) error {
+			t.entitlements = added(o, t.entitlements, o.values)
+			return nil
+		}}},
+		lower: func(t *definition, out *ir.Target) { out.Entitlements = t.entitlements },
+		print: func(t *ir.Target) any { return unlessEmpty(t.Entitlements) }},
+	{name: "extra-hosts", field: "extraHosts", result: "ExtraHosts", entries: true,
+		decode: plain(cty.Map(cty.String), fieldExtraHosts), show: mapShow(fieldExtraHosts), merge: addsEntries(fieldExtraHosts),
+		set:     []setKey{entryKey("extra-host", fieldExtraHosts)},
+		compose: [][]string{buildKey("extra_hosts")}, isSet: filledMap(fieldExtraHosts), names: keysOf(fieldExtraHosts),
+		lower: func(t *definition, out *ir.Target) { out.ExtraHosts = entries(t.extraHosts) },
+		print: func(t *ir.Target) any { return unlessNone(escapeValues(t.ExtraHosts)) }},
+	{name: "policy", field: "policy", result: "Policy",
+		decode: policyDecode, show: policyShow,
+		merge: func(t, d *definition) { t.policy = append(t.policy, d.policy...) },
+		grows: func(t *definition) int { return len(t.policy) },
+		set: []setKey{{"policy", listOverride, func(t *definition, _ string, o *override) error {
+			list, err := parsePolicies(o.values)
+			if err == nil {
+				t.policy = over(o, t.policy, list)
+			}
+			return err
+		}}},
+		lower: func(t *definition, out *ir.Target) { out.Policy = t.policy },
+		print: func(t *ir.Target) any { return unlessEmpty(showPolicies(t.Policy)) }},
+	{name: dependsOnAttribute, field: "dependsOn", result: "DependsOn",
+		decode:    plain(cty.List(cty.String), func(t *definition) *[]string { return &t.dependsOn }),
+		merge:     adds(func(t *definition) *[]string { return &t.dependsOn }),
+		normalize: distinct(func(t *definition) *[]string { return &t.dependsOn }),
+		// What is not built orders nothing: see [definition.lower].
+		lower: func(*definition, *ir.Target) {}},
 }

@@ -15,8 +15,8 @@ import (
 
 // Types of caches for which the client's environment holds what gives access.
 const (
-	cacheGHA = "gha"
-	cacheS3  = "s3"
+	cacheGHA = ir.TypeGHA
+	cacheS3  = ir.TypeS3
 )
 
 // CacheCredentials adds to caches what gives access to them, as far as it stands in

@@ -20,8 +20,8 @@ import (
 // cacheLocal is the type of caches in a directory of the client, and cacheRegistry
 // that of those in a registry.
 const (
-	cacheLocal    = "local"
-	cacheRegistry = "registry"
+	cacheLocal    = ir.TypeLocal
+	cacheRegistry = ir.TypeRegistry
 )
 
 // localImports makes imports of caches in directories ready to be sent: each is
