@@ -10,6 +10,7 @@ import (
 
 	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/partition"
+	"github.com/dbake/dbake/runtime"
 	"github.com/dbake/dbake/runtime/sched"
 )
 
@@ -149,9 +150,7 @@ func Execute(p partition.Problem, plan partition.Plan, world World, steal bool) 
 		registry: map[partition.VertexID]bool{}, planned: map[site]bool{}, starts: map[site]time.Duration{},
 		first: make([]time.Duration, len(p.Vertices)), ran: map[partition.VertexID]int{},
 	}
-	config := c.configure()
-	config.Options.Steal = steal
-	s, err := sched.New(config)
+	s, err := sched.New(c.configure(sched.Options{Steal: steal, Ahead: 1}))
 	if err != nil {
 		return Run{}, fmt.Errorf("simulate: %w", err)
 	}
@@ -251,37 +250,20 @@ func (c *Cluster) after(d time.Duration, do func()) int {
 
 func (c *Cluster) tell(ev sched.Event) { c.inbox = append(c.inbox, ev) }
 
-// configure turns problem and plan into what the scheduler wants.
-func (c *Cluster) configure() sched.Config {
-	p := c.p
-	var config sched.Config
-	vertices := func(in []partition.VertexID) []sched.VertexID {
-		var out []sched.VertexID
-		for _, v := range in {
-			out = append(out, sched.VertexID(v))
-		}
-		return out
+// configure returns what the scheduler of a build with this plan is given, and notes
+// what the nodes of the simulation have to know of it.
+func (c *Cluster) configure(options sched.Options) sched.Config {
+	nodes := make([]plan.Node, len(c.p.Nodes))
+	for n, node := range c.p.Nodes {
+		nodes[n] = plan.Node{Name: node.Name, Speed: node.Speed, Slots: node.Slots, SlotsAssumed: c.world.Assumed}
 	}
-	for _, v := range p.Vertices {
-		config.Vertices = append(config.Vertices, sched.Vertex{
-			Cost: v.Cost.Duration(), Bytes: v.Bytes, Inputs: vertices(v.Inputs), Platform: v.Platform,
-		})
+	p := plan.Of(c.p, c.plan, nodes)
+	config := runtime.Schedule(p, options)
+	for _, u := range config.Units {
+		c.roots = append(c.roots, partition.VertexID(u.Root))
 	}
-	for _, n := range p.Nodes {
-		config.Nodes = append(config.Nodes, sched.Node{
-			Name: n.Name, Speed: n.Speed, Slots: n.Slots, SlotsAssumed: c.world.Assumed, Platforms: n.Platforms, Emulates: n.Emulates, Warm: vertices(n.Warm),
-		})
-	}
-	config.Network = sched.Network{
-		Bandwidth: int64(p.Network.Bandwidth), Latency: p.Network.Latency.Duration(), Cached: vertices(p.Network.Cached),
-	}
-	for _, t := range p.Targets {
-		unit := sched.Unit{Name: t.Name, Root: sched.VertexID(t.Root), Platforms: t.Platforms}
-		for _, d := range t.After {
-			unit.After = append(unit.After, sched.UnitID(d))
-		}
-		config.Units = append(config.Units, unit)
-		c.roots = append(c.roots, t.Root)
+	for _, s := range p.Exchange.Steps {
+		c.sent = append(c.sent, s.Sent)
 	}
 	for v := range c.first {
 		c.first[v] = 1 << 62
@@ -295,34 +277,7 @@ func (c *Cluster) configure() sched.Config {
 	for n, share := range c.plan.Assignment.Shares {
 		for _, f := range share.Fetch {
 			c.planned[site{partition.NodeID(n), f.Vertex}] = true
-			config.Nodes[n].Fetches = append(config.Nodes[n].Fetches, sched.VertexID(f.Vertex))
 		}
-	}
-	exchange := plan.NewExchange(p, c.plan.Assignment, c.plan.Schedule)
-	on := slices.Clone(c.plan.Assignment.Node)
-	for _, s := range exchange.Steps {
-		config.Units = append(config.Units, sched.Unit{Name: "step " + p.Vertices[s.Vertex].Name, Root: sched.VertexID(s.Vertex)})
-		c.roots = append(c.roots, partition.VertexID(s.Vertex))
-		c.sent = append(c.sent, s.Sent)
-		on = append(on, partition.NodeID(s.Node))
-	}
-	for u, after := range exchange.After {
-		for _, d := range after {
-			config.Units[u].After = append(config.Units[u].After, sched.UnitID(d))
-		}
-	}
-	for _, b := range exchange.Begin {
-		config.Begin = append(config.Begin, sched.Begin{At: b.At, Step: sched.VertexID(b.Step)})
-	}
-	config.Options.Ahead = 1
-	units := make([]sched.UnitID, len(on))
-	for u := range units {
-		units[u] = sched.UnitID(u)
-	}
-	slices.SortStableFunc(units, func(a, b sched.UnitID) int { return cmp.Compare(exchange.Begin[a].At, exchange.Begin[b].At) })
-	config.Plan = make([][]sched.Partition, len(p.Nodes))
-	for _, u := range units {
-		config.Plan[on[u]] = append(config.Plan[on[u]], sched.Partition{u})
 	}
 	return config
 }

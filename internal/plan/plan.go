@@ -75,6 +75,11 @@ func Make(ctx context.Context, b *Build, nodes []Node, strategy partition.Strate
 	if err != nil {
 		return nil, fmt.Errorf("divide %d targets among %d nodes: %w", len(b.Jobs), len(nodes), err)
 	}
+	return Of(problem, made, nodes), nil
+}
+
+// Of returns the plan that a solution of a problem is. nodes are those of the problem.
+func Of(problem partition.Problem, made partition.Plan, nodes []Node) *Plan {
 	p := &Plan{
 		Strategy: made.Strategy, Nodes: nodes,
 		Bound: made.Bound.Max.Duration(), Proven: made.Proven, Effort: made.Steps, Stopped: made.Stopped, Spent: made.Spent,
@@ -83,7 +88,7 @@ func Make(ctx context.Context, b *Build, nodes []Node, strategy partition.Strate
 	}
 	p.follow(b)
 	p.partitions()
-	return p, nil
+	return p
 }
 
 // worthwhile is the part of the makespan that handing results over has to save: how
