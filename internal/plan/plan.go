@@ -75,7 +75,9 @@ func Make(ctx context.Context, b *Build, nodes []Node, strategy partition.Strate
 	if err != nil {
 		return nil, fmt.Errorf("divide %d targets among %d nodes: %w", len(b.Jobs), len(nodes), err)
 	}
-	return Of(problem, made, nodes), nil
+	p := Of(problem, made, nodes)
+	p.onDemand(b)
+	return p, nil
 }
 
 // Of returns the plan that a solution of a problem is. nodes are those of the problem.
@@ -86,7 +88,7 @@ func Of(problem partition.Problem, made partition.Plan, nodes []Node) *Plan {
 		Problem: problem, Assignment: made.Assignment, Schedule: made.Schedule,
 		Pooled: made.Strategy == queue,
 	}
-	p.follow(b)
+	p.follow()
 	p.partitions()
 	return p
 }
@@ -201,13 +203,18 @@ const (
 )
 
 // follow fills in what follows from the problem and its schedule.
-func (p *Plan) follow(b *Build) {
+func (p *Plan) follow() {
 	p.Makespan = p.Schedule.Makespan.Duration()
 	p.Executed, p.Duplicated = p.Schedule.Executed.Duration(), p.Schedule.Duplicated.Duration()
-	p.Duplicates = b.duplicates
 	if !p.Pooled { // else nobody knows who will need what
 		p.Exchange = NewExchange(p.Problem, p.Assignment, p.Schedule)
 	}
+}
+
+// onDemand adds the steps that nodes fetch from each other when the run asks for it, by the rule of b
+// for what several of them may execute.
+func (p *Plan) onDemand(b *Build) {
+	p.Duplicates = b.duplicates
 	p.Exchange.addOnDemand(b.onDemand(p.Problem))
 }
 

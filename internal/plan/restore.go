@@ -120,7 +120,8 @@ func (b *Build) restore(nodes []Node, saved *Saved) (*Plan, error) {
 	}
 	p.Bound = lower.Max.Duration()
 	p.Proven = float64(p.Schedule.Makespan) <= float64(lower.Max)*(1+1e-12)
-	p.follow(b)
+	p.follow()
+	p.onDemand(b)
 	return p, nil
 }
 
