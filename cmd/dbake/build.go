@@ -14,6 +14,7 @@ import (
 	"github.com/dbake/dbake/compiler"
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/internal/engine"
+	"github.com/dbake/dbake/internal/entitlement"
 	"github.com/dbake/dbake/internal/report"
 	"github.com/dbake/dbake/partition"
 )
@@ -235,7 +236,7 @@ func (a *app) warnNoOutput(p *ir.Project) {
 
 // describe prints the definition instead of building it.
 func (c *buildCmd) describe(ctx context.Context, a *app) (err error) {
-	if _, err := parseAllow(c.Allow); err != nil {
+	if _, err := entitlement.Parse(c.Allow); err != nil {
 		return usageError{err}
 	}
 	if _, err := c.callFlag(); err != nil {

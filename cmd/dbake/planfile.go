@@ -15,6 +15,7 @@ import (
 
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/internal/engine"
+	"github.com/dbake/dbake/internal/entitlement"
 	"github.com/dbake/dbake/internal/redact"
 	"github.com/dbake/dbake/internal/report"
 	"github.com/dbake/dbake/runtime/nodeset"
@@ -206,13 +207,9 @@ func flags(name string, values []string) string {
 // readablePlan refuses a plan whose definition is in files that the command may not
 // read: those outside of the working directory that are not granted.
 func (a *app) readablePlan(r report.Request, allow []string) error {
-	granted, err := parseAllow(allow)
+	granted, err := entitlement.Parse(allow)
 	if err != nil {
 		return usageError{err}
-	}
-	granted.read[a.dir] = true
-	if off, err := strconv.ParseBool(a.env[envEntitlementsFS]); err == nil && !off {
-		return nil
 	}
 	remote := len(r.Targets) > 0 && ir.IsRemote(r.Targets[0])
 	files := map[string]bool{}
@@ -222,11 +219,11 @@ func (a *app) readablePlan(r report.Request, allow []string) error {
 			files[name] = true
 		}
 	}
-	outside, err := (&guard{app: a}).outside(files, granted.read)
+	outside, err := a.guard().Unreadable(files, granted)
 	if err != nil {
 		return err
 	}
-	for _, name := range ir.SortedKeys(outside) {
+	for _, name := range outside {
 		return fmt.Errorf("the plan reads a definition outside of the working directory: to build it, add --allow fs.read=%s", name)
 	}
 	return nil

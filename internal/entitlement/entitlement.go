@@ -1,5 +1,10 @@
-// Package entitlement compares what steps need beyond a sandbox with what their targets
-// declare.
+// Package entitlement compares what a build does beyond running sandboxed steps on the
+// files of the working directory with what was granted.
+//
+// A [Guard] finds what a project asks for and the user did not grant ([Guard.Missing]),
+// and puts it into words ([Guard.Request]); whoever asks the user does so elsewhere. It
+// goes by what the compiler has decided (compiler/ir), never by texts. [Needed] compares
+// what steps turn out to need with what their targets declare.
 package entitlement
 
 import (
