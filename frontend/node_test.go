@@ -150,3 +150,49 @@ func TestNodeGivesTheConfig(t *testing.T) {
 func platform(arch string) ocispecs.Platform {
 	return ocispecs.Platform{OS: "linux", Architecture: arch}
 }
+
+// Where nobody can be reached, what was answered last is recalled if that is wanted, of
+// this machine and of nodes; where somebody answers, it is not.
+func TestRecall(t *testing.T) {
+	s := newStubRegistry(t)
+	node, dir := &nodeImages{}, t.TempDir()
+	o := s.options(t)
+	o.CacheDir, o.Node = dir, node.resolve
+	hub, inside := ImageRequest{Ref: named(t, "alpine"), Platform: amd64}, ImageRequest{Ref: named(t, s.host()+"/missing:1"), Platform: amd64}
+	r := NewRegistryResolver(o)
+	first, err := r.Resolve(t.Context(), hub)
+	require.NoError(t, err)
+	onNode, err := r.Resolve(t.Context(), inside)
+	require.NoError(t, err)
+	require.Equal(t, nodeDigest, onNode.Digest)
+
+	node.err = ErrNodesAway
+	o.Recall = true
+	r = NewRegistryResolver(o)
+	img, err := r.Resolve(t.Context(), hub)
+	require.NoError(t, err)
+	require.Equal(t, first, img)
+	require.False(t, r.Recalled(), "the registry was asked")
+	img, err = r.Resolve(t.Context(), inside)
+	require.NoError(t, err)
+	require.Equal(t, onNode, img)
+	require.True(t, r.Recalled())
+	_, err = r.Resolve(t.Context(), ImageRequest{Ref: inside.Ref, Platform: arm64})
+	require.ErrorIs(t, err, ErrNodesAway, "of another platform nothing was said")
+
+	// A node that says that there is none is believed.
+	node.err = registry.ErrNotFound
+	_, err = NewRegistryResolver(o).Resolve(t.Context(), inside)
+	require.ErrorIs(t, err, registry.ErrNotFound)
+
+	s.Close()
+	node.err = ErrNodesAway
+	r = NewRegistryResolver(o)
+	img, err = r.Resolve(t.Context(), hub)
+	require.NoError(t, err)
+	require.Equal(t, first, img)
+	require.True(t, r.Recalled())
+	o.Recall = false
+	_, err = NewRegistryResolver(o).Resolve(t.Context(), hub)
+	require.Error(t, err)
+}

@@ -242,7 +242,7 @@ func (r *RegistryResolver) pin(ctx context.Context, req ImageRequest) (pin, erro
 
 // recall returns what a reference stood for in an earlier run, if nobody can be asked now.
 func (r *RegistryResolver) recall(ctx context.Context, key string, err error) (then pin, ok bool) {
-	if !r.opts.Recall || ctx.Err() != nil || !errors.Is(err, registry.ErrUnreachable) && !errors.Is(err, registry.ErrBusy) {
+	if !r.opts.Recall || ctx.Err() != nil || !errors.Is(err, registry.ErrUnreachable) && !errors.Is(err, registry.ErrBusy) && !errors.Is(err, ErrNodesAway) {
 		return pin{}, false
 	}
 	if e, known := r.cache.OnNode(key); known {
@@ -325,6 +325,10 @@ func (r *RegistryResolver) ask(ctx context.Context, req ImageRequest) (pin, erro
 // ErrNoNode is returned by [RegistryOptions].Node when no node knows more than this
 // machine.
 var ErrNoNode = errors.New("no node to ask")
+
+// ErrNodesAway is wrapped by the errors of [RegistryOptions].Node when no node could be
+// reached.
+var ErrNodesAway = errors.New("no node can be reached")
 
 // unresolvedError says why neither this machine nor a node has found an image.
 type unresolvedError struct{ client, node error }

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"time"
 
@@ -76,7 +77,7 @@ func (s *standby) image(ctx context.Context, req frontend.ImageRequest) (*fronte
 	}
 	pool, err := s.start(ctx)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", frontend.ErrNodesAway, err)
 	}
 	images := runtime.Images{
 		Pool: pool, Env: s.engine.Env,

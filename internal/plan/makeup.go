@@ -136,6 +136,13 @@ func encodePlain(op *pb.Op, secrets map[string]frontend.Secret) ([]byte, error) 
 				o.Source.Attrs[k] = s.ID
 			}
 		}
+		if ref, ok := strings.CutPrefix(o.Source.Identifier, "oci-layout://"); ok {
+			// The digest says what it is, in whichever directory.
+			if _, is, pinned := strings.Cut(ref, "@"); pinned {
+				o.Source.Identifier = "oci-layout://@" + is
+				delete(o.Source.Attrs, pb.AttrOCILayoutStoreID)
+			}
+		}
 		if strings.HasPrefix(o.Source.Identifier, "local://") {
 			o.Source = &pb.SourceOp{Identifier: "local"}
 		}
