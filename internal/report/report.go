@@ -10,6 +10,7 @@ import (
 	"github.com/dbake/dbake/internal/memory/cost"
 	"github.com/dbake/dbake/internal/memory/warm"
 	"github.com/dbake/dbake/internal/plan"
+	"github.com/dbake/dbake/llbmerge"
 	"github.com/dbake/dbake/partition"
 )
 
@@ -486,4 +487,21 @@ func (p *Report) stages(b *plan.Build) {
 	slices.SortStableFunc(p.Stages, func(x, y Stage) int {
 		return cmp.Or(cmp.Compare(y.Cost, x.Cost), cmp.Compare(x.Name, y.Name))
 	})
+}
+
+// Pulls returns how many base images the nodes have from their registries, counted for
+// each node, and how many of these are distinct.
+func (r *Report) Pulls() (pulls, images int) {
+	seen := map[partition.VertexID]bool{}
+	for _, t := range r.Schedule.Tasks {
+		if t.Kind != partition.Exec || int(t.Vertex) >= len(r.Steps) || r.Steps[t.Vertex].Kind != llbmerge.KindImage.String() {
+			continue
+		}
+		pulls++
+		if !seen[t.Vertex] {
+			seen[t.Vertex] = true
+			images++
+		}
+	}
+	return pulls, images
 }

@@ -233,6 +233,9 @@ func planTotals(w io.Writer, p *report.Report) {
 	for _, note := range duplicateNotes(p) {
 		paragraph(w, "  ", note)
 	}
+	if pulls, images := p.Pulls(); pulls > 0 {
+		paragraph(w, "  ", fmt.Sprintf("base images to pull, over all nodes: %d, distinct: %d", pulls, images))
+	}
 	for _, note := range platformNotes(p) {
 		paragraph(w, "  ", note)
 	}
