@@ -123,24 +123,31 @@ func (s *policy) nextDue(n *node) *part {
 	if first == nil {
 		return nil
 	}
-	begin := s.cfg.Begin[first.units[0]].At
+	begin := s.cfg.Begin[first.units[0]]
 	for _, u := range first.units[1:] {
-		begin = min(begin, s.cfg.Begin[u].At)
+		if b := s.cfg.Begin[u]; b.At < begin.At {
+			begin = b
+		}
 	}
-	if float64(begin) > float64(s.now)*(1+1./64)+s.nextFree(n) || s.notBegun(n) >= n.slots || len(s.crowds(n, first)) > 0 {
+	free := s.nextFree(n)
+	if n.fetches.has(begin.Step) { // it is not a slot that it takes
+		free = max(free, float64(n.sub.load[byFetch]))
+	}
+	if float64(begin.At) > float64(s.now)*(1+1./64)+free || s.notBegun(n, begin.At) >= n.slots || len(s.crowds(n, first)) > 0 {
 		return nil
 	}
 	return first
 }
 
-// notBegun is the number of units submitted to n of which n did not begin the step
-// with which the plan begins them.
-func (s *estimator) notBegun(n *node) int {
+// notBegun counts the units submitted to n whose first step by the plan n has not begun,
+// although the plan begins it by then. Those that were submitted before their time do not
+// count.
+func (s *estimator) notBegun(n *node, by time.Duration) int {
 	count := 0
 	for _, r := range n.runs {
 		for _, m := range r.units {
 			step := s.cfg.Begin[m.id].Step
-			if m.st == building && !n.held.has(step) && !slices.ContainsFunc(n.running, func(x running) bool { return x.v == step }) {
+			if m.st == building && s.cfg.Begin[m.id].At <= by && !n.held.has(step) && !slices.ContainsFunc(n.running, func(x running) bool { return x.v == step }) {
 				count++
 			}
 		}
