@@ -278,8 +278,8 @@ func (w *Writer) Again(j Join, nodes map[ir.UnitID]int) []Export {
 	return nil
 }
 
-// Joins returns what is to be joined of what was written. A cluster of which a part is
-// missing is left in parts, and one of which nothing is new as it is.
+// Joins returns the parts to join. A cluster that lacks a part is left in parts, and one
+// without anything new as it is.
 func (w *Writer) Joins() []Join {
 	var list []Join
 	for _, x := range w.clusters {

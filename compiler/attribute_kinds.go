@@ -219,8 +219,8 @@ func mapOrEmpty(m map[string]cty.Value) cty.Value {
 	return cty.MapVal(m)
 }
 
-// replaces merges an attribute of which the last setting counts, replacesList one that
-// is a list, adds one whose items add up, addsEntries one that is a map.
+// replaces merges an attribute whose last setting counts, replacesList such a list, adds
+// a list whose items add up, addsEntries a map.
 func replaces[T any](field func(*definition) **T) func(t, d *definition) {
 	return func(t, d *definition) { replace(field(t), *field(d)) }
 }

@@ -82,7 +82,7 @@ const (
 )
 
 // Compile resolves the targets that the options ask for. Problems in the files
-// are [ir.SourceError]s, of which there may be several, joined.
+// are [ir.SourceError]s, joined when there are several.
 func Compile(ctx context.Context, o Options) (*ir.Project, error) {
 	req := parseRequest(o.Targets)
 	args, err := o.overrides()

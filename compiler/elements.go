@@ -89,7 +89,7 @@ func parseCacheEntries(list []string) ([]ir.CacheEntry, error) {
 }
 
 // parseCacheEntry parses one string of a cache list: the fields of one entry, or
-// references of a registry, of which each is an entry.
+// references of a registry, each an entry.
 func parseCacheEntry(s string) ([]ir.CacheEntry, error) {
 	fields, err := splitFields(s)
 	if err != nil {

@@ -153,7 +153,7 @@ func (o checkOptions) checkSecrets(list []ir.Secret) error {
 	return nil
 }
 
-// advisedError is an error of which it is known what to do about it.
+// advisedError is an error with advice.
 type advisedError struct {
 	error
 	advice string

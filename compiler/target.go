@@ -62,7 +62,7 @@ func (t *definition) normalize() {
 	t.builtWith = dedupeStrings(t.builtWith)
 }
 
-// maxInherited bounds a list of which nothing is dropped when it is inherited twice.
+// maxInherited bounds a list that keeps what is inherited twice.
 const maxInherited = 100_000
 
 func (t *definition) tooLong() bool {

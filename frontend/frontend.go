@@ -107,7 +107,7 @@ type Unit struct {
 	// Attestations are the attestations that have to be built with the result,
 	// as the run of an SBOM scanner.
 	Attestations []result.Attestation[*pb.Definition]
-	// FrontendAttrs are the options with which the unit was compiled, as a
+	// FrontendAttrs are the options that the unit was compiled with, as a
 	// build through dockerfile.v0 would have them. Among them are the
 	// attestation requests ("attest:...") that the exporting side acts on.
 	FrontendAttrs map[string]string

@@ -365,7 +365,7 @@ func (e *reasonError) Unwrap() error { return e.err }
 func (r *RegistryResolver) config(ctx context.Context, ref reference.Named, desc ocispecs.Descriptor, p ocispecs.Platform) ([]byte, error) {
 	blobs := &blobReader{r: r, ref: ref.String()}
 	if desc.MediaType == "" {
-		// A digest of which only the blob may be in the cache.
+		// Only the blob of a digest may be in the cache.
 		data, err := blobs.read(ctx, desc)
 		if err != nil {
 			return nil, err

@@ -35,7 +35,7 @@ type Image struct {
 	Assumed bool
 }
 
-// assumedImage returns what is assumed of an image of which nothing is known: one
+// assumedImage returns what is assumed of an unknown image: one
 // layer, and a search path. It is enough for a plan, whose steps do not depend on
 // much else.
 func assumedImage(p ocispecs.Platform) *Image {

@@ -222,8 +222,8 @@ type Place struct {
 }
 
 // placeOf reads the name that the Dockerfile frontend gives to a step:
-// "[PLATFORM STAGE 2/3] RUN make", of which the platform, and the stage where there is
-// only one, may be missing. It is the only place where such a name is read.
+// "[PLATFORM STAGE 2/3] RUN make". The platform may be missing, and the stage where there
+// is only one. It is the only place where such a name is read.
 func placeOf(name string) Place {
 	prefix, text, ok := strings.Cut(name, "]")
 	if !ok || !strings.HasPrefix(prefix, "[") {

@@ -25,8 +25,7 @@ type Project struct {
 	Warnings []*SourceError
 }
 
-// Given is what values of --set name, of whichever target: the user who writes it
-// grants it.
+// Given is what values of --set name, for any target: the user who writes it grants it.
 type Given struct {
 	Entitlements []string
 	Secrets      []string // ids

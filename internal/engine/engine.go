@@ -141,7 +141,7 @@ type Nodes struct {
 	// StateDir is where local nodes keep their state, Buildkitd what they are started
 	// with; "" is the default.
 	StateDir, Buildkitd string
-	// Platforms are the platforms of which a node must run one, empty for all; Max is
+	// A node must run one of Platforms, if there are any; Max is
 	// how many nodes are used at most, 0 for any number.
 	Platforms []string
 	Max       int

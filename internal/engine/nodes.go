@@ -272,7 +272,7 @@ func (n *nodes) mayRest(s nodeset.Spec) bool {
 	return n.cluster != nil && slices.ContainsFunc(n.cluster.Nodes(), func(d local.Node) bool { return d.Name == s.Name && d.Addr == s.Addr })
 }
 
-// assumedSlots is the number of steps that a node of which nothing is known is counted
+// assumedSlots is the number of steps that an unknown node is counted
 // on to run at once. BuildKit sets no limit of its own, and none is kept to; the more
 // a plan counts on, the fewer nodes it makes use of.
 const assumedSlots = 4

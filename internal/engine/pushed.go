@@ -27,7 +27,7 @@ type pushed struct {
 
 	mu      sync.Mutex                  // guards what follows
 	clients map[string]*registry.Client // by the registry that need not be secure; "" is none
-	warned  map[string]bool             // registries of which it was said that they do not tell
+	warned  map[string]bool             // registries that do not say, once that was reported
 	mute    map[string]error            // registries that do not answer, and why
 	stands  map[string]digest.Digest    // by reference; "" does not exist
 }
@@ -129,7 +129,7 @@ func (p *pushed) find(ctx context.Context, k imagekey.Key, loose bool) (imagekey
 	return p.others(ctx).Find(k, loose)
 }
 
-// any reports whether images were pushed of which one may be asked for again.
+// any reports whether a pushed image may be asked for again.
 func (p *pushed) any(ctx context.Context) bool { return p.own().Len() > 0 || p.others(ctx).Len() > 0 }
 
 // digest returns what a reference stands for, "" when it does not exist.

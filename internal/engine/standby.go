@@ -72,7 +72,7 @@ func (s *standby) tree() *pb.Definition {
 }
 
 // withAccess gives the targets of p that read from where the definition lies the
-// credentials with which it was read. What a target declares itself counts.
+// credentials that it was read with. What a target declares itself counts.
 func (s *standby) withAccess(p *ir.Project) *ir.Project {
 	s.mu.Lock()
 	url := s.url

@@ -10,7 +10,7 @@
 //
 // A job is what is placed on a node as one: a target with all its platforms, so
 // that one node exports the whole image. The jobs of a node are cut into
-// partitions, each of which is submitted as one solve.
+// partitions, each submitted as one solve.
 //
 // # What is remembered of a step
 //

@@ -77,7 +77,7 @@ func newExchanger(p partition.Problem, a partition.Assignment, s partition.Sched
 	return x
 }
 
-// NewExchange returns what the assignment a of p, of which s is the schedule, asks
+// NewExchange returns the builds and transfers that assignment a of p, with schedule s, asks
 // for beyond the targets.
 func NewExchange(p partition.Problem, a partition.Assignment, s partition.Schedule) Exchange {
 	x := newExchanger(p, a, s)

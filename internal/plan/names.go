@@ -187,8 +187,8 @@ const (
 	WhySource Why = "changed base or source"
 	// WhyCommand: at its place in the Dockerfile stood another command.
 	WhyCommand Why = "edited command"
-	// WhyElsewhere: another node holds the result, and to hand it over would not
-	// end sooner.
+	// WhyElsewhere: another node holds the result, and its transfer would not end
+	// sooner.
 	WhyElsewhere Why = "built on another node only"
 	// WhyEmpty: nothing is known to be held by the node.
 	WhyEmpty Why = "node holds nothing yet"

@@ -52,7 +52,7 @@ type Freedom string
 const (
 	// FreeAny: every step may.
 	FreeAny Freedom = "duplicates are allowed"
-	// FreeUnsendable: the result cannot be handed over, so that there is no other way.
+	// FreeUnsendable: the result cannot travel, so that there is no other way.
 	FreeUnsendable Freedom = "its result cannot be handed over"
 	// FreeFiles: it copies or makes files, and does the same everywhere.
 	FreeFiles Freedom = "it does the same everywhere"

@@ -82,7 +82,7 @@ func Prepare(ctx context.Context, p *ir.Project, opts frontend.Options, known Me
 // PrepareWhole is Prepare for those targets that can be built: a target that cannot
 // be compiled, or whose files cannot be read, is a fault, and so is one that links
 // it. No target is hurt by the faults of another that shares a directory with it.
-// The build is of the other targets, of which there may be none.
+// The build is of the other targets, if there are any.
 func PrepareWhole(ctx context.Context, p *ir.Project, opts frontend.Options, known Memory) (*Build, []Fault, error) {
 	units, err := frontend.Compile(ctx, p, opts)
 	faults, err := compileFaults(p, err)

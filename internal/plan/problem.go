@@ -39,7 +39,7 @@ type Node struct {
 	Lost map[warm.ResultID]bool
 }
 
-// What it costs to hand a result over, in each direction. A result goes through a
+// What a transfer of a result costs, in each direction. A result goes through a
 // registry or through the client. To send it takes a solve of its own, of about a
 // second, and the layers are compressed on the way out, at what gzip does on one
 // core.
@@ -48,13 +48,13 @@ const (
 	latency   = 1.0  // seconds
 )
 
-// unsendable is the size of results that cannot be handed over: it makes every
-// transfer dearer than any rebuild.
+// unsendable is the size of results that cannot travel: every transfer costs more than
+// any rebuild.
 const unsendable = int64(1) << 50
 
-// sendable reports, for every vertex, whether its result can be handed over to
-// another node: sources come from where they are. A step that ignores the cache looks
-// into it on the nodes that its result was sent to.
+// sendable reports, for every vertex, whether its result can travel to another node:
+// sources come from where they are. A step that ignores the cache looks into it on the
+// nodes that its result was sent to.
 func (b *Build) sendable() []bool {
 	ok := make([]bool, len(b.Graph.Vertices))
 	output := map[digest.Digest]int64{} // the one that is used; -1 = several
@@ -106,17 +106,43 @@ func LayerParent(v *llbmerge.Vertex) int {
 // those beyond join the roots of jobs that have not exactly one, or write outputs.
 func (b *Build) problem(nodes []Node) (partition.Problem, error) {
 	p := partition.Problem{Network: partition.Network{Bandwidth: bandwidth, Latency: latency}}
-	sendable, free := b.sendable(), b.Freedom()
-	p.Vertices = make([]partition.Vertex, len(b.Graph.Vertices), len(b.Graph.Vertices)+len(b.Jobs))
+	sendable := b.sendable()
 	// The platforms that steps need, compared as containerd does.
 	needs := map[string]ocispecs.Platform{}
+	p.Vertices = b.vertices(sendable, len(nodes) > 1, needs)
+	results := make(map[warm.ResultID][]partition.VertexID, len(b.names))
+	cacheable := b.cacheable()
+	for i, n := range b.names {
+		if !b.Graph.Vertices[i].IgnoreCache {
+			results[n.result] = append(results[n.result], partition.VertexID(i))
+		}
+		if sendable[i] && cacheable[i] && b.cached[n.result] {
+			p.Network.Cached = append(p.Network.Cached, partition.VertexID(i))
+		}
+	}
+	for _, n := range nodes {
+		p.Nodes = append(p.Nodes, partition.Node{
+			Name: n.Name, Speed: n.Speed, Slots: n.Slots, Platforms: n.offers(needs), Emulates: b.slower(n, needs), Warm: b.warm(n, results),
+		})
+	}
+	if err := b.targets(&p, nodes); err != nil {
+		return partition.Problem{}, err
+	}
+	return p, nil
+}
+
+// vertices returns the vertices of the graph, and notes in needs the platforms that
+// steps run on. several says that there is more than one node.
+func (b *Build) vertices(sendable []bool, several bool, needs map[string]ocispecs.Platform) []partition.Vertex {
+	free := b.Freedom()
 	known := map[platformKey]string{}
+	list := make([]partition.Vertex, len(b.Graph.Vertices), len(b.Graph.Vertices)+len(b.Jobs))
 	for i, v := range b.Graph.Vertices {
 		pv := partition.Vertex{Name: v.Step, Cost: partition.Of(b.Costs[i].Duration), Bytes: b.Costs[i].Bytes}
 		if !sendable[i] {
 			pv.Bytes = unsendable
 		}
-		pv.Once = free[i] == "" && len(nodes) > 1
+		pv.Once = free[i] == "" && several
 		for _, in := range v.Inputs {
 			if id := partition.VertexID(b.index[in]); !slices.Contains(pv.Inputs, id) {
 				pv.Inputs = append(pv.Inputs, id)
@@ -136,45 +162,44 @@ func (b *Build) problem(nodes []Node) (partition.Problem, error) {
 			}
 			pv.Platform = name
 		}
-		p.Vertices[i] = pv
+		list[i] = pv
 	}
-	results := make(map[warm.ResultID][]partition.VertexID, len(b.names))
-	cacheable := b.cacheable()
-	for i, n := range b.names {
-		if !b.Graph.Vertices[i].IgnoreCache {
-			results[n.result] = append(results[n.result], partition.VertexID(i))
+	return list
+}
+
+// warm returns the vertices whose results node n holds, sorted. results are the vertices
+// by the names of their results.
+func (b *Build) warm(n Node, results map[warm.ResultID][]partition.VertexID) []partition.VertexID {
+	var list []partition.VertexID
+	if len(n.Holds.Results) < len(results) {
+		for d := range n.Holds.Results {
+			list = append(list, results[d]...)
 		}
-		if sendable[i] && cacheable[i] && b.cached[n.result] {
-			p.Network.Cached = append(p.Network.Cached, partition.VertexID(i))
-		}
-	}
-	for _, n := range nodes {
-		pn := partition.Node{Name: n.Name, Speed: n.Speed, Slots: n.Slots, Platforms: n.offers(needs), Emulates: b.slower(n, needs)}
-		if len(n.Holds.Results) < len(results) {
-			for d := range n.Holds.Results {
-				pn.Warm = append(pn.Warm, results[d]...)
-			}
-		} else {
-			for d, list := range results {
-				if n.Holds.Results[d] {
-					pn.Warm = append(pn.Warm, list...)
-				}
+	} else {
+		for d, found := range results {
+			if n.Holds.Results[d] {
+				list = append(list, found...)
 			}
 		}
-		for i, v := range b.Graph.Vertices {
-			if at, ok := b.url(v); ok && at == n.Name && at != "" && !slices.Contains(pn.Warm, partition.VertexID(i)) {
-				pn.Warm = append(pn.Warm, partition.VertexID(i))
-			}
-		}
-		slices.Sort(pn.Warm)
-		p.Nodes = append(p.Nodes, pn)
 	}
+	for i, v := range b.Graph.Vertices {
+		if at, ok := b.url(v); ok && at == n.Name && at != "" && !slices.Contains(list, partition.VertexID(i)) {
+			list = append(list, partition.VertexID(i))
+		}
+	}
+	slices.Sort(list)
+	return list
+}
+
+// targets adds the jobs to the problem as its targets, with the vertices that they end
+// with.
+func (b *Build) targets(p *partition.Problem, nodes []Node) error {
 	targets := map[string][]partition.TargetID{} // several where a target is divided
 	for i, j := range b.Jobs {
 		targets[j.Target.Name] = append(targets[j.Target.Name], partition.TargetID(i))
 	}
 	for i, j := range b.Jobs {
-		t := partition.Target{Name: j.Name, Root: b.exported(i, b.root(j, &p), nodes, &p)}
+		t := partition.Target{Name: j.Name, Root: b.exported(i, b.root(j, p), nodes, p)}
 		for _, name := range j.Target.DependsOn {
 			t.After = append(t.After, targets[name]...)
 		}
@@ -190,10 +215,10 @@ func (b *Build) problem(nodes []Node) (partition.Problem, error) {
 		}
 		slices.Sort(t.Platforms)
 		if err := placeable(j, *t, p.Nodes); err != nil {
-			return partition.Problem{}, err
+			return err
 		}
 	}
-	return p, nil
+	return nil
 }
 
 // platformKey is a platform as a key: comparing them by name is slow.

@@ -105,7 +105,7 @@ func (b *Build) restore(nodes []Node, saved *Saved) (*Plan, error) {
 	p.Assignment.Shares = b.restoreShares(saved, byName)
 	p.Schedule, err = partition.Evaluate(problem, p.Assignment)
 	if errors.Is(err, partition.ErrInfeasible) {
-		// What was to be handed over is not built where it was, or steps are not to be
+		// A transfer has lost its sender, or steps are not to be
 		// built where they were: the targets stay where they are, and take what is there.
 		if p.Assignment, err = partition.Settle(problem, p.Assignment); err == nil {
 			p.Schedule, err = partition.Evaluate(problem, p.Assignment)

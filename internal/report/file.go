@@ -73,7 +73,7 @@ type File struct {
 	// decide the makespan.
 	Tasks    []FileTask `json:"tasks"`
 	Critical []int      `json:"critical_path"`
-	// Assumed are the base images of which nothing is known.
+	// Assumed are the base images whose configs are guesses.
 	Assumed []string `json:"assumed_images,omitempty"`
 }
 

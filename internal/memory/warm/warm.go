@@ -109,7 +109,7 @@ func note[K ~string, V any](m map[K]V, id K, value V) {
 	}
 }
 
-// Trace is by what a result is found among the records of a node.
+// Trace identifies a result among a node's cache records.
 type Trace struct {
 	// Text is a digest of the record's text.
 	Text digest.Digest `json:"text"`
