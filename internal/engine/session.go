@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"strings"
 	"time"
@@ -171,7 +172,11 @@ func (s *Session) Options() compiler.Options {
 
 // compile resolves the definition.
 func (s *Session) compile(ctx context.Context) (err error) {
-	if s.whole, err = compiler.Compile(ctx, s.Options()); err != nil || s.request.Judge == nil {
+	s.whole, err = compiler.Compile(ctx, s.Options())
+	if s.request.Saved != nil && (errors.Is(err, compiler.ErrNoDefinition) || errors.Is(err, fs.ErrNotExist)) {
+		err = fmt.Errorf("%w; a plan is built in the directory in which it was made", err)
+	}
+	if err != nil || s.request.Judge == nil {
 		return err
 	}
 	return s.request.Judge(s.whole.Warnings)
