@@ -30,3 +30,12 @@ func TestSwitches(t *testing.T) {
 	}
 	require.NoError(t, (&Engine{}).checkSwitches())
 }
+
+// TestGitQuerySwitch: the variable reaches those that compile Dockerfiles.
+func TestGitQuerySwitch(t *testing.T) {
+	for value, want := range map[string]bool{"": false, "0": false, "true": true} {
+		e := &Engine{Config: Config{Dir: t.TempDir(), Env: map[string]string{envGitQueryAsInput: value}}}
+		s := &standby{engine: e}
+		require.Equal(t, want, s.frontendOptions(t.Context(), &facts{}, nil, true).GitQueryAsInput, value)
+	}
+}

@@ -168,6 +168,7 @@ func (s *standby) frontendOptions(ctx context.Context, f *facts, resolver *front
 		Dir:               s.engine.Dir,
 		Resolver:          resolver,
 		Tree:              s.tree(),
+		GitQueryAsInput:   s.engine.on(envGitQueryAsInput),
 		DefaultProvenance: "mode=min,inline-only=true",
 		ProxyArgs:         proxies,
 		NodePlatform:      f.platform,
