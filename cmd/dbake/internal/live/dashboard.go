@@ -450,6 +450,14 @@ func (m *Model) doing(t *scene.Target) (text, clock string) {
 	case scene.Skipped:
 		return yellow.Render("skipped: what it needs failed"), ""
 	}
+	if st := t.Doing(); st != nil && m.Now-st.Began >= settled {
+		// A step of it is built by a node for others.
+		text := m.colour(st.Node).Render(st.Node.Name) + faint.Render(" builds for it: ") + st.Name
+		if node, place := m.Scene.Waits(t); place > 0 {
+			text = faint.Render("waits for ") + m.nodeName(node) + faint.Render("; ") + text
+		}
+		return text, ""
+	}
 	if node, place := m.Scene.Waits(t); place > 0 {
 		return faint.Render("waits for ") + m.nodeName(node) + faint.Render(fmt.Sprintf(", place %d", place)), ""
 	}

@@ -644,13 +644,22 @@ func (s *Scene) Progress() float64 {
 	return float64(c.Done) / float64(c.All)
 }
 
-// Steps are the steps of a target on the nodes that build it, in order of their first
-// event, and those that failed elsewhere. What targets share is also built where others
-// of them are.
+// Steps are the steps of a target, in order of their first event: those on the nodes that
+// build it, those that failed, and those that ran elsewhere because nodes build steps for
+// each other. What targets share also runs where others of them are built; where it ran
+// here as well, that is left out.
 func (t *Target) Steps() []*Step {
+	here := map[digest.Digest]bool{} // those that ran on its nodes
+	own := func(st *Step) bool { return slices.Contains(t.Nodes, st.Node.Name) }
+	for _, st := range t.steps {
+		if own(st) && st.State != Cached && st.State != Waiting {
+			here[st.digest] = true
+		}
+	}
 	var list []*Step
 	for _, st := range t.steps {
-		if len(t.Nodes) == 0 || st.State == Failed || slices.Contains(t.Nodes, st.Node.Name) {
+		ran := st.State != Cached && st.State != Waiting
+		if len(t.Nodes) == 0 || own(st) || st.State == Failed || ran && !here[st.digest] {
 			list = append(list, st)
 		}
 	}
@@ -672,8 +681,8 @@ func (t *Target) Doing() *Step {
 // Counts returns how many steps of a target are done, and how many of those were
 // cached, of all that are known.
 func (t *Target) Counts() (done, cached, all int) {
-	for _, st := range t.Steps() {
-		if !st.work {
+	for _, st := range t.steps {
+		if !st.work || len(t.Nodes) > 0 && !slices.Contains(t.Nodes, st.Node.Name) {
 			continue
 		}
 		all++

@@ -95,6 +95,32 @@ func TestFailures(t *testing.T) {
 	require.Len(t, s.News, 1)
 }
 
+// The log of a target has the steps that another node ran for it, and of what several
+// nodes ran those of its own.
+func TestStepsOfOthers(t *testing.T) {
+	s := New(Outlook{})
+	s.Apply(0, event("n2", vertex(-1, false, "")))
+	require.Len(t, s.Target("web").Steps(), 1, "no node has it yet")
+	s.Apply(0, runtime.JobEvent{Job: "web", Target: "web", Node: "n1", Stage: "submitted"})
+	s.Apply(1, event("n2", vertex(time.Second, false, "")))
+	s.Apply(1, event("n1", vertex(0, true, "")))
+	var nodes []string
+	for _, st := range s.Target("web").Steps() {
+		nodes = append(nodes, st.Node.Name)
+	}
+	require.Equal(t, []string{"n2", "n1"}, nodes, "it was run elsewhere, and fetched")
+	done, cached, all := s.Target("web").Counts()
+	require.Equal(t, [3]int{1, 1, 1}, [3]int{done, cached, all})
+
+	s = New(Outlook{})
+	s.Apply(0, runtime.JobEvent{Job: "web", Target: "web", Node: "n1", Stage: "submitted"})
+	for _, node := range []string{"n2", "n1", "n3"} {
+		s.Apply(1, event(node, vertex(time.Second, false, "")))
+	}
+	require.Len(t, s.Target("web").Steps(), 1, "it was run here as well")
+	require.Equal(t, "n1", s.Target("web").Steps()[0].Node.Name)
+}
+
 // A lost node runs nothing any more.
 func TestLost(t *testing.T) {
 	s := New(Outlook{})
