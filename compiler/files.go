@@ -167,3 +167,22 @@ func asNamed(err error, name string) error {
 	}
 	return err
 }
+
+// LocalFiles returns the absolute names of the files of this machine that a definition
+// is read from, whether or not they exist.
+func (o *Options) LocalFiles() []string {
+	names, err := o.fileNames()
+	if err != nil {
+		return nil // reading them says so
+	}
+	if len(names) == 0 {
+		names = defaultFiles
+	}
+	var files []string
+	for _, name := range names {
+		if name != stdio {
+			files = append(files, o.path(strings.TrimPrefix(name, "cwd://")))
+		}
+	}
+	return files
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -38,6 +39,7 @@ type buildCmd struct {
 	ChangedSince string `placeholder:"REV" help:"Build only the targets that would have other images than at a commit, a branch or when a plan was saved, and tell which."`
 	Format       string `default:"table" enum:"table,json" help:"How --changed-since tells which targets: table, or json for a matrix for CI on standard output."`
 
+	Watch    bool          `help:"Build, and when files change build again what they touch, until interrupted."`
 	FailFast bool          `help:"Same as --jobs=fail-fast, which is the default."`
 	Timeout  time.Duration `placeholder:"TIME" help:"End the build with an error when it takes longer, as 20m."`
 
@@ -50,7 +52,11 @@ type buildCmd struct {
 }
 
 func (c *buildCmd) Run(binding contextBinding, a *app) (err error) {
-	ctx, stop := a.limit(binding, c.Timeout)
+	limit := c.Timeout
+	if c.Watch {
+		limit = 0 // it is that of each build
+	}
+	ctx, stop := a.limit(binding, limit)
 	defer func() { err = stop(err) }()
 	switch {
 	case c.ListTargets:
@@ -60,6 +66,9 @@ func (c *buildCmd) Run(binding contextBinding, a *app) (err error) {
 	}
 	if c.Print && c.List != "" {
 		return usageError{errors.New("--print and --list are mutually exclusive")}
+	}
+	if err := c.checkWatch(); err != nil {
+		return usageError{err}
 	}
 	if c.Timeout < 0 {
 		return usageError{fmt.Errorf("invalid value %s for --timeout: it must be longer than 0", c.Timeout)}
@@ -73,6 +82,9 @@ func (c *buildCmd) Run(binding contextBinding, a *app) (err error) {
 	saved, err := a.planFile(c.Targets)
 	if err != nil {
 		return err
+	}
+	if saved != nil && c.Watch {
+		return usageError{errors.New("--watch builds what changes, and a saved plan is of what has not: name the definition")}
 	}
 	if saved != nil {
 		if err := c.useSaved(a, saved); err != nil {
@@ -95,16 +107,38 @@ func (c *buildCmd) Run(binding contextBinding, a *app) (err error) {
 		return c.callAll(ctx, a, call)
 	}
 	c.deferFaults = c.Jobs.mode == deferError
-	return c.build(ctx, a, call)
+	if c.Watch {
+		return c.watch(ctx, a, call)
+	}
+	return c.build(ctx, a, call, nil)
 }
 
-// build builds the targets that are to be built, then answers for the others.
-func (c *buildCmd) build(ctx context.Context, a *app, call callFlag) (err error) {
+// checkWatch refuses what means nothing beside --watch.
+func (c *buildCmd) checkWatch() error {
+	switch {
+	case !c.Watch:
+		return nil
+	case c.Print || c.List != "" || c.Call != "" || c.Check:
+		return errors.New("--watch builds; --print, --list, --call and --check do not")
+	case c.ChangedSince != "":
+		return errors.New("--watch builds what has changed since the last build: it excludes --changed-since")
+	case slices.Contains(c.File, "-"):
+		return errors.New("--watch reads the definition again and again: name a file instead of -")
+	}
+	return nil
+}
+
+// build builds the targets that are to be built, then answers for the others. r is the
+// round of a watch, nil for none.
+func (c *buildCmd) build(ctx context.Context, a *app, call callFlag, r *round) (err error) {
 	o := view.Outcome{Started: time.Now()}
 	defer func() { err = errors.Join(err, c.report(ctx, a, o, err)) }()
 	request, err := c.request(a)
 	if err != nil {
 		return err
+	}
+	if r != nil {
+		request.Keys, request.Since = true, r.since
 	}
 	logs := &logged{Reporter: a.progress, open: func() (*targetlog.Set, error) { return c.openLogs(a) }}
 	s := a.engineFor(logs).Open(request)
@@ -115,11 +149,16 @@ func (c *buildCmd) build(ctx context.Context, a *app, call callFlag) (err error)
 	if len(s.Definition().Targets) == 0 {
 		return c.answer(ctx, a, s, call)
 	}
+	if err := r.begin(ctx, a, c, s); err != nil || r.nothing() {
+		return err
+	}
 	if err := s.Through(ctx, engine.Order); err != nil {
 		return err
 	}
-	if err := c.tellChanges(ctx, a, s.Comparison()); err != nil {
-		return err
+	if r == nil {
+		if err := c.tellChanges(ctx, a, s.Comparison()); err != nil {
+			return err
+		}
 	}
 	err = s.Through(ctx, engine.Run)
 	a.progress.Remarks(s.Build().Warnings(), a.debug)
@@ -127,6 +166,9 @@ func (c *buildCmd) build(ctx context.Context, a *app, call callFlag) (err error)
 		return err
 	}
 	result, failure := s.Result()
+	if r != nil {
+		r.since = s.State(lastBuild)
+	}
 	for _, w := range result.Warnings {
 		a.progress.Warn(w)
 	}

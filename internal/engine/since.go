@@ -16,15 +16,17 @@ import (
 	"github.com/dbake/dbake/internal/report"
 )
 
-// Since is a state in which the project was: a revision, or that of a saved plan.
+// Since is a state in which the project was: a revision, that of a saved plan, or that of
+// a session.
 type Since struct {
 	name string
 	file *report.File
+	now  *past // of a session of this process
 }
 
 // NewSince returns the state that a revision of the repository names, or, with a file,
 // that in which a plan was made; name is then that of the file.
-func NewSince(name string, file *report.File) *Since { return &Since{name, file} }
+func NewSince(name string, file *report.File) *Since { return &Since{name: name, file: file} }
 
 // Name is what the user calls it.
 func (s *Since) Name() string { return s.name }
@@ -146,7 +148,10 @@ func (t *TargetChange) steps(list []plan.Rerun) {
 
 // past finds out what the project was at some state.
 func (s *Session) past(ctx context.Context, since *Since) (*past, error) {
-	if since.file != nil {
+	switch {
+	case since.now != nil:
+		return since.now, nil
+	case since.file != nil:
 		return savedPast(since)
 	}
 	tree, err := s.engine.checkOut(ctx, since.name)
