@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/partition"
 )
 
@@ -22,13 +23,14 @@ type settings struct {
 	nodes, slots   int
 	rounds         int
 	strategies     []string
+	duplicates     plan.Duplicates
 	json           bool
 }
 
 // Main is the real command.
 func Main(ctx context.Context, args []string, stdout, stderr io.Writer) (err error) {
 	var s settings
-	var strategies string
+	var strategies, duplicates string
 	flags := flag.NewFlagSet("real", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.StringVar(&s.project, "project", filepath.Join("testdata", "bakefiles", "storefront"), "build the default targets of the bake file in `DIR`")
@@ -39,12 +41,16 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) (err err
 	flags.IntVar(&s.slots, "slots", 2, "steps that a node is planned to run at once")
 	flags.IntVar(&s.rounds, "rounds", 5, "cold builds of each strategy")
 	flags.StringVar(&strategies, "strategy", partition.DefaultStrategy, "strategies `NAME,...` to compare; the first is what the others are compared with")
+	flags.StringVar(&duplicates, "duplicates", "", "which steps several nodes may execute: `RULE` never, reproducible (default) or any")
 	flags.BoolVar(&s.json, "json", false, "print one JSON object for each build instead of a table")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
 	if flags.NArg() > 0 {
 		return fmt.Errorf("unexpected argument %q", flags.Arg(0))
+	}
+	if s.duplicates, err = plan.ParseDuplicates(duplicates); err != nil {
+		return err
 	}
 	s.strategies = strings.Split(strategies, ",")
 	for _, name := range s.strategies {
@@ -75,7 +81,7 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) (err err
 
 // measure does all builds and prints what they took.
 func (s settings) measure(ctx context.Context, stdout, stderr io.Writer) error {
-	w, err := open(ctx, world{dir: s.dir, nodes: s.nodes, buildkitd: s.buildkitd, slots: s.slots}, s.bases)
+	w, err := open(ctx, world{dir: s.dir, nodes: s.nodes, buildkitd: s.buildkitd, slots: s.slots, duplicates: s.duplicates}, s.bases)
 	if err != nil {
 		return err
 	}

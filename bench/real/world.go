@@ -29,6 +29,8 @@ type world struct {
 	nodes     int
 	slots     int
 	frozen    bool // nothing is learned any more
+
+	duplicates plan.Duplicates
 }
 
 // open makes the base images.
@@ -81,6 +83,7 @@ func (w *world) build(ctx context.Context, dir string, env map[string]string, st
 		Nodes:      engine.Nodes{Specs: specs, StateDir: w.state(), Buildkitd: w.buildkitd},
 		Reach:      engine.Started,
 		Strategy:   divide,
+		Duplicates: w.duplicates,
 	})
 	defer func() { err = errors.Join(err, s.Close()) }()
 	last := engine.Remember
