@@ -148,6 +148,9 @@ func handOver(t *testing.T, f *report.File) int {
 	require.Len(t, f.Nodes, 2)
 	first, second := &f.Nodes[0], &f.Nodes[1]
 	first.Partitions, second.Partitions = [][]string{{"parent", "near"}}, [][]string{{"far"}}
+	for _, n := range []*report.FileNode{first, second} {
+		n.Fetch, n.Build = nil, nil // what the plan had for other places
+	}
 	for i, s := range f.Steps {
 		users := map[string]bool{}
 		for _, j := range s.Targets {
