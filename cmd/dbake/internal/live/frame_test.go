@@ -185,11 +185,16 @@ func building() *play {
 	return p.at(34.2)
 }
 
+// moved says that a node takes a target over from another one.
+func moved(p *play, target, from, to string) runtime.Event {
+	return runtime.MoveEvent{At: p.now, Jobs: []string{target}, Targets: []string{target}, Node: to, From: from, Why: "stolen"}
+}
+
 func stolen() *play {
 	p := building()
 	p.at(35)
 	p.node["mail"] = "n2"
-	p.tell(runtime.MoveEvent{At: p.now, Jobs: []string{"mail"}, Targets: []string{"mail"}, Node: "n2", From: "n1", Why: "stolen"})
+	p.tell(moved(p, "mail", "n1", "n2"))
 	p.job("mail", "submitted")
 	p.tell(runtime.SendEvent{At: p.now, Node: "n1", To: []string{"n2"}, Step: "[build 2/3] RUN npm ci", Targets: []string{"auth"}})
 	p.queue("n1", "n2", "n3")
