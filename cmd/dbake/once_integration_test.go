@@ -34,7 +34,7 @@ target "app" {
   matrix = { n = ["1","2","3","4"] }
   name = "app${n}"
   contexts = { base = "target:base" }
-  dockerfile-inline = "FROM base\nRUN sleep 1; echo ${n} > /n\n"
+  dockerfile-inline = "FROM base\nRUN sleep %[2]d; echo ${n} > /n\n"
   tags = ["${DBAKE_REGISTRY}/%[1]s/app${n}:1"]
   output = ["type=image,push=true"]
 }
@@ -92,7 +92,11 @@ func (o oneResult) build(n int, through string, what disturbance) {
 	t := o.t
 	dir := t.TempDir()
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "file"), []byte(o.name), 0o644))
-	write(t, dir, fmt.Sprintf(onceFile, o.name))
+	seconds := 1
+	if what == stolen {
+		seconds = 4 // or what a thief has to fetch is not worth it
+	}
+	write(t, dir, fmt.Sprintf(onceFile, o.name, seconds))
 	rng := rand.New(rand.NewPCG(o.seed, uint64(len(what))))
 	args := []string{"build", "--no-cache", "--progress", "plain", "--state-dir", o.state, "--node-timeout", "2s", "--var", "DBAKE_REGISTRY=" + o.registry}
 	slots := ""
