@@ -292,6 +292,9 @@ func (s *Session) prepare(ctx context.Context) (err error) {
 // duplicates is the rule for what several nodes may execute: that of the request, or of
 // the saved plan.
 func (s *Session) duplicates() plan.Duplicates {
+	if s.request.Warm {
+		return plan.DuplicatesAny // every node is to hold all of it
+	}
 	if s.request.Duplicates == "" && s.request.Saved != nil {
 		return s.request.Saved.Duplicates
 	}

@@ -189,5 +189,8 @@ func (b *Build) copies(ctx context.Context, stages []stage, nodes []string, runs
 	if err == nil {
 		err = Join(faults)
 	}
-	return out, err
+	if err != nil {
+		return nil, err
+	}
+	return out.WithDuplicates(b.duplicates), nil
 }
