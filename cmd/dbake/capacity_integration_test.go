@@ -36,18 +36,20 @@ func TestCapacityIsLearned(t *testing.T) {
 	dir := t.TempDir()
 	text := []byte(strings.ReplaceAll(unequal, "REGISTRY", w.registry))
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "docker-bake.hcl"), text, 0o644))
+	// The base images were built before, and told about the machine.
+	history := "--history=" + filepath.Join(t.TempDir(), "history.db")
 	explain := func() string {
-		r := w.run(dir, append(append([]string{"plan"}, w.on(1)...), "--explain", "slow")...)
+		r := w.run(dir, append(append([]string{"plan"}, w.on(1)...), history, "--explain", "slow")...)
 		require.Zero(t, r.status, r.stderr)
 		return r.stdout
 	}
 	require.Contains(t, explain(), "at once: nothing is known of its machine yet")
-	r := w.build(dir, 1, "--timings")
+	r := w.build(dir, 1, "--timings", history)
 	require.Zero(t, r.status, r.stderr)
 	require.Regexp(t, `(?m)^run steps +[0-9.]+s`, r.stderr)
 	require.Contains(t, explain(), "it has "+strconv.Itoa(runtime.NumCPU())+" processor")
 
-	h := w.run(dir, "history", "export")
+	h := w.run(dir, "history", "export", history)
 	require.Zero(t, h.status, h.stderr)
 	require.Regexp(t, `(?m)^\{"node":".*","machine":\{"cores":`+strconv.Itoa(runtime.NumCPU())+`,"memory":[1-9]`, h.stdout)
 	require.Regexp(t, `"cpuNs":[1-9]`, h.stdout, "what steps use is told, or estimated")

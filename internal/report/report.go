@@ -187,10 +187,10 @@ type Doubled struct {
 }
 
 // doubled finds the steps that several nodes execute.
-func (r *Report) doubled(b *plan.Build) {
+func (p *Report) doubled(b *plan.Build) {
 	nodes := make([][]int, len(b.Graph.Vertices))
-	for _, t := range r.Schedule.Tasks {
-		if t.Kind == partition.Exec && int(t.Vertex) < len(nodes) && r.Steps[t.Vertex].Work {
+	for _, t := range p.Schedule.Tasks {
+		if t.Kind == partition.Exec && int(t.Vertex) < len(nodes) && p.Steps[t.Vertex].Work {
 			nodes[t.Vertex] = append(nodes[t.Vertex], int(t.Node))
 		}
 	}
@@ -203,7 +203,7 @@ func (r *Report) doubled(b *plan.Build) {
 			free = b.Freedom()
 		}
 		slices.Sort(on)
-		r.Doubled = append(r.Doubled, Doubled{Step: i, Nodes: on, Why: free[i]})
+		p.Doubled = append(p.Doubled, Doubled{Step: i, Nodes: on, Why: free[i]})
 	}
 }
 
@@ -491,10 +491,10 @@ func (p *Report) stages(b *plan.Build) {
 
 // Pulls returns how many base images the nodes have from their registries, counted for
 // each node, and how many of these are distinct.
-func (r *Report) Pulls() (pulls, images int) {
+func (p *Report) Pulls() (pulls, images int) {
 	seen := map[partition.VertexID]bool{}
-	for _, t := range r.Schedule.Tasks {
-		if t.Kind != partition.Exec || int(t.Vertex) >= len(r.Steps) || r.Steps[t.Vertex].Kind != llbmerge.KindImage.String() {
+	for _, t := range p.Schedule.Tasks {
+		if t.Kind != partition.Exec || int(t.Vertex) >= len(p.Steps) || p.Steps[t.Vertex].Kind != llbmerge.KindImage.String() {
 			continue
 		}
 		pulls++
