@@ -478,7 +478,7 @@ func (r *run) jobsOf(units []sched.UnitID) []plan.Job {
 // its units are known to be built.
 func (r *run) slice(p *partitionRun) error {
 	var ids []string
-	p.slice.imports = slices.Concat(r.caches.importsOf(r.jobsOf(p.units)), r.exchange.imports())
+	p.slice.imports = r.importsFor(p.node, r.jobsOf(p.units))
 	known := r.lookups(p.node)
 	for _, u := range p.units {
 		if step, ok := r.step(u); ok {

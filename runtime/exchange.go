@@ -18,6 +18,7 @@ import (
 
 	"github.com/dbake/dbake/cachepolicy"
 	"github.com/dbake/dbake/compiler/ir"
+	"github.com/dbake/dbake/frontend"
 	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/llbmerge"
 	"github.com/dbake/dbake/runtime/sched"
@@ -42,6 +43,7 @@ type exchange struct {
 	dir   string // of the caches at the client; "" when nothing is sent
 
 	sent map[int]ir.CacheEntry // imports of what was written, by step
+	by   map[int]*nodeRun      // the nodes that wrote it
 	// direct says that the registry failed some node: what follows goes through the
 	// client.
 	direct bool
@@ -52,7 +54,7 @@ type exchange struct {
 func newExchange(steps []plan.Intermediate, in cachepolicy.Input) (*exchange, error) {
 	x := &exchange{
 		steps: steps, store: in.Store, direct: in.Store.IsZero(),
-		sent: map[int]ir.CacheEntry{}, found: map[sched.VertexID]bool{}, once: map[sched.VertexID]*nodeRun{},
+		sent: map[int]ir.CacheEntry{}, by: map[int]*nodeRun{}, found: map[sched.VertexID]bool{}, once: map[sched.VertexID]*nodeRun{},
 	}
 	if !x.sends() {
 		return x, nil
@@ -162,6 +164,27 @@ func (r *run) onDemand(u sched.UnitID) bool {
 	return ok && r.Steps[step].Node < 0
 }
 
+// importsFor returns what a solve of jobs on a node reads: the caches of their clusters
+// and what was sent. Jobs that take a result from another node read only what was sent:
+// where both hold a step, BuildKit looks the steps behind it up in one of them alone,
+// whichever that happens to be, and then the result would not be found (package
+// cachepolicy, facts about BuildKit).
+func (r *run) importsFor(n *nodeRun, jobs []plan.Job) []ir.CacheEntry {
+	sent := r.exchange.imports()
+	for step := range r.exchange.sent {
+		if r.exchange.by[step] == n {
+			continue // it has the result already
+		}
+		i := r.Steps[step].Vertex
+		for _, j := range jobs {
+			if slices.ContainsFunc(j.Units, func(u *frontend.Unit) bool { return slices.Contains(r.Graph.Vertices[i].Users, string(u.ID)) }) {
+				return sent
+			}
+		}
+	}
+	return slices.Concat(r.caches.importsOf(jobs), sent)
+}
+
 // send writes the result of a step for the other nodes.
 func (r *run) send(p *partitionRun, u sched.UnitID) {
 	p.exports++
@@ -245,7 +268,7 @@ func (r *run) noteSent(m exportedMessage) []sched.Event {
 		}
 	case m.sent != nil:
 		r.observe(r.sendEvent(m.p, step, nil))
-		r.exchange.sent[step] = *m.sent
+		r.exchange.sent[step], r.exchange.by[step] = *m.sent, m.p.node
 		r.exchange.find(r.Sched.Vertices, sched.VertexID(r.Steps[step].Vertex))
 		for _, v := range r.Steps[step].Sent {
 			events = append(events, sched.VertexCached{At: r.since(), Vertex: sched.VertexID(v)})

@@ -87,7 +87,8 @@ var (
 		{"error mounting", "it cannot mount"},
 		{"failed to prepare snapshot", "its snapshotter failed"},
 		{"snapshotter", "its snapshotter failed"},
-		{"/snapshots/snapshots/", "its store is damaged"}, // containerd's, as after a full disk
+		{"/snapshots/snapshots/", "its store is damaged"},          // containerd's, as after a full disk
+		{"releasing already released reference", "it has a fault"}, // solver/result.go, as after a full disk
 		{"database not open", "its database is closed"},
 		{"metadata.db", "its database failed"},
 		{"panic:", "it has a fault"},

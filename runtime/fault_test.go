@@ -30,6 +30,7 @@ func TestClassify(t *testing.T) {
 		{err: errors.New(process + "127"), log: []string{`runc run failed: unable to start container process: error during container init: exec: "nope": executable file not found in $PATH`}, want: "step 127"},
 		{err: errors.New("failed to solve: ResourceExhausted: failed to extract layer sha256:0a: write /var/lib/buildkit/runc-overlayfs/snapshots/snapshots/3/fs/usr/bin/x: no space left on device"), want: "sick no space left"},
 		{err: errors.New("failed to walk: resolve : lstat /var/lib/buildkit/runc-overlayfs/snapshots/snapshots/1: no such file or directory"), want: "sick its store is damaged"},
+		{err: errors.New("failed to solve: releasing already released reference ijh522ca6qccris0oui4i3mr5::n77cp79bchqg9f2io5ctdpc15"), want: "sick it has a fault"},
 		{err: status.Error(codes.ResourceExhausted, "mkdir /var/lib/buildkit/runc-overlayfs/executor/x: no space left on device"), want: "sick no space left"},
 		{err: status.Error(codes.ResourceExhausted, "something is used up"), want: "sick it is at a limit"},
 		{err: status.Error(codes.Internal, "stream terminated"), want: "sick it has a fault"},

@@ -136,7 +136,7 @@ target "far" {
 	require.Zero(t, r.status, r.stderr)
 	require.Zero(t, runSteps(t, p.addrs, "RUN")-before, r.stderr)
 
-	left, err := filepath.Glob(filepath.Join(os.TempDir(), "dbake-exchange-*"))
+	left, err := filepath.Glob(filepath.Join(p.tmp, "dbake-exchange-*"))
 	require.NoError(t, err)
 	require.Empty(t, left)
 }

@@ -37,6 +37,7 @@ type world struct {
 	buildkitd string
 	state     string
 	home      string
+	tmp       string // where commands make temporary files
 	registry  string
 	addrs     []string // of the nodes that are up
 }
@@ -46,7 +47,7 @@ type world struct {
 func newWorld(t *testing.T, n int) *world {
 	t.Helper()
 	localtest.Need(t)
-	w := &world{t: t, buildkitd: localtest.Buildkitd(t), state: localtest.Dir(t), home: t.TempDir()}
+	w := &world{t: t, buildkitd: localtest.Buildkitd(t), state: localtest.Dir(t), home: t.TempDir(), tmp: t.TempDir()}
 	w.dbake = filepath.Join(t.TempDir(), "dbake")
 	out, err := exec.Command("go", "build", "-trimpath", "-o", w.dbake, ".").CombinedOutput()
 	require.NoError(t, err, "%s", out)
@@ -68,7 +69,7 @@ func root(t *testing.T) string {
 
 // env is the environment of commands: of the user's only what finds programs.
 func (w *world) env() []string {
-	env := []string{"PATH=" + os.Getenv("PATH"), "HOME=" + w.home}
+	env := []string{"PATH=" + os.Getenv("PATH"), "HOME=" + w.home, "TMPDIR=" + w.tmp}
 	for _, name := range []string{"GOPATH", "GOCACHE", "GOMODCACHE", "GOROOT", "GOFLAGS", "GOPROXY"} {
 		out, err := exec.Command("go", "env", name).Output()
 		require.NoError(w.t, err)
