@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Shows dbake on this machine: three local nodes and a registry, base images made
 # from what the machine has, and the storefront monorepo planned and built over the
-# nodes. `make demo` runs it. Whatever happens, nothing is left running and no file
-# is left behind outside bin/.
+# nodes, cold, again, and after an edit. `make demo` runs it. Whatever happens, nothing
+# is left running and no file is left behind outside bin/.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 root=$PWD
@@ -54,13 +54,27 @@ say "Making base images of busybox and the Go toolchain of this machine"
 XDG_CACHE_HOME=$state/cache DBAKE=$root/bin/dbake \
   testdata/bases/build.sh "${on_cluster[@]}" --progress plain
 
-cd testdata/bakefiles/storefront
+# A copy, as one of its files is edited below.
+cp -r testdata/bakefiles/storefront "$state/storefront"
+cd "$state/storefront"
 
-say "The plan for storefront"
+say "The plan for storefront: nothing has been measured, so costs are guesses"
 dbake plan "${on_cluster[@]}"
 
-say "Building storefront"
+say "Building storefront on $nodes nodes of this machine"
 dbake build "${on_cluster[@]}" --metadata-file "$state/metadata.json"
+
+say "Building it again: nothing has changed, so no node has anything to do"
+dbake build "${on_cluster[@]}" --progress quiet --summary-json "$state/again.json"
+echo "targets that were built: $(grep -c '"state": "done"' "$state/again.json" || true)"
+
+say "One service is edited"
+sed -i 's/package main/package main \/\/ edited by the demo/' services/pricing/main.go
+dbake build "${on_cluster[@]}" --progress plain
+dbake log what-ran
+
+say "What one node would have taken, by what was measured"
+dbake plan "${on_cluster[@]}" --reuse never --compare single,affinity
 
 say "Running a program out of one of the images"
 # The image is built already, so only its files are sent.
@@ -68,3 +82,13 @@ mkdir "$state/catalog"
 dbake build "${on_cluster[@]}" --progress quiet --allow "fs.write=$state/catalog" \
   --set "catalog.output=type=local,dest=$state/catalog" catalog
 "$state/catalog/bin/catalog" -version
+
+mkdir -p "$root/bin"
+dbake plan "${on_cluster[@]}" --reuse never --format html -o "$root/bin/demo-plan.html"
+say "What next"
+cat <<END
+The plan as a page:              $root/bin/demo-plan.html
+A project of your own:           cd PROJECT && $root/bin/dbake plan
+From nothing to three nodes:     docs/tutorial.md
+Beside docker buildx bake:       make bench-quick BUILDX=/path/to/docker-buildx
+END
