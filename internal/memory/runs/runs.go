@@ -11,12 +11,11 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/dbake/dbake/internal/localfile"
+	"github.com/dbake/dbake/internal/memory/folder"
 )
 
 const (
@@ -86,6 +85,8 @@ type Step struct {
 // Store is a directory of runs. The zero Store remembers nothing.
 type Store struct{ Dir string }
 
+func (s Store) folder() folder.Folder { return folder.Folder{Dir: s.Dir, Limit: maxFile} }
+
 // NewID returns the name of a run that starts now. Names sort by time.
 func NewID(now time.Time) string {
 	var b [3]byte
@@ -104,10 +105,7 @@ func (s Store) Add(r *Run) error {
 	if err != nil {
 		return fmt.Errorf("remember the run: %w", err)
 	}
-	if err := os.MkdirAll(s.Dir, 0o700); err != nil {
-		return fmt.Errorf("remember the run: %w", err)
-	}
-	if err := localfile.Replace(filepath.Join(s.Dir, r.ID+suffix), data, 0o600); err != nil {
+	if err := s.folder().Write(r.ID+suffix, data); err != nil {
 		return fmt.Errorf("remember the run: %w", err)
 	}
 	ids, err := s.List()
@@ -115,7 +113,7 @@ func (s Store) Add(r *Run) error {
 		return err
 	}
 	for len(ids) > Most {
-		if err := os.Remove(filepath.Join(s.Dir, ids[len(ids)-1]+suffix)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := os.Remove(s.folder().Path(ids[len(ids)-1] + suffix)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("forget a run: %w", err)
 		}
 		ids = ids[:len(ids)-1]
@@ -167,9 +165,12 @@ func (s Store) Read(id string) (*Run, error) {
 	if found == "" {
 		return nil, ErrNone
 	}
-	data, err := localfile.Read(filepath.Join(s.Dir, found+suffix), maxFile)
+	data, err := s.folder().Read(found + suffix)
 	if err != nil {
 		return nil, fmt.Errorf("read run %s: %w", found, err)
+	}
+	if data == nil { // another process has forgotten it since
+		return nil, ErrNone
 	}
 	r := &Run{}
 	if err := json.Unmarshal(data, r); err != nil {
