@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -164,11 +163,4 @@ func (c *cacheMergeCmd) Run(ctx contextBinding, a *app) error {
 		}
 	}
 	return err
-}
-
-// writeJSON prints a value for programs.
-func (a *app) writeJSON(v any) error {
-	enc := json.NewEncoder(a.stdout)
-	enc.SetIndent("", "  ")
-	return enc.Encode(v)
 }

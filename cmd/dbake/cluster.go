@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 
 	"github.com/dbake/dbake/cmd/dbake/internal/view"
@@ -74,9 +73,7 @@ func (a *app) title() string {
 
 func (a *app) showStatus(st *local.Status, format string) error {
 	if format == "json" {
-		enc := json.NewEncoder(a.stdout)
-		enc.SetIndent("", "  ")
-		return enc.Encode(st)
+		return a.writeJSON(st)
 	}
 	return view.Status(a.stdout, st)
 }

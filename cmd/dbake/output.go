@@ -126,3 +126,10 @@ func isMetadata(dt []byte) bool {
 		return ok
 	})
 }
+
+// writeJSON prints a value for programs.
+func (a *app) writeJSON(v any) error {
+	enc := json.NewEncoder(a.stdout)
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
+}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"runtime"
 	"runtime/debug"
@@ -57,9 +56,7 @@ func readVersions() versions {
 func (c *versionCmd) Run(a *app) error {
 	v := readVersions()
 	if c.Format == "json" {
-		enc := json.NewEncoder(a.stdout)
-		enc.SetIndent("", "  ")
-		return enc.Encode(v)
+		return a.writeJSON(v)
 	}
 	commit := v.Commit
 	switch {
