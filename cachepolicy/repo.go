@@ -158,12 +158,24 @@ func (r Repo) tag(cluster string, part int) string {
 	return t
 }
 
+// stepMark stands between the prefix of a step's tag and its name.
+const stepMark = ".step-"
+
 // StepTag returns the tag under which the result of the named step is handed from
 // node to node. It is no tag of a cluster: later builds do not read it.
-func (r Repo) StepTag(step string) string { return r.Prefix + ".step-" + step }
+func (r Repo) StepTag(step string) string { return r.Prefix + stepMark + step }
 
-// cutTag splits a tag of this repository into cluster and part; ok is false when
-// it is no such tag.
+// CutStepTag returns the prefix of a tag made by StepTag; ok is false for others.
+func CutStepTag(tag string) (prefix string, ok bool) {
+	i := strings.LastIndex(tag, stepMark)
+	if i < 0 || !tagName.MatchString(tag[:i]) || !hexName.MatchString(tag[i+len(stepMark):]) {
+		return "", false
+	}
+	return tag[:i], true
+}
+
+// cutTag returns the cluster that a tag of this repository is of, or a part of; ok is
+// false when it is no such tag.
 func (r Repo) cutTag(tag string) (cluster string, ok bool) {
 	rest, ok := strings.CutPrefix(tag, r.Prefix+"-")
 	if !ok {
@@ -176,5 +188,27 @@ func (r Repo) cutTag(tag string) (cluster string, ok bool) {
 	return m[1], true
 }
 
-// clusterTag matches a name made by Name and the number of a part.
-var clusterTag = regexp.MustCompile(`^([a-z0-9_.-]+-[0-9a-f]{8})(-[0-9]+)?$`)
+// CutClusterTag is cutTag for a repository of which the prefix may be any: known is
+// tried first, as prefixes and clusters may both hold a "-"; then the shortest counts.
+func CutClusterTag(tag, known string) (prefix, cluster string, ok bool) {
+	if cluster, ok = (Repo{Prefix: known}).cutTag(tag); ok && known != "" {
+		return known, cluster, true
+	}
+	m := anyClusterTag.FindStringSubmatch(tag)
+	if m == nil {
+		return "", "", false
+	}
+	return m[1], m[2], true
+}
+
+// Target returns the target that a name made by [Name] begins with.
+func Target(cluster string) string { return cluster[:strings.LastIndexByte(cluster, '-')] }
+
+// clusterName matches a name made by Name, and the number of a part.
+const clusterName = `([a-z0-9_.-]+-[0-9a-f]{8})(-[0-9]+)?$`
+
+var (
+	clusterTag    = regexp.MustCompile(`^` + clusterName)
+	anyClusterTag = regexp.MustCompile(`^([A-Za-z0-9_][A-Za-z0-9_.-]*?)-` + clusterName)
+	hexName       = regexp.MustCompile(`^[0-9a-f]+$`)
+)

@@ -9,7 +9,6 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/moby/buildkit/cache/remotecache/v1/types"
@@ -17,6 +16,7 @@ import (
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/dbake/dbake/cachepolicy"
 	"github.com/dbake/dbake/runtime/registry"
 )
 
@@ -72,12 +72,8 @@ type Registry interface {
 // parallel bounds the manifests that are read at once.
 const parallel = 8
 
-// The tags that dbake makes: those of clusters end in a hash and the number of a part.
-var (
-	clusterTag = regexp.MustCompile(`^([A-Za-z0-9_][A-Za-z0-9_.-]*?)-([a-z0-9_.-]+-[0-9a-f]{8})(-[0-9]+)?$`)
-	stepTag    = regexp.MustCompile(`^([A-Za-z0-9_][A-Za-z0-9_.-]*)\.step-[0-9a-f]+$`)
-	markTag    = regexp.MustCompile(`^([A-Za-z0-9_][A-Za-z0-9_.-]*)\.pruned-([0-9]{1,12})-[0-9a-f]{12}$`)
-)
+// markTag matches the marks that replace the tags of unwanted caches.
+var markTag = regexp.MustCompile(`^([A-Za-z0-9_][A-Za-z0-9_.-]*)\.pruned-([0-9]{1,12})-[0-9a-f]{12}$`)
 
 // List returns the tags of a repository, sorted: those with the prefix, or all when it
 // is "". What cannot be read is an entry with a Problem.
@@ -111,8 +107,8 @@ func list(ctx context.Context, reg Registry, repo, prefix string) ([]Entry, erro
 	return entries, nil
 }
 
-// parseTag says what a tag is for. Where a prefix is known it decides where the name of
-// the cluster begins: both may hold a "-".
+// parseTag says what a tag is for. A prefix that is known decides where the name of the
+// cluster begins.
 func parseTag(tag, prefix string) Entry {
 	e := Entry{Tag: tag, Kind: Other, group: tag}
 	if m := markTag.FindStringSubmatch(tag); m != nil {
@@ -122,20 +118,13 @@ func parseTag(tag, prefix string) Entry {
 			return e
 		}
 	}
-	if m := stepTag.FindStringSubmatch(tag); m != nil {
-		e.Kind, e.Prefix = Step, m[1]
+	if p, ok := cachepolicy.CutStepTag(tag); ok {
+		e.Kind, e.Prefix = Step, p
 		return e
 	}
-	m := clusterTag.FindStringSubmatch(tag)
-	if rest, ok := strings.CutPrefix(tag, prefix+"-"); ok && prefix != "" {
-		if n := clusterTag.FindStringSubmatch("p-" + rest); n != nil {
-			m = []string{tag, prefix, n[2], n[3]}
-		}
-	}
-	if m != nil {
-		name := m[2]
-		e.Kind, e.Prefix, e.Target = Cluster, m[1], name[:len(name)-9]
-		e.group = m[1] + "-" + name
+	if p, cluster, ok := cachepolicy.CutClusterTag(tag, prefix); ok {
+		e.Kind, e.Prefix, e.Target = Cluster, p, cachepolicy.Target(cluster)
+		e.group = p + "-" + cluster
 	}
 	return e
 }
