@@ -279,20 +279,11 @@ func Down(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	lock, st, err := lockOrOwner(ctx, dir)
+	lock, err := reclaim(ctx, dir, func(*state) {})
 	if err != nil {
 		return err
 	}
-	if lock == nil {
-		return inUse(dir, st.Owner)
-	}
 	defer lock.Unlock()
-	if err := st.clearLeftovers(ctx, dir); err != nil {
-		return err
-	}
-	if err := st.save(dir); err != nil {
-		return err
-	}
 	if !running {
 		return fmt.Errorf("%w on %s", ErrNotRunning, dir)
 	}

@@ -21,21 +21,11 @@ func Remove(ctx context.Context, dir string, registry bool) error {
 	if _, err := os.Stat(filepath.Join(dir, "cluster.json")); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	lock, st, err := lockOrOwner(ctx, dir)
+	lock, err := reclaim(ctx, dir, func(st *state) { st.Nodes = nil })
 	if err != nil {
 		return err
 	}
-	if lock == nil {
-		return inUse(dir, st.Owner)
-	}
 	defer lock.Unlock()
-	if err := st.clearLeftovers(ctx, dir); err != nil {
-		return err
-	}
-	st.Nodes = nil
-	if err := st.save(dir); err != nil {
-		return err
-	}
 	places := []string{filepath.Join(dir, "nodes"), socketDir(dir)}
 	if registry {
 		places = append(places, filepath.Join(dir, "registry"))

@@ -125,6 +125,27 @@ func lockOrOwner(ctx context.Context, dir string) (*flock.Flock, *state, error) 
 	}
 }
 
+// reclaim ends and removes what a crashed cluster left in a state directory, and saves the
+// state as change makes it. It returns the lock, which is held, or an error while a
+// process runs the nodes.
+func reclaim(ctx context.Context, dir string, change func(*state)) (*flock.Flock, error) {
+	lock, st, err := lockOrOwner(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
+	if lock == nil {
+		return nil, inUse(dir, st.Owner)
+	}
+	if err = st.clearLeftovers(ctx, dir); err == nil {
+		change(st)
+		err = st.save(dir)
+	}
+	if err != nil {
+		return nil, errors.Join(err, lock.Unlock())
+	}
+	return lock, nil
+}
+
 // reserve gives the registry an address, that of earlier runs when it is free.
 func (st *state) reserve(notify func(string, ...any)) error {
 	if st.Registry != "" && portFree(st.Registry) {
