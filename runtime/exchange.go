@@ -18,7 +18,6 @@ import (
 
 	"github.com/dbake/dbake/cachepolicy"
 	"github.com/dbake/dbake/compiler/ir"
-	"github.com/dbake/dbake/frontend"
 	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/llbmerge"
 	"github.com/dbake/dbake/runtime/sched"
@@ -175,11 +174,9 @@ func (r *run) importsFor(n *nodeRun, jobs []plan.Job) []ir.CacheEntry {
 		if r.exchange.by[step] == n {
 			continue // it has the result already
 		}
-		i := r.Steps[step].Vertex
-		for _, j := range jobs {
-			if slices.ContainsFunc(j.Units, func(u *frontend.Unit) bool { return slices.Contains(r.Graph.Vertices[i].Users, string(u.ID)) }) {
-				return sent
-			}
+		v, _ := r.stepVertex(step)
+		if slices.ContainsFunc(jobs, func(j plan.Job) bool { return needs(j, v) }) {
+			return sent
 		}
 	}
 	return slices.Concat(r.caches.importsOf(jobs), sent)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/frontend"
+	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/llbmerge"
 	"github.com/dbake/dbake/runtime/sched"
 )
@@ -206,11 +207,16 @@ func (e *plainError) Unwrap() error { return e.err }
 func (r *run) jobsWith(v *llbmerge.Vertex) []int {
 	var jobs []int
 	for i, j := range r.Jobs {
-		if slices.ContainsFunc(j.Units, func(u *frontend.Unit) bool { return slices.Contains(v.Users, string(u.ID)) }) {
+		if needs(j, v) {
 			jobs = append(jobs, i)
 		}
 	}
 	return jobs
+}
+
+// needs reports whether a job needs a vertex.
+func needs(j plan.Job, v *llbmerge.Vertex) bool {
+	return slices.ContainsFunc(j.Units, func(u *frontend.Unit) bool { return slices.Contains(v.Users, string(u.ID)) })
 }
 
 // source returns the place of a step in the Dockerfile of the first unit whose step
