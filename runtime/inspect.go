@@ -36,14 +36,7 @@ func Inspect(ctx context.Context, specs []nodeset.Spec) []Inspection {
 		})
 	}
 	_ = eg.Wait()
-	infos := make([]NodeInfo, len(list))
-	for i, x := range list {
-		infos[i] = x.Info
-	}
-	allot(infos)
-	for i := range list {
-		list[i].Info.Platforms = infos[i].Platforms
-	}
+	allotIn(list, func(x *Inspection) *NodeInfo { return &x.Info })
 	return list
 }
 

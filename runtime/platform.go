@@ -31,6 +31,18 @@ func allot(list []NodeInfo) {
 	}
 }
 
+// allotIn is allot for nodes of which more is known.
+func allotIn[T any](list []T, info func(*T) *NodeInfo) {
+	infos := make([]NodeInfo, len(list))
+	for i := range list {
+		infos[i] = *info(&list[i])
+	}
+	allot(infos)
+	for i := range list {
+		info(&list[i]).Platforms = infos[i].Platforms
+	}
+}
+
 // prefers are the platforms that the node's builder names for it.
 func (n NodeInfo) prefers() []ocispecs.Platform {
 	list, err := parsePlatforms(n.Prefers)

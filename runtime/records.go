@@ -81,13 +81,6 @@ func Ask(ctx context.Context, specs []nodeset.Spec) []Answer {
 		})
 	}
 	_ = eg.Wait()
-	list := make([]NodeInfo, len(answers))
-	for i, a := range answers {
-		list[i] = a.Info
-	}
-	allot(list)
-	for i := range answers {
-		answers[i].Info.Platforms = list[i].Platforms
-	}
+	allotIn(answers, func(a *Answer) *NodeInfo { return &a.Info })
 	return answers
 }
