@@ -58,7 +58,7 @@ unit:
 	cd testdata/bakefiles/storefront && go vet ./... && go test ./...
 
 integration: buildkitd ## with real daemons; one package at a time, as they share the machine
-	@if [ "$$(uname -s)-$$(id -u)" = Linux-0 ]; then scripts/install-deps.sh; fi # elsewhere these tests say why they do not run
+	@if [ "$$(uname -s)-$$(id -u)" = Linux-0 ]; then scripts/install-deps.sh --docker; fi # elsewhere these tests say why they do not run
 	DBAKE_BUILDKITD=$(CURDIR)/bin/buildkitd go test -tags integration -p 1 -timeout 60m $(integration)
 
 faults: buildkitd ## the standing fault suite: 66 runs on three nodes and a registry that misbehave

@@ -131,10 +131,16 @@ func executable(t *testing.T) string {
 	return name
 }
 
-// TestDockerEngine builds on the BuildKit inside a Docker engine.
-func TestDockerEngine(t *testing.T) {
-	host := dockerd(t)
-	home, dbake, dir := t.TempDir(), executable(t), engineProject(t)
+// TestDockerd runs all that needs a Docker engine on one.
+func TestDockerd(t *testing.T) {
+	host, dbake := dockerd(t), executable(t)
+	t.Run("engine", func(t *testing.T) { testDockerEngine(t, host, dbake) })
+	t.Run("compose", func(t *testing.T) { testCompose(t, host, dbake) })
+}
+
+// testDockerEngine builds on the BuildKit inside a Docker engine.
+func testDockerEngine(t *testing.T, host, dbake string) {
+	home, dir := t.TempDir(), engineProject(t)
 	do := func(args ...string) (string, int) {
 		t.Helper()
 		cmd := exec.Command(dbake, append([]string{"build", "--progress", "plain"}, args...)...)
@@ -295,11 +301,10 @@ func TestDockerBuilder(t *testing.T) {
 	}
 }
 
-// TestCompose calls the shim as docker compose does: the definition on standard input,
+// testCompose calls the shim as docker compose does: the definition on standard input,
 // status as JSON on standard error, digests in a file, and images in the engine.
-func TestCompose(t *testing.T) {
-	host := dockerd(t)
-	home, dbake, dir := t.TempDir(), executable(t), composeProject(t)
+func testCompose(t *testing.T, host, dbake string) {
+	home, dir := t.TempDir(), composeProject(t)
 	farm(t, home, addrsOf(t, 3))
 	plugins := filepath.Join(home, ".docker", "cli-plugins")
 	real := filepath.Join(home, "docker-buildx")
