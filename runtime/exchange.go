@@ -43,6 +43,10 @@ type exchange struct {
 
 	sent map[int]ir.CacheEntry // imports of what was written, by step
 	by   map[int]*nodeRun      // the nodes that wrote it
+	// mark ends the tags of this run, so that no other run reads, replaces or deletes
+	// them. tags are those that nodes were told to write; see untag.
+	mark string
+	tags map[string]bool
 	// direct says that the registry failed some node: what follows goes through the
 	// client.
 	direct bool
@@ -54,6 +58,7 @@ func newExchange(steps []plan.Intermediate, in cachepolicy.Input) (*exchange, er
 	x := &exchange{
 		steps: steps, store: in.Store, direct: in.Store.IsZero(),
 		sent: map[int]ir.CacheEntry{}, by: map[int]*nodeRun{}, found: map[sched.VertexID]bool{}, once: map[sched.VertexID]*nodeRun{},
+		mark: newMark(), tags: map[string]bool{},
 	}
 	if !x.sends() {
 		return x, nil
@@ -114,13 +119,18 @@ func (x *exchange) stores() map[string]content.Store {
 	return stores
 }
 
+// tag is the reference under which the cache of a step is written to the registry.
+func (x *exchange) tag(v *llbmerge.Vertex) string {
+	return x.store.Name + ":" + x.store.StepTag(v.Digest.Encoded()[:16]+x.mark)
+}
+
 // export is where the cache of a step is written: at the client if direct.
 func (x *exchange) export(step int, v *llbmerge.Vertex, direct bool) ir.CacheEntry {
 	e := ir.CacheEntry{Type: cacheLocal, Attrs: map[string]string{}}
 	if direct {
 		e.Attrs["dest"] = x.place(step)
 	} else {
-		e = x.store.Entry(x.store.Name + ":" + x.store.StepTag(v.Digest.Encoded()[:16]))
+		e = x.store.Entry(x.tag(v))
 		maps.Copy(e.Attrs, x.store.Attrs)
 	}
 	// The result itself, not those of the steps below it.
@@ -187,6 +197,10 @@ func (r *run) send(p *partitionRun, u sched.UnitID) {
 	p.exports++
 	r.busy.exports++
 	direct, known := r.exchange.direct, r.lookups(p.node)
+	if step, _ := r.step(u); !direct && len(r.Steps[step].Sent) > 0 {
+		v, _ := r.stepVertex(step)
+		r.exchange.tags[r.exchange.tag(v)] = true
+	}
 	r.workers.Go(func() error {
 		m := exportedMessage{p: p, unit: u}
 		step := int(u) - len(r.Jobs)

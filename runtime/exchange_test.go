@@ -1,9 +1,11 @@
 package runtime
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -12,6 +14,7 @@ import (
 
 	"github.com/dbake/dbake/cachepolicy"
 	"github.com/dbake/dbake/internal/plan"
+	"github.com/dbake/dbake/runtime/registry"
 	"github.com/dbake/dbake/runtime/sched"
 )
 
@@ -74,8 +77,10 @@ func TestExchange(t *testing.T) {
 				require.NoError(t, sent[0].Err)
 				if repo.IsZero() {
 					require.Contains(t, f.nodes[0].caches[0], os.TempDir())
+					require.Empty(t, f.tags.deleted)
 				} else {
 					require.Contains(t, f.nodes[0].caches[0], repo.Name+":dbake.step-")
+					require.Equal(t, f.nodes[0].caches[:1], f.tags.deleted)
 				}
 				require.Empty(t, temps(t))
 			})
@@ -142,4 +147,65 @@ func TestExchangeLosesNode(t *testing.T) {
 		require.Equal(t, 1, f.nodes[1].ran["shared"])
 		require.Empty(t, temps(t))
 	})
+}
+
+// The tags of a run are deleted however it ends and whatever the registry says, within a
+// bound, and those of another run have other names.
+func TestUntag(t *testing.T) {
+	kept := &registry.Error{Op: "delete", Ref: "registry.example.com/cache", Kind: registry.ErrKept, Err: registry.ErrKept}
+	denied := &registry.Error{Op: "delete", Ref: "registry.example.com/cache", Kind: registry.ErrDenied, Err: registry.ErrDenied}
+	absent := &registry.Error{Op: "delete", Ref: "registry.example.com/cache", Kind: registry.ErrNotFound, Err: registry.ErrNotFound}
+	seen := map[string]bool{}
+	for _, tt := range []struct {
+		name   string
+		change func(*fleet)
+		cancel time.Duration // after the start; 0 is never
+		sends  bool          // a tag may have been written
+		within time.Duration // what it may take
+		warns  string
+	}{
+		{"done", func(*fleet) {}, 0, true, 0, ""},
+		{"a step failed", func(f *fleet) { f.nodes[1].fails["b first"] = errors.New("exit code 1") }, 0, true, 0, ""},
+		{"the cache failed", func(f *fleet) { f.nodes[0].cacheFails = errors.New("no space left") }, 0, true, 0, ""},
+		{"cancelled while it is sent", func(*fleet) {}, 1500 * time.Millisecond, true, 0, ""},
+		{"cancelled, and the registry hangs", func(f *fleet) { f.tags.hangs = true }, 2500 * time.Millisecond, true, untagHurry, "no answer within 1s"},
+		{"cancelled before", func(*fleet) {}, 500 * time.Millisecond, false, 0, ""},
+		{"the registry hangs", func(f *fleet) { f.tags.hangs = true }, 0, true, untagLimit, "no answer within 10s"},
+		{"the registry deletes no tags", func(f *fleet) { f.tags.refuses = kept }, 0, true, 0, ""},
+		{"the user may not", func(f *fleet) { f.tags.refuses = denied }, 0, true, 0, ""},
+		{"it is not there", func(f *fleet) { f.tags.refuses = absent }, 0, true, 0, ""},
+		{"the registry is ill", func(f *fleet) { f.tags.refuses = errors.New("internal error") }, 0, true, 0, "stay in registry.example.com/cache until 'dbake cache prune' removes them: internal error"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Setenv("TMPDIR", t.TempDir())
+			synctest.Test(t, func(t *testing.T) {
+				b := newExchangeBuild(t)
+				b.Cache.Repo = cachepolicy.Repo{Name: "registry.example.com/cache", Prefix: "dbake"}
+				f := newFleet(t, b)
+				f.tags = &fakeTags{tags: map[string]string{}}
+				tt.change(f)
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				if tt.cancel > 0 {
+					time.AfterFunc(tt.cancel, cancel)
+				}
+				res, _, _ := f.run(ctx, b)
+				if f.tags.hangs {
+					require.Equal(t, tt.within, f.tags.waited)
+				} else if tt.sends {
+					require.Len(t, f.tags.deleted, 1)
+					require.False(t, seen[f.tags.deleted[0]], "of another run")
+					seen[f.tags.deleted[0]] = true
+				} else {
+					require.Empty(t, f.tags.deleted)
+				}
+				said := strings.Join(res.Warnings, "\n")
+				if tt.warns == "" {
+					require.NotContains(t, said, "stay in")
+				} else {
+					require.Contains(t, said, tt.warns)
+				}
+			})
+		})
+	}
 }

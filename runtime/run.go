@@ -288,6 +288,7 @@ func (r *run) run(ctx context.Context, connect connectFunc) (_ *Result, err erro
 	r.pace()
 	r.release()
 	res := r.result(finish)
+	res.Warnings = append(res.Warnings, r.untag(ctx)...)
 	err = r.err(finish)
 	if ctx.Err() == nil {
 		err = errors.Join(err, r.joinImages(ctx), cacheErr)

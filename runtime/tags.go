@@ -39,6 +39,7 @@ type cutPush struct {
 type tagStore interface {
 	Manifest(ctx context.Context, ref string) ([]byte, ocispecs.Descriptor, error)
 	Push(ctx context.Context, ref string, desc ocispecs.Descriptor, data []byte) error
+	Delete(ctx context.Context, ref string) error
 	Close()
 }
 

@@ -3,6 +3,7 @@ package runtime
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,8 +15,13 @@ import (
 
 // fakeTags is a registry that holds what tags stand for.
 type fakeTags struct {
-	tags map[string]string // digest by name
-	err  error
+	mu      sync.Mutex        // guards the deleted
+	tags    map[string]string // digest by name
+	err     error
+	deleted []string
+	refuses error         // every deletion
+	hangs   bool          // at every deletion
+	waited  time.Duration // in the last of those
 }
 
 func (f *fakeTags) Manifest(_ context.Context, ref string) ([]byte, ocispecs.Descriptor, error) {
@@ -29,6 +35,19 @@ func (f *fakeTags) Manifest(_ context.Context, ref string) ([]byte, ocispecs.Des
 func (f *fakeTags) Push(_ context.Context, ref string, desc ocispecs.Descriptor, data []byte) error {
 	f.tags[ref] = string(data)
 	return nil
+}
+
+func (f *fakeTags) Delete(ctx context.Context, ref string) error {
+	if f.hangs {
+		start := time.Now()
+		<-ctx.Done()
+		f.waited = time.Since(start)
+		return context.Cause(ctx)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.deleted = append(f.deleted, ref)
+	return f.refuses
 }
 
 func (f *fakeTags) Close() {}

@@ -139,6 +139,25 @@ target "far" {
 	left, err := filepath.Glob(filepath.Join(p.tmp, "dbake-exchange-*"))
 	require.NoError(t, err)
 	require.Empty(t, left)
+	for i, flag := range p.flags {
+		if flag != "--cache-registry" {
+			continue
+		}
+		// The caches of the targets stay, those that were only on their way do not.
+		tags := tagsOf(t, p.flags[i+1])
+		require.NotEmpty(t, tags)
+		require.NotContains(t, strings.Join(tags, " "), ".step-")
+	}
+}
+
+// tagsOf lists the tags of a repository.
+func tagsOf(t *testing.T, repo string) []string {
+	t.Helper()
+	c := registry.New(registry.Options{})
+	defer c.Close()
+	tags, err := c.Tags(t.Context(), repo)
+	require.NoError(t, err)
+	return tags
 }
 
 // handOver edits a plan: near is built on the first node and far on the second, which
