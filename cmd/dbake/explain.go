@@ -69,7 +69,7 @@ func (c *explainCmd) Run(ctx contextBinding, a *app) (err error) {
 		}
 	case c.With == lastPush:
 		since = "the last push"
-		if then, err = s.LastKeys(); err != nil {
+		if then, err = s.Images().Last(); err != nil {
 			return err
 		}
 	}
@@ -80,7 +80,7 @@ func (c *explainCmd) Run(ctx contextBinding, a *app) (err error) {
 func (c *explainCmd) show(ctx context.Context, a *app, s *engine.Session, since string, then map[string]imagekey.Key) error {
 	var keys []imagekey.Key
 	for _, t := range s.Definition().Targets {
-		if k, ok := s.Keys()[t.Name]; ok && !t.Linked {
+		if k, ok := s.Images().Keys()[t.Name]; ok && !t.Linked {
 			keys = append(keys, k)
 		}
 	}

@@ -125,7 +125,7 @@ func (c *planCmd) changes(ctx context.Context, a *app, s *engine.Session) error 
 // show writes the plan in the format that was asked for.
 func (c *planCmd) show(ctx context.Context, a *app, s *engine.Session) error {
 	if s.Plan() == nil {
-		return a.output(ctx, c.Output, func(w io.Writer) error { return view.Kept(w, s.Unchanged(), s.Always()) })
+		return a.output(ctx, c.Output, func(w io.Writer) error { return view.Kept(w, s.Images().Unchanged(), s.Images().Always()) })
 	}
 	p, err := report.New(ctx, s.Build(), s.Plan())
 	if err != nil {
@@ -154,7 +154,7 @@ func (c *planCmd) show(ctx context.Context, a *app, s *engine.Session) error {
 		file = p.File(request, definitions)
 		for i := range file.Targets {
 			t := &file.Targets[i]
-			if k := s.Keys()[cmp.Or(t.Target, t.Name)]; k.Unknown == "" {
+			if k := s.Images().Keys()[cmp.Or(t.Target, t.Name)]; k.Unknown == "" {
 				t.ImageKey, t.Attested = k.Digest, k.Attested
 			}
 		}
@@ -171,7 +171,7 @@ func (c *planCmd) show(ctx context.Context, a *app, s *engine.Session) error {
 		case "html":
 			return view.HTML(w, p)
 		}
-		return errors.Join(view.Plan(w, p), view.Kept(w, s.Unchanged(), s.Always()))
+		return errors.Join(view.Plan(w, p), view.Kept(w, s.Images().Unchanged(), s.Images().Always()))
 	})
 }
 

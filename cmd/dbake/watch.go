@@ -79,16 +79,16 @@ func filesRoots(files []string) []watch.Root {
 // reads watches what the session reads, but for what it writes. The stage
 // [engine.Reuse] must have been done.
 func (r *round) reads(a *app, c *buildCmd, s *engine.Session) error {
-	o := s.Options()
+	o, touched := s.Options(), s.Footprint()
 	files := o.LocalFiles()
-	for _, name := range s.Dockerfiles() {
+	for _, name := range touched.Dockerfiles {
 		files = append(files, name, name+".dockerignore", filepath.Join(filepath.Dir(name), ".dockerignore"))
 	}
 	roots := filesRoots(files)
-	for _, dir := range s.Reads() {
+	for _, dir := range touched.Reads {
 		roots = append(roots, watch.Root{Dir: dir})
 	}
-	ignored := s.Writes()
+	ignored := touched.Writes
 	for _, name := range []string{c.MetadataFile, c.SummaryJSON, c.LogDir} {
 		if name != "" && name != "-" {
 			ignored = append(ignored, a.path(name))
@@ -119,7 +119,7 @@ func (r *round) nothing() bool { return r != nil && r.idle && r.since != nil }
 // tell says which targets a change touches.
 func (r *round) tell(a *app, s *engine.Session) {
 	c := s.Comparison()
-	r.idle = s.Idle()
+	r.idle = s.Images().Idle()
 	if c == nil {
 		return
 	}

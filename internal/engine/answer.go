@@ -15,12 +15,12 @@ import (
 // Answer answers what the targets ask that are not to be built, in the order of their
 // names. The stage [Facts] must have been done.
 func (s *Session) Answer(ctx context.Context) ([]*frontend.Called, error) {
-	opts := s.frontendOptions(ctx)
+	opts := s.prepared.options(ctx, s.standby, s.facts)
 	offline := frontend.NewRegistryResolver(frontend.RegistryOptions{CacheDir: s.engine.memory.Dir("images"), Offline: true})
 	opts.Resolver = &unreachable{Resolver: opts.Resolver, offline: offline, noted: map[string]bool{}, note: func(image string, err error) {
 		s.engine.Report.Warn(fmt.Sprintf("cannot inspect %s (%v); assuming defaults", image, err))
 	}}
-	answers, err := frontend.Call(ctx, withAgents(s.whole), opts)
+	answers, err := frontend.Call(ctx, withAgents(s.scope.whole), opts)
 	if err != nil {
 		return nil, err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 
@@ -93,6 +94,41 @@ const (
 	cachesTimeout = 3 * time.Second
 	trustTimeout  = 10 * time.Second
 )
+
+// joinable returns what says whether the parts of a target can be put together; nil where
+// no registry was asked.
+func (c *buildCaches) joinable(ctx context.Context, dir string) func(*ir.Target) bool {
+	if c.client == nil {
+		return nil
+	}
+	return func(t *ir.Target) bool { return runtime.Joinable(ctx, t, dir, c.access) }
+}
+
+// learn finds out which results of a build the caches hold, and returns all results that
+// are in any.
+func (c *buildCaches) learn(ctx context.Context, m *memory.Memory, b *plan.Build) map[warm.ResultID]bool {
+	c.holds = map[string]map[ir.UnitID]bool{}
+	all := map[warm.ResultID]bool{}
+	for ref, held := range c.results(ctx, m) {
+		maps.Copy(all, held)
+		c.holds[ref] = b.Cached(held)
+	}
+	return all
+}
+
+// share divides b so that every node builds what targets share, or with all everything.
+// The caches of the targets are read, and none is written.
+func (c *buildCaches) share(ctx context.Context, b *plan.Build, nodes []plan.Node, all bool, known plan.Memory) (*plan.Build, *plan.Plan, error) {
+	policy := cachepolicy.Decide(c.Input)
+	b, p, err := b.Shared(ctx, nodes, all, policy.ImportEntries(), known)
+	if err != nil {
+		return nil, nil, err
+	}
+	tags := c.Known
+	c.Input = b.Caches()
+	c.Known = tags
+	return b, p, nil
+}
 
 // results returns, by ref, which results are known to be in the caches that
 // the nodes will read: those that earlier builds wrote and that are there

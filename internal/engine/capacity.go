@@ -1,12 +1,9 @@
 package engine
 
 import (
-	"context"
 	"math"
 	"slices"
 	"time"
-
-	digest "github.com/opencontainers/go-digest"
 
 	"github.com/dbake/dbake/internal/memory/cost"
 	"github.com/dbake/dbake/internal/plan"
@@ -112,61 +109,3 @@ func sameMachine(machines map[string]cost.Machine) [][]string {
 
 // freshMachine is how long it is believed what a node told of its machine.
 const freshMachine = 24 * time.Hour
-
-// usage asks the nodes what the build used, as far as that is not known.
-func (s *Session) usage(ctx context.Context) []runtime.Usage {
-	nothing := make([]runtime.Usage, len(s.facts.pool.All()))
-	if !s.learns() {
-		return nothing
-	}
-	return s.facts.pool.Usage(ctx, s.result)
-}
-
-// learns reports whether there is something to learn of what the run used: a machine, or
-// a step that was run and of which it is not known.
-func (s *Session) learns() bool {
-	if s.request.History == cost.InMemory {
-		return false // nothing is kept
-	}
-	for _, n := range s.facts.nodes {
-		if m, ok := s.history.Machine(n.Addr); !ok || time.Since(m.When) > freshMachine {
-			return true
-		}
-	}
-	var ran []digest.Digest
-	for _, m := range s.result.Measured {
-		ran = append(ran, m.Vertex)
-	}
-	return s.build.Unmeasured(ran)
-}
-
-// rememberMachines notes what the nodes told of their machines, and what the steps used
-// that they did not tell of.
-func (s *Session) rememberMachines(infos []runtime.NodeInfo, usage []runtime.Usage, list []plan.Measurement) {
-	samples, machines := map[string][]runtime.MachineSample{}, map[string]cost.Machine{}
-	for i, u := range usage {
-		at := infos[i].Addr
-		if m, ok := machineOf(u.Samples); ok {
-			s.history.RecordMachine(at, m)
-			samples[at] = u.Samples
-		}
-		if m, ok := s.history.Machine(at); ok {
-			machines[at] = m
-		}
-	}
-	estimate(list, samples, machines)
-}
-
-// capacity is what node i can do at once, as the plan counted on it.
-func (s *Session) capacity(i int, info runtime.NodeInfo) plan.Capacity {
-	if i < len(s.plan.Nodes) {
-		n := s.plan.Nodes[i]
-		c := plan.Capacity{Slots: n.Slots}
-		if n.SlotsAssumed {
-			c.Cores = n.Cores
-		}
-		return c
-	}
-	n, _, _ := slots(info.Spec)
-	return plan.Capacity{Slots: n}
-}

@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"context"
 	"fmt"
 	"slices"
 
@@ -76,23 +75,22 @@ func unfit(p *ir.Project) error {
 	return nil
 }
 
-// fit leaves out the Docker engines that cannot write what the project asks for. It is
-// an error when no other node is there.
-func (s *Session) fit(ctx context.Context) (err error) {
-	if !s.facts.ownStore() {
-		return nil
+// fit leaves out the Docker engines that cannot write what the project asks for, and
+// reports whether there were any. It is an error when no other node is there.
+func (s *standby) fit(f *facts, p *ir.Project) (changed bool, err error) {
+	if !f.ownStore() {
+		return false, nil
 	}
-	cannot := unfit(s.project)
+	cannot := unfit(p)
 	if cannot == nil {
-		return nil
+		return false, nil
 	}
-	n := s.standby.nodes
-	if len(s.facts.withOwnStore) == len(n.specs) {
-		return cannot
+	if len(f.withOwnStore) == len(s.nodes.specs) {
+		return false, cannot
 	}
-	for _, name := range s.facts.withOwnStore {
+	for _, name := range f.withOwnStore {
 		s.engine.Report.Warn(fmt.Sprintf("%v; node %s is left out", cannot, name))
 	}
-	s.standby.leaveOut(s.facts.withOwnStore)
-	return s.learn(ctx)
+	s.leaveOut(f.withOwnStore)
+	return true, nil
 }

@@ -122,6 +122,18 @@ type Request struct {
 	Provenance string
 }
 
+// duplicates is the rule for what several nodes may execute: that of the request, or of
+// the saved plan.
+func (r *Request) duplicates() plan.Duplicates {
+	if r.Warm {
+		return plan.DuplicatesAny // every node is to hold all of it
+	}
+	if r.Duplicates == "" && r.Saved != nil {
+		return r.Saved.Duplicates
+	}
+	return r.Duplicates
+}
+
 // Admission is what is asked for.
 type Admission struct {
 	// Project is the whole definition, Build the part of it that is to be built, in

@@ -35,6 +35,50 @@ type facts struct {
 	pool *runtime.Pool
 }
 
+// gather finds out about the nodes for a project, and starts them if that is in reach and
+// there is something to build.
+func (s *standby) gather(ctx context.Context, p *ir.Project, reach Reach) (*facts, error) {
+	builds := len(p.Targets) > 0
+	if err := s.narrow(ctx, p, reach != Offline); err != nil {
+		return nil, err
+	}
+	learn := func() (*facts, error) {
+		switch {
+		case s.nodes == nil: // nobody has needed one so far
+			return &facts{}, nil
+		case builds && reach == Started:
+			return s.ask(ctx)
+		}
+		return s.guess(ctx, reach == Offline)
+	}
+	f, err := learn()
+	if err != nil || !builds {
+		return f, err
+	}
+	changed, err := s.fit(f, p)
+	if err != nil {
+		return nil, err
+	}
+	if changed {
+		if f, err = learn(); err != nil {
+			return nil, err
+		}
+	}
+	for _, silent := range f.silent {
+		s.engine.Report.Warn(fmt.Sprintf("%v; what it holds is taken from earlier builds", silent))
+	}
+	return f, nil
+}
+
+// wake finds out about nodes that rested, for a project that is to be built.
+func (s *standby) wake(ctx context.Context, p *ir.Project) (*facts, error) {
+	s.rest(false)
+	if err := s.narrow(ctx, p, true); err != nil {
+		return nil, err
+	}
+	return s.ask(ctx)
+}
+
 // ask starts the nodes and returns what they say. Those that do not answer are left
 // out.
 func (s *standby) ask(ctx context.Context) (*facts, error) {
@@ -182,9 +226,4 @@ func (s *standby) frontendOptions(ctx context.Context, f *facts, resolver *front
 	}
 	s.engine.tellVCS(ctx, &opts)
 	return opts
-}
-
-// buildable returns p as it is planned and built.
-func (s *Session) buildable(p *ir.Project) *ir.Project {
-	return s.engine.withArtifactSwitch(s.standby.nodes.stored(runtime.UsableCaches(p, s.engine.Env)))
 }

@@ -68,28 +68,28 @@ func (j *journal) observe(e runtime.Event) {
 }
 
 // run puts together what is remembered of the run.
-func (j *journal) run(ctx context.Context, s *Session) *runs.Run {
+func (j *journal) run(ctx context.Context, project string, x *execution) *runs.Run {
 	r := &runs.Run{
-		ID: runs.NewID(j.started), Project: s.definition.Dir, Started: j.started.UTC(), Wall: s.result.Wall.Seconds(),
+		ID: runs.NewID(j.started), Project: project, Started: j.started.UTC(), Wall: x.result.Wall.Seconds(),
 		Outcome: runs.Done, Nodes: []runs.Node{}, Targets: []runs.Target{}, Steps: []runs.Step{},
 	}
-	if s.plan != nil {
-		r.Predicted, r.Bound = s.plan.Makespan.Seconds(), s.plan.Bound.Seconds()
+	if x.plan != nil {
+		r.Predicted, r.Bound = x.plan.Makespan.Seconds(), x.plan.Bound.Seconds()
 	}
 	switch {
 	case ctx.Err() != nil:
 		r.Outcome = runs.Interrupted
-	case s.failure != nil:
+	case x.failure != nil:
 		r.Outcome = runs.Failed
 	}
-	for _, n := range s.result.Nodes {
+	for _, n := range x.result.Nodes {
 		node := runs.Node{Name: n.Name, Ran: n.Ran, Cached: n.Cached, Busy: n.Busy.Seconds()}
 		if n.Lost != nil {
 			node.Lost = redact.Text(n.Lost.Error())
 		}
 		r.Nodes = append(r.Nodes, node)
 	}
-	for _, t := range s.result.Targets() {
+	for _, t := range x.result.Targets() {
 		r.Targets = append(r.Targets, runs.Target{Name: t.Name, State: string(t.State), Reason: redact.Text(t.Reason), Nodes: t.Nodes})
 	}
 	r.Steps = j.list()

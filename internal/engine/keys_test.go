@@ -42,7 +42,7 @@ func keysOf(t *testing.T, dir, home string) map[string]imagekey.Key {
 	s := e.Open(Request{Definition: compiler.Options{Dir: dir}, Reach: Running, Nodes: Nodes{Late: true}, Keys: true})
 	defer func() { require.NoError(t, s.Close()) }()
 	require.NoError(t, s.Through(t.Context(), Reuse))
-	return s.Keys()
+	return s.Images().Keys()
 }
 
 // pushBase makes a base image of which the version is all that there is.

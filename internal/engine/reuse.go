@@ -44,6 +44,18 @@ const (
 	recordTimeout = 20 * time.Second
 )
 
+// Images are the images of the targets of a session: by what keys they are known, and
+// which of them are there already, so that their targets are not built.
+type Images struct {
+	engine  *Engine
+	request *Request
+	pushed  pushed
+
+	full *plan.Build // of everything
+	keys map[string]imagekey.Key
+	kept []kept
+}
+
 // kept is a target that is not built.
 type kept struct {
 	target string
@@ -59,8 +71,8 @@ type setName struct{ name, from string }
 
 // reusable returns the only output of a target if that is an image that is pushed; for
 // others ok is false. All else that a target writes needs a node, or files of it.
-func (s *Session) reusable(t *ir.Target) (e runtime.Export, ok bool) {
-	list, err := runtime.Exports(t, s.engine.Dir)
+func (im *Images) reusable(t *ir.Target) (e runtime.Export, ok bool) {
+	list, err := runtime.Exports(t, im.engine.Dir)
 	if err != nil || len(list) != 1 || !list[0].Pushed || len(list[0].Names) == 0 || t.NoCache != nil && *t.NoCache {
 		return e, false
 	}
@@ -72,126 +84,74 @@ func (s *Session) reusable(t *ir.Target) (e runtime.Export, ok bool) {
 
 // mayRest reports whether the nodes may be left alone until it is known that there is
 // something to build. Local nodes come with a registry, which has to run.
-func (s *Session) mayRest(ctx context.Context) bool {
-	if s.request.Reuse == ReuseNever || s.standby.pool != nil {
+func (im *Images) mayRest(ctx context.Context, p *ir.Project, n *standby) bool {
+	if im.request.Reuse == ReuseNever || n.pool != nil {
 		return false
 	}
-	if !slices.ContainsFunc(s.project.Targets, func(t *ir.Target) bool { _, ok := s.reusable(t); return ok }) {
+	if !slices.ContainsFunc(p.Targets, func(t *ir.Target) bool { _, ok := im.reusable(t); return ok }) {
 		return false
 	}
-	if n := s.standby.nodes; n.cluster != nil {
+	if cluster := n.nodes.cluster; cluster != nil {
 		d := net.Dialer{Timeout: localTimeout}
-		c, err := d.DialContext(ctx, "tcp", n.cluster.Registry())
+		c, err := d.DialContext(ctx, "tcp", cluster.Registry())
 		if err != nil {
 			return false
 		}
 		c.Close()
 	}
-	rests := s.records().any(ctx)
-	s.standby.rest(rests)
+	rests := im.pushed.any(ctx)
+	n.rest(rests)
 	return rests
 }
 
-// records are what is known of images that were pushed. Those that others may read are
-// kept in the first of the repositories.
-func (s *Session) records() *pushed {
-	s.pushed.standby = s.standby
-	if len(s.request.Stores) > 0 {
-		s.pushed.store = s.request.Stores[0]
-	}
-	return &s.pushed
-}
-
-// reuse leaves out the targets whose images are unchanged, and those that were not asked
-// for since a revision. Nodes that rest are started only when something is left to build;
-// if they are not what was assumed of them, Dockerfiles are compiled again.
-func (s *Session) reuse(ctx context.Context) error {
-	if err := s.judge(ctx); err != nil {
-		return err
-	}
-	if s.standby.resting && len(s.left()) > 0 {
-		assumed := s.facts
-		if err := s.wake(ctx); err != nil {
-			return err
-		}
-		recalled := s.resolver.Recalled()
-		if recalled {
-			s.resolver = nil // a node can be asked now
-		}
-		if recalled || !assumed.compiles(s.facts) {
-			if err := s.prepare(ctx); err != nil {
-				return err
-			}
-			if err := s.judge(ctx); err != nil {
-				return err
-			}
-		}
-	}
-	return s.leave(ctx)
-}
-
-// wake finds out about nodes that rested.
-func (s *Session) wake(ctx context.Context) (err error) {
-	s.standby.rest(false)
-	if err := s.standby.narrow(ctx, s.project, true); err != nil {
-		return err
-	}
-	s.facts, err = s.standby.ask(ctx)
-	return err
-}
-
-// judge names the images of all targets and decides which targets are kept.
-func (s *Session) judge(ctx context.Context) error {
-	s.kept = nil
+// judge names the images of all targets and decides which targets are kept: those that
+// have the same image, and those that are unchanged since the state that the request
+// names.
+func (im *Images) judge(ctx context.Context, full *plan.Build, unchanged map[string]bool) error {
+	im.full, im.kept = full, nil
 	exports := map[string]runtime.Export{}
-	for _, j := range s.full.Jobs {
-		if e, ok := s.reusable(j.Target); ok && !j.Target.Linked {
+	for _, j := range im.full.Jobs {
+		if e, ok := im.reusable(j.Target); ok && !j.Target.Linked {
 			exports[j.Target.Name] = e
 		}
 	}
-	if len(exports) == 0 && !s.request.Keys && s.request.Since == nil {
+	if len(exports) == 0 && !im.request.Keys && im.request.Since == nil {
 		return nil
 	}
 	var err error
-	if s.keys, err = s.engine.imageKeys(ctx, s.full); err != nil {
+	if im.keys, err = im.engine.imageKeys(ctx, im.full); err != nil {
 		return err
 	}
-	since := map[string]bool{} // that are to be left out
-	if s.request.Since != nil {
-		if since, err = s.unchangedSince(ctx); err != nil {
-			return err
-		}
-	}
-	found := make([]*kept, len(s.full.Jobs))
+	found := make([]*kept, len(im.full.Jobs))
 	var eg errgroup.Group
 	eg.SetLimit(reuseParallel)
-	for i, j := range s.full.Jobs {
+	for i, j := range im.full.Jobs {
 		name := j.Target.Name
-		if since[name] {
-			found[i] = &kept{target: name, why: "not since " + s.request.Since.Name()}
+		if unchanged[name] {
+			found[i] = &kept{target: name, why: "not since " + im.request.Since.Name()}
 			continue
 		}
 		e, ok := exports[name]
-		if !ok || s.request.Reuse == ReuseNever || s.request.Reach == Offline {
+		if !ok || im.request.Reuse == ReuseNever || im.request.Reach == Offline {
 			continue
 		}
-		k := s.keys[name]
+		k := im.keys[name]
 		if k.Unknown != "" || k.Anew {
 			continue
 		}
-		r, ok := s.records().find(ctx, k, s.request.Reuse == ReuseAlways)
+		r, ok := im.pushed.find(ctx, k, im.request.Reuse == ReuseAlways)
 		if !ok {
 			continue
 		}
 		eg.Go(func() error {
-			found[i] = s.lookUp(ctx, name, e, r)
+			found[i] = im.lookUp(ctx, name, e, r)
 			return nil
 		})
 	}
 	_ = eg.Wait() // what is not found is built
 	for _, k := range found {
 		if k != nil {
-			s.kept = append(s.kept, *k)
+			im.kept = append(im.kept, *k)
 		}
 	}
 	return ctx.Err()
@@ -223,24 +183,24 @@ func (e *Engine) imageKeys(ctx context.Context, b *plan.Build) (map[string]image
 
 // lookUp asks the registry whether the image of a target is where its names are. It
 // returns nil when the target has to be built.
-func (s *Session) lookUp(ctx context.Context, target string, e runtime.Export, r imagekey.Record) *kept {
+func (im *Images) lookUp(ctx context.Context, target string, e runtime.Export, r imagekey.Record) *kept {
 	k := &kept{target: target, record: r, export: e}
 	for _, name := range e.Names {
 		ref := name
 		if e.ByDigest {
 			ref = repoOf(name) + "@" + r.Image.Digest.String()
 		}
-		is, err := s.records().digest(ctx, ref, e.Insecure)
+		is, err := im.pushed.digest(ctx, ref, e.Insecure)
 		if err == nil && is == r.Image.Digest {
 			continue
 		}
 		from := ""
 		if err == nil {
-			from, err = s.holder(ctx, name, e, r)
+			from, err = im.holder(ctx, name, e, r)
 		}
 		if err != nil {
 			if ctx.Err() == nil && !registry.SpeaksPlainHTTP(err) {
-				s.records().silent(name, err)
+				im.pushed.silent(name, err)
 			}
 			return nil
 		}
@@ -255,7 +215,7 @@ func (s *Session) lookUp(ctx context.Context, target string, e runtime.Export, r
 // holder returns a repository in the registry of a name that has the image: that of the
 // name, of another name of the target, or one that the image was pushed to. It is ""
 // when there is none.
-func (s *Session) holder(ctx context.Context, name string, e runtime.Export, r imagekey.Record) (string, error) {
+func (im *Images) holder(ctx context.Context, name string, e runtime.Export, r imagekey.Record) (string, error) {
 	repos := []string{repoOf(name)}
 	for _, other := range e.Names {
 		repos = append(repos, repoOf(other))
@@ -267,7 +227,7 @@ func (s *Session) holder(ctx context.Context, name string, e runtime.Export, r i
 			continue
 		}
 		seen[repo] = true
-		is, err := s.records().digest(ctx, repo+"@"+r.Image.Digest.String(), e.Insecure)
+		is, err := im.pushed.digest(ctx, repo+"@"+r.Image.Digest.String(), e.Insecure)
 		if err != nil {
 			return "", err
 		}
@@ -288,39 +248,40 @@ func repoOf(name string) string {
 }
 
 // left are the targets that are to be built, by name, without those that are only linked.
-func (s *Session) left() map[string]bool {
+func (im *Images) left() map[string]bool {
 	left := map[string]bool{}
-	for _, j := range s.full.Jobs {
+	for _, j := range im.full.Jobs {
 		if !j.Target.Linked {
 			left[j.Target.Name] = true
 		}
 	}
-	for _, k := range s.kept {
+	for _, k := range im.kept {
 		delete(left, k.target)
 	}
 	return left
 }
 
-// leave makes the build that of the targets that are left.
-func (s *Session) leave(ctx context.Context) (err error) {
-	left := s.left()
-	s.idle = len(left) == 0 && len(s.kept) > 0
-	if len(s.kept) == 0 || s.idle {
-		return nil
+// Idle reports whether nothing is left to build.
+func (im *Images) Idle() bool { return len(im.kept) > 0 && len(im.left()) == 0 }
+
+// leave returns the build of the targets that are left of b, which is of everything; b
+// itself when there is nothing to leave out, or nothing left.
+func (im *Images) leave(ctx context.Context, b *plan.Build, known func() plan.Memory) (*plan.Build, error) {
+	if len(im.kept) == 0 || im.Idle() {
+		return b, nil
 	}
-	s.build, err = s.full.Only(ctx, left, plan.Memory{History: s.history, Files: s.engine.memory.Files(), List: s.request.ListFiles})
-	return err
+	return b.Only(ctx, im.left(), known())
 }
 
-// leftOf returns what is carried out of a saved plan: nothing for targets that are not
-// built.
-func (s *Session) leftOf(f *report.File) *plan.Saved {
+// leftOf returns what is carried out of a saved plan: nothing for targets that are not in
+// the build of what is left.
+func (im *Images) leftOf(f *report.File, build *plan.Build) *plan.Saved {
 	saved := f.Saved()
-	if len(s.kept) == 0 {
+	if len(im.kept) == 0 {
 		return saved
 	}
 	built := map[string]bool{} // targets
-	for _, j := range s.build.Jobs {
+	for _, j := range build.Jobs {
 		built[j.Target.Name] = true
 	}
 	gone := map[string]bool{} // jobs
@@ -346,14 +307,14 @@ func (s *Session) leftOf(f *report.File) *plan.Saved {
 
 // keep gives unchanged images the names that they lack, and returns the ends of all
 // targets that are not built.
-func (s *Session) keep(ctx context.Context) ([]runtime.JobResult, error) {
-	list := make([]runtime.JobResult, len(s.kept))
-	errs := make([]error, len(s.kept))
+func (im *Images) keep(ctx context.Context) ([]runtime.JobResult, error) {
+	list := make([]runtime.JobResult, len(im.kept))
+	errs := make([]error, len(im.kept))
 	var eg errgroup.Group
 	eg.SetLimit(reuseParallel)
-	for i, k := range s.kept {
+	for i, k := range im.kept {
 		eg.Go(func() error {
-			list[i], errs[i] = s.keepOne(ctx, k)
+			list[i], errs[i] = im.keepOne(ctx, k)
 			return nil
 		})
 	}
@@ -362,13 +323,13 @@ func (s *Session) keep(ctx context.Context) ([]runtime.JobResult, error) {
 }
 
 // keepOne is keep for one target.
-func (s *Session) keepOne(ctx context.Context, k kept) (runtime.JobResult, error) {
+func (im *Images) keepOne(ctx context.Context, k kept) (runtime.JobResult, error) {
 	r := runtime.JobResult{Job: k.target, Target: k.target, State: runtime.Unchanged, Reason: k.why}
 	if k.why != "" {
 		return r, nil
 	}
 	for _, set := range k.set {
-		if err := s.records().write(ctx, set.name, set.from, k.record.Image.Digest, k.export.Insecure); err != nil {
+		if err := im.pushed.write(ctx, set.name, set.from, k.record.Image.Digest, k.export.Insecure); err != nil {
 			err = fmt.Errorf("target %s: name its unchanged image %s: %w", k.target, set.name, err)
 			r.State, r.Reason, r.Err = runtime.Failed, err.Error(), err
 			return r, err
@@ -385,29 +346,29 @@ func (s *Session) keepOne(ctx context.Context, k kept) (runtime.JobResult, error
 	return r, nil
 }
 
-// withKept adds the ends of targets that were not built to a result, in the order of the
+// addTo adds the ends of targets that were not built to a result, in the order of a
 // project. That such a target was built as a part of another one is not told.
-func (s *Session) withKept(list []runtime.JobResult) {
+func (im *Images) addTo(result *runtime.Result, p *ir.Project, list []runtime.JobResult) {
 	place := map[string]int{}
-	for i, t := range s.project.Targets {
+	for i, t := range p.Targets {
 		place[t.Name] = i
 	}
 	names := map[string]bool{}
 	for _, j := range list {
 		names[j.Target] = true
 	}
-	jobs := slices.DeleteFunc(s.result.Jobs, func(j runtime.JobResult) bool { return names[j.Target] && j.State == runtime.Done })
-	s.result.Jobs = append(jobs, list...)
-	slices.SortStableFunc(s.result.Jobs, func(x, y runtime.JobResult) int { return place[x.Target] - place[y.Target] })
+	jobs := slices.DeleteFunc(result.Jobs, func(j runtime.JobResult) bool { return names[j.Target] && j.State == runtime.Done })
+	result.Jobs = append(jobs, list...)
+	slices.SortStableFunc(result.Jobs, func(x, y runtime.JobResult) int { return place[x.Target] - place[y.Target] })
 }
 
-// rememberImages records the images that were pushed, for those whose files are still
+// remember records the images that were pushed, for those whose files are still
 // what they were when their keys were made, and where unchanged ones are now.
-func (s *Session) rememberImages(ctx context.Context, now time.Time) error {
+func (im *Images) remember(ctx context.Context, result *runtime.Result, now time.Time) error {
 	ctx, stop := context.WithTimeout(ctx, recordTimeout)
 	defer stop()
 	var more, known imagekey.Records
-	for _, k := range s.kept {
+	for _, k := range im.kept {
 		if k.why != "" {
 			continue
 		}
@@ -418,50 +379,50 @@ func (s *Session) rememberImages(ctx context.Context, now time.Time) error {
 		r.Repos = slices.Compact(slices.Sorted(slices.Values(r.Repos)))
 		if len(k.set) > 0 {
 			more.Add(r)
-		} else if _, ok := s.records().own().Find(s.keys[k.target], s.request.Reuse == ReuseAlways); !ok {
+		} else if _, ok := im.pushed.own().Find(im.keys[k.target], im.request.Reuse == ReuseAlways); !ok {
 			known.Add(r)
 		}
 	}
-	built := s.pushedNow(now)
+	built := im.pushedNow(result, now)
 	last := map[string]imagekey.Key{}
 	if len(built) > 0 {
-		again, err := s.full.Reread(ctx, s.engine.memory.Files())
+		again, err := im.full.Reread(ctx, im.engine.memory.Files())
 		if err != nil {
 			return err
 		}
-		keys, err := s.engine.imageKeys(ctx, again)
+		keys, err := im.engine.imageKeys(ctx, again)
 		if err != nil {
 			return err
 		}
 		for name, r := range built {
-			if keys[name].Same(s.keys[name]) {
+			if keys[name].Same(im.keys[name]) {
 				more.Add(r)
-				last[name] = s.keys[name]
+				last[name] = im.keys[name]
 			}
 		}
 	}
-	images := s.engine.images()
-	return errors.Join(images.Add(known), images.SetLast(s.project.Dir, last), s.records().record(ctx, more))
+	images := im.engine.images()
+	return errors.Join(images.Add(known), images.SetLast(im.full.Project.Dir, last), im.pushed.record(ctx, more))
 }
 
 // pushedNow returns the records of the images that the run has pushed, by target, as far
 // as they have keys.
-func (s *Session) pushedNow(now time.Time) map[string]imagekey.Record {
+func (im *Images) pushedNow(result *runtime.Result, now time.Time) map[string]imagekey.Record {
 	list := map[string]imagekey.Record{}
 	whole := map[string]bool{}
-	for _, t := range s.result.Targets() {
+	for _, t := range result.Targets() {
 		whole[t.Name] = t.State == runtime.Done
 	}
 	targets := map[string]*ir.Target{}
-	for _, j := range s.full.Jobs {
+	for _, j := range im.full.Jobs {
 		targets[j.Target.Name] = j.Target
 	}
-	for _, j := range s.result.Jobs {
-		t, k := targets[j.Target], s.keys[j.Target]
+	for _, j := range result.Jobs {
+		t, k := targets[j.Target], im.keys[j.Target]
 		if t == nil || t.Linked || !whole[j.Target] || j.State != runtime.Done || k.Digest == "" || k.Unknown != "" {
 			continue
 		}
-		e, ok := s.recordable(t)
+		e, ok := im.recordable(t)
 		if !ok {
 			continue
 		}
@@ -495,15 +456,15 @@ func (s *Session) pushedNow(now time.Time) map[string]imagekey.Record {
 }
 
 // recordable is reusable for a target that may have been built without the cache.
-func (s *Session) recordable(t *ir.Target) (runtime.Export, bool) {
+func (im *Images) recordable(t *ir.Target) (runtime.Export, bool) {
 	cached := *t
 	cached.NoCache = nil
-	return s.reusable(&cached)
+	return im.reusable(&cached)
 }
 
-// Keys are the keys of the images of all targets, by target. Stage [Reuse] must have been
-// done with [Request.Keys].
-func (s *Session) Keys() map[string]imagekey.Key { return s.keys }
+// Keys are the keys of the images of all targets, by target. The request must have asked
+// for them.
+func (im *Images) Keys() map[string]imagekey.Key { return im.keys }
 
 // Unchanged is a target that is not built.
 type Unchanged struct {
@@ -515,9 +476,9 @@ type Unchanged struct {
 }
 
 // Unchanged are the targets that are not built, in the order of the project.
-func (s *Session) Unchanged() []Unchanged {
+func (im *Images) Unchanged() []Unchanged {
 	var list []Unchanged
-	for _, k := range s.kept {
+	for _, k := range im.kept {
 		u := Unchanged{Target: k.target, Why: k.why}
 		for _, set := range k.set {
 			u.Set = append(u.Set, set.name)
@@ -528,11 +489,11 @@ func (s *Session) Unchanged() []Unchanged {
 }
 
 // Always says of targets that push their images why these are built in every run.
-func (s *Session) Always() map[string]string {
+func (im *Images) Always() map[string]string {
 	list := map[string]string{}
-	for _, j := range s.full.Jobs {
-		k := s.keys[j.Target.Name]
-		if _, ok := s.recordable(j.Target); !ok {
+	for _, j := range im.full.Jobs {
+		k := im.keys[j.Target.Name]
+		if _, ok := im.recordable(j.Target); !ok {
 			continue
 		}
 		switch {
@@ -543,4 +504,10 @@ func (s *Session) Always() map[string]string {
 		}
 	}
 	return list
+}
+
+// Last returns the keys with which the targets of the project were last pushed from this
+// machine, by target, their lines hashed.
+func (im *Images) Last() (map[string]imagekey.Key, error) {
+	return im.engine.images().Last(im.full.Project.Dir)
 }

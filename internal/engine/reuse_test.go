@@ -80,7 +80,7 @@ func TestLookUp(t *testing.T) {
 			e.ByDigest = byDigest
 			e.Names = append(e.Names, host+"/"+name)
 		}
-		got := s.lookUp(t.Context(), "t", e, record)
+		got := s.images.lookUp(t.Context(), "t", e, record)
 		require.NotNil(t, got, names)
 		require.Equal(t, *want, append([]setName{}, got.set...), names)
 		require.Empty(t, said.warnings)
@@ -88,7 +88,7 @@ func TestLookUp(t *testing.T) {
 	// It is gone: no other registry is asked.
 	s, said := sessionOf(t)
 	record.Repos = []string{"evil.invalid/x"}
-	require.Nil(t, s.lookUp(t.Context(), "t", runtime.Export{Names: []string{host + "/c:new"}}, record))
+	require.Nil(t, s.images.lookUp(t.Context(), "t", runtime.Export{Names: []string{host + "/c:new"}}, record))
 	require.Empty(t, said.warnings)
 }
 
@@ -102,7 +102,7 @@ func TestLookUpMute(t *testing.T) {
 	s, said := sessionOf(t)
 	for i := range 20 {
 		e := runtime.Export{Names: []string{fmt.Sprintf("%s/a:%d", host, i)}}
-		require.Nil(t, s.lookUp(t.Context(), "t", e, imagekey.Record{Image: ocispecs.Descriptor{Digest: digest.FromString("x")}}))
+		require.Nil(t, s.images.lookUp(t.Context(), "t", e, imagekey.Record{Image: ocispecs.Descriptor{Digest: digest.FromString("x")}}))
 	}
 	require.Len(t, said.warnings, 1)
 	require.Less(t, asked.Load(), int64(10), "only the first name is asked for, over TLS and without, and again after a break")
@@ -110,14 +110,15 @@ func TestLookUpMute(t *testing.T) {
 
 // Of a saved plan what is left is carried out.
 func TestLeftOf(t *testing.T) {
-	s := &Session{kept: []kept{{target: "b"}}, build: &plan.Build{Jobs: []plan.Job{
+	images := &Images{kept: []kept{{target: "b"}}}
+	build := &plan.Build{Jobs: []plan.Job{
 		{Name: "a", Target: &ir.Target{Name: "a"}}, {Name: "c", Target: &ir.Target{Name: "c"}},
-	}}}
+	}}
 	f := &report.File{
 		Targets: []report.FileJob{{Name: "a"}, {Name: "b"}, {Name: "c linux/amd64", Target: "c"}, {Name: "c linux/arm64", Target: "c"}},
 		Nodes:   []report.FileNode{{Name: "n1", Partitions: [][]string{{"a", "b"}, {"b"}}}, {Name: "n2", Partitions: [][]string{{"c linux/amd64"}, {"b", "c linux/arm64"}}}},
 	}
-	left := s.leftOf(f)
+	left := images.leftOf(f, build)
 	require.Equal(t, [][]string{{"a"}}, left.Nodes[0].Partitions)
 	require.Equal(t, [][]string{{"c linux/amd64"}, {"c linux/arm64"}}, left.Nodes[1].Partitions)
 	require.Len(t, left.Parts, 2)
@@ -143,7 +144,7 @@ func TestReusable(t *testing.T) {
 		"its cache in a directory": {ir.Target{Tags: []string{"x:1"}, Outputs: []ir.Output{image}, CacheTo: []ir.CacheEntry{{Type: "local"}}}, false},
 	} {
 		s, _ := sessionOf(t)
-		_, got := s.reusable(&c.target)
+		_, got := s.images.reusable(&c.target)
 		require.Equal(t, c.want, got, name)
 	}
 }

@@ -8,26 +8,46 @@ import (
 	"os"
 	"time"
 
-	digest "github.com/opencontainers/go-digest"
-	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
-
+	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/internal/entitlement"
-	"github.com/dbake/dbake/internal/memory/warm"
+	"github.com/dbake/dbake/internal/memory/cost"
 	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/runtime"
 	"github.com/dbake/dbake/runtime/sched"
 )
 
+// execution is a plan that is carried out.
+type execution struct {
+	engine  *Engine
+	request *Request
+
+	// After Order.
+	build   *plan.Build
+	plan    *plan.Plan
+	project *ir.Project
+	pool    *runtime.Pool
+	several bool           // nodes take part
+	work    *runtime.Build // what they are told; nil when nothing is left to be built
+
+	// After Run.
+	journal *journal
+	result  *runtime.Result
+	failure error // what failed in a run that has a result
+}
+
 // order puts together what the nodes are to be told.
 func (s *Session) order(ctx context.Context) (err error) {
-	if s.idle {
+	x := &s.run
+	x.build, x.plan, x.project = s.build, s.plan, s.scope.project
+	if s.images.Idle() {
 		return nil
 	}
-	if s.facts.pool == nil {
+	x.pool, x.several = s.facts.pool, len(s.facts.nodes) > 1
+	if x.pool == nil {
 		return errors.New("nothing can be built in a session that has not started its nodes")
 	}
 	r, e, nodes := &s.request, s.engine, s.standby.nodes
-	s.work = &runtime.Build{
+	x.work = &runtime.Build{
 		Graph: s.build.Graph, Jobs: s.build.Jobs, Steps: s.plan.Exchange.Steps,
 		Sched: runtime.Schedule(s.plan, sched.Options{
 			Jobs: r.Jobs, KeepGoing: r.KeepGoing, DeferOutput: r.DeferOutput,
@@ -38,30 +58,30 @@ func (s *Session) order(ctx context.Context) (err error) {
 		}),
 		Inputs: runtime.Inputs{
 			Dirs: s.build.Locals(), Secrets: runtime.SecretSources(s.build.Secrets, e.Env, e.path), SSH: map[string][]string{},
-			Env: e.Env, SharedKey: sharedKey(s.project.Dir),
+			Env: e.Env, SharedKey: sharedKey(x.project.Dir),
 		},
-		Dir: s.project.Dir, Stdout: e.Stdout, Load: s.load,
+		Dir: x.project.Dir, Stdout: e.Stdout, Load: s.scope.load,
 		Cache: s.caches.Input, CacheHolds: s.caches.holds, Registries: s.caches.access,
-		Credentials: runtime.NewCacheCredentials(ctx, s.project, e.Env),
+		Credentials: runtime.NewCacheCredentials(ctx, x.project, e.Env),
 		Provenance:  r.Provenance,
 		Watch:       s.watch,
 	}
 	for _, store := range r.Stores {
 		if store.Bases {
-			s.work.Bases = store.Name
+			x.work.Bases = store.Name
 			break
 		}
 	}
 	for i, c := range s.build.Costs {
-		s.work.Sched.Vertices[i].Memory = c.Memory
+		x.work.Sched.Vertices[i].Memory = c.Memory
 	}
-	if s.load != nil && r.LoadEngine != nil && s.facts.ownStore() {
-		s.work.LoadEngine = r.LoadEngine(ctx)
+	if x.work.Load != nil && r.LoadEngine != nil && s.facts.ownStore() {
+		x.work.LoadEngine = r.LoadEngine(ctx)
 	}
 	for id, agent := range s.build.SSH {
-		s.work.Inputs.SSH[id] = agent.Paths
+		x.work.Inputs.SSH[id] = agent.Paths
 	}
-	s.work.Entitlements, err = entitlement.Needed(s.build.Units)
+	x.work.Entitlements, err = entitlement.Needed(s.build.Units)
 	return err
 }
 
@@ -76,44 +96,45 @@ func sharedKey(dir string) string {
 	return hex.EncodeToString(sum[:16])
 }
 
-// run carries the plan out. That something failed is no error of this stage when there
-// is a result: what was learned until then is still to be remembered.
-func (s *Session) run(ctx context.Context) (err error) {
+// carryOut carries the plan out, without the targets of faults. That something failed is
+// no error of this stage when there is a result: what was learned until then is still to
+// be remembered.
+func (x *execution) carryOut(ctx context.Context, images *Images, faults []plan.Fault) (err error) {
 	start := time.Now()
-	s.journal = newJournal(s.build, start)
+	x.journal = newJournal(x.build, start)
 	var ends []runtime.JobResult
 	var unnamed error
-	early := s.idle || !s.request.DeferOutput
+	early := x.work == nil || !x.request.DeferOutput
 	if early {
-		ends, unnamed = s.keep(ctx)
+		ends, unnamed = images.keep(ctx)
 	}
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	if s.idle || unnamed != nil && !s.request.KeepGoing {
-		s.result = &runtime.Result{}
+	if x.work == nil || unnamed != nil && !x.request.KeepGoing {
+		x.result = &runtime.Result{}
 	} else {
-		report := s.engine.Report
-		if err := report.Begin(s.build, s.plan, len(s.facts.nodes) > 1); err != nil {
+		report := x.engine.Report
+		if err := report.Begin(x.build, x.plan, x.several); err != nil {
 			return err
 		}
-		s.result, err = s.facts.pool.Run(ctx, s.work, func(e runtime.Event) {
-			s.journal.observe(e)
+		x.result, err = x.pool.Run(ctx, x.work, func(e runtime.Event) {
+			x.journal.observe(e)
 			report.Observe(e)
 		})
 		report.End()
 	}
-	err = errors.Join(err, plan.Join(s.faults))
-	if s.result == nil {
+	err = errors.Join(err, plan.Join(faults))
+	if x.result == nil {
 		return err
 	}
 	if !early && err == nil {
-		ends, unnamed = s.keep(ctx)
+		ends, unnamed = images.keep(ctx)
 	}
-	s.failure = errors.Join(err, unnamed)
-	s.result.Jobs = append(s.result.Jobs, faultResults(s.faults)...)
-	s.withKept(ends)
-	s.result.Wall = time.Since(start)
+	x.failure = errors.Join(err, unnamed)
+	x.result.Jobs = append(x.result.Jobs, faultResults(faults)...)
+	images.addTo(x.result, x.project, ends)
+	x.result.Wall = time.Since(start)
 	return nil
 }
 
@@ -132,51 +153,28 @@ func faultResults(faults []plan.Fault) []runtime.JobResult {
 
 // remember keeps what was learned. What cannot be kept is reported, and no error.
 func (s *Session) remember(ctx context.Context) error {
-	memory := s.engine.memory
-	if err := memory.Runs().Add(s.journal.run(ctx, s)); err != nil {
+	memory, x := s.engine.memory, &s.run
+	if err := memory.Runs().Add(x.journal.run(ctx, s.scope.definition.Dir, x)); err != nil {
 		memory.Forgets(err)
 	}
 	ctx = context.WithoutCancel(ctx)
-	if err := s.rememberImages(ctx, time.Now()); err != nil {
+	if err := s.images.remember(ctx, x.result, time.Now()); err != nil {
 		memory.Forgets(err)
 	}
-	if s.idle || s.facts.pool == nil {
+	if x.work == nil {
 		return nil
 	}
+	l := &lesson{
+		memory: memory, history: s.prepared.history, lasting: s.request.History != cost.InMemory,
+		facts: s.facts, build: x.build, plan: x.plan, result: x.result,
+	}
 	for _, err := range []error{
-		s.caches.remember(ctx, memory, s.build, s.result.Caches, time.Now()),
-		s.rememberSteps(s.facts.pool.All(), s.facts.pool.Records(ctx), s.usage(ctx), time.Now()),
+		s.caches.remember(ctx, memory, x.build, x.result.Caches, time.Now()),
+		l.remember(ctx, time.Now()),
 	} {
 		if err != nil {
 			memory.Forgets(err)
 		}
 	}
 	return nil
-}
-
-// rememberSteps notes what the steps of the run took and where their results are.
-// records are what each node keeps now, usage what it told of the builds.
-func (s *Session) rememberSteps(infos []runtime.NodeInfo, records []warm.Records, usage []runtime.Usage, now time.Time) error {
-	addr, capacity, kept := map[string]string{}, map[string]plan.Capacity{}, map[string]warm.Records{}
-	native, used := map[string]ocispecs.Platform{}, map[string]map[digest.Digest]runtime.StepUsage{}
-	for i, n := range s.result.Nodes {
-		at := infos[i].Addr
-		addr[n.Name], native[n.Name], kept[at] = at, infos[i].Native, records[i]
-		capacity[at] = s.capacity(i, infos[i])
-		used[n.Name] = usage[i].Steps
-	}
-	var list []plan.Measurement
-	for _, m := range s.result.Measured {
-		list = append(list, plan.Measurement{Node: addr[m.Node], Native: native[m.Node], Vertex: m.Vertex, Job: m.Job, Start: m.Start, Took: m.Took, CPU: used[m.Node][m.Vertex].CPU, Memory: used[m.Node][m.Vertex].Memory})
-	}
-	s.rememberMachines(infos, usage, list)
-	s.build.Record(s.history, list, capacity, kept, now)
-	var errs []error
-	for i, n := range s.result.Nodes {
-		if n.Lost == nil && infos[i].ID != "" {
-			at := infos[i].Addr
-			errs = append(errs, s.engine.memory.Nodes().Add(at, infos[i].ID, s.build.Held(n.Held), s.build.Traces(at, list), records[i], now))
-		}
-	}
-	return errors.Join(errs...)
 }

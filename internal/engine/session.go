@@ -3,28 +3,15 @@ package engine
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io"
-	"io/fs"
-	"maps"
-	"strings"
-	"time"
 
 	digest "github.com/opencontainers/go-digest"
 
-	"github.com/dbake/dbake/cachepolicy"
 	"github.com/dbake/dbake/compiler"
 	"github.com/dbake/dbake/compiler/ir"
-	"github.com/dbake/dbake/frontend"
-	"github.com/dbake/dbake/internal/imagekey"
-	"github.com/dbake/dbake/internal/memory/cost"
-	"github.com/dbake/dbake/internal/memory/warm"
 	"github.com/dbake/dbake/internal/plan"
-	"github.com/dbake/dbake/internal/report"
 	"github.com/dbake/dbake/internal/stopwatch"
 	"github.com/dbake/dbake/partition"
 	"github.com/dbake/dbake/runtime"
-	"github.com/dbake/dbake/runtime/registry"
 )
 
 // Stage is a part of the way from a definition to what was built.
@@ -52,78 +39,66 @@ var stages = [...]struct {
 	phase string
 	do    func(*Session, context.Context) error
 }{
-	Choose:   {"read the definition", (*Session).choose},
-	Compile:  {"read the definition", (*Session).compile},
-	Admit:    {"read the definition", (*Session).admit},
-	Access:   {"read the definition", (*Session).access},
-	Facts:    {"reach the nodes", (*Session).gather},
-	Prepare:  {"compile the Dockerfiles", (*Session).prepare},
-	Reuse:    {"look for what has not changed", (*Session).reuse},
-	Caches:   {"look for caches", (*Session).findCaches},
-	Divide:   {"plan", (*Session).divide},
-	Order:    {"plan", (*Session).order},
-	Run:      {"connect", (*Session).run},
+	Choose: {"read the definition", func(s *Session, ctx context.Context) error {
+		return s.standby.choose(ctx)
+	}},
+	Compile: {"read the definition", func(s *Session, ctx context.Context) error {
+		return s.scope.compile(ctx, s.standby)
+	}},
+	Admit: {"read the definition", func(s *Session, ctx context.Context) error {
+		return s.scope.admit(ctx, s.standby)
+	}},
+	Access: {"read the definition", func(s *Session, ctx context.Context) error {
+		return s.scope.access(ctx, s.standby)
+	}},
+	Facts:   {"reach the nodes", (*Session).gather},
+	Prepare: {"compile the Dockerfiles", (*Session).prepare},
+	Reuse:   {"look for what has not changed", (*Session).reuse},
+	Caches:  {"look for caches", (*Session).findCaches},
+	Divide:  {"plan", (*Session).divide},
+	Order:   {"plan", (*Session).order},
+	Run: {"connect", func(s *Session, ctx context.Context) error {
+		return s.run.carryOut(ctx, &s.images, s.prepared.faults)
+	}},
 	Remember: {"remember", (*Session).remember},
 }
 
-// Session is one definition on its way. Each stage fills the fields below its name.
+// Session is one definition on its way: its stages, and the thread between them. What a
+// stage finds out belongs to a part, which the stages after it are given.
 type Session struct {
 	engine  *Engine
 	request Request
 	done    Stage // the first that is yet to be done
 	watch   *stopwatch.Watch
 
-	// Choose; the stages after it may choose the nodes that were left for later.
-	standby *standby
+	standby  *standby    // the nodes: Choose; later stages may choose those that were left for later
+	scope    scope       // what is asked for: Compile, Admit, Access
+	facts    *facts      // of the nodes: Facts
+	prepared preparation // how Dockerfiles are compiled, and all that was: Prepare
+	images   Images      // the images of targets, and which are not built: Reuse
+	changes  changes     // since the state that the request names: Reuse
+	caches   buildCaches // Caches
 
-	// Compile
-	whole *ir.Project
+	// build is what is to be built, in the form that it has after the stage that was
+	// done last, from Prepare on. plan is the plan for it, from Divide on; nil when
+	// nothing is left to be built.
+	build *plan.Build
+	plan  *plan.Plan
 
-	// Access
-	definition *ir.Project // what is built, as it is defined
-	project    *ir.Project // what is built, in the form in which it is
-	questions  []*ir.Target
-	load       func(context.Context) (io.WriteCloser, error)
-
-	// Facts
-	facts *facts
-
-	// Prepare
-	history *cost.Store
-	build   *plan.Build
-	faults  []plan.Fault
-	// resolver answers for base images, the same whenever it is asked.
-	resolver *frontend.RegistryResolver
-
-	// Reuse; build is of what is left from then on
-	pushed pushed
-	full   *plan.Build // of everything
-	keys   map[string]imagekey.Key
-	kept   []kept
-	idle   bool // nothing is left to be built
-	// comparison is that of the request, and compared the build that it is about.
-	comparison *Comparison
-	compared   *plan.Build
-
-	// Caches
-	caches buildCaches
-	may    func(*ir.Target) bool // be divided although it need not; nil is all
-
-	// Divide
-	plan *plan.Plan
-
-	// Order
-	work *runtime.Build
-
-	// Run
-	journal *journal // of the run
-	result  *runtime.Result
-	failure error // what failed in a run that has a result
+	run execution // Order, Run
 }
 
 // Open starts a session. It must be closed.
 func (e *Engine) Open(r Request) *Session {
-	return &Session{engine: e, request: r, watch: stopwatch.New(), standby: &standby{engine: e, choice: r.Nodes}}
+	s := &Session{engine: e, request: r, watch: stopwatch.New(), standby: &standby{engine: e, choice: r.Nodes}}
+	s.scope = scope{engine: e, request: &s.request}
+	s.prepared = preparation{engine: e, request: &s.request}
+	s.images = Images{engine: e, request: &s.request, pushed: pushed{standby: s.standby}}
+	if len(r.Stores) > 0 {
+		s.images.pushed.store = r.Stores[0] // where others may read what was pushed
+	}
+	s.run = execution{engine: e, request: &s.request}
+	return s
 }
 
 // Through does what has not been done of the stages up to and including last. After an
@@ -142,217 +117,95 @@ func (s *Session) Through(ctx context.Context, last Stage) error {
 
 // Close gives back all that the session has taken.
 func (s *Session) Close() error {
-	if s.history != nil {
-		s.engine.memory.CloseHistory(s.history)
-		s.engine.memory.Prune(time.Now())
-	}
+	s.prepared.close()
 	return s.standby.close()
-}
-
-// choose says which nodes are used.
-func (s *Session) choose(ctx context.Context) (err error) {
-	if s.request.Nodes.Late {
-		return nil
-	}
-	s.standby.nodes, err = s.engine.findNodes(ctx, s.request.Nodes)
-	return err
-}
-
-// Options say how the definition is resolved, for who wants something else of it than
-// [Compile] makes. The stage [Choose] must have been done.
-func (s *Session) Options() compiler.Options {
-	o := s.request.Definition
-	o.Env = s.standby.nodes.environment(s.engine.Env)
-	if s.request.Reach != Offline {
-		o.Remote = s.standby
-	}
-	s.request.Moment.apply(&o)
-	return o
-}
-
-// compile resolves the definition.
-func (s *Session) compile(ctx context.Context) (err error) {
-	s.whole, err = compiler.Compile(ctx, s.Options())
-	if s.request.Saved != nil && (errors.Is(err, compiler.ErrNoDefinition) || errors.Is(err, fs.ErrNotExist)) {
-		err = fmt.Errorf("%w; a plan is built in the directory in which it was made", err)
-	}
-	if err != nil || s.request.Judge == nil {
-		return err
-	}
-	return s.request.Judge(s.whole.Warnings)
-}
-
-// admit refuses what cannot be done or was not granted.
-func (s *Session) admit(ctx context.Context) error {
-	if err := s.engine.checkSwitches(); err != nil {
-		return err
-	}
-	if err := s.engine.refusePolicies(s.whole); err != nil || s.request.Admit == nil {
-		return err
-	}
-	questions, build := split(s.whole)
-	return s.request.Admit(ctx, Admission{Project: s.whole, Build: s.buildable(build), Questions: questions})
-}
-
-// access gives targets what it takes to read and write where they say.
-func (s *Session) access(ctx context.Context) (err error) {
-	s.whole = s.standby.withAccess(s.whole)
-	s.questions, s.definition = split(s.whole)
-	if err := s.checkSaved(); err != nil {
-		return err
-	}
-	s.project = s.buildable(s.definition)
-	if s.request.Load != nil && len(s.project.Targets) > 0 {
-		s.project, s.load, err = s.request.Load(ctx, s.project)
-	}
-	return err
-}
-
-// checkSaved refuses a saved plan whose targets are defined in another way now.
-func (s *Session) checkSaved() error {
-	saved := s.request.Saved
-	if saved == nil {
-		return nil
-	}
-	definitions, err := s.Definitions()
-	if err != nil {
-		return err
-	}
-	err = saved.Check(definitions)
-	if w := saved.World; err != nil && w != nil && len(w.Withheld) > 0 {
-		err = fmt.Errorf("%w, or set the variables that may be secret and are not in the plan as they were: %s", err, strings.Join(w.Withheld, ", "))
-	}
-	return err
 }
 
 // gather finds out about the nodes. They are started only for something to build.
 func (s *Session) gather(ctx context.Context) (err error) {
-	builds := len(s.project.Targets) > 0
-	if builds && s.standby.nodes != nil && s.request.Reach == Started {
-		s.standby.nodes.allow(s.project)
+	project, reach := s.scope.project, s.request.Reach
+	if s.scope.builds() && s.standby.nodes != nil && reach == Started {
+		s.standby.nodes.allow(project)
 		// What a Docker engine can write is not known before it is asked.
-		if !s.standby.nodes.hasEngine() && s.mayRest(ctx) {
+		if !s.standby.nodes.hasEngine() && s.images.mayRest(ctx, project, s.standby) {
 			s.facts = s.standby.recall()
 			return nil
 		}
 	}
-	if err := s.standby.narrow(ctx, s.project, s.request.Reach != Offline); err != nil {
-		return err
-	}
-	if err := s.learn(ctx); err != nil || !builds {
-		return err
-	}
-	if err := s.fit(ctx); err != nil {
-		return err
-	}
-	for _, silent := range s.facts.silent {
-		s.engine.Report.Warn(fmt.Sprintf("%v; what it holds is taken from earlier builds", silent))
-	}
-	return nil
-}
-
-// learn asks the nodes what they are.
-func (s *Session) learn(ctx context.Context) (err error) {
-	builds := len(s.project.Targets) > 0
-	switch {
-	case s.standby.nodes == nil: // nobody has needed one so far
-		s.facts = &facts{}
-	case builds && s.request.Reach == Started:
-		s.facts, err = s.standby.ask(ctx)
-	default:
-		s.facts, err = s.standby.guess(ctx, s.request.Reach == Offline)
-	}
+	s.facts, err = s.standby.gather(ctx, project, reach)
 	return err
 }
 
-// prepare compiles the Dockerfiles. With [Request.KeepGoing], targets that cannot be
-// compiled are left to the result.
-func (s *Session) prepare(ctx context.Context) (err error) {
-	memory := s.engine.memory
-	if s.history == nil {
-		s.history = memory.OpenHistory(s.request.History)
-	}
-	files := memory.Files()
-	s.build, s.faults, err = plan.PrepareWhole(ctx, s.project, s.frontendOptions(ctx), plan.Memory{History: s.history, Files: files, List: s.request.ListFiles})
-	if err != nil {
+// prepare compiles the Dockerfiles.
+func (s *Session) prepare(ctx context.Context) error {
+	if err := s.prepared.prepare(ctx, s.scope.project, s.prepared.options(ctx, s.standby, s.facts)); err != nil {
 		return err
 	}
-	s.build = s.build.WithDuplicates(s.duplicates())
-	s.full = s.build
-	if !s.request.KeepGoing || len(s.build.Jobs) == 0 {
-		if err := plan.Join(s.faults); err != nil {
-			return err
-		}
-	}
-	memory.SaveFiles(files)
+	s.build = s.prepared.full
 	s.facts.nodes = s.build.Capacity(s.facts.nodes)
 	return nil
 }
 
-// duplicates is the rule for what several nodes may execute: that of the request, or of
-// the saved plan.
-func (s *Session) duplicates() plan.Duplicates {
-	if s.request.Warm {
-		return plan.DuplicatesAny // every node is to hold all of it
+// reuse leaves out the targets whose images are unchanged, and those that were not asked
+// for since a revision. Nodes that rest are started only when something is left to build;
+// if they are not what was assumed of them, Dockerfiles are compiled again.
+func (s *Session) reuse(ctx context.Context) (err error) {
+	if err := s.judge(ctx); err != nil {
+		return err
 	}
-	if s.request.Duplicates == "" && s.request.Saved != nil {
-		return s.request.Saved.Duplicates
+	if s.standby.resting && len(s.images.left()) > 0 {
+		assumed := s.facts
+		if s.facts, err = s.standby.wake(ctx, s.scope.project); err != nil {
+			return err
+		}
+		if s.prepared.recalled() || !assumed.compiles(s.facts) {
+			if err := s.prepare(ctx); err != nil {
+				return err
+			}
+			if err := s.judge(ctx); err != nil {
+				return err
+			}
+		}
 	}
-	return s.request.Duplicates
+	s.build, err = s.images.leave(ctx, s.build, s.prepared.known)
+	return err
 }
 
-// Price finds out what the rule for duplicates costs the plan. The stage [Divide] must
-// have been done.
-func (s *Session) Price(ctx context.Context) error {
-	if len(s.plan.Nodes) < 2 || s.duplicates() == plan.DuplicatesAny || s.request.Saved != nil {
-		return nil
+// judge decides which targets are not built.
+func (s *Session) judge(ctx context.Context) (err error) {
+	var unchanged map[string]bool
+	if s.request.Since != nil {
+		if unchanged, err = s.unchangedSince(ctx); err != nil {
+			return err
+		}
 	}
-	bound := s.build
-	defer func() { s.build = bound }()
-	s.build = bound.WithDuplicates(plan.DuplicatesAny)
-	_, free, err := s.With(ctx, s.request.Strategy)
-	if err == nil {
-		s.plan.Unbound = free.Makespan
-	}
-	return err
+	return s.images.judge(ctx, s.prepared.full, unchanged)
 }
 
 // findCaches asks registries what their caches hold.
 func (s *Session) findCaches(ctx context.Context) error {
-	if s.request.Reach == Offline || s.idle {
+	if s.request.Reach == Offline || s.images.Idle() {
 		return nil // and every target may be divided whose outputs allow it
 	}
 	// Caches are named by the targets that share steps, whichever of them are built.
-	s.caches = s.standby.caches(ctx, s.request.Stores, s.full)
-	s.may = s.joinable(ctx, s.caches.access)
-	results := s.caches.results(ctx, s.engine.memory)
-	s.caches.holds = map[string]map[ir.UnitID]bool{}
-	all := map[warm.ResultID]bool{}
-	for ref, held := range results {
-		maps.Copy(all, held)
-		s.caches.holds[ref] = s.full.Cached(held)
-	}
-	s.build = s.build.WithCache(all)
+	s.caches = s.standby.caches(ctx, s.request.Stores, s.prepared.full)
+	s.build = s.build.WithCache(s.caches.learn(ctx, s.engine.memory, s.prepared.full))
 	return nil
-}
-
-// joinable returns what says whether the parts of a target can be put together.
-func (s *Session) joinable(ctx context.Context, access registry.Options) func(*ir.Target) bool {
-	return func(t *ir.Target) bool { return runtime.Joinable(ctx, t, s.engine.Dir, access) }
 }
 
 // divide makes the plan, or takes the saved one.
 func (s *Session) divide(ctx context.Context) (err error) {
-	if s.idle {
+	r := &s.request
+	switch {
+	case s.images.Idle():
 		return nil
-	}
-	if s.request.Warm {
-		return s.divideShared(ctx)
-	}
-	if s.request.Saved != nil {
-		s.build, s.plan, err = s.build.Restore(s.facts.nodes, s.leftOf(s.request.Saved), s.faults)
-	} else {
-		s.build, s.plan, err = s.With(ctx, s.request.Strategy)
+	case r.Warm:
+		s.build, s.plan, err = s.caches.share(ctx, s.build, s.facts.nodes, r.WarmAll, s.prepared.known())
+		return err
+	case r.Saved != nil:
+		s.build, s.plan, err = s.build.Restore(s.facts.nodes, s.images.leftOf(r.Saved, s.build), s.prepared.faults)
+	default:
+		s.build, s.plan, err = s.With(ctx, r.Strategy)
 	}
 	if errors.Is(err, plan.ErrNoNode) && s.facts.pool != nil {
 		// One of those that are away might.
@@ -361,69 +214,70 @@ func (s *Session) divide(ctx context.Context) (err error) {
 	return err
 }
 
-// divideShared makes a plan by which every node builds what targets share. The caches of
-// the targets are read, and none is written.
-func (s *Session) divideShared(ctx context.Context) (err error) {
-	policy := cachepolicy.Decide(s.caches.Input)
-	known := plan.Memory{History: s.history, Files: s.engine.memory.Files()}
-	s.build, s.plan, err = s.build.Shared(ctx, s.facts.nodes, s.request.WarmAll, policy.ImportEntries(), known)
-	if err == nil {
-		tags := s.caches.Known
-		s.caches.Input = s.build.Caches()
-		s.caches.Known = tags
-	}
-	return err
-}
-
 // With returns the build divided with a strategy, and the plan. The stage [Caches] must
 // have been done.
 func (s *Session) With(ctx context.Context, strategy partition.Strategy) (*plan.Build, *plan.Plan, error) {
+	return s.choose(ctx, s.build, strategy)
+}
+
+// choose is With for a build.
+func (s *Session) choose(ctx context.Context, b *plan.Build, strategy partition.Strategy) (*plan.Build, *plan.Plan, error) {
+	may := s.caches.joinable(ctx, s.engine.Dir)
 	if s.request.Limit > 0 {
 		var stop context.CancelFunc
 		ctx, stop = context.WithTimeout(ctx, s.request.Limit)
 		defer stop()
 	}
-	return s.build.Choose(ctx, s.facts.nodes, strategy, s.request.Planning, s.may)
+	return b.Choose(ctx, s.facts.nodes, strategy, s.request.Planning, may)
 }
+
+// Price finds out what the rule for duplicates costs the plan. The stage [Divide] must
+// have been done.
+func (s *Session) Price(ctx context.Context) error {
+	if len(s.plan.Nodes) < 2 || s.request.duplicates() == plan.DuplicatesAny || s.request.Saved != nil {
+		return nil
+	}
+	_, free, err := s.choose(ctx, s.build.WithDuplicates(plan.DuplicatesAny), s.request.Strategy)
+	if err == nil {
+		s.plan.Unbound = free.Makespan
+	}
+	return err
+}
+
+// Options say how the definition is resolved, for who wants something else of it than
+// [Compile] makes. The stage [Choose] must have been done.
+func (s *Session) Options() compiler.Options { return s.scope.options(s.standby) }
 
 // Timings say where the time of the stages went, those of the run divided further.
 func (s *Session) Timings() []stopwatch.Phase { return s.watch.Phases() }
 
 // Project is the whole definition.
-func (s *Session) Project() *ir.Project { return s.whole }
+func (s *Session) Project() *ir.Project { return s.scope.whole }
 
 // Definition is the part of the definition that is built, as it is defined.
-func (s *Session) Definition() *ir.Project { return s.definition }
+func (s *Session) Definition() *ir.Project { return s.scope.definition }
 
 // Questions are the targets that ask for something other than a build.
-func (s *Session) Questions() []*ir.Target { return s.questions }
+func (s *Session) Questions() []*ir.Target { return s.scope.questions }
 
 // Definitions are the digests of the definitions of what is built, wherever the local
 // registry is.
 func (s *Session) Definitions() (map[string]digest.Digest, error) {
-	registry := ""
-	if n := s.standby.nodes; n != nil && n.cluster != nil {
-		registry = n.cluster.Registry()
-	}
-	return report.Definitions(s.definition, registry)
+	return s.scope.definitions(s.standby)
 }
+
+// Footprint is what the targets touch on this machine. The stage [Prepare] must have been
+// done.
+func (s *Session) Footprint() Footprint { return s.scope.footprint(s.prepared.full) }
 
 // Build is what was prepared, and divided by then.
 func (s *Session) Build() *plan.Build { return s.build }
+
+// Images are the images of the targets. The stage [Reuse] must have been done.
+func (s *Session) Images() *Images { return &s.images }
 
 // Plan is the plan; nil when nothing is left to be built.
 func (s *Session) Plan() *plan.Plan { return s.plan }
 
 // Result is what the run did, nil when there was none, and what failed in it.
-func (s *Session) Result() (*runtime.Result, error) { return s.result, s.failure }
-
-// frontendOptions say how Dockerfiles are compiled.
-func (s *Session) frontendOptions(ctx context.Context) frontend.Options {
-	offline := s.request.Reach == Offline
-	if s.resolver == nil {
-		s.resolver = s.standby.resolver(s.request.MaxAge, offline)
-	}
-	o := s.standby.frontendOptions(ctx, s.facts, s.resolver, offline)
-	o.FetchURLs = s.request.Reach == Started && s.duplicates() != plan.DuplicatesAny
-	return o
-}
+func (s *Session) Result() (*runtime.Result, error) { return s.run.result, s.run.failure }

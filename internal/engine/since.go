@@ -71,20 +71,26 @@ type past struct {
 	holds warm.Holdings // these names
 }
 
+// changes is the comparison that the request asks for, and the build that it is about.
+type changes struct {
+	made  *Comparison
+	about *plan.Build
+}
+
 // Comparison is that of the request, nil without one.
-func (s *Session) Comparison() *Comparison { return s.comparison }
+func (s *Session) Comparison() *Comparison { return s.changes.made }
 
 // unchangedSince returns the targets that are what they were, by name.
 func (s *Session) unchangedSince(ctx context.Context) (map[string]bool, error) {
-	if s.comparison == nil || s.compared != s.full {
+	if s.changes.made == nil || s.changes.about != s.prepared.full {
 		c, err := s.Compare(ctx, s.request.Since)
 		if err != nil {
 			return nil, err
 		}
-		s.comparison, s.compared = c, s.full
+		s.changes = changes{c, s.prepared.full}
 	}
 	same := map[string]bool{}
-	for _, name := range s.comparison.Unchanged {
+	for _, name := range s.changes.made.Unchanged {
 		same[name] = true
 	}
 	return same, nil
@@ -93,7 +99,8 @@ func (s *Session) unchangedSince(ctx context.Context) (map[string]bool, error) {
 // Compare says what has become of the project since some state. The stage [Prepare] must
 // have been done.
 func (s *Session) Compare(ctx context.Context, since *Since) (*Comparison, error) {
-	keys, err := s.engine.imageKeys(ctx, s.full)
+	full := s.prepared.full
+	keys, err := s.engine.imageKeys(ctx, full)
 	if err != nil {
 		return nil, err
 	}
@@ -103,11 +110,11 @@ func (s *Session) Compare(ctx context.Context, since *Since) (*Comparison, error
 	}
 	c := &Comparison{Since: since.name, Lines: old.build != nil, Files: old.build != nil}
 	if old.build != nil {
-		c.Steps = s.full.Compare(old.build)
+		c.Steps = full.Compare(old.build)
 	} else {
-		c.Steps = s.full.CompareHeld(old.holds)
+		c.Steps = full.CompareHeld(old.holds)
 	}
-	for _, j := range s.full.Jobs {
+	for _, j := range full.Jobs {
 		name := j.Target.Name
 		k := keys[name]
 		then, known := old.keys[name]
@@ -206,16 +213,14 @@ func (s *Session) pastAt(ctx context.Context, name string, tree *checkout) (*pas
 		return nil, fmt.Errorf("the definition at %s: %w", name, err)
 	}
 	_, project := split(s.standby.withAccess(whole))
-	project = s.buildable(project)
-	if s.request.Load != nil && len(project.Targets) > 0 {
-		if project, _, err = s.request.Load(ctx, project); err != nil {
-			return nil, err
-		}
+	project, _, err = s.scope.loadable(ctx, s.scope.buildable(project, s.standby))
+	if err != nil {
+		return nil, err
 	}
-	opts := s.frontendOptions(ctx)
+	opts := s.prepared.options(ctx, s.standby, s.facts)
 	opts.Dir, opts.VCS = o.Dir, tree.vcs(opts.VCS)
-	files := s.engine.memory.Files() // not saved: the tree goes
-	build, _, err := plan.PrepareWhole(ctx, project, opts, plan.Memory{History: s.history, Files: files, List: s.request.ListFiles})
+	// What is found out about files is not saved: the tree goes.
+	build, _, err := plan.PrepareWhole(ctx, project, opts, s.prepared.known())
 	if err != nil {
 		return nil, fmt.Errorf("the project at %s: %w", name, err)
 	}
@@ -232,10 +237,4 @@ func (s *Session) KeysAt(ctx context.Context, since *Since) (map[string]imagekey
 		return nil, err
 	}
 	return p.keys, nil
-}
-
-// LastKeys returns the keys with which the targets of the project were last pushed from
-// this machine, by target, their lines hashed.
-func (s *Session) LastKeys() (map[string]imagekey.Key, error) {
-	return s.engine.images().Last(s.project.Dir)
 }

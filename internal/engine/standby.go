@@ -37,6 +37,15 @@ var (
 	_ compiler.RemoteReader = (*standby)(nil)
 )
 
+// choose says which nodes are used.
+func (s *standby) choose(ctx context.Context) (err error) {
+	if s.choice.Late {
+		return nil
+	}
+	s.nodes, err = s.engine.findNodes(ctx, s.choice)
+	return err
+}
+
 // Build implements frontend.Gateway.
 func (s *standby) Build(ctx context.Context, session frontend.Session, fn func(context.Context, gateway.Client) error) error {
 	pool, err := s.start(ctx)

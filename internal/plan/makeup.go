@@ -295,5 +295,8 @@ func (b *Build) Only(ctx context.Context, wanted map[string]bool, known Memory) 
 	if err == nil {
 		err = Join(faults)
 	}
-	return out, err
+	if err != nil {
+		return nil, err
+	}
+	return out.WithDuplicates(b.duplicates), nil
 }

@@ -1,0 +1,114 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	digest "github.com/opencontainers/go-digest"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/dbake/dbake/internal/memory"
+	"github.com/dbake/dbake/internal/memory/cost"
+	"github.com/dbake/dbake/internal/memory/warm"
+	"github.com/dbake/dbake/internal/plan"
+	"github.com/dbake/dbake/runtime"
+)
+
+// lesson is a run that later ones learn from: what its steps took, and what its nodes
+// hold now.
+type lesson struct {
+	memory  *memory.Memory
+	history *cost.Store
+	lasting bool // the history is kept for later runs
+	facts   *facts
+	build   *plan.Build
+	plan    *plan.Plan
+	result  *runtime.Result
+}
+
+// remember notes what the steps of the run took and where their results are.
+func (l *lesson) remember(ctx context.Context, now time.Time) error {
+	// infos are the nodes, records what each keeps now, usage what it reports of builds.
+	infos, records, usage := l.facts.pool.All(), l.facts.pool.Records(ctx), l.usage(ctx)
+	addr, capacity, kept := map[string]string{}, map[string]plan.Capacity{}, map[string]warm.Records{}
+	native, used := map[string]ocispecs.Platform{}, map[string]map[digest.Digest]runtime.StepUsage{}
+	for i, n := range l.result.Nodes {
+		at := infos[i].Addr
+		addr[n.Name], native[n.Name], kept[at] = at, infos[i].Native, records[i]
+		capacity[at] = l.capacity(i, infos[i])
+		used[n.Name] = usage[i].Steps
+	}
+	var list []plan.Measurement
+	for _, m := range l.result.Measured {
+		list = append(list, plan.Measurement{Node: addr[m.Node], Native: native[m.Node], Vertex: m.Vertex, Job: m.Job, Start: m.Start, Took: m.Took, CPU: used[m.Node][m.Vertex].CPU, Memory: used[m.Node][m.Vertex].Memory})
+	}
+	l.rememberMachines(infos, usage, list)
+	l.build.Record(l.history, list, capacity, kept, now)
+	var errs []error
+	for i, n := range l.result.Nodes {
+		if n.Lost == nil && infos[i].ID != "" {
+			at := infos[i].Addr
+			errs = append(errs, l.memory.Nodes().Add(at, infos[i].ID, l.build.Held(n.Held), l.build.Traces(at, list), records[i], now))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// usage asks the nodes what the build used, as far as that is not known.
+func (l *lesson) usage(ctx context.Context) []runtime.Usage {
+	nothing := make([]runtime.Usage, len(l.facts.pool.All()))
+	if !l.learns() {
+		return nothing
+	}
+	return l.facts.pool.Usage(ctx, l.result)
+}
+
+// learns reports whether there is something to learn of what the run used: a machine, or
+// a step that was run and of which it is not known.
+func (l *lesson) learns() bool {
+	if !l.lasting {
+		return false // nothing is kept
+	}
+	for _, n := range l.facts.nodes {
+		if m, ok := l.history.Machine(n.Addr); !ok || time.Since(m.When) > freshMachine {
+			return true
+		}
+	}
+	var ran []digest.Digest
+	for _, m := range l.result.Measured {
+		ran = append(ran, m.Vertex)
+	}
+	return l.build.Unmeasured(ran)
+}
+
+// rememberMachines notes what the nodes told of their machines, and what the steps used
+// that they did not tell of.
+func (l *lesson) rememberMachines(infos []runtime.NodeInfo, usage []runtime.Usage, list []plan.Measurement) {
+	samples, machines := map[string][]runtime.MachineSample{}, map[string]cost.Machine{}
+	for i, u := range usage {
+		at := infos[i].Addr
+		if m, ok := machineOf(u.Samples); ok {
+			l.history.RecordMachine(at, m)
+			samples[at] = u.Samples
+		}
+		if m, ok := l.history.Machine(at); ok {
+			machines[at] = m
+		}
+	}
+	estimate(list, samples, machines)
+}
+
+// capacity is what node i can do at once, as the plan counted on it.
+func (l *lesson) capacity(i int, info runtime.NodeInfo) plan.Capacity {
+	if i < len(l.plan.Nodes) {
+		n := l.plan.Nodes[i]
+		c := plan.Capacity{Slots: n.Slots}
+		if n.SlotsAssumed {
+			c.Cores = n.Cores
+		}
+		return c
+	}
+	n, _, _ := slots(info.Spec)
+	return plan.Capacity{Slots: n}
+}
