@@ -156,7 +156,7 @@ func (c *buildCmd) build(ctx context.Context, a *app, call callFlag, r *round) (
 		return err
 	}
 	if r == nil {
-		if err := c.tellChanges(ctx, a, s.Comparison()); err != nil {
+		if err := c.tellChanges(ctx, a, s.Changes().Comparison()); err != nil {
 			return err
 		}
 	}

@@ -64,7 +64,7 @@ func (c *explainCmd) Run(ctx contextBinding, a *app) (err error) {
 	switch {
 	case c.Against != "":
 		since = c.Against
-		if then, err = s.KeysAt(ctx, engine.NewSince(c.Against, nil)); err != nil {
+		if then, err = s.Changes().KeysAt(ctx, engine.NewSince(c.Against, nil)); err != nil {
 			return err
 		}
 	case c.With == lastPush:

@@ -110,7 +110,7 @@ func (c *planCmd) changes(ctx context.Context, a *app, s *engine.Session) error 
 	if err := s.Through(ctx, engine.Prepare); err != nil {
 		return err
 	}
-	changes, err := s.Compare(ctx, since)
+	changes, err := s.Changes().Compare(ctx, since)
 	if err != nil {
 		return err
 	}

@@ -118,7 +118,7 @@ func (r *round) nothing() bool { return r != nil && r.idle && r.since != nil }
 
 // tell says which targets a change touches.
 func (r *round) tell(a *app, s *engine.Session) {
-	c := s.Comparison()
+	c := s.Changes().Comparison()
 	r.idle = s.Images().Idle()
 	if c == nil {
 		return

@@ -76,7 +76,7 @@ type Session struct {
 	facts    *facts      // of the nodes: Facts
 	prepared preparation // how Dockerfiles are compiled, and all that was: Prepare
 	images   Images      // the images of targets, and which are not built: Reuse
-	changes  changes     // since the state that the request names: Reuse
+	changes  Changes     // since states in which the project was: Reuse
 	caches   buildCaches // Caches
 
 	// build is what is to be built, in the form that it has after the stage that was
@@ -97,6 +97,7 @@ func (e *Engine) Open(r Request) *Session {
 	if len(r.Stores) > 0 {
 		s.images.pushed.store = r.Stores[0] // where others may read what was pushed
 	}
+	s.changes = Changes{engine: e, since: r.Since, buildAt: s.buildAt}
 	s.run = execution{engine: e, request: &s.request}
 	return s
 }
@@ -142,6 +143,7 @@ func (s *Session) prepare(ctx context.Context) error {
 		return err
 	}
 	s.build = s.prepared.full
+	s.changes.of(s.build)
 	s.facts.nodes = s.build.Capacity(s.facts.nodes)
 	return nil
 }
@@ -172,12 +174,10 @@ func (s *Session) reuse(ctx context.Context) (err error) {
 }
 
 // judge decides which targets are not built.
-func (s *Session) judge(ctx context.Context) (err error) {
-	var unchanged map[string]bool
-	if s.request.Since != nil {
-		if unchanged, err = s.unchangedSince(ctx); err != nil {
-			return err
-		}
+func (s *Session) judge(ctx context.Context) error {
+	unchanged, err := s.changes.unchanged(ctx)
+	if err != nil {
+		return err
 	}
 	return s.images.judge(ctx, s.prepared.full, unchanged)
 }
@@ -275,6 +275,10 @@ func (s *Session) Build() *plan.Build { return s.build }
 
 // Images are the images of the targets. The stage [Reuse] must have been done.
 func (s *Session) Images() *Images { return &s.images }
+
+// Changes compare the targets with what they were. The stage [Prepare] must have been
+// done.
+func (s *Session) Changes() *Changes { return &s.changes }
 
 // Plan is the plan; nil when nothing is left to be built.
 func (s *Session) Plan() *plan.Plan { return s.plan }

@@ -71,50 +71,60 @@ type past struct {
 	holds warm.Holdings // these names
 }
 
-// changes is the comparison that the request asks for, and the build that it is about.
-type changes struct {
-	made  *Comparison
-	about *plan.Build
+// Changes compares what a session is to build with states in which the project was.
+type Changes struct {
+	engine *Engine
+	since  *Since // that the request names; nil for none
+	// buildAt compiles the project in another tree as the session does here.
+	buildAt func(ctx context.Context, name string, tree *checkout) (*plan.Build, error)
+
+	full *plan.Build // what is compared
+	made *Comparison // with since; nil when it has not been made
 }
 
-// Comparison is that of the request, nil without one.
-func (s *Session) Comparison() *Comparison { return s.changes.made }
+// of has the comparisons be about another build.
+func (c *Changes) of(full *plan.Build) { c.full, c.made = full, nil }
 
-// unchangedSince returns the targets that are what they were, by name.
-func (s *Session) unchangedSince(ctx context.Context) (map[string]bool, error) {
-	if s.changes.made == nil || s.changes.about != s.prepared.full {
-		c, err := s.Compare(ctx, s.request.Since)
+// Comparison is that of the request, nil without one.
+func (c *Changes) Comparison() *Comparison { return c.made }
+
+// unchanged returns the targets that are what they were in the state that the request
+// names, by name; nil when it names none.
+func (c *Changes) unchanged(ctx context.Context) (map[string]bool, error) {
+	if c.since == nil {
+		return nil, nil
+	}
+	if c.made == nil {
+		made, err := c.Compare(ctx, c.since)
 		if err != nil {
 			return nil, err
 		}
-		s.changes = changes{c, s.prepared.full}
+		c.made = made
 	}
 	same := map[string]bool{}
-	for _, name := range s.changes.made.Unchanged {
+	for _, name := range c.made.Unchanged {
 		same[name] = true
 	}
 	return same, nil
 }
 
-// Compare says what has become of the project since some state. The stage [Prepare] must
-// have been done.
-func (s *Session) Compare(ctx context.Context, since *Since) (*Comparison, error) {
-	full := s.prepared.full
-	keys, err := s.engine.imageKeys(ctx, full)
+// Compare says what has become of the project since some state.
+func (c *Changes) Compare(ctx context.Context, since *Since) (*Comparison, error) {
+	keys, err := c.engine.imageKeys(ctx, c.full)
 	if err != nil {
 		return nil, err
 	}
-	old, err := s.past(ctx, since)
+	old, err := c.past(ctx, since)
 	if err != nil {
 		return nil, err
 	}
-	c := &Comparison{Since: since.name, Lines: old.build != nil, Files: old.build != nil}
+	made := &Comparison{Since: since.name, Lines: old.build != nil, Files: old.build != nil}
 	if old.build != nil {
-		c.Steps = full.Compare(old.build)
+		made.Steps = c.full.Compare(old.build)
 	} else {
-		c.Steps = full.CompareHeld(old.holds)
+		made.Steps = c.full.CompareHeld(old.holds)
 	}
-	for _, j := range full.Jobs {
+	for _, j := range c.full.Jobs {
 		name := j.Target.Name
 		k := keys[name]
 		then, known := old.keys[name]
@@ -125,16 +135,16 @@ func (s *Session) Compare(ctx context.Context, since *Since) (*Comparison, error
 		case k.Anew || j.Target.NoCache != nil && *j.Target.NoCache:
 			t.Always = "the cache is not wanted"
 		case known && then.Same(k):
-			c.Unchanged = append(c.Unchanged, name)
+			made.Unchanged = append(made.Unchanged, name)
 			continue
 		}
 		if known && old.build != nil {
 			t.Lines = imagekey.Compare(then.Lines, k.Lines)
 		}
-		t.steps(c.Steps)
-		c.Changed = append(c.Changed, t)
+		t.steps(made.Steps)
+		made.Changed = append(made.Changed, t)
 	}
-	return c, nil
+	return made, nil
 }
 
 // steps gathers what is known of the steps of t.
@@ -154,18 +164,21 @@ func (t *TargetChange) steps(list []plan.Rerun) {
 }
 
 // past finds out what the project was at some state.
-func (s *Session) past(ctx context.Context, since *Since) (*past, error) {
+func (c *Changes) past(ctx context.Context, since *Since) (*past, error) {
 	switch {
 	case since.now != nil:
 		return since.now, nil
 	case since.file != nil:
 		return savedPast(since)
 	}
-	tree, err := s.engine.checkOut(ctx, since.name)
+	tree, err := c.engine.checkOut(ctx, since.name)
 	if err != nil {
 		return nil, err
 	}
-	p, err := s.pastAt(ctx, since.name, tree)
+	p := &past{}
+	if p.build, err = c.buildAt(ctx, since.name, tree); err == nil {
+		p.keys, err = c.engine.imageKeys(ctx, p.build)
+	}
 	return p, errors.Join(err, tree.remove())
 }
 
@@ -192,10 +205,10 @@ func savedPast(since *Since) (*past, error) {
 	return p, nil
 }
 
-// pastAt is past for a tree: the definition that is there is resolved and compiled as that
-// of now is, with the same base images. Its targets whose files cannot be compiled are
-// none.
-func (s *Session) pastAt(ctx context.Context, name string, tree *checkout) (*past, error) {
+// buildAt returns the build of the project in another tree, which is called name: the
+// definition that is there is resolved and compiled as that of now is, with the same base
+// images. Its targets whose files cannot be compiled are none.
+func (s *Session) buildAt(ctx context.Context, name string, tree *checkout) (*plan.Build, error) {
 	o := s.Options()
 	o.Dir = tree.at(o.Dir)
 	o.DeferFaults = true
@@ -224,15 +237,12 @@ func (s *Session) pastAt(ctx context.Context, name string, tree *checkout) (*pas
 	if err != nil {
 		return nil, fmt.Errorf("the project at %s: %w", name, err)
 	}
-	p := &past{build: build}
-	p.keys, err = s.engine.imageKeys(ctx, build)
-	return p, err
+	return build, nil
 }
 
-// KeysAt returns the keys that the targets had at some state, by target. The stage
-// [Prepare] must have been done.
-func (s *Session) KeysAt(ctx context.Context, since *Since) (map[string]imagekey.Key, error) {
-	p, err := s.past(ctx, since)
+// KeysAt returns the keys that the targets had at some state, by target.
+func (c *Changes) KeysAt(ctx context.Context, since *Since) (map[string]imagekey.Key, error) {
+	p, err := c.past(ctx, since)
 	if err != nil {
 		return nil, err
 	}
