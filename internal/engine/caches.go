@@ -193,7 +193,7 @@ func (c *buildCaches) remember(ctx context.Context, m *memory.Memory, b *plan.Bu
 			errs = append(errs, m.Caches().Succeed(w.Ref, w.Base.String(), manifest.String()))
 		}
 		if manifest != "" {
-			errs = append(errs, m.Caches().Add(w.Ref, manifest.String(), b.Held(w.Steps), nil, nil, now))
+			errs = append(errs, m.Caches().Add(w.Ref, manifest.String(), b.Names.Held(w.Steps), nil, nil, now))
 		}
 	}
 	return errors.Join(errs...)

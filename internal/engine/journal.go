@@ -131,7 +131,7 @@ func (j *journal) list() []runs.Step {
 		s, v := j.steps[k], j.build.Graph.Vertices[k.vertex]
 		step := runs.Step{
 			Name: redact.Text(v.Step), Targets: s.targets, Node: k.node, Cached: s.cached, Error: redact.Text(s.err),
-			Operation: string(j.build.Operation(k.vertex)), Result: string(j.build.Result(k.vertex)),
+			Operation: string(j.build.Names.Operation(k.vertex)), Result: string(j.build.Names.Result(k.vertex)),
 		}
 		if !first.IsZero() {
 			step.Start = max(s.start.Sub(first).Seconds(), 0)

@@ -43,3 +43,21 @@ func (b *Build) WithCache(results map[warm.ResultID]bool) *Build {
 	out.cached = results
 	return &out
 }
+
+// Cached returns the units of which the results of all steps are among those given. A step
+// that ignores the cache has no result there that counts.
+func (b *Build) Cached(results map[warm.ResultID]bool) map[ir.UnitID]bool {
+	units := map[ir.UnitID]bool{}
+	for _, u := range b.Units {
+		units[u.ID] = true
+	}
+	for i, v := range b.Graph.Vertices {
+		if !v.Kind.IsStep() || results[b.Names.list[i].result] && !v.IgnoreCache {
+			continue
+		}
+		for _, u := range v.Users {
+			delete(units, ir.UnitID(u))
+		}
+	}
+	return units
+}

@@ -17,13 +17,13 @@ func TestCachedUnits(t *testing.T) {
 	results := map[warm.ResultID]bool{}
 	for i, v := range b.Graph.Vertices {
 		if v.Kind.IsStep() {
-			results[b.names[i].result] = true
+			results[b.Names.list[i].result] = true
 		}
 	}
 	require.Equal(t, map[ir.UnitID]bool{"app": true, "web": true}, b.Cached(results))
 	root, ok := b.Graph.Root("web")
 	require.True(t, ok)
-	delete(results, b.names[b.index[root.Digest]].result)
+	delete(results, b.Names.list[b.graph.index[root.Digest]].result)
 	require.Equal(t, map[ir.UnitID]bool{"app": true}, b.Cached(results))
 	require.Empty(t, b.Cached(nil))
 }

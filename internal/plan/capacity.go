@@ -19,15 +19,17 @@ const (
 
 // Capacity returns the nodes with what is known of their machines: a node whose slots
 // nobody said is counted on for as many steps at once as its processors and memory
-// bear, by what the steps of b are known to use. A step of which nothing is known is
+// bear, by what the steps are known to use. A step of which nothing is known is
 // counted as one processor.
-func (b *Build) Capacity(nodes []Node) []Node {
+func (b *Build) Capacity(nodes []Node) []Node { return b.prices.capacity(nodes) }
+
+func (p *prices) capacity(nodes []Node) []Node {
 	out := make([]Node, len(nodes))
-	share, memory := b.demand()
-	sharing := b.sharing(nodes)
+	share, memory := p.demand()
+	sharing := p.sharing(nodes)
 	for i, n := range nodes {
 		out[i] = n
-		m, ok := b.history.Machine(n.Addr)
+		m, ok := p.history.Machine(n.Addr)
 		if !ok {
 			if n.SlotsAssumed && n.SlotsWhy == "" {
 				out[i].SlotsWhy = "nothing is known of its machine yet"
@@ -51,15 +53,15 @@ func (b *Build) Capacity(nodes []Node) []Node {
 	return out
 }
 
-// demand is what the steps of b use on average, weighted by how long they run: processors,
+// demand is what the steps use on average, weighted by how long they run: processors,
 // and bytes of memory; memory is 0 when it is not known of most.
-func (b *Build) demand() (cores, memory float64) {
+func (p *prices) demand() (cores, memory float64) {
 	var all, used, told, held float64
-	for i, v := range b.Graph.Vertices {
+	for i, v := range p.graph.Vertices {
 		if !v.Kind.IsStep() {
 			continue
 		}
-		c := b.Costs[i]
+		c := p.steps[i]
 		d := max(c.Duration, time.Millisecond).Seconds()
 		all += d
 		if c.Cores > 0 {
@@ -82,20 +84,22 @@ func (b *Build) demand() (cores, memory float64) {
 }
 
 // Unmeasured reports whether it is not known of one of these steps what it uses.
-func (b *Build) Unmeasured(steps []digest.Digest) bool {
+func (b *Build) Unmeasured(steps []digest.Digest) bool { return b.prices.unmeasured(steps) }
+
+func (p *prices) unmeasured(steps []digest.Digest) bool {
 	return slices.ContainsFunc(steps, func(d digest.Digest) bool {
-		i, ok := b.index[d]
-		return ok && b.steps[i].Kind == cost.Run && b.Costs[i].Cores == 0
+		i, ok := p.graph.index[d]
+		return ok && p.known[i].Kind == cost.Run && p.steps[i].Cores == 0
 	})
 }
 
 // sharing returns, for each node, how many of the nodes run on its machine.
-func (b *Build) sharing(nodes []Node) []int {
+func (p *prices) sharing(nodes []Node) []int {
 	counts := make([]int, len(nodes))
 	for i, n := range nodes {
-		m, ok := b.history.Machine(n.Addr)
+		m, ok := p.history.Machine(n.Addr)
 		for _, o := range nodes {
-			if other, told := b.history.Machine(o.Addr); ok && told && m.Same(other) {
+			if other, told := p.history.Machine(o.Addr); ok && told && m.Same(other) {
 				counts[i]++
 			}
 		}

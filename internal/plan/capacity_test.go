@@ -62,7 +62,7 @@ func TestUsageIsLearned(t *testing.T) {
 	b := p.prepare("app")
 	var list []Measurement
 	for i, v := range b.Graph.Vertices {
-		if b.steps[i].Kind == cost.Run {
+		if b.prices.known[i].Kind == cost.Run {
 			m := during("a", 0, 10)
 			m.Vertex, m.CPU, m.Memory = v.Digest, 5*time.Second, 3e9
 			list = append(list, m)
@@ -73,7 +73,7 @@ func TestUsageIsLearned(t *testing.T) {
 	require.NotEmpty(t, list)
 	b.Record(p.History, list[:1], map[string]Capacity{"a": {Cores: 4}}, nil, time.Unix(1_700_000_000, 0))
 	again := p.prepare("app")
-	i := again.index[list[0].Vertex]
+	i := again.graph.index[list[0].Vertex]
 	require.InDelta(t, 0.5, again.Costs[i].Cores, 1e-9)
 	require.Equal(t, int64(3e9), again.Costs[i].Memory)
 	require.False(t, again.Unmeasured([]digest.Digest{list[0].Vertex}))

@@ -36,34 +36,42 @@ func (b *Build) Compare(before *Build) []Rerun {
 	for i, v := range before.Graph.Vertices {
 		all[i] = v.Digest
 	}
-	return b.rerun(warm.NewHoldings(before.Held(all)), before)
+	return newComparison(b, before).rerun(warm.NewHoldings(before.Names.Held(all)))
 }
 
-// earlier finds the vertices of an earlier build.
-type earlier struct {
+// comparison compares two builds.
+type comparison struct {
+	now, then *Build // then is nil when only its names are known
+	// The vertices of then.
 	ops    map[warm.OpID]int
 	places map[warm.PlaceID]int
 }
 
+func newComparison(now, then *Build) *comparison {
+	c := &comparison{now, then, map[warm.OpID]int{}, map[warm.PlaceID]int{}}
+	if then == nil {
+		return c
+	}
+	for i, n := range then.Names.list {
+		c.ops[n.op] = i
+		if n.place != "" {
+			c.places[n.place] = i
+		}
+	}
+	return c
+}
+
 // find returns the counterpart of a vertex.
-func (e earlier) find(n names) (vertex int, ok bool) {
-	if vertex, ok = e.ops[n.op]; !ok && n.place != "" {
-		vertex, ok = e.places[n.place]
+func (c *comparison) find(n names) (vertex int, ok bool) {
+	if vertex, ok = c.ops[n.op]; !ok && n.place != "" {
+		vertex, ok = c.places[n.place]
 	}
 	return vertex, ok
 }
 
-// rerun is Compare; before is nil where only its names are known.
-func (b *Build) rerun(holds warm.Holdings, before *Build) []Rerun {
-	then := earlier{map[warm.OpID]int{}, map[warm.PlaceID]int{}}
-	if before != nil {
-		for i, n := range before.names {
-			then.ops[n.op] = i
-			if n.place != "" {
-				then.places[n.place] = i
-			}
-		}
-	}
+// rerun returns the steps that would run again on a node that holds what is given.
+func (c *comparison) rerun(holds warm.Holdings) []Rerun {
+	b := c.now
 	node := []Node{{Holds: holds}}
 	targets := map[string]string{} // by unit
 	for _, u := range b.Units {
@@ -72,7 +80,7 @@ func (b *Build) rerun(holds warm.Holdings, before *Build) []Rerun {
 	anew := make([]bool, len(b.Graph.Vertices))
 	var list []Rerun
 	for i, v := range b.Graph.Vertices {
-		n := b.names[i]
+		n := b.Names.list[i]
 		if !v.Kind.IsStep() && v.Local != nil || holds.Results[n.result] && !v.IgnoreCache {
 			continue
 		}
@@ -87,10 +95,10 @@ func (b *Build) rerun(holds warm.Holdings, before *Build) []Rerun {
 		slices.Sort(r.Targets)
 		r.Targets = slices.Compact(r.Targets)
 		above := slices.ContainsFunc(v.Inputs, func(in digest.Digest) bool {
-			k := b.index[in]
+			k := b.graph.index[in]
 			return anew[k] && b.Graph.Vertices[k].Kind.IsStep()
 		})
-		changed := b.changedFiles(i, before, then)
+		changed := c.changedFiles(i)
 		if r.Files = changed; !above || len(changed) > 0 {
 			r.Why = b.Why(i, 0, node)
 			if above {
@@ -102,13 +110,15 @@ func (b *Build) rerun(holds warm.Holdings, before *Build) []Rerun {
 	return list
 }
 
-// changedFiles compares what vertex i reads with what its counterpart in before did.
-func (b *Build) changedFiles(i int, before *Build, then earlier) []FileChange {
-	n := b.names[i]
-	if before == nil || !b.list || !before.list || n.read.key == "" {
+// changedFiles compares what vertex i reads with what its counterpart did.
+func (c *comparison) changedFiles(i int) []FileChange {
+	now := c.now.Names
+	n := now.list[i]
+	if c.then == nil || !now.files || !c.then.Names.files || n.read.key == "" {
 		return nil
 	}
-	k, ok := then.find(n)
+	then := c.then.Names
+	k, ok := c.find(n)
 	if !ok {
 		return nil
 	}
@@ -126,11 +136,11 @@ func (b *Build) changedFiles(i int, before *Build, then earlier) []FileChange {
 	}
 	for j := range n.read.files {
 		f := &n.read.files[j]
-		at(b.base, f.dir, f.path).now = f
+		at(now.base, f.dir, f.path).now = f
 	}
-	for j := range before.names[k].read.files {
-		f := &before.names[k].read.files[j]
-		at(before.base, f.dir, f.path).old = f
+	for j := range then.list[k].read.files {
+		f := &then.list[k].read.files[j]
+		at(then.base, f.dir, f.path).old = f
 	}
 	var list []FileChange
 	for name, v := range files {
@@ -152,4 +162,6 @@ func (b *Build) changedFiles(i int, before *Build, then earlier) []FileChange {
 
 // CompareHeld is Compare with a build of which only the names of operations and results
 // are known.
-func (b *Build) CompareHeld(holds warm.Holdings) []Rerun { return b.rerun(holds, nil) }
+func (b *Build) CompareHeld(holds warm.Holdings) []Rerun {
+	return newComparison(b, nil).rerun(holds)
+}

@@ -35,7 +35,7 @@ func (b *Build) Choose(ctx context.Context, nodes []Node, strategy partition.Str
 	}
 	asked := map[string]bool{}
 	for _, j := range b.Jobs {
-		if len(j.Units) > 1 && b.divisible(j.Target) {
+		if len(j.Units) > 1 && divisible(j.Target) {
 			asked[j.Target.Name] = may == nil || may(j.Target)
 		}
 	}
@@ -104,28 +104,27 @@ type planned struct {
 
 // planParts plans b with jobs divided as groups says; nil divides them as in whole.
 func (b *Build) planParts(ctx context.Context, nodes []Node, strategy partition.Strategy, opts partition.Options, whole *Build, groups func(Job) [][]*frontend.Unit) (planned, error) {
-	out := *b
-	out.Jobs = nil
+	var jobs []Job
 	for _, j := range b.Jobs {
 		if list := groups(j); list != nil {
-			out.Jobs = append(out.Jobs, j.parts(list)...)
+			jobs = append(jobs, j.parts(list)...)
 			continue
 		}
 		for _, part := range whole.Jobs {
 			if part.Target == j.Target {
-				out.Jobs = append(out.Jobs, part)
+				jobs = append(jobs, part)
 			}
 		}
 	}
-	out.exports = out.predictExports()
-	p, err := Make(ctx, &out, nodes, strategy, opts)
-	return planned{&out, p}, err
+	out := b.withJobs(jobs)
+	p, err := Make(ctx, out, nodes, strategy, opts)
+	return planned{out, p}, err
 }
 
 // divisible reports whether the parts of a target can be put together to exactly what
 // one node would have made: every output is an image that is pushed under a name, and
 // no cache is written whose ref the parts would take from each other.
-func (b *Build) divisible(t *ir.Target) bool {
+func divisible(t *ir.Target) bool {
 	if len(t.Outputs) == 0 || slices.ContainsFunc(t.Outputs, func(o ir.Output) bool { return !o.Pushes() }) {
 		return false
 	}
@@ -189,11 +188,10 @@ func (b *Build) Divide(nodes []Node) *Build {
 			return true
 		})
 	}
-	out := *b
-	out.Jobs = nil
+	var jobs []Job
 	for _, j := range b.Jobs {
 		if len(j.Units) < 2 || fits(j.Units...) {
-			out.Jobs = append(out.Jobs, j)
+			jobs = append(jobs, j)
 			continue
 		}
 		var groups [][]*frontend.Unit
@@ -207,21 +205,19 @@ func (b *Build) Divide(nodes []Node) *Build {
 			}
 			groups[i] = append(groups[i], u)
 		}
-		out.Jobs = append(out.Jobs, j.parts(groups)...)
+		jobs = append(jobs, j.parts(groups)...)
 	}
-	out.exports = out.predictExports()
-	return &out
+	return b.withJobs(jobs)
 }
 
-// divideAs returns b with the jobs divided as in a saved plan, as far as the
-// platforms are the same.
-func (b *Build) divideAs(saved *Saved) *Build {
-	out := *b
-	out.Jobs = nil
-	for _, j := range b.Jobs {
+// divide returns whole jobs divided as in the saved plan, as far as the platforms are the
+// same.
+func (s *Saved) divide(whole []Job) []Job {
+	var jobs []Job
+	for _, j := range whole {
 		var groups [][]*frontend.Unit
 		left := slices.Clone(j.Units)
-		for _, t := range saved.Parts {
+		for _, t := range s.Parts {
 			if t.Target != j.Target.Name {
 				continue
 			}
@@ -235,13 +231,12 @@ func (b *Build) divideAs(saved *Saved) *Build {
 			groups = append(groups, group)
 		}
 		if len(groups) == 0 || len(left) > 0 {
-			out.Jobs = append(out.Jobs, j) // Restore finds what does not fit
+			jobs = append(jobs, j) // Restore finds what does not fit
 			continue
 		}
-		out.Jobs = append(out.Jobs, j.parts(groups)...)
+		jobs = append(jobs, j.parts(groups)...)
 	}
-	out.exports = out.predictExports()
-	return &out
+	return jobs
 }
 
 // runs reports whether the node can run steps of a platform.

@@ -27,7 +27,7 @@ func TestDivide(t *testing.T) {
 		job.Units = append(job.Units, &frontend.Unit{ID: id, Target: target, Platform: p})
 		graph.Vertices = append(graph.Vertices, &llbmerge.Vertex{Kind: llbmerge.KindExec, Platform: &p, Users: []string{string(id)}})
 	}
-	b := &Build{Graph: graph, Jobs: []Job{{Name: "other", Target: &ir.Target{Name: "other"}, Units: job.Units[:1]}, job}}
+	b := &Build{Graph: graph, prices: &prices{graph: newGraph(graph)}, Jobs: []Job{{Name: "other", Target: &ir.Target{Name: "other"}, Units: job.Units[:1]}, job}}
 	node := func(names ...string) Node {
 		var list []ocispecs.Platform
 		for _, n := range names {

@@ -39,16 +39,16 @@ func emulator(addr, platform string) string { return addr + " emulating " + plat
 
 // slower returns the factors by which a node is slower at those of the needed platforms
 // that it emulates; nil when there are none.
-func (b *Build) slower(n Node, needs map[string]ocispecs.Platform) map[string]float64 {
+func (p *prices) slower(n Node, needs map[string]ocispecs.Platform) map[string]float64 {
 	var list map[string]float64
-	for name, p := range needs {
-		if !n.emulates(p) {
+	for name, platform := range needs {
+		if !n.emulates(platform) {
 			continue
 		}
 		factor := Emulation
-		if b.history != nil {
-			if speed, steps := b.history.Speed(emulator(n.Addr, name)); steps > 0 && speed > 0 {
-				native, _ := b.history.Speed(n.Addr)
+		if p.history != nil {
+			if speed, steps := p.history.Speed(emulator(n.Addr, name)); steps > 0 && speed > 0 {
+				native, _ := p.history.Speed(n.Addr)
 				factor = max(1, Emulation*native/speed)
 			}
 		}

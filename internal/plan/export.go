@@ -20,16 +20,17 @@ type export struct {
 	freshCost, againCost cost.Prediction
 }
 
-// predictExports asks the history what the outputs of each job will cost.
-func (b *Build) predictExports() []export {
-	list := make([]export, len(b.Jobs))
-	for i, j := range b.Jobs {
-		if e := &list[i]; exports(j.Target) {
-			e.fresh, e.again = b.exportStep(j, "export"), b.exportStep(j, "export again")
-			e.freshCost, e.againCost = b.history.Predict(e.fresh), b.history.Predict(e.again)
+// of returns p with what the outputs of each job will cost.
+func (p *prices) of(jobs []Job) *prices {
+	out := *p
+	out.jobs, out.exports = jobs, make([]export, len(jobs))
+	for i, j := range jobs {
+		if e := &out.exports[i]; exports(j.Target) {
+			e.fresh, e.again = p.exportStep(j, "export"), p.exportStep(j, "export again")
+			e.freshCost, e.againCost = p.history.Predict(e.fresh), p.history.Predict(e.again)
 		}
 	}
-	return list
+	return &out
 }
 
 // exports reports whether the target has an output to be written.
@@ -44,10 +45,10 @@ func exports(t *ir.Target) bool {
 
 // exportStep returns what the history knows the outputs of a job by: what is written
 // and how, but not where to.
-func (b *Build) exportStep(j Job, what string) cost.Step {
+func (p *prices) exportStep(j Job, what string) cost.Step {
 	var key strings.Builder
-	for _, v := range b.rootsOf(j) {
-		fmt.Fprintf(&key, "%s\n", b.names[v].op)
+	for _, v := range p.graph.roots(j.Units) {
+		fmt.Fprintf(&key, "%s\n", p.names.list[v].op)
 	}
 	for _, o := range j.Target.Outputs {
 		key.WriteString(o.Type)
@@ -64,29 +65,23 @@ func (b *Build) exportStep(j Job, what string) cost.Step {
 	}
 }
 
-// rootsOf returns the vertices that the units of a job end with.
-func (b *Build) rootsOf(j Job) []int {
-	var roots []int
-	for _, u := range j.Units {
-		if r, ok := b.Graph.Root(string(u.ID)); ok {
-			roots = append(roots, b.index[r.Digest])
-		}
-	}
-	return roots
-}
-
 // ExportCost predicts what the outputs of job i cost on these nodes; ok is false when
 // it has none. Which node will write them is not known yet: where one holds the result,
 // it is likely to be that.
-func (b *Build) ExportCost(i int, nodes []Node) (p cost.Prediction, ok bool) {
-	if b.exports[i].fresh.Key == "" {
-		return p, false
+func (b *Build) ExportCost(i int, nodes []Node) (cost.Prediction, bool) {
+	return b.prices.export(i, nodes)
+}
+
+func (p *prices) export(i int, nodes []Node) (_ cost.Prediction, ok bool) {
+	e := p.exports[i]
+	if e.fresh.Key == "" {
+		return cost.Prediction{}, false
 	}
-	roots := b.rootsOf(b.Jobs[i])
+	roots := p.graph.roots(p.jobs[i].Units)
 	for _, n := range nodes {
-		if len(roots) > 0 && !slices.ContainsFunc(roots, func(v int) bool { return !n.Holds.Results[b.names[v].result] }) {
-			return b.exports[i].againCost, true
+		if len(roots) > 0 && !slices.ContainsFunc(roots, func(v int) bool { return !n.Holds.Results[p.names.list[v].result] }) {
+			return e.againCost, true
 		}
 	}
-	return b.exports[i].freshCost, true
+	return e.freshCost, true
 }

@@ -64,9 +64,9 @@ func (b *Build) Makeup(ctx context.Context, files *filesum.Cache) (*Makeup, erro
 		p.Base, p.Unknown = source(v)
 		result := slices.Clone(form)
 		for k, in := range v.Inputs {
-			result = binary.AppendUvarint(append(result, m.list[b.index[in]].Result...), uint64(v.Op.GetInputs()[k].GetIndex()))
+			result = binary.AppendUvarint(append(result, m.list[b.graph.index[in]].Result...), uint64(v.Op.GetInputs()[k].GetIndex()))
 		}
-		if key := b.names[i].read.key; key != "" {
+		if key := b.Names.list[i].read.key; key != "" {
 			p.Files = digest.FromString(key)
 			result = append(result, p.Files...)
 		}
@@ -78,7 +78,7 @@ func (b *Build) Makeup(ctx context.Context, files *filesum.Cache) (*Makeup, erro
 		if !ok {
 			continue
 		}
-		if v := b.Graph.Vertices[b.index[root.Digest]]; v.Local != nil {
+		if v := b.Graph.Vertices[b.graph.index[root.Digest]]; v.Local != nil {
 			whole, err := r.whole(ctx, v.Local)
 			if err != nil {
 				return nil, err
@@ -100,7 +100,7 @@ func (m *Makeup) Unit(id ir.UnitID) (digest.Digest, []Ingredient) {
 	for _, i := range m.users[string(id)] {
 		parts = append(parts, m.list[i])
 	}
-	result := fmt.Sprintf("%s %d", m.list[m.build.index[root.Digest]].Result, root.Index)
+	result := fmt.Sprintf("%s %d", m.list[m.build.graph.index[root.Digest]].Result, root.Index)
 	if whole, local := m.roots[id]; local {
 		result += " " + whole.key
 	}
@@ -248,7 +248,8 @@ func isCommit(ref string) bool {
 // Reread returns b with what its steps read now.
 func (b *Build) Reread(ctx context.Context, files *filesum.Cache) (*Build, error) {
 	now := *b
-	if _, err := now.name(ctx, files); err != nil {
+	var err error
+	if now.Names, _, err = newNames(ctx, b.graph, b.Units, b.Names.base, Memory{Files: files, List: b.Names.files}); err != nil {
 		return nil, err
 	}
 	return &now, nil
@@ -298,5 +299,5 @@ func (b *Build) Only(ctx context.Context, wanted map[string]bool, known Memory) 
 	if err != nil {
 		return nil, err
 	}
-	return out.WithDuplicates(b.duplicates), nil
+	return out.WithDuplicates(b.rule.duplicates), nil
 }

@@ -168,7 +168,7 @@ func TestCompare(t *testing.T) {
 	p := newProject(t, plantest.Shop)
 	prepare := func() *Build {
 		b := p.prepare()
-		b.list = true
+		b.Names.files = true
 		again, err := b.Reread(t.Context(), filesum.Open("", time.Now()))
 		require.NoError(t, err)
 		return again

@@ -11,16 +11,24 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/dbake/dbake/compiler/ir"
-	"github.com/dbake/dbake/internal/memory/filesum"
+	"github.com/dbake/dbake/frontend"
 	"github.com/dbake/dbake/internal/memory/warm"
 	"github.com/dbake/dbake/internal/redact"
 	"github.com/dbake/dbake/llbmerge"
 )
 
-// names are what a vertex is remembered by from run to run. The digest of the
-// vertex is not fit for that: what a local source transfers is the union of what
+// Names are what the vertices of a graph are remembered by from run to run. The digest of
+// a vertex is not fit for that: what a local source transfers is the union of what
 // all targets of the run need, so that the digests above it change with the list
 // of targets. None of these names does.
+type Names struct {
+	graph *graph
+	list  []names // by vertex
+	base  string  // the directory of the project, without symbolic links
+	files bool    // whether the files that vertices read are listed
+}
+
+// names are those of one vertex.
 type names struct {
 	// op is what the vertex and all below it do, whatever is in the files.
 	op warm.OpID
@@ -39,22 +47,22 @@ type names struct {
 	read  content
 }
 
-// name finds the names of all vertices. It returns, by target, why files that steps
-// read cannot be sent to a node.
-func (b *Build) name(ctx context.Context, sums *filesum.Cache) (faults map[string]error, err error) {
+// newNames finds the names of all vertices of the units' graph. It returns, by target, why
+// files that steps read cannot be sent to a node.
+func newNames(ctx context.Context, g *graph, units []*frontend.Unit, base string, known Memory) (_ *Names, faults map[string]error, err error) {
+	out := &Names{graph: g, list: make([]names, len(g.Vertices)), base: base, files: known.List}
 	faults = map[string]error{}
-	b.names = make([]names, len(b.Graph.Vertices))
-	r := &reader{dirs: b.Locals(), seen: map[string]content{}, sums: sums, list: b.list}
+	r := &reader{dirs: locals(units), seen: map[string]content{}, sums: known.Files, list: known.List}
 	targets := map[string]*ir.Target{} // by unit
-	for _, u := range b.Units {
+	for _, u := range units {
 		targets[string(u.ID)] = u.Target
 	}
-	for i, v := range b.Graph.Vertices {
-		n := &b.names[i]
+	for i, v := range g.Vertices {
+		n := &out.list[i]
 		var err error
-		n.read, err = r.read(ctx, v, func(in int) *llbmerge.Vertex { return b.Graph.Vertices[b.index[v.Inputs[in]]] })
+		n.read, err = r.read(ctx, v, func(in int) *llbmerge.Vertex { return g.Vertices[g.index[v.Inputs[in]]] })
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		for _, u := range v.Users {
 			if t := targets[u]; n.read.fault != nil && faults[t.Name] == nil {
@@ -63,13 +71,13 @@ func (b *Build) name(ctx context.Context, sums *filesum.Cache) (faults map[strin
 		}
 		form, err := formOf(v)
 		if err != nil {
-			return nil, fmt.Errorf("name %s: %w", v.Step, err)
+			return nil, nil, fmt.Errorf("name %s: %w", v.Step, err)
 		}
 		op := append([]byte(nil), form...)
 		var result strings.Builder
 		n.files = n.read.key != ""
 		for k, in := range v.Inputs {
-			below := b.names[b.index[in]]
+			below := out.list[g.index[in]]
 			op = binary.AppendUvarint(append(op, below.op...), uint64(v.Op.GetInputs()[k].GetIndex()))
 			result.WriteString(string(below.result) + "\n")
 			n.files = n.files || below.files
@@ -84,7 +92,7 @@ func (b *Build) name(ctx context.Context, sums *filesum.Cache) (faults map[strin
 			n.form = warm.FormID(digest.FromString("form " + string(n.place) + string(form)))
 		}
 	}
-	return faults, nil
+	return out, faults, nil
 }
 
 // formOf encodes what a vertex does apart from its inputs. Constraints are left
@@ -110,56 +118,38 @@ func only(units []string, targets map[string]*ir.Target) string {
 }
 
 // Held returns the names by which the results of the given vertices are remembered.
-func (b *Build) Held(vertices []digest.Digest) []warm.Names {
+func (n *Names) Held(vertices []digest.Digest) []warm.Names {
 	var list []warm.Names
 	for _, d := range vertices {
-		i, ok := b.index[d]
+		i, ok := n.graph.index[d]
 		if !ok {
 			continue
 		}
-		n := b.names[i]
-		held := warm.Names{Result: n.result, Place: n.place, Form: n.form}
-		if n.files {
-			held.Op = n.op
+		one := n.list[i]
+		held := warm.Names{Result: one.result, Place: one.place, Form: one.form}
+		if one.files {
+			held.Op = one.op
 		}
 		list = append(list, held)
 	}
 	return list
 }
 
-// Cached returns the units of which the results of all steps are among those given. A step
-// that ignores the cache has no result there that counts.
-func (b *Build) Cached(results map[warm.ResultID]bool) map[ir.UnitID]bool {
-	units := map[ir.UnitID]bool{}
-	for _, u := range b.Units {
-		units[u.ID] = true
-	}
-	for i, v := range b.Graph.Vertices {
-		if !v.Kind.IsStep() || results[b.names[i].result] && !v.IgnoreCache {
-			continue
-		}
-		for _, u := range v.Users {
-			delete(units, ir.UnitID(u))
-		}
-	}
-	return units
-}
-
 // Traces returns, by result, the evidence by which to recognise it among node's cache
 // records.
-func (b *Build) Traces(node string, ms []Measurement) map[warm.ResultID]warm.Trace {
+func (n *Names) Traces(node string, ms []Measurement) map[warm.ResultID]warm.Trace {
 	traces := map[warm.ResultID]warm.Trace{}
 	for _, m := range ms {
-		if i, ok := b.index[m.Vertex]; ok && m.Node == node {
-			traces[b.names[i].result] = b.trace(i, m)
+		if i, ok := n.graph.index[m.Vertex]; ok && m.Node == node {
+			traces[n.list[i].result] = n.trace(i, m)
 		}
 	}
 	return traces
 }
 
 // trace returns the evidence of an execution of vertex i.
-func (b *Build) trace(i int, m Measurement) warm.Trace {
-	return warm.NewTrace(recordText(b.Graph.Vertices[i]), m.Start, m.Start.Add(m.Took))
+func (n *Names) trace(i int, m Measurement) warm.Trace {
+	return warm.NewTrace(recordText(n.graph.Vertices[i]), m.Start, m.Start.Add(m.Took))
 }
 
 // recordText is what BuildKit writes on the result of a step.
@@ -170,62 +160,8 @@ func recordText(v *llbmerge.Vertex) string {
 	return v.Step
 }
 
-// Why says why a step has to be executed on a node.
-type Why string
-
-// The reasons; the first that holds is given.
-const (
-	// WhyNoCache: the target asks for it.
-	WhyNoCache Why = "cache not wanted"
-	// WhyDear: the result is in the registry, and to fetch it would not end sooner.
-	WhyDear Why = "built sooner than fetched"
-	// WhyPruned: the step was run there, and the result was thrown away.
-	WhyPruned Why = "no longer on the node"
-	// WhyFiles: the step was run there with other files.
-	WhyFiles Why = "changed files"
-	// WhySource: the step was run there on another base image or source.
-	WhySource Why = "changed base or source"
-	// WhyCommand: at its place in the Dockerfile stood another command.
-	WhyCommand Why = "edited command"
-	// WhyElsewhere: another node holds the result, and its transfer would not end
-	// sooner.
-	WhyElsewhere Why = "built on another node only"
-	// WhyEmpty: nothing is known to be held by the node.
-	WhyEmpty Why = "node holds nothing yet"
-	// WhyNew: none of the above.
-	WhyNew Why = "never built here"
-)
-
 // Operation identifies what vertex i of the graph and all below it do.
-func (b *Build) Operation(i int) warm.OpID { return b.names[i].op }
+func (n *Names) Operation(i int) warm.OpID { return n.list[i].op }
 
 // Result names what vertex i leads to: its operation with the files that are read.
-func (b *Build) Result(i int) warm.ResultID { return b.names[i].result }
-
-// Why says why vertex i, whose inputs among steps are all held, is not held by node n.
-func (b *Build) Why(i, n int, nodes []Node) Why {
-	holds, v, name := nodes[n].Holds, b.Graph.Vertices[i], b.names[i]
-	switch {
-	case v.IgnoreCache:
-		return WhyNoCache
-	case b.cached[name.result]:
-		return WhyDear
-	case nodes[n].Lost[name.result]:
-		return WhyPruned
-	case name.files && holds.Ops[name.op]:
-		return WhyFiles
-	case name.place != "" && holds.Forms[name.form]:
-		return WhySource
-	case name.place != "" && holds.Places[name.place]:
-		return WhyCommand
-	}
-	for m, other := range nodes {
-		if m != n && other.Holds.Results[name.result] {
-			return WhyElsewhere
-		}
-	}
-	if len(holds.Results) == 0 {
-		return WhyEmpty
-	}
-	return WhyNew
-}
+func (n *Names) Result(i int) warm.ResultID { return n.list[i].result }

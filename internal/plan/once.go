@@ -7,6 +7,7 @@ import (
 
 	"github.com/moby/buildkit/solver/pb"
 
+	"github.com/dbake/dbake/frontend"
 	"github.com/dbake/dbake/llbmerge"
 	"github.com/dbake/dbake/partition"
 )
@@ -41,8 +42,26 @@ func ParseDuplicates(s string) (Duplicates, error) {
 // WithDuplicates returns b with another rule for what is executed on several nodes.
 func (b *Build) WithDuplicates(d Duplicates) *Build {
 	out := *b
-	out.duplicates = d
+	out.rule.duplicates = d
 	return &out
+}
+
+// rule says which steps several nodes may execute.
+type rule struct {
+	duplicates Duplicates
+	fetched    map[string]string // by sourceKey: the node that has what the URL holds
+}
+
+// newRule returns the rule that is in force unless another is set. units have fetched
+// what URLs hold.
+func newRule(units []*frontend.Unit) rule {
+	r := rule{fetched: map[string]string{}}
+	for _, u := range units {
+		for _, url := range u.URLs {
+			r.fetched[sourceKey(url.Source, url.Checksum.String())] = url.Node
+		}
+	}
+	return r
 }
 
 // Freedom is why a shared step may be executed on several nodes.
@@ -65,16 +84,27 @@ const (
 // stand on: FROM that target is to mean its image.
 func (b *Build) Freedom() []Freedom {
 	list := make([]Freedom, len(b.Graph.Vertices))
-	if b.duplicates == DuplicatesAny {
+	if b.rule.duplicates == DuplicatesAny {
 		for i := range list {
 			list[i] = FreeAny
 		}
 		return list
 	}
-	shared := b.shared()
-	sendable := b.sendable()
-	image := b.imagesOfOthers(shared)
-	for i, v := range b.Graph.Vertices {
+	return (&binding{b.graph, b.rule, list}).bind(b.Jobs, b.graph.sendable(b.Units))
+}
+
+// binding finds out which steps of a graph are bound to one node by a rule.
+type binding struct {
+	*graph
+	rule
+	list []Freedom // by vertex
+}
+
+// bind is [Build.Freedom] for a rule by which steps are bound.
+func (b *binding) bind(jobs []Job, sendable []bool) []Freedom {
+	list, shared := b.list, b.shared(jobs)
+	image := b.imagesOfOthers(jobs, shared)
+	for i, v := range b.Vertices {
 		switch {
 		case !shared[i] || !v.Kind.IsStep():
 			list[i] = FreeFiles
@@ -82,7 +112,7 @@ func (b *Build) Freedom() []Freedom {
 			list[i] = FreeUnsendable
 		case b.duplicates == DuplicatesNever || image[i]:
 		case mayDiffer(v) || b.readsURL(v):
-		case !b.standsOnBound(v, list):
+		case !b.standsOnBound(v):
 			list[i] = FreeFiles
 		}
 	}
@@ -92,12 +122,12 @@ func (b *Build) Freedom() []Freedom {
 		}
 		// What it stands on comes with it.
 		for _, l := range b.layers(i)[1:] {
-			if b.Graph.Vertices[l].Kind.IsStep() && sendable[l] {
+			if b.Vertices[l].Kind.IsStep() && sendable[l] {
 				list[l] = ""
 			}
 		}
 	}
-	b.freeURLs(list)
+	b.freeURLs()
 	return list
 }
 
@@ -106,21 +136,21 @@ func sourceKey(identifier, checksum string) string { return identifier + "\x00" 
 
 // url reports whether v is what a URL holds whose checksum nobody gave, and which node
 // has fetched it, if one has.
-func (b *Build) url(v *llbmerge.Vertex) (node string, ok bool) {
+func (r rule) url(v *llbmerge.Vertex) (node string, ok bool) {
 	src := v.Op.GetSource()
 	if src == nil || !strings.HasPrefix(src.Identifier, "http://") && !strings.HasPrefix(src.Identifier, "https://") {
 		return "", false
 	}
 	sum := src.Attrs[pb.AttrHTTPChecksum]
-	node, ok = b.fetched[sourceKey(src.Identifier, sum)]
+	node, ok = r.fetched[sourceKey(src.Identifier, sum)]
 	return node, ok || sum == ""
 }
 
 // readsURL reports whether v reads what a URL holds, which may be something else when it
 // is fetched again.
-func (b *Build) readsURL(v *llbmerge.Vertex) bool {
+func (b *binding) readsURL(v *llbmerge.Vertex) bool {
 	for _, in := range v.Inputs {
-		if _, ok := b.url(b.Graph.Vertices[b.index[in]]); ok {
+		if _, ok := b.url(b.Vertices[b.index[in]]); ok {
 			return true
 		}
 	}
@@ -129,16 +159,16 @@ func (b *Build) readsURL(v *llbmerge.Vertex) bool {
 
 // freeURLs binds what is fetched from URLs where only bound steps read it: then these are
 // executed where it is. Others fetch it again, and check that it is the same.
-func (b *Build) freeURLs(list []Freedom) {
-	free := make([]bool, len(list)) // read by a step that is not bound
-	for i, v := range b.Graph.Vertices {
+func (b *binding) freeURLs() {
+	free := make([]bool, len(b.list)) // read by a step that is not bound
+	for i, v := range b.Vertices {
 		for _, in := range v.Inputs {
-			free[b.index[in]] = free[b.index[in]] || list[i] != ""
+			free[b.index[in]] = free[b.index[in]] || b.list[i] != ""
 		}
 	}
-	for i, v := range b.Graph.Vertices {
+	for i, v := range b.Vertices {
 		if _, ok := b.url(v); ok && !free[i] {
-			list[i] = ""
+			b.list[i] = ""
 		}
 	}
 }
@@ -154,88 +184,51 @@ func mayDiffer(v *llbmerge.Vertex) bool {
 }
 
 // standsOnBound reports whether the layers of v stand on those of a bound step.
-func (b *Build) standsOnBound(v *llbmerge.Vertex, free []Freedom) bool {
+func (b *binding) standsOnBound(v *llbmerge.Vertex) bool {
 	for len(v.Inputs) > 0 {
 		k := LayerParent(v)
 		if k < 0 || k >= len(v.Inputs) {
 			return false // on none
 		}
 		i := b.index[v.Inputs[k]]
-		if free[i] == "" {
+		if b.list[i] == "" {
 			return true
 		}
-		v = b.Graph.Vertices[i]
+		v = b.Vertices[i]
 	}
 	return false
 }
 
-// shared reports, for every vertex, whether several jobs need it.
-func (b *Build) shared() []bool {
-	jobs := map[string]int{} // by unit
-	for i, j := range b.Jobs {
-		for _, u := range j.Units {
-			jobs[string(u.ID)] = i
-		}
-	}
-	list := make([]bool, len(b.Graph.Vertices))
-	for i, v := range b.Graph.Vertices {
-		first := -1
-		for _, u := range v.Users {
-			if j, ok := jobs[u]; ok && first < 0 {
-				first = j
-			} else if ok && j != first {
-				list[i] = true
-			}
-		}
-	}
-	return list
-}
-
 // imagesOfOthers reports, for every vertex, whether a layer of a job's image is its
 // result, and the image that another job stands on.
-func (b *Build) imagesOfOthers(shared []bool) []bool {
-	list := make([]bool, len(b.Graph.Vertices))
-	for _, j := range b.Jobs {
-		for _, u := range j.Units {
-			r, ok := b.Graph.Root(string(u.ID))
-			if !ok || !shared[b.index[r.Digest]] {
+func (b *binding) imagesOfOthers(jobs []Job, shared []bool) []bool {
+	list := make([]bool, len(b.Vertices))
+	for _, j := range jobs {
+		for _, root := range b.roots(j.Units) {
+			if !shared[root] {
 				continue
 			}
-			for _, i := range b.layers(b.index[r.Digest]) {
+			for _, i := range b.layers(root) {
 				list[i] = true
 			}
 		}
-	}
-	return list
-}
-
-// layers returns vertex i and the vertices that its layers stand on, the highest first.
-func (b *Build) layers(i int) []int {
-	list := []int{i}
-	for v := b.Graph.Vertices[i]; len(v.Inputs) > 0; v = b.Graph.Vertices[i] {
-		k := LayerParent(v)
-		if k < 0 || k >= len(v.Inputs) {
-			break
-		}
-		i = b.index[v.Inputs[k]]
-		list = append(list, i)
 	}
 	return list
 }
 
 // onDemand returns the steps that a node sends when another one turns out to need
 // them, each with those of the same kind that its layers stand on.
-func (b *Build) onDemand(p partition.Problem) []Intermediate {
+func (g *graph) onDemand(p partition.Problem) []Intermediate {
 	var list []Intermediate
 	if len(p.Nodes) < 2 {
 		return nil
 	}
-	for i := range b.Graph.Vertices {
+	for i := range g.Vertices {
 		if !p.Vertices[i].Once || p.Vertices[i].Bytes == unsendable {
 			continue
 		}
 		step := Intermediate{Vertex: i, Node: -1}
-		for _, l := range b.layers(i) {
+		for _, l := range g.layers(i) {
 			if p.Vertices[l].Once {
 				step.Sent = append(step.Sent, l)
 			}

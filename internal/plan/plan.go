@@ -66,7 +66,7 @@ func Make(ctx context.Context, b *Build, nodes []Node, strategy partition.Strate
 		return nil, err
 	}
 	if opts.Previous == nil {
-		opts.Previous = b.previous(nodes)
+		opts.Previous = previous(b, nodes)
 	}
 	made, err := choose(ctx, problem, strategy, opts)
 	if err == nil && errors.Is(ctx.Err(), context.Canceled) {
@@ -214,8 +214,8 @@ func (p *Plan) follow() {
 // onDemand adds the steps that nodes fetch from each other when the run asks for it, by the rule of b
 // for what several of them may execute.
 func (p *Plan) onDemand(b *Build) {
-	p.Duplicates = b.duplicates
-	p.Exchange.addOnDemand(b.onDemand(p.Problem))
+	p.Duplicates = b.rule.duplicates
+	p.Exchange.addOnDemand(b.graph.onDemand(p.Problem))
 }
 
 // Fetches returns what node n takes from others, by vertex: the node that it takes

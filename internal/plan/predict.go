@@ -10,25 +10,38 @@ import (
 	"github.com/dbake/dbake/llbmerge"
 )
 
-// predict asks the history what each step of the graph will cost.
-func (b *Build) predict(history *cost.Store) {
-	b.history = history
-	b.exports = b.predictExports()
-	b.Costs = make([]cost.Prediction, len(b.Graph.Vertices))
-	b.steps = make([]cost.Step, len(b.Graph.Vertices))
-	for i, v := range b.Graph.Vertices {
-		n := b.names[i]
-		b.steps[i] = cost.Step{Key: digest.Digest(n.op), Slot: n.slot, Kind: kindOf(v), Command: v.Command, InputBytes: n.read.bytes}
+// prices are what the history says of steps and outputs.
+type prices struct {
+	graph   *graph
+	names   *Names
+	history *cost.Store
+
+	known []cost.Step       // by vertex: what the history knows it by
+	steps []cost.Prediction // by vertex
+
+	jobs    []Job
+	exports []export // by job
+}
+
+// newPrices asks the history what each step of the graph will cost.
+func newPrices(g *graph, names *Names, history *cost.Store) *prices {
+	p := &prices{graph: g, names: names, history: history}
+	p.steps = make([]cost.Prediction, len(g.Vertices))
+	p.known = make([]cost.Step, len(g.Vertices))
+	for i, v := range g.Vertices {
+		n := names.list[i]
+		p.known[i] = cost.Step{Key: digest.Digest(n.op), Slot: n.slot, Kind: kindOf(v), Command: v.Command, InputBytes: n.read.bytes}
 		if v.Platform != nil {
-			b.steps[i].Platform = PlatformName(*v.Platform)
+			p.known[i].Platform = PlatformName(*v.Platform)
 		}
-		b.Costs[i] = history.Predict(b.steps[i])
+		p.steps[i] = history.Predict(p.known[i])
 		if v.Kind == llbmerge.KindLocal || v.Kind == llbmerge.KindPassthrough {
 			// Sending a directory is not a step of any one target, and every
 			// node is sent what it needs.
-			b.Costs[i].Duration = 0
+			p.steps[i].Duration = 0
 		}
 	}
+	return p
 }
 
 // slotOf returns Dockerfile, stage and position of a step, "" when the place is not

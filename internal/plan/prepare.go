@@ -9,7 +9,6 @@ import (
 	"slices"
 
 	"github.com/containerd/platforms"
-	digest "github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/dbake/dbake/compiler/ir"
@@ -20,7 +19,8 @@ import (
 	"github.com/dbake/dbake/llbmerge"
 )
 
-// Build is what is known of a project before a node is chosen. It is immutable.
+// Build is what is known of a project before a node is chosen. It is immutable: what
+// looks like a change returns another one.
 type Build struct {
 	Project *ir.Project
 	// Units are the compiled units, in the order of Project.Units.
@@ -29,6 +29,8 @@ type Build struct {
 	Graph *llbmerge.Graph
 	// Jobs are in the order of Project.Targets.
 	Jobs []Job
+	// Names are what the vertices are remembered by.
+	Names *Names
 	// Costs are the predictions for Graph.Vertices, by index.
 	Costs []cost.Prediction
 	// Secrets and SSH are the sources of the ids that the graph uses.
@@ -37,18 +39,10 @@ type Build struct {
 	// Assumed are the base images whose config is a guess, sorted.
 	Assumed []string
 
-	index map[digest.Digest]int // of Graph.Vertices
-	steps []cost.Step           // by vertex: what the history knows it by
-	names []names               // by vertex
-	list  bool                  // whether names list the files that are read
-	base  string                // the directory of the project, without symbolic links
-
-	history *cost.Store
-	exports []export // by job
-	cached  map[warm.ResultID]bool
-
-	duplicates Duplicates
-	fetched    map[string]string // by sourceKey: the node that has what the URL holds
+	graph  *graph // Graph, with what finds its vertices
+	prices *prices
+	rule   rule
+	cached map[warm.ResultID]bool // in caches that every node can read
 }
 
 // Job is a target with the units that are built and exported as one.
@@ -102,25 +96,16 @@ func PrepareWhole(ctx context.Context, p *ir.Project, opts frontend.Options, kno
 
 // assemble makes one build of compiled units.
 func assemble(ctx context.Context, p *ir.Project, units []*frontend.Unit, known Memory) (*Build, []Fault, error) {
-	b := &Build{Project: p, Units: units, list: known.List}
-	b.gather()
-	b.fetched = map[string]string{}
-	for _, u := range units {
-		for _, url := range u.URLs {
-			b.fetched[sourceKey(url.Source, url.Checksum.String())] = url.Node
-		}
+	b := &Build{Project: p, Units: units, Secrets: map[string]frontend.Secret{}, SSH: map[string]ir.SSH{}, rule: newRule(units)}
+	for _, u := range units { // in all units, an id means the same source
+		maps.Copy(b.Secrets, u.Secrets)
+		maps.Copy(b.SSH, u.SSH)
 	}
 	var err error
-	if b.base, err = filepath.EvalSymlinks(p.Dir); err != nil {
-		b.base = p.Dir
-	}
-	if b.Graph, err = llbmerge.Merge(b.definitions()); err != nil {
+	if b.Graph, err = llbmerge.Merge(definitions(units)); err != nil {
 		return nil, nil, fmt.Errorf("merge the graphs of %d units: %w", len(units), err)
 	}
-	b.index = make(map[digest.Digest]int, len(b.Graph.Vertices))
-	for i, v := range b.Graph.Vertices {
-		b.index[v.Digest] = i
-	}
+	b.graph = newGraph(b.Graph)
 	byTarget := map[string][]*frontend.Unit{}
 	for _, u := range units {
 		byTarget[u.Target.Name] = append(byTarget[u.Target.Name], u)
@@ -128,31 +113,34 @@ func assemble(ctx context.Context, p *ir.Project, units []*frontend.Unit, known 
 	}
 	slices.Sort(b.Assumed)
 	b.Assumed = slices.Compact(b.Assumed)
+	var jobs []Job
 	for _, t := range p.Targets {
-		b.Jobs = append(b.Jobs, Job{Name: t.Name, Target: t, Units: byTarget[t.Name]})
+		jobs = append(jobs, Job{Name: t.Name, Target: t, Units: byTarget[t.Name]})
 	}
-	failed, err := b.name(ctx, known.Files)
+	base, err := filepath.EvalSymlinks(p.Dir)
+	if err != nil {
+		base = p.Dir
+	}
+	names, failed, err := newNames(ctx, b.graph, units, base, known)
 	if err != nil {
 		return nil, nil, err
 	}
-	b.predict(known.History)
-	return b, ownFaults(p, failed), nil
+	b.Names, b.prices = names, newPrices(b.graph, names, known.History)
+	b.Costs = b.prices.steps
+	return b.withJobs(jobs), ownFaults(p, failed), nil
 }
 
-// gather collects the sources of the secrets and agents: in all units, an id means
-// the same source.
-func (b *Build) gather() {
-	b.Secrets, b.SSH = map[string]frontend.Secret{}, map[string]ir.SSH{}
-	for _, u := range b.Units {
-		maps.Copy(b.Secrets, u.Secrets)
-		maps.Copy(b.SSH, u.SSH)
-	}
+// withJobs returns b with its units exported in another way.
+func (b *Build) withJobs(jobs []Job) *Build {
+	out := *b
+	out.Jobs, out.prices = jobs, b.prices.of(jobs)
+	return &out
 }
 
-// definitions returns the units for merging.
-func (b *Build) definitions() []llbmerge.Unit {
+// definitions returns units for merging.
+func definitions(units []*frontend.Unit) []llbmerge.Unit {
 	var list []llbmerge.Unit
-	for _, u := range b.Units {
+	for _, u := range units {
 		if len(u.Definition.GetDef()) == 0 {
 			continue
 		}
@@ -166,9 +154,11 @@ func (b *Build) definitions() []llbmerge.Unit {
 }
 
 // Locals returns the directory of every local source of the graph.
-func (b *Build) Locals() map[string]string {
+func (b *Build) Locals() map[string]string { return locals(b.Units) }
+
+func locals(units []*frontend.Unit) map[string]string {
 	dirs := map[string]string{}
-	for _, u := range b.Units {
+	for _, u := range units {
 		for name, l := range u.Locals {
 			dirs[name] = l.Dir
 		}

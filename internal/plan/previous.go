@@ -9,7 +9,7 @@ import (
 // nodes hold tells; a negative one where it does not. A job that has to be rebuilt
 // goes back there unless another node is better: a node is sent only what has
 // changed in a directory that it knows.
-func (b *Build) previous(nodes []Node) []partition.NodeID {
+func previous(b *Build, nodes []Node) []partition.NodeID {
 	// A node is the better witness the more of the names of the job's root it has:
 	// the very result, the same with other files, another step at its place.
 	const (
@@ -21,14 +21,12 @@ func (b *Build) previous(nodes []Node) []partition.NodeID {
 	var ops claims[warm.OpID]
 	var places claims[warm.PlaceID]
 	for i, j := range b.Jobs {
-		for _, u := range j.Units {
-			if r, ok := b.Graph.Root(string(u.ID)); ok {
-				n := b.names[b.index[r.Digest]]
-				results.add(n.result, i)
-				ops.add(n.op, i)
-				places.add(n.place, i)
-				break // one unit speaks for all: they are built together
-			}
+		for _, root := range b.graph.roots(j.Units) {
+			n := b.Names.list[root]
+			results.add(n.result, i)
+			ops.add(n.op, i)
+			places.add(n.place, i)
+			break // one unit speaks for all: they are built together
 		}
 	}
 	found := make([]partition.NodeID, len(b.Jobs))

@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"github.com/containerd/platforms"
-	digest "github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/dbake/dbake/compiler/ir"
@@ -52,104 +51,64 @@ const (
 // any rebuild.
 const unsendable = int64(1) << 50
 
-// sendable reports, for every vertex, whether its result can travel to another node:
-// sources come from where they are. A step that ignores the cache looks into it on the
-// nodes that its result was sent to.
-func (b *Build) sendable() []bool {
-	ok := make([]bool, len(b.Graph.Vertices))
-	output := map[digest.Digest]int64{} // the one that is used; -1 = several
-	use := func(d digest.Digest, index int64) {
-		if had, seen := output[d]; seen && had != index {
-			index = -1
-		}
-		output[d] = index
-	}
-	for _, v := range b.Graph.Vertices {
-		for k, in := range v.Inputs {
-			use(in, v.Op.GetInputs()[k].GetIndex())
-		}
-	}
-	for _, u := range b.Units {
-		if r, has := b.Graph.Root(string(u.ID)); has {
-			use(r.Digest, int64(r.Index))
-		}
-	}
-	for i, v := range b.Graph.Vertices {
-		ok[i] = v.Kind.IsStep() && output[v.Digest] == 0
-	}
-	return ok
-}
-
-// cacheable reports, for every vertex, whether neither it nor one below it ignores the
-// cache: what is in a cache from before the run is used for no other.
-func (b *Build) cacheable() []bool {
-	ok := make([]bool, len(b.Graph.Vertices))
-	for i, v := range b.Graph.Vertices {
-		ok[i] = !v.IgnoreCache
-		for _, in := range v.Inputs {
-			ok[i] = ok[i] && ok[b.index[in]]
-		}
-	}
-	return ok
-}
-
-// LayerParent returns the input on whose layers the result of v stands, -1 when
-// there is none.
-func LayerParent(v *llbmerge.Vertex) int {
-	if f := v.Op.GetFile(); f != nil && len(f.GetActions()) > 0 {
-		return int(f.GetActions()[0].GetInput())
-	}
-	return 0
-}
-
 // problem returns b as the partitioner's problem. Vertex i is Graph.Vertices[i];
 // those beyond join the roots of jobs that have not exactly one, or write outputs.
 func (b *Build) problem(nodes []Node) (partition.Problem, error) {
-	p := partition.Problem{Network: partition.Network{Bandwidth: bandwidth, Latency: latency}}
-	sendable := b.sendable()
-	// The platforms that steps need, compared as containerd does.
-	needs := map[string]ocispecs.Platform{}
-	p.Vertices = b.vertices(sendable, len(nodes) > 1, needs)
-	results := make(map[warm.ResultID][]partition.VertexID, len(b.names))
-	cacheable := b.cacheable()
-	for i, n := range b.names {
-		if !b.Graph.Vertices[i].IgnoreCache {
-			results[n.result] = append(results[n.result], partition.VertexID(i))
+	t := &translation{
+		Problem: partition.Problem{Network: partition.Network{Bandwidth: bandwidth, Latency: latency}},
+		build:   b, graph: b.graph, nodes: nodes, needs: map[string]ocispecs.Platform{},
+	}
+	sendable := b.graph.sendable(b.Units)
+	t.vertices(sendable, b.Freedom())
+	results := make(map[warm.ResultID][]partition.VertexID, len(b.Graph.Vertices))
+	cacheable := b.graph.cacheable()
+	for i, v := range b.Graph.Vertices {
+		result := b.Names.Result(i)
+		if !v.IgnoreCache {
+			results[result] = append(results[result], partition.VertexID(i))
 		}
-		if sendable[i] && cacheable[i] && b.cached[n.result] {
-			p.Network.Cached = append(p.Network.Cached, partition.VertexID(i))
+		if sendable[i] && cacheable[i] && b.cached[result] {
+			t.Network.Cached = append(t.Network.Cached, partition.VertexID(i))
 		}
 	}
 	for _, n := range nodes {
-		p.Nodes = append(p.Nodes, partition.Node{
-			Name: n.Name, Speed: n.Speed, Slots: n.Slots, Platforms: n.offers(needs), Emulates: b.slower(n, needs), Warm: b.warm(n, results),
+		t.Nodes = append(t.Nodes, partition.Node{
+			Name: n.Name, Speed: n.Speed, Slots: n.Slots, Platforms: n.offers(t.needs), Emulates: b.prices.slower(n, t.needs), Warm: t.warm(n, results),
 		})
 	}
-	if err := b.targets(&p, nodes); err != nil {
+	if err := t.targets(); err != nil {
 		return partition.Problem{}, err
 	}
-	return p, nil
+	return t.Problem, nil
 }
 
-// vertices returns the vertices of the graph, and notes in needs the platforms that
-// steps run on. several says that there is more than one node.
-func (b *Build) vertices(sendable []bool, several bool, needs map[string]ocispecs.Platform) []partition.Vertex {
-	free := b.Freedom()
+// translation is a build on its way to the partitioner's problem.
+type translation struct {
+	partition.Problem
+	build *Build
+	graph *graph
+	nodes []Node
+	needs map[string]ocispecs.Platform // by name as containerd compares platforms: what steps run on
+}
+
+// vertices adds the vertices of the graph, and notes the platforms that steps run on.
+func (t *translation) vertices(sendable []bool, free []Freedom) {
+	b := t.build
 	known := map[platformKey]string{}
-	list := make([]partition.Vertex, len(b.Graph.Vertices), len(b.Graph.Vertices)+len(b.Jobs))
-	for i, v := range b.Graph.Vertices {
+	t.Vertices = make([]partition.Vertex, len(t.graph.Vertices), len(t.graph.Vertices)+len(b.Jobs))
+	for i, v := range t.graph.Vertices {
 		pv := partition.Vertex{Name: v.Step, Cost: partition.Of(b.Costs[i].Duration), Bytes: b.Costs[i].Bytes}
 		if !sendable[i] {
 			pv.Bytes = unsendable
 		}
-		pv.Once = free[i] == "" && several
+		pv.Once = free[i] == "" && len(t.nodes) > 1
 		for _, in := range v.Inputs {
-			if id := partition.VertexID(b.index[in]); !slices.Contains(pv.Inputs, id) {
+			if id := partition.VertexID(t.graph.index[in]); !slices.Contains(pv.Inputs, id) {
 				pv.Inputs = append(pv.Inputs, id)
 			}
 		}
 		if k := LayerParent(v); k > 0 && k < len(v.Inputs) {
-			parent := partition.VertexID(b.index[v.Inputs[k]])
+			parent := partition.VertexID(t.graph.index[v.Inputs[k]])
 			at := slices.Index(pv.Inputs, parent)
 			pv.Inputs = slices.Insert(slices.Delete(pv.Inputs, at, at+1), 0, parent)
 		}
@@ -158,18 +117,17 @@ func (b *Build) vertices(sendable []bool, several bool, needs map[string]ocispec
 			name, ok := known[key]
 			if !ok {
 				name = PlatformName(*v.Platform)
-				known[key], needs[name] = name, *v.Platform
+				known[key], t.needs[name] = name, *v.Platform
 			}
 			pv.Platform = name
 		}
-		list[i] = pv
+		t.Vertices[i] = pv
 	}
-	return list
 }
 
 // warm returns the vertices whose results node n holds, sorted. results are the vertices
 // by the names of their results.
-func (b *Build) warm(n Node, results map[warm.ResultID][]partition.VertexID) []partition.VertexID {
+func (t *translation) warm(n Node, results map[warm.ResultID][]partition.VertexID) []partition.VertexID {
 	var list []partition.VertexID
 	if len(n.Holds.Results) < len(results) {
 		for d := range n.Holds.Results {
@@ -182,8 +140,8 @@ func (b *Build) warm(n Node, results map[warm.ResultID][]partition.VertexID) []p
 			}
 		}
 	}
-	for i, v := range b.Graph.Vertices {
-		if at, ok := b.url(v); ok && at == n.Name && at != "" && !slices.Contains(list, partition.VertexID(i)) {
+	for i, v := range t.graph.Vertices {
+		if at, ok := t.build.rule.url(v); ok && at == n.Name && at != "" && !slices.Contains(list, partition.VertexID(i)) {
 			list = append(list, partition.VertexID(i))
 		}
 	}
@@ -191,30 +149,31 @@ func (b *Build) warm(n Node, results map[warm.ResultID][]partition.VertexID) []p
 	return list
 }
 
-// targets adds the jobs to the problem as its targets, with the vertices that they end
+// targets adds the jobs as targets, with the vertices that they end
 // with.
-func (b *Build) targets(p *partition.Problem, nodes []Node) error {
+func (t *translation) targets() error {
+	jobs := t.build.Jobs
 	targets := map[string][]partition.TargetID{} // several where a target is divided
-	for i, j := range b.Jobs {
+	for i, j := range jobs {
 		targets[j.Target.Name] = append(targets[j.Target.Name], partition.TargetID(i))
 	}
-	for i, j := range b.Jobs {
-		t := partition.Target{Name: j.Name, Root: b.exported(i, b.root(j, p), nodes, p)}
+	for i, j := range jobs {
+		one := partition.Target{Name: j.Name, Root: t.exported(i, t.root(j))}
 		for _, name := range j.Target.DependsOn {
-			t.After = append(t.After, targets[name]...)
+			one.After = append(one.After, targets[name]...)
 		}
-		p.Targets = append(p.Targets, t)
+		t.Targets = append(t.Targets, one)
 	}
-	w := NewWalker(p.Vertices)
-	for i, j := range b.Jobs {
-		t := &p.Targets[i]
-		for _, v := range w.Below(t.Root, nil) {
-			if name := p.Vertices[v].Platform; name != "" && !slices.Contains(t.Platforms, name) {
-				t.Platforms = append(t.Platforms, name)
+	w := NewWalker(t.Vertices)
+	for i, j := range jobs {
+		one := &t.Targets[i]
+		for _, v := range w.Below(one.Root, nil) {
+			if name := t.Vertices[v].Platform; name != "" && !slices.Contains(one.Platforms, name) {
+				one.Platforms = append(one.Platforms, name)
 			}
 		}
-		slices.Sort(t.Platforms)
-		if err := placeable(j, *t, p.Nodes); err != nil {
+		slices.Sort(one.Platforms)
+		if err := placeable(j, *one, t.Nodes); err != nil {
 			return err
 		}
 	}
@@ -230,34 +189,36 @@ func keyOf(p ocispecs.Platform) platformKey {
 
 // root returns the vertex that stands for a job: that of its only unit, or one
 // that joins several.
-func (b *Build) root(j Job, p *partition.Problem) partition.VertexID {
+func (t *translation) root(j Job) partition.VertexID {
 	var roots []partition.VertexID
-	for _, u := range j.Units {
-		if r, ok := b.Graph.Root(string(u.ID)); ok {
-			if id := partition.VertexID(b.index[r.Digest]); !slices.Contains(roots, id) {
-				roots = append(roots, id)
-			}
+	for _, i := range t.graph.roots(j.Units) {
+		if id := partition.VertexID(i); !slices.Contains(roots, id) {
+			roots = append(roots, id)
 		}
 	}
 	if len(roots) == 1 {
 		return roots[0]
 	}
-	p.Vertices = append(p.Vertices, partition.Vertex{Name: j.Name, Inputs: roots, Bytes: unsendable})
-	return partition.VertexID(len(p.Vertices) - 1)
+	return t.add(partition.Vertex{Name: j.Name, Inputs: roots, Bytes: unsendable})
+}
+
+// add adds a vertex that the graph does not have.
+func (t *translation) add(v partition.Vertex) partition.VertexID {
+	t.Vertices = append(t.Vertices, v)
+	return partition.VertexID(len(t.Vertices) - 1)
 }
 
 // exported returns the vertex that stands for the outputs of job i, or root when
 // there are none.
-func (b *Build) exported(i int, root partition.VertexID, nodes []Node, p *partition.Problem) partition.VertexID {
-	predicted, ok := b.ExportCost(i, nodes)
+func (t *translation) exported(i int, root partition.VertexID) partition.VertexID {
+	predicted, ok := t.build.ExportCost(i, t.nodes)
 	if !ok {
 		return root
 	}
-	p.Vertices = append(p.Vertices, partition.Vertex{
-		Name: "export " + b.Jobs[i].Name, Cost: partition.Of(predicted.Duration), Inputs: []partition.VertexID{root},
+	return t.add(partition.Vertex{
+		Name: "export " + t.build.Jobs[i].Name, Cost: partition.Of(predicted.Duration), Inputs: []partition.VertexID{root},
 		Bytes: unsendable,
 	})
-	return partition.VertexID(len(p.Vertices) - 1)
 }
 
 // offers returns those of the needed platforms that the node can run, sorted.

@@ -42,8 +42,12 @@ type Capacity struct {
 // besides. What is remembered is what an execution would have taken with no more at once
 // than the node can do, so that the plan, which keeps to that, ends when the run did.
 func (b *Build) Record(history *cost.Store, ms []Measurement, capacity map[string]Capacity, kept map[string]warm.Records, now time.Time) {
+	b.prices.record(history, ms, capacity, kept, now)
+}
+
+func (p *prices) record(history *cost.Store, ms []Measurement, capacity map[string]Capacity, kept map[string]warm.Records, now time.Time) {
 	jobs := map[string]int{}
-	for i, j := range b.Jobs {
+	for i, j := range p.jobs {
 		jobs[j.Name] = i
 	}
 	ran := map[execution]bool{}
@@ -66,34 +70,34 @@ func (b *Build) Record(history *cost.Store, ms []Measurement, capacity map[strin
 			if !ok {
 				continue
 			}
-			step = b.exports[j].again
-			for _, v := range b.rootsOf(b.Jobs[j]) {
-				if ran[execution{m.Node, b.Graph.Vertices[v].Digest}] {
-					step = b.exports[j].fresh
+			step = p.exports[j].again
+			for _, v := range p.graph.roots(p.jobs[j].Units) {
+				if ran[execution{m.Node, p.graph.Vertices[v].Digest}] {
+					step = p.exports[j].fresh
 				}
 			}
 		} else {
-			v, ok := b.index[m.Vertex]
+			v, ok := p.graph.index[m.Vertex]
 			if !ok {
 				continue
 			}
-			step = b.steps[v]
+			step = p.known[v]
 		}
 		if step.Kind == cost.From || step.Kind == cost.Export {
-			p := pieces{m.Node, string(step.Key)}
-			if at, ok := whole[p]; ok {
+			piece := pieces{m.Node, string(step.Key)}
+			if at, ok := whole[piece]; ok {
 				list[at].Took += charged[i]
 				continue
 			}
-			whole[p] = len(list)
+			whole[piece] = len(list)
 		}
 		made := cost.Sample{Node: m.Node, Took: charged[i], When: now}
-		if v, ok := b.index[m.Vertex]; ok {
-			if p := b.Graph.Vertices[v].Platform; step.Kind == cost.Run && p != nil && Emulates(m.Native, *p) {
-				made.Node = emulator(m.Node, PlatformName(*p))
+		if v, ok := p.graph.index[m.Vertex]; ok {
+			if on := p.graph.Vertices[v].Platform; step.Kind == cost.Run && on != nil && Emulates(m.Native, *on) {
+				made.Node = emulator(m.Node, PlatformName(*on))
 				made.Took = time.Duration(float64(made.Took) / Emulation)
 			}
-			r, _ := kept[m.Node].Find(b.trace(v, m)) // 0 is not known
+			r, _ := kept[m.Node].Find(p.names.trace(v, m)) // 0 is not known
 			made.Bytes = max(0, r.Bytes)
 		}
 		if m.CPU > 0 && step.Kind == cost.Run {

@@ -99,9 +99,9 @@ func TestOutputsAndImagesAreLearned(t *testing.T) {
 	p.Replace("docker-bake.hcl", "registry/app", "elsewhere/app")
 	b = p.prepare("app", "web")
 	plan := makePlan(t, b, "single", holding("a", nil))
-	require.Equal(t, cost.Measured, b.exports[0].freshCost.Source)
-	require.Equal(t, 5*time.Second, b.exports[0].freshCost.Duration)
-	require.Zero(t, b.exports[1], "nothing is written of it")
+	require.Equal(t, cost.Measured, b.prices.exports[0].freshCost.Source)
+	require.Equal(t, 5*time.Second, b.prices.exports[0].freshCost.Duration)
+	require.Zero(t, b.prices.exports[1], "nothing is written of it")
 	// Base image, two shared steps, two steps of each on two slots.
 	require.Equal(t, 6*time.Second, plan.Schedule.Done[1].Duration())
 	require.Equal(t, 11*time.Second, plan.Schedule.Done[0].Duration())
@@ -113,7 +113,7 @@ func TestOutputsAndImagesAreLearned(t *testing.T) {
 	require.Equal(t, plan.Makespan, last.End.Duration())
 
 	// What is held has to be written all the same, but that is another thing.
-	require.Equal(t, cost.Prior, b.exports[0].againCost.Source)
+	require.Equal(t, cost.Prior, b.prices.exports[0].againCost.Source)
 	again := during("tcp://a:1", 0, 2)
 	again.Job = "app"
 	b.Record(p.History, []Measurement{again}, nil, nil, time.Unix(1_700_000_100, 0))

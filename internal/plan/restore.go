@@ -44,7 +44,7 @@ type SavedNode struct {
 	Build []warm.OpID
 }
 
-// SavedFetch is the transfer of the result of an operation, see [Build.Operation].
+// SavedFetch is the transfer of the result of an operation, see [Names.Operation].
 type SavedFetch struct {
 	Operation warm.OpID
 	From      string // a node; "" is the registry
@@ -56,8 +56,8 @@ type SavedFetch struct {
 // [ErrOutdated] when b has other targets besides, or when a node that has something to
 // build is missing.
 func (b *Build) Restore(nodes []Node, saved *Saved, faults []Fault) (*Build, *Plan, error) {
-	b = b.divideAs(saved)
-	p, err := b.restore(nodes, saved.without(faults))
+	b = b.withJobs(saved.divide(b.Jobs))
+	p, err := restore(b, nodes, saved.without(faults))
 	return b, p, err
 }
 
@@ -89,7 +89,7 @@ func (s *Saved) without(faults []Fault) *Saved {
 }
 
 // restore is Restore for a build whose jobs are those of the saved plan.
-func (b *Build) restore(nodes []Node, saved *Saved) (*Plan, error) {
+func restore(b *Build, nodes []Node, saved *Saved) (*Plan, error) {
 	problem, err := b.problem(nodes)
 	if err != nil {
 		return nil, err
@@ -102,7 +102,7 @@ func (b *Build) restore(nodes []Node, saved *Saved) (*Plan, error) {
 	if err := p.place(b, saved, byName); err != nil {
 		return nil, err
 	}
-	p.Assignment.Shares = b.restoreShares(saved, byName)
+	p.Assignment.Shares = saved.shares(b.Names, byName)
 	p.Schedule, err = partition.Evaluate(problem, p.Assignment)
 	if errors.Is(err, partition.ErrInfeasible) {
 		// A transfer has lost its sender, or steps are not to be
@@ -171,38 +171,38 @@ func (p *Plan) place(b *Build, saved *Saved, nodes map[string]int) error {
 	return nil
 }
 
-// restoreShares returns what nodes take from each other, as far as steps and nodes are
+// shares returns what nodes take from each other, as far as steps and nodes are
 // the same.
-func (b *Build) restoreShares(saved *Saved, nodes map[string]int) []partition.Share {
+func (s *Saved) shares(known *Names, nodes map[string]int) []partition.Share {
 	vertices := map[warm.OpID]partition.VertexID{}
-	for i, n := range b.names {
+	for i, n := range known.list {
 		vertices[n.op] = partition.VertexID(i)
 	}
 	shares := make([]partition.Share, len(nodes))
-	for _, node := range saved.Nodes {
+	for _, node := range s.Nodes {
 		n, ok := nodes[node.Name]
 		if !ok {
 			continue
 		}
-		s := &shares[n]
+		one := &shares[n]
 		for _, x := range node.Fetch {
-			v, known := vertices[x.Operation]
+			v, there := vertices[x.Operation]
 			from, up := nodes[x.From]
 			if x.From == "" {
 				from, up = int(partition.Registry), true
 			}
-			if known && up && !slices.ContainsFunc(s.Fetch, func(f partition.Fetch) bool { return f.Vertex == v }) {
-				s.Fetch = append(s.Fetch, partition.Fetch{Vertex: v, From: partition.NodeID(from)})
+			if there && up && !slices.ContainsFunc(one.Fetch, func(f partition.Fetch) bool { return f.Vertex == v }) {
+				one.Fetch = append(one.Fetch, partition.Fetch{Vertex: v, From: partition.NodeID(from)})
 			}
 		}
 		for _, op := range node.Build {
-			if v, known := vertices[op]; known {
-				s.Build = append(s.Build, v)
+			if v, there := vertices[op]; there {
+				one.Build = append(one.Build, v)
 			}
 		}
-		slices.SortFunc(s.Fetch, func(x, y partition.Fetch) int { return cmp.Compare(x.Vertex, y.Vertex) })
-		slices.Sort(s.Build)
-		s.Build = slices.Compact(s.Build)
+		slices.SortFunc(one.Fetch, func(x, y partition.Fetch) int { return cmp.Compare(x.Vertex, y.Vertex) })
+		slices.Sort(one.Build)
+		one.Build = slices.Compact(one.Build)
 	}
 	return shares
 }

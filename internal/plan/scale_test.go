@@ -72,8 +72,8 @@ func manyNodes(n int, b *Build) []Node {
 		nodes = append(nodes, Node{Name: fmt.Sprintf("n%d", i), Speed: 1, Slots: 2, Holds: warm.NewHoldings(nil)})
 	}
 	// Every step is held somewhere.
-	for i := range b.names {
-		nodes[i%n].Holds.Results[b.names[i].result] = true
+	for i := range b.Names.list {
+		nodes[i%n].Holds.Results[b.Names.list[i].result] = true
 	}
 	return nodes
 }

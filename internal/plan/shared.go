@@ -100,7 +100,7 @@ func (b *Build) stages(all bool) []stage {
 	if all {
 		for _, u := range b.Units {
 			if root, ok := b.Graph.Root(string(u.ID)); ok {
-				add(b.Graph.Vertices[b.index[root.Digest]], root.Index, u.Target.Name)
+				add(b.Graph.Vertices[b.graph.index[root.Digest]], root.Index, u.Target.Name)
 			}
 		}
 		return list
@@ -114,15 +114,15 @@ func (b *Build) stages(all bool) []stage {
 			continue
 		}
 		for k, in := range v.Inputs {
-			if below := b.index[in]; shared[below] {
+			if below := b.graph.index[in]; shared[below] {
 				add(b.Graph.Vertices[below], int(v.Op.GetInputs()[k].GetIndex()), stageName(b.Graph.Vertices[below]))
 			}
 		}
 	}
 	for _, u := range b.Units {
 		// A result that another target reads as it is.
-		if root, ok := b.Graph.Root(string(u.ID)); ok && shared[b.index[root.Digest]] {
-			add(b.Graph.Vertices[b.index[root.Digest]], root.Index, u.Target.Name)
+		if root, ok := b.Graph.Root(string(u.ID)); ok && shared[b.graph.index[root.Digest]] {
+			add(b.Graph.Vertices[b.graph.index[root.Digest]], root.Index, u.Target.Name)
 		}
 	}
 	return list
@@ -192,5 +192,5 @@ func (b *Build) copies(ctx context.Context, stages []stage, nodes []string, runs
 	if err != nil {
 		return nil, err
 	}
-	return out.WithDuplicates(b.duplicates), nil
+	return out.WithDuplicates(b.rule.duplicates), nil
 }

@@ -231,9 +231,9 @@ func (p *Report) steps(b *plan.Build) {
 		c := b.Costs[i]
 		p.Steps[i] = Step{
 			Name: v.Step, Stage: v.Stage, Kind: v.Kind.String(), Work: v.Kind.IsStep(),
-			Cost: c.Duration, Source: c.Source, Samples: c.Samples, Spread: c.Spread, Cores: c.Cores, Memory: c.Memory, op: b.Operation(i),
+			Cost: c.Duration, Source: c.Source, Samples: c.Samples, Spread: c.Spread, Cores: c.Cores, Memory: c.Memory, op: b.Names.Operation(i),
 		}
-		if r := b.Result(i); string(r) != string(b.Operation(i)) {
+		if r := b.Names.Result(i); string(r) != string(b.Names.Operation(i)) {
 			p.Steps[i].result = r
 		}
 	}

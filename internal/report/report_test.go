@@ -55,7 +55,7 @@ func holding(name string, b *plan.Build) plan.Node {
 			steps = append(steps, v.Digest)
 		}
 	}
-	n.Holds = warm.NewHoldings(b.Held(steps))
+	n.Holds = warm.NewHoldings(b.Names.Held(steps))
 	return n
 }
 
@@ -230,7 +230,7 @@ func TestWhatTheRegistryHolds(t *testing.T) {
 		}
 	}
 	b.Record(p.History, list, nil, nil, time.Unix(1_700_000_000, 0))
-	cached := warm.NewHoldings(b.Held(results)).Results
+	cached := warm.NewHoldings(b.Names.Held(results)).Results
 	made := makePlan(t, p.prepare("app", "web").WithCache(cached), "affinity", holding("a", nil))
 	for _, j := range made.Jobs {
 		require.Equal(t, []int{int(partition.Registry)}, j.FetchedFrom)
@@ -470,7 +470,7 @@ func TestAnEditMovesNothingElse(t *testing.T) {
 		done[task.Node] = append(done[task.Node], b.Graph.Vertices[task.Vertex].Digest)
 	}
 	for n := range nodes {
-		nodes[n].Holds = warm.NewHoldings(b.Held(done[n]))
+		nodes[n].Holds = warm.NewHoldings(b.Names.Held(done[n]))
 	}
 	for _, file := range []string{"app/main.c", "web/main.c", "docs/index.md"} {
 		project.Write(file, "edited: "+file)
