@@ -13,7 +13,7 @@ func parsed(t *testing.T, args ...string) (*cli, error) {
 	a := &app{env: map[string]string{}}
 	require.NoError(t, a.showProgress(nil))
 	var c cli
-	parser, err := a.parser(&c, func(int) {})
+	parser, err := newParser(&c, a.stdout, a.stderr, func(int) {})
 	require.NoError(t, err)
 	plain, lists := interspersed(parser.Model.Node, args)
 	_, err = parser.Parse(plain)
@@ -47,7 +47,7 @@ func BenchmarkManyOverrides(b *testing.B) {
 	for b.Loop() {
 		a := &app{env: map[string]string{}}
 		var c cli
-		parser, err := a.parser(&c, func(int) {})
+		parser, err := newParser(&c, a.stdout, a.stderr, func(int) {})
 		require.NoError(b, err)
 		plain, lists := interspersed(parser.Model.Node, args)
 		_, err = parser.Parse(plain)

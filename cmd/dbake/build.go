@@ -186,7 +186,7 @@ func (c *buildCmd) build(ctx context.Context, a *app, call callFlag, r *round) (
 	if failure == nil && len(s.Questions()) > 0 {
 		return c.answer(ctx, a, s, call)
 	}
-	return errors.Join(failure, c.writeMetadata(ctx, a, a.withWarnings(metadata(result), s.Build().Warnings()), failure != nil))
+	return errors.Join(failure, c.writeMetadata(ctx, a, withWarnings(a.env, metadata(result), s.Build().Warnings()), failure != nil))
 }
 
 // tellChanges tells which targets have changed, if that was asked for.
@@ -222,18 +222,18 @@ func (c *buildCmd) request(a *app) (engine.Request, error) {
 		return r, usageError{errors.New("--format says how --changed-since tells which targets have changed: it needs that flag")}
 	}
 	r.Admit = func(ctx context.Context, asked engine.Admission) error { return c.admit(ctx, a, asked) }
-	r.Load, r.LoadEngine = a.prepareLoad, a.loadEngine
+	r.Load, r.LoadEngine = a.docker().load, a.docker().engineID
 	r.Saved = c.saved
 	r.Jobs, r.KeepGoing, r.DeferOutput, r.NoSteal = c.Jobs.limit, c.Jobs.mode == deferError, c.Jobs.mode == deferOutput, c.NoSteal
 	if c.MetadataFile != "" {
-		r.Provenance = a.metadataProvenance()
+		r.Provenance = metadataProvenance(a.env)
 	}
 	return r, nil
 }
 
 // admit checks that what is asked for was granted and that nothing of it would be lost.
 func (c *buildCmd) admit(ctx context.Context, a *app, asked engine.Admission) error {
-	if err := a.authorize(ctx, asked.Project, &c.definitionFlags); err != nil {
+	if err := a.privileges().authorize(ctx, asked.Project, &c.definitionFlags); err != nil {
 		return err
 	}
 	if len(asked.Build.Targets) == 0 {

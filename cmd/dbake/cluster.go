@@ -30,7 +30,7 @@ func (c *clusterUpCmd) Run(ctx contextBinding, a *app) error {
 	if err != nil {
 		return err
 	}
-	return a.showStatus(st, c.Format)
+	return showStatus(a, st, c.Format)
 }
 
 type clusterDownCmd struct {
@@ -60,7 +60,7 @@ func (c *clusterStatusCmd) Run(ctx contextBinding, a *app) error {
 	if err != nil {
 		return err
 	}
-	return a.showStatus(st, c.Format)
+	return showStatus(a, st, c.Format)
 }
 
 // title is what others who use the local nodes are told of this command.
@@ -71,7 +71,7 @@ func (a *app) title() string {
 	return "dbake " + a.args[0]
 }
 
-func (a *app) showStatus(st *local.Status, format string) error {
+func showStatus(a *app, st *local.Status, format string) error {
 	if format == "json" {
 		return a.writeJSON(st)
 	}

@@ -61,7 +61,7 @@ const completionTimeout = 2 * time.Second
 
 // complete prints what may stand in place of the last of args, a line for each, and
 // then the directive.
-func (a *app) complete(root *kong.Node, args []string) error {
+func complete(a *app, root *kong.Node, args []string) error {
 	if len(args) == 0 {
 		args = []string{""}
 	}
@@ -217,24 +217,23 @@ func (c *completer) flagNames(word string) (list []completion) {
 	return list
 }
 
+// fixedValues are the values that flags may have, by flag; those that end in a sign go on.
+var fixedValues = map[string][]string{
+	"progress": {"auto", "plain", "tty", "quiet", "rawjson"},
+	"list":     {"targets", "variables", "type=targets,format=json", "type=variables,format=json"},
+	"call":     {"check", "outline", "targets"},
+	"strict":   {"off", "warn", "error"},
+	"jobs":     {"fail-fast", "defer-output", "defer-error"},
+	"platform": {"linux/amd64", "linux/arm64", "linux/arm/v7", "linux/386", "linux/ppc64le", "linux/riscv64", "linux/s390x"},
+	"nodes":    {"local:", "tcp://", "unix://", "ssh://", "docker://", "docker-container://", "kube-pod://"},
+	"allow":    {"network.host", "security.insecure", "device", "ssh", "fs=", "fs.read=", "fs.write=", "buildx.local.delete"},
+}
+
 // values returns what the value of a flag may be.
 func (c *completer) values(ctx context.Context, f *kong.Flag, word string) (list []completion, d directive) {
-	of := func(values ...string) ([]completion, directive) {
-		for _, v := range values {
-			list = c.add(list, word, v, "")
-		}
-		if len(list) > 0 && !slices.ContainsFunc(list, func(c completion) bool {
-			return !strings.HasSuffix(c.value, "=") && !strings.HasSuffix(c.value, ":") && !strings.HasSuffix(c.value, "/")
-		}) {
-			return list, noFiles | noSpace
-		}
-		return list, noFiles
-	}
 	switch f.Name {
 	case "builder":
-		return of(nodeset.Builders(c.app.env)...)
-	case "progress":
-		return of("auto", "plain", "tty", "quiet", "rawjson")
+		return c.among(word, nodeset.Builders(c.app.env))
 	case "strategy", "compare":
 		var names []string
 		for _, s := range partition.Strategies() {
@@ -243,21 +242,7 @@ func (c *completer) values(ctx context.Context, f *kong.Flag, word string) (list
 		if f.Name == "compare" {
 			names = append(names, "all")
 		}
-		return of(names...)
-	case "list":
-		return of("targets", "variables", "type=targets,format=json", "type=variables,format=json")
-	case "call":
-		return of("check", "outline", "targets")
-	case "strict":
-		return of("off", "warn", "error")
-	case "jobs":
-		return of("fail-fast", "defer-output", "defer-error")
-	case "platform":
-		return of("linux/amd64", "linux/arm64", "linux/arm/v7", "linux/386", "linux/ppc64le", "linux/riscv64", "linux/s390x")
-	case "nodes":
-		return of("local:", "tcp://", "unix://", "ssh://", "docker://", "docker-container://", "kube-pod://")
-	case "allow":
-		return of("network.host", "security.insecure", "device", "ssh", "fs=", "fs.read=", "fs.write=", "buildx.local.delete")
+		return c.among(word, names)
 	case "explain", "exclude":
 		return c.targets(ctx, word), noFiles
 	case "set":
@@ -276,14 +261,31 @@ func (c *completer) values(ctx context.Context, f *kong.Flag, word string) (list
 		return nil, anyFile
 	}
 	switch {
+	case fixedValues[f.Name] != nil:
+		return c.among(word, fixedValues[f.Name])
 	case f.Enum != "":
-		return of(strings.Split(f.Enum, ",")...)
+		return c.among(word, strings.Split(f.Enum, ","))
 	case f.PlaceHolder == "DIR":
 		return nil, onlyDirs
 	case f.PlaceHolder == "FILE":
 		return nil, anyFile
 	}
 	return nil, noFiles
+}
+
+// among completes a word to one of several values.
+func (c *completer) among(word string, values []string) (list []completion, d directive) {
+	ends := false // the word, with one of them
+	for _, v := range values {
+		list = c.add(list, word, v, "")
+	}
+	for _, v := range list {
+		ends = ends || strings.TrimRight(v.value, "=:/") == v.value
+	}
+	if len(list) > 0 && !ends {
+		return list, noFiles | noSpace
+	}
+	return list, noFiles
 }
 
 // targets returns the targets and groups of the definition at hand.

@@ -12,52 +12,63 @@ import (
 
 	"golang.org/x/term"
 
+	"github.com/dbake/dbake/cmd/dbake/internal/view"
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/internal/entitlement"
 	"github.com/dbake/dbake/runtime"
 )
 
-// guard is what compares projects with what was granted.
-func (a *app) guard() entitlement.Guard {
-	return entitlement.Guard{
-		Dir: a.dir, Env: a.env, Path: a.path,
-		SecretFile: func(s ir.Secret) string { return runtime.SecretSourceOf(s, a.env, a.path).File },
+// privileges compares projects with what was granted, and asks the user for the rest.
+type privileges struct {
+	entitlement.Guard
+	progress view.Progress
+	stdin    io.Reader
+	args     []string // the command line, without the name of the command
+}
+
+func (a *app) privileges() *privileges {
+	return &privileges{
+		Guard: entitlement.Guard{
+			Dir: a.dir, Env: a.env, Path: a.path,
+			SecretFile: func(s ir.Secret) string { return runtime.SecretSourceOf(s, a.env, a.path).File },
+		},
+		progress: a.progress, stdin: a.stdin, args: a.args,
 	}
 }
 
-// privileges returns what the project asks for beyond what was granted with --allow
-// and --set.
-func (a *app) privileges(p *ir.Project, f *definitionFlags) (*entitlement.Request, error) {
+// beyond returns what the project asks for beyond what was granted with --allow and
+// --set.
+func (g *privileges) beyond(p *ir.Project, f *definitionFlags) (*entitlement.Request, error) {
 	granted, err := entitlement.Parse(f.Allow)
 	if err != nil {
 		return nil, usageError{err}
 	}
-	missing, err := a.guard().Missing(p, granted, !f.saved)
+	missing, err := g.Missing(p, granted, !f.saved)
 	if err != nil {
 		return nil, err
 	}
-	return a.guard().Request(missing, isRemote(p))
+	return g.Request(missing, isRemote(p))
 }
 
 // authorize checks that the project asks for nothing that was not granted: on the
 // command line, by a value of --set, or by the answer of a user who is asked.
-func (a *app) authorize(ctx context.Context, p *ir.Project, f *definitionFlags) error {
-	req, err := a.privileges(p, f)
+func (g *privileges) authorize(ctx context.Context, p *ir.Project, f *definitionFlags) error {
+	req, err := g.beyond(p, f)
 	if err != nil {
 		return err
 	}
-	return a.ask(ctx, req)
+	return g.ask(ctx, req)
 }
 
-// warnPrivileges says what a build of the project would ask for. A plan needs no
+// warn says what a build of the project would ask for. A plan needs no
 // grant: it neither runs steps nor writes.
-func (a *app) warnPrivileges(p *ir.Project, f *definitionFlags) error {
-	req, err := a.privileges(p, f)
+func (g *privileges) warn(p *ir.Project, f *definitionFlags) error {
+	req, err := g.beyond(p, f)
 	if err != nil {
 		return err
 	}
 	if req.Refused() {
-		a.progress.Warn(fmt.Sprintf("to build this, pass %q to grant requested privileges", req.Flags()))
+		g.progress.Warn(fmt.Sprintf("to build this, pass %q to grant requested privileges", req.Flags()))
 	}
 	return nil
 }
@@ -69,26 +80,26 @@ func isRemote(p *ir.Project) bool {
 
 // ask shows the request and waits for the answer of a user at a terminal; without
 // one it is refused. Where a program reads the progress nothing is asked.
-func (a *app) ask(ctx context.Context, r *entitlement.Request) error {
+func (g *privileges) ask(ctx context.Context, r *entitlement.Request) error {
 	if r.Empty() {
 		return nil
 	}
-	terminal := isTerminal(a.stdin)
+	terminal := isTerminal(g.stdin)
 	var text strings.Builder
-	showRequest(&text, r, a.args, terminal)
+	showRequest(&text, r, g.args, terminal)
 	if name := r.Switch(); name != "" {
 		fmt.Fprintf(&text, "To disable filesystem entitlements checks, you can set %s=0 .\n\n", name)
 	}
 	if r.Refused() && terminal {
 		fmt.Fprint(&text, "Do you want to grant requested privileges and continue? [y/N] ")
 	}
-	if !a.progress.Prompt(text.String()) {
+	if !g.progress.Prompt(text.String()) {
 		if !r.Refused() {
 			return nil
 		}
 		return fmt.Errorf("additional privileges requested: pass %q to grant requested privileges", r.Required().Flags())
 	}
-	if !r.Refused() || terminal && answer(ctx, a.stdin) {
+	if !r.Refused() || terminal && answer(ctx, g.stdin) {
 		return nil
 	}
 	return errors.New("additional privileges requested")

@@ -27,10 +27,10 @@ func TestAsk(t *testing.T) {
 		require.NoError(t, err)
 		var out bytes.Buffer
 		a := &app{dir: t.TempDir(), stdin: terminal, stderr: &out, args: []string{"build", "-k"}}
-		req, err := a.privileges(&ir.Project{Targets: []*ir.Target{{DockerfileInline: new(string), Entitlements: []string{"network.host"}}}}, &definitionFlags{})
+		req, err := a.privileges().beyond(&ir.Project{Targets: []*ir.Target{{DockerfileInline: new(string), Entitlements: []string{"network.host"}}}}, &definitionFlags{})
 		require.NoError(t, err)
 		require.NoError(t, a.showProgress(nil))
-		err = a.ask(t.Context(), req)
+		err = a.privileges().ask(t.Context(), req)
 		if granted {
 			require.NoError(t, err)
 		} else {

@@ -19,8 +19,8 @@ const (
 )
 
 // metadataProvenance is which provenance the metadata file holds.
-func (a *app) metadataProvenance() string {
-	switch v := a.env[envMetaProvenance]; v {
+func metadataProvenance(env map[string]string) string {
+	switch v := env[envMetaProvenance]; v {
 	case runtime.ProvenanceMin, runtime.ProvenanceMax:
 		return v
 	case provenanceDisabled:
@@ -35,12 +35,12 @@ func (a *app) metadataProvenance() string {
 
 // withWarnings adds the warnings of Dockerfiles to what is known of each target, if
 // the environment asks for them.
-func (a *app) withWarnings(byTarget map[string]map[string]any, warnings []plan.Remark) map[string]any {
+func withWarnings(env map[string]string, byTarget map[string]map[string]any, warnings []plan.Remark) map[string]any {
 	all := map[string]any{}
 	for target, m := range byTarget {
 		all[target] = m
 	}
-	if on, err := strconv.ParseBool(a.env[envMetaWarnings]); len(warnings) == 0 || err != nil || !on {
+	if on, err := strconv.ParseBool(env[envMetaWarnings]); len(warnings) == 0 || err != nil || !on {
 		return all
 	}
 	var list []bkclient.VertexWarning

@@ -13,7 +13,7 @@ import (
 
 func TestMetadataProvenance(t *testing.T) {
 	for value, want := range map[string]string{"": "min", "min": "min", "max": "max", "disabled": "", "false": "", "0": "", "true": "min", "odd": "min"} {
-		require.Equal(t, want, (&app{env: map[string]string{envMetaProvenance: value}}).metadataProvenance(), value)
+		require.Equal(t, want, metadataProvenance(map[string]string{envMetaProvenance: value}), value)
 	}
 }
 
@@ -26,8 +26,8 @@ func TestMetadataWarnings(t *testing.T) {
 		"0": `{"t":{"image.name":"x"}}`,
 		"1": `{"t":{"image.name":"x"},"buildx.build.warnings":[{"level":1,"short":"bQ==","detail":["b25l","dHdv"],"url":"u","sourceInfo":{"filename":"Dockerfile"},"range":[{"start":{"line":2}}]}]}`,
 	} {
-		a := &app{env: map[string]string{envMetaWarnings: value}}
-		dt, err := json.Marshal(a.withWarnings(byTarget, list))
+		env := map[string]string{envMetaWarnings: value}
+		dt, err := json.Marshal(withWarnings(env, byTarget, list))
 		require.NoError(t, err)
 		require.JSONEq(t, want, string(dt), value)
 	}

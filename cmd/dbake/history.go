@@ -61,7 +61,7 @@ func (c *historyImportCmd) Run(a *app) error {
 	}
 	steps := 0
 	for _, name := range c.Files {
-		n, err := a.importHistory(history, name)
+		n, err := importHistory(history, a, name)
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
@@ -74,7 +74,7 @@ func (c *historyImportCmd) Run(a *app) error {
 	return nil
 }
 
-func (a *app) importHistory(history *cost.Store, name string) (int, error) {
+func importHistory(history *cost.Store, a *app, name string) (int, error) {
 	var r io.Reader = a.stdin
 	if name != "-" {
 		f, err := os.Open(a.path(name))

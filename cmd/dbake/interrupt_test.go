@@ -28,7 +28,7 @@ func TestInterruptWhileTheDefinitionIsRead(t *testing.T) {
 				a := &app{stdin: silent, stdout: &out, stderr: &out, dir: dir, env: map[string]string{"HOME": dir}}
 				require.NoError(t, a.showProgress(nil))
 				var c cli
-				parser, err := a.parser(&c, func(int) {})
+				parser, err := newParser(&c, a.stdout, a.stderr, func(int) {})
 				require.NoError(t, err)
 				plain, lists := interspersed(parser.Model.Node, args)
 				kctx, err := parser.Parse(plain)

@@ -48,9 +48,9 @@ func TestLoad(t *testing.T) {
 		}
 		_, _ = io.WriteString(w, `{"stream":"Loaded image: x"}`+"\n")
 	})
-	a := &app{env: env}
+	a := userDocker{env: env}
 	p := loadedProject(&ir.Target{Name: "a"}, &ir.Target{Name: "b", Outputs: []ir.Output{{Type: "docker"}}})
-	out, load, err := a.prepareLoad(t.Context(), p)
+	out, load, err := a.load(t.Context(), p)
 	require.NoError(t, err)
 	require.Equal(t, p, out)
 	w, err := load(t.Context())
@@ -87,8 +87,8 @@ func TestLoadFails(t *testing.T) {
 		}, "read its answer"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			a := &app{env: fakeEngine(t, "{}", tt.answer)}
-			_, load, err := a.prepareLoad(t.Context(), loadedProject(&ir.Target{Name: "b", Outputs: []ir.Output{{Type: "docker"}}}))
+			a := userDocker{env: fakeEngine(t, "{}", tt.answer)}
+			_, load, err := a.load(t.Context(), loadedProject(&ir.Target{Name: "b", Outputs: []ir.Output{{Type: "docker"}}}))
 			require.NoError(t, err)
 			w, err := load(t.Context())
 			require.NoError(t, err)
@@ -107,24 +107,24 @@ func TestPrepareLoad(t *testing.T) {
 	// Nothing is loaded: no engine is asked.
 	for _, o := range []ir.Output{{Type: "docker", Dest: "x.tar"}, {Type: "docker", Dest: "-"}, {Type: "docker", Attrs: map[string]string{"tar": "false"}}, {Type: "image"}} {
 		p := loadedProject(&ir.Target{Name: "t", Outputs: []ir.Output{o}})
-		out, load, err := (&app{env: map[string]string{"DOCKER_HOST": "unix:///nonexistent"}}).prepareLoad(t.Context(), p)
+		out, load, err := userDocker{env: map[string]string{"DOCKER_HOST": "unix:///nonexistent"}}.load(t.Context(), p)
 		require.NoError(t, err)
 		require.Nil(t, load)
 		require.Same(t, p, out)
 	}
 
-	old := &app{env: fakeEngine(t, `{"DriverStatus":null}`, nothing)}
-	_, _, err := old.prepareLoad(t.Context(), loadedProject(several))
+	old := userDocker{env: fakeEngine(t, `{"DriverStatus":null}`, nothing)}
+	_, _, err := old.load(t.Context(), loadedProject(several))
 	require.EqualError(t, err, "target several: docker exporter does not currently support exporting manifest lists; the Docker engine stores several platforms and attestations only with the containerd image store")
-	_, _, err = old.prepareLoad(t.Context(), loadedProject(&ir.Target{Name: "sbom", Attest: []ir.Attest{{Type: "sbom"}}, Outputs: load}))
+	_, _, err = old.load(t.Context(), loadedProject(&ir.Target{Name: "sbom", Attest: []ir.Attest{{Type: "sbom"}}, Outputs: load}))
 	require.ErrorContains(t, err, "manifest lists")
-	_, _, err = old.prepareLoad(t.Context(), loadedProject(&ir.Target{Name: "t", Attest: []ir.Attest{{Type: "sbom", Disabled: true}}, Outputs: load}))
+	_, _, err = old.load(t.Context(), loadedProject(&ir.Target{Name: "t", Attest: []ir.Attest{{Type: "sbom", Disabled: true}}, Outputs: load}))
 	require.NoError(t, err)
-	_, _, err = old.prepareLoad(t.Context(), loadedProject(&ir.Target{Name: "t", Outputs: []ir.Output{{Type: "docker", Attrs: map[string]string{"context": "desk"}}}}))
+	_, _, err = old.load(t.Context(), loadedProject(&ir.Target{Name: "t", Outputs: []ir.Output{{Type: "docker", Attrs: map[string]string{"context": "desk"}}}}))
 	require.ErrorContains(t, err, "docker context desk")
 
-	containerd := &app{env: fakeEngine(t, containerdStore, nothing)}
-	out, _, err := containerd.prepareLoad(t.Context(), loadedProject(several))
+	containerd := userDocker{env: fakeEngine(t, containerdStore, nothing)}
+	out, _, err := containerd.load(t.Context(), loadedProject(several))
 	require.NoError(t, err)
 	require.Equal(t, []ir.Output{{Type: "image"}, {Type: "oci", Attrs: map[string]string{"name": "x", "prefer-image-digest": "true"}}}, out.Targets[0].Outputs)
 	require.Equal(t, "docker", several.Outputs[1].Type, "the project is not changed")

@@ -31,8 +31,8 @@ type runFlag struct {
 func (a *app) runs() runs.Store { return memory.New(a.env, a.progress.Warn).Runs() }
 
 // readRun returns a build that is remembered.
-func (a *app) readRun(id string) (*runs.Run, error) {
-	r, err := a.runs().Read(id)
+func readRun(store runs.Store, id string) (*runs.Run, error) {
+	r, err := store.Read(id)
 	if errors.Is(err, runs.ErrNone) {
 		if id == "" {
 			return nil, errors.New("no build is remembered on this machine")
@@ -44,7 +44,7 @@ func (a *app) readRun(id string) (*runs.Run, error) {
 
 // show prints a build in one of several ways.
 func (f runFlag) show(a *app, table func(io.Writer, *runs.Run) error) error {
-	r, err := a.readRun(f.RunID)
+	r, err := readRun(a.runs(), f.RunID)
 	if err != nil {
 		return err
 	}
@@ -120,11 +120,11 @@ type logDiffCmd struct {
 }
 
 func (c *logDiffCmd) Run(a *app) error {
-	then, err := a.readRun(c.Then)
+	then, err := readRun(a.runs(), c.Then)
 	if err != nil {
 		return err
 	}
-	now, err := a.readRun(c.Now)
+	now, err := readRun(a.runs(), c.Now)
 	if err != nil {
 		return err
 	}
@@ -141,7 +141,7 @@ type traceCmd struct {
 
 // Run writes a build in the format of Chrome's tracing, which Perfetto reads as well.
 func (c *traceCmd) Run(ctx contextBinding, a *app) error {
-	r, err := a.readRun(c.RunID)
+	r, err := readRun(a.runs(), c.RunID)
 	if err != nil {
 		return err
 	}

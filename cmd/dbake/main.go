@@ -46,9 +46,10 @@ func main() {
 	args, err := os.Args[1:], error(nil)
 	if len(args) > 0 && args[0] == forwardCommand {
 		var status int
-		if args, status, err = a.forward(args[1:]); args == nil && err == nil {
+		if args, status, err = forward(args[1:], env); args == nil && err == nil {
 			os.Exit(status)
 		}
+		a.buildx = args != nil
 	} else {
 		args, err = pluginArgs(os.Args[0], args, env)
 	}
@@ -165,7 +166,7 @@ func run(args []string, a *app) (status int) {
 	}
 	var c cli
 	exited := -1
-	parser, err := a.parser(&c, func(code int) { exited = code })
+	parser, err := newParser(&c, a.stdout, a.stderr, func(code int) { exited = code })
 	if err != nil {
 		a.progress.Error(err, false)
 		return 1
@@ -219,11 +220,11 @@ func (a *app) ended(ctx context.Context, err error) int {
 	return 1
 }
 
-// parser returns what reads the command line into c. exit is called by --help.
-func (a *app) parser(c *cli, exit func(int)) (*kong.Kong, error) {
+// newParser returns what reads the command line into c. exit is called by --help.
+func newParser(c *cli, stdout, stderr io.Writer, exit func(int)) (*kong.Kong, error) {
 	return kong.New(c,
 		kong.Name("dbake"), kong.Description(description),
-		kong.Writers(a.stdout, a.stderr),
+		kong.Writers(stdout, stderr),
 		kong.Exit(exit),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
 		kong.Vars{"strategies": strategyNames(), "repository": repoHelp},
@@ -285,7 +286,7 @@ const (
 // command that runs this as a plugin is told to stop. The second
 // one ends the process at once, and so does interruptGrace.
 func (a *app) interruptible() (context.Context, func()) {
-	hangup, release := a.hangups()
+	hangup, release := hangups(a.env)
 	ctx, cancel := context.WithCancelCause(context.Background())
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)

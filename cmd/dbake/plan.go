@@ -93,7 +93,7 @@ func (c *planCmd) request(a *app) (engine.Request, error) {
 		r.Reach = engine.Offline
 	}
 	r.Admit = func(_ context.Context, asked engine.Admission) error {
-		if err := a.warnPrivileges(asked.Project, &c.definitionFlags); err != nil {
+		if err := a.privileges().warn(asked.Project, &c.definitionFlags); err != nil {
 			return err
 		}
 		return a.checkPlaces(asked.Build)

@@ -106,7 +106,7 @@ func (c *buildCmd) useSaved(a *app, f *report.File) error {
 	if !slices.Equal(r.Policy, d.Policy) {
 		return usageError{fmt.Errorf("the plan was made with other policies than the command has: to build it, give the flags%s", flags("--policy", r.Policy))}
 	}
-	if err := a.readablePlan(r, d.Allow); err != nil {
+	if err := a.privileges().readPlan(r, d.Allow); err != nil {
 		return err
 	}
 	*d = definitionFlags{
@@ -204,9 +204,9 @@ func flags(name string, values []string) string {
 	return b.String()
 }
 
-// readablePlan refuses a plan whose definition is in files that the command may not
+// readPlan refuses a plan whose definition is in files that the command may not
 // read: those outside of the working directory that are not granted.
-func (a *app) readablePlan(r report.Request, allow []string) error {
+func (g *privileges) readPlan(r report.Request, allow []string) error {
 	granted, err := entitlement.Parse(allow)
 	if err != nil {
 		return usageError{err}
@@ -219,7 +219,7 @@ func (a *app) readablePlan(r report.Request, allow []string) error {
 			files[name] = true
 		}
 	}
-	outside, err := a.guard().Unreadable(files, granted)
+	outside, err := g.Unreadable(files, granted)
 	if err != nil {
 		return err
 	}

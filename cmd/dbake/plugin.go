@@ -35,7 +35,7 @@ func (a *app) answerShell(root *kong.Node, args []string) error {
 	if args[0] == metadataCommand {
 		return writePluginMetadata(a.stdout)
 	}
-	return a.complete(root, args[1:])
+	return complete(a, root, args[1:])
 }
 
 // writePluginMetadata answers docker's question what the plugin is.
@@ -161,8 +161,8 @@ func only(given bool, v *bool) *bool {
 // plugin was told to stop: away from a terminal, no signal tells the plugin. It is nil
 // when no docker command that can be heard runs it. release ends the watch and waits
 // for it.
-func (a *app) hangups() (hangup <-chan struct{}, release func()) {
-	addr := a.env[envPluginSocket]
+func hangups(env map[string]string) (hangup <-chan struct{}, release func()) {
+	addr := env[envPluginSocket]
 	if addr == "" {
 		return nil, func() {}
 	}

@@ -11,8 +11,8 @@ import (
 
 // proxyArgs are the build args by which steps reach the network: the proxies that
 // the user's docker configuration names for the engine in use, or for all.
-func (a *app) proxyArgs() map[string]string {
-	dir := dockerengine.ConfigDir(a.env)
+func (d userDocker) proxyArgs() map[string]string {
+	dir := dockerengine.ConfigDir(d.env)
 	if dir == "" {
 		return nil
 	}
@@ -27,12 +27,12 @@ func (a *app) proxyArgs() map[string]string {
 	}
 	if err := dockerengine.ReadJSON(filepath.Join(dir, "config.json"), &config); err != nil {
 		if !errors.Is(err, os.ErrNotExist) {
-			a.progress.Warn(fmt.Sprintf("the Docker configuration cannot be used, so that registries are asked without credentials and steps get no proxies of it: %v", err))
+			d.progress.Warn(fmt.Sprintf("the Docker configuration cannot be used, so that registries are asked without credentials and steps get no proxies of it: %v", err))
 		}
 		return nil
 	}
 	p := config.Proxies["default"]
-	if at, err := dockerengine.FromEnv(a.env); err == nil { // else those for all are as good a guess
+	if at, err := dockerengine.FromEnv(d.env); err == nil { // else those for all are as good a guess
 		if of, ok := config.Proxies[at.Host]; ok {
 			p = of
 		}

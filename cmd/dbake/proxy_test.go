@@ -40,7 +40,7 @@ func TestProxyArgs(t *testing.T) {
 				a.env[k] = v
 			}
 			require.NoError(t, a.showProgress(nil))
-			require.Equal(t, tc.want, a.proxyArgs())
+			require.Equal(t, tc.want, a.docker().proxyArgs())
 			require.Equal(t, tc.warns, stderr.Len() > 0, stderr.String())
 		})
 	}

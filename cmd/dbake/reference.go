@@ -12,7 +12,7 @@ type referenceCmd struct {
 
 func (c *referenceCmd) Run(a *app) error {
 	var root cli
-	parser, err := a.parser(&root, func(int) {})
+	parser, err := newParser(&root, a.stdout, a.stderr, func(int) {})
 	if err != nil {
 		return err
 	}

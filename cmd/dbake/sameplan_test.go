@@ -60,7 +60,7 @@ func requests(t *testing.T, a *app, args ...string) (planned, built engine.Reque
 	require.NoError(t, a.showProgress(nil))
 	parse := func(command string) *cli {
 		var c cli
-		parser, err := a.parser(&c, func(int) {})
+		parser, err := newParser(&c, a.stdout, a.stderr, func(int) {})
 		require.NoError(t, err)
 		plain, lists := interspersed(parser.Model.Node, append([]string{command}, args...))
 		_, err = parser.Parse(plain)

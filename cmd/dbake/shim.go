@@ -152,7 +152,7 @@ func (c *installShimCmd) realBuildx(a *app, shim string) (real string, aside boo
 	if _, err := os.Stat(kept); err == nil {
 		return kept, false, nil
 	}
-	for _, dir := range a.pluginDirs() {
+	for _, dir := range a.docker().pluginDirs() {
 		found := filepath.Join(dir, buildxFile)
 		if info, err := os.Stat(found); err != nil || !info.Mode().IsRegular() || info.Mode()&0o111 == 0 {
 			continue
@@ -161,13 +161,13 @@ func (c *installShimCmd) realBuildx(a *app, shim string) (real string, aside boo
 			return found, false, nil
 		}
 	}
-	return "", false, fmt.Errorf("there is no docker-buildx where docker looks for plugins (%s): name the real one with --buildx", strings.Join(a.pluginDirs(), ", "))
+	return "", false, fmt.Errorf("there is no docker-buildx where docker looks for plugins (%s): name the real one with --buildx", strings.Join(a.docker().pluginDirs(), ", "))
 }
 
 // pluginDirs are where docker looks for plugins, in its order.
-func (a *app) pluginDirs() []string {
+func (d userDocker) pluginDirs() []string {
 	var dirs []string
-	if dir := dockerengine.ConfigDir(a.env); dir != "" {
+	if dir := dockerengine.ConfigDir(d.env); dir != "" {
 		var config struct {
 			Extra []string `json:"cliPluginsExtraDirs"`
 		}
@@ -268,16 +268,15 @@ func namesBuilder(args []string) bool {
 }
 
 // forward does what a shim is called for: it returns the command line of dbake, or has
-// the real docker-buildx run and returns its exit status.
-func (a *app) forward(args []string) (command []string, status int, err error) {
+// the real docker-buildx run, whose exit status it returns, with no command.
+func forward(args []string, env map[string]string) (command []string, status int, err error) {
 	end := slices.Index(args, "--")
 	if end < 1 {
 		return nil, 2, usageError{errors.New("this command is for the shim that install-shim writes")}
 	}
 	real, flags, rest := args[0], args[1:end], args[end+1:]
-	command, ok, err := forwarded(flags, rest, a.env)
+	command, ok, err := forwarded(flags, rest, env)
 	if err != nil || ok {
-		a.buildx = true
 		return command, 0, err
 	}
 	return nil, runProgram(real, rest), nil

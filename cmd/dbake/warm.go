@@ -36,7 +36,7 @@ func (c *warmCmd) Run(ctx contextBinding, a *app) (err error) {
 	request.Reach, request.Reuse = engine.Started, engine.ReuseNever
 	request.Warm, request.WarmAll, request.NoSteal = true, c.All, true
 	request.Admit = func(ctx context.Context, asked engine.Admission) error {
-		return a.authorize(ctx, asked.Project, &c.definitionFlags)
+		return a.privileges().authorize(ctx, asked.Project, &c.definitionFlags)
 	}
 	s := a.engine().Open(request)
 	defer func() { err = errors.Join(err, s.Close()) }()
