@@ -64,10 +64,8 @@ integration: buildkitd ## with real daemons; one package at a time, as they shar
 faults: buildkitd ## the standing fault suite: 66 runs on three nodes and a registry that misbehave
 	DBAKE_BUILDKITD=$(CURDIR)/bin/buildkitd go test -tags integration -timeout 60m ./runtime/faults -run TestFaults -v -args -runs 66
 
-# The one package of BuildKit is left out: its resolvecache.go sets the same field to
-# true in each of several goroutines, which is a race without a consequence.
-race:
-	CGO_ENABLED=1 go test -race -gcflags=github.com/moby/buildkit/frontend/dockerfile/builder=-race=false ./...
+race: ## all tests under the race detector; it needs cgo
+	GORACE=suppressions=$(CURDIR)/scripts/race.suppressions CGO_ENABLED=1 go test -race ./...
 
 fuzz: ## every fuzz test for FUZZTIME
 	@git ls-files '*_test.go' | xargs grep -o '^func Fuzz[A-Za-z0-9_]*' | while IFS=: read -r file func; do \

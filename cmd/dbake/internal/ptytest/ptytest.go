@@ -51,7 +51,7 @@ func New(t *testing.T, width, height int) *Terminal {
 	go p.show()
 	t.Cleanup(func() {
 		p.Close()
-		_ = p.screen.Close()
+		_ = p.screen.InputPipe().(io.Closer).Close() // ends the answers; Close of the screen would race with their reader
 		<-answers
 	})
 	return p
