@@ -395,6 +395,16 @@ func TestOnlyWhatChanged(t *testing.T) {
 	require.Len(t, back.only("unchanged"), 4, back.stderr)
 	require.Equal(t, first.digests["svc-02"], tag("many/svc-02:1"))
 
+	// What was built without the cache is what later builds take.
+	y.on(1)
+	anew := y.build("--no-cache")
+	require.Len(t, anew.only("done"), 4)
+	require.NotEqual(t, back.digests["svc-02"], anew.digests["svc-02"])
+	y.off()
+	again := y.build()
+	require.Len(t, again.only("unchanged"), 4, again.stderr)
+	require.Equal(t, anew.digests, again.digests)
+
 	// What attestations say that were asked for counts, unless it is not to.
 	y.on(1)
 	asked := y.build("--provenance", "mode=max")

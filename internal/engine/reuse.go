@@ -110,12 +110,19 @@ func (im *Images) mayRest(ctx context.Context, p *ir.Project, n *standby) bool {
 func (im *Images) judge(ctx context.Context, full *plan.Build, unchanged map[string]bool) error {
 	im.full, im.kept = full, nil
 	exports := map[string]runtime.Export{}
+	named := im.request.Keys || im.request.Since != nil // whether keys are wanted
 	for _, j := range im.full.Jobs {
-		if e, ok := im.reusable(j.Target); ok && !j.Target.Linked {
+		if j.Target.Linked {
+			continue
+		}
+		if e, ok := im.reusable(j.Target); ok {
 			exports[j.Target.Name] = e
 		}
+		// What is built without the cache is what later builds take.
+		_, ok := im.recordable(j.Target)
+		named = named || ok
 	}
-	if len(exports) == 0 && !im.request.Keys && im.request.Since == nil {
+	if !named {
 		return nil
 	}
 	var err error
