@@ -65,7 +65,7 @@ faults: buildkitd ## the standing fault suite: 66 runs on three nodes and a regi
 	DBAKE_BUILDKITD=$(CURDIR)/bin/buildkitd go test -tags integration -timeout 60m ./runtime/faults -run TestFaults -v -args -runs 66
 
 race: ## all tests under the race detector; it needs cgo
-	GORACE=suppressions=$(CURDIR)/scripts/race.suppressions CGO_ENABLED=1 go test -race ./...
+	GORACE=suppressions=$(CURDIR)/scripts/race.suppressions CGO_ENABLED=1 go test -race -timeout 60m ./...
 
 fuzz: ## every fuzz test for FUZZTIME
 	@git ls-files '*_test.go' | xargs grep -o '^func Fuzz[A-Za-z0-9_]*' | while IFS=: read -r file func; do \
