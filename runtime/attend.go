@@ -12,7 +12,6 @@ import (
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/dbake/dbake/compiler/ir"
-	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/runtime/sched"
 )
 
@@ -57,26 +56,26 @@ func (c *connection) broken() bool { return c.ended.Err() != nil }
 
 // connectFunc returns a connection to a node as soon as there is one. It fails when
 // ctx ends before, and when the node cannot be used for the run, with errUnfit.
-type connectFunc func(ctx context.Context, n *nodeRun) (*connection, error)
+type connectFunc func(ctx context.Context, a *attendant) (*connection, error)
 
 // errUnfit says that a node cannot be used for a run, however often it is asked.
 var errUnfit = errors.New("it cannot be used for this build")
 
 // connect returns what connects to the nodes of p for r.
 func (p *Pool) connect(r *run) connectFunc {
-	return func(ctx context.Context, n *nodeRun) (*connection, error) {
-		node := p.nodes[n.id]
+	return func(ctx context.Context, a *attendant) (*connection, error) {
+		node := p.nodes[a.node.id]
 		l, err := node.await(ctx)
 		if err != nil {
 			return nil, err
 		}
 		info := node.said()
-		if n.absent != nil {
-			if err := p.fits(ctx, l, info, n.assumed); err != nil {
+		if a.absent != nil {
+			if err := p.fits(ctx, l, info, a.assumed); err != nil {
 				return nil, err
 			}
 		}
-		return r.open(l, info, n)
+		return r.open(l, info, a.node)
 	}
 }
 
@@ -106,129 +105,131 @@ func anyMatch(have []ocispecs.Platform, want ocispecs.Platform) bool {
 	return false
 }
 
-// assumed are the platforms that a node was taken to run before it was heard of:
-// those it was said to run, else those of the first node.
-func (r *run) assumed(n *nodeRun) []ocispecs.Platform {
-	if list, err := parsePlatforms(n.info.Spec.Platforms); err == nil && len(list) > 0 {
-		return list
-	}
-	return r.nodes[0].info.Platforms
-}
-
 // addLate adds a node that has not answered yet: it gets no part of the plan and
 // steals when it comes.
-func (r *run) addLate(c *sched.Config, n *nodeRun) {
+func addLate(c *sched.Config, n *nodeRun, assumed []ocispecs.Platform) {
 	late := sched.Node{Name: n.info.Name, Speed: n.info.Speed, Slots: n.info.Slots, Platforms: []string{}}
 	if late.Slots == 0 && len(c.Nodes) > 0 {
 		late.Slots, late.SlotsAssumed = c.Nodes[0].Slots, c.Nodes[0].SlotsAssumed
 	}
-	n.assumed = r.assumed(n)
 	for _, v := range c.Vertices {
-		if p, err := platforms.Parse(v.Platform); v.Platform != "" && err == nil && anyMatch(n.assumed, p) && !slices.Contains(late.Platforms, v.Platform) {
+		if p, err := platforms.Parse(v.Platform); v.Platform != "" && err == nil && anyMatch(assumed, p) && !slices.Contains(late.Platforms, v.Platform) {
 			late.Platforms = append(late.Platforms, v.Platform)
 		}
 	}
 	c.Nodes = append(c.Nodes, late)
 }
 
-// emulates returns by which factors a node that joined late is slower at the platforms
-// that it emulates; nil for the others, of which the plan knows.
-func (r *run) emulates(n *nodeRun) map[string]float64 {
-	if int(n.id) < len(r.Sched.Nodes) {
-		return nil
-	}
-	slower := map[string]float64{}
-	for _, v := range r.Sched.Vertices {
-		if p, err := platforms.Parse(v.Platform); v.Platform != "" && err == nil && plan.Emulates(n.info.Native, p) {
-			slower[v.Platform] = plan.Emulation
-		}
-	}
-	return slower
+// attendant follows what becomes of one node of a run: it connects to it, notices when
+// the connection ends, waits a moment for a better one, and gives the node up, but takes
+// it back whenever it comes. It is a worker; its state is its own.
+type attendant struct {
+	node    *nodeRun
+	workers *workers
+	connect connectFunc
+	timeout time.Duration // how long the node may be silent
+
+	absent  error // why it did not answer before the run; nil once it is there
+	assumed []ocispecs.Platform
+	unfit   error // why it cannot be used
+	why     error // why there is no connection
+	losses  int   // connections that ended early, in a row
 }
 
-// attend follows what becomes of a node until ctx ends: it connects to it, notices
-// when the connection ends, waits a moment for a better one, and gives the node up,
-// but takes it back whenever it comes.
-func (r *run) attend(ctx context.Context, n *nodeRun, connect connectFunc) {
-	why, losses := n.absent, 0
-	within := func(d time.Duration) *connection {
-		ctx, cancel := context.WithTimeoutCause(ctx, d, &SilenceError{For: d})
-		defer cancel()
-		c, err := connect(ctx, n)
-		if errors.Is(err, errUnfit) {
-			n.unfit = err
-		}
-		if why == nil {
-			why = err
-		}
-		if c != nil {
-			waits := func(text string) { r.messages <- waitMessage{node: n, text: text} }
-			if c.silent != nil {
-				c.daemon = &attentive{daemon: c.daemon, silent: c.silent, waits: waits}
-			}
-			c.daemon = &patient{daemon: c.daemon, waits: waits}
-		}
-		return c
+// within returns a connection to the node that comes about within d; nil when none does.
+func (a *attendant) within(ctx context.Context, d time.Duration) *connection {
+	ctx, cancel := context.WithTimeoutCause(ctx, d, &SilenceError{For: d})
+	defer cancel()
+	c, err := a.connect(ctx, a)
+	if errors.Is(err, errUnfit) {
+		a.unfit = err
 	}
+	if a.why == nil {
+		a.why = err
+	}
+	if c != nil {
+		waits := func(text string) { a.workers.report(waitMessage{node: a.node, text: text}) }
+		if c.silent != nil {
+			c.daemon = &attentive{daemon: c.daemon, silent: c.silent, waits: waits}
+		}
+		c.daemon = &patient{daemon: c.daemon, waits: waits}
+	}
+	return c
+}
+
+// await returns a connection to the node, however long that takes, and reports when it is
+// not hoped for any longer. It returns nil when ctx ends, or the node cannot be used.
+func (a *attendant) await(ctx context.Context) *connection {
+	var c *connection
+	var silence *SilenceError
+	if a.absent == nil {
+		if !errors.As(a.why, &silence) && a.losses < mostBreaks {
+			c = a.within(ctx, breakGrace)
+		}
+		if c == nil && ctx.Err() == nil {
+			a.workers.report(nodeLost{node: a.node, err: a.why, returning: true})
+			c = a.within(ctx, a.timeout)
+		}
+	}
+	for first := true; c == nil; first = false {
+		if ctx.Err() != nil {
+			return nil
+		}
+		if first {
+			a.workers.report(nodeLost{node: a.node, err: a.why})
+		}
+		if a.unfit != nil {
+			a.workers.report(nodeLost{node: a.node, err: a.unfit})
+			return nil
+		}
+		c = a.within(ctx, a.timeout)
+	}
+	return c
+}
+
+// attend does it until ctx ends, or the node is given up for good.
+func (a *attendant) attend(ctx context.Context) {
+	a.why = a.absent
 	for {
-		var c *connection
-		var silence *SilenceError
-		if n.absent == nil {
-			if !errors.As(why, &silence) && losses < mostBreaks {
-				c = within(breakGrace)
-			}
-			if c == nil && ctx.Err() == nil {
-				r.messages <- nodeLost{node: n, err: why, returning: true}
-				c = within(r.timeout)
+		c := a.await(ctx)
+		if c == nil {
+			return
+		}
+		if c.probe != nil {
+			for _, host := range c.probe(ctx) {
+				a.workers.report(silentMessage{node: a.node, host: host})
 			}
 		}
-		for first := true; c == nil; first = false {
-			if ctx.Err() != nil {
-				return
-			}
-			if first {
-				r.messages <- nodeLost{node: n, err: why}
-			}
-			if n.unfit != nil {
-				r.messages <- nodeLost{node: n, err: n.unfit}
-				return
-			}
-			c = within(r.timeout)
-		}
-		r.reach(ctx, n, c)
 		since := time.Now()
-		n.absent = nil
-		r.messages <- nodeBack{node: n, conn: c}
+		a.absent = nil
+		a.workers.report(nodeBack{node: a.node, conn: c})
 		select {
 		case <-c.ended.Done():
 		case <-ctx.Done():
 			return
 		}
-		why = context.Cause(c.ended)
-		r.messages <- nodeBroken{node: n, conn: c}
+		a.why = context.Cause(c.ended)
+		a.workers.report(nodeBroken{node: a.node, conn: c})
 		c.stop()
-		if losses++; time.Since(since) > steadyAfter {
-			losses = 0
+		if a.losses++; time.Since(since) > steadyAfter {
+			a.losses = 0
 		}
-		if losses >= mostLosses {
-			r.messages <- nodeLost{node: n, err: fmt.Errorf("the connection broke %d times, at last because: %w", losses, why)}
+		if a.losses >= mostLosses {
+			a.workers.report(nodeLost{node: a.node, err: fmt.Errorf("the connection broke %d times, at last because: %w", a.losses, a.why)})
 			return
 		}
 	}
 }
 
 // nodeBroken says that a connection has ended. What was under way waits for the node
-// to come back or to be lost.
+// to come back or to be given up.
 type nodeBroken struct {
 	node *nodeRun
 	conn *connection
 }
 
-func (m nodeBroken) take(r *run) []sched.Event {
-	if m.node.conn == m.conn {
-		m.node.conn = nil
-		clear(m.node.running)
-	}
+func (m nodeBroken) take(*run) []sched.Event {
+	m.node.disconnect(m.conn)
 	return nil
 }
 
@@ -240,41 +241,35 @@ type nodeBack struct {
 
 func (m nodeBack) take(r *run) []sched.Event {
 	n := m.node
-	n.conn = m.conn
-	if n.barred {
+	if n.state == barred {
+		n.connect(m.conn)
 		return nil
 	}
 	var events []sched.Event
-	if n.up && n.info.ID != m.conn.info.ID {
+	back, fresh := n.err != nil, !n.up()
+	if !fresh && n.info.ID != m.conn.info.ID {
 		// The daemon is another one, or has lost all it had.
-		events = append(events, sched.NodeLost{At: r.since(), Node: n.id, Err: "it came back empty", Reconnecting: true})
+		events = append(events, sched.NodeLost{At: r.reporter.since(), Node: n.id, Err: "it came back empty", Reconnecting: true})
 		n.abandon()
-		n.up = false
+		fresh = true
 	}
-	n.info = m.conn.info
-	if n.lost != nil {
-		r.observe(NodeEvent{At: r.since(), Node: n.info.Name, Back: true})
+	deferred, waiting := n.connect(m.conn)
+	if back {
+		r.reporter.node(n, NodeEvent{Back: true})
 	}
-	n.lost = nil
-	if !n.up {
-		n.up = true
-		events = append(events, sched.NodeUp{At: r.since(), Node: n.id, Emulates: r.emulates(n)})
+	if fresh {
+		events = append(events, sched.NodeUp{At: r.reporter.since(), Node: n.id, Emulates: r.work.emulates(n.id, n.info.Native)})
 	}
-	deferred, waiting := n.deferred, n.waiting
-	n.abandon()
 	for _, d := range deferred {
 		events = append(events, d.take(r)...)
 	}
 	for _, p := range waiting {
-		if !p.ended {
+		if p.state == submitted {
 			r.begin(p)
 		}
 	}
 	return events
 }
-
-// abandon forgets what waits for the node.
-func (n *nodeRun) abandon() { n.deferred, n.waiting = nil, nil }
 
 // nodeLost says that a node cannot be used. With returning set, it is hoped for: what
 // no other node can do waits for it.
@@ -286,50 +281,24 @@ type nodeLost struct {
 
 func (m nodeLost) take(r *run) []sched.Event {
 	n := m.node
-	if n.conn != nil {
-		n.conn.hangUp(fmt.Errorf("%w: %w", errNodeLost, m.err))
-		n.conn = nil
+	if n.lose(m.err, fmt.Errorf("%w: %w", errNodeLost, m.err)) {
+		r.reporter.node(n, NodeEvent{Err: m.err})
 	}
-	clear(n.running)
-	n.up = false
-	n.abandon()
-	if n.barred {
+	if n.state == barred {
 		return nil
 	}
-	if n.lost == nil {
-		n.lost = m.err
-		r.observe(NodeEvent{At: r.since(), Node: n.info.Name, Err: m.err})
-	}
-	return []sched.Event{sched.NodeLost{At: r.since(), Node: n.id, Err: m.err.Error(), Reconnecting: m.returning}}
+	return []sched.Event{sched.NodeLost{At: r.reporter.since(), Node: n.id, Err: m.err.Error(), Reconnecting: m.returning}}
 }
-
-// mostSick is how many failures in a row that are its own end the use of a node: one
-// that fails all it is given would be given more and more, as it is always free.
-const mostSick = 3
 
 // bar gives a node up that fails whatever it is given, if there is another one.
 func (r *run) bar(n *nodeRun) []sched.Event {
-	other := func(o *nodeRun) bool { return o != n && o.up }
-	if n.barred || n.sick < mostSick || !slices.ContainsFunc(r.nodes, other) {
+	err := n.failsAll()
+	if err == nil || !slices.ContainsFunc(r.nodes, func(o *nodeRun) bool { return o != n && o.up() }) {
 		return nil
 	}
-	n.barred, n.up = true, false
-	n.lost = &NodeSick{Reason: n.sickness, Err: fmt.Errorf("it failed %d times in a row", n.sick)}
-	n.abandon()
-	r.observe(NodeEvent{At: r.since(), Node: n.info.Name, Err: n.lost})
-	return []sched.Event{sched.NodeLost{At: r.since(), Node: n.id, Err: n.lost.Error()}}
-}
-
-// noteSick notes that jobs failed because of a node.
-func (r *run) noteSick(n *nodeRun, reason string, jobs []int) {
-	at := slices.IndexFunc(r.sick, func(s Sickness) bool { return s.Node == n.info.Name && s.Reason == reason })
-	if at < 0 {
-		at = len(r.sick)
-		r.sick = append(r.sick, Sickness{Node: n.info.Name, Reason: reason})
-	}
-	for _, j := range jobs {
-		r.sick[at].Jobs = appendNew(r.sick[at].Jobs, r.Jobs[j].Name)
-	}
+	n.bar(err)
+	r.reporter.node(n, NodeEvent{Err: err})
+	return []sched.Event{sched.NodeLost{At: r.reporter.since(), Node: n.id, Err: err.Error()}}
 }
 
 // nodeSilent says for how long a node has said nothing; 0 that it is heard again.
@@ -339,6 +308,6 @@ type nodeSilent struct {
 }
 
 func (m nodeSilent) take(r *run) []sched.Event {
-	r.observe(NodeEvent{At: r.since(), Node: m.node.info.Name, Silent: m.d, Back: m.d == 0})
+	r.reporter.node(m.node, NodeEvent{Silent: m.d, Back: m.d == 0})
 	return nil
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -33,8 +32,9 @@ import (
 // there can be no copy, it pulls the original.
 const basesTimeout = 5 * time.Minute
 
-// bases are the base images of a run that are passed on.
+// bases are the base images of a run that are passed on. Workers use them together.
 type bases struct {
+	work   *work
 	repo   string // for the copies; "" passes nothing on
 	access registry.Options
 	mu     sync.Mutex
@@ -52,6 +52,10 @@ type baseCopy struct {
 	once sync.Once
 	ref  string // of the copy, by digest
 	err  error
+}
+
+func newBases(w *work) *bases {
+	return &bases{work: w, repo: w.Bases, access: w.Registries, copies: map[digest.Digest]*baseCopy{}, pulled: map[pulledBase]bool{}}
 }
 
 // copyOf returns the copy of the image that v names, which is made by the first who asks.
@@ -140,50 +144,36 @@ func manifestFor(ctx context.Context, c *registry.Client, ref string, platform o
 	return index.Manifests[found], nil
 }
 
-// seed has the node of p pull the copies of the base images that p needs. What cannot be
-// had that way is left to the steps themselves.
-func (r *run) seed(p *partitionRun) {
-	if r.bases.repo == "" {
-		return
-	}
-	ctx, cancel := context.WithTimeout(p.ctx, basesTimeout)
+// seed has a node pull the copies of base images through c. What cannot be had that way is
+// left to the steps themselves, and reported.
+func (b *bases) seed(ctx context.Context, c *connection, node string, list []*llbmerge.Vertex, report func(text string)) {
+	within, cancel := context.WithTimeout(ctx, basesTimeout)
 	defer cancel()
-	for _, v := range p.bases {
-		if !r.bases.first(p.node.info.Name, v.Digest) {
+	for _, v := range list {
+		if !b.first(node, v.Digest) {
 			continue
 		}
-		ref, err := r.bases.copyOf(ctx, v)
+		ref, err := b.copyOf(within, v)
 		if err == nil && ref != "" {
-			err = p.conn.pull(ctx, ref, v.Platform)
+			err = c.pull(within, ref, v.Platform)
 		}
-		if err != nil && p.ctx.Err() == nil {
-			r.messages <- baseMessage{node: p.node, text: fmt.Sprintf("base image of %s: it is pulled from its registry: %v", v.Step, plain(err))}
+		if err != nil && ctx.Err() == nil {
+			report(fmt.Sprintf("base image of %s: it is pulled from its registry: %v", v.Step, plain(err)))
 		}
 	}
 }
 
-// baseMessage says why the copy of a base image is not used.
-type baseMessage struct {
-	node *nodeRun
-	text string
-}
-
-func (m baseMessage) take(r *run) []sched.Event {
-	r.observe(WaitEvent{At: r.since(), Node: m.node.info.Name, Text: m.text})
-	return nil
-}
-
-// basesOf are the images that the solve of p may pull.
-func (r *run) basesOf(p *partitionRun) []*llbmerge.Vertex {
-	if r.bases.repo == "" {
+// of are the images that a solve of units on a node may pull; none when none are passed on.
+func (b *bases) of(n sched.NodeID, units []sched.UnitID) []*llbmerge.Vertex {
+	if b.repo == "" {
 		return nil
 	}
 	var list []*llbmerge.Vertex
 	seen := map[digest.Digest]bool{}
-	for _, j := range r.jobsOf(p.units) {
+	for _, j := range b.work.jobsOf(units) {
 		for _, u := range j.Units {
-			for _, v := range r.images[u.ID] {
-				if !seen[v.Digest] && !r.plannedWarm(p.node, v) {
+			for _, v := range b.work.images[u.ID] {
+				if !seen[v.Digest] && !b.work.plannedWarm(n, v) {
 					seen[v.Digest] = true
 					list = append(list, v)
 				}
@@ -191,11 +181,6 @@ func (r *run) basesOf(p *partitionRun) []*llbmerge.Vertex {
 		}
 	}
 	return list
-}
-
-// plannedWarm reports whether the plan takes v to be on the node.
-func (r *run) plannedWarm(n *nodeRun, v *llbmerge.Vertex) bool {
-	return int(n.id) < len(r.Sched.Nodes) && slices.Contains(r.Sched.Nodes[n.id].Warm, r.vertex[v.Digest])
 }
 
 // pull implements daemon.

@@ -5,7 +5,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/dbake/dbake/frontend"
 	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/runtime/sched"
 )
@@ -105,32 +104,4 @@ func addSteps(c *sched.Config, p *plan.Plan) {
 	for _, parts := range c.Plan {
 		slices.SortStableFunc(parts, func(a, b sched.Partition) int { return cmp.Compare(begin(a), begin(b)) })
 	}
-}
-
-// image is what an exporter needs of a unit.
-func (r *run) image(u *frontend.Unit, known lookups) (image, error) {
-	img := image{
-		definition: u.Definition, platform: u.ExportPlatform,
-		metadata:     map[string][]byte{},
-		attestations: u.Attestations,
-	}
-	if u.Frontend == "" {
-		img.request = u.FrontendAttrs
-	}
-	if len(u.Definition.GetDef()) > 0 {
-		// The merged graph's form of the unit: its digests are those that were
-		// evaluated.
-		def, err := r.Graph.Slice(string(u.ID))
-		if err != nil {
-			return image{}, err
-		}
-		img.definition = known.in(def)
-	}
-	for k, v := range u.Metadata {
-		img.metadata[k] = v
-	}
-	if u.Config != nil {
-		img.metadata[imageConfigKey] = u.Config
-	}
-	return img, nil
 }

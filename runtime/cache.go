@@ -8,28 +8,20 @@ import (
 
 	"github.com/containerd/containerd/v2/core/content"
 	digest "github.com/opencontainers/go-digest"
-	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/dbake/dbake/cachepolicy"
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/internal/plan"
 )
 
-// caches are the decisions about caches of one run.
+// caches are what is decided about caches before the first solve. Nothing of it changes
+// during a run.
 type caches struct {
-	input    cachepolicy.Input
-	imports  []cachepolicy.Import
-	byUnit   map[ir.UnitID][]ir.CacheEntry // to be written with the outputs of the unit's job
-	shared   bool                          // caches are written when all is built
-	stores   map[string]content.Store      // of imports in directories
-	warnings []string
-	written  []WrittenCache
-	writer   *cachepolicy.Writer
-	// manifests are those of the caches that were written, by ref.
-	manifests map[string]ocispecs.Descriptor
-	failures  []cacheFailure
-	// unwritten are the caches that targets write themselves and could not.
-	unwritten map[outputOf]unwrittenCaches
+	input   cachepolicy.Input
+	imports []cachepolicy.Import
+	byUnit  map[ir.UnitID][]ir.CacheEntry // to be written with the outputs of the unit's job
+	shared  bool                          // caches are written while nodes build, and when all is built
+	stores  map[string]content.Store      // of imports in directories
 }
 
 // WrittenCache is a cache in a registry that a run has written whole: with the
@@ -44,45 +36,10 @@ type WrittenCache struct {
 	Base digest.Digest
 }
 
-// heldBy returns the steps of units whose results are on a node.
-func (r *run) heldBy(n *nodeRun, units []ir.UnitID) []digest.Digest {
-	var list []digest.Digest
-	seen := map[digest.Digest]bool{}
-	for _, u := range units {
-		for _, d := range r.steps[u] {
-			if s := n.tracker.vertices[d]; s != nil && s.done && !seen[d] {
-				seen[d] = true
-				list = append(list, d)
-			}
-		}
-	}
-	return list
-}
-
-// writtenByTargets notes the caches that targets asked for and that were written
-// with their outputs.
-func (r *run) writtenByTargets() {
-	for i, j := range r.Jobs {
-		at := slices.IndexFunc(r.nodes, func(n *nodeRun) bool { return n.info.Name == r.results[i].Node })
-		if r.results[i].State != Done || at < 0 || len(j.Units) == 0 {
-			continue
-		}
-		var ids []ir.UnitID
-		for _, u := range j.Units {
-			ids = append(ids, u.ID)
-		}
-		for _, e := range r.caches.byUnit[ids[0]] {
-			if e.Type == cacheRegistry && e.Attrs["mode"] == "max" && e.Attrs["ref"] != "" && e.Attrs["ignore-error"] == "" {
-				r.caches.written = append(r.caches.written, WrittenCache{Ref: e.Attrs["ref"], Steps: r.heldBy(r.nodes[at], ids)})
-			}
-		}
-	}
-}
-
 // decideCaches decides what can be decided before the first solve: imports, and
-// the caches that targets write themselves.
-func decideCaches(b *Build) (caches, error) {
-	c := caches{input: b.Cache, byUnit: map[ir.UnitID][]ir.CacheEntry{}, shared: !b.Cache.Repo.IsZero()}
+// the caches that targets write themselves. It returns what is to be warned of, too.
+func decideCaches(b *Build) (c *caches, warnings []string, err error) {
+	c = &caches{input: b.Cache, byUnit: map[ir.UnitID][]ir.CacheEntry{}, shared: !b.Cache.Repo.IsZero()}
 	c.input.Nodes = map[ir.UnitID]int{}
 	for n, parts := range b.Sched.Plan {
 		for _, part := range parts {
@@ -108,27 +65,25 @@ func decideCaches(b *Build) (caches, error) {
 		}
 	}
 	c.input.Fleet = len(b.Sched.Nodes)
-	c.writer = cachepolicy.NewWriter(c.input, b.cached)
 	p := cachepolicy.Decide(c.input)
-	var err error
-	if c.imports, c.stores, c.warnings, err = localImports(p.Imports, b.Dir); err != nil {
-		return caches{}, err
+	if c.imports, c.stores, warnings, err = localImports(p.Imports, b.Dir); err != nil {
+		return nil, nil, err
 	}
 	for i := range c.imports {
 		c.imports[i].Entry = b.Credentials.complete(c.imports[i].Entry)
 	}
 	for _, w := range p.Warnings {
-		c.warnings = append(c.warnings, w.Text)
+		warnings = append(warnings, w.Text)
 	}
 	for _, e := range p.TargetExports {
 		if e.Entry, err = localExport(e.Entry, b.Dir); err != nil {
-			return caches{}, fmt.Errorf("target %s: %w", e.Target, err)
+			return nil, nil, fmt.Errorf("target %s: %w", e.Target, err)
 		}
 		for _, u := range e.Units {
 			c.byUnit[u] = append(c.byUnit[u], b.Credentials.complete(e.Entry))
 		}
 	}
-	return c, nil
+	return c, warnings, nil
 }
 
 // importsOf returns what a solve of jobs reads. Each solve reads the manifests of all
@@ -148,6 +103,32 @@ func (c *caches) importsOf(jobs []plan.Job) []ir.CacheEntry {
 		}
 	}
 	return entries
+}
+
+// registries returns a ref in each registry that holds caches of the run.
+func (c *caches) registries(jobs []plan.Job) map[string]string {
+	refs := map[string]string{}
+	add := func(e ir.CacheEntry) {
+		if host := registryHost(e); host != "" && refs[host] == "" {
+			refs[host] = e.Attrs["ref"]
+		}
+	}
+	for _, im := range c.imports {
+		add(im.Entry)
+	}
+	for _, j := range jobs {
+		for _, u := range j.Units {
+			for _, e := range c.byUnit[u.ID] {
+				add(e)
+			}
+		}
+	}
+	if c.shared {
+		for _, store := range slices.Concat([]cachepolicy.Store{c.input.Store}, c.input.More) {
+			add(store.Entry(store.Name + ":" + store.Prefix))
+		}
+	}
+	return refs
 }
 
 // endWith returns a context that has the values of ctx and ends with either.

@@ -48,15 +48,11 @@ func TestWrittenCaches(t *testing.T) {
 		"in a directory":  {ir.CacheEntry{Type: "local", Attrs: map[string]string{"mode": "max", "dest": "d"}}, Done, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := &run{
-				Build:   &Build{Graph: graph, Jobs: []plan.Job{{Name: "a", Units: []*frontend.Unit{{ID: "a"}}}}},
-				nodes:   []*nodeRun{n},
-				steps:   map[ir.UnitID][]digest.Digest{"a": {shared, own, undone}, "b": {shared, others}},
-				results: []JobResult{{Job: "a", Node: "n1", State: c.state}},
-				caches:  caches{byUnit: map[ir.UnitID][]ir.CacheEntry{"a": {c.entry}}},
-			}
-			r.writtenByTargets()
-			require.Equal(t, c.want, r.caches.written)
+			target := &ir.Target{Name: "a"}
+			a := newAccounts(newWork(&Build{Graph: graph, Jobs: []plan.Job{{Name: "a", Target: target, Units: []*frontend.Unit{{ID: "a", Target: target}}}}}))
+			a.results[0].Node, a.results[0].State = "n1", c.state
+			written := a.writtenCaches(&caches{byUnit: map[ir.UnitID][]ir.CacheEntry{"a": {c.entry}}}, nodeRuns{n})
+			require.Equal(t, c.want, written)
 		})
 	}
 }
@@ -68,20 +64,22 @@ func TestUnwrittenCaches(t *testing.T) {
 		return &bkclient.SolveStatus{Vertexes: []*bkclient.Vertex{{Name: "exporting cache to registry", Error: err}, {Name: "exporting to image", Error: "of no cache"}}}
 	}
 	job := func(name string) plan.Job { return plan.Job{Name: name, Target: &ir.Target{Name: name}} }
-	r := &run{
-		Build:   &Build{Jobs: []plan.Job{job("a"), job("b"), job("c"), job("d")}},
-		results: []JobResult{{State: Done}, {State: Failed}, {State: Done}, {State: Done}},
+	a := newAccounts(newWork(&Build{Graph: &llbmerge.Graph{}, Jobs: []plan.Job{job("a"), job("b"), job("c"), job("d")}}))
+	for i, state := range []State{Done, Failed, Done, Done} {
+		a.results[i].State = state
 	}
+	x := unwritten{}
 	one, two := &solveSource{job: "a", output: 1}, &solveSource{job: "a", output: 2}
 	for range 2 {
-		r.noteExports(one, exporting("refused"))
-		r.noteExports(two, exporting(""))
+		x.note(one, exporting("refused"))
+		x.note(two, exporting(""))
 	}
-	r.noteExports(&solveSource{job: "b"}, exporting("refused"))
-	r.noteExports(&solveSource{job: "c"}, exporting("refused at first"))
-	r.noteExports(&solveSource{job: "c"}, exporting(""))
-	r.noteExports(&solveSource{targets: []string{"d"}}, exporting("of the shared cache"))
-	r.noteExports(nil, exporting("of nobody"))
-	r.warnUnwritten()
-	require.Equal(t, []string{"target a: the cache cannot be written to registry: refused"}, r.caches.warnings)
+	x.note(&solveSource{job: "b"}, exporting("refused"))
+	x.note(&solveSource{job: "c"}, exporting("refused at first"))
+	x.note(&solveSource{job: "c"}, exporting(""))
+	x.note(&solveSource{targets: []string{"d"}}, exporting("of the shared cache"))
+	x.note(nil, exporting("of nobody"))
+	var warnings []string
+	a.warnUnwritten(x, func(text string) { warnings = append(warnings, text) })
+	require.Equal(t, []string{"target a: the cache cannot be written to registry: refused"}, warnings)
 }

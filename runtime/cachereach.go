@@ -19,7 +19,6 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc/codes"
 
-	"github.com/dbake/dbake/cachepolicy"
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/runtime/sched"
 )
@@ -83,32 +82,6 @@ func (s *solver) leaveOut(where string) {
 	if s.silent.add(where) {
 		s.unheard(where)
 	}
-}
-
-// registries returns a ref in each registry that holds caches of the run.
-func (r *run) registries() map[string]string {
-	refs := map[string]string{}
-	add := func(e ir.CacheEntry) {
-		if host := registryHost(e); host != "" && refs[host] == "" {
-			refs[host] = e.Attrs["ref"]
-		}
-	}
-	for _, im := range r.caches.imports {
-		add(im.Entry)
-	}
-	for _, j := range r.Jobs {
-		for _, u := range j.Units {
-			for _, e := range r.caches.byUnit[u.ID] {
-				add(e)
-			}
-		}
-	}
-	if r.caches.shared {
-		for _, store := range slices.Concat([]cachepolicy.Store{r.caches.input.Store}, r.caches.input.More) {
-			add(store.Entry(store.Name + ":" + store.Prefix))
-		}
-	}
-	return refs
 }
 
 // probe finds the registries that do not answer the node in time, and has its solves
@@ -186,16 +159,6 @@ func (l *link) silent(ctx context.Context, attach []session.Attachable, refs map
 	return silent
 }
 
-// reach tries the registries of caches from a node that was connected to.
-func (r *run) reach(ctx context.Context, n *nodeRun, c *connection) {
-	if c.probe == nil {
-		return
-	}
-	for _, host := range c.probe(ctx) {
-		r.messages <- silentMessage{node: n, host: host}
-	}
-}
-
 // service names what serves caches, as cacheHost does, for people.
 func service(where string) string {
 	if strings.Contains(where, " ") {
@@ -212,19 +175,9 @@ type silentMessage struct {
 
 func (m silentMessage) take(r *run) []sched.Event {
 	text := fmt.Sprintf("%s did not answer within %s: the caches in it are not used", service(m.host), reachTimeout)
-	r.observe(WaitEvent{At: r.since(), Node: m.node.info.Name, Text: text})
-	r.caches.warn(text)
-	if registryHost(r.exchange.registry()) == m.host {
-		r.exchange.direct = true
-	}
-	return r.missed(m.node, func(e ir.CacheEntry) bool { return registryHost(e) == m.host })
-}
-
-// warn keeps a warning for the end of the run, unless it is known.
-func (c *caches) warn(text string) {
-	if !slices.Contains(c.warnings, text) {
-		c.warnings = append(c.warnings, text)
-	}
+	r.reporter.waits(m.node, text)
+	r.reporter.warn(text)
+	return r.exchange.silent(m.node.id, m.host)
 }
 
 // importVertex starts the name of the vertex that reads a cache, in BuildKit's status.
@@ -233,79 +186,21 @@ const importVertex = "importing cache manifest from "
 // noteImports warns of caches that a node cannot read. That there is none is as
 // before the first build that writes it. What nodes have sent each other is sent again
 // in another way.
-func (r *run) noteImports(n *nodeRun, st *bkclient.SolveStatus) []sched.Event {
+func (x *exchange) noteImports(n *nodeRun, st *bkclient.SolveStatus) []sched.Event {
 	var events []sched.Event
 	for _, v := range st.Vertexes {
 		ref, ok := strings.CutPrefix(v.Name, importVertex)
 		if !ok || v.Error == "" || strings.Contains(v.Error, "context canceled") {
 			continue
 		}
-		if missed := r.missed(n, func(e ir.CacheEntry) bool { return e.Attrs["ref"] == ref }); len(missed) > 0 {
-			r.caches.warn(fmt.Sprintf("node %s cannot read what other nodes wrote to the cache registry; results go through this machine instead: %s", n.info.Name, v.Error))
+		if missed := x.missed(n.id, func(e ir.CacheEntry) bool { return e.Attrs["ref"] == ref }); len(missed) > 0 {
+			x.reporter.warn(fmt.Sprintf("node %s cannot read what other nodes wrote to the cache registry; results go through this machine instead: %s", n.info.Name, v.Error))
 			events = append(events, missed...)
 			continue
 		}
 		if !strings.Contains(v.Error, ": not found") {
-			r.caches.warn(fmt.Sprintf("cache %s cannot be read: %s", ref, v.Error))
+			x.reporter.warn(fmt.Sprintf("cache %s cannot be read: %s", ref, v.Error))
 		}
 	}
 	return events
-}
-
-// exportVertex starts the name of the vertex that writes a cache, in BuildKit's status.
-const exportVertex = "exporting cache to "
-
-// unwrittenCaches are the caches that a solve for an output of a job could not write.
-type unwrittenCaches struct {
-	from   *solveSource
-	faults []string
-}
-
-// outputOf names an output of a job.
-type outputOf struct {
-	job    string
-	number int
-}
-
-// noteExports keeps why caches that targets write themselves could not be written. With
-// ignore-error=true their outputs succeed all the same, and nothing else reports it.
-// Only the last try of an output counts.
-func (r *run) noteExports(from *solveSource, st *bkclient.SolveStatus) {
-	if from == nil || from.job == "" {
-		return
-	}
-	key := outputOf{from.job, from.output}
-	kept := r.caches.unwritten[key]
-	if kept.from != from {
-		kept = unwrittenCaches{from: from}
-	}
-	for _, v := range st.Vertexes {
-		if where, ok := strings.CutPrefix(v.Name, exportVertex); ok && v.Error != "" {
-			kept.faults = appendNew(kept.faults, fmt.Sprintf("the cache cannot be written to %s: %s", where, v.Error))
-		}
-	}
-	if r.caches.unwritten == nil {
-		r.caches.unwritten = map[outputOf]unwrittenCaches{}
-	}
-	r.caches.unwritten[key] = kept
-}
-
-// warnUnwritten warns of the caches that could not be written although their targets
-// succeeded. Those of failed targets are in the errors of these.
-func (r *run) warnUnwritten() {
-	for i, j := range r.Jobs {
-		if r.results[i].State != Done {
-			continue
-		}
-		var faults []string
-		for of, kept := range r.caches.unwritten {
-			if of.job == j.Name {
-				faults = append(faults, kept.faults...)
-			}
-		}
-		slices.Sort(faults)
-		for _, fault := range faults {
-			r.caches.warn(fmt.Sprintf("target %s: %s", j.Target.Name, fault))
-		}
-	}
 }

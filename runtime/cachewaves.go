@@ -8,8 +8,8 @@ import (
 	"slices"
 
 	bkclient "github.com/moby/buildkit/client"
-	digest "github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/dbake/dbake/cachepolicy"
 	"github.com/dbake/dbake/compiler/ir"
@@ -24,66 +24,30 @@ import (
 // registry takes is shared with the outputs.
 const mostWaves = 4
 
+// waves write the caches of clusters. They belong to the loop.
+type waves struct {
+	work     *work
+	caches   *caches
+	nodes    nodeRuns
+	lost     *lostResults
+	reporter *reporter
+	workers  *workers
+	activity *activity
+	// wait takes messages in until every goroutine of a group has ended.
+	wait func(*errgroup.Group)
+
+	writer   *cachepolicy.Writer
+	underway map[*nodeRun]int // caches being written
+	// written are the caches that were written whole, manifests those of all that were,
+	// by ref, and failures those that could not be.
+	written   []WrittenCache
+	manifests map[string]ocispecs.Descriptor
+	failures  []cacheFailure
+}
+
 // cached reports whether the cache of a ref is known to hold the results of all steps
 // of a unit.
 func (b *Build) cached(ref string, u ir.UnitID) bool { return b.CacheHolds[ref][u] }
-
-// ran reports whether a node ran a step of a unit.
-func (r *run) ran(n *nodeRun, u ir.UnitID) bool {
-	return slices.ContainsFunc(r.steps[u], func(d digest.Digest) bool {
-		s := n.tracker.vertices[d]
-		return s != nil && len(s.runs) > 0
-	})
-}
-
-// noteBuilt lets the writer of the caches know of a job that is built.
-func (r *run) noteBuilt(u sched.UnitID, n *nodeRun) {
-	if !r.caches.shared {
-		return
-	}
-	for _, unit := range r.Jobs[u].Units {
-		r.caches.writer.Built(unit.ID, int(n.id), r.ran(n, unit.ID))
-	}
-}
-
-// writeWaves begins the waves that it is time for.
-func (r *run) writeWaves(ctx context.Context) {
-	if !r.caches.shared || ctx.Err() != nil {
-		return
-	}
-	ready := func(node int) bool { return r.nodes[node].conn != nil && r.nodes[node].waves < mostWaves }
-	for _, x := range r.caches.writer.Begin(ready) {
-		r.writeCache(ctx, x, true)
-	}
-}
-
-// writeCache writes a part of a cluster's cache, early or as the last thing of a run.
-func (r *run) writeCache(ctx context.Context, x cachepolicy.Export, early bool) {
-	n := r.nodes[x.Node]
-	m := waveMessage{node: n, export: x, early: early}
-	req, targets, err := r.cacheRequest(x)
-	c := n.conn
-	n.waves++
-	r.busy.caches++
-	if c == nil && err == nil {
-		err = errNodeLost
-	}
-	observe := r.observeSolve(n, &solveSource{targets: targets, export: true, id: x.Entry.Attrs["ref"]})
-	r.waves.Go(func() error {
-		if err == nil && len(req.images) > 0 {
-			both, cancel := endWith(c.ended, ctx)
-			defer cancel()
-			var resp map[string]string
-			resp, err = c.exportCache(both, req, observe)
-			m.manifest = manifestOf(resp)
-		}
-		if err != nil {
-			m.err = fmt.Errorf("node %s: write cache %s: %w", n.info.Name, x.Entry.Attrs["ref"], plain(err))
-		}
-		r.messages <- m
-		return nil
-	})
-}
 
 // manifestOf is the manifest of a cache as the response of its export says; zero when
 // there was nothing to write.
@@ -93,25 +57,6 @@ func manifestOf(resp map[string]string) ocispecs.Descriptor {
 		return ocispecs.Descriptor{}
 	}
 	return d
-}
-
-// cacheRequest returns what writes x, and the targets that it is of.
-func (r *run) cacheRequest(x cachepolicy.Export) (req exportRequest, targets []string, err error) {
-	known := r.lookups(r.nodes[x.Node])
-	req.cacheTo = []bkclient.CacheOptionsEntry{cacheEntry(x.Entry)}
-	for _, id := range x.Units {
-		unit := r.units[id]
-		if unit == nil || len(unit.Definition.GetDef()) == 0 {
-			continue
-		}
-		img, err := r.image(unit, known)
-		if err != nil {
-			return req, nil, err
-		}
-		req.images = append(req.images, img)
-		targets = appendNew(targets, unit.Target.Name)
-	}
-	return req, targets, nil
 }
 
 // waveMessage says how the writing of a cache went.
@@ -124,90 +69,8 @@ type waveMessage struct {
 }
 
 func (m waveMessage) take(r *run) []sched.Event {
-	m.node.waves--
-	r.busy.caches--
-	outcome := cachepolicy.Wrote
-	ref := m.export.Entry.Attrs["ref"]
-	switch {
-	case m.err != nil:
-		outcome = cachepolicy.Failed
-		if !m.early {
-			r.caches.failures = append(r.caches.failures, cacheFailure{ref: ref, err: m.err, required: m.export.Required})
-		}
-	case m.manifest.Digest == "":
-		outcome = cachepolicy.Empty
-	default:
-		if r.caches.manifests == nil {
-			r.caches.manifests = map[string]ocispecs.Descriptor{}
-		}
-		r.caches.manifests[ref] = m.manifest
-		if m.export.Entry.Attrs["mode"] != "max" {
-			break // it holds the last results only
-		}
-		r.caches.written = append(r.caches.written, WrittenCache{Ref: ref, Manifest: m.manifest.Digest, Steps: r.heldBy(m.node, m.export.Units)})
-	}
-	r.caches.writer.Ended(m.export, outcome)
+	r.waves.wrote(m)
 	return nil
-}
-
-// builtOn says where the units were built.
-func (r *run) builtOn(finish sched.Finish) map[ir.UnitID]int {
-	nodes := map[ir.UnitID]int{}
-	for u, o := range finish.Outcomes[:len(r.Jobs)] {
-		if o.State != sched.Built {
-			continue
-		}
-		for _, unit := range r.Jobs[u].Units {
-			nodes[unit.ID] = int(o.Node)
-		}
-	}
-	return nodes
-}
-
-// finishCaches writes what is left of the shared caches, all at once, and joins the
-// parts. One that cannot be written is a warning, since what was asked for is built, or
-// an error if the user wants it.
-func (r *run) finishCaches(ctx context.Context, finish sched.Finish) error {
-	r.pump(&r.waves)
-	if finish.Reason != "" || !r.caches.shared {
-		return nil
-	}
-	nodes := r.builtOn(finish)
-	for u, n := range nodes {
-		if r.ran(r.nodes[n], u) {
-			r.caches.writer.Built(u, n, true) // status may have come after the end
-		}
-	}
-	r.writeAll(ctx, r.caches.writer.Finish(nodes))
-	rest := cachepolicy.Decide(r.caches.writer.Rest(nodes))
-	exports, joins := r.caches.input.Elsewhere(nodes)
-	r.writeAll(ctx, slices.Concat(rest.Exports, exports))
-	// A cluster of which a part is missing is not to be joined.
-	joins = slices.DeleteFunc(slices.Concat(rest.Joins, joins), func(j cachepolicy.Join) bool {
-		return slices.ContainsFunc(r.caches.failures, func(f cacheFailure) bool { return slices.Contains(j.Parts, f.ref) })
-	})
-	joins = append(r.caches.writer.Joins(), joins...)
-	var again []cachepolicy.Join
-	for _, j := range r.joinCaches(ctx, joins) {
-		if x := r.caches.writer.Again(j, nodes); x != nil {
-			r.writeAll(ctx, x)
-			again = append(again, j)
-		}
-	}
-	if len(again) > 0 {
-		r.joinCaches(ctx, slices.DeleteFunc(r.caches.writer.Joins(), func(j cachepolicy.Join) bool {
-			return !slices.ContainsFunc(again, func(a cachepolicy.Join) bool { return a.Cluster == j.Cluster })
-		}))
-	}
-	var errs []error
-	for _, f := range r.caches.failures {
-		if f.required {
-			errs = append(errs, f.err)
-		} else {
-			r.caches.warn(f.err.Error())
-		}
-	}
-	return errors.Join(errs...)
 }
 
 // cacheFailure is a cache that could not be written.
@@ -217,10 +80,170 @@ type cacheFailure struct {
 	required bool // to be written, so that the build fails
 }
 
-// writeAll writes parts of caches and waits for them.
-func (r *run) writeAll(ctx context.Context, list []cachepolicy.Export) {
-	for _, x := range list {
-		r.writeCache(ctx, x, false)
+func newWaves(w *work, c *caches, nodes nodeRuns, l *lostResults, t *reporter, ws *workers, a *activity, wait func(*errgroup.Group)) *waves {
+	return &waves{
+		work: w, caches: c, nodes: nodes, lost: l, reporter: t, workers: ws, activity: a, wait: wait,
+		writer:   cachepolicy.NewWriter(c.input, w.cached),
+		underway: map[*nodeRun]int{}, manifests: map[string]ocispecs.Descriptor{},
 	}
-	r.pump(&r.waves)
+}
+
+// built notes that a job is built on a node.
+func (w *waves) built(u sched.UnitID, n *nodeRun) {
+	if !w.caches.shared {
+		return
+	}
+	for _, unit := range w.work.Jobs[u].Units {
+		w.writer.Built(unit.ID, int(n.id), n.tracker.ran(w.work.steps[unit.ID]))
+	}
+}
+
+// wrote notes how the writing of a cache went.
+func (w *waves) wrote(m waveMessage) {
+	w.underway[m.node]--
+	w.activity.cache(-1)
+	outcome := cachepolicy.Wrote
+	ref := m.export.Entry.Attrs["ref"]
+	switch {
+	case m.err != nil:
+		outcome = cachepolicy.Failed
+		if !m.early {
+			w.failures = append(w.failures, cacheFailure{ref: ref, err: m.err, required: m.export.Required})
+		}
+	case m.manifest.Digest == "":
+		outcome = cachepolicy.Empty
+	default:
+		w.manifests[ref] = m.manifest
+		if m.export.Entry.Attrs["mode"] != "max" {
+			break // it holds the last results only
+		}
+		steps := m.node.tracker.held(w.work.stepsOf(m.export.Units))
+		w.written = append(w.written, WrittenCache{Ref: ref, Manifest: m.manifest.Digest, Steps: steps})
+	}
+	w.writer.Ended(m.export, outcome)
+}
+
+// begin begins the waves that it is time for.
+func (w *waves) begin(ctx context.Context) {
+	if !w.caches.shared || ctx.Err() != nil {
+		return
+	}
+	ready := func(node int) bool { return w.nodes[node].conn != nil && w.underway[w.nodes[node]] < mostWaves }
+	for _, x := range w.writer.Begin(ready) {
+		w.write(ctx, x, true)
+	}
+}
+
+// write writes a part of a cluster's cache, early or as the last thing of a run.
+func (w *waves) write(ctx context.Context, x cachepolicy.Export, early bool) {
+	n := w.nodes[x.Node]
+	m := waveMessage{node: n, export: x, early: early}
+	req, targets, err := w.request(x)
+	c, name := n.conn, n.info.Name
+	w.underway[n]++
+	w.activity.cache(1)
+	if c == nil && err == nil {
+		err = errNodeLost
+	}
+	observe := w.workers.observe(n, &solveSource{targets: targets, export: true, id: x.Entry.Attrs["ref"]})
+	w.workers.startWave(func() {
+		if err == nil && len(req.images) > 0 {
+			both, cancel := endWith(c.ended, ctx)
+			defer cancel()
+			var resp map[string]string
+			resp, err = c.exportCache(both, req, observe)
+			m.manifest = manifestOf(resp)
+		}
+		if err != nil {
+			m.err = fmt.Errorf("node %s: write cache %s: %w", name, x.Entry.Attrs["ref"], plain(err))
+		}
+		w.workers.report(m)
+	})
+}
+
+// request returns what writes x, and the targets that it is of.
+func (w *waves) request(x cachepolicy.Export) (req exportRequest, targets []string, err error) {
+	known := w.lost.lookups(w.nodes[x.Node])
+	req.cacheTo = []bkclient.CacheOptionsEntry{cacheEntry(x.Entry)}
+	for _, id := range x.Units {
+		unit := w.work.units[id]
+		if unit == nil || len(unit.Definition.GetDef()) == 0 {
+			continue
+		}
+		img, err := w.work.image(unit, known)
+		if err != nil {
+			return req, nil, err
+		}
+		req.images = append(req.images, img)
+		targets = appendNew(targets, unit.Target.Name)
+	}
+	return req, targets, nil
+}
+
+// builtOn says where the units were built.
+func (w *waves) builtOn(finish sched.Finish) map[ir.UnitID]int {
+	nodes := map[ir.UnitID]int{}
+	for u, o := range finish.Outcomes[:len(w.work.Jobs)] {
+		if o.State != sched.Built {
+			continue
+		}
+		for _, unit := range w.work.Jobs[u].Units {
+			nodes[unit.ID] = int(o.Node)
+		}
+	}
+	return nodes
+}
+
+// finish writes what is left of the shared caches, all at once, and joins the
+// parts. One that cannot be written is a warning, since what was asked for is built, or
+// an error if the user wants it.
+func (w *waves) finish(ctx context.Context, finish sched.Finish) error {
+	w.wait(&w.workers.waves)
+	if finish.Reason != "" || !w.caches.shared {
+		return nil
+	}
+	nodes := w.builtOn(finish)
+	for u, n := range nodes {
+		if w.nodes[n].tracker.ran(w.work.steps[u]) {
+			w.writer.Built(u, n, true) // status may have come after the end
+		}
+	}
+	w.writeAll(ctx, w.writer.Finish(nodes))
+	rest := cachepolicy.Decide(w.writer.Rest(nodes))
+	exports, joins := w.caches.input.Elsewhere(nodes)
+	w.writeAll(ctx, slices.Concat(rest.Exports, exports))
+	// A cluster of which a part is missing is not to be joined.
+	joins = slices.DeleteFunc(slices.Concat(rest.Joins, joins), func(j cachepolicy.Join) bool {
+		return slices.ContainsFunc(w.failures, func(f cacheFailure) bool { return slices.Contains(j.Parts, f.ref) })
+	})
+	joins = append(w.writer.Joins(), joins...)
+	var again []cachepolicy.Join
+	for _, j := range w.join(ctx, joins) {
+		if x := w.writer.Again(j, nodes); x != nil {
+			w.writeAll(ctx, x)
+			again = append(again, j)
+		}
+	}
+	if len(again) > 0 {
+		w.join(ctx, slices.DeleteFunc(w.writer.Joins(), func(j cachepolicy.Join) bool {
+			return !slices.ContainsFunc(again, func(a cachepolicy.Join) bool { return a.Cluster == j.Cluster })
+		}))
+	}
+	var errs []error
+	for _, f := range w.failures {
+		if f.required {
+			errs = append(errs, f.err)
+		} else {
+			w.reporter.warn(f.err.Error())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// writeAll writes parts of caches and waits for them.
+func (w *waves) writeAll(ctx context.Context, list []cachepolicy.Export) {
+	for _, x := range list {
+		w.write(ctx, x, false)
+	}
+	w.wait(&w.workers.waves)
 }

@@ -14,6 +14,35 @@
 // happened, and with a [Result] that accounts for every job. Cancelling the
 // context asks the scheduler to end the run; nothing is cut off behind its back.
 //
+// The run itself is small: it feeds the scheduler with events, carries out what that
+// commands, and lets the parts know what is their concern. Each part is a type with one
+// idea, and only its methods write its fields:
+//
+//   - work: what is to be built, and which step belongs to whom; it does not change, so
+//     workers share it (work.go)
+//   - workers: the goroutines, and the messages by which they report (workers.go)
+//   - submissions: jobs that a node was given as one solve, with their states and those
+//     of their units (submission.go)
+//   - nodeRuns: what a node is to the run, with its states, and what waits for it
+//     (noderun.go); an attendant is the worker that reaches for it (attend.go)
+//   - accounts: the ends of jobs and the failures behind them, from which the Result is
+//     made (accounts.go)
+//   - reporter: the events for the observer, and the warnings (reporter.go)
+//   - exports: the outputs of jobs, joined images, and tags that are set right
+//     (exports.go, join.go, tags.go)
+//   - caches: what is decided about caches before the first solve (cache.go); waves write
+//     those of clusters (cachewaves.go, joincache.go), unwritten are those that targets
+//     could not write (unwritten.go)
+//   - exchange: results that travel from node to node (exchange.go)
+//   - lostResults and unread: results that a node cannot read any more, and files that it
+//     was not sent (lostcache.go, unread.go)
+//   - bases: base images that are passed on (bases.go)
+//   - activity: the phase that the run is in (phase.go)
+//
+// drive.go is where they meet: the commands of the scheduler, and the reports of solves
+// and exports. What belongs to a daemon alone, whatever the run, is in node.go, link.go,
+// session.go, solve.go, evaluation.go, export.go and the like.
+//
 // # On a node
 //
 //   - One connection and one session serve the whole run: directories, image

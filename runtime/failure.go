@@ -7,9 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	bkerrdefs "github.com/moby/buildkit/solver/errdefs"
-	digest "github.com/opencontainers/go-digest"
-
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/frontend"
 	"github.com/dbake/dbake/internal/plan"
@@ -112,67 +109,21 @@ type failure struct {
 
 // blames reports whether a unit fails because of f: when a step failed, those that
 // need it.
-func (f failure) blames(r *run, u sched.UnitID) bool {
+func (f failure) blames(w *work, u sched.UnitID) bool {
 	if f.vertex == sched.NoVertex {
 		return true
 	}
-	if step, ok := r.step(u); ok {
-		v, _ := r.stepVertex(step)
-		return r.Graph.Needs(v.Digest, r.Graph.Vertices[f.vertex].Digest)
+	if step, ok := w.step(u); ok {
+		v, _ := w.stepVertex(step)
+		return w.Graph.Needs(v.Digest, w.Graph.Vertices[f.vertex].Digest)
 	}
-	users := r.Graph.Vertices[f.vertex].Users
-	for _, unit := range r.Jobs[u].Units {
+	users := w.Graph.Vertices[f.vertex].Users
+	for _, unit := range w.Jobs[u].Units {
 		if slices.Contains(users, string(unit.ID)) {
 			return true
 		}
 	}
 	return false
-}
-
-// explain finds the step that is to blame for err, its place in a Dockerfile and
-// what it printed.
-func (r *run) explain(p *partitionRun, err error) failure {
-	f := failure{vertex: sched.NoVertex}
-	key := failureKey{node: p.node.info.Name, what: err.Error()}
-	var ve *bkerrdefs.VertexError
-	if errors.As(err, &ve) {
-		if v, ok := r.vertex[digest.Digest(ve.Digest)]; ok {
-			f.vertex = v
-			key.what = ve.Digest
-		}
-	}
-	var log []string
-	if f.vertex != sched.NoVertex {
-		log = p.node.tracker.logTail(r.Graph.Vertices[f.vertex].Digest)
-	}
-	err = classify(err, log)
-	var sick *NodeSick
-	var unavailable *Unavailable
-	if f.elsewhere = errors.As(err, &sick); f.elsewhere {
-		p.node.sick++
-		p.node.sickness = sick.Reason
-		f.sickness = sick.Reason
-	}
-	if f.vertex != sched.NoVertex && changedURL(r.Graph.Vertices[f.vertex], err) {
-		// Another node has what it was when the build began.
-		f.elsewhere, f.sickness = true, "a URL that holds something else by now"
-	}
-	f.retryable = f.elsewhere || errors.As(err, &unavailable)
-	if known := r.failures[key]; known != nil {
-		f.err = known
-		return f
-	}
-	f.err = &StepError{Node: p.node.info.Name, Err: plain(err)}
-	r.failures[key] = f.err
-	r.errs = append(r.errs, f.err)
-	if f.vertex != sched.NoVertex {
-		v := r.Graph.Vertices[f.vertex]
-		f.err.Step = v.Step
-		f.err.Log = log
-		f.err.Source = r.source(v)
-		f.err.Targets = r.stepTargets(f.vertex)
-	}
-	return f
 }
 
 // changedURL reports whether v is an HTTP source and err says that it holds something
@@ -203,50 +154,7 @@ type plainError struct {
 func (e *plainError) Error() string { return e.text }
 func (e *plainError) Unwrap() error { return e.err }
 
-// jobsWith returns the jobs that need a vertex.
-func (r *run) jobsWith(v *llbmerge.Vertex) []int {
-	var jobs []int
-	for i, j := range r.Jobs {
-		if needs(j, v) {
-			jobs = append(jobs, i)
-		}
-	}
-	return jobs
-}
-
 // needs reports whether a job needs a vertex.
 func needs(j plan.Job, v *llbmerge.Vertex) bool {
 	return slices.ContainsFunc(j.Units, func(u *frontend.Unit) bool { return slices.Contains(v.Users, string(u.ID)) })
-}
-
-// source returns the place of a step in the Dockerfile of the first unit whose step
-// it is; nil when it has no place.
-func (r *run) source(v *llbmerge.Vertex) *ir.SourceError {
-	for _, j := range r.owners(v) {
-		for _, u := range r.Jobs[j].Units {
-			for _, l := range v.Locations {
-				if l.Unit != string(u.ID) || l.File == nil || len(l.Ranges) == 0 {
-					continue
-				}
-				file := l.File.CloneVT()
-				if u.Dockerfile != "" {
-					file.Filename = u.Dockerfile
-				}
-				var excerpt strings.Builder
-				if err := (&bkerrdefs.Source{Info: file, Ranges: l.Ranges}).Print(&excerpt); err != nil {
-					continue
-				}
-				first, last := l.Ranges[0].GetStart(), l.Ranges[len(l.Ranges)-1].GetEnd()
-				return &ir.SourceError{
-					Range: ir.Range{
-						Filename: file.Filename,
-						Start:    ir.Pos{Line: int(first.GetLine()), Column: int(first.GetCharacter()) + 1},
-						End:      ir.Pos{Line: int(last.GetLine()), Column: int(last.GetCharacter()) + 1},
-					},
-					Summary: v.Step, Excerpt: excerpt.String(),
-				}
-			}
-		}
-	}
-	return nil
 }

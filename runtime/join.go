@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -129,76 +128,6 @@ func (d *divided) refuse(err error) error {
 	return &ir.SourceError{Range: d.target.Origin("output"), Summary: fmt.Sprintf("target %s: %v", d.target.Name, err), Err: err}
 }
 
-// joinImages puts together the images of targets whose parts are all there.
-func (r *run) joinImages(ctx context.Context) error {
-	var eg errgroup.Group
-	eg.SetLimit(joinParallel)
-	errs := make([]error, len(r.divided))
-	for i, d := range r.divided {
-		if len(d.images) == 0 || slices.ContainsFunc(d.jobs, func(j int) bool { return r.results[j].State != Done }) {
-			continue
-		}
-		eg.Go(func() error {
-			if err := r.joinTarget(ctx, d); err != nil {
-				errs[i] = fmt.Errorf("target %s: put its platforms together: %w", d.target.Name, err)
-				for _, j := range d.jobs {
-					r.results[j].State, r.results[j].Err, r.results[j].Reason = Failed, errs[i], errs[i].Error()
-				}
-			}
-			return nil
-		})
-	}
-	_ = eg.Wait() // they report through errs
-	return errors.Join(errs...)
-}
-
-// joinTarget writes the indexes of one target. The target's first job tells of
-// them; what the parts are called is of no use to anybody.
-func (r *run) joinTarget(ctx context.Context, d *divided) error {
-	first := &r.results[d.jobs[0]]
-	for k, j := range d.jobs {
-		res := &r.results[j]
-		if len(res.Images) != len(d.images) {
-			return fmt.Errorf("node %s told of %d images instead of %d", res.Node, len(res.Images), len(d.images))
-		}
-		for i, img := range res.Images {
-			d.images[i].parts[k] = digest.Digest(img.Digest)
-		}
-	}
-	images := make([]Image, 0, len(d.images))
-	var responses []response
-	for _, img := range d.images {
-		index := registry.Index{Names: img.names, Platforms: d.ordered, Annotations: img.annotations}
-		for _, dgst := range img.parts {
-			index.Parts = append(index.Parts, registry.Part{Repo: img.repo, Digest: dgst})
-		}
-		desc, err := r.putIndex(ctx, index, img.insecure)
-		if err != nil {
-			return err
-		}
-		for _, name := range img.names {
-			images = append(images, Image{Name: name, Digest: desc.Digest.String(), Pushed: true})
-		}
-		dt, err := json.Marshal(desc)
-		if err != nil {
-			return fmt.Errorf("encode descriptor: %w", err)
-		}
-		responses = append(responses, response{pushed: true, values: map[string]string{
-			exptypes.ExporterImageDigestKey:     desc.Digest.String(),
-			exptypes.ExporterImageDescriptorKey: base64.StdEncoding.EncodeToString(dt),
-			exptypes.ExporterImageNameKey:       strings.Join(img.names, ","),
-		}})
-	}
-	for _, j := range d.jobs {
-		res := &r.results[j]
-		res.Images = nil
-		maps.DeleteFunc(res.Metadata, func(k string, _ any) bool { return ofImage(k) || k == imagesKey })
-	}
-	first.Images = images
-	maps.Copy(first.Metadata, metadataOf(responses))
-	return nil
-}
-
 // putIndex writes an index with the user's credentials. Registries that need not be
 // secure are asked over TLS first, as a node does.
 func (b *Build) putIndex(ctx context.Context, index registry.Index, insecure bool) (ocispecs.Descriptor, error) {
@@ -215,4 +144,72 @@ func (b *Build) putIndex(ctx context.Context, index registry.Index, insecure boo
 	c := registry.New(b.Registries.Insecure(hosts...))
 	defer c.Close()
 	return c.PutIndex(ctx, index)
+}
+
+// join joins the images of targets whose parts are all there.
+func (x *exports) join(ctx context.Context, a *accounts) error {
+	var eg errgroup.Group
+	eg.SetLimit(joinParallel)
+	joined, errs := make([]written, len(x.divided)), make([]error, len(x.divided))
+	for i, d := range x.divided {
+		if !x.joins(d, a) {
+			continue
+		}
+		eg.Go(func() error {
+			joined[i], errs[i] = x.joinTarget(ctx, d, a)
+			return nil
+		})
+	}
+	_ = eg.Wait() // they report through errs
+	for i, d := range x.divided {
+		switch {
+		case errs[i] != nil:
+			errs[i] = fmt.Errorf("target %s: put its platforms together: %w", d.target.Name, errs[i])
+			a.failJoin(d.jobs, errs[i])
+		case joined[i].responses != nil:
+			a.join(d.jobs, joined[i])
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// joins reports whether a target has images to be joined, whose parts are all there.
+func (x *exports) joins(d *divided, a *accounts) bool {
+	return len(d.images) > 0 && !slices.ContainsFunc(d.jobs, func(j int) bool { return !a.isDone(j) })
+}
+
+// joinTarget writes the indexes of one target.
+func (x *exports) joinTarget(ctx context.Context, d *divided, a *accounts) (w written, err error) {
+	for k, j := range d.jobs {
+		images := a.images(j)
+		if len(images) != len(d.images) {
+			return w, fmt.Errorf("node %s reported %d images, want %d", a.node(j), len(images), len(d.images))
+		}
+		for i, img := range images {
+			d.images[i].parts[k] = digest.Digest(img.Digest)
+		}
+	}
+	for _, img := range d.images {
+		index := registry.Index{Names: img.names, Platforms: d.ordered, Annotations: img.annotations}
+		for _, dgst := range img.parts {
+			index.Parts = append(index.Parts, registry.Part{Repo: img.repo, Digest: dgst})
+		}
+		desc, err := x.putIndex(ctx, index, img.insecure)
+		if err != nil {
+			return w, err
+		}
+		for _, name := range img.names {
+			w.images = append(w.images, Image{Name: name, Digest: desc.Digest.String(), Pushed: true})
+		}
+		dt, err := json.Marshal(desc)
+		if err != nil {
+			return w, fmt.Errorf("encode descriptor: %w", err)
+		}
+		w.responses = append(w.responses, response{pushed: true, values: map[string]string{
+			exptypes.ExporterImageDigestKey:     desc.Digest.String(),
+			exptypes.ExporterImageDescriptorKey: base64.StdEncoding.EncodeToString(dt),
+			exptypes.ExporterImageNameKey:       strings.Join(img.names, ","),
+		}})
+	}
+	return w, nil
 }

@@ -41,7 +41,7 @@ func runDivided(t *testing.T, b *Build, put func(registry.Index, bool) (ocispecs
 	f := newFleet(t, b)
 	r, err := newRun(b, []NodeInfo{{Spec: nodeset.Spec{Name: "n1"}}, {Spec: nodeset.Spec{Name: "n2"}}}, func(Event) {})
 	require.NoError(t, err)
-	r.putIndex = func(_ context.Context, index registry.Index, insecure bool) (ocispecs.Descriptor, error) {
+	r.exports.putIndex = func(_ context.Context, index registry.Index, insecure bool) (ocispecs.Descriptor, error) {
 		return put(index, insecure)
 	}
 	res, err := r.run(t.Context(), f.connect(r))

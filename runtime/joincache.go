@@ -11,25 +11,27 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/dbake/dbake/cachepolicy"
-	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/internal/cachestore"
 	"github.com/dbake/dbake/runtime/registry"
 )
 
-// joinCaches joins the parts of clusters. Where this machine cannot do it the parts
+// mostJoins is how many caches are joined at once.
+const mostJoins = 8
+
+// join joins the parts of clusters. Where this machine cannot do it the parts
 // remain, and are read side by side. It returns the joins whose base has become too
 // large to be joined to.
-func (r *run) joinCaches(ctx context.Context, joins []cachepolicy.Join) (outgrown []cachepolicy.Join) {
+func (w *waves) join(ctx context.Context, joins []cachepolicy.Join) (outgrown []cachepolicy.Join) {
 	if len(joins) == 0 {
 		return nil
 	}
-	r.busy.caches++
-	defer func() { r.busy.caches-- }()
-	c := registry.New(r.Registries)
+	w.activity.cache(1)
+	defer w.activity.cache(-1)
+	c := registry.New(w.work.Registries)
 	defer c.Close()
 	made, errs := make([]ocispecs.Descriptor, len(joins)), make([]error, len(joins))
 	bases := make([]ocispecs.Descriptor, len(joins))
-	manifests := maps.Clone(r.caches.manifests)
+	manifests := maps.Clone(w.manifests)
 	var eg errgroup.Group
 	eg.SetLimit(mostJoins)
 	var starter errgroup.Group // since Go waits for the limit, and the loop is not to
@@ -38,7 +40,7 @@ func (r *run) joinCaches(ctx context.Context, joins []cachepolicy.Join) (outgrow
 			eg.Go(func() error {
 				most := 0
 				if j.Base != "" {
-					most = r.mostRecords(j.Units)
+					most = w.work.mostRecords(j.Units)
 				}
 				if j.Base != "" {
 					// What is read now is what is remembered to be in it.
@@ -60,39 +62,24 @@ func (r *run) joinCaches(ctx context.Context, joins []cachepolicy.Join) (outgrow
 		}
 		return eg.Wait()
 	})
-	r.pump(&starter)
+	w.wait(&starter)
 	for i, j := range joins {
 		switch {
 		case errs[i] != nil:
-			r.caches.failures = append(r.caches.failures, cacheFailure{ref: j.Ref, err: fmt.Errorf("join the caches of %s: %w", j.Ref, errs[i]), required: j.Required})
+			w.failures = append(w.failures, cacheFailure{ref: j.Ref, err: fmt.Errorf("join the caches of %s: %w", j.Ref, errs[i]), required: j.Required})
 		case made[i].Digest == "" && j.Base != "":
 			outgrown = append(outgrown, j)
 		case made[i].Digest != "":
-			r.caches.written = append(r.caches.written, WrittenCache{Ref: j.Ref, Manifest: made[i].Digest, Steps: r.joined(j), Base: bases[i].Digest})
+			w.written = append(w.written, WrittenCache{Ref: j.Ref, Manifest: made[i].Digest, Steps: w.held(j), Base: bases[i].Digest})
 		}
 	}
 	return outgrown
 }
 
-// mostJoins is how many caches are joined at once.
-const mostJoins = 8
-
-// mostRecords is how many records a cache of these units may have before what it has
-// kept of earlier builds is dropped: a step has one or two.
-func (r *run) mostRecords(units []ir.UnitID) int {
-	seen := map[int]bool{}
-	for _, u := range units {
-		for _, i := range r.Cache.Records[u] {
-			seen[i] = true
-		}
-	}
-	return 4*len(seen) + 100
-}
-
-// joined returns the steps whose results a join holds beyond those of its base.
-func (r *run) joined(j cachepolicy.Join) []digest.Digest {
+// held returns the steps whose results a join holds beyond those of its base.
+func (w *waves) held(j cachepolicy.Join) []digest.Digest {
 	held := map[digest.Digest]bool{}
-	for _, w := range r.caches.written {
+	for _, w := range w.written {
 		if slices.Contains(j.Parts, w.Ref) {
 			for _, d := range w.Steps {
 				held[d] = true

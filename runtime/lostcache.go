@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
-	"slices"
 	"strings"
 	"time"
 
@@ -17,7 +16,6 @@ import (
 	digest "github.com/opencontainers/go-digest"
 
 	"github.com/dbake/dbake/compiler/ir"
-	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/llbmerge"
 	"github.com/dbake/dbake/runtime/registry"
 	"github.com/dbake/dbake/runtime/sched"
@@ -55,9 +53,69 @@ func ignoring(d digest.Digest) digest.Digest {
 	return digest.FromString(d.String() + "-ignorecache")
 }
 
+// lostResults are those that nodes could not read. They belong to the loop.
+type lostResults struct {
+	work     *work
+	exchange *exchange
+	reporter *reporter
+	workers  *workers
+	// gone are the steps whose results a node could not read. Invariant: for each,
+	// aliases has the digest under which nodes know it when it ignores the cache.
+	gone    map[*nodeRun]map[digest.Digest]bool
+	aliases map[digest.Digest]digest.Digest
+}
+
+func newLostResults(w *work, x *exchange, t *reporter, ws *workers) *lostResults {
+	return &lostResults{
+		work: w, exchange: x, reporter: t, workers: ws,
+		gone: map[*nodeRun]map[digest.Digest]bool{}, aliases: map[digest.Digest]digest.Digest{},
+	}
+}
+
+// lookups says of steps, by digest, whether they are to be looked up, whatever the graph
+// says: true for those that ignore the cache and were executed in this run, since the
+// newest result that there is of them is the one that counts; false for those whose result
+// the node could not read. Nil is none.
+type lookups map[string]bool
+
+// lookups returns those of a node: what it executed, and what was sent to it with all
+// below it, by which it is found.
+func (l *lostResults) lookups(n *nodeRun) lookups {
+	var known lookups
+	for _, v := range l.work.ignoring {
+		d := l.work.Graph.Vertices[v].Digest
+		if !l.exchange.holds(v) && !n.tracker.status(d).done {
+			continue
+		}
+		if known == nil {
+			known = lookups{}
+		}
+		known[d.String()] = true
+	}
+	for d := range l.gone[n] {
+		if known == nil {
+			known = lookups{}
+		}
+		known[d.String()] = len(n.tracker.status(d).runs) > 0 // it was built again
+	}
+	return known
+}
+
+// in returns def, which it may change, with them.
+func (l lookups) in(def *pb.Definition) *pb.Definition {
+	for d, md := range def.GetMetadata() {
+		if look, ok := l[d]; ok && md.GetIgnoreCache() == look {
+			md = md.CloneVT()
+			md.IgnoreCache = !look
+			def.Metadata[d] = md
+		}
+	}
+	return def
+}
+
 // lostMessage says which results of p a node cannot read.
 type lostMessage struct {
-	p     *partitionRun
+	p     *submission
 	then  message // what is taken when nothing was found
 	found []sched.VertexID
 	blob  string
@@ -65,25 +123,25 @@ type lostMessage struct {
 	err   error
 }
 
-// findLost has the node of p look for what it cannot read, below what err is about or
+// search has the node of p look for what it cannot read, below what err is about or
 // below units, and reports it. It returns false when err is about something else; then is
 // what was to be taken, and is when nothing is found.
-func (r *run) findLost(p *partitionRun, err error, units []sched.UnitID, then message) bool {
+func (l *lostResults) search(p *submission, err error, units []sched.UnitID, then message) bool {
 	blob, ok := lost(err)
-	if !ok || p.ended || p.unwanted || p.conn.broken() || p.conn.unreadable == nil {
+	if !ok || p.state != running || p.conn.broken() || p.conn.unreadable == nil {
 		return false
 	}
 	var chains [][]sched.VertexID
-	known := r.lookups(p.node)
-	for _, root := range r.lostBelow(err, units) {
-		if c := r.stepChain(root); len(c) > 0 {
+	known := l.lookups(p.node)
+	for _, root := range l.below(err, units) {
+		if c := l.work.stepChain(root); len(c) > 0 {
 			chains = append(chains, c)
 		}
 	}
 	defs := make([][]*pb.Definition, len(chains))
 	for i, c := range chains {
 		for _, v := range c {
-			def, err := r.Graph.SliceAt(llbmerge.Root{Digest: r.Graph.Vertices[v].Digest})
+			def, err := l.work.Graph.SliceAt(llbmerge.Root{Digest: l.work.Graph.Vertices[v].Digest})
 			if err != nil {
 				return false
 			}
@@ -94,131 +152,103 @@ func (r *run) findLost(p *partitionRun, err error, units []sched.UnitID, then me
 		return false
 	}
 	m := lostMessage{p: p, then: then, blob: blob, err: err}
-	imports := p.slice.imports
-	r.workers.Go(func() error {
+	l.workers.start(func() {
 		ctx, cancel := context.WithTimeout(p.ctx, findLimit)
 		defer cancel()
 		for i, c := range chains {
-			from := p.conn.unreadable(ctx, defs[i], imports)
+			from := p.conn.unreadable(ctx, defs[i], p.slice.imports)
 			m.found = append(m.found, c[from:]...)
 		}
-		m.cache = r.cacheWith(ctx, imports, blob)
-		r.messages <- m
-		return nil
+		m.cache = l.cacheWith(ctx, p.slice.imports, blob)
+		l.workers.report(m)
 	})
 	return true
 }
 
-// lostBelow returns the vertices whose results were read when err came up: what the
+// below returns the vertices whose results were read when err came up: what the
 // failing step stands on, or the results of the units.
-func (r *run) lostBelow(err error, units []sched.UnitID) []sched.VertexID {
+func (l *lostResults) below(err error, units []sched.UnitID) []sched.VertexID {
 	var list []sched.VertexID
 	var ve *bkerrdefs.VertexError
 	if errors.As(err, &ve) {
 		d := digest.Digest(ve.Digest)
-		if original, ok := r.aliases[d]; ok {
+		if original, ok := l.aliases[d]; ok {
 			d = original
 		}
-		if v, ok := r.vertex[d]; ok && r.Graph.Vertices[v].Kind.IsStep() {
-			for _, in := range r.Graph.Vertices[v].Inputs {
-				list = append(list, r.vertex[in])
+		if v, ok := l.work.vertex[d]; ok && l.work.Graph.Vertices[v].Kind.IsStep() {
+			for _, in := range l.work.Graph.Vertices[v].Inputs {
+				list = append(list, l.work.vertex[in])
 			}
 			return list
 		}
 	}
 	for _, u := range units {
-		if step, ok := r.step(u); ok {
-			list = append(list, sched.VertexID(r.Steps[step].Vertex))
+		if step, ok := l.work.step(u); ok {
+			list = append(list, sched.VertexID(l.work.Steps[step].Vertex))
 			continue
 		}
-		for _, unit := range r.Jobs[u].Units {
-			if root, ok := r.Graph.Root(string(unit.ID)); ok {
-				list = append(list, r.vertex[root.Digest])
+		for _, unit := range l.work.Jobs[u].Units {
+			if root, ok := l.work.Graph.Root(string(unit.ID)); ok {
+				list = append(list, l.work.vertex[root.Digest])
 			}
 		}
 	}
 	return list
 }
 
-// stepChain returns the steps on whose layers those of v stand, the lowest first, and v.
-func (r *run) stepChain(v sched.VertexID) []sched.VertexID {
-	var list []sched.VertexID
-	for {
-		x := r.Graph.Vertices[v]
-		if !x.Kind.IsStep() {
-			break
-		}
-		list = append(list, v)
-		k := plan.LayerParent(x)
-		if k < 0 || k >= len(x.Inputs) {
-			break
-		}
-		v = r.vertex[x.Inputs[k]]
-	}
-	slices.Reverse(list)
-	return list
-}
-
 func (m lostMessage) take(r *run) []sched.Event {
 	p := m.p
-	if p.ended {
+	if p.state == ended {
 		return nil
 	}
-	n := p.node
-	fresh := 0
-	for _, v := range m.found {
-		d := r.Graph.Vertices[v].Digest
-		if n.gone[d] {
-			continue
-		}
-		fresh++
-		if n.gone == nil {
-			n.gone = map[digest.Digest]bool{}
-		}
-		n.gone[d] = true
-		if r.aliases == nil {
-			r.aliases = map[digest.Digest]digest.Digest{}
-		}
-		r.aliases[ignoring(d)] = d
-		delete(n.tracker.vertices, d) // it is about to run
-	}
-	if fresh == 0 || p.unwanted {
+	if fresh := r.lost.note(p.node, m.found); !fresh || p.state == unwanted {
 		return m.then.take(r)
 	}
-	r.warnLost(n, m)
-	text := plain(m.err).Error()
+	r.lost.warn(p.node, m)
 	if export, ok := m.then.(exportedMessage); ok {
 		export.again = true
 		return export.take(r)
 	}
-	return []sched.Event{r.again(p, text)}
+	// Its units are to be submitted once more to its node; that is no failed attempt.
+	end := r.end(p, plain(m.err).Error(), true)
+	end.Again = true
+	return []sched.Event{end}
 }
 
-// again ends p, whose units are to be submitted once more to its node; that is no failed
-// attempt.
-func (r *run) again(p *partitionRun, why string) sched.Event {
-	p.end(r, why, true) // but for what it tells the scheduler
-	return sched.PartitionEnded{At: r.since(), Partition: p.id, Err: why, Retryable: true, Again: true}
+// note notes that a node cannot read the results of some steps, and reports whether that is
+// news.
+func (l *lostResults) note(n *nodeRun, found []sched.VertexID) (fresh bool) {
+	for _, v := range found {
+		d := l.work.Graph.Vertices[v].Digest
+		if l.gone[n][d] {
+			continue
+		}
+		fresh = true
+		if l.gone[n] == nil {
+			l.gone[n] = map[digest.Digest]bool{}
+		}
+		l.gone[n][d] = true
+		l.aliases[ignoring(d)] = d
+		n.tracker.forget(d) // it is about to run
+	}
+	return fresh
 }
 
-// warnLost names the cache that has lost something, once.
-func (r *run) warnLost(n *nodeRun, m lostMessage) {
+// warn names the cache that has lost something, once.
+func (l *lostResults) warn(n *nodeRun, m lostMessage) {
 	what := "node " + n.info.Name + " kept only a reference to a layer that is gone"
 	if m.cache != "" {
 		what = "cache " + m.cache + " names a layer that is gone or damaged"
 	}
-	if slices.ContainsFunc(r.caches.warnings, func(w string) bool { return strings.HasPrefix(w, what) }) {
-		return
-	}
-	r.caches.warn(fmt.Sprintf("%s (%s): the steps that stand on such layers are built again", what, m.blob[:19]))
+	l.reporter.warnOf(what, fmt.Sprintf(" (%s): the steps that stand on such layers are built again", m.blob[:19]))
 }
 
 // cacheWith names the import whose manifest names a blob, as far as this machine can read
 // it; "" when none does.
-func (r *run) cacheWith(ctx context.Context, imports []ir.CacheEntry, blob string) string {
+func (l *lostResults) cacheWith(ctx context.Context, imports []ir.CacheEntry, blob string) string {
 	ctx, cancel := context.WithTimeout(ctx, reachTimeout)
 	defer cancel()
-	c := registry.New(r.Registries)
+	c := registry.New(l.work.Registries)
 	defer c.Close()
 	var refs []string
 	for _, e := range imports {
@@ -238,12 +268,12 @@ func (r *run) cacheWith(ctx context.Context, imports []ir.CacheEntry, blob strin
 
 // unalias returns st with the digests that the graph has for vertices that were made to
 // ignore the cache.
-func (r *run) unalias(st *bkclient.SolveStatus) {
-	if len(r.aliases) == 0 {
+func (l *lostResults) unalias(st *bkclient.SolveStatus) {
+	if len(l.aliases) == 0 {
 		return
 	}
 	of := func(d *digest.Digest) {
-		if original, ok := r.aliases[*d]; ok {
+		if original, ok := l.aliases[*d]; ok {
 			*d = original
 		}
 	}

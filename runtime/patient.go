@@ -122,6 +122,6 @@ type waitMessage struct {
 }
 
 func (m waitMessage) take(r *run) []sched.Event {
-	r.observe(WaitEvent{At: r.since(), Node: m.node.info.Name, Text: m.text})
+	r.reporter.waits(m.node, m.text)
 	return nil
 }

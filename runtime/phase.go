@@ -1,8 +1,6 @@
 package runtime
 
-import (
-	bkclient "github.com/moby/buildkit/client"
-)
+import "github.com/dbake/dbake/internal/stopwatch"
 
 // The phases of a run. When several things go on at once, the first of them counts.
 const (
@@ -16,53 +14,47 @@ const (
 	phaseEnd   = "end"
 )
 
-// busy is what goes on beside the steps.
-type busy struct {
+// activity is what goes on in a run beside the steps; it lets the watch know which phase
+// that makes. It belongs to the loop.
+type activity struct {
+	watch   *stopwatch.Watch // nil for nobody
+	nodes   nodeRuns
 	exports int // outputs, and results for other nodes, under way
 	caches  int // caches under way
 	ends    bool
 }
 
-// follow notes which steps run.
-func (n *nodeRun) follow(changes []change, st *bkclient.SolveStatus) {
-	for _, c := range changes {
-		switch {
-		case c.done:
-			delete(n.running, c.vertex)
-		case n.conn != nil:
-			n.running[c.vertex] = true
-		}
-	}
-	for _, v := range st.Vertexes {
-		if v.Error != "" && v.Completed != nil {
-			delete(n.running, v.Digest)
-		}
+// export notes that n more exports are under way, or less; cache is the same for caches.
+func (a *activity) export(n int) { a.exports += n }
+
+func (a *activity) cache(n int) { a.caches += n }
+
+// end notes that all that is left is to let go of the nodes.
+func (a *activity) end() { a.ends = true }
+
+// pace lets the watch know the phase.
+func (a *activity) pace() {
+	if a.watch != nil {
+		a.watch.Enter(a.phase())
 	}
 }
 
-// pace tells the watch which phase the run is in.
-func (r *run) pace() {
-	if r.Watch != nil {
-		r.Watch.Enter(r.phase())
-	}
-}
-
-func (r *run) phase() string {
-	connected := false
-	for _, n := range r.nodes {
-		if len(n.running) > 0 {
+func (a *activity) phase() string {
+	reached := false
+	for _, n := range a.nodes {
+		if n.busy() {
 			return phaseSteps
 		}
-		connected = connected || n.conn != nil
+		reached = reached || n.conn != nil
 	}
 	switch {
-	case r.busy.exports > 0:
+	case a.exports > 0:
 		return phaseExport
-	case r.busy.caches > 0:
+	case a.caches > 0:
 		return phaseCache
-	case r.busy.ends:
+	case a.ends:
 		return phaseEnd
-	case !connected:
+	case !reached:
 		return phaseConnect
 	}
 	return phaseSolve

@@ -40,8 +40,8 @@ func TestFailedStepsDoNotRun(t *testing.T) {
 	d := digest.FromString("step")
 	n := &nodeRun{running: map[digest.Digest]bool{}, conn: &connection{}}
 	n.follow([]change{{vertex: d}}, &bkclient.SolveStatus{})
-	require.Equal(t, phaseSteps, (&run{nodes: []*nodeRun{n}}).phase())
+	require.Equal(t, phaseSteps, (&activity{nodes: nodeRuns{n}}).phase())
 	end := time.Now()
 	n.follow(nil, &bkclient.SolveStatus{Vertexes: []*bkclient.Vertex{{Digest: d, Completed: &end, Error: errors.New("exit code: 1").Error()}}})
-	require.Equal(t, phaseSolve, (&run{nodes: []*nodeRun{n}}).phase())
+	require.Equal(t, phaseSolve, (&activity{nodes: nodeRuns{n}}).phase())
 }

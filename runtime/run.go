@@ -10,13 +10,10 @@ import (
 	"time"
 
 	"github.com/moby/buildkit/solver/pb"
-	digest "github.com/opencontainers/go-digest"
-	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/dbake/dbake/cachepolicy"
 	"github.com/dbake/dbake/compiler/ir"
-	"github.com/dbake/dbake/frontend"
 	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/internal/stopwatch"
 	"github.com/dbake/dbake/llbmerge"
@@ -71,79 +68,29 @@ type Build struct {
 	Watch *stopwatch.Watch
 }
 
-// run is one execution of a Build. One goroutine, the caller of Run, owns all of
-// it; workers hold what they were started with and report through messages.
+// run is one execution of a Build. One goroutine, the caller of Run, owns all of it: it
+// feeds the scheduler, carries out what that commands, and lets the parts know what is
+// their concern. Each part has one idea and fields that are its own; workers hold what
+// they were started with and report through messages.
 type run struct {
-	*Build
-	start    time.Time
-	observe  func(Event)
-	caches   caches
-	exchange *exchange
-	units    map[ir.UnitID]*frontend.Unit
-	steps    map[ir.UnitID][]digest.Digest // that each unit needs
-	images   map[ir.UnitID][]*llbmerge.Vertex
-	bases    bases
-	layouts  map[string]string // directories of OCI image layouts, by id
-	sched    *sched.Scheduler
-	vertex   map[digest.Digest]sched.VertexID
-	ignoring []sched.VertexID                // steps that ignore the cache
-	aliases  map[digest.Digest]digest.Digest // of vertices that were made to ignore it
-	stepOf   map[sched.VertexID][]string     // targets whose step it is, once asked for
-	outputs  [][]output                      // by job
-	divided  []*divided
-	putIndex func(ctx context.Context, index registry.Index, insecure bool) (ocispecs.Descriptor, error)
-	tags     func(insecure []string) tagStore
-	nodes    []*nodeRun
-	workers  errgroup.Group
-	waves    errgroup.Group // those that write shared caches
-	messages chan message
-	silences chan nodeSilent // may be full: a report is not worth waiting for
-	timeout  time.Duration   // how long a node may be silent
-
-	partitions map[sched.PartitionID]*partitionRun // those not ended
-	failures   map[failureKey]*StepError           // those reported, in order of errs
-	errs       []*StepError
-	cut        map[int]cutPush // by job
-	sick       []Sickness
-	results    []JobResult   // by job
-	ended      []bool        // by job: it was reported that it failed or was skipped
-	queuesAt   time.Duration // when the queues were reported last; 0 is never
-	dirs       dirLocks
-	busy       busy
-}
-
-// nodeRun is one node's part of a run.
-//
-// It is absent until it is heard of, then connected; broken while its connection
-// has ended and a better one is hoped for, and what it was doing waits (conn is nil);
-// lost when that took too long, and its work went elsewhere. It can come back from
-// there.
-type nodeRun struct {
-	info    NodeInfo
-	id      sched.NodeID
-	tracker *tracker
-	sent    transfers
-	conn    *connection
-	up      bool            // as the scheduler knows it
-	lost    error           // why it was given up; nil when it was not, or is back
-	jobs    []string        // in order of their end
-	held    []chan struct{} // closed when results need not be kept any longer
-	// unread are the steps that read what could not be sent to it, and why.
-	unread map[sched.VertexID]*InputError
-
-	sick     int                    // failures of its own in a row
-	sickness string                 // the last of them
-	barred   bool                   // given up because of them
-	gone     map[digest.Digest]bool // steps whose results it could not read
-	running  map[digest.Digest]bool
-	waves    int             // caches being written
-	deferred []message       // of solves and exports that ended with the connection
-	waiting  []*partitionRun // submitted while there was no connection
-
-	// Those that follow belong to the goroutine that attends to it.
-	absent  error // why it did not answer before the run; nil once it is there
-	unfit   error // why it cannot be used
-	assumed []ocispecs.Platform
+	work        *work
+	sched       *sched.Scheduler
+	nodes       nodeRuns
+	attendants  []*attendant
+	workers     *workers
+	submissions *submissions
+	accounts    *accounts
+	reporter    *reporter
+	activity    *activity
+	exports     *exports
+	caches      *caches
+	waves       *waves
+	unwritten   unwritten
+	exchange    *exchange
+	bases       *bases
+	lost        *lostResults
+	unread      *unread
+	dirs        dirLocks
 }
 
 // Run carries b out on the nodes of p. It returns when nothing of it is running
@@ -157,20 +104,15 @@ func (p *Pool) Run(ctx context.Context, b *Build, observe func(Event)) (*Result,
 	if err != nil {
 		return nil, err
 	}
-	r.timeout = p.timeout
-	for i, n := range r.nodes {
+	for i, a := range r.attendants {
+		a.timeout = p.timeout
 		if i >= p.ready {
-			_, n.absent = p.nodes[i].current()
-			if n.absent == nil {
-				n.absent = errors.New("it answered too late for the plan")
+			_, a.absent = p.nodes[i].current()
+			if a.absent == nil {
+				a.absent = errors.New("it answered too late for the plan")
 			}
 		}
-		before := p.nodes[i].onSilence(func(d time.Duration) {
-			select {
-			case r.silences <- nodeSilent{n, d}:
-			default: // the next report says more
-			}
-		})
+		before := p.nodes[i].onSilence(func(d time.Duration) { r.workers.silent(a.node, d) })
 		defer func() { p.nodes[i].onSilence(before) }()
 	}
 	return r.run(ctx, p.connect(r))
@@ -179,87 +121,53 @@ func (p *Pool) Run(ctx context.Context, b *Build, observe func(Event)) (*Result,
 // newRun prepares a run of b on nodes, of which those beyond b.Sched.Nodes have no
 // part in the plan.
 func newRun(b *Build, nodes []NodeInfo, observe func(Event)) (*run, error) {
+	w := newWork(b)
 	r := &run{
-		Build: b, start: time.Now(), observe: observe,
-		units:      map[ir.UnitID]*frontend.Unit{},
-		steps:      map[ir.UnitID][]digest.Digest{},
-		images:     map[ir.UnitID][]*llbmerge.Vertex{},
-		bases:      bases{repo: b.Bases, access: b.Registries, copies: map[digest.Digest]*baseCopy{}, pulled: map[pulledBase]bool{}},
-		layouts:    maps.Clone(b.Inputs.Layouts),
-		divided:    dividedTargets(b),
-		putIndex:   b.putIndex,
-		tags:       b.openTags,
-		cut:        map[int]cutPush{},
-		stepOf:     map[sched.VertexID][]string{},
-		vertex:     make(map[digest.Digest]sched.VertexID, len(b.Graph.Vertices)),
-		messages:   make(chan message),
-		silences:   make(chan nodeSilent, len(nodes)),
-		timeout:    DefaultNodeTimeout,
-		partitions: map[sched.PartitionID]*partitionRun{},
-		failures:   map[failureKey]*StepError{},
-	}
-	if r.layouts == nil {
-		r.layouts = map[string]string{}
-	}
-	for i, v := range b.Graph.Vertices {
-		r.vertex[v.Digest] = sched.VertexID(i)
-		if v.IgnoreCache {
-			r.ignoring = append(r.ignoring, sched.VertexID(i))
-		}
-		for _, u := range v.Users {
-			switch {
-			case v.Kind.IsStep():
-				r.steps[ir.UnitID(u)] = append(r.steps[ir.UnitID(u)], v.Digest)
-			case v.Kind == llbmerge.KindImage:
-				r.images[ir.UnitID(u)] = append(r.images[ir.UnitID(u)], v)
-			}
-		}
-	}
-	parts := map[int]*divided{} // by job
-	for _, d := range r.divided {
-		for _, j := range d.jobs {
-			parts[j] = d
-		}
-	}
-	for i, j := range b.Jobs {
-		for _, u := range j.Units {
-			r.units[u.ID] = u
-			maps.Copy(r.layouts, u.OCIStores)
-		}
-		outs, err := outputs(j.Target, b.Dir, b.Stdout, b.Load)
-		if d := parts[i]; err == nil && d != nil {
-			outs, err = d.divide(outs)
-		}
-		if err != nil {
-			return nil, err
-		}
-		r.outputs = append(r.outputs, outs)
-		r.results = append(r.results, JobResult{Job: j.Name, Target: j.Target.Name, State: NotStarted})
-	}
-	r.ended = make([]bool, len(b.Jobs))
-	var err error
-	if r.caches, err = decideCaches(b); err != nil {
-		return nil, err
+		work: w, workers: newWorkers(len(nodes)), submissions: newSubmissions(), accounts: newAccounts(w),
+		unwritten: unwritten{}, bases: newBases(w), unread: newUnread(w),
 	}
 	for i, info := range nodes {
-		r.nodes = append(r.nodes, &nodeRun{info: info, id: sched.NodeID(i), tracker: newTracker(r.isStep, r.isShared), running: map[digest.Digest]bool{}})
+		n := newNodeRun(i, info, newTracker(w.isStep, w.isShared))
+		r.nodes = append(r.nodes, n)
+		r.attendants = append(r.attendants, &attendant{node: n, workers: r.workers, timeout: DefaultNodeTimeout})
 	}
-	config := b.Sched
-	config.Nodes = slices.Clone(config.Nodes)
-	for _, n := range r.nodes[min(len(config.Nodes), len(r.nodes)):] {
-		r.addLate(&config, n)
-	}
-	config.Vertices = slices.Clone(config.Vertices)
-	for i := len(b.Graph.Vertices); i < len(config.Vertices); i++ {
-		config.Vertices[i].Output = true // no step of the graph
-	}
-	if r.sched, err = sched.New(config); err != nil {
-		return nil, fmt.Errorf("schedule: %w", err)
-	}
-	if r.exchange, err = newExchange(b.Steps, b.Cache); err != nil {
+	r.reporter = newReporter(w, r.nodes, observe)
+	r.activity = &activity{watch: b.Watch, nodes: r.nodes}
+	var warnings []string
+	var err error
+	if r.caches, warnings, err = decideCaches(b); err != nil {
 		return nil, err
 	}
+	for _, text := range warnings {
+		r.reporter.warn(text)
+	}
+	if r.exports, err = newExports(w, r.caches, r.reporter, r.workers); err != nil {
+		return nil, err
+	}
+	if r.sched, err = sched.New(r.config()); err != nil {
+		return nil, fmt.Errorf("schedule: %w", err)
+	}
+	if r.exchange, err = newExchange(w, r.reporter); err != nil {
+		return nil, err
+	}
+	r.lost = newLostResults(w, r.exchange, r.reporter, r.workers)
+	r.waves = newWaves(w, r.caches, r.nodes, r.lost, r.reporter, r.workers, r.activity, r.pump)
 	return r, nil
+}
+
+// config is the problem and the plan with the nodes that have no part in it.
+func (r *run) config() sched.Config {
+	c := r.work.Sched
+	c.Nodes = slices.Clone(c.Nodes)
+	for _, a := range r.attendants[min(len(c.Nodes), len(r.attendants)):] {
+		a.assumed = r.nodes.assumed(a.node)
+		addLate(&c, a.node, a.assumed)
+	}
+	c.Vertices = slices.Clone(c.Vertices)
+	for i := len(r.work.Graph.Vertices); i < len(c.Vertices); i++ {
+		c.Vertices[i].Output = true // no step of the graph
+	}
+	return c
 }
 
 // run carries the run out.
@@ -271,55 +179,56 @@ func (r *run) run(ctx context.Context, connect connectFunc) (_ *Result, err erro
 	}()
 	over, done := context.WithCancel(context.Background())
 	defer done()
-	defer hurry(ctx, func() {
-		select {
-		case r.messages <- hangUp{}:
-		case <-over.Done():
-		}
-	})()
+	defer hurry(ctx, func() { r.workers.reportWithin(over, hangUp{}) })()
 	writing, stopWriting := context.WithCancel(ctx)
 	defer stopWriting()
 	finish := r.loop(ctx, writing, connect)
 	if finish.Reason != "" {
 		stopWriting()
 	}
-	cacheErr := r.finishCaches(writing, finish)
-	r.busy.ends = true
-	r.pace()
+	cacheErr := r.waves.finish(writing, finish)
+	r.activity.end()
+	r.activity.pace()
 	r.release()
 	res := r.result(finish)
-	res.Warnings = append(res.Warnings, r.untag(ctx)...)
-	err = r.err(finish)
+	res.Warnings = append(res.Warnings, r.exchange.untag(ctx, r.exports.tags)...)
+	err = r.accounts.err(finish, r.nodes)
 	if ctx.Err() == nil {
-		err = errors.Join(err, r.joinImages(ctx), cacheErr)
-		res.Warnings = append(res.Warnings, r.verifyTags(ctx)...)
+		err = errors.Join(err, r.exports.join(ctx, r.accounts), cacheErr)
+		res.Warnings = append(res.Warnings, r.exports.verifyTags(ctx, r.accounts)...)
 	}
-	res.Wall = r.since()
+	res.Wall = r.reporter.since()
 	if ctx.Err() != nil {
 		return res, context.Cause(ctx)
 	}
 	return res, err
 }
 
+// result gathers what the run led to.
+func (r *run) result(finish sched.Finish) *Result {
+	res := r.accounts.result(finish, r.nodes)
+	r.accounts.warnUnwritten(r.unwritten, r.reporter.warn)
+	res.Caches = append(r.waves.written, r.accounts.writtenCaches(r.caches, r.nodes)...)
+	res.Warnings = r.reporter.warnings
+	return res
+}
+
 // release lets go of what nodes hold for the run, and waits for all workers. A node
 // that does not answer to this is not waited for: all is done.
 func (r *run) release() {
 	for _, n := range r.nodes {
-		for _, held := range n.held {
-			close(held)
-		}
+		n.letGo()
 		c := n.conn
 		if c == nil {
 			continue
 		}
-		r.workers.Go(func() error {
+		r.workers.start(func() {
 			t := time.AfterFunc(endGrace, func() { c.hangUp(errHungUp) })
 			defer t.Stop()
 			c.end()
-			return nil
 		})
 	}
-	r.pump(&r.workers)
+	r.pump(&r.workers.all)
 }
 
 // hangUp says that nodes did not end in time what was interrupted.
@@ -336,8 +245,8 @@ func (hangUp) take(r *run) []sched.Event {
 
 // open starts a session on a node.
 func (r *run) open(l *link, info NodeInfo, nr *nodeRun) (*connection, error) {
-	in := r.Inputs
-	in.Layouts = r.layouts
+	in := r.work.Inputs
+	in.Layouts = r.work.layouts
 	offer, err := in.services(&nr.sent)
 	if err != nil {
 		return nil, err
@@ -349,8 +258,8 @@ func (r *run) open(l *link, info NodeInfo, nr *nodeRun) (*connection, error) {
 		return l.silent(ctx, offer.attachables(nil), refs)
 	}
 	s := &solver{
-		link: l, life: ctx, services: offer, sharedKey: in.SharedKey, entitlements: r.Entitlements, dirs: &r.dirs,
-		asks: silent, unheard: func(where string) { r.messages <- silentMessage{node: nr, host: where} },
+		link: l, life: ctx, services: offer, sharedKey: in.SharedKey, entitlements: r.work.Entitlements, dirs: &r.dirs,
+		asks: silent, unheard: func(where string) { r.workers.report(silentMessage{node: nr, host: where}) },
 	}
 	var stop func()
 	if s.session, stop, err = l.openSession(ctx, in.SharedKey, offer.attachables(nil)); err != nil {
@@ -368,7 +277,7 @@ func (r *run) open(l *link, info NodeInfo, nr *nodeRun) (*connection, error) {
 			return s.unreadable(ctx, offer.attachables(nil), chain, imports)
 		},
 	}
-	if refs := r.registries(); len(refs) > 0 {
+	if refs := r.caches.registries(r.work.Jobs); len(refs) > 0 {
 		c.probe = func(ctx context.Context) []string { return s.probe(ctx, offer.attachables(nil), refs) }
 	}
 	return c, nil
@@ -384,22 +293,6 @@ func (r *run) close() error {
 	return r.exchange.close()
 }
 
-// since is the time since the start of the run.
-func (r *run) since() time.Duration { return time.Since(r.start) }
-
-// isStep tells vertices that do work on other vertices' results from sources and
-// from joins.
-func (r *run) isStep(d digest.Digest) bool {
-	v, ok := r.vertex[d]
-	return ok && r.Graph.Vertices[v].Kind.IsStep()
-}
-
-// isShared tells vertices of the graph from those that a solve has for itself.
-func (r *run) isShared(d digest.Digest) bool {
-	_, ok := r.vertex[d]
-	return ok
-}
-
 // loop feeds the scheduler until it says Finish.
 //
 // Work on the nodes outlives ctx: when to end it is the scheduler's decision, which
@@ -409,24 +302,22 @@ func (r *run) isShared(d digest.Digest) bool {
 func (r *run) loop(ctx, writing context.Context, connect connectFunc) sched.Finish {
 	attending, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
-	for _, n := range r.nodes {
-		r.workers.Go(func() error {
-			r.attend(attending, n, connect)
-			return nil
-		})
+	for _, a := range r.attendants {
+		a.connect = connect
+		r.workers.start(func() { a.attend(attending) })
 	}
 	tick := time.NewTicker(tickInterval)
 	defer tick.Stop()
 	var queue []sched.Event
 	cancelled := ctx.Done()
-	r.reportQueues()
+	r.reporter.queues(r.sched)
 	for {
 		changed := len(queue) > 0
-		r.pace()
+		r.activity.pace()
 		for len(queue) > 0 {
 			ev := queue[0]
 			cmds := r.sched.Step(ev)
-			r.reportEnds(ev)
+			r.reporter.ends(ev, r.sched)
 			queue = append(queue[1:], r.settle(ev, cmds)...)
 			for _, cmd := range cmds {
 				if f, ok := cmd.(sched.Finish); ok {
@@ -436,19 +327,19 @@ func (r *run) loop(ctx, writing context.Context, connect connectFunc) sched.Fini
 			}
 		}
 		if changed {
-			r.reportQueues()
+			r.reporter.queues(r.sched)
 		}
-		r.writeWaves(writing)
+		r.waves.begin(writing)
 		select {
-		case m := <-r.messages:
+		case m := <-r.workers.messages:
 			queue = append(queue, m.take(r)...)
-		case m := <-r.silences:
+		case m := <-r.workers.silences:
 			queue = append(queue, m.take(r)...)
 		case <-tick.C:
-			queue = append(queue, sched.Tick{At: r.since()})
+			queue = append(queue, sched.Tick{At: r.reporter.since()})
 		case <-cancelled:
 			cancelled = nil
-			queue = append(queue, sched.Cancel{At: r.since(), Reason: context.Cause(ctx).Error()})
+			queue = append(queue, sched.Cancel{At: r.reporter.since(), Reason: context.Cause(ctx).Error()})
 		}
 	}
 }
@@ -462,11 +353,11 @@ func (r *run) pump(g *errgroup.Group) {
 		_ = g.Wait() // they report through messages
 	}()
 	for {
-		r.pace()
+		r.activity.pace()
 		select {
-		case m := <-r.messages:
+		case m := <-r.workers.messages:
 			m.take(r)
-		case m := <-r.silences:
+		case m := <-r.workers.silences:
 			m.take(r)
 		case <-done:
 			return

@@ -153,10 +153,10 @@ func (f *fleet) run(ctx context.Context, b *Build) (*Result, []Event, error) {
 			}
 		}
 	}
-	r.tags = func([]string) tagStore { return f.tags }
-	for i, n := range r.nodes {
-		if n.absent = f.nodes[i].absent; n.absent != nil {
-			n.info.ID = ""
+	r.exports.tags = func([]string) tagStore { return f.tags }
+	for i, a := range r.attendants {
+		if a.absent = f.nodes[i].absent; a.absent != nil {
+			a.node.info.ID = ""
 		}
 	}
 	res, err := r.run(ctx, f.connect(r))
@@ -168,7 +168,8 @@ func (f *fleet) run(ctx context.Context, b *Build) (*Result, []Event, error) {
 
 // connect connects to the fakes, with a watch as over a real connection.
 func (f *fleet) connect(r *run) connectFunc {
-	return func(ctx context.Context, nr *nodeRun) (*connection, error) {
+	return func(ctx context.Context, a *attendant) (*connection, error) {
+		nr := a.node
 		n := f.nodes[nr.id]
 		for {
 			err := n.ping(ctx)
@@ -201,13 +202,8 @@ func (f *fleet) connect(r *run) connectFunc {
 		})
 		watching.Go(func() {
 			watch{
-				timeout: r.timeout, received: heard.Load, fail: fail,
-				silent: func(d time.Duration) {
-					select {
-					case r.silences <- nodeSilent{nr, d}:
-					default:
-					}
-				},
+				timeout: a.timeout, received: heard.Load, fail: fail,
+				silent: func(d time.Duration) { r.workers.silent(nr, d) },
 				probe: func(ctx context.Context) {
 					if n.ping(ctx) == nil {
 						heard.Add(1)

@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"cmp"
 	"slices"
 	"strconv"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	digest "github.com/opencontainers/go-digest"
 
 	"github.com/dbake/dbake/internal/printable"
+	"github.com/dbake/dbake/llbmerge"
 )
 
 const (
@@ -108,18 +110,7 @@ func (t *tracker) observe(st *bkclient.SolveStatus, from *solveSource) (*bkclien
 	st = t.own(st, from)
 	fresh := &bkclient.SolveStatus{Warnings: st.Warnings}
 	var changes []change
-	for _, vs := range st.Statuses {
-		if !isLayer(vs.ID) {
-			continue
-		}
-		s := t.at(vs.Vertex)
-		s.unpacked = s.unpacked || strings.HasPrefix(vs.ID, unpacking)
-		s.layers = append(s.layers, vs.Timestamp)
-		if t.isStep(vs.Vertex) && len(s.runs) > 0 {
-			s.runs = slices.DeleteFunc(s.runs, s.fetched)
-			s.cached = s.cached || len(s.runs) == 0
-		}
-	}
+	t.noteLayers(st.Statuses)
 	for _, v := range st.Vertexes {
 		s := t.at(v.Digest)
 		if from.export && s.shown {
@@ -156,6 +147,23 @@ func (t *tracker) observe(st *bkclient.SolveStatus, from *solveSource) (*bkclien
 		}
 	}
 	return fresh, changes
+}
+
+// noteLayers notes the layers that are fetched or unpacked: what took time was not to run
+// the step.
+func (t *tracker) noteLayers(list []*bkclient.VertexStatus) {
+	for _, vs := range list {
+		if !isLayer(vs.ID) {
+			continue
+		}
+		s := t.at(vs.Vertex)
+		s.unpacked = s.unpacked || strings.HasPrefix(vs.ID, unpacking)
+		s.layers = append(s.layers, vs.Timestamp)
+		if t.isStep(vs.Vertex) && len(s.runs) > 0 {
+			s.runs = slices.DeleteFunc(s.runs, s.fetched)
+			s.cached = s.cached || len(s.runs) == 0
+		}
+	}
 }
 
 // own returns st with the vertices that an export has for itself under digests and
@@ -275,6 +283,78 @@ func (t *tracker) at(d digest.Digest) *vertexStatus {
 		t.vertices[d] = s
 	}
 	return s
+}
+
+// status returns what is known of a vertex, which is nothing at first.
+func (t *tracker) status(d digest.Digest) vertexStatus {
+	if s := t.vertices[d]; s != nil {
+		return *s
+	}
+	return vertexStatus{}
+}
+
+// forget forgets a vertex that is about to run once more.
+func (t *tracker) forget(d digest.Digest) { delete(t.vertices, d) }
+
+// ran reports whether the node ran any of the steps.
+func (t *tracker) ran(steps []digest.Digest) bool {
+	return slices.ContainsFunc(steps, func(d digest.Digest) bool { return len(t.status(d).runs) > 0 })
+}
+
+// held returns those of the steps whose results are on the node.
+func (t *tracker) held(steps []digest.Digest) []digest.Digest {
+	var list []digest.Digest
+	for _, d := range steps {
+		if t.status(d).done {
+			list = append(list, d)
+		}
+	}
+	return list
+}
+
+// measured is what the node, which is called so, spent time on, by start.
+func (t *tracker) measured(g *llbmerge.Graph, node string) []Measured {
+	var list []Measured
+	add := func(m Measured, runs []execution) {
+		for _, e := range runs {
+			m.Node, m.Start, m.Took = node, e.started, e.completed.Sub(e.started)
+			list = append(list, m)
+		}
+	}
+	for _, v := range g.Vertices {
+		s := t.vertices[v.Digest]
+		// An image that was there already takes no time, which says nothing of
+		// what it takes elsewhere.
+		if s != nil && (v.Kind.IsStep() || v.Kind == llbmerge.KindImage && s.unpacked) {
+			add(Measured{Vertex: v.Digest}, s.runs)
+		}
+	}
+	for _, s := range t.vertices {
+		if s.job != "" {
+			add(Measured{Job: s.job}, s.runs)
+		}
+	}
+	slices.SortFunc(list, func(a, b Measured) int {
+		return cmp.Or(a.Start.Compare(b.Start), cmp.Compare(a.Vertex, b.Vertex), cmp.Compare(a.Job, b.Job))
+	})
+	return list
+}
+
+// union is the time that is covered by at least one of the executions.
+func union(list []execution) time.Duration {
+	slices.SortFunc(list, func(a, b execution) int { return a.started.Compare(b.started) })
+	var total time.Duration
+	var end time.Time
+	for _, e := range list {
+		if e.started.After(end) {
+			end = e.started
+		}
+		if e.completed.After(end) {
+			total += e.completed.Sub(end)
+			end = e.completed
+		}
+	}
+	return total
 }
 
 // log appends output to the tail, line by line.

@@ -99,9 +99,9 @@ func TestMeasured(t *testing.T) {
 		st.Vertexes[0].Name = "exporting to image"
 		n.tracker.observe(st, export)
 	}
-	r := &run{Build: &Build{Graph: &llbmerge.Graph{Vertices: []*llbmerge.Vertex{
+	graph := &llbmerge.Graph{Vertices: []*llbmerge.Vertex{
 		{Digest: fetched, Kind: llbmerge.KindImage}, {Digest: present, Kind: llbmerge.KindImage}, {Digest: step, Kind: llbmerge.KindExec},
-	}}}}
+	}}
 	const job = "web@linux/amd64,linux/arm64"
 	require.Equal(t, []Measured{
 		{Node: "n1", Vertex: fetched, Start: *at(0), Took: time.Second},
@@ -109,7 +109,7 @@ func TestMeasured(t *testing.T) {
 		{Node: "n1", Vertex: step, Start: *at(3), Took: time.Second},
 		{Node: "n1", Job: job, Start: *at(5), Took: time.Second},
 		{Node: "n1", Job: job, Start: *at(5), Took: time.Second},
-	}, r.measured(n))
+	}, n.tracker.measured(graph, "n1"))
 }
 
 func TestTrackerCachedAndFailed(t *testing.T) {

@@ -49,67 +49,6 @@ func (b *Build) openTags(insecure []string) tagStore {
 	return registry.New(b.Registries.Insecure(insecure...))
 }
 
-// cutOff notes the exports of p that end with its connection.
-func (r *run) cutOff(p *partitionRun) {
-	var silence *SilenceError
-	silent := errors.As(context.Cause(p.conn.ended), &silence)
-	for u := range p.exporting {
-		if _, step := r.step(u); !step {
-			r.cut[int(u)] = cutPush{node: p.node.info.Name, at: r.since(), silent: silent}
-		}
-	}
-}
-
-// verifyTags looks whether tags that a node may have written after it was cut off
-// stand for what this run reports. Those that do not are set right. It returns what
-// is to be said of them.
-func (r *run) verifyTags(ctx context.Context) []string {
-	var said []string
-	ctx, cancel := context.WithTimeoutCause(ctx, verifyTimeout, fmt.Errorf("no answer within %s", verifyTimeout))
-	defer cancel()
-	for u := range r.Jobs {
-		cut, ok := r.cut[u]
-		if !ok || r.results[u].State != Done || slices.ContainsFunc(r.divided, func(d *divided) bool { return slices.Contains(d.jobs, u) }) {
-			continue
-		}
-		store := r.tags(insecureHosts(r.outputs[u]))
-		for _, img := range r.results[u].Images {
-			if !img.Pushed || img.Name == "" {
-				continue
-			}
-			now, err := r.verifyTag(ctx, store, img)
-			switch {
-			case err != nil:
-				said = append(said, fmt.Sprintf("node %s was cut off while it pushed %s, and whether it did so later cannot be checked: %v", cut.node, img.Name, err))
-			case now != "":
-				said = append(said, fmt.Sprintf("node %s was cut off while it pushed %s, and did so later (%s); the tag stands for %s again", cut.node, img.Name, now, img.Digest))
-			case cut.silent && r.since()-cut.at < afterlife:
-				said = append(said, fmt.Sprintf("node %s was cut off while it pushed %s; if it is still at it, the tag may change once more", cut.node, img.Name))
-			}
-		}
-		store.Close()
-	}
-	return said
-}
-
-// verifyTag makes a tag stand for the image that was reported, and returns what it
-// stood for instead, "" when it was right.
-func (r *run) verifyTag(ctx context.Context, store tagStore, img Image) (now digest.Digest, err error) {
-	_, found, err := store.Manifest(ctx, img.Name)
-	if err != nil || found.Digest.String() == img.Digest {
-		return "", err
-	}
-	ref, err := reference.ParseNormalizedNamed(img.Name)
-	if err != nil {
-		return "", fmt.Errorf("name %q: %w", img.Name, err)
-	}
-	data, desc, err := store.Manifest(ctx, reference.TrimNamed(ref).String()+"@"+img.Digest)
-	if err != nil {
-		return "", errors.Join(fmt.Errorf("the tag stands for %s", found.Digest), err)
-	}
-	return found.Digest, store.Push(ctx, img.Name, desc, data)
-}
-
 // insecureHosts are the registries that outputs push to without asking for TLS.
 func insecureHosts(outs []output) []string {
 	var hosts []string
@@ -132,4 +71,65 @@ func firstName(list string) string {
 		}
 	}
 	return list
+}
+
+// cutOff notes the exports of p that end with its connection.
+func (x *exports) cutOff(p *submission) {
+	var silence *SilenceError
+	silent := errors.As(context.Cause(p.conn.ended), &silence)
+	for u := range p.writing {
+		if _, step := x.work.step(u); !step {
+			x.cut[int(u)] = cutPush{node: p.node.info.Name, at: x.reporter.since(), silent: silent}
+		}
+	}
+}
+
+// verifyTags looks whether tags that a node may have written after it was cut off
+// stand for what this run reports. Those that do not are set right. It returns what
+// is to be said of them.
+func (x *exports) verifyTags(ctx context.Context, a *accounts) []string {
+	var said []string
+	ctx, cancel := context.WithTimeoutCause(ctx, verifyTimeout, fmt.Errorf("no answer within %s", verifyTimeout))
+	defer cancel()
+	for u := range x.work.Jobs {
+		cut, ok := x.cut[u]
+		if !ok || !a.isDone(u) || slices.ContainsFunc(x.divided, func(d *divided) bool { return slices.Contains(d.jobs, u) }) {
+			continue
+		}
+		store := x.tags(insecureHosts(x.outputs[u]))
+		for _, img := range a.images(u) {
+			if !img.Pushed || img.Name == "" {
+				continue
+			}
+			now, err := verifyTag(ctx, store, img)
+			switch {
+			case err != nil:
+				said = append(said, fmt.Sprintf("node %s was cut off while it pushed %s, and whether it did so later cannot be checked: %v", cut.node, img.Name, err))
+			case now != "":
+				said = append(said, fmt.Sprintf("node %s was cut off while it pushed %s, and did so later (%s); the tag stands for %s again", cut.node, img.Name, now, img.Digest))
+			case cut.silent && x.reporter.since()-cut.at < afterlife:
+				said = append(said, fmt.Sprintf("node %s was cut off while it pushed %s; if it is still at it, the tag may change once more", cut.node, img.Name))
+			}
+		}
+		store.Close()
+	}
+	return said
+}
+
+// verifyTag makes a tag stand for the image that was reported, and returns what it
+// stood for instead, "" when it was right.
+func verifyTag(ctx context.Context, store tagStore, img Image) (now digest.Digest, err error) {
+	_, found, err := store.Manifest(ctx, img.Name)
+	if err != nil || found.Digest.String() == img.Digest {
+		return "", err
+	}
+	ref, err := reference.ParseNormalizedNamed(img.Name)
+	if err != nil {
+		return "", fmt.Errorf("name %q: %w", img.Name, err)
+	}
+	data, desc, err := store.Manifest(ctx, reference.TrimNamed(ref).String()+"@"+img.Digest)
+	if err != nil {
+		return "", errors.Join(fmt.Errorf("the tag stands for %s", found.Digest), err)
+	}
+	return found.Digest, store.Push(ctx, img.Name, desc, data)
 }

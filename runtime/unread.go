@@ -1,7 +1,6 @@
 package runtime
 
 import (
-	"cmp"
 	"errors"
 	"maps"
 	"slices"
@@ -19,78 +18,82 @@ import (
 // noticing, too. What was left out is noted before the node has the directory, and
 // looked at here before the result of any step is taken for good.
 
-// takeUnread fails the units that read what was left out of what was sent to a node.
-func (r *run) takeUnread(n *nodeRun) []sched.Event {
+// unread are the steps that read what could not be sent to a node, and why it could not.
+// It belongs to the loop.
+type unread struct {
+	work  *work
+	steps map[*nodeRun]map[sched.VertexID]*InputError
+}
+
+func newUnread(w *work) *unread {
+	return &unread{work: w, steps: map[*nodeRun]map[sched.VertexID]*InputError{}}
+}
+
+// take takes in what was left out of what was sent to a node, and reports whether more of
+// its steps read that.
+func (x *unread) take(n *nodeRun) bool {
 	fresh := n.sent.takeUnread()
 	found := false
 	for _, source := range ir.SortedKeys(fresh) {
-		for i, v := range r.Graph.Vertices {
+		for i, v := range x.work.Graph.Vertices {
 			id := sched.VertexID(i)
-			if n.unread[id] != nil {
+			if x.steps[n][id] != nil {
 				continue
 			}
-			if path := plan.Reads(r.Graph, v, source, r.Inputs.Dirs[source], fresh[source]); path != "" {
-				if n.unread == nil {
-					n.unread = map[sched.VertexID]*InputError{}
+			if path := plan.Reads(x.work.Graph, v, source, x.work.Inputs.Dirs[source], fresh[source]); path != "" {
+				if x.steps[n] == nil {
+					x.steps[n] = map[sched.VertexID]*InputError{}
 				}
-				n.unread[id] = fresh[source][path]
+				x.steps[n][id] = fresh[source][path]
 				found = true
 			}
 		}
 	}
-	if !found {
+	return found
+}
+
+// count is how many steps of a node read what it was not sent.
+func (x *unread) count(n *nodeRun) int { return len(x.steps[n]) }
+
+// each calls f for each of them, in order.
+func (x *unread) each(n *nodeRun, f func(sched.VertexID, *InputError)) {
+	for _, v := range slices.Sorted(maps.Keys(x.steps[n])) {
+		f(v, x.steps[n][v])
+	}
+}
+
+// takeUnread fails the units that read what was left out of what was sent to a node.
+func (r *run) takeUnread(n *nodeRun) []sched.Event {
+	if !r.unread.take(n) {
 		return nil
 	}
 	var events []sched.Event
-	running := slices.SortedFunc(maps.Values(r.partitions), func(a, b *partitionRun) int { return cmp.Compare(a.id, b.id) })
-	for _, p := range running {
-		if p.node == n {
-			events = append(events, r.failReaders(p)...)
-		}
+	for _, p := range r.submissions.of(n) {
+		events = append(events, r.failReaders(p)...)
 	}
 	return events
 }
 
 // failReaders fails the open units of p that read what its node was not sent.
-func (r *run) failReaders(p *partitionRun) []sched.Event {
+func (r *run) failReaders(p *submission) []sched.Event {
 	var events []sched.Event
-	for _, v := range slices.Sorted(maps.Keys(p.node.unread)) {
-		f := r.unreadFailure(p.node, v)
-		for _, u := range p.units {
-			if p.open[u] && !p.failing[u] && f.blames(r, u) {
-				if p.failing == nil {
-					p.failing = map[sched.UnitID]bool{}
-				}
-				p.failing[u] = true
-				events = append(events, r.failed(p, u, f))
+	r.unread.each(p.node, func(v sched.VertexID, err *InputError) {
+		f := r.accounts.unreadFailure(p.node, v, err)
+		for _, u := range p.openUnits() {
+			if f.blames(r.work, u) && p.progress(u, failing) {
+				events = append(events, r.fail(p, u, f))
 			}
 		}
-	}
+	})
 	return events
 }
 
-// unreadFailure is the failure of a step that reads what its node was not sent.
-func (r *run) unreadFailure(n *nodeRun, v sched.VertexID) failure {
-	f := failure{vertex: v}
-	step := r.Graph.Vertices[v]
-	key := failureKey{node: n.info.Name, what: step.Digest.String()}
-	if f.err = r.failures[key]; f.err != nil {
-		return f
-	}
-	f.err = &StepError{
-		Node: n.info.Name, Step: step.Step, Source: r.source(step), Targets: r.stepTargets(v), Err: n.unread[v],
-	}
-	r.failures[key] = f.err
-	r.errs = append(r.errs, f.err)
-	return f
-}
-
 // isTransfer reports whether err is that of reading a directory of the client.
-func (r *run) isTransfer(err error) bool {
+func (w *work) isTransfer(err error) bool {
 	var ve *bkerrdefs.VertexError
 	if !errors.As(err, &ve) {
 		return false
 	}
-	v, ok := r.vertex[digest.Digest(ve.Digest)]
-	return ok && r.Graph.Vertices[v].Local != nil
+	v, ok := w.vertex[digest.Digest(ve.Digest)]
+	return ok && w.Graph.Vertices[v].Local != nil
 }

@@ -40,8 +40,9 @@ func newMark() string {
 // The manifests are left alone. Another tag can stand for the same one, as equal content
 // is one manifest, and a node may have kept no more of a layer than where it is; their
 // end is the registry's own garbage collection.
-func (r *run) untag(ctx context.Context) (warnings []string) {
-	x := r.exchange
+//
+// open gives access to registries, of which the insecure ones need not speak TLS.
+func (x *exchange) untag(ctx context.Context, open func(insecure []string) tagStore) (warnings []string) {
 	if len(x.tags) == 0 {
 		return nil
 	}
@@ -55,7 +56,7 @@ func (r *run) untag(ctx context.Context) (warnings []string) {
 	if ref, err := reference.ParseNormalizedNamed(x.store.Name); err == nil && x.store.Insecure {
 		insecure = append(insecure, reference.Domain(ref))
 	}
-	store := r.tags(insecure)
+	store := open(insecure)
 	defer store.Close()
 
 	tags := slices.Sorted(maps.Keys(x.tags))

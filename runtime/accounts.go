@@ -1,0 +1,405 @@
+package runtime
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	bkerrdefs "github.com/moby/buildkit/solver/errdefs"
+	digest "github.com/opencontainers/go-digest"
+
+	"github.com/dbake/dbake/compiler/ir"
+	"github.com/dbake/dbake/llbmerge"
+	"github.com/dbake/dbake/runtime/sched"
+)
+
+// accounts are what a run has led to so far: the ends of its jobs, and the failures behind
+// them. They belong to the loop.
+type accounts struct {
+	work *work
+	// results are those of the jobs, and done the names of the jobs that a node has done,
+	// in order of their end. Invariant: a job is in done if and only if its state is Done
+	// and its node is that one, until its parts are joined.
+	results []JobResult
+	done    map[*nodeRun][]string
+	// errs are the failures, each once, in the order in which they were met; known finds
+	// them. Invariant: both hold the same.
+	errs  []*StepError
+	known map[failureKey]*StepError
+	sick  []Sickness
+}
+
+func newAccounts(w *work) *accounts {
+	a := &accounts{work: w, done: map[*nodeRun][]string{}, known: map[failureKey]*StepError{}}
+	for _, j := range w.Jobs {
+		a.results = append(a.results, JobResult{Job: j.Name, Target: j.Target.Name, State: NotStarted})
+	}
+	return a
+}
+
+// isDone reports whether a job is.
+func (a *accounts) isDone(j int) bool { return a.results[j].State == Done }
+
+// node is the name of the node that was given a job last; images are what was written of it.
+func (a *accounts) node(j int) string { return a.results[j].Node }
+
+func (a *accounts) images(j int) []Image { return a.results[j].Images }
+
+// submit notes that a node was given a job.
+func (a *accounts) submit(u sched.UnitID, n *nodeRun) { a.results[u].Node = n.info.Name }
+
+// keep notes what was written of a job whose outputs were not all written.
+func (a *accounts) keep(u sched.UnitID, w written) {
+	a.results[u].Images, a.results[u].Metadata = w.images, metadataOf(w.responses)
+}
+
+// finish notes that a node has done a job. The result is that of the job.
+func (a *accounts) finish(u sched.UnitID, n *nodeRun, w written) *JobResult {
+	res := &a.results[u]
+	res.Node, res.State, res.Err = n.info.Name, Done, nil
+	a.keep(u, w)
+	a.done[n] = append(a.done[n], res.Job)
+	return res
+}
+
+// told names a job and the images that it pushed.
+func (a *accounts) told(j int) string {
+	var images []string
+	for _, i := range a.images(j) {
+		images = append(images, i.Name)
+	}
+	if len(images) == 0 {
+		return a.results[j].Job
+	}
+	return a.results[j].Job + " (" + strings.Join(images, ", ") + ")"
+}
+
+// reopen forgets what a node wrote of a job, and returns what that was, as told does.
+func (a *accounts) reopen(u sched.UnitID, n *nodeRun) (was string) {
+	was = a.told(int(u))
+	j := &a.results[u]
+	a.done[n] = slices.DeleteFunc(a.done[n], func(name string) bool { return name == j.Job })
+	*j = JobResult{Job: j.Job, Target: j.Target, State: NotStarted}
+	return was
+}
+
+// join notes the images that the parts of a target were joined into. The target's first
+// job tells of them; what the parts are called is of no use to anybody.
+func (a *accounts) join(jobs []int, w written) {
+	for _, j := range jobs {
+		res := &a.results[j]
+		res.Images = nil
+		maps.DeleteFunc(res.Metadata, func(k string, _ any) bool { return ofImage(k) || k == imagesKey })
+	}
+	first := &a.results[jobs[0]]
+	first.Images = w.images
+	maps.Copy(first.Metadata, metadataOf(w.responses))
+}
+
+// failJoin notes that the parts of a target could not be joined.
+func (a *accounts) failJoin(jobs []int, err error) {
+	for _, j := range jobs {
+		a.results[j].State, a.results[j].Err, a.results[j].Reason = Failed, err, err.Error()
+	}
+}
+
+// fail notes that a unit has failed on a node.
+func (a *accounts) fail(u sched.UnitID, n *nodeRun, f failure) {
+	jobs := []int{int(u)}
+	if step, ok := a.work.step(u); ok {
+		v, _ := a.work.stepVertex(step)
+		jobs = a.work.jobsWith(v)
+	}
+	for _, j := range jobs {
+		a.results[j].Err = f.err
+		f.err.Jobs = appendNew(f.err.Jobs, a.work.Jobs[j].Name)
+		if f.vertex == sched.NoVertex {
+			f.err.Targets = appendNew(f.err.Targets, a.work.Jobs[j].Target.Name)
+		}
+	}
+	if f.elsewhere {
+		a.noteSick(n, f.sickness, jobs)
+	}
+}
+
+// noteSick notes that jobs failed because of a node.
+func (a *accounts) noteSick(n *nodeRun, reason string, jobs []int) {
+	at := slices.IndexFunc(a.sick, func(s Sickness) bool { return s.Node == n.info.Name && s.Reason == reason })
+	if at < 0 {
+		at = len(a.sick)
+		a.sick = append(a.sick, Sickness{Node: n.info.Name, Reason: reason})
+	}
+	for _, j := range jobs {
+		a.sick[at].Jobs = appendNew(a.sick[at].Jobs, a.work.Jobs[j].Name)
+	}
+}
+
+// result gathers what the run led to.
+func (a *accounts) result(finish sched.Finish, nodes nodeRuns) *Result {
+	res := &Result{Jobs: a.results, Sick: a.sick}
+	for u, o := range finish.Outcomes[:len(a.work.Jobs)] {
+		j := &res.Jobs[u]
+		j.Reason = o.Reason
+		if _, step := a.work.step(o.Because); step && o.State == sched.Skipped {
+			// It was to be built elsewhere for several jobs: each of them failed.
+			o.State = sched.Failed
+		}
+		switch o.State {
+		case sched.Built:
+			j.State, j.Reason = Done, ""
+		case sched.Failed:
+			j.State = Failed
+			var e *StepError
+			if errors.As(j.Err, &e) {
+				j.Reason = e.Short()
+			}
+		case sched.Skipped:
+			j.State, j.Node = Skipped, ""
+			if o.Because != sched.NoUnit {
+				j.Reason = a.work.Jobs[o.Because].Name + " failed"
+			}
+		default:
+			j.State = NotStarted
+			if o.Submits > 0 {
+				j.State = Cancelled
+			} else {
+				j.Node = ""
+			}
+		}
+	}
+	a.blame()
+	for _, m := range finish.Moves {
+		s := Steal{At: m.At, Why: m.Why.String(), From: nodes.name(m.From), To: nodes.name(m.To), Here: m.Here, There: m.There}
+		if s.Jobs = a.work.jobNames(m.Units); len(s.Jobs) > 0 {
+			res.Steals = append(res.Steals, s)
+		}
+	}
+	for _, n := range nodes {
+		res.Nodes = append(res.Nodes, a.nodeResult(n))
+		res.Measured = append(res.Measured, n.tracker.measured(a.work.Graph, n.info.Name)...)
+	}
+	return res
+}
+
+// blame sees to it that a step that failed for good makes the targets fail whose
+// step it is, also those that were stopped before they met it, and that those which
+// only read such a target are skipped.
+func (a *accounts) blame() {
+	for _, e := range a.errs {
+		if e.Step == "" || a.recovered(e) {
+			continue
+		}
+		failed := false
+		for i := range a.results {
+			if j := &a.results[i]; slices.Contains(e.Targets, j.Target) && j.State != Done {
+				failed = true
+				if j.State != Failed {
+					j.State, j.Reason, j.Node, j.Err = Failed, e.Short(), e.Node, e
+				}
+			}
+		}
+		for i := range a.results {
+			if j := &a.results[i]; failed && j.State == Failed && j.Err == error(e) && !slices.Contains(e.Targets, j.Target) {
+				j.State, j.Reason, j.Node = Skipped, strings.Join(e.Targets, ", ")+" failed", ""
+			}
+		}
+	}
+}
+
+// err returns why the run did not build everything, nil when it did.
+func (a *accounts) err(finish sched.Finish, nodes nodeRuns) error {
+	var errs []error
+	for _, e := range a.errs {
+		if len(e.Jobs) > 0 && !a.recovered(e) {
+			errs = append(errs, e)
+		}
+	}
+	if len(errs) > 0 {
+		return errors.Join(errs...)
+	}
+	for _, o := range finish.Outcomes[:len(a.work.Jobs)] {
+		if o.State != sched.Built {
+			lost := []error{ErrIncomplete}
+			for _, n := range nodes {
+				if n.err != nil {
+					lost = append(lost, &NodeError{Node: n.info.Name, Addr: n.info.Addr, Op: "lost", Err: n.err})
+				}
+			}
+			if len(lost) == 1 && finish.Reason != "" {
+				lost = append(lost, errors.New(finish.Reason))
+			}
+			return errors.Join(lost...)
+		}
+	}
+	return nil
+}
+
+// recovered reports whether every job that e made fail was built after all.
+func (a *accounts) recovered(e *StepError) bool {
+	for i, j := range a.work.Jobs {
+		if slices.Contains(e.Jobs, j.Name) && a.results[i].State != Done {
+			return false
+		}
+	}
+	return true
+}
+
+// nodeResult counts what a node did.
+func (a *accounts) nodeResult(n *nodeRun) NodeResult {
+	res := NodeResult{
+		Name: n.info.Name, Lost: n.err,
+		ContextBytes: n.sent.bytes.Load(), Transfers: n.sent.walked(),
+	}
+	for _, name := range a.done[n] {
+		for _, j := range a.work.Jobs {
+			if j.Name == name {
+				res.Targets = appendNew(res.Targets, j.Target.Name)
+			}
+		}
+	}
+	here := map[string]bool{} // unit ids
+	for i, j := range a.work.Jobs {
+		if a.results[i].Node != n.info.Name {
+			continue
+		}
+		for _, u := range j.Units {
+			here[string(u.ID)] = true
+		}
+	}
+	var busy []execution
+	base := map[digest.Digest]bool{} // what ran steps stand on
+	for _, v := range a.work.Graph.Vertices {
+		if !v.Kind.IsStep() {
+			continue
+		}
+		s := n.tracker.status(v.Digest)
+		switch {
+		case len(s.runs) > 0:
+			res.Ran++
+			res.Repeated += len(s.runs) - 1
+			busy = append(busy, s.runs...)
+			for _, in := range v.Inputs {
+				base[in] = true
+			}
+		case s.cached:
+			res.Cached++
+		}
+		if s.done {
+			res.Held = append(res.Held, v.Digest)
+		}
+		users := 0
+		for _, u := range v.Users {
+			if here[u] {
+				users++
+			}
+		}
+		if users > 1 && len(s.runs) > 0 {
+			res.Shared += users - 1 // a cache would have answered each of them
+		}
+	}
+	for _, v := range a.work.Graph.Vertices {
+		if v.Kind == llbmerge.KindImage && base[v.Digest] {
+			res.Held = append(res.Held, v.Digest)
+		}
+	}
+	res.Busy = union(busy)
+	return res
+}
+
+// explain finds the step that is to blame for err, its place in a Dockerfile and
+// what it printed.
+func (a *accounts) explain(n *nodeRun, err error) failure {
+	f := failure{vertex: sched.NoVertex}
+	key := failureKey{node: n.info.Name, what: err.Error()}
+	var ve *bkerrdefs.VertexError
+	if errors.As(err, &ve) {
+		if v, ok := a.work.vertex[digest.Digest(ve.Digest)]; ok {
+			f.vertex = v
+			key.what = ve.Digest
+		}
+	}
+	var log []string
+	if f.vertex != sched.NoVertex {
+		log = n.tracker.logTail(a.work.Graph.Vertices[f.vertex].Digest)
+	}
+	err = classify(err, log)
+	var sick *NodeSick
+	var unavailable *Unavailable
+	if f.elsewhere = errors.As(err, &sick); f.elsewhere {
+		n.fell(sick.Reason)
+		f.sickness = sick.Reason
+	}
+	if f.vertex != sched.NoVertex && changedURL(a.work.Graph.Vertices[f.vertex], err) {
+		// Another node has what it was when the build began.
+		f.elsewhere, f.sickness = true, "a URL that holds something else by now"
+	}
+	f.retryable = f.elsewhere || errors.As(err, &unavailable)
+	if known := a.known[key]; known != nil {
+		f.err = known
+		return f
+	}
+	f.err = &StepError{Node: n.info.Name, Err: plain(err)}
+	a.known[key] = f.err
+	a.errs = append(a.errs, f.err)
+	if f.vertex != sched.NoVertex {
+		v := a.work.Graph.Vertices[f.vertex]
+		f.err.Step = v.Step
+		f.err.Log = log
+		f.err.Source = a.work.source(v)
+		f.err.Targets = a.work.stepTargets(f.vertex)
+	}
+	return f
+}
+
+// unreadFailure is the failure of a step that reads what its node was not sent.
+func (a *accounts) unreadFailure(n *nodeRun, v sched.VertexID, err *InputError) failure {
+	f := failure{vertex: v}
+	step := a.work.Graph.Vertices[v]
+	key := failureKey{node: n.info.Name, what: step.Digest.String()}
+	if f.err = a.known[key]; f.err != nil {
+		return f
+	}
+	f.err = &StepError{
+		Node: n.info.Name, Step: step.Step, Source: a.work.source(step), Targets: a.work.stepTargets(v), Err: err,
+	}
+	a.known[key] = f.err
+	a.errs = append(a.errs, f.err)
+	return f
+}
+
+// writtenCaches returns the caches that targets asked for and that were written with their
+// outputs.
+func (a *accounts) writtenCaches(c *caches, nodes nodeRuns) []WrittenCache {
+	var list []WrittenCache
+	for i, j := range a.work.Jobs {
+		n := nodes.named(a.results[i].Node)
+		if !a.isDone(i) || n == nil || len(j.Units) == 0 {
+			continue
+		}
+		var ids []ir.UnitID
+		for _, u := range j.Units {
+			ids = append(ids, u.ID)
+		}
+		for _, e := range c.byUnit[ids[0]] {
+			if e.Type == cacheRegistry && e.Attrs["mode"] == "max" && e.Attrs["ref"] != "" && e.Attrs["ignore-error"] == "" {
+				list = append(list, WrittenCache{Ref: e.Attrs["ref"], Steps: n.tracker.held(a.work.stepsOf(ids))})
+			}
+		}
+	}
+	return list
+}
+
+// warnUnwritten warns of the caches that could not be written although their targets
+// succeeded. Those of failed targets are in the errors of these.
+func (a *accounts) warnUnwritten(x unwritten, warn func(text string)) {
+	for i, j := range a.work.Jobs {
+		if !a.isDone(i) {
+			continue
+		}
+		for _, fault := range x.of(j.Name) {
+			warn(fmt.Sprintf("target %s: %s", j.Target.Name, fault))
+		}
+	}
+}

@@ -1,0 +1,220 @@
+package runtime
+
+import (
+	"fmt"
+	"slices"
+
+	bkclient "github.com/moby/buildkit/client"
+	digest "github.com/opencontainers/go-digest"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/dbake/dbake/runtime/sched"
+)
+
+// nodeState is what a node is to a run.
+type nodeState int
+
+const (
+	// notHeard is a node that has not answered yet.
+	notHeard nodeState = iota
+	// inUse is a node with a connection.
+	inUse
+	// hopedFor is a node whose connection has ended and that may get another one in a
+	// moment: what it was doing waits.
+	hopedFor
+	// givenUp is a node for which that took too long, and whose work went elsewhere. It
+	// can come back.
+	givenUp
+	// barred is a node that is not used any more, since it fails whatever it is given.
+	barred
+)
+
+// nodeMoves are the states that may follow each.
+var nodeMoves = map[nodeState][]nodeState{
+	notHeard: {inUse, givenUp},
+	inUse:    {hopedFor, givenUp, barred},
+	hopedFor: {inUse, givenUp, barred},
+	givenUp:  {inUse, barred},
+}
+
+// nodeRun is one node's part of a run: what it is, what its solves have reported, and
+// what waits for it. It belongs to the loop, but for its tracker's and its transfers'
+// own rules.
+type nodeRun struct {
+	info    NodeInfo
+	id      sched.NodeID
+	tracker *tracker
+	sent    transfers
+
+	state nodeState
+	// conn is its connection. Invariant: it is there when the node is in use, and else
+	// only when it is barred.
+	conn *connection
+	// err is why it was given up. Invariant: it is set when the node is given up or barred,
+	// and only then.
+	err      error
+	sick     int    // failures of its own in a row
+	sickness string // the last of them
+
+	running map[digest.Digest]bool // steps
+	held    []func()               // let go of results that are kept until the end of the run
+	// deferred are the reports on solves and exports that ended with the connection, and
+	// waiting the submissions that came without one. Invariant: both are empty
+	// unless the node is up.
+	deferred []message
+	waiting  []*submission
+}
+
+func newNodeRun(id int, info NodeInfo, t *tracker) *nodeRun {
+	return &nodeRun{info: info, id: sched.NodeID(id), tracker: t, running: map[digest.Digest]bool{}}
+}
+
+// up reports whether the node is used, as the scheduler knows it.
+func (n *nodeRun) up() bool { return n.state == inUse || n.state == hopedFor }
+
+// move brings the node into another state. It reports false, and does nothing, when that
+// cannot follow.
+func (n *nodeRun) move(to nodeState) bool {
+	if !slices.Contains(nodeMoves[n.state], to) {
+		return false
+	}
+	n.state = to
+	if !n.up() {
+		n.abandon()
+	}
+	return true
+}
+
+// connect gives the node a connection. It returns what waited for one, which may not be
+// empty when the node was broken only.
+func (n *nodeRun) connect(c *connection) (deferred []message, waiting []*submission) {
+	n.conn = c
+	if n.state == barred {
+		return nil, nil
+	}
+	n.info, n.err = c.info, nil
+	n.move(inUse)
+	deferred, waiting = n.deferred, n.waiting
+	n.abandon()
+	return deferred, waiting
+}
+
+// disconnect notes that a connection has ended.
+func (n *nodeRun) disconnect(c *connection) {
+	if n.conn != c {
+		return
+	}
+	n.conn = nil
+	clear(n.running)
+	n.move(hopedFor)
+}
+
+// lose gives the node up for now. It reports whether it was used until then, or hoped for.
+func (n *nodeRun) lose(err, hangUp error) bool {
+	if n.conn != nil {
+		n.conn.hangUp(hangUp)
+		n.conn = nil
+	}
+	clear(n.running)
+	if !n.move(givenUp) {
+		return false
+	}
+	n.err = err
+	return true
+}
+
+// bar gives the node up for good.
+func (n *nodeRun) bar(err error) {
+	if n.move(barred) {
+		n.err = err
+	}
+}
+
+// did notes that something went well, and fell a failure that is the node's own.
+func (n *nodeRun) did() { n.sick = 0 }
+
+func (n *nodeRun) fell(reason string) { n.sick, n.sickness = n.sick+1, reason }
+
+// mostSick is how many failures in a row that are its own end the use of a node: one
+// that fails all it is given would be given more and more, as it is always free.
+const mostSick = 3
+
+// failsAll returns why the node is to be given up for good; nil when it is not.
+func (n *nodeRun) failsAll() error {
+	if n.state == barred || n.sick < mostSick {
+		return nil
+	}
+	return &NodeSick{Reason: n.sickness, Err: fmt.Errorf("it failed %d times in a row", n.sick)}
+}
+
+// wait keeps p until the node has a connection.
+func (n *nodeRun) wait(p *submission) { n.waiting = append(n.waiting, p) }
+
+// defers keeps a report of what went through c, which has ended, until the node is back
+// or lost. It reports false when the node is back.
+func (n *nodeRun) defers(c *connection, m message) bool {
+	if n.conn != nil && n.conn != c {
+		return false
+	}
+	n.deferred = append(n.deferred, m)
+	return true
+}
+
+// abandon forgets what waits for the node.
+func (n *nodeRun) abandon() { n.deferred, n.waiting = nil, nil }
+
+// hold keeps results until the end of the run; letGo gives them up.
+func (n *nodeRun) hold(letGo func()) { n.held = append(n.held, letGo) }
+
+// letGo has the node keep nothing for the run any longer.
+func (n *nodeRun) letGo() {
+	for _, f := range n.held {
+		f()
+	}
+	n.held = nil
+}
+
+// follow notes which steps run.
+func (n *nodeRun) follow(changes []change, st *bkclient.SolveStatus) {
+	for _, c := range changes {
+		switch {
+		case c.done:
+			delete(n.running, c.vertex)
+		case n.conn != nil:
+			n.running[c.vertex] = true
+		}
+	}
+	for _, v := range st.Vertexes {
+		if v.Error != "" && v.Completed != nil {
+			delete(n.running, v.Digest)
+		}
+	}
+}
+
+// busy reports whether the node runs a step.
+func (n *nodeRun) busy() bool { return len(n.running) > 0 }
+
+// nodeRuns are the nodes of a run, by id.
+type nodeRuns []*nodeRun
+
+// name returns the name of a node.
+func (l nodeRuns) name(id sched.NodeID) string { return l[id].info.Name }
+
+// named returns the node of a name; nil when there is none.
+func (l nodeRuns) named(name string) *nodeRun {
+	for _, n := range l {
+		if n.info.Name == name {
+			return n
+		}
+	}
+	return nil
+}
+
+// assumed are the platforms that a node was taken to run before it was heard of: those
+// it was said to run, else those of the first node.
+func (l nodeRuns) assumed(n *nodeRun) []ocispecs.Platform {
+	if list, err := parsePlatforms(n.info.Spec.Platforms); err == nil && len(list) > 0 {
+		return list
+	}
+	return l[0].info.Platforms
+}

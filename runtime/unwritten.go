@@ -1,0 +1,59 @@
+package runtime
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	bkclient "github.com/moby/buildkit/client"
+)
+
+// exportVertex starts the name of the vertex that writes a cache, in BuildKit's status.
+const exportVertex = "exporting cache to "
+
+// unwritten are the caches that targets write with their outputs and that could not be
+// written, by output. With ignore-error=true the outputs succeed all the same, and nothing
+// else reports it. It belongs to the loop.
+type unwritten map[outputOf]unwrittenCaches
+
+// unwrittenCaches are those of one output; only its last try counts.
+type unwrittenCaches struct {
+	from   *solveSource
+	faults []string
+}
+
+// outputOf names an output of a job.
+type outputOf struct {
+	job    string
+	number int
+}
+
+// note keeps why caches could not be written, as the status of a solve says.
+func (x unwritten) note(from *solveSource, st *bkclient.SolveStatus) {
+	if from == nil || from.job == "" {
+		return
+	}
+	key := outputOf{from.job, from.output}
+	kept := x[key]
+	if kept.from != from {
+		kept = unwrittenCaches{from: from}
+	}
+	for _, v := range st.Vertexes {
+		if where, ok := strings.CutPrefix(v.Name, exportVertex); ok && v.Error != "" {
+			kept.faults = appendNew(kept.faults, fmt.Sprintf("the cache cannot be written to %s: %s", where, v.Error))
+		}
+	}
+	x[key] = kept
+}
+
+// of returns why caches of a job could not be written.
+func (x unwritten) of(job string) []string {
+	var faults []string
+	for of, kept := range x {
+		if of.job == job {
+			faults = append(faults, kept.faults...)
+		}
+	}
+	slices.Sort(faults)
+	return faults
+}
