@@ -44,6 +44,9 @@ type RegistryOptions struct {
 	// Recall takes what the cache knows of a tag, however old, when nobody who knows it
 	// can be reached.
 	Recall bool
+	// Others is what others know of images; may be nil. Their blobs count, as digests
+	// prove them, and what they say of a tag counts where Recall has no memory of its own.
+	Others Recollections
 	// Connections is how many requests are under way at once; 0 is 8.
 	Connections int
 	// Now is the clock; nil is time.Now.
@@ -66,6 +69,7 @@ type RegistryResolver struct {
 	pins   map[string]pin
 	images map[string]*Image
 	blobs  map[string][]byte
+	nodes  map[string]map[string]digest.Digest // the configs of images that nodes told of, by reference and platform
 
 	recalled bool // a tag is what it was in an earlier run
 }
@@ -74,8 +78,10 @@ type RegistryResolver struct {
 type pin struct {
 	desc ocispecs.Descriptor // without a digest when that is not known
 	node bool                // a node said so
-	// recalled says that it did so in an earlier run.
+	// recalled says that it did so in an earlier run; configs are then those of an image
+	// that a node told of, by platform.
 	recalled bool
+	configs  map[string]digest.Digest
 }
 
 var _ Resolver = (*RegistryResolver)(nil)
@@ -95,6 +101,7 @@ func NewRegistryResolver(o RegistryOptions) *RegistryResolver {
 		pins:   map[string]pin{},
 		images: map[string]*Image{},
 		blobs:  map[string][]byte{},
+		nodes:  map[string]map[string]digest.Digest{},
 	}
 }
 
@@ -137,14 +144,15 @@ func (r *RegistryResolver) Resolve(ctx context.Context, req ImageRequest) (*Imag
 func (r *RegistryResolver) onNode(ctx context.Context, ref reference.Named, is pin, p ocispecs.Platform) (*Image, error) {
 	platform := platforms.FormatAll(p)
 	if is.recalled {
-		e, ok := r.cache.OnNode(ref.String())
-		if config, known := r.cache.Blob(e.Configs[platform]); ok && known && e.Digest == is.desc.Digest {
-			return &Image{Digest: e.Digest, Config: config}, nil
+		if config, ok := r.known(is.configs[platform]); ok {
+			r.noteConfig(ref, platform, config)
+			return &Image{Digest: is.desc.Digest, Config: config}, nil
 		}
 	}
 	img, err := r.pinnedOnNode(ctx, ref, is.desc.Digest, p)
 	if err == nil && !is.recalled {
 		r.cache.PutOnNode(ref.String(), img.Digest, platform, img.Config)
+		r.noteConfig(ref, platform, img.Config)
 	}
 	return img, err
 }
@@ -197,7 +205,7 @@ func once[V any](r *RegistryResolver, m map[string]V, flight, key string, comput
 
 // descriptor returns the descriptor of a manifest or index that is remembered.
 func (r *RegistryResolver) descriptor(d digest.Digest) (ocispecs.Descriptor, bool) {
-	data, ok := r.cache.Blob(d)
+	data, ok := r.known(d)
 	if !ok {
 		return ocispecs.Descriptor{}, false
 	}
@@ -246,9 +254,16 @@ func (r *RegistryResolver) recall(ctx context.Context, key string, err error) (t
 		return pin{}, false
 	}
 	if e, known := r.cache.OnNode(key); known {
-		then, ok = pin{desc: ocispecs.Descriptor{Digest: e.Digest}, node: true, recalled: true}, true
+		then = pin{desc: ocispecs.Descriptor{Digest: e.Digest}, node: true, recalled: true, configs: e.Configs}
 	} else if then.desc, _, ok = r.cache.Tag(key); !ok {
-		return pin{}, false
+		if r.opts.Others == nil {
+			return pin{}, false
+		}
+		told, known := r.opts.Others.Image(key)
+		if !known {
+			return pin{}, false
+		}
+		then = pin{desc: told.Image, node: told.Node, recalled: true, configs: told.Configs}
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -417,7 +432,7 @@ func (b *blobReader) read(ctx context.Context, desc ocispecs.Descriptor) ([]byte
 }
 
 func (b *blobReader) load(ctx context.Context, desc ocispecs.Descriptor) ([]byte, error) {
-	if data, ok := b.r.cache.Blob(desc.Digest); ok {
+	if data, ok := b.r.known(desc.Digest); ok {
 		return data, nil
 	}
 	if b.r.opts.Offline {

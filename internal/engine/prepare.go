@@ -17,6 +17,7 @@ type preparation struct {
 
 	// resolver answers for base images, the same whenever it is asked.
 	resolver *frontend.RegistryResolver
+	others   frontend.Recollections // of base images
 	history  *cost.Store
 	// full is the build of everything, without the targets of faults.
 	full   *plan.Build
@@ -27,7 +28,7 @@ type preparation struct {
 func (p *preparation) options(ctx context.Context, n *standby, f *facts) frontend.Options {
 	offline := p.request.Reach == Offline
 	if p.resolver == nil {
-		p.resolver = n.resolver(p.request.MaxAge, offline)
+		p.resolver = n.resolver(p.request.MaxAge, offline, p.others)
 	}
 	o := n.frontendOptions(ctx, f, p.resolver, offline)
 	o.FetchURLs = p.request.Reach == Started && p.request.duplicates() != plan.DuplicatesAny

@@ -11,6 +11,7 @@ import (
 	digest "github.com/opencontainers/go-digest"
 
 	"github.com/dbake/dbake/cachepolicy"
+	"github.com/dbake/dbake/frontend"
 	"github.com/dbake/dbake/internal/imagekey"
 	"github.com/dbake/dbake/runtime/registry"
 )
@@ -105,6 +106,9 @@ func (p *pushed) others(ctx context.Context) *imagekey.Records {
 	}
 	return &p.remote
 }
+
+// recollections are what others know of base images, as far as they have been asked.
+func (p *pushed) recollections() frontend.Recollections { return &p.remote.Bases }
 
 // silent warns of a registry that does not say what it has, once.
 func (p *pushed) silent(name string, err error) {

@@ -47,8 +47,8 @@ func (s *standby) client(o registry.Options) *registry.Client {
 
 // resolver returns what resolves base images: this machine, and where it gets no
 // image the nodes. maxAge is how old the answer for a tag may be; offline asks
-// nobody.
-func (s *standby) resolver(maxAge time.Duration, offline bool) *frontend.RegistryResolver {
+// nobody. others is what others know.
+func (s *standby) resolver(maxAge time.Duration, offline bool, others frontend.Recollections) *frontend.RegistryResolver {
 	o := s.registries()
 	o.Patience.Away = baseAway
 	if s.resting {
@@ -59,6 +59,7 @@ func (s *standby) resolver(maxAge time.Duration, offline bool) *frontend.Registr
 		Warn: s.engine.memory.Forgets,
 		// Nodes that rest may be off, and then nothing is wrong if nothing is to be built.
 		Recall: s.resting,
+		Others: others,
 	}
 	if !offline {
 		opts.Node = s.image

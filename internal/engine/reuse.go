@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/dbake/dbake/compiler/ir"
+	"github.com/dbake/dbake/frontend"
 	"github.com/dbake/dbake/internal/imagekey"
 	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/internal/report"
@@ -370,8 +371,9 @@ func (im *Images) addTo(result *runtime.Result, p *ir.Project, list []runtime.Jo
 }
 
 // remember records the images that were pushed, for those whose files are still
-// what they were when their keys were made, and where unchanged ones are now.
-func (im *Images) remember(ctx context.Context, result *runtime.Result, now time.Time) error {
+// what they were when their keys were made, and where unchanged ones are now. bases
+// answered for base images.
+func (im *Images) remember(ctx context.Context, result *runtime.Result, bases *frontend.RegistryResolver, now time.Time) error {
 	ctx, stop := context.WithTimeout(ctx, recordTimeout)
 	defer stop()
 	var more, known imagekey.Records
@@ -407,6 +409,10 @@ func (im *Images) remember(ctx context.Context, result *runtime.Result, now time
 				last[name] = im.keys[name]
 			}
 		}
+	}
+	if more.Len() > 0 && bases != nil {
+		list, documents := bases.Recollect()
+		more.Bases.Add(now.Unix(), list, documents)
 	}
 	images := im.engine.images()
 	return errors.Join(images.Add(known), images.SetLast(im.full.Project.Dir, last), im.pushed.record(ctx, more))

@@ -158,7 +158,7 @@ func (s *Session) remember(ctx context.Context) error {
 		memory.Forgets(err)
 	}
 	ctx = context.WithoutCancel(ctx)
-	if err := s.images.remember(ctx, x.result, time.Now()); err != nil {
+	if err := s.images.remember(ctx, x.result, s.prepared.resolver, time.Now()); err != nil {
 		memory.Forgets(err)
 	}
 	if x.work == nil {

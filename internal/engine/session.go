@@ -97,6 +97,7 @@ func (e *Engine) Open(r Request) *Session {
 	if len(r.Stores) > 0 {
 		s.images.pushed.store = r.Stores[0] // where others may read what was pushed
 	}
+	s.prepared.others = s.images.pushed.recollections()
 	s.changes = Changes{engine: e, since: r.Since, buildAt: s.buildAt}
 	s.run = execution{engine: e, request: &s.request}
 	return s

@@ -49,7 +49,7 @@ func (l Ledger) Add(more Records) error {
 		if err != nil {
 			all = Records{} // none yet, or damaged
 		}
-		all.Merge(more)
+		all.Add(more.sorted()...) // base images are remembered elsewhere
 		return all.Encode()
 	}))
 }

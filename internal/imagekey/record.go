@@ -48,6 +48,8 @@ type Record struct {
 // Records are those of images that were pushed, each key once. The zero value is empty.
 type Records struct {
 	list map[keyPair]Record
+	// Bases are the images that these are built on.
+	Bases Bases
 }
 
 type keyPair struct{ key, attested digest.Digest }
@@ -77,10 +79,16 @@ func (r *Records) Add(list ...Record) {
 }
 
 // Merge takes in what other has.
-func (r *Records) Merge(other Records) { r.Add(other.sorted()...) }
+func (r *Records) Merge(other Records) {
+	r.Add(other.sorted()...)
+	r.Bases.merge(other.Bases)
+}
 
 // Holds reports whether r has all of other.
 func (r *Records) Holds(other Records) bool {
+	if !r.Bases.holds(other.Bases) {
+		return false
+	}
 	for id, want := range other.list {
 		have, ok := r.list[id]
 		if !ok || have.Image.Digest != want.Image.Digest && have.Time < want.Time {
@@ -115,17 +123,24 @@ func (r *Records) sorted() []Record {
 	return list
 }
 
-// document is the form in which records are kept.
-type document struct {
+// archive is the form in which records are kept.
+type archive struct {
 	Format  string   `json:"format"`
 	Version int      `json:"version"`
 	Images  []Record `json:"images"`
+	// Bases are base images by reference, Documents their manifests and configs.
+	Bases     map[string]base            `json:"bases,omitempty"`
+	Documents map[digest.Digest]document `json:"documents,omitempty"`
 }
 
 // Encode returns the newest records as JSON, packed.
 func (r *Records) Encode() ([]byte, error) {
 	list := r.sorted()
-	dt, err := json.Marshal(document{recordFormat, recordVersion, list[:min(len(list), maxRecords)]})
+	bases := r.Bases.newest()
+	dt, err := json.Marshal(archive{
+		Format: recordFormat, Version: recordVersion, Images: list[:min(len(list), maxRecords)],
+		Bases: bases.images, Documents: bases.documents,
+	})
 	if err != nil {
 		return nil, fmt.Errorf("encode records of images: %w", err)
 	}
@@ -158,7 +173,7 @@ func Decode(data []byte) (Records, error) {
 	case len(dt) > MaxBytes:
 		return Records{}, fmt.Errorf("%w: it has more than %d bytes", ErrForeign, MaxBytes)
 	}
-	var d document
+	var d archive
 	if err := json.Unmarshal(dt, &d); err != nil {
 		return Records{}, fmt.Errorf("%w: %w", ErrForeign, err)
 	}
@@ -171,6 +186,8 @@ func Decode(data []byte) (Records, error) {
 			r.Add(one)
 		}
 	}
+	bases := Bases{images: d.Bases, documents: d.Documents}
+	r.Bases = bases.sane()
 	return r, nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 
@@ -14,6 +15,7 @@ import (
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/stretchr/testify/require"
 
+	"github.com/dbake/dbake/frontend"
 	"github.com/dbake/dbake/runtime/registry"
 )
 
@@ -149,12 +151,62 @@ func TestDecodeBelievesLittle(t *testing.T) {
 	} {
 		bad := record(1, 1)
 		spoil(&bad)
-		text, err := json.Marshal(document{recordFormat, recordVersion, []Record{bad, record(2, 2)}})
+		text, err := json.Marshal(archive{Format: recordFormat, Version: recordVersion, Images: []Record{bad, record(2, 2)}})
 		require.NoError(t, err)
 		got, err := Decode(pack(string(text)))
 		require.NoError(t, err)
 		require.Equal(t, 1, got.Len(), name)
 	}
+}
+
+// Base images come with records: the newest, proven by their digests, within a bound.
+func TestBases(t *testing.T) {
+	image := func(i int) (frontend.Recollection, []byte) {
+		data := fmt.Appendf(nil, "%d %s", i, strings.Repeat("x", maxDocuments/100))
+		d := digest.FromBytes(data)
+		return frontend.Recollection{Ref: fmt.Sprintf("docker.io/library/a:%d", i), Image: ocispecs.Descriptor{MediaType: ocispecs.MediaTypeImageIndex, Digest: d, Size: 1}}, data
+	}
+	var r Records
+	for i := range maxBases + 10 {
+		one, data := image(i)
+		r.Bases.Add(int64(i), []frontend.Recollection{one}, map[digest.Digest][]byte{one.Image.Digest: data})
+	}
+	moved, data := image(maxBases + 20)
+	moved.Ref = "docker.io/library/a:509"
+	r.Bases.Add(1000, []frontend.Recollection{moved}, map[digest.Digest][]byte{moved.Image.Digest: data})
+	packed, err := r.Encode()
+	require.NoError(t, err)
+	got, err := Decode(packed)
+	require.NoError(t, err)
+	_, ok := got.Bases.Image("docker.io/library/a:9")
+	require.False(t, ok)
+	oldest, _ := image(10)
+	one, ok := got.Bases.Image(oldest.Ref)
+	require.True(t, ok)
+	require.Equal(t, oldest, one)
+	_, ok = got.Bases.Blob(oldest.Image.Digest)
+	require.False(t, ok, "of the oldest the documents are not kept")
+	one, _ = got.Bases.Image("docker.io/library/a:509")
+	require.Equal(t, moved, one)
+	kept, ok := got.Bases.Blob(moved.Image.Digest)
+	require.True(t, ok)
+	require.Equal(t, data, kept)
+	require.True(t, r.Holds(got))
+	require.False(t, (&Records{}).Holds(got))
+
+	got.Bases.images["docker.io/library/b:1"] = base{Recollection: moved}
+	got.Bases.images["https://b"] = base{Recollection: frontend.Recollection{Ref: "https://b", Image: moved.Image}}
+	got.Bases.documents[digest.FromString("x")] = document{Data: []byte("y")}
+	n := len(got.Bases.sane().images)
+	require.Equal(t, maxBases, n)
+	_, ok = got.Bases.Blob(digest.FromString("x"))
+	require.False(t, ok)
+
+	l := Ledger{Dir: t.TempDir()}
+	require.NoError(t, l.Add(Records{list: of(record(1, 1)).list, Bases: r.Bases}))
+	own, err := l.Load()
+	require.NoError(t, err)
+	require.Empty(t, own.Bases.images, "this machine remembers them elsewhere")
 }
 
 // Writers that come between each other all find their records in the end.

@@ -22,7 +22,7 @@ type Project struct {
 	// Push makes a tag of a base image stand for another version of it.
 	Push func(base string, version int) error
 	// Platforms are those that services may be built for; the first is that of all at
-	// the beginning.
+	// the beginning, and of those that run something always.
 	Platforms []string
 
 	rng      *rand.Rand
@@ -45,6 +45,7 @@ type service struct {
 	stage     string // the name of its first stage
 	comment   int
 	label     int
+	runs      bool // something, as only a node of its platform can
 	secret    bool
 	platforms []string
 }
@@ -64,7 +65,7 @@ func New(dir, registry string, seed uint64, n int, platforms []string, push func
 	p.write("common/deep/er/data", "data\n")
 	p.write("token", "secret 0\n")
 	for i := range n {
-		s := &service{name: fmt.Sprintf("svc%d", i), base: i % 2, stage: "build", copies: "%s", secret: i%3 == 0, platforms: platforms[:1]}
+		s := &service{name: fmt.Sprintf("svc%d", i), base: i % 2, stage: "build", copies: "%s", runs: i%3 == 0, secret: i%3 == 0, platforms: platforms[:1]}
 		s.source = s.name + "/src"
 		p.write(s.source+"/main.txt", s.name+"\n")
 		p.write(s.source+"/run.sh", "echo "+s.name+"\n")
@@ -130,7 +131,7 @@ func (p *Project) Write() error {
 	p.write(".dockerignore", strings.Join(p.ignored, "\n")+"\n")
 	for _, s := range p.services {
 		var d strings.Builder
-		fmt.Fprintf(&d, "# comment %d\nARG REGISTRY\nFROM ${REGISTRY}/%s:1 AS %s\nARG FLAVOR\nRUN echo $FLAVOR >/flavor\nCOPY common /common\n", s.comment, p.baseName(s.base), s.stage)
+		fmt.Fprintf(&d, "# comment %d\nARG REGISTRY\nFROM ${REGISTRY}/%s:1 AS %s\nARG FLAVOR\n%s\nCOPY common /common\n", s.comment, p.baseName(s.base), s.stage, s.flavor())
 		fmt.Fprintf(&d, "FROM ${REGISTRY}/%s:1\nCOPY --from=%s /flavor /common /in/\nCOPY %s /src\n", p.baseName(s.base), s.stage, fmt.Sprintf(s.copies, s.source))
 		for _, line := range s.lines {
 			fmt.Fprintln(&d, line)
@@ -142,6 +143,14 @@ func (p *Project) Write() error {
 		p.write(s.name+"/Dockerfile", d.String())
 	}
 	return nil
+}
+
+// flavor is the instruction that makes the file /flavor.
+func (s *service) flavor() string {
+	if s.runs {
+		return "RUN echo $FLAVOR >/flavor"
+	}
+	return "COPY <<EOF /flavor\n$FLAVOR\nEOF"
 }
 
 // Truth says what each image is made of: equal texts are equal images.
@@ -318,7 +327,11 @@ func (p *Project) editLines() string {
 		s.lines = slices.Delete(slices.Clone(s.lines), 0, 1)
 		return "fewer lines in " + s.name
 	}
-	s.lines = append(slices.Clone(s.lines), pick(p, []string{"RUN true", "ENV A=1", "ENV A=2", "WORKDIR /x", "RUN echo more >/more", "STOPSIGNAL SIGINT"}))
+	lines := []string{"ENV A=1", "ENV A=2", "WORKDIR /x", "COPY --chmod=600 common /more", "LABEL more=1", "STOPSIGNAL SIGINT"}
+	if s.runs {
+		lines = append(lines, "RUN true", "RUN echo more >/more")
+	}
+	s.lines = append(slices.Clone(s.lines), pick(p, lines))
 	return "more lines in " + s.name
 }
 
@@ -365,7 +378,7 @@ func (p *Project) secretValue() string {
 }
 
 func (p *Project) platform() string {
-	s := pick(p, p.services)
+	s := pick(p, slices.DeleteFunc(slices.Clone(p.services), func(s *service) bool { return s.runs }))
 	s.platforms = slices.Clone(p.Platforms[:1+p.rng.IntN(len(p.Platforms))])
 	return fmt.Sprintf("platforms of %s: %s", s.name, s.platforms)
 }
