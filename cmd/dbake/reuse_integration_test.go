@@ -79,6 +79,7 @@ type yard struct {
 	t                *testing.T
 	dbake, home, dir string
 	flags            []string // that name the nodes
+	withoutRegistry  bool     // the environment names none
 	off              func()   // switches them off
 }
 
@@ -119,7 +120,10 @@ func (y *yard) on(n int) {
 
 // env is the environment of commands.
 func (y *yard) env() []string {
-	env := []string{"PATH=" + os.Getenv("PATH"), "HOME=" + y.home, "DBAKE_REGISTRY=" + y.addr}
+	env := []string{"PATH=" + os.Getenv("PATH"), "HOME=" + y.home}
+	if !y.withoutRegistry {
+		env = append(env, "DBAKE_REGISTRY="+y.addr)
+	}
 	for _, name := range []string{"GOPATH", "GOCACHE", "GOMODCACHE", "GOROOT", "GOFLAGS", "GOPROXY"} {
 		out, err := exec.Command("go", "env", name).Output()
 		require.NoError(y.t, err)
@@ -505,4 +509,79 @@ func TestNothingChangedBesideBuildx(t *testing.T) {
 	slices.Sort(ours)
 	slices.Sort(theirs)
 	t.Logf("nothing changed in 30 images, medians of 5: dbake %s, docker buildx bake %s, ratio %.2f", ours[2], theirs[2], float64(ours[2])/float64(theirs[2]))
+}
+
+// TestNothingIsStarted finds that nothing has changed without a node: neither those of this
+// machine are started for it, whose registry is read all the same, nor is the engine asked
+// for the container of a builder.
+func TestNothingIsStarted(t *testing.T) {
+	dir := t.TempDir()
+	images(t, dir, 2)
+	y := newYard(t, dir, 1, "busybox")
+	cache := "--cache-registry=" + y.addr + "/cache"
+	first := y.build(cache)
+	require.Len(t, first.only("done"), 2)
+	y.off()
+
+	// A daemon that leaves a trace.
+	trace := filepath.Join(t.TempDir(), "started")
+	daemon := filepath.Join(t.TempDir(), "buildkitd")
+	require.NoError(t, os.WriteFile(daemon, fmt.Appendf(nil, "#!/bin/sh\necho >>%q\nexec %q \"$@\"\n", trace, localtest.Buildkitd(t)), 0o755))
+	state := localtest.Dir(t)
+	y.home = t.TempDir()
+	y.flags = []string{"--state-dir", state, "--buildkitd", daemon}
+	noop(t, first, y.build(cache), 2)
+	require.NoFileExists(t, trace)
+
+	engine := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		t.Errorf("the engine was asked: %s %s", r.Method, r.URL)
+	}))
+	t.Cleanup(engine.Close)
+	y.home = t.TempDir()
+	instances := filepath.Join(y.home, ".docker", "buildx", "instances")
+	require.NoError(t, os.MkdirAll(instances, 0o755))
+	require.NoError(t, os.WriteFile(filepath.Join(instances, "box"), fmt.Appendf(nil,
+		`{"Name":"box","Driver":"docker-container","Nodes":[{"Name":"box0","Endpoint":"tcp://%s"}]}`, strings.TrimPrefix(engine.URL, "http://")), 0o644))
+	y.flags = []string{"--builder", "box"}
+	noop(t, first, y.build(cache), 2)
+
+	// Images in the registry of local nodes, which ends with them.
+	y.dir = t.TempDir()
+	write(t, y.dir, `
+variable "DBAKE_REGISTRY" {}
+variable "TAG" { default = "1" }
+target "default" {
+  dockerfile-inline = <<EOT
+FROM scratch
+COPY f /
+EOT
+  tags = ["${DBAKE_REGISTRY}/own/image:${TAG}"]
+}
+`)
+	require.NoError(t, os.WriteFile(filepath.Join(y.dir, "f"), []byte("1\n"), 0o644))
+	own := func(args ...string) built {
+		t.Helper()
+		y.withoutRegistry = true
+		y.flags = []string{"--nodes", "local:1", "--state-dir", state, "--buildkitd", daemon}
+		return y.build(args...)
+	}
+	starts := func() int {
+		t.Helper()
+		data, err := os.ReadFile(trace)
+		require.NoError(t, err)
+		return len(data)
+	}
+	first = own()
+	require.Equal(t, []string{"default"}, first.only("done"), first.stderr)
+	require.Equal(t, 1, starts())
+	noop(t, first, own(), 1)
+	noop(t, first, own("--var", "TAG=2"), 1)
+	require.Equal(t, 1, starts())
+	// The tag was set in the registry that is started now.
+	require.NoError(t, os.WriteFile(filepath.Join(y.dir, "f"), []byte("2\n"), 0o644))
+	require.Equal(t, []string{"default"}, own().only("done"))
+	require.Equal(t, 2, starts())
+	require.NoError(t, os.WriteFile(filepath.Join(y.dir, "f"), []byte("1\n"), 0o644))
+	noop(t, first, own("--var", "TAG=2"), 1)
+	require.Equal(t, 2, starts())
 }

@@ -76,6 +76,13 @@ func (s *standby) wake(ctx context.Context, p *ir.Project) (*facts, error) {
 	if err := s.narrow(ctx, p, true); err != nil {
 		return nil, err
 	}
+	f, err := s.ask(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if changed, err := s.fit(f, p); err != nil || !changed {
+		return f, err
+	}
 	return s.ask(ctx)
 }
 
@@ -101,9 +108,10 @@ func (s *standby) ask(ctx context.Context) (*facts, error) {
 }
 
 // recall returns what Dockerfiles are compiled for as long as no node is asked: what
-// the nodes said when they last were, else what the flags say and this machine is.
-func (s *standby) recall() *facts {
-	f := &facts{}
+// the nodes said when they last were, if that is known, else what the flags say and this
+// machine is.
+func (s *standby) recall() (f *facts, known bool) {
+	f = &facts{}
 	for _, spec := range s.nodes.specs {
 		if list := append(slices.Clone(spec.Platforms), spec.Prefers...); len(list) > 0 {
 			if p, err := platforms.Parse(list[0]); err == nil {
@@ -112,8 +120,7 @@ func (s *standby) recall() *facts {
 			break
 		}
 	}
-	s.recallFacts(f)
-	return f
+	return f, s.recallFacts(f)
 }
 
 // guess returns what is known of the nodes without starting any. Those that run are

@@ -26,6 +26,9 @@ type keptFacts struct {
 	Platform ocispecs.Platform `json:"platform"`
 	// Caps are the ids of the LLB capabilities that all nodes have.
 	Caps []string `json:"caps"`
+	// OwnStore are the names of the Docker engines that keep images in a store of their
+	// own.
+	OwnStore []string `json:"own_store,omitempty"`
 }
 
 // factsFile is where the facts of nodes are kept.
@@ -43,7 +46,7 @@ func (s *standby) keepFacts(f *facts) {
 	if dir.Dir == "" {
 		return
 	}
-	data, err := json.Marshal(keptFacts{Addrs: addrs, Platform: f.platform, Caps: capIDs(f.caps)})
+	data, err := json.Marshal(keptFacts{Addrs: addrs, Platform: f.platform, Caps: capIDs(f.caps), OwnStore: f.withOwnStore})
 	if err == nil {
 		if old, readErr := dir.Read(name); readErr == nil && string(old) == string(data) {
 			return
@@ -55,15 +58,16 @@ func (s *standby) keepFacts(f *facts) {
 	}
 }
 
-// recallFacts fills in what nodes that are not asked were when they last were.
-func (s *standby) recallFacts(f *facts) {
+// recallFacts fills in what nodes that are not asked were when they last were, if that is
+// known.
+func (s *standby) recallFacts(f *facts) bool {
 	dir, name, addrs := s.factsFile()
 	if dir.Dir == "" {
-		return
+		return false
 	}
 	data, err := dir.Read(name)
 	if err == nil && data == nil {
-		return
+		return false
 	}
 	var kept keptFacts
 	if err == nil {
@@ -71,11 +75,13 @@ func (s *standby) recallFacts(f *facts) {
 	}
 	if err != nil {
 		s.engine.memory.Forgets(fmt.Errorf("read what nodes are: %w", err))
-		return
+		return false
 	}
-	if slices.Equal(kept.Addrs, addrs) && kept.Platform.OS != "" {
-		f.platform, f.caps = kept.Platform, capSet(kept.Caps)
+	if !slices.Equal(kept.Addrs, addrs) || kept.Platform.OS == "" {
+		return false
 	}
+	f.platform, f.caps, f.withOwnStore = kept.Platform, capSet(kept.Caps), kept.OwnStore
+	return true
 }
 
 // capIDs are the ids of the capabilities in a set; those of this release for nil.
@@ -110,5 +116,5 @@ func (f *facts) compiles(other *facts) bool {
 		}
 		return platforms.FormatAll(platforms.Normalize(p))
 	}
-	return native(f.platform) == native(other.platform) && slices.Equal(capIDs(f.caps), capIDs(other.caps))
+	return f.ownStore() == other.ownStore() && native(f.platform) == native(other.platform) && slices.Equal(capIDs(f.caps), capIDs(other.caps))
 }

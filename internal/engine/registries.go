@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"net"
 	"strings"
 	"time"
 
@@ -18,6 +19,48 @@ const baseAway = 15 * time.Second
 // restingAway is baseAway as long as nodes rest.
 const restingAway = time.Second
 
+const (
+	// localTimeout is how long the registry of local nodes may take to accept a
+	// connection, and dialTimeout others.
+	localTimeout = 300 * time.Millisecond
+	dialTimeout  = 30 * time.Second
+)
+
+// restRegistry sees to it that the registry of local nodes answers while these rest: if
+// nobody runs it, its files are read.
+func (s *standby) restRegistry(ctx context.Context) bool {
+	n := s.nodes
+	if n.cluster == nil {
+		return true
+	}
+	d := net.Dialer{Timeout: localTimeout}
+	if c, err := d.DialContext(ctx, "tcp", n.cluster.Registry()); err == nil {
+		return c.Close() == nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.registry == nil {
+		var err error
+		if s.registry, err = n.cluster.Resting(); err != nil {
+			return false // who starts it says what is wrong
+		}
+	}
+	return true
+}
+
+// dial connects to a registry; to that of local nodes, while these rest, within this
+// process.
+func (s *standby) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	s.mu.Lock()
+	resting := s.registry
+	s.mu.Unlock()
+	if resting != nil && addr == resting.Addr() {
+		return resting.Dial(ctx)
+	}
+	d := net.Dialer{Timeout: dialTimeout, KeepAlive: dialTimeout}
+	return d.DialContext(ctx, network, addr)
+}
+
 // registries returns the options of this machine's access to registries: the user's
 // credentials, and with local nodes their registry, which answers for docker.io as
 // it does for the nodes.
@@ -28,6 +71,7 @@ func (s *standby) registries() registry.Options {
 		Notify:      s.engine.Report.Note,
 	}
 	if n := s.nodes; n != nil && n.cluster != nil {
+		o.Dial = s.dial
 		local := n.cluster.Registry()
 		o.Hosts["docker.io"] = registry.Host{Mirrors: []string{local}}
 		o.Hosts[local] = registry.Host{PlainHTTP: true}

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net"
 	"slices"
 	"strings"
 	"time"
@@ -38,8 +37,6 @@ const (
 const (
 	// reuseParallel is how many images are looked up at once.
 	reuseParallel = 8
-	// localTimeout is how long the local registry may take to accept a connection.
-	localTimeout = 300 * time.Millisecond
 	// recordTimeout bounds how long a build that has ended waits until others can
 	// know of its images.
 	recordTimeout = 20 * time.Second
@@ -84,25 +81,24 @@ func (im *Images) reusable(t *ir.Target) (e runtime.Export, ok bool) {
 }
 
 // mayRest reports whether the nodes may be left alone until it is known that there is
-// something to build. Local nodes come with a registry, which has to run.
-func (im *Images) mayRest(ctx context.Context, p *ir.Project, n *standby) bool {
+// something to build, and what is then believed of them.
+func (im *Images) mayRest(ctx context.Context, p *ir.Project, n *standby) (*facts, bool) {
 	if im.request.Reuse == ReuseNever || n.pool != nil {
-		return false
+		return nil, false
 	}
 	if !slices.ContainsFunc(p.Targets, func(t *ir.Target) bool { _, ok := im.reusable(t); return ok }) {
-		return false
+		return nil, false
 	}
-	if cluster := n.nodes.cluster; cluster != nil {
-		d := net.Dialer{Timeout: localTimeout}
-		c, err := d.DialContext(ctx, "tcp", cluster.Registry())
-		if err != nil {
-			return false
-		}
-		c.Close()
+	f, known := n.recall()
+	if n.nodes.hasEngine() && !known {
+		return nil, false // what a Docker engine can write is not known before it is asked
+	}
+	if !n.restRegistry(ctx) {
+		return nil, false
 	}
 	rests := im.pushed.any(ctx)
 	n.rest(rests)
-	return rests
+	return f, rests
 }
 
 // judge names the images of all targets and decides which targets are kept: those that

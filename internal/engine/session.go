@@ -128,9 +128,8 @@ func (s *Session) gather(ctx context.Context) (err error) {
 	project, reach := s.scope.project, s.request.Reach
 	if s.scope.builds() && s.standby.nodes != nil && reach == Started {
 		s.standby.nodes.allow(project)
-		// What a Docker engine can write is not known before it is asked.
-		if !s.standby.nodes.hasEngine() && s.images.mayRest(ctx, project, s.standby) {
-			s.facts = s.standby.recall()
+		if f, ok := s.images.mayRest(ctx, project, s.standby); ok {
+			s.facts = f
 			return nil
 		}
 	}

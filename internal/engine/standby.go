@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/frontend"
 	"github.com/dbake/dbake/runtime"
+	"github.com/dbake/dbake/runtime/local"
 	"github.com/dbake/dbake/runtime/nodeset"
 	"github.com/dbake/dbake/runtime/registry"
 )
@@ -30,6 +32,8 @@ type standby struct {
 	definition *pb.Definition
 	resting    bool  // nodes are to be left alone until something is to be built
 	away       error // why they could not be reached while they rested
+	// registry is that of local nodes while they rest; nil when it runs, or none does.
+	registry *local.Resting
 }
 
 var (
@@ -131,6 +135,12 @@ func (s *standby) start(ctx context.Context) (*runtime.Pool, error) {
 	if s.resting && s.away != nil {
 		return nil, s.away // once is enough to know
 	}
+	if s.registry != nil { // the nodes come with it
+		if err := s.registry.Close(); err != nil {
+			return nil, err
+		}
+		s.registry = nil
+	}
 	if s.pool, err = s.nodes.start(ctx); err != nil && s.resting && ctx.Err() == nil {
 		s.away = err
 	}
@@ -180,11 +190,15 @@ func (s *standby) close() error {
 	for _, c := range s.clients {
 		c.Close()
 	}
+	var err error
+	if s.registry != nil {
+		err = s.registry.Close()
+	}
 	if s.pool != nil {
 		s.pool.Close()
 	}
 	if s.nodes != nil {
-		return s.nodes.stop()
+		err = errors.Join(err, s.nodes.stop())
 	}
-	return nil
+	return err
 }

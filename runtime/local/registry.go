@@ -53,8 +53,8 @@ func StartRegistry(ctx context.Context, dir string) (*Registry, error) {
 }
 
 func listenRegistry(dir, addr string) (_ *Registry, err error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("create registry storage: %w", err)
+	if err := makeRegistryDir(dir); err != nil {
+		return nil, err
 	}
 	listeners, err := listenLoopback(addr)
 	if errors.Is(err, syscall.EADDRINUSE) {
@@ -72,6 +72,22 @@ func listenRegistry(dir, addr string) (_ *Registry, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("start registry: %w", err)
 	}
+	r, err := serveRegistry(dir, addr, listeners, logFile)
+	if err != nil {
+		logFile.Close()
+	}
+	return r, err
+}
+
+func makeRegistryDir(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("create registry storage: %w", err)
+	}
+	return nil
+}
+
+// serveRegistry serves what is below dir to who connects to the listeners.
+func serveRegistry(dir, addr string, listeners []net.Listener, logFile io.WriteCloser) (*Registry, error) {
 	logger := logrus.New()
 	logger.SetOutput(logFile)
 	logger.SetLevel(logrus.WarnLevel)
@@ -79,7 +95,6 @@ func listenRegistry(dir, addr string) (_ *Registry, err error) {
 
 	app, err := newRegistryApp(loggedContext{context.Background(), entry}, dir)
 	if err != nil {
-		logFile.Close()
 		return nil, fmt.Errorf("start registry: %w", err)
 	}
 	r := &Registry{
@@ -94,6 +109,9 @@ func listenRegistry(dir, addr string) (_ *Registry, err error) {
 				return loggedContext{context.Background(), entry}
 			},
 			ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+				if _, within := c.(*innerConn); within {
+					return context.WithValue(ctx, writerKey{}, func() error { return nil })
+				}
 				return context.WithValue(ctx, writerKey{}, sync.OnceValue(func() error { return mayWrite(c) }))
 			},
 		},
