@@ -299,5 +299,6 @@ func (b *Build) Only(ctx context.Context, wanted map[string]bool, known Memory) 
 	if err != nil {
 		return nil, err
 	}
+	out.remarked = b.Units
 	return out.WithDuplicates(b.rule.duplicates), nil
 }

@@ -43,6 +43,8 @@ type Build struct {
 	prices *prices
 	rule   rule
 	cached map[warm.ResultID]bool // in caches that every node can read
+
+	remarked []*frontend.Unit // whose remarks count; nil is Units
 }
 
 // Job is a target with the units that are built and exported as one.
@@ -172,11 +174,16 @@ type Remark struct {
 	Targets []string
 }
 
-// Warnings returns the remarks of the Dockerfile frontend, each once.
+// Warnings returns the remarks of the Dockerfile frontend, each once. Those of a build that
+// is a part of another one are all of that: what is not built has its faults, too.
 func (b *Build) Warnings() []Remark {
+	units := b.remarked
+	if units == nil {
+		units = b.Units
+	}
 	var list []Remark
 	index := map[string]int{} // of list
-	for _, u := range b.Units {
+	for _, u := range units {
 		for _, w := range u.Warnings {
 			key := w.Range.String() + "\x00" + w.Message
 			i, ok := index[key]
