@@ -83,12 +83,17 @@ func (l *link) provenance(ctx context.Context, ref, mode string) (map[string]str
 // predicateType is the annotation of an attestation that says what it attests.
 const predicateType = "in-toto.io/predicate-type"
 
+// isProvenance reports whether a type of predicate is provenance, of any version.
+func isProvenance(predicate string) bool {
+	return strings.HasPrefix(predicate, "https://slsa.dev/provenance/")
+}
+
 // provenanceBlobs returns the provenance in the record of a build, by metadata key.
 func provenanceBlobs(record *controlapi.BuildHistoryRecord) map[string]*controlapi.Descriptor {
 	blobs := map[string]*controlapi.Descriptor{}
 	add := func(key string, result *controlapi.BuildResultInfo) {
 		for _, a := range result.GetAttestations() {
-			if a.MediaType == "application/vnd.in-toto+json" && strings.HasPrefix(a.Annotations[predicateType], "https://slsa.dev/provenance/") {
+			if a.MediaType == "application/vnd.in-toto+json" && isProvenance(a.Annotations[predicateType]) {
 				blobs[key] = a
 				return
 			}
@@ -104,28 +109,37 @@ func provenanceBlobs(record *controlapi.BuildHistoryRecord) map[string]*controla
 	return blobs
 }
 
-// provenanceValue encodes a provenance predicate for the metadata of a build: version
-// 0.2 of the format, which is what readers of the metadata know.
+// provenanceValue encodes a provenance predicate for the metadata of a build.
 func provenanceValue(dt []byte, predicate, mode string) (string, error) {
-	var old *provenancetypes.ProvenancePredicateSLSA02
-	if predicate == "https://slsa.dev/provenance/v1" {
-		var v1 provenancetypes.ProvenancePredicateSLSA1
-		if err := json.Unmarshal(dt, &v1); err != nil {
-			return "", fmt.Errorf("read provenance: %w", err)
-		}
-		old = v1.ConvertToSLSA02()
-	} else if err := json.Unmarshal(dt, &old); err != nil {
-		return "", fmt.Errorf("read provenance: %w", err)
-	}
-	if old == nil {
-		return "", errors.New("read provenance: it is empty")
+	p, err := readProvenance(dt, predicate)
+	if err != nil {
+		return "", err
 	}
 	if mode == ProvenanceMin {
-		old.BuildConfig, old.Metadata = nil, nil
+		p.BuildConfig, p.Metadata = nil, nil
 	}
-	out, err := json.Marshal(old)
+	out, err := json.Marshal(p)
 	if err != nil {
 		return "", fmt.Errorf("encode provenance: %w", err)
 	}
 	return base64.StdEncoding.EncodeToString(out), nil
+}
+
+// readProvenance returns a provenance predicate in version 0.2 of the format, which is
+// what readers of the metadata know.
+func readProvenance(dt []byte, predicate string) (*provenancetypes.ProvenancePredicateSLSA02, error) {
+	var old *provenancetypes.ProvenancePredicateSLSA02
+	if predicate == "https://slsa.dev/provenance/v1" {
+		var v1 provenancetypes.ProvenancePredicateSLSA1
+		if err := json.Unmarshal(dt, &v1); err != nil {
+			return nil, fmt.Errorf("read provenance: %w", err)
+		}
+		old = v1.ConvertToSLSA02()
+	} else if err := json.Unmarshal(dt, &old); err != nil {
+		return nil, fmt.Errorf("read provenance: %w", err)
+	}
+	if old == nil {
+		return nil, errors.New("read provenance: it is empty")
+	}
+	return old, nil
 }

@@ -80,6 +80,7 @@ type yard struct {
 	dbake, home, dir string
 	flags            []string // that name the nodes
 	withoutRegistry  bool     // the environment names none
+	more             []string // of the environment
 	off              func()   // switches them off
 }
 
@@ -121,6 +122,7 @@ func (y *yard) on(n int) {
 // env is the environment of commands.
 func (y *yard) env() []string {
 	env := []string{"PATH=" + os.Getenv("PATH"), "HOME=" + y.home}
+	env = append(env, y.more...)
 	if !y.withoutRegistry {
 		env = append(env, "DBAKE_REGISTRY="+y.addr)
 	}
@@ -153,6 +155,7 @@ func (y *yard) run(args ...string) result {
 type built struct {
 	states  map[string]string // by target
 	digests map[string]string // by target
+	written string            // to the metadata file
 	nodes   int               // that took part
 	asked   []string          // of the depot
 	stderr  string
@@ -197,12 +200,18 @@ func (y *yard) build(args ...string) built {
 	}
 	data, err := os.ReadFile(file)
 	require.NoError(y.t, err)
-	var metadata map[string]struct {
-		Digest string `json:"containerimage.digest"`
-		Name   string `json:"image.name"`
-	}
+	b.written = string(data)
+	var metadata map[string]json.RawMessage
 	require.NoError(y.t, json.Unmarshal(data, &metadata))
-	for name, m := range metadata {
+	for name, told := range metadata {
+		var m struct {
+			Digest string `json:"containerimage.digest"`
+			Name   string `json:"image.name"`
+		}
+		if strings.HasPrefix(name, "buildx.") {
+			continue
+		}
+		require.NoError(y.t, json.Unmarshal(told, &m))
 		if m.Digest != "" {
 			b.digests[name] = m.Digest
 			require.NotEmpty(y.t, m.Name)
@@ -350,6 +359,77 @@ func TestFreshMachine(t *testing.T) {
 	third := y.build(cache)
 	require.Len(t, third.only("done"), 6)
 	require.Contains(t, third.stderr, "which images were pushed is not known")
+}
+
+// TestMetadataOfUnchanged reads of unchanged targets what was said when they were built, on
+// the machine that did and on others, by whatever means these know.
+func TestMetadataOfUnchanged(t *testing.T) {
+	dir := t.TempDir()
+	images(t, dir, 2)
+	y := newYard(t, dir, 1, "busybox")
+	cache := "--cache-registry=" + y.addr + "/cache"
+	y.more = []string{"BUILDX_METADATA_WARNINGS=1"}
+	args := []string{cache, "--set", "*.labels.a=b", "--set", "*.args.TOKEN=hunter2", "--set", "svc-01.args.BUILDKIT_MULTI_PLATFORM=1"}
+	first := y.build(args...)
+	for _, want := range []string{"buildx.build.ref", `"buildx.build.provenance"`, `"buildx.build.provenance/linux/amd64"`, "containerimage.descriptor", "buildx.build.warnings", `"build-arg:TOKEN": "hunter2"`} {
+		require.Contains(t, first.written, want)
+	}
+	y.off()
+	again := y.build(args...)
+	noop(t, first, again, 2)
+	require.JSONEq(t, first.written, again.written)
+	y.home = t.TempDir()
+	again = y.build(args...)
+	noop(t, first, again, 2)
+	require.JSONEq(t, first.written, again.written)
+	require.NoError(t, filepath.WalkDir(y.home, func(path string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		data, err := os.ReadFile(path)
+		require.NotContains(t, string(data), "hunter2", path)
+		return err
+	}))
+
+	// A build for which nobody wanted metadata: the image says the same.
+	y.on(1)
+	y.home = t.TempDir()
+	r := y.run(slices.Concat([]string{"build", "--push", "--no-cache"}, y.flags, args)...)
+	require.Zero(t, r.status, r.stderr)
+	y.off()
+	again = y.build(args...)
+	require.Len(t, again.only("unchanged"), 2, again.stderr)
+	for _, want := range []string{"buildx.build.ref", `"buildx.build.provenance"`, `"buildx.build.provenance/linux/amd64"`, `"build-arg:TOKEN": "hunter2"`} {
+		require.Contains(t, again.written, want)
+	}
+	provenance := func(b built) (list []any) {
+		t.Helper()
+		var doc map[string]map[string]any
+		require.NoError(t, json.Unmarshal([]byte(b.written), &map[string]any{}))
+		_ = json.Unmarshal([]byte(b.written), &doc) // the list of warnings is no object
+		for _, name := range slices.Sorted(maps.Keys(doc)) {
+			for _, key := range slices.Sorted(maps.Keys(doc[name])) {
+				if strings.HasPrefix(key, "buildx.build.provenance") {
+					list = append(list, doc[name][key])
+				}
+			}
+		}
+		return list
+	}
+	require.Len(t, provenance(first), 2)
+	require.Equal(t, provenance(first), provenance(again))
+
+	// Where nobody can say it, the target is built, and then it is known.
+	y.on(1)
+	y.home = t.TempDir()
+	plain := []string{"--provenance=false"}
+	r = y.run(slices.Concat([]string{"build", "--push"}, y.flags, plain)...)
+	require.Zero(t, r.status, r.stderr)
+	require.Len(t, y.build(plain...).only("done"), 2)
+	y.off()
+	again = y.build(plain...)
+	require.Len(t, again.only("unchanged"), 2, again.stderr)
+	require.Contains(t, again.written, "buildx.build.provenance")
 }
 
 // TestOnlyWhatChanged builds what reads an edited file and nothing else, also on nodes

@@ -13,6 +13,7 @@ import (
 	"github.com/dbake/dbake/cachepolicy"
 	"github.com/dbake/dbake/frontend"
 	"github.com/dbake/dbake/internal/imagekey"
+	"github.com/dbake/dbake/runtime"
 	"github.com/dbake/dbake/runtime/registry"
 )
 
@@ -163,6 +164,26 @@ func (p *pushed) digest(ctx context.Context, ref string, insecure bool) (digest.
 	}
 	p.stands[ref] = desc.Digest
 	return desc.Digest, nil
+}
+
+// origin finds out what the metadata of an unchanged target says of the build that made its
+// image: what its record says, else what the image attests. It reports whether that is what
+// a build would say, or anyway is enough.
+func (p *pushed) origin(ctx context.Context, k *kept, units []*frontend.Unit, mode string, anyway bool) bool {
+	o := runtime.Origin(k.record.Origin)
+	if !o.Tells(mode) {
+		ref := repoOf(k.export.Names[0]) + "@" + k.record.Image.Digest.String()
+		for _, set := range k.set {
+			ref = set.from + "@" + k.record.Image.Digest.String()
+		}
+		attested, err := runtime.AttestedOrigin(ctx, p.reach(ref, k.export.Insecure), ref, mode, units)
+		if (err != nil || len(attested) == 0) && !anyway {
+			return false
+		}
+		o = attested.With(o)
+	}
+	k.origin = o.Metadata(mode, units)
+	return true
 }
 
 // reach returns the access to the registry of a reference.

@@ -59,6 +59,7 @@ type kept struct {
 	target string
 	record imagekey.Record
 	export runtime.Export
+	origin map[string]any // what the metadata says of its build
 	set    []setName
 	why    string // it is left out for this reason; "" when its image is unchanged
 }
@@ -148,7 +149,11 @@ func (im *Images) judge(ctx context.Context, full *plan.Build, unchanged map[str
 			continue
 		}
 		eg.Go(func() error {
-			found[i] = im.lookUp(ctx, name, e, r)
+			k := im.lookUp(ctx, name, e, r)
+			if k != nil && !im.pushed.origin(ctx, k, j.Units, im.request.Provenance, im.request.Reuse == ReuseAlways) {
+				k = nil
+			}
+			found[i] = k
 			return nil
 		})
 	}
@@ -347,6 +352,7 @@ func (im *Images) keepOne(ctx context.Context, k kept) (runtime.JobResult, error
 		r.Images = append(r.Images, runtime.Image{Name: name, Digest: k.record.Image.Digest.String(), Pushed: true})
 	}
 	r.Metadata = runtime.Metadata(values)
+	maps.Copy(r.Metadata, k.origin)
 	return r, nil
 }
 
@@ -426,6 +432,13 @@ func (im *Images) pushedNow(result *runtime.Result, now time.Time) map[string]im
 	for _, j := range im.full.Jobs {
 		targets[j.Target.Name] = j.Target
 	}
+	told := map[string]map[string]any{} // by target, of all its parts
+	for _, j := range result.Jobs {
+		if told[j.Target] == nil {
+			told[j.Target] = map[string]any{}
+		}
+		maps.Copy(told[j.Target], j.Metadata)
+	}
 	for _, j := range result.Jobs {
 		t, k := targets[j.Target], im.keys[j.Target]
 		if t == nil || t.Linked || !whole[j.Target] || j.State != runtime.Done || k.Digest == "" || k.Unknown != "" {
@@ -435,7 +448,7 @@ func (im *Images) pushedNow(result *runtime.Result, now time.Time) map[string]im
 		if !ok {
 			continue
 		}
-		r := imagekey.Record{Key: k.Digest, Attested: k.Attested, Target: k.Target, Time: now.Unix(), Values: map[string]string{}}
+		r := imagekey.Record{Key: k.Digest, Attested: k.Attested, Target: k.Target, Time: now.Unix(), Values: map[string]string{}, Origin: runtime.OriginOf(told[j.Target], im.request.Provenance != "")}
 		for name, v := range j.Metadata {
 			if !strings.HasPrefix(name, "containerimage.") {
 				continue
@@ -459,6 +472,7 @@ func (im *Images) pushedNow(result *runtime.Result, now time.Time) map[string]im
 		}
 		slices.Sort(r.Repos)
 		r.Repos = slices.Compact(r.Repos)
+		r.Trim()
 		list[j.Target] = r
 	}
 	return list

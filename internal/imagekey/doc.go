@@ -55,7 +55,9 @@
 // that have it: in one file of the user's cache directory, and with --cache-registry in
 // one artifact of that repository, under the tag PREFIX.images, so that a machine that
 // has never seen the project knows it. The artifact is read once for a build. It holds
-// digests, names of targets and repositories, and times; no lines. Writers read it,
+// digests, names of targets and repositories, times, what the metadata of a build says of
+// where it was made, without the values of args, and base images with their manifests and
+// configs; no lines. Writers read it,
 // add their own, write it, and look whether another one has written meanwhile; if so
 // they do it again. What is lost in spite of that costs a build. The newest [maxRecords]
 // are kept; projects that share a repository should differ in the prefix

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 
@@ -41,6 +42,8 @@ type Record struct {
 	Repos []string `json:"repos"`
 	// Values are what the exporter said of the image, by BuildKit's keys.
 	Values map[string]string `json:"values,omitempty"`
+	// Origin is what is known of the build that made it, by the keys of docker buildx.
+	Origin map[string]string `json:"origin,omitempty"`
 	// Time is when it was pushed, in seconds since 1970.
 	Time int64 `json:"time"`
 }
@@ -70,6 +73,14 @@ func (r *Records) Add(list ...Record) {
 				one.Repos = slices.Compact(slices.Sorted(slices.Values(slices.Concat(old.Repos, one.Repos))))
 				one.Repos = one.Repos[:min(len(one.Repos), maxRepos)]
 				one.Time = max(old.Time, one.Time)
+				origin := maps.Clone(old.Origin)
+				if origin == nil {
+					origin = map[string]string{}
+				}
+				maps.Copy(origin, one.Origin)
+				if one.Origin = origin; len(origin) == 0 {
+					one.Origin = nil
+				}
 			} else if old.Time > one.Time {
 				continue
 			}
@@ -197,6 +208,17 @@ var imageTypes = map[string]bool{
 	"application/vnd.docker.distribution.manifest.v2+json": true, "application/vnd.docker.distribution.manifest.list.v2+json": true,
 }
 
+// Trim leaves out what is known of the build where that is too long to be kept.
+func (r *Record) Trim() {
+	size := 0
+	for k, v := range r.Origin {
+		size += len(k) + len(v)
+	}
+	if size > maxText/2 {
+		r.Origin = nil
+	}
+}
+
 // sane reports whether a record may be what dbake wrote.
 func (r *Record) sane() bool {
 	if r.Key.Validate() != nil || r.Attested != "" && r.Attested.Validate() != nil || r.Image.Digest.Validate() != nil {
@@ -212,6 +234,11 @@ func (r *Record) sane() bool {
 		}
 	}
 	size := 0
+	for k, v := range r.Origin {
+		if size += len(k) + len(v); !strings.HasPrefix(k, "buildx.build.") {
+			return false
+		}
+	}
 	for k, v := range r.Values {
 		if !strings.HasPrefix(k, "containerimage.") {
 			return false
