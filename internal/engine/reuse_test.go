@@ -38,6 +38,10 @@ func registryOf(t *testing.T, answers map[string]string) (host string, asked *at
 			}
 			return
 		}
+		if answer == "denied" {
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
 		w.Header().Set("Docker-Content-Digest", answer)
 		w.Header().Set("Content-Type", ocispecs.MediaTypeImageIndex)
 		w.Header().Set("Content-Length", "3")
@@ -84,6 +88,16 @@ func TestLookUp(t *testing.T) {
 		require.NotNil(t, got, names)
 		require.Equal(t, *want, append([]setName{}, got.set...), names)
 		require.Empty(t, said.warnings)
+	}
+	// Of several registries one does not answer, or wants another login: a build may do
+	// better, as nodes have ways of their own.
+	away, _ := registryOf(t, map[string]string{at("a", "1"): "gone"})
+	closed, _ := registryOf(t, map[string]string{at("a", "1"): "denied"})
+	for _, other := range []string{away, closed} {
+		s, said := sessionOf(t)
+		require.Nil(t, s.images.lookUp(t.Context(), "t", runtime.Export{Names: []string{host + "/a:same", other + "/a:1"}}, record))
+		require.Len(t, said.warnings, 1)
+		require.Contains(t, said.warnings[0], "whether images in "+other+" have changed cannot be found out, so they are built")
 	}
 	// It is gone: no other registry is asked.
 	s, said := sessionOf(t)

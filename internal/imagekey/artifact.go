@@ -17,6 +17,9 @@ import (
 // only layer.
 const ArtifactType = "application/vnd.dbake.images.v1+gzip"
 
+// plainMark is the annotation that tells records in the form of an image from images.
+const plainMark = "vnd.dbake.images"
+
 const (
 	// maxInline is how much of packed records stands in the manifest itself, so that they
 	// come with one request; in base64 it is a third more.
@@ -51,7 +54,9 @@ func Pull(ctx context.Context, c Registry, ref string) (Records, error) {
 	if err := json.Unmarshal(data, &m); err != nil {
 		return Records{}, fmt.Errorf("%s: %w: %w", ref, ErrForeign, err)
 	}
-	if m.ArtifactType != ArtifactType || len(m.Layers) != 1 || m.Layers[0].MediaType != ArtifactType {
+	artifact := m.ArtifactType == ArtifactType && len(m.Layers) == 1 && m.Layers[0].MediaType == ArtifactType
+	plain := m.Annotations[plainMark] == "1" && len(m.Layers) == 1
+	if !artifact && !plain {
 		return Records{}, fmt.Errorf("%s: %w: it is of type %q", ref, ErrForeign, desc.MediaType)
 	}
 	packed := m.Layers[0].Data
@@ -83,7 +88,10 @@ func Push(ctx context.Context, c Registry, ref string, more Records) error {
 			return nil
 		}
 		all.Merge(more)
-		if err := put(ctx, c, ref, all); err != nil {
+		if err = put(ctx, c, ref, all, artifactForm); err != nil && refuses(ctx, err) {
+			err = put(ctx, c, ref, all, plainForm)
+		}
+		if err != nil {
 			return err
 		}
 		// The next round sees whether another writer has put its own in the place of
@@ -92,8 +100,40 @@ func Push(ctx context.Context, c Registry, ref string, more Records) error {
 	return fmt.Errorf("%s: others wrote it at the same time, %d times in a row", ref, rounds)
 }
 
-// put writes records.
-func put(ctx context.Context, c Registry, ref string, r Records) error {
+// refuses reports whether a registry may have refused what was written for what it is.
+func refuses(ctx context.Context, err error) bool {
+	for _, other := range []error{registry.ErrUnreachable, registry.ErrBusy, registry.ErrDenied} {
+		if errors.Is(err, other) {
+			return false
+		}
+	}
+	return ctx.Err() == nil
+}
+
+// form is a way in which records are written.
+type form struct {
+	artifactType string
+	layer        string // its media type
+	configType   string
+	config       []byte
+	annotations  map[string]string
+}
+
+var (
+	artifactForm = form{
+		artifactType: ArtifactType, layer: ArtifactType,
+		configType: ocispecs.MediaTypeEmptyJSON, config: ocispecs.DescriptorEmptyJSON.Data,
+	}
+	// plainForm is for registries that take nothing but images.
+	plainForm = form{
+		layer: ocispecs.MediaTypeImageLayerGzip, configType: ocispecs.MediaTypeImageConfig,
+		config:      []byte(`{"architecture":"unknown","os":"unknown","rootfs":{"type":"layers","diff_ids":[]}}`),
+		annotations: map[string]string{plainMark: "1"},
+	}
+)
+
+// put writes records in a form.
+func put(ctx context.Context, c Registry, ref string, r Records, f form) error {
 	packed, err := r.Encode()
 	if err != nil {
 		return err
@@ -102,20 +142,20 @@ func put(ctx context.Context, c Registry, ref string, r Records) error {
 		desc := ocispecs.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(data), Size: int64(len(data))}
 		return desc, c.Push(ctx, ref, desc, data)
 	}
-	layer, err := blob(ArtifactType, packed)
+	layer, err := blob(f.layer, packed)
 	if err != nil {
 		return err
 	}
 	if len(packed) <= maxInline {
 		layer.Data = packed
 	}
-	empty, err := blob(ocispecs.MediaTypeEmptyJSON, ocispecs.DescriptorEmptyJSON.Data)
+	config, err := blob(f.configType, f.config)
 	if err != nil {
 		return err
 	}
 	data, err := json.Marshal(ocispecs.Manifest{
 		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispecs.MediaTypeImageManifest,
-		ArtifactType: ArtifactType, Config: empty, Layers: []ocispecs.Descriptor{layer},
+		ArtifactType: f.artifactType, Config: config, Layers: []ocispecs.Descriptor{layer}, Annotations: f.annotations,
 	})
 	if err != nil {
 		return fmt.Errorf("encode records of images: %w", err)

@@ -27,6 +27,8 @@ type shelf struct {
 	// between is called before a manifest is written, when the lock is not held.
 	between func()
 	reads   int
+	// refuse says why a manifest is not taken; nil takes all.
+	refuse func(ocispecs.Manifest) error
 }
 
 func (s *shelf) Tagged(_ context.Context, ref string) ([]byte, ocispecs.Descriptor, error) {
@@ -53,6 +55,15 @@ func (s *shelf) Blob(_ context.Context, _ string, desc ocispecs.Descriptor, _ in
 func (s *shelf) Push(_ context.Context, ref string, desc ocispecs.Descriptor, data []byte) error {
 	if desc.MediaType == ocispecs.MediaTypeImageManifest && s.between != nil {
 		s.between()
+	}
+	if desc.MediaType == ocispecs.MediaTypeImageManifest && s.refuse != nil {
+		var m ocispecs.Manifest
+		if err := json.Unmarshal(data, &m); err != nil {
+			return err
+		}
+		if err := s.refuse(m); err != nil {
+			return err
+		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -268,6 +279,34 @@ func TestForeignArtifact(t *testing.T) {
 	s.blobs[s.tags["b"]] = spoilt
 	_, err = Pull(t.Context(), s, "b")
 	require.ErrorIs(t, err, ErrForeign)
+}
+
+// A registry that takes only images gets records in the form of one.
+func TestPlainForm(t *testing.T) {
+	s := &shelf{refuse: func(m ocispecs.Manifest) error {
+		if m.ArtifactType != "" || m.Config.MediaType != ocispecs.MediaTypeImageConfig || m.Layers[0].MediaType != ocispecs.MediaTypeImageLayerGzip {
+			return &registry.Error{Op: "write", Ref: "x", Err: errors.New("MANIFEST_INVALID")}
+		}
+		return nil
+	}}
+	require.NoError(t, Push(t.Context(), s, "x", of(record(1, 1))))
+	require.NoError(t, Push(t.Context(), s, "x", of(record(2, 2))))
+	s.reads = 0
+	got, err := Pull(t.Context(), s, "x")
+	require.NoError(t, err)
+	require.Equal(t, 2, got.Len())
+	require.Equal(t, 1, s.reads)
+
+	// Without the right to write, or an answer, nothing else is tried.
+	for _, kind := range []error{registry.ErrDenied, registry.ErrUnreachable, registry.ErrBusy} {
+		tried := 0
+		s.refuse = func(ocispecs.Manifest) error {
+			tried++
+			return &registry.Error{Op: "write", Ref: "x", Kind: kind, Err: errors.New("no")}
+		}
+		require.ErrorIs(t, Push(t.Context(), s, "y", of(record(1, 1))), kind)
+		require.Equal(t, 1, tried)
+	}
 }
 
 func TestPullErrors(t *testing.T) {
