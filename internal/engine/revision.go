@@ -60,7 +60,7 @@ func (e *Engine) checkOut(ctx context.Context, rev string) (_ *checkout, err err
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
-		return nil, fmt.Errorf("%q is no saved plan, and no revision that this repository has; a shallow clone has to fetch it first", rev)
+		return nil, w.absent(ctx, c.root, rev)
 	}
 	if err := w.write(ctx, c.root, strings.TrimSpace(commit), c.dir); err != nil {
 		return nil, fmt.Errorf("read revision %s: %w", rev, err)
@@ -69,6 +69,23 @@ func (e *Engine) checkOut(ctx context.Context, rev string) (_ *checkout, err err
 		return nil, fmt.Errorf("read revision %s: %w", rev, err)
 	}
 	return c, nil
+}
+
+// absent is the error for a revision that a repository does not have. The clones of CI
+// have little else than one commit.
+func (w *treeWriter) absent(ctx context.Context, repo, rev string) error {
+	shallow, err := w.run(ctx, repo, nil, "rev-parse", "--is-shallow-repository")
+	if err != nil || strings.TrimSpace(shallow) != "true" {
+		return fmt.Errorf("%q is no saved plan, and no revision that this repository has; fetch it if it is elsewhere", rev)
+	}
+	fetch := "--depth=1 origin " + rev
+	if branch, ok := strings.CutPrefix(rev, "origin/"); ok {
+		fetch = fmt.Sprintf("--depth=1 origin %s:refs/remotes/%s", branch, rev)
+	}
+	if strings.ContainsAny(rev, "~^@:{") {
+		fetch = "--unshallow" // it is counted from another one
+	}
+	return fmt.Errorf("%q is no saved plan, and no revision that this shallow clone has: fetch it with 'git fetch %s', or clone with more of the history (fetch-depth: 0 of actions/checkout)", rev, fetch)
 }
 
 // remove deletes the tree.
