@@ -130,10 +130,23 @@
 // # Parts
 //
 // The machine has layers, each of which embeds the one below and knows nothing of those
-// above: the graph of steps and units, the fleet that holds and does what, the estimator,
-// the queues, the policy that says what a node is given or may take, and the Scheduler,
-// which takes events in and carries the policy out. All have the receiver s: what is
-// below is used as if it stood in the same place.
+// above. All have the receiver s: what is below is used as if it stood in the same place.
+//
+//   - graph: steps and units, which do not change (graph.go)
+//   - fleet: who holds and does what, how far units are (unit.go), and whose results of
+//     steps with one result count (fleet.go, once.go)
+//   - speeds: how long steps take and how fast nodes are, as measured (speed.go, lag.go)
+//   - estimator: when nodes would be done with what (estimate.go, demand.go, memory.go)
+//   - queues: the parts that nobody was given yet, in lanes (queue.go)
+//   - policy: what a node is given, or may take (dispatch.go, and the questions of steal.go)
+//   - fates: what becomes of submissions and units: what is submitted, fails, is tried
+//     again (retry.go, the whole rule) or ends with others (fates.go, member.go)
+//   - thieves: nodes that take work from each other or build it a second time (steal.go)
+//   - Scheduler: events in, commands out (sched.go)
+//
+// The states of a unit and those of a unit in a submission are two types, each with one
+// function that moves it (turn, advance) and counts what is counted by state. Invariants
+// stand at the fields; the random tests check them after each event.
 //
 // # Sources
 //

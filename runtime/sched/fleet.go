@@ -7,6 +7,7 @@ type fleet struct {
 	graph
 	nodes  []*node
 	units  []unit
+	left   int                  // units that are not over
 	runs   map[PartitionID]*run // submissions that have not ended
 	cached bits                 // what the registry holds
 	once   results

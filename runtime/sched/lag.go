@@ -23,7 +23,7 @@ var (
 )
 
 // doubtless is the logarithm of the odds from which on a node is taken to be slow.
-func (s *estimator) doubtless() float64 {
+func (s *speeds) doubtless() float64 {
 	return math.Log(accidents * float64(1+len(s.cfg.Vertices)))
 }
 
@@ -51,7 +51,7 @@ type doubt struct {
 }
 
 // expected is what a step is to take on n if n is as it should be, in nanoseconds.
-func (s *estimator) expected(n *node, v VertexID) (exp float64, measured bool) {
+func (s *speeds) expected(n *node, v VertexID) (exp float64, measured bool) {
 	if m := s.learned.measured[v]; m > 0 {
 		return float64(m) / s.pace(n, v), true
 	}
@@ -59,7 +59,7 @@ func (s *estimator) expected(n *node, v VertexID) (exp float64, measured bool) {
 }
 
 // weigh adds a step that took got, or has taken that long and is not done.
-func (s *estimator) weigh(n *node, d doubt, exp, got float64, measured, done bool) doubt {
+func (s *speeds) weigh(n *node, d doubt, exp, got float64, measured, done bool) doubt {
 	if exp == 0 || max(exp, got) < brief || !done && got < 2*exp {
 		return d // under way and not late: it may become so
 	}
@@ -80,7 +80,7 @@ func (s *estimator) weigh(n *node, d doubt, exp, got float64, measured, done boo
 }
 
 // inspect takes in that n did a step.
-func (s *estimator) inspect(n *node, v VertexID, took time.Duration) {
+func (s *speeds) inspect(n *node, v VertexID, took time.Duration) {
 	exp, measured := s.expected(n, v)
 	got := float64(took)
 	n.doubt = s.weigh(n, n.doubt, exp, got, measured, true)
@@ -95,14 +95,14 @@ func (s *estimator) inspect(n *node, v VertexID, took time.Duration) {
 
 // lag is the factor by which n is slower than it should be when that is beyond doubt, by
 // the steps that it has done and those under way; otherwise 0.
-func (s *estimator) lag(n *node) float64 {
+func (s *speeds) lag(n *node) float64 {
 	if n.lagSeen != s.seen {
 		n.lag, n.lagSeen = s.findLag(n), s.seen
 	}
 	return n.lag
 }
 
-func (s *estimator) findLag(n *node) float64 {
+func (s *speeds) findLag(n *node) float64 {
 	if len(s.nodes) == 1 {
 		return 0
 	}
@@ -118,10 +118,10 @@ func (s *estimator) findLag(n *node) float64 {
 }
 
 // lags reports whether n is much slower than it should be.
-func (s *estimator) lags(n *node) bool { return s.lag(n) > 0 }
+func (s *speeds) lags(n *node) bool { return s.lag(n) > 0 }
 
 // anyLags reports whether some node does.
-func (s *estimator) anyLags() bool {
+func (s *speeds) anyLags() bool {
 	if s.lagsSeen != s.seen {
 		s.lagsAny, s.lagsSeen = slices.ContainsFunc(s.nodes, s.lags), s.seen
 	}

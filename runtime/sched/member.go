@@ -36,7 +36,7 @@ func (st memberState) busy() int {
 
 // advance brings a member into a later state. What is counted by state is counted here
 // and nowhere else.
-func (s *Scheduler) advance(r *run, i int, to memberState) {
+func (s *fates) advance(r *run, i int, to memberState) {
 	m, n := &r.units[i], r.n
 	from := m.st
 	if to <= from {
@@ -70,6 +70,13 @@ func (s *Scheduler) advance(r *run, i int, to memberState) {
 	u.runs = slices.DeleteFunc(u.runs, func(x ref) bool { return x.r == r })
 	if u.granted == r {
 		u.granted = nil
+	}
+	switch {
+	case u.state == over:
+	case len(u.runs) == 0:
+		s.turn(m.id, idle)
+	case u.granted == nil:
+		s.turn(m.id, submitted)
 	}
 	s.wakeDependents(m.id) // what was deferred is not there any more
 	s.reconsider()

@@ -55,8 +55,7 @@ func (s *Scheduler) newResults() results {
 		switch {
 		case u.OnDemand:
 			c.sender[u.Root] = UnitID(id)
-			s.units[id].done = true
-			s.left--
+			s.turn(UnitID(id), over)
 		case u.Early:
 			c.planned[u.Root] = UnitID(id)
 		}
@@ -218,12 +217,12 @@ func (s *queues) demand(list []VertexID) {
 		if p := u.part; p != nil && p.lane != &o.lane {
 			s.retire(id)
 		}
-		if !u.done {
+		if u.state != over {
 			continue // on its way
 		}
+		s.turn(id, idle)
 		*u = unit{out: Outcome{Node: NoNode, Because: NoUnit, Vertex: NoVertex, Submits: u.out.Submits}}
 		s.once.sends[v]++
-		s.left++
 		s.cfg.Units[id].Nodes = []NodeID{o.id}
 		s.enqueue(&o.lane, []UnitID{id}, true, &part{orphan: NoNode})
 		s.wake(o)
@@ -232,7 +231,7 @@ func (s *queues) demand(list []VertexID) {
 
 // sends reports whether n is going to build a unit, or does.
 func (s *fleet) sends(n *node, id UnitID) bool {
-	if id == NoUnit || s.units[id].done {
+	if id == NoUnit || s.isOver(id) {
 		return false
 	}
 	u := &s.units[id]
@@ -258,13 +257,11 @@ func (s *queues) wanted(n *node) *part {
 
 // retire ends a unit on demand that is not finished; it can be asked for again.
 func (s *queues) retire(id UnitID) {
-	u := &s.units[id]
-	if u.done {
+	if s.isOver(id) {
 		return
 	}
 	s.unqueue(id)
-	u.done = true
-	s.left--
+	s.turn(id, over)
 	s.reconsider()
 }
 
@@ -365,7 +362,7 @@ func (s *estimator) comes(n, o *node, v VertexID) float64 {
 // lostResults returns the finished units of a node that is about to be forgotten which
 // rest on results that were lost with it and are needed again: they are to be built
 // anew with those.
-func (s *Scheduler) lostResults(n *node) (again []UnitID, lost []VertexID) {
+func (s *fates) lostResults(n *node) (again []UnitID, lost []VertexID) {
 	if !s.once.some {
 		return nil, nil
 	}
@@ -380,7 +377,7 @@ func (s *Scheduler) lostResults(n *node) (again []UnitID, lost []VertexID) {
 		u := &s.units[id]
 		switch {
 		case s.cfg.Units[id].OnDemand:
-		case !u.done:
+		case u.state != over:
 			open = append(open, UnitID(id))
 		case u.out.State == Built && u.out.Node == n.id && !s.cfg.Units[id].Early:
 			done = append(done, UnitID(id))
@@ -423,14 +420,14 @@ func (s *fleet) buildable(id UnitID, n *node) bool {
 }
 
 // reopen makes finished units unfinished.
-func (s *Scheduler) reopen(units []UnitID, lost []VertexID, n *node) {
+func (s *fates) reopen(units []UnitID, lost []VertexID, n *node) {
 	if s.stopping {
 		return
 	}
 	for _, id := range units {
+		s.turn(id, idle)
 		u := &s.units[id]
-		s.units[id] = unit{tries: u.tries, moves: u.moves, avoids: u.avoids, out: Outcome{Node: NoNode, Because: NoUnit, Vertex: NoVertex, Submits: u.out.Submits}}
-		s.left++
+		*u = unit{tries: u.tries, moves: u.moves, avoids: u.avoids, out: Outcome{Node: NoNode, Because: NoUnit, Vertex: NoVertex, Submits: u.out.Submits}}
 	}
 	if len(lost) > 0 {
 		s.emit(Reopen{Node: n.id, Units: units, Lost: lost})

@@ -19,7 +19,6 @@ type queues struct {
 	fresh    []*node  // became idle in this step
 	touched  []*node  // whose predicted finish may have changed
 	pooled   bool     // something in a pool became ready
-	left     int      // units whose fate is open
 	stopping bool     // nothing is submitted any more
 }
 
@@ -185,6 +184,7 @@ func (s *queues) enqueue(l *lane, units []UnitID, atFront bool, p *part) {
 	l.insert(p, atFront)
 	for _, u := range p.units {
 		s.units[u].part = p
+		s.turn(u, queued)
 		if l.n != nil {
 			l.n.all.add(s.cfg.Units[u].Root)
 		}
@@ -202,6 +202,9 @@ func (s *queues) unqueue(id UnitID) {
 		return
 	}
 	s.units[id].part = nil
+	if !s.isOver(id) {
+		s.turn(id, idle)
+	}
 	p.units = slices.DeleteFunc(p.units, func(u UnitID) bool { return u == id })
 	l := p.lane
 	if l == nil {

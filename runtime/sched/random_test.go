@@ -229,6 +229,11 @@ func checkDemands(s *Scheduler) error {
 				return fmt.Errorf("%s: partition %d builds %d units, not %d", n.name, r.id, builds, r.building)
 			}
 		}
+		for _, r := range n.running {
+			if n.held.has(r.v) {
+				return fmt.Errorf("%s runs vertex %d, which it holds", n.name, r.v)
+			}
+		}
 		if live != n.live || waits != n.waiting {
 			return fmt.Errorf("%s: %d live, %d waiting, counted %d and %d", n.name, n.live, n.waiting, live, waits)
 		}
@@ -256,16 +261,26 @@ func checkUnits(s *Scheduler) error {
 	left, inflight, waiting := 0, 0, 0
 	for id := range s.units {
 		u := &s.units[id]
-		if !u.done {
+		if u.state != over {
 			left++
+		}
+		want := idle
+		switch {
+		case u.granted != nil:
+			want = granted
+		case len(u.runs) > 0:
+			want = submitted
+		case u.part != nil:
+			want = queued
+		}
+		if u.state != want && (u.state != over || want != idle) {
+			return fmt.Errorf("u%d is in state %d, and should be in %d", id, u.state, want)
 		}
 		switch {
 		case u.part != nil && len(u.runs) > 0 || len(u.runs) > 2:
 			return fmt.Errorf("u%d is queued %v and in %d submissions", id, u.part != nil, len(u.runs))
-		case u.done && (u.part != nil || len(u.runs) > 0 || u.granted != nil):
-			return fmt.Errorf("u%d is done, and queued %v, in %d submissions", id, u.part != nil, len(u.runs))
 		}
-		granted := false
+		found := false
 		for _, x := range u.runs {
 			st := x.r.units[x.i].st
 			if x.r.units[x.i].id != UnitID(id) || !st.lives() || s.runs[x.r.id] != x.r {
@@ -274,13 +289,13 @@ func checkUnits(s *Scheduler) error {
 			if (st == deferred || st == exporting) != (u.granted == x.r) {
 				return fmt.Errorf("u%d is in state %d in submission %d, granted %v", id, st, x.r.id, u.granted == x.r)
 			}
-			granted = granted || u.granted == x.r
+			found = found || u.granted == x.r
 			inflight += st.busy()
 			if st == deferred {
 				waiting++
 			}
 		}
-		if u.granted != nil && !granted {
+		if u.granted != nil && !found {
 			return fmt.Errorf("u%d is granted to a submission that it is not in", id)
 		}
 	}
@@ -417,7 +432,7 @@ func (c *chaos) command(ev Event, cmd Command) error {
 			return errors.New("not in answer to UnitBuilt")
 		} else if defers && s.units[i] != chaosDeferred {
 			return errors.New("was not deferred")
-		} else if defers && slices.ContainsFunc(c.s.units, func(u unit) bool { return !u.done && u.granted == nil }) {
+		} else if defers && slices.ContainsFunc(c.s.units, func(u unit) bool { return u.state < granted }) {
 			return errors.New("before all is built")
 		}
 		if c.built[cmd.Unit] || c.stop {

@@ -29,7 +29,7 @@ const (
 //     is final.
 //   - What failed because of its node is tried on another one, once.
 //   - Anything else is final.
-func (s *Scheduler) mayRetry(id UnitID, n *node, f fault) (yes bool, ending string) {
+func (s *fates) mayRetry(id UnitID, n *node, f fault) (yes bool, ending string) {
 	u := &s.units[id]
 	if f == passing {
 		u.tries++
@@ -49,7 +49,7 @@ func (s *Scheduler) mayRetry(id UnitID, n *node, f fault) (yes bool, ending stri
 
 // avoid keeps a unit from a node that failed it. It reports false when the unit has
 // avoided one before, or when no other node may build it.
-func (s *Scheduler) avoid(id UnitID, failed *node) bool {
+func (s *fates) avoid(id UnitID, failed *node) bool {
 	u := &s.units[id]
 	if u.avoids {
 		return false
@@ -77,7 +77,7 @@ func attempts(n int) string {
 
 // backoff is the delay before units that were tried in vain are submitted again. It
 // doubles with each attempt of the one that was tried most often.
-func (s *Scheduler) backoff(units []UnitID) time.Duration {
+func (s *fates) backoff(units []UnitID) time.Duration {
 	tries := 0
 	for _, u := range units {
 		tries = max(tries, s.units[u].tries)

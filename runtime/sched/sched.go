@@ -1,24 +1,17 @@
 package sched
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
 )
 
-// Scheduler is the state of one run.
+// Scheduler is the state of one run. It takes events in; what it is made of is told under
+// Parts in the documentation of the package.
 type Scheduler struct {
-	policy
-
-	lastRun  PartitionID
-	deferred int // units whose outputs wait for the other units
-	reason   string
-	finished bool
-	moves    []Move
-
-	out []Command
+	thieves
+	finished bool // Finish was returned
 }
 
 type nodeState int
@@ -48,10 +41,11 @@ type node struct {
 	sub     demand // submitted
 	watch   map[VertexID][]watcher
 
-	runs     []*run
-	waiting  int // runs that may be recalled
-	running  []running
-	live     int // units submitted and not finished
+	runs    []*run    // in the order in which they were submitted
+	waiting int       // runs that may be recalled: those with waits set
+	running []running // steps under way; none of them is held
+	live    int       // units of runs that are building or exporting
+	// exp and got are the predicted and the measured time of the steps done, weighed.
 	exp, got float64
 	tally    tally
 	doubt    doubt // from the steps done
@@ -59,8 +53,8 @@ type node struct {
 	lagSeen  int // when that was found, as in Scheduler.seen
 
 	class int
-	owner int // index in the class's heap, or -1
-	ends  float64
+	owner int     // index in the class's heap; -1 = others can take nothing from it
+	ends  float64 // when it is expected to be done, as the heap knows it
 	given []gift
 
 	isHungry, isIdle, isTouched bool
@@ -82,36 +76,13 @@ type gift struct {
 	to    NodeID
 }
 
-// unit is the state of a unit. It is done, or in a queue, or in one submission or more, or
-// in none of these from its failure until its submission has ended.
-type unit struct {
-	// part is nil when it is in no queue. Then runs may hold the submissions that are at
-	// it: two at most, of different nodes. Invariant: part == nil || len(runs) == 0.
-	part *part
-	runs []ref
-	// granted is the submission that was told to export it, or to wait with that.
-	// Invariant: it is among runs, and is deferred or exporting there, as no other is.
-	granted *run
-	// done says that out is final. Invariant: then part == nil and len(runs) == 0.
-	done   bool
-	out    Outcome
-	tries  int  // attempts that came to nothing, see mayRetry
-	moves  int  // how often it was given to another node; from maxMoves on it is not stolen
-	avoids bool // a node that failed it
-}
-
-type ref struct {
-	r *run
-	i int
-}
-
 // run is one submission.
 type run struct {
 	id       PartitionID
 	n        *node
 	units    []member
-	building int
-	live     int
+	building int // units in that state
+	live     int // units that it is still at; at least building
 	canceled bool
 	blamed   bool // a unit of it failed by name
 	again    bool // what made it end early was removed
@@ -315,8 +286,6 @@ func (s *Scheduler) settle() {
 	}
 }
 
-func (s *Scheduler) emit(c Command) { s.out = append(s.out, c) }
-
 func (s *Scheduler) nodeUp(e NodeUp) {
 	n := s.node(e.Node)
 	if n == nil {
@@ -333,7 +302,7 @@ func (s *Scheduler) nodeUp(e NodeUp) {
 }
 
 // reckon counts what n has to do again, as the time that it takes has changed.
-func (s *Scheduler) reckon(n *node) {
+func (s *fates) reckon(n *node) {
 	n.all.reset()
 	n.sub.reset()
 	for _, p := range n.parts {
@@ -370,7 +339,7 @@ func (s *Scheduler) nodeLost(e NodeLost) {
 	var groups []*part
 	for _, r := range slices.Clone(n.runs) {
 		s.emit(Abandon{Partition: r.id, Reason: n.err})
-		groups = append(groups, s.close(r, n.err, true, true)...)
+		groups = append(groups, s.close(r, ending{reason: n.err, retryable: true, lost: true})...)
 	}
 	queued := n.sorted()
 	for _, p := range queued {
@@ -500,11 +469,12 @@ func (s *Scheduler) unitBuilt(e UnitBuilt) {
 	}
 	u := &s.units[e.Unit]
 	s.holdAll(r.n, s.cfg.Units[e.Unit].Root)
-	if s.stopping || r.canceled || u.granted != nil {
+	if s.stopping || r.canceled || u.state == granted {
 		s.advance(r, i, denied)
 		return
 	}
 	u.granted = r
+	s.turn(e.Unit, granted)
 	if s.cfg.Options.DeferOutput && !s.cfg.Units[e.Unit].Early {
 		s.advance(r, i, deferred)
 		s.emit(Defer{Partition: r.id, Unit: e.Unit})
@@ -512,27 +482,6 @@ func (s *Scheduler) unitBuilt(e UnitBuilt) {
 	}
 	s.advance(r, i, exporting)
 	s.emit(Export{Partition: r.id, Unit: e.Unit})
-}
-
-// writeDeferred asks for the outputs that wait, once every unit is built or settled.
-func (s *Scheduler) writeDeferred() {
-	if s.deferred == 0 {
-		return
-	}
-	for id := range s.units {
-		if u := &s.units[id]; !u.done && u.granted == nil {
-			return
-		}
-	}
-	for id := range s.units {
-		u := &s.units[id]
-		if r := u.granted; r != nil {
-			if _, i := s.find(r.id, UnitID(id)); r.units[i].st == deferred {
-				s.advance(r, i, exporting)
-				s.emit(Export{Partition: r.id, Unit: UnitID(id)})
-			}
-		}
-	}
 }
 
 func (s *Scheduler) unitExported(e UnitExported) {
@@ -576,94 +525,12 @@ func (s *Scheduler) unitFailed(e UnitFailed) {
 	s.fail(e.Unit, r.n.id, e.Err+ending)
 }
 
-// fail ends a unit for good.
-func (s *Scheduler) fail(id UnitID, n NodeID, reason string) {
-	if s.cfg.Units[id].OnDemand {
-		s.retire(id) // it is asked for again, or else built where it is needed
-		return
-	}
-	u := &s.units[id]
-	if reason == "" {
-		reason = "failed"
-	}
-	u.out.State, u.out.Node, u.out.Reason = Failed, n, reason
-	s.conclude(id)
-	if !s.cfg.Options.KeepGoing {
-		s.stop(fmt.Sprintf("%s failed", s.cfg.Units[id].Name))
-		return
-	}
-	s.skipDependents(id)
-}
-
-// skipDependents ends everything queued that needs a unit which failed. What is
-// already submitted is left to end by itself: it may share the failing step, and
-// then says so.
-func (s *Scheduler) skipDependents(id UnitID) {
-	for _, d := range s.rdeps[id] {
-		if u := &s.units[d]; !u.done && len(u.runs) == 0 {
-			s.skip(d)
-		}
-	}
-}
-
-func (s *Scheduler) skip(id UnitID) {
-	s.unqueue(id)
-	s.units[id].out.State = Skipped
-	s.conclude(id)
-	s.skipDependents(id)
-}
-
 // doomed reports whether something the unit depends on failed or was skipped.
-func (s *estimator) doomed(id UnitID) bool {
+func (s *fleet) doomed(id UnitID) bool {
 	return slices.ContainsFunc(s.deps[id], func(d UnitID) bool {
 		u := &s.units[d]
-		return u.done && u.out.State != Built
+		return u.state == over && u.out.State != Built
 	})
-}
-
-// conclude closes a unit whose outcome is set, wherever else it is worked on.
-func (s *Scheduler) conclude(id UnitID) {
-	u := &s.units[id]
-	u.done = true
-	u.out.At = s.now
-	s.left--
-	s.unqueue(id)
-	for _, x := range slices.Clone(u.runs) {
-		s.advance(x.r, x.i, denied)
-		if x.r.live == 0 {
-			s.cancel(x.r, fmt.Sprintf("%s is finished elsewhere", s.cfg.Units[id].Name))
-		}
-	}
-	s.wakeDependents(id)
-}
-
-func (s *Scheduler) cancel(r *run, reason string) {
-	if !r.canceled {
-		r.canceled = true
-		s.commit(r)
-		s.emit(CancelPartition{Partition: r.id, Reason: reason})
-	}
-}
-
-func (s *Scheduler) stop(reason string) {
-	if s.stopping {
-		return
-	}
-	s.stopping, s.reason = true, reason
-}
-
-// cancelRuns cancels the submissions for which which is true, in order.
-func (s *Scheduler) cancelRuns(which func(*run) bool) {
-	ids := make([]PartitionID, 0, len(s.runs))
-	for id := range s.runs {
-		ids = append(ids, id)
-	}
-	slices.Sort(ids)
-	for _, id := range ids {
-		if which(s.runs[id]) {
-			s.cancel(s.runs[id], s.reason)
-		}
-	}
 }
 
 func (s *Scheduler) partitionEnded(e PartitionEnded) {
@@ -673,7 +540,7 @@ func (s *Scheduler) partitionEnded(e PartitionEnded) {
 	}
 	n := r.n
 	r.again = e.Again
-	for _, p := range slices.Backward(s.close(r, e.Err, e.Retryable, false)) { // each goes to the front
+	for _, p := range slices.Backward(s.close(r, ending{reason: e.Err, retryable: e.Retryable})) { // each goes to the front
 		if p.why = Retried; s.allowsAll(p.units, n) && n.state == up && !p.pooled {
 			s.enqueue(&n.lane, p.units, true, p)
 			s.wake(n)
@@ -681,171 +548,6 @@ func (s *Scheduler) partitionEnded(e PartitionEnded) {
 		}
 		s.place(p)
 	}
-}
-
-// close ends a submission and returns what must be submitted again: at most one
-// part for each fate, so that units that belong together stay together.
-func (s *Scheduler) close(r *run, reason string, retryable, nodeLost bool) []*part {
-	delete(s.runs, r.id)
-	r.n.runs = slices.DeleteFunc(r.n.runs, func(x *run) bool { return x == r })
-	openUnits := r.live
-	var again, innocent, alone []UnitID
-	for i := range r.units {
-		id := r.units[i].id
-		st := r.units[i].st
-		if st == settled || st == recalled {
-			continue
-		}
-		if st.lives() {
-			s.advance(r, i, denied)
-		}
-		u := &s.units[id]
-		if u.done || len(u.runs) > 0 || u.part != nil || s.stopping {
-			continue
-		}
-		if s.cfg.Units[id].OnDemand {
-			s.retire(id)
-			continue
-		}
-		if s.doomed(id) {
-			s.skip(id)
-			continue
-		}
-		switch {
-		case st == retry:
-			again = append(again, id)
-		case st == denied:
-			// Its other submission has ended without a result.
-			innocent = append(innocent, id)
-		case !nodeLost && (r.blamed || r.canceled):
-			innocent = append(innocent, id)
-		case r.again:
-			again = append(again, id)
-		case nodeLost || reason == "" || retryable:
-			why := cmp.Or(reason, "the submission ended without its result")
-			if nodeLost {
-				why = fmt.Sprintf("lost with node %s: %s", r.n.name, reason)
-			}
-			yes, ending := s.mayRetry(id, r.n, passing)
-			if !yes {
-				s.fail(id, r.n.id, why+ending)
-				continue
-			}
-			again = append(again, id)
-		case openUnits > 1 && s.cfg.Options.KeepGoing:
-			alone = append(alone, id)
-		default:
-			s.fail(id, r.n.id, reason)
-		}
-	}
-	if s.stopping {
-		return nil
-	}
-	var ps []*part
-	group := func(units []UnitID, delay bool) {
-		// A failure in this loop may have ended units that were collected before it.
-		units = slices.DeleteFunc(units, func(u UnitID) bool { return s.units[u].done })
-		if len(units) == 0 {
-			return
-		}
-		ps = append(ps, &part{units: units, why: Rescued, pooled: r.pooled, delay: delay, orphan: r.n.id})
-	}
-	group(innocent, false)
-	group(again, !nodeLost && !r.again)
-	for _, u := range alone {
-		group([]UnitID{u}, false)
-	}
-	return ps
-}
-
-// place gives a part without a node to the one expected to finish it first: a node
-// that is up if there is one, else one that is still expected.
-func (s *Scheduler) place(p *part) {
-	p.units = slices.DeleteFunc(p.units, func(u UnitID) bool {
-		if s.cfg.Units[u].OnDemand {
-			s.retire(u)
-		}
-		return s.units[u].done
-	})
-	if len(p.units) == 0 || s.stopping {
-		return
-	}
-	if p.pooled {
-		s.toPool(p)
-		return
-	}
-	n, here := s.bestNode(p.units)
-	if n == nil {
-		if len(p.units) == 1 {
-			s.unplaceable(p.units[0])
-			return
-		}
-		for _, u := range slices.Backward(slices.Clone(p.units)) {
-			s.place(&part{units: []UnitID{u}, why: p.why, delay: p.delay, orphan: p.orphan})
-		}
-		return
-	}
-	if p.orphan != NoNode && p.orphan != n.id {
-		p.why = Rescued
-		s.moves = append(s.moves, Move{At: s.now, Why: Rescued, Units: slices.Clone(p.units), From: p.orphan, To: n.id, Here: here})
-	}
-	s.enqueue(&n.lane, p.units, true, p)
-	s.wake(n)
-}
-
-// toPool returns a part to the front of its pool.
-func (s *Scheduler) toPool(p *part) {
-	groups := [][]UnitID{p.units}
-	if len(p.units) > 1 && !s.anyAllows(p.units) {
-		groups = singles(p.units)
-	}
-	for _, g := range groups {
-		if !s.usable(g) {
-			for _, u := range slices.Clone(g) {
-				if !s.units[u].done {
-					s.unplaceable(u)
-				}
-			}
-			continue
-		}
-		key := s.allowKey(g)
-		i := slices.IndexFunc(s.pools, func(l *lane) bool { return l.key == key })
-		if i < 0 {
-			i = len(s.pools)
-			s.pools = append(s.pools, &lane{key: key})
-		}
-		q := *p
-		q.orphan = NoNode
-		s.enqueue(s.pools[i], g, true, &q)
-	}
-}
-
-// checkPools fails what no node can run any more.
-func (s *Scheduler) checkPools() {
-	for _, l := range s.pools {
-		if len(l.parts) == 0 || s.usable(l.parts[0].units) {
-			continue
-		}
-		for _, p := range l.sorted() {
-			for _, u := range slices.Clone(p.units) {
-				if !s.units[u].done {
-					s.unplaceable(u)
-				}
-			}
-		}
-	}
-}
-
-// unplaceable fails a unit because no node is left for it.
-func (s *Scheduler) unplaceable(u UnitID) {
-	reason := "no node left that may build it"
-	for _, n := range s.nodes {
-		if n.state == lost && s.cfg.allows(u, n.id) {
-			reason = fmt.Sprintf("%s; %s: %s", reason, n.name, n.err)
-			break
-		}
-	}
-	s.fail(u, NoNode, reason)
 }
 
 // owns reports whether there may be something to take from n.

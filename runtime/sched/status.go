@@ -10,7 +10,7 @@ import (
 // something it depends on failed is skipped, even when it was part of the same
 // submission and failed with it: so the answer does not depend on what was
 // submitted together.
-func (s *Scheduler) outcomes() []Outcome {
+func (s *fates) outcomes() []Outcome {
 	out := make([]Outcome, len(s.units))
 	order := make([]UnitID, len(s.units))
 	for i := range s.units {

@@ -34,8 +34,12 @@ const (
 	settling = 2 * time.Second
 )
 
+// thieves let nodes take work from each other, and build a second time what another node
+// is slow at.
+type thieves struct{ fates }
+
 // steal lets idle nodes take work and reports whether one did.
-func (s *Scheduler) steal() bool {
+func (s *thieves) steal() bool {
 	var try []*node
 	try = append(try, s.fresh...)
 	s.fresh = s.fresh[:0]
@@ -141,7 +145,7 @@ func (s *estimator) due(u UnitID, depth int) float64 {
 // take moves the part, of those that the nodes that will finish last have queued or
 // submitted without their having begun, that n would finish first, if that is early
 // enough, to n.
-func (s *Scheduler) take(n *node) bool {
+func (s *thieves) take(n *node) bool {
 	waiting := s.arrivals(n)
 	best := s.queued(n, waiting)
 	if best == nil {
@@ -316,7 +320,7 @@ func (s *estimator) relief(owner *node, units []UnitID) float64 {
 }
 
 // move carries a steal out.
-func (s *Scheduler) move(n *node, l *loot) {
+func (s *thieves) move(n *node, l *loot) {
 	why := Stolen
 	if l.r != nil {
 		why, l.p = Recalled, s.recall(l.r, n)
@@ -337,31 +341,13 @@ func (s *Scheduler) move(n *node, l *loot) {
 
 // recall takes a submission back that has not begun, for thief to take some of it. It
 // returns the part that it has become in the queue of its node.
-func (s *Scheduler) recall(r *run, thief *node) *part {
+func (s *thieves) recall(r *run, thief *node) *part {
 	return s.takeBack(r, fmt.Sprintf("taken by %s before it began", thief.name))
-}
-
-// takeBack ends a submission and returns the part in the queue of its node that what
-// was not finished of it has become.
-func (s *Scheduler) takeBack(r *run, reason string) *part {
-	p := &part{why: Planned, pooled: r.pooled, orphan: NoNode}
-	var units []UnitID
-	for i := range r.units {
-		if r.units[i].st != building {
-			continue
-		}
-		units = append(units, r.units[i].id)
-		s.advance(r, i, recalled)
-	}
-	r.canceled = true
-	s.emit(CancelPartition{Partition: r.id, Reason: reason, Recalled: true})
-	s.enqueue(&r.n.lane, units, true, p)
-	return p
 }
 
 // hedge starts units that were stolen from n on n as well, when n would now finish
 // them before the thief does.
-func (s *Scheduler) hedge(n *node) bool {
+func (s *thieves) hedge(n *node) bool {
 	if s.cfg.Options.NoHedge {
 		return false
 	}
@@ -370,7 +356,7 @@ func (s *Scheduler) hedge(n *node) bool {
 		thief := s.nodes[g.to]
 		g.units = slices.DeleteFunc(g.units, func(id UnitID) bool {
 			u := &s.units[id]
-			if u.done || u.granted != nil || len(u.runs) > 1 {
+			if u.state >= granted || len(u.runs) > 1 {
 				return true
 			}
 			// Queued again, or on its way somewhere else: that is not for us.
@@ -411,7 +397,7 @@ const sooner = 0.9
 // speculate starts on n, which has nothing of its own to do, a unit that another node
 // is building and would end with much later: the node has become slow, or what it was
 // given takes longer than it was thought to. The first to build it exports it.
-func (s *Scheduler) speculate(n *node) bool {
+func (s *thieves) speculate(n *node) bool {
 	if s.cfg.Options.NoHedge || !n.spare(0) {
 		return false
 	}
@@ -464,7 +450,7 @@ func (s *estimator) latestOwners(n *node) []*node {
 // worth it.
 func (s *policy) second(n, owner *node, m member) *loot {
 	u := &s.units[m.id]
-	if m.st != building || u.done || u.granted != nil || len(u.runs) > 1 || u.moves >= maxMoves || !s.cfg.allows(m.id, n.id) {
+	if m.st != building || u.state >= granted || len(u.runs) > 1 || u.moves >= maxMoves || !s.cfg.allows(m.id, n.id) {
 		return nil
 	}
 	units := []UnitID{m.id}
@@ -485,7 +471,7 @@ func (s *policy) second(n, owner *node, m member) *loot {
 }
 
 // double submits to n what its owner builds, too.
-func (s *Scheduler) double(n *node, l *loot) {
+func (s *thieves) double(n *node, l *loot) {
 	for _, u := range l.units {
 		n.all.add(s.cfg.Units[u].Root)
 		s.units[u].moves++

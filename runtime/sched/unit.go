@@ -1,0 +1,65 @@
+package sched
+
+import "slices"
+
+// unit is what the scheduler knows of a unit.
+type unit struct {
+	state unitState
+	// part is where it is queued. Invariant: it is set if and only if the unit is queued.
+	part *part
+	// runs are the submissions that are at it, of different nodes. Invariant: there are one
+	// or two if the unit is submitted or granted, else none.
+	runs []ref
+	// granted is the submission that was told to export it, or to wait with that.
+	// Invariant: it is set if and only if the unit is granted; then it is among runs, and
+	// is deferred or exporting there, as no other is.
+	granted *run
+	out     Outcome // final when the unit is over
+	tries   int     // attempts that came to nothing, see mayRetry
+	moves   int     // how often it was given to another node; from maxMoves on it is not stolen
+	avoids  bool    // a node that failed it
+}
+
+type ref struct {
+	r *run
+	i int
+}
+
+// unitState is how far a unit is, in order of progress.
+type unitState int
+
+const (
+	idle      unitState = iota // in no queue and no submission, as when one has failed
+	queued                     // in a part
+	submitted                  // in one submission or two
+	granted                    // one of them was told to export it, or to wait with that
+	over                       // its outcome is final, unless what it rests on is lost
+)
+
+// unitMoves are the states that may follow each. A unit goes back when a submission comes
+// to nothing or is recalled, and when it has to be built again.
+var unitMoves = [...][]unitState{
+	idle:      {queued, over},
+	queued:    {idle, submitted, over},
+	submitted: {idle, granted, over},
+	granted:   {idle, submitted, over},
+	over:      {idle},
+}
+
+// turn brings a unit into another state. It does nothing when that cannot follow. What is
+// counted by state is counted here and nowhere else.
+func (s *fleet) turn(id UnitID, to unitState) {
+	u := &s.units[id]
+	if !slices.Contains(unitMoves[u.state], to) {
+		return
+	}
+	if to == over {
+		s.left--
+	} else if u.state == over {
+		s.left++
+	}
+	u.state = to
+}
+
+// isOver reports whether the outcome of a unit is final.
+func (s *fleet) isOver(id UnitID) bool { return s.units[id].state == over }
