@@ -64,8 +64,8 @@ func (a *accounts) finish(u sched.UnitID, n *nodeRun, w written) *JobResult {
 	return res
 }
 
-// told names a job and the images that it pushed.
-func (a *accounts) told(j int) string {
+// describe names a job and the images that it pushed.
+func (a *accounts) describe(j int) string {
 	var images []string
 	for _, i := range a.images(j) {
 		images = append(images, i.Name)
@@ -76,9 +76,9 @@ func (a *accounts) told(j int) string {
 	return a.results[j].Job + " (" + strings.Join(images, ", ") + ")"
 }
 
-// reopen forgets what a node wrote of a job, and returns what that was, as told does.
+// reopen forgets what a node wrote of a job, and returns what that was, as describe does.
 func (a *accounts) reopen(u sched.UnitID, n *nodeRun) (was string) {
-	was = a.told(int(u))
+	was = a.describe(int(u))
 	j := &a.results[u]
 	a.done[n] = slices.DeleteFunc(a.done[n], func(name string) bool { return name == j.Job })
 	*j = JobResult{Job: j.Job, Target: j.Target, State: NotStarted}
@@ -328,7 +328,7 @@ func (a *accounts) explain(n *nodeRun, err error) failure {
 	var sick *NodeSick
 	var unavailable *Unavailable
 	if f.elsewhere = errors.As(err, &sick); f.elsewhere {
-		n.fell(sick.Reason)
+		n.fail(sick.Reason)
 		f.sickness = sick.Reason
 	}
 	if f.vertex != sched.NoVertex && changedURL(a.work.Graph.Vertices[f.vertex], err) {
@@ -384,7 +384,7 @@ func (a *accounts) writtenCaches(c *caches, nodes nodeRuns) []WrittenCache {
 		}
 		for _, e := range c.byUnit[ids[0]] {
 			if e.Type == cacheRegistry && e.Attrs["mode"] == "max" && e.Attrs["ref"] != "" && e.Attrs["ignore-error"] == "" {
-				list = append(list, WrittenCache{Ref: e.Attrs["ref"], Steps: n.tracker.held(a.work.stepsOf(ids))})
+				list = append(list, WrittenCache{Ref: e.Attrs["ref"], Steps: n.tracker.present(a.work.stepsOf(ids))})
 			}
 		}
 	}

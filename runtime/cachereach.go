@@ -177,7 +177,7 @@ func (m silentMessage) take(r *run) []sched.Event {
 	text := fmt.Sprintf("%s did not answer within %s: the caches in it are not used", service(m.host), reachTimeout)
 	r.reporter.waits(m.node, text)
 	r.reporter.warn(text)
-	return r.exchange.silent(m.node.id, m.host)
+	return r.exchange.noteSilent(m.node.id, m.host)
 }
 
 // importVertex starts the name of the vertex that reads a cache, in BuildKit's status.
@@ -193,7 +193,7 @@ func (x *exchange) noteImports(n *nodeRun, st *bkclient.SolveStatus) []sched.Eve
 		if !ok || v.Error == "" || strings.Contains(v.Error, "context canceled") {
 			continue
 		}
-		if missed := x.missed(n.id, func(e ir.CacheEntry) bool { return e.Attrs["ref"] == ref }); len(missed) > 0 {
+		if missed := x.noteMissed(n.id, func(e ir.CacheEntry) bool { return e.Attrs["ref"] == ref }); len(missed) > 0 {
 			x.reporter.warn(fmt.Sprintf("node %s cannot read what other nodes wrote to the cache registry; results go through this machine instead: %s", n.info.Name, v.Error))
 			events = append(events, missed...)
 			continue

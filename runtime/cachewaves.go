@@ -69,7 +69,7 @@ type waveMessage struct {
 }
 
 func (m waveMessage) take(r *run) []sched.Event {
-	r.waves.wrote(m)
+	r.waves.note(m)
 	return nil
 }
 
@@ -88,18 +88,18 @@ func newWaves(w *work, c *caches, nodes nodeRuns, l *lostResults, t *reporter, w
 	}
 }
 
-// built notes that a job is built on a node.
-func (w *waves) built(u sched.UnitID, n *nodeRun) {
+// noteBuilt notes that a job is built on a node.
+func (w *waves) noteBuilt(u sched.UnitID, n *nodeRun) {
 	if !w.caches.shared {
 		return
 	}
 	for _, unit := range w.work.Jobs[u].Units {
-		w.writer.Built(unit.ID, int(n.id), n.tracker.ran(w.work.steps[unit.ID]))
+		w.writer.Built(unit.ID, int(n.id), n.tracker.hasRun(w.work.steps[unit.ID]))
 	}
 }
 
-// wrote notes how the writing of a cache went.
-func (w *waves) wrote(m waveMessage) {
+// note notes how the writing of a cache went.
+func (w *waves) note(m waveMessage) {
 	w.underway[m.node]--
 	w.activity.cache(-1)
 	outcome := cachepolicy.Wrote
@@ -117,7 +117,7 @@ func (w *waves) wrote(m waveMessage) {
 		if m.export.Entry.Attrs["mode"] != "max" {
 			break // it holds the last results only
 		}
-		steps := m.node.tracker.held(w.work.stepsOf(m.export.Units))
+		steps := m.node.tracker.present(w.work.stepsOf(m.export.Units))
 		w.written = append(w.written, WrittenCache{Ref: ref, Manifest: m.manifest.Digest, Steps: steps})
 	}
 	w.writer.Ended(m.export, outcome)
@@ -204,7 +204,7 @@ func (w *waves) finish(ctx context.Context, finish sched.Finish) error {
 	}
 	nodes := w.builtOn(finish)
 	for u, n := range nodes {
-		if w.nodes[n].tracker.ran(w.work.steps[u]) {
+		if w.nodes[n].tracker.hasRun(w.work.steps[u]) {
 			w.writer.Built(u, n, true) // status may have come after the end
 		}
 	}

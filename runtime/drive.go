@@ -47,7 +47,7 @@ func (r *run) submit(cmd sched.Submit) []sched.Event {
 		return []sched.Event{r.end(p, err.Error(), false)}
 	}
 	if cmd.Why != sched.Planned {
-		r.reporter.moved(cmd, r.sched.Moves())
+		r.reporter.move(cmd, r.sched.Moves())
 	}
 	for _, u := range p.units {
 		if _, ok := r.work.step(u); !ok {
@@ -101,7 +101,7 @@ func (p *submission) evaluate(ws *workers) error {
 
 // export writes the outputs of a unit, or sends the result of a step to the other nodes.
 func (r *run) export(p *submission, u sched.UnitID) {
-	p.write(u)
+	p.beginWrite(u)
 	r.activity.export(1)
 	known := r.lost.lookups(p.node)
 	m := exportedMessage{p: p, unit: u}
@@ -205,7 +205,7 @@ func (r *run) reopen(cmd sched.Reopen) {
 	}
 	for j := range r.work.Jobs {
 		if rests[j] {
-			keep = append(keep, r.accounts.told(j))
+			keep = append(keep, r.accounts.describe(j))
 		}
 	}
 	if len(again)+len(keep) == 0 {
@@ -252,25 +252,25 @@ func (m statusMessage) take(r *run) []sched.Event {
 			continue
 		}
 		if !c.cached {
-			r.exchange.executed(n, v)
+			r.exchange.noteExecution(n, v)
 		}
 		events = append(events, sched.VertexDone{At: r.reporter.since(), Node: n.id, Vertex: v, Took: c.took, Cached: c.cached})
 		for _, p := range r.submissions.of(n) {
-			for _, u := range p.reached(c.vertex) {
-				events = append(events, r.built(p, u)...)
+			for _, u := range p.reach(c.vertex) {
+				events = append(events, r.noteBuilt(p, u)...)
 			}
 		}
 	}
 	return events
 }
 
-// built notes that the results of a unit are there.
-func (r *run) built(p *submission, u sched.UnitID) []sched.Event {
+// noteBuilt notes that the results of a unit are there.
+func (r *run) noteBuilt(p *submission, u sched.UnitID) []sched.Event {
 	if p.state == ended || !p.progress(u, built) {
 		return nil
 	}
 	if _, ok := r.work.step(u); !ok {
-		r.waves.built(u, p.node)
+		r.waves.noteBuilt(u, p.node)
 		r.reporter.job(u, p.node, "built", nil)
 	}
 	return []sched.Event{sched.UnitBuilt{At: r.reporter.since(), Partition: p.id, Unit: u}}
@@ -282,7 +282,7 @@ type evaluatedMessage struct{ p *submission }
 func (m evaluatedMessage) take(r *run) []sched.Event {
 	events := r.takeUnread(m.p.node)
 	for _, u := range m.p.units {
-		events = append(events, r.built(m.p, u)...)
+		events = append(events, r.noteBuilt(m.p, u)...)
 	}
 	return events
 }
@@ -300,7 +300,7 @@ func (m solvedMessage) take(r *run) []sched.Event {
 	switch {
 	case p.state == ended:
 		return nil
-	case !p.solve(m):
+	case !p.endSolve(m):
 		return nil
 	case m.err == nil:
 		return []sched.Event{r.end(p, "", false)}
@@ -323,12 +323,12 @@ func (m solvedMessage) take(r *run) []sched.Event {
 			return events
 		}
 	}
-	return append(events, m.failed(r)...)
+	return append(events, m.fail(r)...)
 }
 
-// failed ends a submission that could not be solved, with the units that are to blame on
+// fail ends a submission that could not be solved, with the units that are to blame on
 // what failed.
-func (m solvedMessage) failed(r *run) []sched.Event {
+func (m solvedMessage) fail(r *run) []sched.Event {
 	p := m.p
 	if u := p.units[0]; r.work.onDemand(u) { // such a unit is submitted by itself
 		r.exchange.warnUnsent(p.node, u, m.err)
@@ -382,7 +382,7 @@ func (m exportedMessage) take(r *run) []sched.Event {
 			return nil
 		}
 	}
-	solved := p.wrote(m.unit)
+	solved := p.endWrite(m.unit)
 	if p.state == ended {
 		return nil
 	}
@@ -409,9 +409,9 @@ func (m exportedMessage) note(r *run) []sched.Event {
 			return nil // the end of the solve says why
 		case m.err != nil:
 			// That is no failure: who wanted it builds it.
-			return append(r.exchange.failed(m.p.node, step, m.err), exported)
+			return append(r.exchange.noteUnsent(m.p.node, step, m.err), exported)
 		}
-		return append(r.exchange.wrote(m.p.node, step, m.sent), exported)
+		return append(r.exchange.noteSent(m.p.node, step, m.sent), exported)
 	}
 	if m.err != nil {
 		if len(m.written.responses) > 0 {
@@ -423,7 +423,7 @@ func (m exportedMessage) note(r *run) []sched.Event {
 		events := []sched.Event{r.fail(m.p, m.unit, r.accounts.explain(m.p.node, m.err))}
 		return append(events, r.bar(m.p.node)...)
 	}
-	m.p.node.did()
+	m.p.node.succeed()
 	res := r.accounts.finish(m.unit, m.p.node, m.written)
 	r.reporter.job(m.unit, m.p.node, "exported", res)
 	return []sched.Event{exported}

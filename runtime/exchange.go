@@ -234,9 +234,9 @@ func (x *exchange) write(within context.Context, c *connection, step int, direct
 	return &e, err
 }
 
-// missed returns what follows from the failure of a node to read one of the imports for
+// noteMissed returns what follows from the failure of a node to read one of the imports for
 // which is true, and has what is sent from now on go through the client.
-func (x *exchange) missed(n sched.NodeID, which func(ir.CacheEntry) bool) []sched.Event {
+func (x *exchange) noteMissed(n sched.NodeID, which func(ir.CacheEntry) bool) []sched.Event {
 	var events []sched.Event
 	for _, step := range slices.Sorted(maps.Keys(x.sent)) {
 		if !which(x.sent[step]) {
@@ -251,9 +251,9 @@ func (x *exchange) missed(n sched.NodeID, which func(ir.CacheEntry) bool) []sche
 	return events
 }
 
-// executed notes which node executed a step with one result, and warns of a second
+// noteExecution notes which node executed a step with one result, and warns of a second
 // execution: the nodes did not use the same one.
-func (x *exchange) executed(n *nodeRun, v sched.VertexID) {
+func (x *exchange) noteExecution(n *nodeRun, v sched.VertexID) {
 	if !x.work.Sched.Vertices[v].Once {
 		return
 	}
@@ -267,13 +267,13 @@ func (x *exchange) executed(n *nodeRun, v sched.VertexID) {
 	}
 }
 
-// wrote makes what was written of a step known to the solves that follow; sent is nil when
+// noteSent makes what was written of a step known to the solves that follow; sent is nil when
 // it is for nobody.
-func (x *exchange) wrote(n *nodeRun, step int, sent *ir.CacheEntry) []sched.Event {
+func (x *exchange) noteSent(n *nodeRun, step int, sent *ir.CacheEntry) []sched.Event {
 	if sent == nil {
 		return nil
 	}
-	x.reporter.sent(n, step, nil)
+	x.reporter.send(n, step, nil)
 	x.sent[step], x.by[step] = *sent, n
 	x.find(x.work.Sched.Vertices, sched.VertexID(x.work.Steps[step].Vertex))
 	var events []sched.Event
@@ -283,11 +283,11 @@ func (x *exchange) wrote(n *nodeRun, step int, sent *ir.CacheEntry) []sched.Even
 	return events
 }
 
-// failed notes that a step could not be sent. That is no failure of the run: who wanted it
+// noteUnsent notes that a step could not be sent. That is no failure of the run: who wanted it
 // builds it.
-func (x *exchange) failed(n *nodeRun, step int, err error) []sched.Event {
+func (x *exchange) noteUnsent(n *nodeRun, step int, err error) []sched.Event {
 	v, _ := x.work.stepVertex(step)
-	x.reporter.sent(n, step, plain(err))
+	x.reporter.send(n, step, plain(err))
 	x.reporter.warn(fmt.Sprintf("node %s: %s could not be handed over: %v; nodes that need it build it again, and images that stand on it may differ", n.info.Name, v.Step, plain(err)))
 	var events []sched.Event
 	for _, v := range x.work.Steps[step].Sent {
@@ -307,13 +307,13 @@ func (x *exchange) detour(n *nodeRun, step int, err error) {
 	x.reporter.warn(fmt.Sprintf("node %s: %s could not be handed over through the cache registry; results go through this machine instead: %v", n.info.Name, v.Step, plain(err)))
 }
 
-// silent notes that a registry does not answer a node. It returns what the node misses for
+// noteSilent notes that a registry does not answer a node. It returns what the node misses for
 // that.
-func (x *exchange) silent(n sched.NodeID, host string) []sched.Event {
+func (x *exchange) noteSilent(n sched.NodeID, host string) []sched.Event {
 	if registryHost(x.registry()) == host {
 		x.direct = true
 	}
-	return x.missed(n, func(e ir.CacheEntry) bool { return registryHost(e) == host })
+	return x.noteMissed(n, func(e ir.CacheEntry) bool { return registryHost(e) == host })
 }
 
 // send returns what has the node of p write a step for the others: through the registry,

@@ -70,14 +70,14 @@ func (w *waves) join(ctx context.Context, joins []cachepolicy.Join) (outgrown []
 		case made[i].Digest == "" && j.Base != "":
 			outgrown = append(outgrown, j)
 		case made[i].Digest != "":
-			w.written = append(w.written, WrittenCache{Ref: j.Ref, Manifest: made[i].Digest, Steps: w.held(j), Base: bases[i].Digest})
+			w.written = append(w.written, WrittenCache{Ref: j.Ref, Manifest: made[i].Digest, Steps: w.stepsOf(j), Base: bases[i].Digest})
 		}
 	}
 	return outgrown
 }
 
-// held returns the steps whose results a join holds beyond those of its base.
-func (w *waves) held(j cachepolicy.Join) []digest.Digest {
+// stepsOf returns the steps whose results a join holds beyond those of its base.
+func (w *waves) stepsOf(j cachepolicy.Join) []digest.Digest {
 	held := map[digest.Digest]bool{}
 	for _, w := range w.written {
 		if slices.Contains(j.Parts, w.Ref) {

@@ -59,8 +59,8 @@ type nodeRun struct {
 	running map[digest.Digest]bool // steps
 	held    []func()               // let go of results that are kept until the end of the run
 	// deferred are the reports on solves and exports that ended with the connection, and
-	// waiting the submissions that came without one. Invariant: both are empty
-	// unless the node is up.
+	// waiting the submissions that came without one. Invariant: when the node is
+	// given up, what is in them has ended or is about to.
 	deferred []message
 	waiting  []*submission
 }
@@ -130,10 +130,10 @@ func (n *nodeRun) bar(err error) {
 	}
 }
 
-// did notes that something went well, and fell a failure that is the node's own.
-func (n *nodeRun) did() { n.sick = 0 }
+// succeed notes that something went well, and fail a failure that is the node's own.
+func (n *nodeRun) succeed() { n.sick = 0 }
 
-func (n *nodeRun) fell(reason string) { n.sick, n.sickness = n.sick+1, reason }
+func (n *nodeRun) fail(reason string) { n.sick, n.sickness = n.sick+1, reason }
 
 // mostSick is how many failures in a row that are its own end the use of a node: one
 // that fails all it is given would be given more and more, as it is always free.

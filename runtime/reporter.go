@@ -46,9 +46,9 @@ func (r *reporter) job(u sched.UnitID, n *nodeRun, stage string, res *JobResult)
 	r.observe(JobEvent{At: r.since(), Job: job.Name, Target: job.Target.Name, Node: n.info.Name, Stage: stage, Result: res})
 }
 
-// moved reports a submission that the plan did not foresee; moves are those that the
+// move reports a submission that the plan did not foresee; moves are those that the
 // scheduler has made.
-func (r *reporter) moved(cmd sched.Submit, moves []sched.Move) {
+func (r *reporter) move(cmd sched.Submit, moves []sched.Move) {
 	e := MoveEvent{At: r.since(), Node: r.nodes.name(cmd.Node), Why: cmd.Why.String()}
 	e.Jobs, e.Targets = r.work.jobNames(cmd.Units), r.work.targetsOf(cmd.Units)
 	if len(e.Jobs) == 0 {
@@ -63,8 +63,8 @@ func (r *reporter) moved(cmd sched.Submit, moves []sched.Move) {
 	r.observe(e)
 }
 
-// sent reports what became of the sending of a step by a node.
-func (r *reporter) sent(n *nodeRun, step int, err error) {
+// send reports what became of the sending of a step by a node.
+func (r *reporter) send(n *nodeRun, step int, err error) {
 	v, _ := r.work.stepVertex(step)
 	e := SendEvent{At: r.since(), Node: n.info.Name, Step: v.Step, Targets: r.work.stepTargets(r.work.vertex[v.Digest]), Err: err}
 	for i, n := range r.work.Sched.Nodes {

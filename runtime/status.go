@@ -296,13 +296,13 @@ func (t *tracker) status(d digest.Digest) vertexStatus {
 // forget forgets a vertex that is about to run once more.
 func (t *tracker) forget(d digest.Digest) { delete(t.vertices, d) }
 
-// ran reports whether the node ran any of the steps.
-func (t *tracker) ran(steps []digest.Digest) bool {
+// hasRun reports whether the node ran any of the steps.
+func (t *tracker) hasRun(steps []digest.Digest) bool {
 	return slices.ContainsFunc(steps, func(d digest.Digest) bool { return len(t.status(d).runs) > 0 })
 }
 
-// held returns those of the steps whose results are on the node.
-func (t *tracker) held(steps []digest.Digest) []digest.Digest {
+// present returns those of the steps whose results are on the node.
+func (t *tracker) present(steps []digest.Digest) []digest.Digest {
 	var list []digest.Digest
 	for _, d := range steps {
 		if t.status(d).done {

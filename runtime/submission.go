@@ -126,8 +126,8 @@ func (p *submission) begin(unread int) {
 	p.ctx, p.cancel = context.WithCancelCause(p.conn.ended)
 }
 
-// reached returns the units whose last root is d.
-func (p *submission) reached(d digest.Digest) []sched.UnitID {
+// reach notes that d is there. It returns the units whose last root is d.
+func (p *submission) reach(d digest.Digest) []sched.UnitID {
 	var list []sched.UnitID
 	for _, u := range p.waiting[d] {
 		if p.missing[u]--; p.missing[u] == 0 {
@@ -144,12 +144,12 @@ func (p *submission) await(u sched.UnitID, d digest.Digest) {
 	p.missing[u]++
 }
 
-// write notes that a worker writes something of a unit.
-func (p *submission) write(u sched.UnitID) { p.writing[u] = true }
+// beginWrite notes that a worker writes something of a unit.
+func (p *submission) beginWrite(u sched.UnitID) { p.writing[u] = true }
 
-// solve notes that the solve of p has ended. It reports false when that has to wait until
+// endSolve notes that the solve of p has ended. It reports false when that has to wait until
 // all is written, and keeps m for then.
-func (p *submission) solve(m solvedMessage) bool {
+func (p *submission) endSolve(m solvedMessage) bool {
 	if len(p.writing) > 0 {
 		p.solved = &m
 		return false
@@ -157,9 +157,9 @@ func (p *submission) solve(m solvedMessage) bool {
 	return true
 }
 
-// wrote notes that the worker which writes something of a unit has ended. It returns what
+// endWrite notes that the worker which writes something of a unit has ended. It returns what
 // has waited for the last of them.
-func (p *submission) wrote(u sched.UnitID) *solvedMessage {
+func (p *submission) endWrite(u sched.UnitID) *solvedMessage {
 	delete(p.writing, u)
 	m := p.solved
 	if m == nil || len(p.writing) > 0 || p.state == ended {

@@ -35,20 +35,20 @@ func TestSubmissionEnds(t *testing.T) {
 	s := newSubmissions()
 	p := s.add(sched.Submit{Partition: 1, Units: []sched.UnitID{0, 1}}, &nodeRun{}, nil, nil)
 	require.Equal(t, []sched.UnitID{0, 1}, p.openUnits())
-	p.write(0)
-	p.write(1)
-	require.False(t, p.solve(solvedMessage{p: p}))
-	require.Nil(t, p.wrote(0))
-	require.NotNil(t, p.wrote(1))
-	require.True(t, p.solve(solvedMessage{p: p}))
+	p.beginWrite(0)
+	p.beginWrite(1)
+	require.False(t, p.endSolve(solvedMessage{p: p}))
+	require.Nil(t, p.endWrite(0))
+	require.NotNil(t, p.endWrite(1))
+	require.True(t, p.endSolve(solvedMessage{p: p}))
 	require.Equal(t, []sched.UnitID{0}, p.openUnits(), "the other is what it waited for")
 	require.True(t, p.settle(0))
 
 	p = s.add(sched.Submit{Partition: 2, Units: []sched.UnitID{0}}, &nodeRun{}, nil, nil)
-	p.write(0)
-	require.False(t, p.solve(solvedMessage{p: p}))
+	p.beginWrite(0)
+	require.False(t, p.endSolve(solvedMessage{p: p}))
 	s.end(p)
-	require.Nil(t, p.wrote(0))
+	require.Nil(t, p.endWrite(0))
 	require.Nil(t, s.at(2))
 }
 
@@ -59,9 +59,9 @@ func TestSubmissionReached(t *testing.T) {
 	p.await(0, a)
 	p.await(0, b)
 	p.await(1, b)
-	require.Empty(t, p.reached(a))
-	require.Empty(t, p.reached(a))
-	require.Equal(t, []sched.UnitID{0, 1}, p.reached(b))
+	require.Empty(t, p.reach(a))
+	require.Empty(t, p.reach(a))
+	require.Equal(t, []sched.UnitID{0, 1}, p.reach(b))
 }
 
 func TestNodeMoves(t *testing.T) {
