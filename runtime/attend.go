@@ -136,6 +136,19 @@ type attendant struct {
 	losses  int   // connections that ended early, in a row
 }
 
+// expect sets how long the node may be silent, and why it did not answer before the run;
+// nil if it did.
+func (a *attendant) expect(timeout time.Duration, absent error) {
+	a.timeout, a.absent = timeout, absent
+}
+
+// join adds the node to a problem that it has no part in yet: it is taken to run the
+// platforms in assumed until it is heard of.
+func (a *attendant) join(c *sched.Config, assumed []ocispecs.Platform) {
+	a.assumed = assumed
+	addLate(c, a.node, assumed)
+}
+
 // within returns a connection to the node that comes about within d; nil when none does.
 func (a *attendant) within(ctx context.Context, d time.Duration) *connection {
 	ctx, cancel := context.WithTimeoutCause(ctx, d, &SilenceError{For: d})
@@ -188,8 +201,8 @@ func (a *attendant) await(ctx context.Context) *connection {
 }
 
 // attend does it until ctx ends, or the node is given up for good.
-func (a *attendant) attend(ctx context.Context) {
-	a.why = a.absent
+func (a *attendant) attend(ctx context.Context, connect connectFunc) {
+	a.connect, a.why = connect, a.absent
 	for {
 		c := a.await(ctx)
 		if c == nil {

@@ -16,7 +16,7 @@
 //
 // The run itself is small: it feeds the scheduler with events, carries out what that
 // commands, and lets the parts know what is their concern. Each part is a type with one
-// idea, and only its methods write its fields:
+// idea, and only its methods write its fields (parts_test.go checks that):
 //
 //   - work: what is to be built, and which step belongs to whom; it does not change, so
 //     workers share it (work.go)

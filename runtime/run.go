@@ -105,13 +105,13 @@ func (p *Pool) Run(ctx context.Context, b *Build, observe func(Event)) (*Result,
 		return nil, err
 	}
 	for i, a := range r.attendants {
-		a.timeout = p.timeout
+		var absent error
 		if i >= p.ready {
-			_, a.absent = p.nodes[i].current()
-			if a.absent == nil {
-				a.absent = errors.New("it answered too late for the plan")
+			if _, absent = p.nodes[i].current(); absent == nil {
+				absent = errors.New("it answered too late for the plan")
 			}
 		}
+		a.expect(p.timeout, absent)
 		before := p.nodes[i].onSilence(func(d time.Duration) { r.workers.silent(a.node, d) })
 		defer func() { p.nodes[i].onSilence(before) }()
 	}
@@ -160,8 +160,7 @@ func (r *run) config() sched.Config {
 	c := r.work.Sched
 	c.Nodes = slices.Clone(c.Nodes)
 	for _, a := range r.attendants[min(len(c.Nodes), len(r.attendants)):] {
-		a.assumed = r.nodes.assumed(a.node)
-		addLate(&c, a.node, a.assumed)
+		a.join(&c, r.nodes.assumed(a.node))
 	}
 	c.Vertices = slices.Clone(c.Vertices)
 	for i := len(r.work.Graph.Vertices); i < len(c.Vertices); i++ {
@@ -303,8 +302,7 @@ func (r *run) loop(ctx, writing context.Context, connect connectFunc) sched.Fini
 	attending, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	for _, a := range r.attendants {
-		a.connect = connect
-		r.workers.start(func() { a.attend(attending) })
+		r.workers.start(func() { a.attend(attending, connect) })
 	}
 	tick := time.NewTicker(tickInterval)
 	defer tick.Stop()

@@ -155,7 +155,8 @@ func (f *fleet) run(ctx context.Context, b *Build) (*Result, []Event, error) {
 	}
 	r.exports.tags = func([]string) tagStore { return f.tags }
 	for i, a := range r.attendants {
-		if a.absent = f.nodes[i].absent; a.absent != nil {
+		a.expect(a.timeout, f.nodes[i].absent)
+		if a.absent != nil {
 			a.node.info.ID = ""
 		}
 	}
