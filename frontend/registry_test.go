@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/dbake/dbake/compiler/ir"
+	"github.com/dbake/dbake/internal/dockerconfig"
 	"github.com/dbake/dbake/runtime/registry"
 )
 
@@ -42,7 +43,7 @@ func (s *stubRegistry) client(t *testing.T, dockerConfig string, mirrored ...str
 		hosts[m] = registry.Host{Mirrors: []string{s.host()}}
 	}
 	c := registry.New(registry.Options{
-		Credentials: registry.DockerCredentials(dockerConfig), Hosts: hosts,
+		Credentials: registry.DockerCredentials(dockerconfig.New(map[string]string{"DOCKER_CONFIG": dockerConfig}, nil)), Hosts: hosts,
 		Patience: registry.Patience{Busy: -1, Away: -1},
 	})
 	t.Cleanup(c.Close)

@@ -2,11 +2,7 @@ package runtime
 
 import (
 	"context"
-	"io"
-	"os"
-	"path/filepath"
 
-	"github.com/docker/cli/cli/config"
 	"github.com/docker/cli/cli/config/configfile"
 	"github.com/docker/cli/cli/config/types"
 	"github.com/moby/buildkit/session/auth/authprovider"
@@ -14,14 +10,13 @@ import (
 	"github.com/dbake/dbake/runtime/registry"
 )
 
-// dockerConfig is the user's docker configuration. One that is no file, as a pipe that
-// would be waited for, is as good as none: the command line warns of it.
-func dockerConfig() *configfile.ConfigFile {
-	name := filepath.Join(config.Dir(), config.ConfigFileName)
-	if info, err := os.Stat(name); err == nil && !info.Mode().IsRegular() {
-		return configfile.New(name)
+// logins are the credentials for registries. A Docker configuration that cannot be read is
+// as good as none: a node may need none.
+func (in Inputs) logins() *configfile.ConfigFile {
+	if in.Docker == nil {
+		return configfile.New("")
 	}
-	return config.LoadDefaultConfigFile(io.Discard)
+	return in.Docker.Optional()
 }
 
 // askHelper gives a credential helper that does not answer up. Its process cannot be

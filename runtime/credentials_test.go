@@ -7,10 +7,11 @@ import (
 	"testing"
 	"testing/synctest"
 
-	"github.com/docker/cli/cli/config"
 	"github.com/docker/cli/cli/config/types"
 	"github.com/moby/buildkit/session/auth/authprovider"
 	"github.com/stretchr/testify/require"
+
+	"github.com/dbake/dbake/internal/dockerconfig"
 )
 
 func TestCredentialHelperThatHangsIsGivenUp(t *testing.T) {
@@ -34,8 +35,6 @@ func TestCredentialHelperThatHangsIsGivenUp(t *testing.T) {
 func TestDockerConfigurationThatIsAPipe(t *testing.T) {
 	dir := t.TempDir()
 	require.NoError(t, syscall.Mkfifo(filepath.Join(dir, "config.json"), 0o600))
-	before := config.Dir()
-	t.Cleanup(func() { config.SetDir(before) })
-	config.SetDir(dir)
-	require.Empty(t, dockerConfig().AuthConfigs, "it is not waited for")
+	in := Inputs{Docker: dockerconfig.New(map[string]string{"DOCKER_CONFIG": dir}, nil)}
+	require.Empty(t, in.logins().AuthConfigs, "it is not waited for")
 }

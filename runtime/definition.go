@@ -21,6 +21,7 @@ import (
 
 	"github.com/dbake/dbake/compiler"
 	"github.com/dbake/dbake/compiler/ir"
+	"github.com/dbake/dbake/internal/dockerconfig"
 )
 
 // Definitions reads build definitions from git repositories and HTTP servers. A
@@ -31,6 +32,8 @@ type Definitions struct {
 	Pool *Pool
 	// Env is the environment that credentials are read from.
 	Env map[string]string
+	// Docker holds the credentials for registries.
+	Docker *dockerconfig.Config
 	// Path returns a file name of the user's as an absolute one.
 	Path func(string) string
 
@@ -61,7 +64,7 @@ func (d *Definitions) Tree() *pb.Definition { return d.tree }
 
 // ReadDefinition implements compiler.RemoteReader.
 func (d *Definitions) ReadDefinition(ctx context.Context, url string, names []string, optional bool) (*compiler.RemoteDefinition, error) {
-	in := Inputs{Env: d.Env, Secrets: map[string]SecretSource{}, SSH: map[string][]string{}}
+	in := Inputs{Env: d.Env, Docker: d.Docker, Secrets: map[string]SecretSource{}, SSH: map[string][]string{}}
 	read := readHTTP
 	repository, isGit, err := dockerui.DetectGitContext(url, nil, llb.GitAdvice(gitAdvice(d.Env)))
 	if isGit {

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/distribution/reference"
+	"github.com/docker/cli/cli/config/configfile"
 	bkclient "github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/exporter/containerimage/exptypes"
 	"github.com/moby/buildkit/session/auth/authprovider"
@@ -89,7 +90,7 @@ func (s *solver) pushFromEngine(ctx context.Context, names []string, resp map[st
 		if !ok {
 			return &Rejected{fmt.Errorf("%s: the Docker engine pushes tags only: %s", name, remedyStore)}
 		}
-		credentials, err := engineCredentials(ctx, reference.Domain(ref))
+		credentials, err := engineCredentials(ctx, s.services.logins, reference.Domain(ref))
 		if err != nil {
 			return err
 		}
@@ -108,8 +109,8 @@ func (s *solver) pushFromEngine(ctx context.Context, names []string, resp map[st
 const hubServer = "https://index.docker.io/v1/"
 
 // engineCredentials are those that an engine is given for a registry.
-func engineCredentials(ctx context.Context, domain string) (dockerengine.Credentials, error) {
-	auth, err := askHelper(authprovider.LoadAuthConfig(dockerConfig()))(ctx, domain, nil, nil)
+func engineCredentials(ctx context.Context, logins *configfile.ConfigFile, domain string) (dockerengine.Credentials, error) {
+	auth, err := askHelper(authprovider.LoadAuthConfig(logins))(ctx, domain, nil, nil)
 	if err != nil {
 		return dockerengine.Credentials{}, err
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/frontend"
+	"github.com/dbake/dbake/internal/dockerconfig"
 )
 
 // Gateway lets the compile stage use the nodes of a pool for what it cannot do
@@ -24,6 +25,8 @@ import (
 type Gateway struct {
 	Pool *Pool
 	Env  map[string]string
+	// Docker holds the credentials for registries.
+	Docker *dockerconfig.Config
 	// Path returns a file name of the user's as an absolute one.
 	Path func(string) string
 }
@@ -34,7 +37,7 @@ var _ frontend.Gateway = (*Gateway)(nil)
 // platform, and takes another when one breaks off. The error is that of fn when fn
 // has failed, with what was printed on the node.
 func (g *Gateway) Build(ctx context.Context, s frontend.Session, fn func(context.Context, gateway.Client) error) error {
-	in := Inputs{Dirs: s.Locals, Layouts: s.OCIStores, Env: g.Env, Secrets: SecretSources(s.Secrets, g.Env, g.Path), SSH: map[string][]string{}}
+	in := Inputs{Dirs: s.Locals, Layouts: s.OCIStores, Env: g.Env, Docker: g.Docker, Secrets: SecretSources(s.Secrets, g.Env, g.Path), SSH: map[string][]string{}}
 	for id, a := range s.SSH {
 		in.SSH[id] = a.Paths
 	}

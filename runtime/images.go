@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/dbake/dbake/frontend"
+	"github.com/dbake/dbake/internal/dockerconfig"
 )
 
 const (
@@ -31,6 +32,8 @@ const (
 type Images struct {
 	Pool *Pool
 	Env  map[string]string
+	// Docker holds the credentials for registries.
+	Docker *dockerconfig.Config
 	// Skip reports the nodes that know no more than this machine; nil skips none.
 	Skip func(NodeInfo) bool
 	// Notify shows a line while a registry is waited for; may be nil.
@@ -51,7 +54,7 @@ func (m *Images) Resolve(ctx context.Context, req frontend.ImageRequest) (*front
 			if err != nil {
 				return nil, err
 			}
-			in := Inputs{Env: m.Env}
+			in := Inputs{Env: m.Env, Docker: m.Docker}
 			var sent transfers
 			offer, err := in.services(&sent)
 			if err != nil {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/containerd/containerd/v2/core/content"
 	contentlocal "github.com/containerd/containerd/v2/plugins/content/local"
+	"github.com/docker/cli/cli/config/configfile"
 	bkclient "github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/client/ociindex"
 	"github.com/moby/buildkit/exporter/containerimage/exptypes"
@@ -23,6 +24,9 @@ import (
 	"github.com/moby/buildkit/session/secrets"
 	"github.com/moby/buildkit/session/secrets/secretsprovider"
 	"github.com/moby/buildkit/session/sshforward/sshprovider"
+
+	"github.com/dbake/dbake/internal/dockerconfig"
+
 	// Names of files need not be UTF-8: this is how nodes encode messages, too.
 	_ "github.com/moby/buildkit/util/grpcutil/encoding/proto"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
@@ -43,6 +47,8 @@ type Inputs struct {
 	Layouts map[string]string
 	// Env is the environment that secrets are read from.
 	Env map[string]string
+	// Docker holds the credentials for registries; nil is none.
+	Docker *dockerconfig.Config
 	// SharedKey tells this project on this machine from all others: a node keeps
 	// directories under it and asks the next run only for what changed.
 	SharedKey string
@@ -101,7 +107,7 @@ func (in Inputs) services(sent *transfers) (services, error) {
 		&directories{dirs: in.Dirs, sent: sent},
 		secretsprovider.NewSecretProvider(&secretStore{sources: in.Secrets, env: in.Env}),
 		authprovider.NewDockerAuthProvider(authprovider.DockerAuthProviderConfig{
-			AuthConfigProvider: askHelper(authprovider.LoadAuthConfig(dockerConfig())),
+			AuthConfigProvider: askHelper(authprovider.LoadAuthConfig(in.logins())),
 		}),
 	}
 	if len(in.SSH) > 0 {
@@ -123,13 +129,14 @@ func (in Inputs) services(sent *transfers) (services, error) {
 	for id, store := range layouts {
 		stores["oci:"+id] = store
 	}
-	return services{attach: list, stores: stores}, nil
+	return services{attach: list, stores: stores, logins: in.logins()}, nil
 }
 
 // services are what the sessions of one node offer.
 type services struct {
 	attach []session.Attachable
 	stores map[string]content.Store // by the id under which a node asks
+	logins *configfile.ConfigFile   // for registries
 }
 
 // attachables returns all that one session registers, which offers some stores

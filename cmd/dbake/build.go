@@ -222,7 +222,8 @@ func (c *buildCmd) request(a *app) (engine.Request, error) {
 		return r, usageError{errors.New("--format says how --changed-since tells which targets have changed: it needs that flag")}
 	}
 	r.Admit = func(ctx context.Context, asked engine.Admission) error { return c.admit(ctx, a, asked) }
-	r.Load, r.LoadEngine = a.docker().load, a.docker().engineID
+	images := loader{a.docker()}
+	r.Load, r.LoadEngine = images.load, images.engineID
 	r.Saved = c.saved
 	r.Jobs, r.KeepGoing, r.DeferOutput, r.NoSteal = c.Jobs.limit, c.Jobs.mode == deferError, c.Jobs.mode == deferOutput, c.NoSteal
 	if c.MetadataFile != "" {

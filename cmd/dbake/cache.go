@@ -41,7 +41,7 @@ func parsePlace(value string) (cachePlace, error) {
 
 // cacheClient returns the access to the registries of places.
 func (a *app) cacheClient(places ...cachePlace) *registry.Client {
-	o := registry.Options{Credentials: registry.DockerCredentials(a.env["DOCKER_CONFIG"]), Notify: a.progress.Note}
+	o := registry.Options{Credentials: registry.DockerCredentials(a.docker()), Notify: a.progress.Note}
 	for _, p := range places {
 		if name, err := reference.ParseNormalizedNamed(p.Repo); err == nil && p.store.Insecure {
 			o = o.Insecure(reference.Domain(name))

@@ -233,7 +233,7 @@ var fixedValues = map[string][]string{
 func (c *completer) values(ctx context.Context, f *kong.Flag, word string) (list []completion, d directive) {
 	switch f.Name {
 	case "builder":
-		return c.among(word, nodeset.Builders(c.app.env))
+		return c.among(word, nodeset.Builders(c.app.docker()))
 	case "strategy", "compare":
 		var names []string
 		for _, s := range partition.Strategies() {

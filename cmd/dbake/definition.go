@@ -24,7 +24,7 @@ func (a *app) engine() *engine.Engine { return a.engineFor(a.progress) }
 func (a *app) engineFor(report engine.Reporter) *engine.Engine {
 	return engine.New(engine.Config{
 		Dir: a.dir, Env: a.env, Stdout: a.stdout, Report: report,
-		Supervisor: a.supervisor, Command: a.title(), ProxyArgs: a.docker().proxyArgs,
+		Supervisor: a.supervisor, Command: a.title(), Docker: a.docker(),
 	})
 }
 

@@ -8,8 +8,8 @@ import (
 	"slices"
 	"time"
 
-	"github.com/dbake/dbake/cmd/dbake/internal/view"
 	"github.com/dbake/dbake/compiler/ir"
+	"github.com/dbake/dbake/internal/dockerconfig"
 	"github.com/dbake/dbake/runtime/nodeset/dockerengine"
 )
 
@@ -19,23 +19,18 @@ const answerTimeout = 20 * time.Second
 // isLoad reports whether an output goes to the local Docker engine.
 func isLoad(o ir.Output) bool { return o.Form() == ir.FormLoad }
 
-// userDocker is what a command takes from docker on this machine.
-type userDocker struct {
-	env      map[string]string
-	progress view.Progress
-}
-
-func (a *app) docker() userDocker { return userDocker{a.env, a.progress} }
+// loader loads images into the Docker engine of this machine.
+type loader struct{ docker *dockerconfig.Config }
 
 // load returns what starts to load one archive of the images that p loads into the engine, nil when
 // there are none, and p with these outputs in the form that the engine reads. The
 // engine has answered: a build whose results nobody takes is not worth starting.
-func (d userDocker) load(ctx context.Context, p *ir.Project) (*ir.Project, func(context.Context) (io.WriteCloser, error), error) {
+func (l loader) load(ctx context.Context, p *ir.Project) (*ir.Project, func(context.Context) (io.WriteCloser, error), error) {
 	first := slices.IndexFunc(p.Targets, func(t *ir.Target) bool { return slices.ContainsFunc(t.Outputs, isLoad) })
 	if first < 0 {
 		return p, nil, nil
 	}
-	e, err := dockerengine.Open(d.env)
+	e, err := dockerengine.Open(l.docker)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -93,8 +88,8 @@ func loadable(t *ir.Target, indexes bool) (*ir.Target, error) {
 
 // engineID returns the ID of the engine that images are loaded into, "" when it does
 // not say.
-func (d userDocker) engineID(ctx context.Context) string {
-	e, err := dockerengine.Open(d.env)
+func (l loader) engineID(ctx context.Context) string {
+	e, err := dockerengine.Open(l.docker)
 	if err != nil {
 		return ""
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dbake/dbake/compiler/ir"
+	"github.com/dbake/dbake/internal/dockerconfig"
 )
 
 // fakeEngine answers as the Docker engine does. The handler of /images/load is
@@ -48,7 +49,7 @@ func TestLoad(t *testing.T) {
 		}
 		_, _ = io.WriteString(w, `{"stream":"Loaded image: x"}`+"\n")
 	})
-	a := userDocker{env: env}
+	a := loader{dockerconfig.New(env, nil)}
 	p := loadedProject(&ir.Target{Name: "a"}, &ir.Target{Name: "b", Outputs: []ir.Output{{Type: "docker"}}})
 	out, load, err := a.load(t.Context(), p)
 	require.NoError(t, err)
@@ -87,7 +88,7 @@ func TestLoadFails(t *testing.T) {
 		}, "read its answer"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			a := userDocker{env: fakeEngine(t, "{}", tt.answer)}
+			a := loader{dockerconfig.New(fakeEngine(t, "{}", tt.answer), nil)}
 			_, load, err := a.load(t.Context(), loadedProject(&ir.Target{Name: "b", Outputs: []ir.Output{{Type: "docker"}}}))
 			require.NoError(t, err)
 			w, err := load(t.Context())
@@ -107,13 +108,13 @@ func TestPrepareLoad(t *testing.T) {
 	// Nothing is loaded: no engine is asked.
 	for _, o := range []ir.Output{{Type: "docker", Dest: "x.tar"}, {Type: "docker", Dest: "-"}, {Type: "docker", Attrs: map[string]string{"tar": "false"}}, {Type: "image"}} {
 		p := loadedProject(&ir.Target{Name: "t", Outputs: []ir.Output{o}})
-		out, load, err := userDocker{env: map[string]string{"DOCKER_HOST": "unix:///nonexistent"}}.load(t.Context(), p)
+		out, load, err := loader{dockerconfig.New(map[string]string{"DOCKER_HOST": "unix:///nonexistent"}, nil)}.load(t.Context(), p)
 		require.NoError(t, err)
 		require.Nil(t, load)
 		require.Same(t, p, out)
 	}
 
-	old := userDocker{env: fakeEngine(t, `{"DriverStatus":null}`, nothing)}
+	old := loader{dockerconfig.New(fakeEngine(t, `{"DriverStatus":null}`, nothing), nil)}
 	_, _, err := old.load(t.Context(), loadedProject(several))
 	require.EqualError(t, err, "target several: docker exporter does not currently support exporting manifest lists; the Docker engine stores several platforms and attestations only with the containerd image store")
 	_, _, err = old.load(t.Context(), loadedProject(&ir.Target{Name: "sbom", Attest: []ir.Attest{{Type: "sbom"}}, Outputs: load}))
@@ -123,7 +124,7 @@ func TestPrepareLoad(t *testing.T) {
 	_, _, err = old.load(t.Context(), loadedProject(&ir.Target{Name: "t", Outputs: []ir.Output{{Type: "docker", Attrs: map[string]string{"context": "desk"}}}}))
 	require.ErrorContains(t, err, "docker context desk")
 
-	containerd := userDocker{env: fakeEngine(t, containerdStore, nothing)}
+	containerd := loader{dockerconfig.New(fakeEngine(t, containerdStore, nothing), nil)}
 	out, _, err := containerd.load(t.Context(), loadedProject(several))
 	require.NoError(t, err)
 	require.Equal(t, []ir.Output{{Type: "image"}, {Type: "oci", Attrs: map[string]string{"name": "x", "prefer-image-digest": "true"}}}, out.Targets[0].Outputs)

@@ -23,6 +23,7 @@ import (
 	clog "github.com/containerd/log"
 
 	"github.com/dbake/dbake/cmd/dbake/internal/view"
+	"github.com/dbake/dbake/internal/dockerconfig"
 	"github.com/dbake/dbake/runtime"
 )
 
@@ -106,10 +107,22 @@ type app struct {
 	buildx bool
 	mode   string // of the progress
 
+	config *dockerconfig.Config // nil until it is needed; see docker
+
 	args  []string // the command line, without the name of the command
 	debug bool
 	// progress is all that is shown on stderr.
 	progress view.Progress
+}
+
+// docker is the Docker configuration of the command.
+func (a *app) docker() *dockerconfig.Config {
+	if a.config == nil {
+		a.config = dockerconfig.New(a.env, func(err error) {
+			a.progress.Warn(fmt.Sprintf("the Docker configuration cannot be used, so that registries are asked without credentials and steps get no proxies of it: %v", err))
+		})
+	}
+	return a.config
 }
 
 // cli is the command line. Help text is the manual: every flag tells what it does

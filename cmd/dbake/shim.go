@@ -16,9 +16,9 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/dbake/dbake/internal/dockerconfig"
 	"github.com/dbake/dbake/internal/localfile"
 	"github.com/dbake/dbake/runtime/nodeset"
-	"github.com/dbake/dbake/runtime/nodeset/dockerengine"
 )
 
 const (
@@ -152,7 +152,7 @@ func (c *installShimCmd) realBuildx(a *app, shim string) (real string, aside boo
 	if _, err := os.Stat(kept); err == nil {
 		return kept, false, nil
 	}
-	for _, dir := range a.docker().pluginDirs() {
+	for _, dir := range pluginDirs(a.docker()) {
 		found := filepath.Join(dir, buildxFile)
 		if info, err := os.Stat(found); err != nil || !info.Mode().IsRegular() || info.Mode()&0o111 == 0 {
 			continue
@@ -161,20 +161,12 @@ func (c *installShimCmd) realBuildx(a *app, shim string) (real string, aside boo
 			return found, false, nil
 		}
 	}
-	return "", false, fmt.Errorf("there is no docker-buildx where docker looks for plugins (%s): name the real one with --buildx", strings.Join(a.docker().pluginDirs(), ", "))
+	return "", false, fmt.Errorf("there is no docker-buildx where docker looks for plugins (%s): name the real one with --buildx", strings.Join(pluginDirs(a.docker()), ", "))
 }
 
 // pluginDirs are where docker looks for plugins, in its order.
-func (d userDocker) pluginDirs() []string {
-	var dirs []string
-	if dir := dockerengine.ConfigDir(d.env); dir != "" {
-		var config struct {
-			Extra []string `json:"cliPluginsExtraDirs"`
-		}
-		_ = dockerengine.ReadJSON(filepath.Join(dir, "config.json"), &config) // without it there are no others
-		dirs = append(slices.Clone(config.Extra), filepath.Join(dir, "cli-plugins"))
-	}
-	return append(dirs, "/usr/local/lib/docker/cli-plugins", "/usr/local/libexec/docker/cli-plugins", "/usr/lib/docker/cli-plugins", "/usr/libexec/docker/cli-plugins")
+func pluginDirs(config *dockerconfig.Config) []string {
+	return append(config.PluginDirs(), "/usr/local/lib/docker/cli-plugins", "/usr/local/libexec/docker/cli-plugins", "/usr/lib/docker/cli-plugins", "/usr/libexec/docker/cli-plugins")
 }
 
 // isShim reports whether a file is a shim of ours.

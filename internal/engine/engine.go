@@ -9,6 +9,7 @@ import (
 	"github.com/dbake/dbake/cachepolicy"
 	"github.com/dbake/dbake/compiler"
 	"github.com/dbake/dbake/compiler/ir"
+	"github.com/dbake/dbake/internal/dockerconfig"
 	"github.com/dbake/dbake/internal/memory"
 	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/internal/report"
@@ -23,6 +24,8 @@ type Config struct {
 	Dir string
 	// Env is the environment; nothing reads another.
 	Env map[string]string
+	// Docker is the Docker configuration; nil is that which Env names.
+	Docker *dockerconfig.Config
 	// Stdout takes the outputs whose destination is "-".
 	Stdout io.Writer
 	// Supervisor is the command line of the process that owns shared local nodes;
@@ -30,8 +33,6 @@ type Config struct {
 	// told of this one.
 	Supervisor []string
 	Command    string
-	// ProxyArgs returns the build args by which steps reach the network; nil is none.
-	ProxyArgs func() map[string]string
 	// Report takes what people should know.
 	Report Reporter
 }
@@ -168,7 +169,12 @@ type Engine struct {
 }
 
 // New returns an engine.
-func New(c Config) *Engine { return &Engine{Config: c, memory: memory.New(c.Env, c.Report.Warn)} }
+func New(c Config) *Engine {
+	if c.Docker == nil {
+		c.Docker = dockerconfig.New(c.Env, func(err error) { c.Report.Warn(err.Error()) })
+	}
+	return &Engine{Config: c, memory: memory.New(c.Env, c.Report.Warn)}
+}
 
 // Path returns a file name of the user's, who is in dir, as an absolute one; "" stays
 // "".

@@ -10,6 +10,7 @@ import (
 	"github.com/moby/buildkit/exporter/containerimage/exptypes"
 
 	"github.com/dbake/dbake/compiler/ir"
+	"github.com/dbake/dbake/runtime/nodeset/dockerengine"
 )
 
 // Variables of docker buildx that switch a default off or on.
@@ -25,6 +26,16 @@ const (
 func (e *Engine) on(name string) bool {
 	on, err := strconv.ParseBool(e.Env[name])
 	return err == nil && on
+}
+
+// proxyArgs are the build args by which steps reach the network: the proxies that the
+// Docker configuration names for the engine in use, or for all.
+func (e *Engine) proxyArgs() map[string]string {
+	at, err := dockerengine.FromConfig(e.Docker)
+	if err != nil {
+		at.Host = "" // those for all are as good a guess
+	}
+	return e.Docker.ProxyArgs(at.Host)
 }
 
 // checkSwitches refuses variables whose value is neither true nor false, where docker

@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -34,8 +36,20 @@ func TestSwitches(t *testing.T) {
 // TestGitQuerySwitch: the variable reaches those that compile Dockerfiles.
 func TestGitQuerySwitch(t *testing.T) {
 	for value, want := range map[string]bool{"": false, "0": false, "true": true} {
-		e := &Engine{Config: Config{Dir: t.TempDir(), Env: map[string]string{envGitQueryAsInput: value}}}
+		e := New(Config{Dir: t.TempDir(), Env: map[string]string{envGitQueryAsInput: value}, Report: quiet{t}})
 		s := &standby{engine: e}
 		require.Equal(t, want, s.frontendOptions(t.Context(), &facts{}, nil, true).GitQueryAsInput, value)
 	}
+}
+
+// The proxies of steps are those for the engine in use.
+func TestProxiesOfTheEngine(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "config.json"), []byte(`{"proxies": {"default": {"httpProxy": "http://all"}, "tcp://engine:1": {"httpProxy": "http://engine"}}}`), 0o600))
+	for host, want := range map[string]string{"tcp://engine:1": "http://engine", "tcp://other:1": "http://all", "": "http://all"} {
+		e := New(Config{Dir: dir, Env: map[string]string{"DOCKER_CONFIG": dir, "DOCKER_HOST": host}, Report: quiet{t}})
+		require.Equal(t, map[string]string{"HTTP_PROXY": want}, e.proxyArgs(), host)
+	}
+	e := New(Config{Dir: dir, Env: map[string]string{"DOCKER_CONFIG": dir, "DOCKER_CONTEXT": "gone"}, Report: quiet{t}})
+	require.Equal(t, map[string]string{"HTTP_PROXY": "http://all"}, e.proxyArgs())
 }

@@ -211,17 +211,13 @@ func plannerNode(i runtime.NodeInfo, records warm.Records, ledger warm.Ledger) p
 
 // frontendOptions say how Dockerfiles are compiled for the nodes; offline asks nobody.
 func (s *standby) frontendOptions(ctx context.Context, f *facts, resolver *frontend.RegistryResolver, offline bool) frontend.Options {
-	var proxies map[string]string
-	if s.engine.ProxyArgs != nil {
-		proxies = s.engine.ProxyArgs()
-	}
 	opts := frontend.Options{
 		Dir:               s.engine.Dir,
 		Resolver:          resolver,
 		Tree:              s.tree(),
 		GitQueryAsInput:   s.engine.on(envGitQueryAsInput),
 		DefaultProvenance: "mode=min,inline-only=true",
-		ProxyArgs:         proxies,
+		ProxyArgs:         s.engine.proxyArgs(),
 		NodePlatform:      f.platform,
 		LLBCaps:           f.caps,
 	}

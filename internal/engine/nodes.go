@@ -44,12 +44,12 @@ func (e *Engine) findNodes(ctx context.Context, choice Nodes) (*nodes, error) {
 	switch {
 	case len(specs) > 0:
 	case choice.Builder != "":
-		specs, err = nodeset.FromBuilder(ctx, choice.Builder, e.Env)
+		specs, err = nodeset.FromBuilder(ctx, choice.Builder, e.Docker)
 	default:
 		specs, err = e.defaultNodes(ctx, choice)
 	}
 	if err == nil {
-		err = nodeset.Resolve(specs, e.Env)
+		err = nodeset.Resolve(specs, e.Docker)
 	}
 	if err != nil {
 		return nil, err
@@ -100,7 +100,7 @@ func (e *Engine) defaultNodes(ctx context.Context, choice Nodes) ([]nodeset.Spec
 			return nodeset.Parse([]string{fmt.Sprintf("local:%d", kept)})
 		}
 	}
-	specs, ok, err := nodeset.Default(ctx, e.Env)
+	specs, ok, err := nodeset.Default(ctx, e.Docker)
 	if err != nil || ok {
 		return specs, err
 	}
@@ -119,7 +119,7 @@ const engineTimeout = 2 * time.Second
 // answeringEngine returns the address of the Docker engine that the docker command
 // would use, if it answers.
 func (e *Engine) answeringEngine(ctx context.Context) (addr string, ok bool) {
-	engine, err := dockerengine.Open(e.Env)
+	engine, err := dockerengine.Open(e.Docker)
 	if err != nil {
 		return "", false
 	}

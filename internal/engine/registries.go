@@ -66,7 +66,7 @@ func (s *standby) dial(ctx context.Context, network, addr string) (net.Conn, err
 // it does for the nodes.
 func (s *standby) registries() registry.Options {
 	o := registry.Options{
-		Credentials: registry.DockerCredentials(s.engine.Env["DOCKER_CONFIG"]),
+		Credentials: registry.DockerCredentials(s.engine.Docker),
 		Hosts:       map[string]registry.Host{},
 		Notify:      s.engine.Report.Note,
 	}
@@ -125,7 +125,7 @@ func (s *standby) image(ctx context.Context, req frontend.ImageRequest) (*fronte
 		return nil, fmt.Errorf("%w: %w", frontend.ErrNodesAway, err)
 	}
 	images := runtime.Images{
-		Pool: pool, Env: s.engine.Env,
+		Pool: pool, Env: s.engine.Env, Docker: s.engine.Docker,
 		Skip:   func(i runtime.NodeInfo) bool { return s.nodes.mayRest(i.Spec) },
 		Notify: s.engine.Report.Note,
 	}

@@ -58,7 +58,7 @@ func (s *Session) order(ctx context.Context) (err error) {
 		}),
 		Inputs: runtime.Inputs{
 			Dirs: s.build.Locals(), Secrets: runtime.SecretSources(s.build.Secrets, e.Env, e.path), SSH: map[string][]string{},
-			Env: e.Env, SharedKey: sharedKey(x.project.Dir),
+			Env: e.Env, Docker: e.Docker, SharedKey: sharedKey(x.project.Dir),
 		},
 		Dir: x.project.Dir, Stdout: e.Stdout, Load: s.scope.load,
 		Cache: s.caches.Input, CacheHolds: s.caches.holds, Registries: s.caches.access,

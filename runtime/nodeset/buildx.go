@@ -19,13 +19,12 @@ import (
 
 	"github.com/containerd/platforms"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/dbake/dbake/internal/dockerconfig"
 )
 
 // containerPrefix is what buildx puts before a node's name to name its container.
 const containerPrefix = "buildx_buildkit_"
-
-// defaultContext is the docker context that is not stored.
-const defaultContext = "default"
 
 // remedy ends the messages about builders that are no BuildKit nodes.
 const remedy = "make a builder with 'docker buildx create --driver docker-container --bootstrap', or use --nodes, for example --nodes local:1"
@@ -58,14 +57,14 @@ type builderNode struct {
 }
 
 // FromBuilder returns the nodes of the builder of that name in the configuration
-// of buildx that env points to. An error is a [*BuilderError].
-func FromBuilder(ctx context.Context, name string, env map[string]string) ([]Spec, error) {
-	st, err := openStore(env)
+// of buildx beside a Docker configuration. An error is a [*BuilderError].
+func FromBuilder(ctx context.Context, name string, config *dockerconfig.Config) ([]Spec, error) {
+	st, err := openStore(config)
 	if err != nil {
 		return nil, &BuilderError{Builder: name, Err: err}
 	}
 	b, err := st.builder(name)
-	if err == nil && b == nil && (name == defaultContext || st.hasContext(name)) {
+	if err == nil && b == nil && config.HasContext(name) {
 		// Every docker context is a builder of the docker driver.
 		b = &builder{Name: name, Driver: "docker", Nodes: []builderNode{{Name: name, Endpoint: name}}}
 	}
@@ -81,15 +80,15 @@ func FromBuilder(ctx context.Context, name string, env map[string]string) ([]Spe
 // Default returns the nodes of the builder that buildx would use without a
 // --builder flag: $BUILDX_BUILDER, else the current one. ok is false when none is
 // configured: buildx then falls back to the engine of the docker context.
-func Default(ctx context.Context, env map[string]string) (specs []Spec, ok bool, err error) {
-	if name := env["BUILDX_BUILDER"]; name != "" {
-		specs, err = FromBuilder(ctx, name, env)
+func Default(ctx context.Context, config *dockerconfig.Config) (specs []Spec, ok bool, err error) {
+	if name := config.Env()["BUILDX_BUILDER"]; name != "" {
+		specs, err = FromBuilder(ctx, name, config)
 		if err != nil {
 			return nil, false, fmt.Errorf("$BUILDX_BUILDER: %w", err)
 		}
 		return specs, true, nil
 	}
-	st, err := openStore(env)
+	st, err := openStore(config)
 	if err != nil {
 		return nil, false, nil // no home directory, hence no configuration
 	}
@@ -109,25 +108,18 @@ func Default(ctx context.Context, env map[string]string) (specs []Spec, ok bool,
 
 // store reads the directory of buildx and what it needs of docker's.
 type store struct {
-	env       map[string]string
-	dockerDir string
-	dir       string
+	docker *dockerconfig.Config
+	env    map[string]string
+	dir    string
 }
 
-func openStore(env map[string]string) (*store, error) {
-	st := &store{env: env, dockerDir: env["DOCKER_CONFIG"], dir: env["BUILDX_CONFIG"]}
-	if st.dockerDir == "" {
-		home := env["HOME"]
-		if home == "" {
-			home = env["USERPROFILE"]
-		}
-		if home == "" && st.dir == "" {
+func openStore(config *dockerconfig.Config) (*store, error) {
+	st := &store{docker: config, env: config.Env(), dir: config.Env()["BUILDX_CONFIG"]}
+	if st.dir == "" {
+		if config.Dir() == "" {
 			return nil, errors.New("there is no configuration of buildx: none of $BUILDX_CONFIG, $DOCKER_CONFIG and $HOME is set")
 		}
-		st.dockerDir = filepath.Join(home, ".docker")
-	}
-	if st.dir == "" {
-		st.dir = filepath.Join(st.dockerDir, "buildx")
+		st.dir = filepath.Join(config.Dir(), "buildx")
 	}
 	return st, nil
 }
@@ -179,12 +171,6 @@ func (st *store) unknown(name string) error {
 	return fmt.Errorf("no such builder; %s has %s", st.dir, strings.Join(names, ", "))
 }
 
-func (st *store) hasContext(name string) bool {
-	sum := sha256.Sum256([]byte(name))
-	_, err := os.Stat(filepath.Join(st.dockerDir, "contexts", "meta", hex.EncodeToString(sum[:]), "meta.json"))
-	return err == nil
-}
-
 // current follows buildx: the global current builder, else the current one if it
 // was chosen for this docker endpoint, else the endpoint's default.
 func (st *store) current() (*builder, error) {
@@ -223,18 +209,8 @@ func (st *store) current() (*builder, error) {
 func (st *store) endpoint() (string, error) {
 	host := st.env["DOCKER_HOST"]
 	if host == "" {
-		name := st.env["DOCKER_CONTEXT"]
-		if name == "" {
-			var cfg struct {
-				CurrentContext string `json:"currentContext"`
-			}
-			if _, err := readJSON(filepath.Join(st.dockerDir, "config.json"), &cfg); err != nil {
-				return "", err
-			}
-			name = cfg.CurrentContext
-		}
-		if name != "" && name != defaultContext {
-			return name, nil
+		if name, err := st.docker.ContextName(); err != nil || name != "" {
+			return name, err
 		}
 	}
 	tls := st.env["DOCKER_TLS_VERIFY"] != "" || st.env["DOCKER_TLS"] != ""
@@ -380,23 +356,17 @@ func containerAddr(n builderNode) string {
 // Builders returns the names that --builder may have: those of the builders that
 // buildx has stored and of the docker contexts, sorted. What cannot be read is left
 // out.
-func Builders(env map[string]string) []string {
-	st, err := openStore(env)
+func Builders(config *dockerconfig.Config) []string {
+	st, err := openStore(config)
 	if err != nil {
 		return nil
 	}
-	names := []string{defaultContext}
+	names := []string{dockerconfig.DefaultContext}
 	stored, _ := os.ReadDir(filepath.Join(st.dir, "instances")) // none that can be read
 	for _, e := range stored {
 		names = append(names, e.Name())
 	}
-	contexts, _ := filepath.Glob(filepath.Join(st.dockerDir, "contexts", "meta", "*", "meta.json")) // its pattern is well formed
-	for _, path := range contexts {
-		var meta struct{ Name string }
-		if found, err := readJSON(path, &meta); err == nil && found && meta.Name != "" {
-			names = append(names, meta.Name)
-		}
-	}
+	names = append(names, config.ContextNames()...)
 	slices.Sort(names)
 	return slices.Compact(names)
 }

@@ -13,6 +13,8 @@ import (
 
 	"github.com/rogpeppe/go-internal/txtar"
 	"github.com/stretchr/testify/require"
+
+	"github.com/dbake/dbake/internal/dockerconfig"
 )
 
 // home lays a txtar archive out as a home directory and returns its environment.
@@ -74,7 +76,7 @@ func TestFromBuilder(t *testing.T) {
 	} {
 		t.Run(tc.builder, func(t *testing.T) {
 			before := snapshot(t, env["HOME"])
-			got, err := FromBuilder(t.Context(), tc.builder, env)
+			got, err := FromBuilder(t.Context(), tc.builder, dockerconfig.New(env, nil))
 			require.NoError(t, err)
 			for i := range tc.want {
 				tc.want[i].Speed = 1
@@ -106,15 +108,15 @@ func TestFromBuilderErrors(t *testing.T) {
 		{"torn", "builder torn: read " + env["HOME"] + "/.docker/buildx/instances/torn: unexpected end of JSON input"},
 	} {
 		t.Run(tc.builder, func(t *testing.T) {
-			_, err := FromBuilder(t.Context(), tc.builder, env)
+			_, err := FromBuilder(t.Context(), tc.builder, dockerconfig.New(env, nil))
 			require.EqualError(t, err, tc.want)
 			var be *BuilderError
 			require.ErrorAs(t, err, &be)
 		})
 	}
-	_, err := FromBuilder(t.Context(), "x", nil)
+	_, err := FromBuilder(t.Context(), "x", dockerconfig.New(nil, nil))
 	require.EqualError(t, err, "builder x: there is no configuration of buildx: none of $BUILDX_CONFIG, $DOCKER_CONFIG and $HOME is set")
-	_, err = FromBuilder(t.Context(), "x", home(t, ""))
+	_, err = FromBuilder(t.Context(), "x", dockerconfig.New(home(t, ""), nil))
 	require.ErrorContains(t, err, "/.docker/buildx has none")
 }
 
@@ -161,7 +163,7 @@ func TestDefault(t *testing.T) {
 			for k, v := range tc.env {
 				env[k] = v
 			}
-			specs, ok, err := Default(t.Context(), env)
+			specs, ok, err := Default(t.Context(), dockerconfig.New(env, nil))
 			if tc.err != "" {
 				require.ErrorContains(t, err, tc.err)
 				return
@@ -184,10 +186,10 @@ func TestConfigDirs(t *testing.T) {
 -- docker/buildx/instances/b --
 {"Name":"b","Driver":"remote","Nodes":[{"Name":"b0","Endpoint":"tcp://b:1"}]}
 `)
-	specs, err := FromBuilder(t.Context(), "b", map[string]string{"DOCKER_CONFIG": env["HOME"] + "/docker"})
+	specs, err := FromBuilder(t.Context(), "b", dockerconfig.New(map[string]string{"DOCKER_CONFIG": env["HOME"] + "/docker"}, nil))
 	require.NoError(t, err)
 	require.Equal(t, "b0", specs[0].Name)
-	specs, err = FromBuilder(t.Context(), "a", map[string]string{"DOCKER_CONFIG": env["HOME"] + "/docker", "BUILDX_CONFIG": env["HOME"] + "/buildx"})
+	specs, err = FromBuilder(t.Context(), "a", dockerconfig.New(map[string]string{"DOCKER_CONFIG": env["HOME"] + "/docker", "BUILDX_CONFIG": env["HOME"] + "/buildx"}, nil))
 	require.NoError(t, err)
 	require.Equal(t, "a0", specs[0].Name)
 }
@@ -231,7 +233,7 @@ cat <<'END'
  {"metadata":{"name":"kube-0-cc","namespace":"ci"},"spec":{"containers":[{"name":"buildkitd"}]},"status":{"phase":"Pending"}}]}
 END
 `)
-	specs, err := FromBuilder(t.Context(), "kube", home(t, kube))
+	specs, err := FromBuilder(t.Context(), "kube", dockerconfig.New(home(t, kube), nil))
 	require.NoError(t, err)
 	require.Equal(t, []Spec{
 		{Name: "kube-0-aa", Addr: "kube-pod://kube-0-aa?container=buildkitd&kubeconfig=%2Fetc%2Fkc&namespace=ci", Speed: 1, Source: "builder kube"},
@@ -247,13 +249,13 @@ func TestKubernetesErrors(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			fakeKubectl(t, tc.script)
-			_, err := FromBuilder(t.Context(), "kube", home(t, kube))
+			_, err := FromBuilder(t.Context(), "kube", dockerconfig.New(home(t, kube), nil))
 			require.EqualError(t, err, tc.want)
 		})
 	}
 	t.Run("no kubectl", func(t *testing.T) {
 		t.Setenv("PATH", t.TempDir())
-		_, err := FromBuilder(t.Context(), "kube", home(t, kube))
+		_, err := FromBuilder(t.Context(), "kube", dockerconfig.New(home(t, kube), nil))
 		require.ErrorContains(t, err, "a builder of the kubernetes driver needs kubectl on PATH")
 	})
 }

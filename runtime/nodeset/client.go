@@ -23,6 +23,7 @@ import (
 	_ "github.com/moby/buildkit/client/connhelper/npipe"
 	_ "github.com/moby/buildkit/client/connhelper/ssh"
 
+	"github.com/dbake/dbake/internal/dockerconfig"
 	"github.com/dbake/dbake/runtime/nodeset/dockerengine"
 )
 
@@ -98,7 +99,7 @@ func (s Spec) dialEngine(ctx context.Context) (net.Conn, error) {
 
 // Resolve finds the Docker engines of the nodes that are the BuildKit inside one, or in
 // a container of one.
-func Resolve(specs []Spec, env map[string]string) error {
+func Resolve(specs []Spec, config *dockerconfig.Config) error {
 	for i := range specs {
 		u, err := url.Parse(specs[i].Addr)
 		if err != nil || u.Scheme != dockerScheme && specs[i].Container == nil {
@@ -107,13 +108,13 @@ func Resolve(specs []Spec, env map[string]string) error {
 		var at dockerengine.Endpoint
 		switch host := u.Query().Get("host"); {
 		case host != "":
-			at = dockerengine.FromHost(env, host)
+			at = dockerengine.FromHost(config, host)
 		case specs[i].Container != nil:
-			at, err = dockerengine.FromContext(env, u.Query().Get("context"))
+			at, err = dockerengine.FromContext(config, u.Query().Get("context"))
 		case u.Hostname() != "":
-			at, err = dockerengine.FromContext(env, u.Hostname())
+			at, err = dockerengine.FromContext(config, u.Hostname())
 		default:
-			at, err = dockerengine.FromEnv(env)
+			at, err = dockerengine.FromConfig(config)
 		}
 		if err != nil {
 			return fmt.Errorf("node %s: %w", specs[i].Name, err)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/dbake/dbake/internal/dockerconfig"
 	"github.com/dbake/dbake/runtime/nodeset/dockerengine"
 )
 
@@ -25,7 +26,7 @@ func TestContainer(t *testing.T) {
 -- .docker/buildx/instances/bad --
 {"Name":"bad","Driver":"docker-container","Nodes":[{"Name":"bad0","DriverOpts":{"memory":"much"}}]}
 `)
-	specs, err := FromBuilder(t.Context(), "box", env)
+	specs, err := FromBuilder(t.Context(), "box", dockerconfig.New(env, nil))
 	require.NoError(t, err)
 	require.Equal(t, &dockerengine.Container{
 		Name: "buildx_buildkit_box0", Image: "example.com/bk:1", Network: "host", Restart: "no",
@@ -36,7 +37,7 @@ func TestContainer(t *testing.T) {
 		Limits: dockerengine.Limits{Memory: 2 << 30, MemorySwap: -1, CPUQuota: 50000, CPUSetCPUs: "0-3"},
 	}, specs[0].Container)
 	require.Equal(t, "moby/buildkit:buildx-stable-1", specs[1].Container.Image)
-	_, err = FromBuilder(t.Context(), "bad", env)
+	_, err = FromBuilder(t.Context(), "bad", dockerconfig.New(env, nil))
 	require.ErrorContains(t, err, "driver option memory=much")
 
 	var asked []string
@@ -55,7 +56,7 @@ func TestContainer(t *testing.T) {
 	}))
 	defer srv.Close()
 	env["DOCKER_HOST"] = strings.Replace(srv.URL, "http://", "tcp://", 1)
-	require.NoError(t, Resolve(specs, env))
+	require.NoError(t, Resolve(specs, dockerconfig.New(env, nil)))
 	var notices []string
 	boot := func() bool {
 		booted, err := specs[0].Boot(t.Context(), func(text string) { notices = append(notices, text) })

@@ -1,7 +1,6 @@
 package registry
 
 import (
-	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -11,8 +10,6 @@ import (
 	"maps"
 	"net"
 	"net/http"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -21,10 +18,10 @@ import (
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/containerd/log"
 	"github.com/distribution/reference"
-	"github.com/docker/cli/cli/config"
-	"github.com/docker/cli/cli/config/configfile"
 	"github.com/docker/cli/cli/config/types"
 	"github.com/sirupsen/logrus"
+
+	"github.com/dbake/dbake/internal/dockerconfig"
 )
 
 // Credentials returns what to log in with at a registry. An empty user with a
@@ -143,28 +140,15 @@ func askHelper(cfg interface {
 	}
 }
 
-// DockerCredentials returns the credentials of docker's configuration in dir, or
-// in docker's usual place when dir is "". The configuration is read, and credential
-// helpers are run, when a registry asks for credentials, not before. A helper that
-// does not answer gives a [HelperError].
-func DockerCredentials(dir string) Credentials {
-	dir = cmp.Or(dir, config.Dir())
-	load := sync.OnceValues(func() (*configfile.ConfigFile, error) {
-		name := filepath.Join(dir, config.ConfigFileName)
-		if info, err := os.Stat(name); err == nil && !info.Mode().IsRegular() { // a pipe would be waited for
-			return nil, fmt.Errorf("read docker's configuration: %s is not a regular file", name)
-		}
-		cfg, err := config.Load(dir)
-		if err != nil {
-			return nil, fmt.Errorf("read docker's configuration: %w", err)
-		}
-		return cfg, nil
-	})
+// DockerCredentials returns the credentials of a Docker configuration. It is read, and
+// credential helpers are run, when a registry asks for credentials, not before. A helper
+// that does not answer gives a [HelperError].
+func DockerCredentials(config *dockerconfig.Config) Credentials {
 	return func(host string) (string, string, error) {
 		if host == dockerHub || host == "docker.io" {
 			host = hubKey
 		}
-		cfg, err := load()
+		cfg, err := config.File()
 		if err != nil {
 			return "", "", err
 		}

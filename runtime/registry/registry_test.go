@@ -34,6 +34,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/sirupsen/logrus"
 	"github.com/stretchr/testify/require"
+
+	"github.com/dbake/dbake/internal/dockerconfig"
 )
 
 func TestMain(m *testing.M) {
@@ -390,7 +392,7 @@ func dockerConfig(t *testing.T, host, user, password string) Credentials {
 	dir := t.TempDir()
 	auth := base64.StdEncoding.EncodeToString([]byte(user + ":" + password))
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "config.json"), fmt.Appendf(nil, `{"auths":{%q:{"auth":%q}}}`, host, auth), 0o600))
-	return DockerCredentials(dir)
+	return DockerCredentials(dockerconfig.New(map[string]string{"DOCKER_CONFIG": dir}, nil))
 }
 
 func TestBasicLogin(t *testing.T) {
@@ -617,8 +619,8 @@ func TestCredentialHelperThatHangs(t *testing.T) {
 func TestDockerCredentialsFromAPipe(t *testing.T) {
 	dir := t.TempDir()
 	require.NoError(t, syscall.Mkfifo(filepath.Join(dir, "config.json"), 0o600))
-	_, _, err := DockerCredentials(dir)("r.example")
-	require.ErrorContains(t, err, "config.json is not a regular file")
+	_, _, err := DockerCredentials(dockerconfig.New(map[string]string{"DOCKER_CONFIG": dir}, nil))("r.example")
+	require.ErrorContains(t, err, "config.json: not a regular file")
 }
 
 func TestDockerCredentials(t *testing.T) {
@@ -632,12 +634,12 @@ func TestDockerCredentials(t *testing.T) {
 
 	dir := t.TempDir()
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "config.json"), []byte(`{"auths":{"r.example":{"identitytoken":"tok"}}}`), 0o600))
-	creds = DockerCredentials(dir)
+	creds = DockerCredentials(dockerconfig.New(map[string]string{"DOCKER_CONFIG": dir}, nil))
 	user, secret, err = creds("r.example")
 	require.NoError(t, err)
 	require.Equal(t, []string{"", "tok"}, []string{user, secret})
 
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "config.json"), []byte(`{`), 0o600))
-	_, _, err = DockerCredentials(dir)("r.example")
-	require.ErrorContains(t, err, "read docker's configuration: ")
+	_, _, err = DockerCredentials(dockerconfig.New(map[string]string{"DOCKER_CONFIG": dir}, nil))("r.example")
+	require.ErrorContains(t, err, "config.json: ")
 }

@@ -3,23 +3,16 @@ package dockerengine
 import (
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 
-	digest "github.com/opencontainers/go-digest"
-
-	"github.com/dbake/dbake/internal/localfile"
+	"github.com/dbake/dbake/internal/dockerconfig"
 )
 
 // DefaultHost is where the docker command looks for an engine by itself.
 const DefaultHost = "unix:///var/run/docker.sock"
-
-// DefaultContext is the docker context that is not stored.
-const DefaultContext = "default"
 
 // Endpoint says where an engine is and how to reach it.
 type Endpoint struct {
@@ -31,31 +24,25 @@ type Endpoint struct {
 	TLS, SkipVerify   bool
 }
 
-// FromEnv returns the engine that the docker command would use.
-func FromEnv(env map[string]string) (Endpoint, error) {
-	if host := strings.TrimSpace(env["DOCKER_HOST"]); host != "" {
-		return FromHost(env, host), nil
+// FromConfig returns the engine that the docker command would use.
+func FromConfig(c *dockerconfig.Config) (Endpoint, error) {
+	if host := strings.TrimSpace(c.Env()["DOCKER_HOST"]); host != "" {
+		return FromHost(c, host), nil
 	}
-	dir := ConfigDir(env)
-	if dir == "" {
-		return FromHost(env, DefaultHost), nil
+	if c.Dir() == "" {
+		return FromHost(c, DefaultHost), nil
 	}
-	name := env["DOCKER_CONTEXT"]
-	if name == "" {
-		var config struct {
-			CurrentContext string `json:"currentContext"`
-		}
-		if err := ReadJSON(filepath.Join(dir, "config.json"), &config); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return Endpoint{}, fmt.Errorf("find the Docker engine: %w", err)
-		}
-		name = config.CurrentContext
+	name, err := c.ContextName()
+	if err != nil {
+		return Endpoint{}, fmt.Errorf("find the Docker engine: %w", err)
 	}
-	return FromContext(env, name)
+	return FromContext(c, name)
 }
 
 // FromHost returns the engine at an address, with the TLS that the environment asks
 // for.
-func FromHost(env map[string]string, host string) Endpoint {
+func FromHost(c *dockerconfig.Config, host string) Endpoint {
+	env := c.Env()
 	e := Endpoint{Host: host}
 	verify := env["DOCKER_TLS_VERIFY"] != ""
 	if !verify && env["DOCKER_TLS"] == "" {
@@ -63,7 +50,7 @@ func FromHost(env map[string]string, host string) Endpoint {
 	}
 	dir := env["DOCKER_CERT_PATH"]
 	if dir == "" {
-		dir = ConfigDir(env)
+		dir = c.Dir()
 	}
 	e.TLS, e.SkipVerify = true, !verify
 	e.Cert, e.Key = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
@@ -80,76 +67,23 @@ func FromHost(env map[string]string, host string) Endpoint {
 
 // FromContext returns the engine of a docker context; "" is the default one, which is
 // that of $DOCKER_HOST, if it is set, or of this machine.
-func FromContext(env map[string]string, name string) (Endpoint, error) {
-	if name == "" || name == DefaultContext {
-		if host := strings.TrimSpace(env["DOCKER_HOST"]); host != "" {
-			return FromHost(env, host), nil
+func FromContext(c *dockerconfig.Config, name string) (Endpoint, error) {
+	if name == "" || name == dockerconfig.DefaultContext {
+		if host := strings.TrimSpace(c.Env()["DOCKER_HOST"]); host != "" {
+			return FromHost(c, host), nil
 		}
-		return FromHost(env, DefaultHost), nil
+		return FromHost(c, DefaultHost), nil
 	}
-	dir := filepath.Join(ConfigDir(env), "contexts")
-	var meta struct {
-		Endpoints map[string]struct {
-			Host          string
-			SkipTLSVerify bool
-		}
+	at, err := c.Context(name)
+	if err != nil {
+		return Endpoint{}, fmt.Errorf("find the Docker engine: %w", err)
 	}
-	if err := ReadJSON(filepath.Join(dir, "meta", ContextID(name), "meta.json"), &meta); err != nil {
-		return Endpoint{}, fmt.Errorf("find the Docker engine: docker context %s: %w", name, err)
-	}
-	at := meta.Endpoints["docker"]
-	e := Endpoint{Host: at.Host, SkipVerify: at.SkipTLSVerify}
+	e := Endpoint{Host: at.Host, SkipVerify: at.SkipVerify, CACert: at.CACert, Cert: at.Cert, Key: at.Key}
+	e.TLS = e.CACert != "" || e.Cert != "" || e.Key != ""
 	if e.Host == "" {
 		e.Host = DefaultHost
 	}
-	certs := filepath.Join(dir, "tls", ContextID(name), "docker")
-	for name, file := range map[string]*string{"ca.pem": &e.CACert, "cert.pem": &e.Cert, "key.pem": &e.Key} {
-		path := filepath.Join(certs, name)
-		if _, err := os.Stat(path); err == nil {
-			*file, e.TLS = path, true
-		}
-	}
 	return e, nil
-}
-
-// HasContext reports whether there is a docker context of that name.
-func HasContext(env map[string]string, name string) bool {
-	if name == DefaultContext {
-		return true
-	}
-	dir := ConfigDir(env)
-	_, err := os.Stat(filepath.Join(dir, "contexts", "meta", ContextID(name), "meta.json"))
-	return dir != "" && err == nil
-}
-
-// ConfigDir is the directory of the docker configuration, "" when there is none.
-func ConfigDir(env map[string]string) string {
-	home := env["HOME"]
-	if home == "" {
-		home = env["USERPROFILE"]
-	}
-	if dir := env["DOCKER_CONFIG"]; dir != "" || home == "" {
-		return dir
-	}
-	return filepath.Join(home, ".docker")
-}
-
-// ContextID is the name under which a docker context is stored.
-func ContextID(name string) string { return digest.FromString(name).Encoded() }
-
-// maxConfig bounds a file of the Docker configuration.
-const maxConfig = 16 << 20
-
-// ReadJSON decodes a file of the Docker configuration.
-func ReadJSON(path string, v any) error {
-	data, err := localfile.Read(path, maxConfig)
-	if err != nil {
-		return err
-	}
-	if err := json.Unmarshal(data, v); err != nil {
-		return fmt.Errorf("read %s: %w", path, err)
-	}
-	return nil
 }
 
 // config returns the client side of TLS, nil for none.

@@ -16,6 +16,8 @@ import (
 	"strings"
 
 	"github.com/docker/cli/cli/connhelper"
+
+	"github.com/dbake/dbake/internal/dockerconfig"
 )
 
 // Engine is a Docker engine that may be asked.
@@ -92,8 +94,8 @@ func New(at Endpoint) (*Engine, error) {
 }
 
 // Open returns the engine that the docker command would use.
-func Open(env map[string]string) (*Engine, error) {
-	at, err := FromEnv(env)
+func Open(c *dockerconfig.Config) (*Engine, error) {
+	at, err := FromConfig(c)
 	if err != nil {
 		return nil, err
 	}

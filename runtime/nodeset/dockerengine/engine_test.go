@@ -14,12 +14,15 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/opencontainers/go-digest"
 	"github.com/stretchr/testify/require"
+
+	"github.com/dbake/dbake/internal/dockerconfig"
 )
 
 func TestEngineHost(t *testing.T) {
 	home := t.TempDir()
-	meta := filepath.Join(home, ".docker", "contexts", "meta", ContextID("desk"))
+	meta := filepath.Join(home, ".docker", "contexts", "meta", digest.FromString("desk").Encoded())
 	require.NoError(t, os.MkdirAll(meta, 0o755))
 	write := func(path string, v any) {
 		data, err := json.Marshal(v)
@@ -38,7 +41,7 @@ func TestEngineHost(t *testing.T) {
 		{map[string]string{"HOME": home, "DOCKER_CONTEXT": "desk", "DOCKER_HOST": "tcp://h:1"}, "tcp://h:1", ""},
 		{map[string]string{"HOME": home, "DOCKER_CONTEXT": "none"}, "", "docker context none"},
 	} {
-		at, err := FromEnv(tt.env)
+		at, err := FromConfig(dockerconfig.New(tt.env, nil))
 		got := at.Host
 		if tt.fail != "" {
 			require.ErrorContains(t, err, tt.fail)
@@ -48,20 +51,18 @@ func TestEngineHost(t *testing.T) {
 		require.Equal(t, tt.want, got)
 	}
 	write(filepath.Join(home, ".docker", "config.json"), map[string]any{"currentContext": "desk"})
-	got, err := FromEnv(map[string]string{"HOME": home})
+	got, err := FromConfig(dockerconfig.New(map[string]string{"HOME": home}, nil))
 	require.NoError(t, err)
 	require.Equal(t, Endpoint{Host: "unix:///run/desk.sock"}, got)
-	at, err := FromContext(map[string]string{"DOCKER_HOST": "tcp://h:1"}, "default")
+	at, err := FromContext(dockerconfig.New(map[string]string{"DOCKER_HOST": "tcp://h:1"}, nil), "default")
 	require.NoError(t, err)
 	require.Equal(t, "tcp://h:1", at.Host)
-	require.True(t, HasContext(map[string]string{"HOME": home}, "desk"))
-	require.False(t, HasContext(map[string]string{"HOME": home}, "none"))
 
 	// A context has certificates of its own.
-	certs := filepath.Join(home, ".docker", "contexts", "tls", ContextID("desk"), "docker")
+	certs := filepath.Join(home, ".docker", "contexts", "tls", digest.FromString("desk").Encoded(), "docker")
 	require.NoError(t, os.MkdirAll(certs, 0o755))
 	require.NoError(t, os.WriteFile(filepath.Join(certs, "ca.pem"), nil, 0o644))
-	got, err = FromContext(map[string]string{"HOME": home}, "desk")
+	got, err = FromContext(dockerconfig.New(map[string]string{"HOME": home}, nil), "desk")
 	require.NoError(t, err)
 	require.Equal(t, Endpoint{Host: "unix:///run/desk.sock", TLS: true, CACert: filepath.Join(certs, "ca.pem")}, got)
 }
@@ -71,7 +72,7 @@ func TestNewEngine(t *testing.T) {
 		"unix:///x.sock": "http://docker", "unix://": "http://docker", "tcp://h:1": "http://h:1", "h:1": "http://h:1",
 		"http://h:1/prefix/": "http://h:1/prefix", "https://h:1": "https://h:1", "ssh://user@h": "http://docker",
 	} {
-		e, err := Open(map[string]string{"DOCKER_HOST": host})
+		e, err := Open(dockerconfig.New(map[string]string{"DOCKER_HOST": host}, nil))
 		require.NoError(t, err, host)
 		require.Equal(t, base, e.base, host)
 	}
@@ -79,7 +80,7 @@ func TestNewEngine(t *testing.T) {
 		{"DOCKER_HOST": "npipe:////./x"}, {"DOCKER_HOST": "ssh://h?x=y"},
 		{"DOCKER_HOST": "tcp://h:1", "DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": t.TempDir()},
 	} {
-		_, err := Open(env)
+		_, err := Open(dockerconfig.New(env, nil))
 		require.Error(t, err, env)
 	}
 }
