@@ -292,9 +292,8 @@ func (s *fates) toPool(p *part) {
 			i = len(s.pools)
 			s.pools = append(s.pools, &lane{key: key})
 		}
-		q := *p
-		q.orphan = NoNode
-		s.enqueue(s.pools[i], g, true, &q)
+		// Not a copy: whether p was to be looked at again is not true of the new part.
+		s.enqueue(s.pools[i], g, true, &part{why: p.why, pooled: p.pooled, delay: p.delay, orphan: NoNode})
 	}
 }
 
