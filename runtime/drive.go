@@ -23,7 +23,11 @@ func (r *run) carryOut(cmd sched.Command) []sched.Event {
 	case sched.Submit:
 		return r.submit(cmd)
 	case sched.Export:
-		r.export(r.submissions.at(cmd.Partition), cmd.Unit)
+		// Of one that has ended, the event that says so is still to be taken: then the
+		// unit is built again.
+		if p := r.submissions.at(cmd.Partition); p != nil {
+			r.export(p, cmd.Unit)
+		}
 	case sched.Reopen:
 		r.reopen(cmd)
 	case sched.CancelPartition:
