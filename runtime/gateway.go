@@ -120,6 +120,13 @@ func (l *link) gateway(ctx context.Context, attach []session.Attachable, fn func
 	defer l.hurry(ctx)()
 	both, stop := l.within(ctx)
 	defer stop()
+	// A session that the client opens by itself is closed with a word from the node,
+	// which a silent one does not give.
+	own, leave, err := l.openSession(ctx, "", attach)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	status := make(chan *bkclient.SolveStatus)
 	drained := make(chan struct{})
 	var log []string
@@ -134,7 +141,7 @@ func (l *link) gateway(ctx context.Context, attach []session.Attachable, fn func
 		}
 	}()
 	var cause error
-	_, err := l.client.Build(both, bkclient.SolveOpt{Session: attach, Internal: true}, product,
+	_, err = l.client.Build(both, bkclient.SolveOpt{SharedSession: own, SessionPreInitialized: true, Internal: true}, product,
 		func(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
 			cause = fn(ctx, c)
 			return gateway.NewResult(), cause
