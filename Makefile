@@ -18,7 +18,7 @@ zsh_completion = $(DATADIR)/zsh/site-functions/_dbake
 fish_completion = $(DATADIR)/fish/vendor_completions.d/dbake.fish
 
 .NOTPARALLEL:
-.PHONY: install uninstall build buildkitd bases demo test lint unit integration faults race fuzz golden reference bench bench-peers bench-quick check release release-check clean install-deps
+.PHONY: install uninstall build buildkitd bases demo test lint unit integration faults seeds race fuzz golden reference bench bench-peers bench-quick check release release-check clean install-deps
 
 build: ## bin/dbake
 	$(GOBUILD) -o bin/dbake ./cmd/dbake
@@ -60,6 +60,9 @@ unit:
 integration: buildkitd ## with real daemons; one package at a time, as they share the machine
 	@if [ "$$(uname -s)-$$(id -u)" = Linux-0 ]; then scripts/install-deps.sh --docker; fi # elsewhere these tests say why they do not run
 	DBAKE_BUILDKITD=$(CURDIR)/bin/buildkitd go test -tags integration -p 1 -timeout 60m $(integration)
+
+seeds: ## 10,000 seeded runs of the whole client on simulated nodes
+	go test -timeout 300m ./runtime/simnode -run TestSeeds -args -seeds 10000
 
 faults: buildkitd ## the standing fault suite: 66 runs on three nodes and a registry that misbehave
 	DBAKE_BUILDKITD=$(CURDIR)/bin/buildkitd go test -tags integration -timeout 60m ./runtime/faults -run TestFaults -v -args -runs 66

@@ -1,0 +1,209 @@
+package simnode_test
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	goruntime "runtime"
+	"runtime/debug"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/dbake/dbake/runtime/simnode"
+)
+
+var (
+	seedFlag  = flag.Uint64("seed", 0, "the first seed of TestSeeds")
+	traceFlag = flag.Bool("trace", false, "print what happens in the runs of TestSeeds")
+	seedsFlag = flag.Int("seeds", 200, "how many seeds TestSeeds tries")
+)
+
+const (
+	// limit is how long a run may take, in the time of its bubble, until it is told to
+	// end; it counts as hung then.
+	limit = time.Hour
+	// stuck is how long a seed may take in real time before the test says which it is:
+	// a goroutine that waits for a lock keeps the time of a bubble from passing.
+	stuck = time.Minute
+	// batch is how many seeds share a bubble.
+	batch = 50
+)
+
+// Whatever happens to nodes and caches, a run ends, says what became of every target, and
+// counts what was really done; what was pushed is there, and rests on one result of each
+// step. Everything that happens follows from the seed:
+//
+//	go test ./runtime/simnode -run TestSeeds -args -seed N -seeds 1 -trace
+func TestSeeds(t *testing.T) {
+	var current atomic.Uint64
+	var all seen
+	defer watch(&current)()
+	for first := *seedFlag; first < *seedFlag+uint64(*seedsFlag); first += batch {
+		last := min(first+batch, *seedFlag+uint64(*seedsFlag))
+		t.Run(fmt.Sprintf("%d-%d", first, last-1), func(t *testing.T) { trySeeds(t, first, last, &current, &all) })
+	}
+	t.Logf("%+v", all)
+}
+
+// watch says which seed it is when a seed takes very long.
+func watch(current *atomic.Uint64) (stop func()) {
+	done := make(chan struct{})
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		tick := time.NewTicker(stuck)
+		defer tick.Stop()
+		before := ^uint64(0)
+		for {
+			select {
+			case <-done:
+				return
+			case <-tick.C:
+			}
+			if now := current.Load(); now == before {
+				fmt.Fprintf(os.Stderr, "seed %d has been at it for more than %s\n", now, stuck)
+			} else {
+				before = now
+			}
+		}
+	}()
+	return func() {
+		close(done)
+		<-ended
+	}
+}
+
+// trial is a seed with its project, which is compiled outside of the bubble.
+type trial struct {
+	seed    uint64
+	project *project
+	seen    *seen
+}
+
+// seen counts what the runs went through, so that one sees what they try.
+type seen struct{ runs, whole, steals, sent, lost, sick, warnings int }
+
+func (s *seen) add(o outcome) {
+	s.runs++
+	if o.err == nil {
+		s.whole++
+	}
+	s.sent += o.sent
+	if o.result == nil {
+		return
+	}
+	s.steals += len(o.result.Steals)
+	s.sick += len(o.result.Sick)
+	s.warnings += len(o.result.Warnings)
+	for _, n := range o.result.Nodes {
+		if n.Lost != nil {
+			s.lost++
+		}
+	}
+}
+
+func trySeeds(t *testing.T, first, last uint64, current *atomic.Uint64, seen *seen) {
+	var trials []trial
+	for seed := first; seed < last; seed++ {
+		trials = append(trials, trial{seed, newProject(t, seed), seen})
+	}
+	// net/http2 keeps channels in a pool. One that was made in a bubble is of no use in
+	// another; two collections empty the pool.
+	goruntime.GC()
+	goruntime.GC()
+	synctest.Test(t, func(t *testing.T) {
+		for _, x := range trials {
+			current.Store(x.seed)
+			x.try(t)
+		}
+	})
+}
+
+var errLimit = errors.New("the run has taken too long")
+
+// try carries out the run of a seed and, of some, another one on new nodes, which finds the
+// caches of the first damaged.
+func (x trial) try(t *testing.T) {
+	r := &simnode.Registry{}
+	w := newWorld(x.seed, r)
+	x.run(t, w)
+	if w.cached && !x.project.fails && x.seed%2 == 0 {
+		again := newWorld(x.seed, r)
+		again.cached = true
+		again.said = append(again.said, "second run")
+		again.lose(0.1 + 0.4*again.rng.Float64())
+		x.run(t, again)
+	}
+}
+
+// run carries out one run.
+func (x trial) run(t *testing.T, w *world) {
+	synctest.Wait()
+	before := len(inBubble())
+	w.delay()
+	ctx, cancel := context.WithCancelCause(context.Background())
+	over := time.AfterFunc(limit, func() {
+		w.said = append(w.said, "it waited here:", stacks())
+		cancel(errLimit)
+	})
+	done := make(chan outcome, 1)
+	go func() {
+		defer func() {
+			if v := recover(); v != nil {
+				panic(fmt.Sprintf("seed %d: %v\n%s\n%s", x.seed, v, strings.Join(w.said, "\n"), debug.Stack()))
+			}
+		}()
+		done <- w.carryOut(ctx, t, x.project)
+	}()
+	var wrong []string
+	select {
+	case o := <-done:
+		if errors.Is(o.err, errLimit) {
+			wrong = append(wrong, "it had not ended after "+limit.String())
+		} else {
+			wrong = w.check(x.project, o)
+			x.seen.add(o)
+		}
+	case <-time.After(2 * limit):
+		fmt.Fprintf(os.Stderr, "seed %d hangs, also when it is told to end\n%s\n%s", x.seed, strings.Join(w.said, "\n"), stacks())
+		os.Exit(1)
+	}
+	over.Stop()
+	cancel(nil)
+	time.Sleep(time.Minute) // for what comes back later
+	w.close()
+	time.Sleep(time.Minute)
+	synctest.Wait()
+	if left := inBubble(); len(left) > before {
+		wrong = append(wrong, fmt.Sprintf("%d goroutines are left:\n%s", len(left)-before, strings.Join(left, "\n\n")))
+	}
+	if len(wrong) > 0 {
+		t.Errorf("seed %d: %s\n\t%s", x.seed, strings.Join(wrong, "\n\t"), strings.Join(w.said, "\n\t"))
+	}
+}
+
+// inBubble returns the goroutines of the bubble.
+func inBubble() []string {
+	var list []string
+	for g := range strings.SplitSeq(stacks(), "\n\n") {
+		head, _, _ := strings.Cut(g, "\n")
+		if strings.Contains(head, "synctest bubble") && !strings.Contains(head, "synctest.Run") {
+			list = append(list, g)
+		}
+	}
+	return list
+}
+
+// stacks returns what all goroutines are at.
+func stacks() string {
+	for buf := make([]byte, 1<<20); ; buf = make([]byte, 2*len(buf)) {
+		if n := goruntime.Stack(buf, true); n < len(buf) {
+			return string(buf[:n])
+		}
+	}
+}

@@ -1,0 +1,484 @@
+package simnode_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	digest "github.com/opencontainers/go-digest"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dbake/dbake/cachepolicy"
+	"github.com/dbake/dbake/frontend"
+	"github.com/dbake/dbake/internal/memory/filesum"
+	"github.com/dbake/dbake/internal/plan"
+	"github.com/dbake/dbake/internal/plan/plantest"
+	"github.com/dbake/dbake/partition"
+	"github.com/dbake/dbake/runtime"
+	"github.com/dbake/dbake/runtime/nodeset"
+	"github.com/dbake/dbake/runtime/registry"
+	"github.com/dbake/dbake/runtime/sched"
+	"github.com/dbake/dbake/runtime/simnode"
+)
+
+// host is the registry of all images and caches.
+const host = "registry.test"
+
+// cacheRepo is where caches are, of those runs that have any.
+const cacheRepo = host + "/cache"
+
+// project is a generated project, compiled and merged.
+type project struct {
+	build *plan.Build
+	// fails says that one of its steps fails wherever it runs.
+	fails bool
+}
+
+// newProject generates a project: stages on a common base, and targets on some of them,
+// some on what others push. Most of its steps never give the same result twice.
+func newProject(t *testing.T, seed uint64) *project {
+	t.Helper()
+	rng := rand.New(rand.NewPCG(seed, 1))
+	p := &project{}
+	step := 0
+	run := func() string {
+		step++
+		c := fmt.Sprintf("RUN echo step %d; sleep %.1f", step, 0.2+4*rng.Float64()*rng.Float64())
+		if rng.IntN(4) > 0 {
+			c += "; head -c 9 /dev/urandom > /r"
+		}
+		return c + "\n"
+	}
+	var docker, hcl strings.Builder
+	docker.WriteString("FROM busybox:1 AS stage0\nCOPY common /common\n" + run())
+	stages := 1 + rng.IntN(4)
+	for i := 1; i < stages; i++ {
+		fmt.Fprintf(&docker, "FROM stage%d AS stage%d\n", rng.IntN(i), i)
+		for range 1 + rng.IntN(2) {
+			docker.WriteString(run())
+		}
+	}
+	targets := 2 + rng.IntN(6)
+	failing := -1
+	if rng.IntN(12) == 0 {
+		failing, p.fails = rng.IntN(targets), true
+	}
+	var names []string
+	for i := range targets {
+		name := fmt.Sprintf("t%d", i)
+		names = append(names, fmt.Sprintf("%q", name))
+		base, context := fmt.Sprintf("stage%d", rng.IntN(stages)), ""
+		if i > 0 && rng.IntN(3) == 0 {
+			base, context = "pushed", fmt.Sprintf("  contexts = { pushed = \"target:t%d\" }\n", rng.IntN(i))
+		}
+		fmt.Fprintf(&docker, "FROM %s AS %s\n", base, name)
+		if rng.IntN(3) == 0 {
+			fmt.Fprintf(&docker, "COPY own%d /own\n", i)
+		}
+		if rng.IntN(3) == 0 {
+			fmt.Fprintf(&docker, "COPY --from=stage%d /r /from\n", rng.IntN(stages))
+		}
+		for range rng.IntN(3) {
+			docker.WriteString(run())
+		}
+		if i == failing {
+			fmt.Fprintf(&docker, "RUN echo no; sleep 1; exit 3\n")
+		}
+		fmt.Fprintf(&hcl, "target %q {\n  target = %q\n%s  tags = [\"%s/%s:1\"]\n  output = [\"type=image,push=true\"]\n}\n", name, name, context, host, name)
+	}
+	var archive strings.Builder
+	fmt.Fprintf(&archive, "-- docker-bake.hcl --\ngroup \"default\" { targets = [%s] }\n%s-- Dockerfile --\n%s-- common --\ncommon\n", strings.Join(names, ", "), hcl.String(), docker.String())
+	for i := range targets {
+		fmt.Fprintf(&archive, "-- own%d --\nfile %d\n", i, i)
+	}
+	on := plantest.New(t, archive.String())
+	var err error
+	p.build, err = plan.Prepare(context.Background(), on.Compile(), frontend.Options{
+		Dir: on.Dir, Resolver: frontend.NewRegistryResolver(frontend.RegistryOptions{Offline: true}),
+	}, plan.Memory{History: on.History, Files: filesum.Open("", time.Now())})
+	require.NoError(t, err)
+	for i, v := range p.build.Graph.Vertices {
+		if _, s, ok := strings.Cut(v.Command, "sleep "); ok {
+			var seconds float64
+			if _, err := fmt.Sscanf(s, "%f", &seconds); err == nil {
+				// As a history that is about right.
+				p.build.Costs[i].Duration = time.Duration(seconds * (0.7 + 0.6*rng.Float64()) * float64(time.Second))
+			}
+		}
+	}
+	return p
+}
+
+// world is the nodes and the registry of one seed.
+type world struct {
+	seed     uint64
+	rng      *rand.Rand
+	registry *simnode.Registry
+	nodes    []*simnode.Node
+	specs    []nodeset.Spec
+	slots    int
+	cached   bool // there is a repository for caches
+	makespan time.Duration
+	// hurt are the nodes to which something happens; lossy says that some result may
+	// be built twice for it, and frail that no node is spared.
+	hurt  map[string]bool
+	lossy bool
+	frail bool
+	// said are the faults, for the one who looks into a seed.
+	said []string
+}
+
+// newWorld starts the nodes. Their registry may hold something already.
+func newWorld(seed uint64, r *simnode.Registry) *world {
+	w := &world{seed: seed, rng: rand.New(rand.NewPCG(seed, 2)), registry: r, hurt: map[string]bool{}}
+	n := 1 + w.rng.IntN(4)
+	w.slots = 1 + w.rng.IntN(4)
+	w.cached = w.rng.IntN(2) == 0
+	for i := range n {
+		timing := simnode.DefaultTiming
+		timing.Push += time.Duration(w.rng.IntN(2000)) * time.Millisecond
+		timing.Export += time.Duration(w.rng.IntN(1000)) * time.Millisecond
+		o := simnode.Options{
+			Registry: r, Seed: seed*10 + uint64(i), Slots: w.slots, Timing: timing,
+			Latency: time.Duration(w.rng.IntN(20)) * time.Millisecond,
+		}
+		if w.rng.IntN(4) == 0 {
+			o.Slow = 1 + 9*w.rng.Float64()
+		}
+		node := simnode.New(o)
+		w.nodes = append(w.nodes, node)
+		w.specs = append(w.specs, nodeset.Spec{Name: fmt.Sprintf("n%d", i+1), Addr: node.Addr(), Speed: 1})
+	}
+	return w
+}
+
+// order plans a project for the nodes that have answered.
+func (w *world) order(t *testing.T, p *project, answered []runtime.NodeInfo) *runtime.Build {
+	var list []plan.Node
+	for _, n := range answered {
+		list = append(list, plan.Node{Name: n.Name, Addr: n.Addr, Speed: 1, Slots: w.slots})
+	}
+	names := []string{"affinity", "round-robin", "queue", "single", "heft"}
+	strategy, err := partition.Lookup(names[w.rng.IntN(len(names))])
+	require.NoError(t, err)
+	duplicates := []plan.Duplicates{plan.DuplicatesReproducible, plan.DuplicatesNever}[w.rng.IntN(2)]
+	b, made, err := p.build.WithDuplicates(duplicates).Choose(context.Background(), list, strategy, partition.Options{Budget: 1000}, nil)
+	require.NoError(t, err)
+	work := &runtime.Build{
+		Graph: b.Graph, Jobs: b.Jobs, Steps: made.Exchange.Steps,
+		Sched: runtime.Schedule(made, sched.Options{
+			KeepGoing: w.rng.IntN(3) == 0, DeferOutput: w.rng.IntN(4) == 0, Steal: len(list) > 1, Backoff: time.Second, Ahead: 1, NoHedge: w.rng.IntN(2) == 0,
+		}),
+		Inputs:     runtime.Inputs{Dirs: b.Locals(), SSH: map[string][]string{}, SharedKey: "seeds"},
+		Dir:        t.TempDir(),
+		Registries: registry.Options{Dial: w.registry.Dial, Hosts: map[string]registry.Host{host: {PlainHTTP: true}}},
+	}
+	if w.cached {
+		repo, err := cachepolicy.ParseRepo(cacheRepo)
+		require.NoError(t, err)
+		work.Cache = b.Caches(cachepolicy.Store{Repo: repo})
+		work.Cache.Known = map[string][]string{cacheRepo: w.registry.Tags(cacheRepo)}
+	} else {
+		work.Cache = b.Caches()
+	}
+	w.makespan = made.Makespan
+	return work
+}
+
+// fault is something that happens to one node at some time.
+type fault struct {
+	name string
+	// lossy faults may lose a result that others rest on.
+	lossy bool
+	do    func(w *world, n *simnode.Node)
+}
+
+var faults = []fault{
+	{"is lost", true, func(_ *world, n *simnode.Node) { n.Lose() }},
+	{"is lost and comes back", true, func(w *world, n *simnode.Node) {
+		n.Lose()
+		later(w, n, func() { n.Return(false) })
+	}},
+	{"is lost and comes back empty", true, func(w *world, n *simnode.Node) {
+		n.Lose()
+		later(w, n, func() { n.Return(true) })
+	}},
+	{"is silent", true, func(_ *world, n *simnode.Node) { n.Silence(true) }},
+	{"is silent for a while", true, func(w *world, n *simnode.Node) {
+		n.Silence(true)
+		later(w, n, func() { n.Silence(false) })
+	}},
+	{"is cut off for a moment", true, func(_ *world, n *simnode.Node) { n.Cut() }},
+	{"forgets results", true, func(w *world, n *simnode.Node) {
+		n.Evict(func() bool { return w.rng.IntN(2) == 0 })
+	}},
+	{"is sick", true, func(_ *world, n *simnode.Node) {
+		n.Sicken(errors.New("failed to create shim task: no space left on device"))
+	}},
+	{"finds layers of the cache gone", false, func(w *world, _ *simnode.Node) { w.lose(0.3) }},
+	{"finds the registry busy", false, func(w *world, _ *simnode.Node) { w.registry.Refuse(1 + w.rng.IntN(4)) }},
+}
+
+// later does something to a node after a while. The seed says when, so it is drawn now.
+func later(w *world, _ *simnode.Node, do func()) {
+	time.AfterFunc(time.Duration(w.rng.IntN(20_000))*time.Millisecond, do)
+}
+
+// lose has the registry lose a part of the layers that only caches name.
+func (w *world) lose(part float64) {
+	kept := map[digest.Digest]bool{}
+	for _, name := range w.registry.Names() {
+		if strings.HasPrefix(name, cacheRepo) {
+			continue
+		}
+		if d, ok := w.registry.Resolve(name); ok {
+			for _, l := range w.layers(d.String()) {
+				kept[l] = true
+			}
+		}
+	}
+	for _, l := range w.registry.Layers() {
+		if !kept[l] && w.rng.Float64() < part {
+			w.registry.Lose(l)
+		}
+	}
+}
+
+// anybody are the faults that are not those of a node.
+var anybody = map[string]bool{"finds the registry busy": true, "finds layers of the cache gone": true}
+
+// delay has some nodes come late; it is called before they are dialled.
+func (w *world) delay() {
+	for i, n := range w.nodes {
+		if i == 0 || w.rng.IntN(6) > 0 {
+			continue
+		}
+		at := time.Duration(w.rng.IntN(15_000)) * time.Millisecond
+		w.said = append(w.said, fmt.Sprintf("%s comes at %s", w.specs[i].Name, at))
+		w.hurt[w.specs[i].Name] = true
+		n.Lose()
+		time.AfterFunc(at, func() { n.Return(true) })
+	}
+}
+
+// disturb draws what happens, and when.
+func (w *world) disturb() (stop func()) {
+	w.frail = w.rng.IntN(10) == 0
+	count := w.rng.IntN(5)
+	span := int(w.makespan.Milliseconds()*3/2) + 500
+	var timers []*time.Timer
+	for range count {
+		f := faults[w.rng.IntN(len(faults))]
+		i := w.rng.IntN(len(w.nodes))
+		at := time.Duration(w.rng.IntN(span)) * time.Millisecond
+		if !anybody[f.name] {
+			if i == 0 && !w.frail {
+				continue // one node is well
+			}
+			w.hurt[w.specs[i].Name] = true
+		}
+		w.said = append(w.said, fmt.Sprintf("%s %s at %s", w.specs[i].Name, f.name, at))
+		w.lossy = w.lossy || f.lossy
+		timers = append(timers, time.AfterFunc(at, func() { f.do(w, w.nodes[i]) }))
+	}
+	return func() {
+		for _, t := range timers {
+			t.Stop()
+		}
+	}
+}
+
+// outcome is how a run ended.
+type outcome struct {
+	result *runtime.Result
+	err    error
+	work   *runtime.Build
+	sent   int // results that nodes handed over
+}
+
+// trace prints an event, for the one who looks into a seed.
+func (w *world) trace(at time.Duration, e runtime.Event) {
+	switch e := e.(type) {
+	case runtime.StatusEvent:
+		for _, v := range e.Status.Vertexes {
+			if v.Completed != nil {
+				fmt.Printf("%s %s: %s cached=%v %s\n", at, e.Node, v.Name, v.Cached, v.Error)
+			}
+		}
+	case runtime.QueueEvent:
+		fmt.Printf("%s %+v\n", at, e.Nodes)
+	default:
+		fmt.Printf("%s %T%+v\n", at, e, e)
+	}
+}
+
+// carryOut plans and runs a project on the nodes.
+func (w *world) carryOut(ctx context.Context, t *testing.T, p *project) (o outcome) {
+	pool, err := runtime.Dial(ctx, w.specs, runtime.DialOptions{})
+	if err != nil {
+		o.err = err
+		return o
+	}
+	defer pool.Close()
+	if _, err := pool.LLBCaps(ctx); err != nil {
+		o.err = err
+		return o
+	}
+	o.work = w.order(t, p, pool.Nodes())
+	stop := w.disturb()
+	defer stop()
+	start := time.Now()
+	o.result, o.err = pool.Run(ctx, o.work, func(e runtime.Event) {
+		if *traceFlag {
+			w.trace(time.Since(start), e)
+		}
+		if e, ok := e.(runtime.SendEvent); ok && e.Err == nil {
+			o.sent++
+		}
+	})
+	return o
+}
+
+func (w *world) close() {
+	for _, n := range w.nodes {
+		n.Close()
+	}
+	w.registry.Close()
+}
+
+// check returns what a run did wrong.
+func (w *world) check(p *project, o outcome) (wrong []string) {
+	say := func(format string, args ...any) { wrong = append(wrong, fmt.Sprintf(format, args...)) }
+	if o.result == nil {
+		if !w.frail {
+			say("no result: %v", o.err)
+		}
+		return wrong
+	}
+	all := true
+	for _, j := range o.result.Jobs {
+		all = all && j.State == runtime.Done
+		if j.State == runtime.Done {
+			w.checkPushed(j, say)
+		}
+		if j.State == runtime.Failed && j.Err == nil && j.Reason == "" {
+			say("%s failed, and nobody says why", j.Job)
+		}
+	}
+	switch {
+	case all && o.err != nil:
+		say("everything is done, but: %v", o.err)
+	case !all && o.err == nil:
+		say("something is not done, and there is no error")
+	case !all && !p.fails && !w.frail:
+		say("it failed although one node is well: %v", o.err)
+	case all && p.fails:
+		say("a step that fails everywhere did not")
+	}
+	w.checkCounts(o, say)
+	w.checkOnce(o, say)
+	return wrong
+}
+
+// checkPushed checks that the registry has what is said to be pushed.
+func (w *world) checkPushed(j runtime.JobResult, say func(string, ...any)) {
+	if len(j.Images) == 0 {
+		say("%s is done and names no image", j.Job)
+	}
+	for _, img := range j.Images {
+		d, ok := w.registry.Resolve(img.Name)
+		if !ok || d.String() != img.Digest {
+			say("%s stands for %s, not for %s as was reported", img.Name, d, img.Digest)
+		}
+	}
+}
+
+// checkCounts compares what is reported of each node with what it did. Nobody knows all
+// of a node that could not be heard for a while, and what a run is told to stop may end
+// all the same.
+func (w *world) checkCounts(o outcome, say func(string, ...any)) {
+	for _, n := range o.result.Nodes {
+		if w.hurt[n.Name] {
+			continue
+		}
+		i := slices.IndexFunc(w.specs, func(s nodeset.Spec) bool { return s.Name == n.Name })
+		did := 0
+		for _, e := range w.nodes[i].Executions() {
+			if e.Layer != "" {
+				did++
+			}
+		}
+		if n.Ran > did || n.Ran < did && o.err == nil {
+			say("%s is said to have run %d steps; it ran %d", n.Name, n.Ran, did)
+		}
+	}
+}
+
+// checkOnce checks that what was pushed rests on one result of each step, unless a
+// warning says otherwise, and that nothing was executed twice without a reason.
+func (w *world) checkOnce(o outcome, say func(string, ...any)) {
+	vertexOf := map[digest.Digest]digest.Digest{} // of layers
+	ran := map[digest.Digest][]string{}
+	for i, n := range w.nodes {
+		for _, e := range n.Executions() {
+			if e.Layer != "" {
+				vertexOf[e.Layer] = e.Vertex
+				ran[e.Vertex] = append(ran[e.Vertex], w.specs[i].Name)
+			}
+		}
+	}
+	in := map[digest.Digest]map[digest.Digest][]string{} // jobs by layer, by vertex
+	for _, j := range o.result.Jobs {
+		if j.State != runtime.Done {
+			continue
+		}
+		for _, img := range j.Images {
+			for _, l := range w.layers(img.Digest) {
+				v := vertexOf[l]
+				if in[v] == nil {
+					in[v] = map[digest.Digest][]string{}
+				}
+				in[v][l] = append(in[v][l], j.Job)
+			}
+		}
+	}
+	told := slices.ContainsFunc(o.result.Warnings, func(s string) bool {
+		return strings.Contains(s, "differ") || strings.Contains(s, "still made with the lost one")
+	})
+	for i, v := range o.work.Graph.Vertices {
+		if !o.work.Sched.Vertices[i].Once {
+			continue
+		}
+		if len(in[v.Digest]) > 1 && !told {
+			say("images have different results of %s, and nobody says so: %v; it was run by %v", v.Step, slices.Collect(maps.Values(in[v.Digest])), ran[v.Digest])
+		}
+		if len(ran[v.Digest]) > 1 && !w.lossy {
+			say("%s was run by %v", v.Step, ran[v.Digest])
+		}
+	}
+}
+
+// layers returns those of an image in the registry.
+func (w *world) layers(image string) []digest.Digest {
+	dt, ok := w.registry.Blob(digest.Digest(image))
+	if !ok {
+		return nil
+	}
+	var m ocispecs.Manifest
+	if json.Unmarshal(dt, &m) != nil {
+		return nil
+	}
+	var list []digest.Digest
+	for _, l := range m.Layers {
+		list = append(list, l.Digest)
+	}
+	return list
+}
