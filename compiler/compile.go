@@ -47,7 +47,10 @@ type Options struct {
 	Targets []string // positional: [URL [CONTEXT-URL]] TARGET...
 	Vars    []string // --var NAME=VALUE
 
-	Overrides  []string // --set
+	Overrides []string // --set
+	// SetName returns what messages call the flag that a KEY or KEY.NAME of Overrides
+	// comes from; nil calls it "--set KEY".
+	SetName    func(path string) string
 	Push, Load bool
 	NoCache    *bool
 	Pull       *bool
@@ -117,7 +120,7 @@ func (o *Options) resolve(at *place, def *loaded, req request, args arguments) (
 		return nil, err
 	}
 	r := &resolver{at: at, config: def.config, sources: def.sources, asked: asked, path: o.path, memo: map[string]*definition{}}
-	if r.overrides, err = parseOverrides(args.set, def.config, o.environment()); err != nil {
+	if r.overrides, err = parseOverrides(args, def.config, o.environment()); err != nil {
 		return nil, err
 	}
 	s, err := r.selectTargets(names, excluded, o.WithDeps)
@@ -188,9 +191,15 @@ func (o *Options) checks(remote *RemoteDefinition) checkOptions {
 	return c
 }
 
+// setFlag begins what messages call a key of --set.
+const setFlag = "--set "
+
 // arguments are the options that come down to overrides.
 type arguments struct {
-	set      []string
+	set []string
+	// name returns what messages call the flag that set[i], which is about path, comes
+	// from.
+	name     func(i int, path string) string
 	noPolicy bool
 }
 
@@ -199,6 +208,19 @@ type arguments struct {
 func (o *Options) overrides() (arguments, error) {
 	var a arguments
 	a.set = slices.Clone(o.Overrides)
+	a.name = func(i int, path string) string {
+		switch {
+		case i < len(o.Overrides) && o.SetName != nil:
+			return o.SetName(path)
+		case i < len(o.Overrides):
+			return setFlag + path
+		case path == "attest" && strings.HasPrefix(a.set[i], "*.attest=type=sbom"):
+			return "--sbom"
+		case path == "attest":
+			return "--provenance"
+		}
+		return "--" + path
+	}
 	method, err := callMethod(o.Call)
 	if err != nil {
 		return a, err

@@ -21,6 +21,8 @@ type override struct {
 	named bool
 	// clear is set once the key was given an empty value: nothing inherited stays.
 	clear bool
+	// flag is what messages call the last flag that says it.
+	flag string
 }
 
 // overrides are the overrides of each target by key.
@@ -101,6 +103,14 @@ func parseOverrideKey(text string) (overrideKey, error) {
 	return k, nil
 }
 
+// path is the key with its name, as KEY or KEY.NAME.
+func (k overrideKey) path() string {
+	if k.Named {
+		return k.Key + "." + k.Name
+	}
+	return k.Key
+}
+
 // check reports a name where there can be none, and the lack of one.
 func (k overrideKey) check() error {
 	switch kind := settings[k.Key].kind; {
@@ -118,9 +128,9 @@ func (k overrideKey) check() error {
 // Keys that do not exist are judged later, when a target that matches is resolved.
 // A build argument named without a value gets the one that lookup finds, or is left
 // out; without lookup, because the environment is not to be used, it is set to "".
-func parseOverrides(args []string, c *config, lookup func(string) (string, bool)) (overrides, error) {
+func parseOverrides(args arguments, c *config, lookup func(string) (string, bool)) (overrides, error) {
 	all := overrides{}
-	for _, arg := range args {
+	for i, arg := range args.set {
 		left, value, hasValue := strings.Cut(arg, "=")
 		key, err := parseOverrideKey(left)
 		if err != nil {
@@ -145,7 +155,9 @@ func parseOverrides(args []string, c *config, lookup func(string) (string, bool)
 			}
 		}
 		for _, name := range names {
-			all.of(name, key).set(key, value, hasValue)
+			o := all.of(name, key)
+			o.set(key, value, hasValue)
+			o.flag = args.name(i, key.path())
 		}
 	}
 	return all, nil
@@ -193,10 +205,7 @@ func (all overrides) of(target string, key overrideKey) *override {
 		keys = map[string]*override{}
 		all[target] = keys
 	}
-	path := key.Key
-	if key.Named {
-		path += "." + key.Name
-	}
+	path := key.path()
 	o := keys[path]
 	if o == nil {
 		o = &override{named: key.Named}
@@ -252,7 +261,9 @@ func (t *definition) applyOne(path string, o *override) error {
 	if !ok {
 		return fmt.Errorf("unknown key: %s%s", key, suggest(key, knownOverrideKeys()))
 	}
-	if err := s.apply(t, name, o); err != nil {
+	if err := s.apply(t, name, o); err != nil && o.flag != setFlag+path {
+		return fmt.Errorf("%s: %w", o.flag, err)
+	} else if err != nil {
 		return err
 	}
 	origin := s.attribute
@@ -262,7 +273,7 @@ func (t *definition) applyOne(path string, o *override) error {
 	if t.origins == nil {
 		t.origins = map[string]ir.Range{}
 	}
-	t.origins[origin] = ir.Range{Filename: "--set " + path, Set: path}
+	t.origins[origin] = ir.Range{Filename: o.flag, Set: path}
 	return nil
 }
 

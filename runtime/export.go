@@ -56,6 +56,10 @@ func outputs(t *ir.Target, dir string, stdout io.Writer, load func(ctx context.C
 			continue
 		}
 		out, err := newOutput(t, o, dir, stdout, load)
+		var placed *ir.SourceError
+		if errors.As(err, &placed) {
+			return nil, err
+		}
 		if err != nil {
 			return nil, &ir.SourceError{Range: t.Origin("output"), Summary: fmt.Sprintf("target %s: %v", t.Name, err), Err: err}
 		}
@@ -85,7 +89,7 @@ func newOutput(t *ir.Target, o ir.Output, dir string, stdout io.Writer, load fun
 		if attrs["name"] == "" && len(t.Tags) > 0 {
 			names, err := normalize(t.Tags)
 			if err != nil {
-				return output{}, err
+				return output{}, &ir.SourceError{Range: t.Origin("tags"), Summary: fmt.Sprintf("target %s: %v", t.Name, err), Err: err}
 			}
 			attrs["name"] = strings.Join(names, ",")
 		}

@@ -29,12 +29,11 @@ type buildCmd struct {
 	List         string `placeholder:"WHAT" help:"List targets or variables and build nothing; type=WHAT,format=json for JSON."`
 	Progress     string `default:"auto" placeholder:"MODE" help:"How progress is shown: auto, plain, tty, quiet or rawjson ($$BUILDKIT_PROGRESS replaces auto)."`
 	MetadataFile string `placeholder:"FILE" help:"Write the digests and descriptors of what was built, as JSON by target."`
-	SummaryJSON  string `name:"summary-json" placeholder:"FILE" help:"Write what became of each target and node, and of the build as a whole, as JSON; - is standard output."`
-	LogDir       string `placeholder:"DIR" help:"Where the log of each target is written, as TARGET.log; none writes none (default: dbake-logs in the directory for temporary files)."`
-	Jobs         jobs   `short:"j" placeholder:"N|MODE" help:"Build at most N targets at once over all nodes (default: no limit); or what to do when a target fails: fail-fast ends the build (the default), defer-output does too and writes no output before every target is built, defer-error builds all that does not depend on it; MODE,parallel=N for both."`
-	KeepGoing    bool   `short:"k" help:"Same as --jobs=defer-error."`
-	Timings      bool   `help:"Show where the time of the command went, phase by phase, after the summary."`
-	NoSteal      bool   `help:"Let no node take over what was planned for another."`
+	recordFlags
+	Jobs      jobs `short:"j" placeholder:"N|MODE" help:"Build at most N targets at once over all nodes (default: no limit); or what to do when a target fails: fail-fast ends the build (the default), defer-output does too and writes no output before every target is built, defer-error builds all that does not depend on it; MODE,parallel=N for both."`
+	KeepGoing bool `short:"k" help:"Same as --jobs=defer-error."`
+	Timings   bool `help:"Show where the time of the command went, phase by phase, after the summary."`
+	NoSteal   bool `help:"Let no node take over what was planned for another."`
 
 	ChangedSince string `placeholder:"REV" help:"Build only the targets that would have other images than at a commit, a branch or when a plan was saved, and tell which."`
 	Format       string `default:"table" enum:"table,json" help:"How --changed-since tells which targets: table, or json for a matrix for CI on standard output."`
@@ -48,7 +47,6 @@ type buildCmd struct {
 
 	saved           *report.File // the plan to build; nil makes one
 	metadataWritten bool
-	misplaced       bool // a file of a flag is that of something else
 }
 
 func (c *buildCmd) Run(binding contextBinding, a *app) (err error) {
@@ -93,6 +91,9 @@ func (c *buildCmd) Run(binding contextBinding, a *app) (err error) {
 	}
 	if c.Print || c.List != "" {
 		return c.describe(ctx, a)
+	}
+	if err := a.image.begin(a); err != nil {
+		return err
 	}
 	defer func() {
 		if err != nil {
@@ -186,7 +187,13 @@ func (c *buildCmd) build(ctx context.Context, a *app, call callFlag, r *round) (
 	if failure == nil && len(s.Questions()) > 0 {
 		return c.answer(ctx, a, s, call)
 	}
-	return errors.Join(failure, c.writeMetadata(ctx, a, withWarnings(a.env, metadata(result), s.Build().Warnings()), failure != nil))
+	content := withWarnings(a.env, metadata(result), s.Build().Warnings())
+	if a.image != nil && failure == nil {
+		if content, err = a.image.finish(ctx, a, content); err != nil {
+			return err
+		}
+	}
+	return errors.Join(failure, c.writeMetadata(ctx, a, content, failure != nil))
 }
 
 // tellChanges tells which targets have changed, if that was asked for.
@@ -235,6 +242,9 @@ func (c *buildCmd) request(a *app) (engine.Request, error) {
 // admit checks that what is asked for was granted and that nothing of it would be lost.
 func (c *buildCmd) admit(ctx context.Context, a *app, asked engine.Admission) error {
 	if err := a.privileges().authorize(ctx, asked.Project, &c.definitionFlags); err != nil {
+		return err
+	}
+	if err := a.image.check(asked.Build); err != nil {
 		return err
 	}
 	if len(asked.Build.Targets) == 0 {

@@ -61,7 +61,7 @@ func (a *app) request(d *definitionFlags, n *nodeFlags, p *planFlags) (engine.Re
 
 // choice says which nodes are used.
 func (f *nodeFlags) choice(a *app) (engine.Nodes, error) {
-	n := engine.Nodes{Builder: f.Builder, StateDir: a.path(f.StateDir), Buildkitd: a.path(f.Buildkitd), Timeout: f.NodeTimeout, Platforms: f.Platform, Max: f.MaxNodes}
+	n := engine.Nodes{Builder: f.Builder, EngineFirst: a.buildx, StateDir: a.path(f.StateDir), Buildkitd: a.path(f.Buildkitd), Timeout: f.NodeTimeout, Platforms: f.Platform, Max: f.MaxNodes}
 	if len(f.Nodes) > 0 && f.Builder != "" {
 		return n, usageError{errors.New("--nodes and --builder exclude each other")}
 	}
@@ -92,13 +92,17 @@ func (f *definitionFlags) options(a *app) compiler.Options {
 	if f.Check {
 		call = "check"
 	}
-	return compiler.Options{
+	o := compiler.Options{
 		Dir: a.dir, Platform: platforms.Format(platforms.DefaultSpec()), Stdin: a.stdin, Terminal: isTerminal(a.stdout),
 		Files: f.File, Targets: f.Targets, Vars: f.Var,
 		Overrides: f.Set, Push: f.Push, Load: f.Load, NoCache: f.NoCache, Pull: f.Pull,
 		Call: call, SBOM: f.SBOM, Provenance: f.Provenance, Policy: f.Policy,
 		Profiles: f.Profile, Exclude: f.Exclude, WithDeps: f.WithDeps, Strict: f.Strict != strictOff, DeferFaults: f.deferFaults,
 	}
+	if a.image != nil {
+		o.Stdin, o.SetName = a.image.definition(), a.image.flagOf
+	}
+	return o
 }
 
 // cacheStores returns the stores that --cache-registry names.

@@ -136,6 +136,7 @@ func TestDockerd(t *testing.T) {
 	host, dbake := dockerd(t), executable(t)
 	t.Run("engine", func(t *testing.T) { testDockerEngine(t, host, dbake) })
 	t.Run("compose", func(t *testing.T) { testCompose(t, host, dbake) })
+	t.Run("build", func(t *testing.T) { testImageBuild(t, host, dbake) })
 }
 
 // testDockerEngine builds on the BuildKit inside a Docker engine.
@@ -381,4 +382,82 @@ func testCompose(t *testing.T, host, dbake string) {
 	_, message = read(stderr)
 	require.NotEmpty(t, message)
 	require.Contains(t, message[0], "failed")
+}
+
+// testImageBuild calls the shim as docker build does. The engine is the node where nothing
+// names another, as for docker build.
+func testImageBuild(t *testing.T, host, dbake string) {
+	home, dir := t.TempDir(), engineProject(t)
+	plugins := filepath.Join(home, ".docker", "cli-plugins")
+	real := filepath.Join(home, "docker-buildx")
+	require.NoError(t, os.WriteFile(real, []byte("#!/bin/sh\necho \"real: $@\"\nexit 9\n"), 0o755))
+	out, err := exec.Command(dbake, "install-shim", plugins, "--buildx", real).CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	const dockerfile = `FROM scratch AS base
+COPY busybox /bin/busybox
+ARG WORD
+RUN --mount=type=secret,id=key ["/bin/busybox", "sh", "-c", "busybox cat /run/secrets/key >/word; echo $WORD >>/word"]
+FROM base AS broken
+RUN ["/bin/busybox", "false"]
+`
+	sub := filepath.Join(dir, "files")
+	require.NoError(t, os.Mkdir(sub, 0o755))
+	require.NoError(t, os.WriteFile(filepath.Join(sub, "Containerfile"), []byte(dockerfile), 0o644))
+	require.NoError(t, os.WriteFile(filepath.Join(sub, "key"), []byte("secret\n"), 0o644))
+	do := func(stdin string, args ...string) (stdout, stderr string, status int) {
+		t.Helper()
+		cmd := exec.Command(filepath.Join(plugins, buildxFile), append([]string{"buildx", "build", "--network", "none"}, args...)...)
+		cmd.Dir, cmd.Stdin = dir, strings.NewReader(stdin)
+		cmd.Env = []string{"HOME=" + home, "PATH=" + os.Getenv("PATH"), "DOCKER_HOST=" + host, "BUILDX_BUILDER=default", "WORD=env"}
+		var o, e bytes.Buffer
+		cmd.Stdout, cmd.Stderr = &o, &e
+		_ = cmd.Run() // the status is what counts
+		return o.String(), e.String(), cmd.ProcessState.ExitCode()
+	}
+	read := func(name string) string {
+		t.Helper()
+		data, err := os.ReadFile(filepath.Join(dir, name))
+		require.NoError(t, err)
+		return string(data)
+	}
+
+	// The image is where docker run finds it, and its ID where the caller looks.
+	_, stderr, status := do("", "-t", "one/image:1", "-f", "files/Containerfile", "--target", "base", "--build-arg", "WORD=hello",
+		"--secret", "id=key,src=files/key", "--label", "a.b=c", "--iidfile", "iid", "--metadata-file", "md.json", ".")
+	require.Zero(t, status, stderr)
+	require.Contains(t, engineImages(t, host), "one/image:1")
+	id := read("iid")
+	require.Regexp(t, `^sha256:[0-9a-f]{64}$`, id)
+	var md map[string]any
+	require.NoError(t, json.Unmarshal([]byte(read("md.json")), &md))
+	require.Equal(t, "docker.io/one/image:1", md["image.name"])
+	require.Regexp(t, `^sha256:[0-9a-f]{64}$`, md["containerimage.digest"])
+
+	// -q prints the ID and nothing else.
+	stdout, stderr, status := do("", "-q", "-t", "one/image:1", "-f", "files/Containerfile", "--target", "base", "--label", "a.b=c", ".")
+	require.Zero(t, status, stderr)
+	require.Empty(t, stderr)
+	require.Regexp(t, `^sha256:[0-9a-f]{64}\n$`, stdout)
+
+	// A Dockerfile on standard input, a value of the environment, a directory as output.
+	_, stderr, status = do(strings.ReplaceAll(dockerfile, "$WORD", "${WORD}"), "-f", "-", "--target", "base", "--build-arg", "WORD", "--secret", "id=key,src=files/key", "-o", "out", ".")
+	require.Zero(t, status, stderr)
+	require.Equal(t, "secret\nenv\n", read("out/word"))
+
+	// What fails leaves no ID of an earlier image.
+	_, stderr, status = do("", "-f", "files/Containerfile", "--iidfile", "iid", ".")
+	require.Equal(t, 1, status, stderr)
+	require.Contains(t, stderr, "exit code: 1")
+	require.NoFileExists(t, filepath.Join(dir, "iid"))
+	_, stderr, status = do("", "-t", "no/:tag", "-f", "files/Containerfile", ".")
+	require.Equal(t, 1, status, stderr)
+	require.Contains(t, stderr, `ERROR: --tag: target default: invalid tag "no/:tag"`)
+	_, stderr, status = do("", "-o", "out", "--iidfile", "iid", ".")
+	require.Equal(t, 1, status, stderr)
+	require.Contains(t, stderr, "incompatible with image ID file")
+
+	// What dbake does not do is the real one's.
+	stdout, _, status = do("", "-")
+	require.Equal(t, 9, status)
+	require.Equal(t, "real: buildx build --network none -\n", stdout)
 }

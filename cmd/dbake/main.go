@@ -47,7 +47,7 @@ func main() {
 	args, err := os.Args[1:], error(nil)
 	if len(args) > 0 && args[0] == forwardCommand {
 		var status int
-		if args, status, err = forward(args[1:], env); args == nil && err == nil {
+		if args, a.image, status, err = forward(args[1:], env, a.stdin); args == nil && err == nil {
 			os.Exit(status)
 		}
 		a.buildx = args != nil
@@ -105,7 +105,9 @@ type app struct {
 	// buildx says that a caller of docker buildx is served, who expects its errors and
 	// exit status.
 	buildx bool
-	mode   string // of the progress
+	// image is the call of docker buildx build that is served, nil for none.
+	image *imageCall
+	mode  string // of the progress
 
 	config *dockerconfig.Config // nil until it is needed; see docker
 
@@ -142,7 +144,7 @@ type cli struct {
 	State   stateCmd   `cmd:"" help:"Look after what dbake keeps on this machine."`
 
 	Nodes       nodesCmd       `cmd:"" help:"Show the nodes that a build would use: what they are, what they hold, and why one cannot be used."`
-	InstallShim installShimCmd `cmd:"" help:"Have docker buildx bake, and what calls it, build with dbake."`
+	InstallShim installShimCmd `cmd:"" help:"Have docker build and docker buildx bake, and what calls them, build with dbake."`
 
 	Completion completionCmd `cmd:"" help:"Print the script that completes the command line in a shell."`
 	Version    versionCmd    `cmd:"" help:"Show the version, and those of BuildKit and of the Dockerfile frontend."`

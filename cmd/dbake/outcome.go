@@ -19,6 +19,14 @@ import (
 	"github.com/dbake/dbake/runtime"
 )
 
+// recordFlags say where the record of a run goes.
+type recordFlags struct {
+	SummaryJSON string `name:"summary-json" placeholder:"FILE" help:"Write what became of each target and node, and of the build as a whole, as JSON; - is standard output."`
+	LogDir      string `placeholder:"DIR" help:"Where the log of each target is written, as TARGET.log; none writes none (default: dbake-logs in the directory for temporary files)."`
+
+	misplaced bool // a file of a flag is that of something else
+}
+
 // logged is a reporter that also writes the logs of the targets of a run.
 type logged struct {
 	engine.Reporter
@@ -68,7 +76,7 @@ const noLogs = "none"
 
 // openLogs opens the logs of the targets; nil is none. That there can be none where
 // nobody asked for them is no error.
-func (c *buildCmd) openLogs(a *app) (*targetlog.Set, error) {
+func (c *recordFlags) openLogs(a *app) (*targetlog.Set, error) {
 	switch c.LogDir {
 	case noLogs:
 		return nil, nil
@@ -97,7 +105,7 @@ func (c *buildCmd) openLogs(a *app) (*targetlog.Set, error) {
 
 // report writes what a build has come to, whatever that is, for programs that were told
 // where to look for it.
-func (c *buildCmd) report(ctx context.Context, a *app, o view.Outcome, err error) error {
+func (c *recordFlags) report(ctx context.Context, a *app, o view.Outcome, err error) error {
 	o.State, o.Err = "done", err
 	switch {
 	case errors.Is(context.Cause(ctx), errInterrupted):

@@ -561,8 +561,24 @@ func TestWarm(t *testing.T) {
 	y := newYard(t, dir, 1)
 	y.on(2)
 	y.requests()
-	r := y.run(slices.Concat([]string{"warm", "--progress", "plain"}, y.flags)...)
+	summary, logs := filepath.Join(t.TempDir(), "summary.json"), t.TempDir()
+	r := y.run(slices.Concat([]string{"warm", "--progress", "plain", "--summary-json", summary, "--log-dir", logs}, y.flags)...)
 	require.Zero(t, r.status, r.stderr)
+	data, err := os.ReadFile(summary)
+	require.NoError(t, err)
+	var outcome struct {
+		State string
+		Nodes []struct{ StepsRun int }
+	}
+	require.NoError(t, json.Unmarshal(data, &outcome))
+	require.Equal(t, "done", outcome.State)
+	require.Len(t, outcome.Nodes, 2)
+	for _, n := range outcome.Nodes {
+		require.NotZero(t, n.StepsRun, "%s", data)
+	}
+	written, err := filepath.Glob(filepath.Join(logs, "*.log"))
+	require.NoError(t, err)
+	require.NotEmpty(t, written)
 	for _, request := range y.requests() {
 		require.Regexp(t, "^(HEAD|GET) ", request)
 	}

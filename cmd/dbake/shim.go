@@ -77,7 +77,7 @@ func (c *installShimCmd) Run(a *app) error {
 	if err := os.Chmod(shim, 0o755); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(a.stdout, "%s: docker buildx bake builds with dbake, everything else with %s\n", shim, real)
+	_, err = fmt.Fprintf(a.stdout, "%s: docker buildx bake and build are dbake, everything else is %s\n", shim, real)
 	return err
 }
 
@@ -116,10 +116,10 @@ func shimScript(self, real string, flags []string) string {
 		quoted += " " + quote(f)
 	}
 	return `#!/bin/sh
-` + shimMark + ` "bake" goes to dbake, everything else to the real docker-buildx.
+` + shimMark + ` "bake" and "build" go to dbake, everything else to the real docker-buildx.
 if [ -x ` + quote(self) + ` ]; then
 	for word do
-		case $word in bake | f) exec ` + quoted + ` -- "$@" ;; esac
+		case $word in bake | f | build | b) exec ` + quoted + ` -- "$@" ;; esac
 	done
 fi
 exec ` + quote(real) + ` "$@"
@@ -206,9 +206,10 @@ func (c *installShimCmd) remove(a *app, shim string) error {
 }
 
 // forwarded returns the command line of dbake for a docker-buildx that is called with
-// args, and changes env to what the flags of docker say. real and flags are what the
-// shim was written with. ok is false when the real docker-buildx is meant.
-func forwarded(flags, args []string, env map[string]string) (command []string, ok bool, err error) {
+// args, and changes env to what the flags of docker say. flags are what the shim was
+// written with. image is what a call of "build" says beside. It returns errForeign when
+// the real docker-buildx is meant.
+func forwarded(flags, args []string, env map[string]string) (command []string, image *imageCall, err error) {
 	var g dockerFlags
 	rest, err := g.parse(args)
 	if err != nil || len(rest) == 0 || rest[0] != buildxName {
@@ -222,13 +223,33 @@ func forwarded(flags, args []string, env map[string]string) (command []string, o
 	builder := set.String("builder", "", "")
 	debug := set.BoolP("debug", "D", false, "")
 	if err := set.Parse(rest); err != nil {
-		return nil, false, nil // for the real one to say
+		return nil, nil, errForeign // for the real one to say
 	}
-	if rest = set.Args(); len(rest) == 0 || rest[0] != "bake" && rest[0] != "f" {
-		return nil, false, nil
+	if rest = set.Args(); len(rest) == 0 {
+		return nil, nil, errForeign
+	}
+	switch rest[0] {
+	case "bake", "f":
+		rest = append([]string{"build"}, rest[1:]...)
+	case "build", "b":
+		if image, err = newImageCall(rest[1:], env); err != nil {
+			return nil, nil, err
+		}
+		rest = image.command
+	default:
+		return nil, nil, errForeign
+	}
+	// docker build names the builder of its context in this way.
+	named := namedBuilder(rest, *builder)
+	if named == "" && image != nil {
+		named = env[envBuilder]
 	}
 	if err := g.apply(env); err != nil {
-		return nil, false, err
+		return nil, nil, err
+	}
+	onNodes := func(f string) bool { return strings.HasPrefix(f, "--nodes=") }
+	if (named != "" || !slices.ContainsFunc(flags, onNodes)) && nodeset.Foreign(named, dockerconfig.New(env, nil)) {
+		return nil, nil, errForeign
 	}
 	if *debug || g.debug || g.logLevel == "debug" {
 		command = append(command, "--debug")
@@ -239,39 +260,50 @@ func forwarded(flags, args []string, env map[string]string) (command []string, o
 	}
 	for _, f := range flags {
 		// The nodes of the shim are those of commands that name no builder.
-		if !strings.HasPrefix(f, "--nodes=") || *builder == "" && !namesBuilder(rest[1:]) {
+		if !onNodes(f) || named == "" {
 			command = append(command, f)
 		}
 	}
-	return append(command, rest[1:]...), true, nil
+	return append(command, rest[1:]...), image, nil
 }
 
-// namesBuilder reports whether the arguments of bake name a builder.
-func namesBuilder(args []string) bool {
-	for _, arg := range args {
+// envBuilder names the builder of commands that name none.
+const envBuilder = "BUILDX_BUILDER"
+
+// namedBuilder is the builder that the arguments of bake name, or before them docker
+// buildx; "" is none.
+func namedBuilder(args []string, before string) string {
+	for i, arg := range args {
 		if arg == "--" {
-			return false
+			break
 		}
-		if arg == "--builder" || strings.HasPrefix(arg, "--builder=") {
-			return true
+		if value, ok := strings.CutPrefix(arg, "--builder="); ok {
+			return value
+		}
+		if arg == "--builder" && i+1 < len(args) {
+			return args[i+1]
 		}
 	}
-	return false
+	return before
 }
 
-// forward does what a shim is called for: it returns the command line of dbake, or has
-// the real docker-buildx run, whose exit status it returns, with no command.
-func forward(args []string, env map[string]string) (command []string, status int, err error) {
+// forward does what a shim is called for: it returns the command line of dbake, with
+// what a call of "build" says beside, or has the real docker-buildx run, whose exit
+// status it returns, with no command.
+func forward(args []string, env map[string]string, stdin io.Reader) (command []string, image *imageCall, status int, err error) {
 	end := slices.Index(args, "--")
 	if end < 1 {
-		return nil, 2, usageError{errors.New("this command is for the shim that install-shim writes")}
+		return nil, nil, 2, usageError{errors.New("this command is for the shim that install-shim writes")}
 	}
 	real, flags, rest := args[0], args[1:end], args[end+1:]
-	command, ok, err := forwarded(flags, rest, env)
-	if err != nil || ok {
-		return command, 0, err
+	command, image, err = forwarded(flags, rest, env)
+	if errors.Is(err, errForeign) {
+		return nil, nil, runProgram(real, rest), nil
 	}
-	return nil, runProgram(real, rest), nil
+	if err == nil && image != nil {
+		err = image.readDockerfile(stdin)
+	}
+	return command, image, 0, err
 }
 
 // stopping bounds how long a program that has been told to stop may take.

@@ -26,7 +26,12 @@ func TestForwarded(t *testing.T) {
 		{args: "buildx --builder b bake", want: "build --builder=b --cache-registry=h/c"},
 		{args: "bake --builder=b x", want: "build --cache-registry=h/c --builder=b x"},
 		{args: "bake -- --builder", want: "build --nodes=tcp://a:1 --cache-registry=h/c -- --builder"},
-		{args: "buildx build bake"},
+		{args: "buildx build .", want: "build --nodes=tcp://a:1 --cache-registry=h/c --file=- --set=default.context=. --allow=fs=* --allow=ssh"},
+		{args: "--context far buildx b -D .", want: "build --nodes=tcp://a:1 --cache-registry=h/c --file=- --set=default.context=. --allow=fs=* --allow=ssh --debug", env: map[string]string{"DOCKER_CONTEXT": "far"}},
+		{args: "build --builder b .", want: "build --cache-registry=h/c --file=- --set=default.context=. --allow=fs=* --allow=ssh --builder=b"},
+		{args: "buildx build -"},
+		{args: "buildx build"},
+		{args: "buildx build --help"},
 		{args: "buildx ls"},
 		{args: "docker-cli-plugin-metadata"},
 		{args: "buildx --no-such bake"},
@@ -35,9 +40,12 @@ func TestForwarded(t *testing.T) {
 		{args: "__complete buildx bake "},
 	} {
 		env := map[string]string{}
-		got, ok, err := forwarded(flags, strings.Fields(tt.args), env)
-		require.NoError(t, err, tt.args)
-		require.Equal(t, tt.want != "", ok, tt.args)
+		got, _, err := forwarded(flags, strings.Fields(tt.args), env)
+		if tt.want == "" {
+			require.ErrorIs(t, err, errForeign, tt.args)
+		} else {
+			require.NoError(t, err, tt.args)
+		}
 		require.Equal(t, tt.want, strings.Join(got, " "), tt.args)
 		if tt.env == nil {
 			tt.env = map[string]string{}
@@ -68,7 +76,7 @@ func newShim(t *testing.T, flags ...string) *shimmed {
 	var out bytes.Buffer
 	a := &app{stdout: &out, stderr: &out, dir: s.dir, env: map[string]string{"HOME": s.home}}
 	require.Zero(t, run(append([]string{"install-shim", s.plugins, "--buildx", s.real}, flags...), a), out.String())
-	require.Contains(t, out.String(), "docker buildx bake builds with dbake")
+	require.Contains(t, out.String(), "docker buildx bake and build are dbake")
 	return s
 }
 

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
+	"github.com/dbake/dbake/cmd/dbake/internal/targetlog"
 	"github.com/dbake/dbake/cmd/dbake/internal/view"
 	"github.com/dbake/dbake/internal/engine"
 	"github.com/dbake/dbake/internal/plan"
@@ -16,7 +18,8 @@ type warmCmd struct {
 	nodeFlags
 	planFlags
 
-	All      bool   `help:"Build all steps of all targets, not only those that several targets share."`
+	All bool `help:"Build all steps of all targets, not only those that several targets share."`
+	recordFlags
 	Progress string `default:"auto" placeholder:"MODE" help:"How progress is shown: auto, plain, tty, quiet or rawjson ($$BUILDKIT_PROGRESS replaces auto)."`
 }
 
@@ -27,6 +30,8 @@ func (c *warmCmd) Run(ctx contextBinding, a *app) (err error) {
 	case c.Call != "" || c.Check:
 		return usageError{errors.New("dbake warm builds: --call and --check ask about Dockerfiles")}
 	}
+	o := view.Outcome{Started: time.Now()}
+	defer func() { err = errors.Join(err, c.report(ctx, a, o, err)) }()
 	// What targets write is not written, and needs no grant.
 	c.Set = append(slices.Clone(c.Set), "*.output=type=cacheonly", "*.cache-to=")
 	request, err := a.request(&c.definitionFlags, &c.nodeFlags, &c.planFlags)
@@ -36,9 +41,15 @@ func (c *warmCmd) Run(ctx contextBinding, a *app) (err error) {
 	request.Reach, request.Reuse = engine.Started, engine.ReuseNever
 	request.Warm, request.WarmAll, request.NoSteal = true, c.All, true
 	request.Admit = func(ctx context.Context, asked engine.Admission) error {
-		return a.privileges().authorize(ctx, asked.Project, &c.definitionFlags)
+		if err := a.privileges().authorize(ctx, asked.Project, &c.definitionFlags); err != nil {
+			return err
+		}
+		err := a.checkPlaces(asked.Build, flagFile{"--summary-json", c.SummaryJSON})
+		c.misplaced = err != nil
+		return err
 	}
-	s := a.engine().Open(request)
+	logs := &logged{Reporter: a.progress, open: func() (*targetlog.Set, error) { return c.openLogs(a) }}
+	s := a.engineFor(logs).Open(request)
 	defer func() { err = errors.Join(err, s.Close()) }()
 	if err := s.Through(ctx, engine.Access); err != nil {
 		return err
@@ -65,6 +76,8 @@ func (c *warmCmd) Run(ctx contextBinding, a *app) (err error) {
 	if err := s.Through(ctx, engine.Remember); err != nil {
 		return err
 	}
-	a.progress.Summary(result, view.Run{Makespan: s.Plan().Makespan, Bound: s.Plan().Bound})
+	o.Result, o.Run = result, logs.describe()
+	o.Run.Makespan, o.Run.Bound = s.Plan().Makespan, s.Plan().Bound
+	a.progress.Summary(result, o.Run)
 	return failure
 }

@@ -3,6 +3,7 @@ package engine
 import (
 	"fmt"
 	"slices"
+	"strconv"
 
 	bkclient "github.com/moby/buildkit/client"
 
@@ -65,6 +66,9 @@ func unfit(p *ir.Project) error {
 				return &ir.SourceError{Range: t.Origin("output"), Summary: fmt.Sprintf("target %s cannot be pushed by digest", t.Name), Detail: detail}
 			}
 		}
+		if i := slices.IndexFunc(t.CacheTo, neededCache); i >= 0 {
+			return &ir.SourceError{Range: t.Origin("cache-to"), Summary: fmt.Sprintf("target %s: a cache of type %s cannot be written", t.Name, t.CacheTo[i].Type), Detail: detail}
+		}
 		switch {
 		case image && len(t.PlatformList()) > 1:
 			return &ir.SourceError{Range: t.Origin("platforms"), Summary: fmt.Sprintf("target %s: an image of several platforms cannot be kept", t.Name), Detail: detail}
@@ -73,6 +77,13 @@ func unfit(p *ir.Project) error {
 		}
 	}
 	return nil
+}
+
+// neededCache reports whether a cache is apart from its image and failing to write it an
+// error.
+func neededCache(e ir.CacheEntry) bool {
+	ignore, err := strconv.ParseBool(e.Attrs["ignore-error"])
+	return e.Type != "inline" && (err != nil || !ignore)
 }
 
 // fit leaves out the Docker engines that cannot write what the project asks for, and

@@ -149,6 +149,9 @@ type Nodes struct {
 	// environment names or that are kept running, else one on this machine.
 	Specs   []nodeset.Spec
 	Builder string
+	// EngineFirst takes the BuildKit inside the Docker engine, if it answers, rather than
+	// nodes of this machine: as docker buildx does.
+	EngineFirst bool
 	// Late chooses nodes only when one is needed.
 	Late bool
 	// StateDir is where local nodes keep their state, Buildkitd what they are started

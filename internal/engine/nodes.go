@@ -93,6 +93,14 @@ func (e *Engine) findNodes(ctx context.Context, choice Nodes) (*nodes, error) {
 // else one on this machine; where none can run, the BuildKit inside the Docker engine,
 // if there is one.
 func (e *Engine) defaultNodes(ctx context.Context, choice Nodes) ([]nodeset.Spec, error) {
+	if choice.EngineFirst {
+		if specs, ok, err := nodeset.Default(ctx, e.Docker); err != nil || ok {
+			return specs, err
+		}
+		if addr, ok := e.answeringEngine(ctx); ok {
+			return e.ownEngine(addr)
+		}
+	}
 	if e.Env["BUILDX_BUILDER"] == "" {
 		// A state that cannot be read has no cluster; who opens it is told.
 		if kept, err := local.Kept(choice.StateDir); err == nil && kept > 0 {
@@ -106,11 +114,16 @@ func (e *Engine) defaultNodes(ctx context.Context, choice Nodes) ([]nodeset.Spec
 	}
 	if cannot := local.Possible(choice.Buildkitd); cannot != nil {
 		if addr, ok := e.answeringEngine(ctx); ok {
-			e.Report.Note(fmt.Sprintf("using the BuildKit inside the Docker engine at %s", addr))
-			return nodeset.Parse([]string{"docker://"})
+			return e.ownEngine(addr)
 		}
 	}
 	return nodeset.Parse([]string{"local:1"})
+}
+
+// ownEngine is the Docker engine that the docker command would use, as a node.
+func (e *Engine) ownEngine(addr string) ([]nodeset.Spec, error) {
+	e.Report.Note(fmt.Sprintf("using the BuildKit inside the Docker engine at %s", addr))
+	return nodeset.Parse([]string{"docker://"})
 }
 
 // engineTimeout bounds how long a Docker engine that nobody named may take to answer.

@@ -106,6 +106,33 @@ func Default(ctx context.Context, config *dockerconfig.Config) (specs []Spec, ok
 	return specs, true, nil
 }
 
+// Foreign reports whether only docker buildx reaches the nodes of a builder: that of the
+// name, or for "" the one that it would use without a --builder flag. What cannot be
+// read is not known to be.
+func Foreign(name string, config *dockerconfig.Config) bool {
+	st, err := openStore(config)
+	if err != nil {
+		return false
+	}
+	if name == "" {
+		name = config.Env()["BUILDX_BUILDER"]
+	}
+	var b *builder
+	if name != "" {
+		b, err = st.builder(name)
+	} else {
+		b, err = st.current()
+	}
+	if err != nil || b == nil {
+		return false
+	}
+	return !slices.Contains([]string{"", "docker", "docker-container", "kubernetes", "remote"}, b.Driver) ||
+		slices.ContainsFunc(b.Nodes, func(n builderNode) bool { return strings.HasPrefix(n.Endpoint, cloudScheme) })
+}
+
+// cloudScheme is that of the nodes of Docker Build Cloud.
+const cloudScheme = "cloud://"
+
 // store reads the directory of buildx and what it needs of docker's.
 type store struct {
 	docker *dockerconfig.Config
@@ -282,7 +309,7 @@ func (st *store) nodes(ctx context.Context, b *builder) ([]Spec, error) {
 }
 
 func (st *store) node(ctx context.Context, b *builder, n builderNode) ([]Spec, error) {
-	if b.Driver == "cloud" || strings.HasPrefix(n.Endpoint, "cloud://") {
+	if b.Driver == "cloud" || strings.HasPrefix(n.Endpoint, cloudScheme) {
 		return nil, errors.New("it is a builder of Docker Build Cloud, whose nodes only docker itself can reach; " + remedy)
 	}
 	switch b.Driver {
