@@ -108,7 +108,7 @@ func (y *yard) on(n int) {
 	var stops []func()
 	y.flags = nil
 	for i := range n {
-		addr, stop := startNode(y.t, fmt.Sprintf("[registry.%q]\n  http = true\n[registry.\"docker.io\"]\n  mirrors = [%q]\n", y.addr, y.addr))
+		addr, stop := startNode(y.t, fmt.Sprintf("[registry.%q]\n  http = true\n[registry.\"docker.io\"]\n  mirrors = [%q]\n[registry.\"inside.test\"]\n  mirrors = [%q]\n", y.addr, y.addr, y.addr))
 		y.flags = append(y.flags, "--nodes", fmt.Sprintf("n%d=%s", i+1, addr))
 		stops = append(stops, stop)
 	}
@@ -671,6 +671,10 @@ func TestNothingIsStarted(t *testing.T) {
 	cache := "--cache-registry=" + y.addr + "/cache"
 	first := y.build(cache)
 	require.Len(t, first.only("done"), 2)
+	// Its base image is in a registry that only nodes reach.
+	inside := []string{"--cache-registry=" + y.addr + "/cache:inside", "--set", "*.args.REGISTRY=inside.test", "--var", "TAG=inside"}
+	hidden := y.build(inside...)
+	require.Len(t, hidden.only("done"), 2)
 	y.off()
 
 	// A daemon that leaves a trace.
@@ -683,8 +687,13 @@ func TestNothingIsStarted(t *testing.T) {
 	noop(t, first, y.build(cache), 2)
 	require.NoFileExists(t, trace)
 
-	engine := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		t.Errorf("the engine was asked: %s %s", r.Method, r.URL)
+	var mu sync.Mutex
+	var asked []string // of the engine, guarded by mu
+	engine := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		asked = append(asked, r.Method+" "+r.URL.Path)
+		w.WriteHeader(http.StatusNotFound)
 	}))
 	t.Cleanup(engine.Close)
 	y.home = t.TempDir()
@@ -694,6 +703,17 @@ func TestNothingIsStarted(t *testing.T) {
 		`{"Name":"box","Driver":"docker-container","Nodes":[{"Name":"box0","Endpoint":"tcp://%s"}]}`, strings.TrimPrefix(engine.URL, "http://")), 0o644))
 	y.flags = []string{"--builder", "box"}
 	noop(t, first, y.build(cache), 2)
+	require.Empty(t, asked)
+	// Whether the container runs is asked for that base image; it is not started.
+	noop(t, hidden, y.build(inside...), 2)
+	for _, request := range asked {
+		require.NotContains(t, request, "/containers/create")
+		require.NotRegexp(t, "^POST .*/containers/[^/]*/start$", request)
+	}
+	// What nobody knows needs a node.
+	r := y.run(slices.Concat([]string{"build", "--push", "--set", "*.args.REGISTRY=other.test"}, y.flags, inside[:1])...)
+	require.Equal(t, 1, r.status)
+	require.Contains(t, r.stderr, "box0")
 
 	// Images in the registry of local nodes, which ends with them.
 	y.dir = t.TempDir()

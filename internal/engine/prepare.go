@@ -2,6 +2,8 @@ package engine
 
 import (
 	"context"
+	"errors"
+	"slices"
 	"time"
 
 	"github.com/dbake/dbake/compiler/ir"
@@ -69,6 +71,12 @@ func (p *preparation) recalled() bool {
 	}
 	p.resolver = nil
 	return true
+}
+
+// needsNode reports whether something could not be compiled, with this error or as one of
+// the faults, since no node was there to ask.
+func (p *preparation) needsNode(err error) bool {
+	return errors.Is(err, frontend.ErrNodesAway) || slices.ContainsFunc(p.faults, func(f plan.Fault) bool { return errors.Is(f.Err, frontend.ErrNodesAway) })
 }
 
 // close gives back what was opened.

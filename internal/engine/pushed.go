@@ -108,6 +108,10 @@ func (p *pushed) others(ctx context.Context) *imagekey.Records {
 	return &p.remote
 }
 
+// learn asks others for their records if that has not been done, and reports whether they
+// have any.
+func (p *pushed) learn(ctx context.Context) bool { return !p.asked && p.others(ctx).Len() > 0 }
+
 // recollections are what others know of base images, as far as they have been asked.
 func (p *pushed) recollections() frontend.Recollections { return &p.remote.Bases }
 

@@ -120,7 +120,7 @@ func (s *standby) image(ctx context.Context, req frontend.ImageRequest) (*fronte
 	if idle {
 		return nil, frontend.ErrNoNode
 	}
-	pool, err := s.start(ctx)
+	pool, err := s.peek(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", frontend.ErrNodesAway, err)
 	}

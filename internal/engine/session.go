@@ -137,9 +137,24 @@ func (s *Session) gather(ctx context.Context) (err error) {
 	return err
 }
 
-// prepare compiles the Dockerfiles.
-func (s *Session) prepare(ctx context.Context) error {
-	if err := s.prepared.prepare(ctx, s.scope.project, s.prepared.options(ctx, s.standby, s.facts)); err != nil {
+// prepare compiles the Dockerfiles. Nodes that rest are started if one has to be asked for
+// something that is not remembered.
+func (s *Session) prepare(ctx context.Context) (err error) {
+	compile := func() error {
+		return s.prepared.prepare(ctx, s.scope.project, s.prepared.options(ctx, s.standby, s.facts))
+	}
+	err = compile()
+	if s.standby.resting && s.prepared.needsNode(err) && s.images.pushed.learn(ctx) {
+		err = compile()
+	}
+	if s.standby.resting && s.prepared.needsNode(err) {
+		if s.facts, err = s.standby.wake(ctx, s.scope.project); err != nil {
+			return err
+		}
+		s.prepared.resolver = nil
+		err = compile()
+	}
+	if err != nil {
 		return err
 	}
 	s.build = s.prepared.full

@@ -3,8 +3,10 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	gateway "github.com/moby/buildkit/frontend/gateway/client"
 	"github.com/moby/buildkit/solver/pb"
@@ -32,6 +34,9 @@ type standby struct {
 	definition *pb.Definition
 	resting    bool  // nodes are to be left alone until something is to be built
 	away       error // why they could not be reached while they rested
+	// peeked is the pool of those that run while nodes rest, and silent why there is none.
+	peeked *runtime.Pool
+	silent error
 	// registry is that of local nodes while they rest; nil when it runs, or none does.
 	registry *local.Resting
 }
@@ -169,7 +174,44 @@ func (s *standby) narrow(ctx context.Context, p *ir.Project, ask bool) error {
 func (s *standby) rest(on bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.resting, s.away = on, nil
+	s.resting, s.away, s.silent = on, nil, nil
+	s.closePeeked()
+}
+
+func (s *standby) closePeeked() {
+	if s.peeked != nil {
+		s.peeked.Close()
+		s.peeked = nil
+	}
+}
+
+// peekTimeout is how long nodes may take to answer while they rest: what is remembered may
+// do.
+const peekTimeout = 2 * time.Second
+
+// peek reaches the nodes that run without starting any; once they rest no more, it starts
+// them.
+func (s *standby) peek(ctx context.Context) (*runtime.Pool, error) {
+	s.mu.Lock()
+	if !s.resting || s.pool != nil {
+		s.mu.Unlock()
+		return s.start(ctx)
+	}
+	defer s.mu.Unlock()
+	if s.peeked != nil || s.silent != nil {
+		return s.peeked, s.silent
+	}
+	soon, cancel := context.WithTimeoutCause(ctx, peekTimeout, fmt.Errorf("no node has answered within %s", peekTimeout))
+	defer cancel()
+	pool, err := runtime.Dial(soon, s.nodes.specs, s.nodes.dial)
+	if err != nil {
+		if ctx.Err() == nil {
+			s.silent = err // once is enough to know
+		}
+		return nil, err
+	}
+	s.peeked = pool
+	return pool, nil
 }
 
 // leaveOut has the nodes of these names not be used.
@@ -194,6 +236,7 @@ func (s *standby) close() error {
 	if s.registry != nil {
 		err = s.registry.Close()
 	}
+	s.closePeeked()
 	if s.pool != nil {
 		s.pool.Close()
 	}
