@@ -329,7 +329,7 @@ func (p *Project) editLines() string {
 	}
 	lines := []string{"ENV A=1", "ENV A=2", "WORKDIR /x", "COPY --chmod=600 common /more", "LABEL more=1", "STOPSIGNAL SIGINT"}
 	if s.runs {
-		lines = append(lines, "RUN true", "RUN echo more >/more")
+		lines = append(lines, "RUN true", "RUN echo extra >/extra")
 	}
 	s.lines = append(slices.Clone(s.lines), pick(p, lines))
 	return "more lines in " + s.name
