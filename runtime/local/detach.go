@@ -123,33 +123,52 @@ func startSupervisor(ctx context.Context, dir string, opts Options) error {
 		return err
 	}
 	opts.Buildkitd = found.buildkitd
-	input, err := json.Marshal(opts)
+	s, err := launch(argv, dir, opts)
 	if err != nil {
 		return fmt.Errorf("start the cluster's supervisor: %w", err)
+	}
+	defer s.ready.Close()
+	return s.await(ctx)
+}
+
+// launched is a supervisor that was started and has not said yet whether it takes users.
+type launched struct {
+	process *os.Process
+	ready   *os.File   // what it reports; it ends with the report
+	ended   chan error // given how the process ended
+	log     string
+}
+
+// launch starts a supervisor as a process that may outlive this one, with opts on its
+// standard input.
+func launch(argv []string, dir string, opts Options) (_ *launched, err error) {
+	input, err := json.Marshal(opts)
+	if err != nil {
+		return nil, err
 	}
 	// Appended to, as one that comes too late must not clear the log of another.
 	logPath := filepath.Join(dir, "supervisor.log")
 	logFile, err := os.OpenFile(logPath, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
-		return fmt.Errorf("start the cluster's supervisor: %w", err)
+		return nil, err
 	}
 	defer logFile.Close()
-	ready, report, err := os.Pipe()
-	if err != nil {
-		return fmt.Errorf("start the cluster's supervisor: %w", err)
-	}
-	defer ready.Close()
-	defer report.Close()
 	stdin, options, err := os.Pipe()
 	if err != nil {
-		return fmt.Errorf("start the cluster's supervisor: %w", err)
+		return nil, err
 	}
 	defer stdin.Close()
 	// Far below what a pipe holds, so nobody needs to read it yet.
 	_, err = options.Write(input)
 	if err := errors.Join(err, options.Close()); err != nil {
-		return fmt.Errorf("start the cluster's supervisor: %w", err)
+		return nil, err
 	}
+	ready, report, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	// The supervisor holds the only writing end: its death is an end of file.
+	defer report.Close()
 
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Dir = dir
@@ -159,21 +178,24 @@ func startSupervisor(ctx context.Context, dir string, opts Options) error {
 	cmd.ExtraFiles = []*os.File{report} // becomes readyFD
 	cmd.SysProcAttr = detachedProcAttr()
 	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("start the cluster's supervisor: %w", err)
+		return nil, errors.Join(err, ready.Close())
 	}
-	// From here on the supervisor holds the only writing end: its death is an end of file.
-	report.Close()
 	// It may outlive us, but if it does not, it must not stay as a zombie.
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
+	return &launched{process: cmd.Process, ready: ready, ended: ended, log: logPath}, nil
+}
 
+// await returns when the supervisor takes users. When ctx ends before, it ends the
+// supervisor.
+func (s *launched) await(ctx context.Context) error {
 	type result struct {
 		report []byte
 		err    error
 	}
 	read := make(chan result, 1)
 	go func() {
-		b, err := io.ReadAll(ready)
+		b, err := io.ReadAll(s.ready)
 		read <- result{b, err}
 	}()
 	var r result
@@ -181,17 +203,17 @@ func startSupervisor(ctx context.Context, dir string, opts Options) error {
 	case r = <-read:
 	case <-ctx.Done():
 		// It stops its daemons itself, and they die with it if it cannot.
-		err := terminate(cmd.Process.Pid)
-		grace := time.AfterFunc(2*stopGrace, func() { cmd.Process.Kill() })
+		err := terminate(s.process.Pid)
+		grace := time.AfterFunc(2*stopGrace, func() { s.process.Kill() })
 		defer grace.Stop()
 		<-read
-		<-ended // its exit status says no more than our context
+		<-s.ended // its exit status says no more than our context
 		return errors.Join(context.Cause(ctx), err)
 	}
 	if r.err == nil && string(r.report) == readyMark {
 		return nil
 	}
-	waitErr := <-ended
+	waitErr := <-s.ended
 	switch {
 	case string(r.report) == busyMark:
 		return errBusy
@@ -199,7 +221,7 @@ func startSupervisor(ctx context.Context, dir string, opts Options) error {
 		return errors.New(string(r.report))
 	}
 	return fmt.Errorf("the cluster's supervisor ended before it was ready: %w%s",
-		errors.Join(r.err, waitErr), logTail(logPath))
+		errors.Join(r.err, waitErr), logTail(s.log))
 }
 
 // Supervise runs a cluster for all who join it, until none of them is left or the

@@ -192,15 +192,8 @@ func (s *Spec) setAddr(addr string) error {
 	}
 	switch scheme {
 	case "tcp":
-		if u.Host == "" || u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
-			return fmt.Errorf("a tcp address is a host and a port, as in %s", schemes[0].example)
-		}
-		host, port, err := net.SplitHostPort(u.Host)
-		if err != nil || host == "" || port == "" {
-			return fmt.Errorf("the address has no port; write tcp://%s:1234 if buildkitd listens on 1234", hostOr(u, "HOST"))
-		}
-		if p, err := strconv.Atoi(port); err != nil || p < 1 || p > math.MaxUint16 {
-			return fmt.Errorf("%s is no port; ports are 1 to %d", port, math.MaxUint16)
+		if err := checkTCP(u); err != nil {
+			return err
 		}
 		addr = "tcp://" + u.Host
 	case "unix":
@@ -225,6 +218,21 @@ func (s *Spec) setAddr(addr string) error {
 		}
 	}
 	s.Addr = addr
+	return nil
+}
+
+// checkTCP checks that a tcp address is a host and a port, and nothing else.
+func checkTCP(u *url.URL) error {
+	if u.Host == "" || u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
+		return fmt.Errorf("a tcp address is a host and a port, as in %s", schemes[0].example)
+	}
+	host, port, err := net.SplitHostPort(u.Host)
+	if err != nil || host == "" || port == "" {
+		return fmt.Errorf("the address has no port; write tcp://%s:1234 if buildkitd listens on 1234", hostOr(u, "HOST"))
+	}
+	if p, err := strconv.Atoi(port); err != nil || p < 1 || p > math.MaxUint16 {
+		return fmt.Errorf("%s is no port; ports are 1 to %d", port, math.MaxUint16)
+	}
 	return nil
 }
 
