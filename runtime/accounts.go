@@ -20,8 +20,7 @@ import (
 type accounts struct {
 	work *work
 	// results are those of the jobs, and done the names of the jobs that a node has done,
-	// in order of their end. Invariant: a job is in done if and only if its state is Done
-	// and its node is that one, until its parts are joined.
+	// in order of their end. Invariant: a job that is Done is among those of its node.
 	results []JobResult
 	done    map[*nodeRun][]string
 	// errs are the failures, each once, in the order in which they were met; known finds
