@@ -55,6 +55,8 @@ type Build struct {
 	// Provenance says which provenance of outputs stands in their metadata:
 	// ProvenanceMin or ProvenanceMax, "" for none.
 	Provenance string
+	// Tracing has the nodes record what they do; nil is not wanted.
+	Tracing *Tracing
 	// Dir is what relative output paths stand against.
 	Dir string
 	// Stdout takes the archives whose destination is "-". Load takes images for
@@ -257,7 +259,7 @@ func (r *run) open(l *link, info NodeInfo, nr *nodeRun) (*connection, error) {
 		return l.silent(ctx, offer.attachables(nil), refs)
 	}
 	s := &solver{
-		link: l, life: ctx, services: offer, sharedKey: in.SharedKey, entitlements: r.work.Entitlements, dirs: &r.dirs,
+		link: l, life: ctx, services: offer, sharedKey: in.SharedKey, entitlements: r.work.Entitlements, dirs: &r.dirs, tracing: r.work.Tracing,
 		asks: silent, unheard: func(where string) { r.workers.report(silentMessage{node: nr, host: where}) },
 	}
 	var stop func()

@@ -83,6 +83,7 @@ type solver struct {
 	services  services
 	sharedKey string
 	dirs      *dirLocks // of the run
+	tracing   *Tracing  // nil is none
 }
 
 var _ daemon = (*solver)(nil)
@@ -357,7 +358,7 @@ func (s *solver) build(ctx context.Context, in *session.Session, opt bkclient.So
 			observe(st)
 		}
 	}()
-	resp, err := s.client.Build(ctx, opt, product, f, status)
+	resp, err := s.client.Build(s.tracing.enter(ctx, s.spec.Name, &opt), opt, product, f, status)
 	<-drained
 	if err != nil && ctx.Err() != nil {
 		// The daemon reports a cancelled solve in its own words; the reason
