@@ -112,9 +112,9 @@ func (m *Model) logPage() []string {
 	}
 	nodes := ""
 	for _, n := range t.Nodes {
-		nodes = strings.TrimPrefix(nodes+","+m.nodeName(n), ",")
+		nodes = strings.TrimPrefix(nodes+","+m.drawing().nodeName(n), ",")
 	}
-	text, clock := m.doing(t)
+	text, clock := m.drawing().doing(t)
 	title := icon(t.State, m.Now) + " " + join(w-12, bold.Render(t.Name), nodes)
 	if room := w - ansi.StringWidth(title) - ansi.StringWidth(clock) - 12; room > 8 {
 		title += faint.Render(" · ") + ansi.Truncate(text, room, "…")
@@ -192,7 +192,7 @@ func (m *Model) title(st *scene.Step) string {
 	if st.State == scene.Cached {
 		name = faint.Render(st.Name)
 	}
-	return ends(icon(st.State, m.Now)+" "+m.colour(st.Node).Render(st.Node.Name)+" "+name, state+" ", m.Width)
+	return ends(icon(st.State, m.Now)+" "+m.drawing().colour(st.Node).Render(st.Node.Name)+" "+name, state+" ", m.Width)
 }
 
 // stepRows are the rows of a step's log. What was broken into rows once is kept.

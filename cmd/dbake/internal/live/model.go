@@ -5,7 +5,6 @@ import (
 	"strings"
 	"time"
 
-	"charm.land/lipgloss/v2"
 	"github.com/charmbracelet/x/ansi"
 
 	"github.com/dbake/dbake/cmd/dbake/internal/scene"
@@ -264,10 +263,8 @@ func (m *Model) watch() {
 	}
 }
 
-// colour is that of a node.
-func (m *Model) colour(n *scene.Node) lipgloss.Style {
-	return palette[max(0, slices.Index(m.Scene.Nodes, n))%len(palette)]
-}
+// drawing draws the scene as it is.
+func (m *Model) drawing() drawing { return drawing{m.Scene, m.Now} }
 
 // Frame is the screen: Height lines of Width columns.
 func (m *Model) Frame() string {
