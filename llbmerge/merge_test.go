@@ -248,8 +248,8 @@ func TestNames(t *testing.T) {
 	} {
 		require.Equal(t, stage, placeOf(name).Stage, name)
 	}
-	require.Equal(t, Place{"linux/amd64->arm64", "build", 2, "RUN"}, placeOf("[linux/amd64->arm64 build  2/13] RUN make"))
-	require.Equal(t, Place{"linux/arm/v7", "", 1, "FROM"}, placeOf("[linux/arm/v7 1/2] FROM alpine"))
+	require.Equal(t, Place{"linux/amd64->arm64", "build", 2, "RUN", "RUN make"}, placeOf("[linux/amd64->arm64 build  2/13] RUN make"))
+	require.Equal(t, Place{"linux/arm/v7", "", 1, "FROM", "FROM alpine"}, placeOf("[linux/arm/v7 1/2] FROM alpine"))
 	require.Equal(t, Place{}, placeOf("[build +2/3] RUN make"))
 	require.Equal(t, Place{}, placeOf("[build 0/3] RUN make"))
 	scratch := llb.Scratch()

@@ -217,8 +217,9 @@ type Place struct {
 	Platform string // as the frontend writes it; "" where it is that of the whole build
 	Stage    string // "" where there is only one
 	Position int    // in the stage, from 1
-	// Instruction is the first word of the step, such as "RUN".
+	// Instruction is the first word of the step, such as "RUN", Text all of its words.
 	Instruction string
+	Text        string
 }
 
 // placeOf reads the name that the Dockerfile frontend gives to a step:
@@ -246,7 +247,7 @@ func placeOf(name string) Place {
 		}
 	}
 	if words := strings.Fields(text); len(words) > 0 {
-		p.Instruction = words[0]
+		p.Instruction, p.Text = words[0], strings.TrimSpace(text)
 	}
 	return p
 }

@@ -5,12 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"strings"
+
+	"github.com/alecthomas/kong"
 
 	"github.com/dbake/dbake/cmd/dbake/internal/view"
 	"github.com/dbake/dbake/internal/engine"
 	"github.com/dbake/dbake/internal/imagekey"
 	"github.com/dbake/dbake/internal/localfile"
+	"github.com/dbake/dbake/internal/memory/runs"
 )
 
 type explainCmd struct {
@@ -18,10 +22,13 @@ type explainCmd struct {
 	nodeFlags
 	planFlags
 
+	RunID  string `name:"run" placeholder:"ID" help:"The build that is explained, by the beginning of its name (default: the last one of the target here)."`
+	Before string `placeholder:"ID" help:"The build that it is compared with (default: the one before)."`
+
 	Key     bool   `help:"Print what goes into the image of each target, a line for each thing: a target whose lines are those of a pushed image is not built again."`
-	With    string `placeholder:"FILE|last" help:"Print which lines differ from those in a file that --format json wrote, or from those with which the targets were last pushed from here."`
-	Against string `placeholder:"REV" help:"Print which lines differ from those at a commit or branch."`
-	Format  string `default:"table" enum:"table,json" help:"Output: table, or json to be compared later."`
+	With    string `placeholder:"FILE|last" help:"With --key, print which lines differ from those in a file that --format json wrote, or from those with which the targets were last pushed from here."`
+	Against string `placeholder:"REV" help:"With --key, print which lines differ from those at a commit or branch."`
+	Format  string `default:"table" enum:"table,json" help:"Output: table or json; with --key, json can be compared later."`
 	Output  string `short:"o" placeholder:"FILE" help:"Write to a file instead of standard output."`
 }
 
@@ -31,10 +38,54 @@ const lastPush = "last"
 // maxKeys bounds a file of keys, in bytes.
 const maxKeys = 64 << 20
 
-func (c *explainCmd) Run(ctx contextBinding, a *app) (err error) {
+// Help of explain says what it answers, and what else does.
+func (explainCmd) Help() string {
+	return strings.TrimSpace(`
+Says step by step why the last build of a target ran what it ran, compared with the build before: which file, argument, command, base image or secret has changed, or which result was lost. It reads what builds left on this machine; no node is needed. Without a target, it answers for each that ran a step.
+
+"dbake explain --key" says what goes into the image of a target now, "dbake plan --explain TARGET" why a target would be built where it would be.`)
+}
+
+// ofRuns are the flags that ask about builds that have been; all but ofBoth of the others
+// are about the definition, and need --key.
+var (
+	ofRuns = map[string]bool{"run": true, "before": true}
+	ofBoth = map[string]bool{"key": true, "format": true, "output": true, "debug": true, "help": true}
+)
+
+// checkFlags refuses flags that would do nothing.
+func (c *explainCmd) checkFlags(k *kong.Context) error {
+	var given []string
+	for _, p := range k.Path {
+		if p.Flag != nil {
+			given = append(given, p.Flag.Name)
+		}
+	}
+	for _, f := range k.Selected().Flags {
+		if f.Target.Kind() == reflect.Slice && f.Target.Len() > 0 { // it may have passed by the parser
+			given = append(given, f.Name)
+		}
+	}
+	for _, name := range given {
+		switch of := ofRuns[name]; {
+		case ofBoth[name]:
+		case c.Key && of:
+			return fmt.Errorf("--%s is about builds that have been, and --key about the definition as it is now: leave one out", name)
+		case !c.Key && !of:
+			return fmt.Errorf("--%s changes nothing of a build that has been: it needs --key, which asks about the definition as it is now", name)
+		}
+	}
+	return nil
+}
+
+func (c *explainCmd) Run(ctx contextBinding, a *app, k *kong.Context) (err error) {
+	if err := c.checkFlags(k); err != nil {
+		return usageError{err}
+	}
+	if !c.Key {
+		return c.runs(ctx, a)
+	}
 	switch {
-	case !c.Key:
-		return usageError{errors.New("say what is to be explained: --key says what goes into an image")}
 	case c.With != "" && c.Against != "":
 		return usageError{errors.New("--with and --against exclude each other")}
 	case (c.With != "" || c.Against != "") && c.Format != "table":
@@ -74,6 +125,82 @@ func (c *explainCmd) Run(ctx contextBinding, a *app) (err error) {
 		}
 	}
 	return c.show(ctx, a, s, since, then)
+}
+
+// runs explains a build that has been.
+func (c *explainCmd) runs(ctx context.Context, a *app) error {
+	if len(c.Targets) > 0 {
+		var list []runs.Explanation
+		for _, target := range c.Targets {
+			e, err := c.explain(a, target)
+			if err != nil {
+				return err
+			}
+			list = append(list, e)
+		}
+		return c.explained(ctx, a, list)
+	}
+	now, before, err := c.compared(a, "")
+	if err != nil {
+		return err
+	}
+	list := []runs.Explanation{}
+	for _, t := range now.Targets {
+		earlier := before
+		if earlier != nil && c.Before == "" && earlier.Target(t.Name).Name == "" {
+			if earlier, err = a.runs().Before(now, t.Name); err != nil {
+				return err
+			}
+		}
+		list = append(list, runs.Explain(earlier, now, t.Name))
+	}
+	return c.explained(ctx, a, list)
+}
+
+// explain explains one target.
+func (c *explainCmd) explain(a *app, target string) (runs.Explanation, error) {
+	now, before, err := c.compared(a, target)
+	if err != nil {
+		return runs.Explanation{}, err
+	}
+	if now.Target(target).Name == "" {
+		return runs.Explanation{}, fmt.Errorf("target %s has no part in run %s; \"dbake log --run %s\" shows what has", target, now.ID, now.ID)
+	}
+	return runs.Explain(before, now, target), nil
+}
+
+// compared returns the run that is explained and the one that it is compared with, nil
+// for none.
+func (c *explainCmd) compared(a *app, target string) (now, before *runs.Run, err error) {
+	if c.RunID == "" {
+		now, before, err = a.runs().Latest(a.dir, target)
+		if errors.Is(err, runs.ErrNone) && target != "" {
+			return nil, nil, fmt.Errorf("no build of target %s is remembered on this machine; \"dbake log ls\" lists those that are", target)
+		}
+		if errors.Is(err, runs.ErrNone) {
+			err = errors.New("no build is remembered on this machine")
+		}
+	} else if now, err = a.readRun(c.RunID); err == nil {
+		before, err = a.runs().Before(now, target)
+	}
+	if err != nil || c.Before == "" {
+		return now, before, err
+	}
+	before, err = a.readRun(c.Before)
+	if err == nil && before.ID == now.ID {
+		err = usageError{fmt.Errorf("--before names run %s itself", now.ID)}
+	}
+	return now, before, err
+}
+
+// explained prints explanations.
+func (c *explainCmd) explained(ctx context.Context, a *app, list []runs.Explanation) error {
+	return a.output(ctx, c.Output, func(w io.Writer) error {
+		if c.Format == "json" {
+			return view.ReasonsJSON(w, list)
+		}
+		return view.Reasons(w, list, len(c.Targets) == 0)
+	})
 }
 
 // show prints the keys of the targets that were asked for, or how they differ from then.

@@ -136,11 +136,11 @@ type cli struct {
 	Plan    planCmd    `cmd:"" help:"Show which node would build what, at what cost and why, without building."`
 	Cluster clusterCmd `cmd:"" help:"Keep BuildKit nodes and a registry running on this machine."`
 	Warm    warmCmd    `cmd:"" help:"Build what targets share on every node, and write nothing: for new nodes and machine images."`
-	Explain explainCmd `cmd:"" help:"Say what goes into the image of a target."`
+	Explain explainCmd `cmd:"" help:"Say why the steps of a target ran in the last build, or, with --key, what goes into its image."`
 	History historyCmd `cmd:"" help:"Carry what steps cost from machine to machine."`
 	Cache   cacheCmd   `cmd:"" help:"Look after a repository of caches: list, prune, merge."`
 	Log     logCmd     `cmd:"" help:"Show what earlier builds did: no node is needed."`
-	Trace   traceCmd   `cmd:"" help:"Write what a build did as a trace for Perfetto or Chrome."`
+	Trace   traceCmd   `cmd:"" help:"Write what a build did as a trace for other tools, or as a page."`
 	State   stateCmd   `cmd:"" help:"Look after what dbake keeps on this machine."`
 
 	Nodes       nodesCmd       `cmd:"" help:"Show the nodes that a build would use: what they are, what they hold, and why one cannot be used."`

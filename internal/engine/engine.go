@@ -121,6 +121,8 @@ type Request struct {
 	NoSteal bool
 	// Provenance is which provenance of outputs stands in their metadata.
 	Provenance string
+	// Trace remembers what the nodes tell of the inside of steps, pulls and exports.
+	Trace bool
 }
 
 // duplicates is the rule for what several nodes may execute: that of the request, or of

@@ -60,7 +60,8 @@ func (p *preparation) prepare(ctx context.Context, project *ir.Project, opts fro
 
 // known is what earlier runs found out.
 func (p *preparation) known() plan.Memory {
-	return plan.Memory{History: p.history, Files: p.engine.memory.Files(), List: p.request.ListFiles}
+	list := p.request.ListFiles || p.request.Reach == Started // for the journal
+	return plan.Memory{History: p.history, Files: p.engine.memory.Files(), List: list}
 }
 
 // recalled reports whether a base image is only what is remembered of it. It is asked

@@ -66,6 +66,9 @@ func (s *Session) order(ctx context.Context) (err error) {
 		Provenance:  r.Provenance,
 		Watch:       s.watch,
 	}
+	if r.Trace {
+		x.work.Tracing = runtime.NewTracing()
+	}
 	for _, store := range r.Stores {
 		if store.Bases {
 			x.work.Bases = store.Name
@@ -154,10 +157,16 @@ func faultResults(faults []plan.Fault) []runtime.JobResult {
 // remember keeps what was learned. What cannot be kept is reported, and no error.
 func (s *Session) remember(ctx context.Context) error {
 	memory, x := s.engine.memory, &s.run
-	if err := memory.Runs().Add(x.journal.run(ctx, s.scope.definition.Dir, x)); err != nil {
+	done := x.journal.run(ctx, s.scope.definition.Dir, x, s.prepared.full)
+	if err := memory.Runs().Add(done); err != nil {
 		memory.Forgets(err)
 	}
 	ctx = context.WithoutCancel(ctx)
+	if x.work != nil && x.work.Tracing != nil {
+		if err := rememberSpans(ctx, x, memory.Runs(), done.ID); err != nil {
+			memory.Forgets(err)
+		}
+	}
 	if err := s.images.remember(ctx, x.result, s.prepared.resolver, time.Now()); err != nil {
 		memory.Forgets(err)
 	}

@@ -134,13 +134,17 @@ func (c *comparison) changedFiles(i int) []FileChange {
 		}
 		return files[name]
 	}
-	for j := range n.read.files {
-		f := &n.read.files[j]
-		at(now.base, f.dir, f.path).now = f
+	for _, set := range n.read.sets {
+		for j := range set {
+			f := &set[j]
+			at(now.base, f.dir, f.path).now = f
+		}
 	}
-	for j := range then.list[k].read.files {
-		f := &then.list[k].read.files[j]
-		at(then.base, f.dir, f.path).old = f
+	for _, set := range then.list[k].read.sets {
+		for j := range set {
+			f := &set[j]
+			at(then.base, f.dir, f.path).old = f
+		}
 	}
 	var list []FileChange
 	for name, v := range files {

@@ -28,8 +28,9 @@ type content struct {
 	// files and whenever they were written.
 	key   string
 	bytes int64
-	// files are what is read, if they are to be listed.
-	files []found
+	// sets are what is read, if it is to be listed: what several vertices read is one
+	// set, which they share.
+	sets [][]found
 	// fault is why a node cannot be sent these files; nil when it can.
 	fault error
 }
@@ -87,7 +88,7 @@ func (r *reader) add(ctx context.Context, all *content, local *llbmerge.Local, p
 	}
 	all.key += c.key
 	all.bytes += c.bytes
-	all.files = append(all.files, c.files...)
+	all.sets = append(all.sets, c.sets...)
 	if all.fault == nil {
 		all.fault = c.fault
 	}
@@ -229,7 +230,7 @@ func readContent(ctx context.Context, sums *filesum.Cache, dir string, r read, e
 	}
 	c.key = fmt.Sprintf("%x", h.Sum(nil))
 	if keep {
-		c.files = list
+		c.sets = [][]found{list}
 		for i := range list {
 			list[i].dir = dir
 		}

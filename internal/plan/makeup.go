@@ -119,6 +119,11 @@ func (m *Makeup) does(v *llbmerge.Vertex) ([]byte, error) {
 // of one machine or one project: how images are resolved whose digest is known, the
 // proxies that steps reach the network by, and the ids that secrets have been given.
 func encodePlain(op *pb.Op, secrets map[string]frontend.Secret) ([]byte, error) {
+	return proto.MarshalOptions{Deterministic: true}.Marshal(plainOp(op, secrets))
+}
+
+// plainOp is the op that [encodePlain] encodes; it shares nothing with the one given.
+func plainOp(op *pb.Op, secrets map[string]frontend.Secret) *pb.Op {
 	op = &pb.Op{Op: op.CloneVT().GetOp(), Platform: op.GetPlatform()}
 	name := func(id string) string {
 		if s, ok := secrets[id]; ok {
@@ -162,7 +167,7 @@ func encodePlain(op *pb.Op, secrets map[string]frontend.Secret) ([]byte, error) 
 			s.ID = name(s.ID)
 		}
 	}
-	return proto.MarshalOptions{Deterministic: true}.Marshal(op)
+	return op
 }
 
 // Definition returns a name of what a definition does that stands for itself, as the

@@ -21,6 +21,9 @@ import (
 const (
 	// Most is how many runs are kept.
 	Most = 50
+	// MaxSize bounds all of them together, in bytes: the newest one stays, whatever its
+	// size.
+	MaxSize = 256 << 20
 	// maxFile bounds what is read of a run, in bytes.
 	maxFile = 64 << 20
 )
@@ -46,6 +49,48 @@ type Run struct {
 	Nodes     []Node   `json:"nodes"`
 	Targets   []Target `json:"targets"`
 	Steps     []Step   `json:"steps"`
+	// Lead is how long after Started the first step began.
+	Lead float64 `json:"lead_s,omitempty"`
+	// Tasks are what nodes did besides steps, Moves what went to another node than
+	// planned; their times are those of steps.
+	Tasks []Task `json:"tasks,omitempty"`
+	Moves []Move `json:"moves,omitempty"`
+	// Recipes are what the steps are made of, Files what they read, Key names the key of
+	// the hashes in both.
+	Recipes []Recipe  `json:"recipes,omitempty"`
+	Files   []FileSet `json:"files,omitempty"`
+	Key     string    `json:"key,omitempty"`
+}
+
+// Task is something that a node did besides steps.
+type Task struct {
+	Kind    TaskKind `json:"kind"`
+	Name    string   `json:"name"`
+	Targets []string `json:"targets"`
+	Node    string   `json:"node"`
+	Start   float64  `json:"start_s"`
+	Took    float64  `json:"took_s"`
+	Error   string   `json:"error,omitempty"`
+}
+
+// TaskKind says what a task is.
+type TaskKind string
+
+// The kinds of tasks.
+const (
+	Pull   TaskKind = "pull"   // a base image, a repository or a URL is read
+	Send   TaskKind = "files"  // files of the user are sent
+	Fetch  TaskKind = "fetch"  // the result of a step comes from another node, or from a cache
+	Export TaskKind = "export" // an output or a cache is written
+)
+
+// Move is work that went to another node than planned.
+type Move struct {
+	At      float64  `json:"at_s"`
+	Targets []string `json:"targets"`
+	Node    string   `json:"node"`
+	From    string   `json:"from,omitempty"`
+	Why     string   `json:"why"`
 }
 
 // Node is what one node did.
@@ -55,6 +100,8 @@ type Node struct {
 	Cached int     `json:"cached"`
 	Busy   float64 `json:"busy_s"`
 	Lost   string  `json:"lost,omitempty"` // why it was given up
+	// State names what the node keeps: another one has lost what it had.
+	State string `json:"state,omitempty"`
 }
 
 // Target is what became of one target.
@@ -80,10 +127,16 @@ type Step struct {
 	// read.
 	Operation string `json:"operation"`
 	Result    string `json:"result"`
+	// Recipe is the place of what it is made of in [Run.Recipes], from 1; 0 is not kept.
+	Recipe int `json:"recipe,omitempty"`
 }
 
 // Store is a directory of runs. The zero Store remembers nothing.
-type Store struct{ Dir string }
+type Store struct {
+	Dir string
+	// MaxSize is the bound of all runs together, in bytes; 0 is the constant.
+	MaxSize int64
+}
 
 func (s Store) folder() folder.Folder { return folder.Folder{Dir: s.Dir, Limit: maxFile} }
 
@@ -112,11 +165,15 @@ func (s Store) Add(r *Run) error {
 	if err != nil {
 		return err
 	}
-	for len(ids) > Most {
-		if err := os.Remove(s.folder().Path(ids[len(ids)-1] + suffix)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("forget a run: %w", err)
+	var size int64
+	for i, id := range ids {
+		size += s.size(id)
+		if i < Most && (i == 0 || size <= cmp.Or(s.MaxSize, MaxSize)) {
+			continue
 		}
-		ids = ids[:len(ids)-1]
+		if err := s.forget(id); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -139,6 +196,55 @@ func (s Store) List() ([]string, error) {
 	slices.Sort(ids)
 	slices.Reverse(ids)
 	return ids, nil
+}
+
+// Latest returns the newest run that a target had a part in, of a project if there is
+// one, and the one before of the same project; nil where there is none. An empty target
+// is any. Runs that cannot be read are as if they were not there.
+func (s Store) Latest(project, target string) (now, before *Run, err error) {
+	ids, err := s.List()
+	if err != nil {
+		return nil, nil, err
+	}
+	var other *Run // the newest of any project
+	for i, id := range ids {
+		r, err := s.Read(id)
+		if err != nil || target != "" && r.Target(target).Name == "" {
+			continue
+		}
+		if r.Project == project {
+			now, before = r, s.earlier(ids[i+1:], r.Project, target)
+			return now, before, nil
+		}
+		if other == nil {
+			other = r
+		}
+	}
+	if other == nil {
+		return nil, nil, ErrNone
+	}
+	before, err = s.Before(other, target)
+	return other, before, err
+}
+
+// Before returns the newest run before r of the same project that a target had a part
+// in; nil is none.
+func (s Store) Before(r *Run, target string) (*Run, error) {
+	ids, err := s.List()
+	if err != nil {
+		return nil, err
+	}
+	return s.earlier(slices.DeleteFunc(ids, func(id string) bool { return id >= r.ID }), r.Project, target), nil
+}
+
+func (s Store) earlier(ids []string, project, target string) *Run {
+	for _, id := range ids {
+		r, err := s.Read(id)
+		if err == nil && r.Project == project && (target == "" || r.has(target)) {
+			return r
+		}
+	}
+	return nil
 }
 
 // ErrNone says that there is no such run.
