@@ -34,6 +34,7 @@ type buildCmd struct {
 	KeepGoing bool `short:"k" help:"Same as --jobs=defer-error."`
 	Timings   bool `help:"Show where the time of the command went, phase by phase, after the summary."`
 	NoSteal   bool `help:"Let no node take over what was planned for another."`
+	Trace     bool `help:"Have the nodes record what they do inside of steps, pulls and exports, for dbake trace --format otlp: takes some seconds after the build."`
 
 	ChangedSince string `placeholder:"REV" help:"Build only the targets that would have other images than at a commit, a branch or when a plan was saved, and tell which."`
 	Format       string `default:"table" enum:"table,json" help:"How --changed-since tells which targets: table, or json for a matrix for CI on standard output."`
@@ -233,6 +234,7 @@ func (c *buildCmd) request(a *app) (engine.Request, error) {
 	r.Load, r.LoadEngine = images.load, images.engineID
 	r.Saved = c.saved
 	r.Jobs, r.KeepGoing, r.DeferOutput, r.NoSteal = c.Jobs.limit, c.Jobs.mode == deferError, c.Jobs.mode == deferOutput, c.NoSteal
+	r.Trace = c.Trace
 	if c.MetadataFile != "" {
 		r.Provenance = metadataProvenance(a.env)
 	}

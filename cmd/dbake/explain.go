@@ -180,13 +180,13 @@ func (c *explainCmd) compared(a *app, target string) (now, before *runs.Run, err
 		if errors.Is(err, runs.ErrNone) {
 			err = errors.New("no build is remembered on this machine")
 		}
-	} else if now, err = a.readRun(c.RunID); err == nil {
+	} else if now, err = readRun(a.runs(), c.RunID); err == nil {
 		before, err = a.runs().Before(now, target)
 	}
 	if err != nil || c.Before == "" {
 		return now, before, err
 	}
-	before, err = a.readRun(c.Before)
+	before, err = readRun(a.runs(), c.Before)
 	if err == nil && before.ID == now.ID {
 		err = usageError{fmt.Errorf("--before names run %s itself", now.ID)}
 	}

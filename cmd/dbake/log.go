@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 
 	"github.com/dbake/dbake/cmd/dbake/internal/view"
 	"github.com/dbake/dbake/internal/memory"
@@ -132,23 +131,4 @@ func (c *logDiffCmd) Run(a *app) error {
 		return a.writeJSON(runs.Compare(then, now))
 	}
 	return view.RunDiff(a.stdout, then, now)
-}
-
-type traceCmd struct {
-	RunID  string `name:"run" placeholder:"ID" help:"The build, by the beginning of its name (default: the last)."`
-	Output string `short:"o" placeholder:"FILE" help:"Write to a file instead of standard output."`
-}
-
-// Run writes a build in the format of Chrome's tracing, which Perfetto reads as well.
-func (c *traceCmd) Run(ctx contextBinding, a *app) error {
-	r, err := readRun(a.runs(), c.RunID)
-	if err != nil {
-		return err
-	}
-	return a.output(ctx, c.Output, func(w io.Writer) error { return view.RunTrace(w, r) })
-}
-
-// Help of trace says what reads it.
-func (traceCmd) Help() string {
-	return strings.TrimSpace("The result is read by https://ui.perfetto.dev and chrome://tracing: a process for each node, a row for each step that ran at the same time.")
 }

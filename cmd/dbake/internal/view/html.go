@@ -3,7 +3,6 @@ package view
 import (
 	_ "embed"
 	"fmt"
-	"html/template"
 	"io"
 	"slices"
 	"strconv"
@@ -17,16 +16,14 @@ import (
 //go:embed plan.html
 var planPage string
 
-var planTemplate = template.Must(template.New("plan").Parse(planPage))
+var planTemplate = pageTemplate("plan", planPage)
 
 // page is what the template shows.
 type page struct {
 	Title   string
 	Figures []figure
-	Ticks   []tick
-	Bound   *tick
-	Nodes   []nodeChart
-	Hidden  int // tasks too short to be seen
+	charts
+	Hidden int // tasks too short to be seen
 	// Transfers says that results are handed over.
 	Transfers bool
 	Targets   []targetRow
@@ -34,28 +31,6 @@ type page struct {
 	Path      []pathRow
 	PathMore  string
 	Notes     []string
-}
-
-type figure struct{ Name, Value, Note string }
-
-type tick struct {
-	Left template.CSS
-	Text string
-	End  bool // no room to its right
-}
-
-type nodeChart struct {
-	Name, Note string
-	Lanes      [][]bar
-}
-
-type bar struct {
-	Place    template.CSS
-	Class    string
-	Label    string
-	Title    string
-	Text     string // lines
-	Critical bool
 }
 
 type targetRow struct {
@@ -74,8 +49,9 @@ const visible = 0.0005
 // node does when, and what the tables of [Plan] say.
 func HTML(w io.Writer, p *report.Report) error {
 	pg := page{Title: headline(p), Figures: figures(p)}
+	pg.Charts = make([]chart, 1)
 	for _, n := range p.Nodes {
-		pg.Nodes = append(pg.Nodes, nodeChart{Name: n.Name})
+		pg.Charts[0].Nodes = append(pg.Charts[0].Nodes, nodeChart{Name: n.Name})
 	}
 	pg.chart(p)
 	pg.tables(p)
@@ -121,6 +97,7 @@ func (pg *page) chart(p *report.Report) {
 	if span <= 0 {
 		return
 	}
+	made := &pg.Charts[0]
 	critical := make([]bool, len(p.Tasks))
 	for _, i := range p.Critical {
 		critical[i] = true
@@ -139,7 +116,7 @@ func (pg *page) chart(p *report.Report) {
 				continue
 			}
 			pg.Transfers = pg.Transfers || transfers
-			chart := &pg.Nodes[t.Node]
+			chart := &made.Nodes[t.Node]
 			lane := slices.IndexFunc(ends[t.Node], func(end time.Duration) bool { return end <= t.Start })
 			if lane < 0 {
 				lane = len(ends[t.Node])
@@ -156,14 +133,11 @@ func (pg *page) chart(p *report.Report) {
 		}
 	}
 	for n, s := range p.Shares {
-		pg.Nodes[n].Note = fmt.Sprintf("%s in %s · %.0f%% warm · ends at %s", count(s.Jobs(), "target"), count(len(s.Partitions), "solve"), 100*s.Warm, seconds(s.Finish))
+		made.Nodes[n].Note = fmt.Sprintf("%s in %s · %.0f%% warm · ends at %s", count(s.Jobs(), "target"), count(len(s.Partitions), "solve"), 100*s.Warm, seconds(s.Finish))
 	}
-	step := tickStep(span)
-	for at := time.Duration(0); at <= span; at += step {
-		pg.Ticks = append(pg.Ticks, tick{left(at, span), shortTime(at), at > span*19/20})
-	}
+	pg.charts.axis(span)
 	if p.Bound > 0 {
-		pg.Bound = &tick{left(p.Bound, span), "lower bound " + seconds(p.Bound), false}
+		made.Bound = &tick{left(p.Bound, span), "lower bound " + seconds(p.Bound), false}
 	}
 }
 
@@ -171,7 +145,7 @@ func newBar(p *report.Report, t report.Task, span time.Duration, critical bool, 
 	step := p.Steps[t.Step]
 	here := jobsOn(p, t)
 	b := bar{
-		Place:    template.CSS(fmt.Sprintf("left:%.3f%%;width:%.3f%%", 100*float64(t.Start)/float64(span), 100*float64(t.End-t.Start)/float64(span))),
+		Place:    spot(t.Start, t.End, span),
 		Title:    taskName(p, t),
 		Critical: critical,
 	}
@@ -215,27 +189,6 @@ func stageLabel(step report.Step, jobs []string) string {
 		return fmt.Sprintf("%s (%d targets)", name, len(jobs))
 	}
 	return fmt.Sprintf("%s (%s)", name, strings.Join(jobs, ", "))
-}
-
-func left(at, span time.Duration) template.CSS {
-	return template.CSS(fmt.Sprintf("left:%.3f%%", 100*float64(at)/float64(span)))
-}
-
-// tickStep returns a round time that fits five to ten times into span.
-func tickStep(span time.Duration) time.Duration {
-	unit := time.Millisecond
-	for {
-		for _, f := range []time.Duration{1, 2, 5} {
-			if span <= 10*f*unit {
-				return f * unit
-			}
-		}
-		unit *= 10
-	}
-}
-
-func shortTime(d time.Duration) string {
-	return strconv.FormatFloat(d.Seconds(), 'f', -1, 64) + "s"
 }
 
 func (pg *page) tables(p *report.Report) {
