@@ -92,12 +92,12 @@ func TestExplainUnknown(t *testing.T) {
 // Files that were too many to be named are known to differ, and no more.
 func TestChangedFiles(t *testing.T) {
 	run := func(hash string, files map[string]string) *Run {
-		return &Run{Files: []FileSet{{Dir: "../shared", Files: files, Count: 2, Hash: hash}}}
+		return &Run{Files: []FileSet{{Dir: "../lib", Files: files, Count: 2, Hash: hash}}}
 	}
 	p := Recipe{Files: []int{0}}
 	list, named := changedFiles(run("1", map[string]string{"a": "1.m", "b": "1.m", "c": "1.m"}), p, run("2", map[string]string{"a": "1.n", "b": "2.m", "d": "1.m"}), p)
 	require.True(t, named)
-	require.Equal(t, []FileChange{{"../shared/a", "mode"}, {"../shared/b", "edited"}, {"../shared/c", "removed"}, {"../shared/d", "added"}}, list)
+	require.Equal(t, []FileChange{{"../lib/a", "mode"}, {"../lib/b", "edited"}, {"../lib/c", "removed"}, {"../lib/d", "added"}}, list)
 	_, named = changedFiles(run("1", nil), p, run("2", nil), p)
 	require.False(t, named)
 	list, named = changedFiles(run("1", nil), p, run("1", nil), p)
