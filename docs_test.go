@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -70,10 +71,16 @@ func TestLinks(t *testing.T) {
 }
 
 // Every block of commands is run by a test, or says why it is not. Those of the
-// tutorial are run by TestTutorial of cmd/dbake; a block that needs nothing but programs
-// that most machines have is run here.
+// tutorial are run by TestTutorial of cmd/dbake; a block that needs nothing but dbake or
+// programs that most machines have is run here.
 func TestBlocksOfCommands(t *testing.T) {
 	ran, missing := 0, ""
+	dbake := sync.OnceValue(func() string {
+		dir := t.TempDir()
+		out, err := exec.Command("go", "build", "-o", filepath.Join(dir, "dbake"), "./cmd/dbake").CombinedOutput()
+		require.NoError(t, err, "%s", out)
+		return dir
+	})
 	for _, name := range pages(t) {
 		if name == filepath.Join("docs", "tutorial.md") {
 			continue
@@ -95,12 +102,15 @@ func TestBlocksOfCommands(t *testing.T) {
 			}
 			need, ok := strings.CutPrefix(mark, "<!-- run: needs ")
 			require.True(t, ok, "%s: nothing says whether this block is run:\n%s", name, block)
-			if program := strings.TrimSuffix(need, " -->"); !onPath(program) {
+			program, path := strings.TrimSuffix(need, " -->"), os.Getenv("PATH")
+			if program == "dbake" {
+				path = dbake() + string(os.PathListSeparator) + path
+			} else if !onPath(program) {
 				missing = program
 				continue
 			}
 			cmd := exec.Command("bash", "-e", "-c", block)
-			cmd.Dir = t.TempDir()
+			cmd.Dir, cmd.Env = t.TempDir(), append(os.Environ(), "PATH="+path)
 			out, err := cmd.CombinedOutput()
 			require.NoError(t, err, "%s:\n%s\n%s", name, block, out)
 			ran++
