@@ -24,7 +24,7 @@ import (
 // Certificates are put where the command says, with the lines that it prints: the node
 // takes the client that has one, and nobody else.
 func TestCertificates(t *testing.T) {
-	w := newWorld(t, 1) // for its executable
+	w := newEmptyWorld(t)
 	dir := localtest.Dir(t)
 	certs := filepath.Join(dir, "certs")
 	r := w.run(dir, "cluster", "certs", certs, "--node", "localhost,127.0.0.1", "--node", "other")

@@ -46,16 +46,23 @@ type world struct {
 // its registry.
 func newWorld(t *testing.T, n int) *world {
 	t.Helper()
-	localtest.Need(t)
-	w := &world{t: t, buildkitd: localtest.Buildkitd(t), state: localtest.Dir(t), home: t.TempDir(), tmp: t.TempDir()}
-	w.dbake = filepath.Join(t.TempDir(), "dbake")
-	out, err := exec.Command("go", "build", "-trimpath", "-o", w.dbake, ".").CombinedOutput()
-	require.NoError(t, err, "%s", out)
+	w := newEmptyWorld(t)
 	w.up(n)
 	t.Cleanup(w.down)
 	bases := exec.Command(filepath.Join(root(t), "testdata", "bases", "build.sh"), w.on(n)...)
 	bases.Env = append(w.env(), "DBAKE="+w.dbake)
-	out, err = bases.CombinedOutput()
+	out, err := bases.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	return w
+}
+
+// newEmptyWorld builds dbake, for those who start what they need themselves.
+func newEmptyWorld(t *testing.T) *world {
+	t.Helper()
+	localtest.Need(t)
+	w := &world{t: t, buildkitd: localtest.Buildkitd(t), state: localtest.Dir(t), home: t.TempDir(), tmp: t.TempDir()}
+	w.dbake = filepath.Join(t.TempDir(), "dbake")
+	out, err := exec.Command("go", "build", "-trimpath", "-o", w.dbake, ".").CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	return w
 }

@@ -1,14 +1,19 @@
 #!/usr/bin/env bash
-# Makes the release twice and compares the checksums; then installs the Debian package
-# of this machine into an empty root and runs what it holds.
+# Makes the release twice, here and from a clone in another place, and compares the
+# checksums; then installs the Debian package of this machine into an empty root and runs
+# what it holds, and looks into the others.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 work=$(mktemp -d "${TMPDIR:-/tmp}/dbake-release-check.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 
-for n in 1 2; do DIST=$work/$n scripts/release/release.sh; done
+DIST=$work/1 scripts/release/release.sh
+git clone -q . "$work/clone"
+ln -s "$PWD/bin" "$work/clone/bin"
+(cd "$work/clone" && DIST=$work/2 scripts/release/release.sh)
 diff "$work/1/SHA256SUMS" "$work/2/SHA256SUMS"
 echo "both times the same"
+(cd "$work/1" && sha256sum --quiet -c SHA256SUMS)
 
 command -v dpkg >/dev/null || { echo "dpkg is not on this machine: the packages were not installed" >&2; exit 1; }
 root=$work/root
@@ -22,3 +27,22 @@ bash -n "$root/usr/share/bash-completion/completions/dbake"
 dpkg --root="$root" --force-not-root --log=/dev/null -r dbake
 [[ ! -e $root/usr/bin/dbake ]]
 echo "the package installs, runs, and is removed"
+
+# RPMs are not installed: that needs a database of their own kind. They must hold the same.
+if command -v rpm2cpio >/dev/null && command -v cpio >/dev/null; then
+  for rpm in "$work"/1/*.rpm; do
+    rpm2cpio "$rpm" | cpio -t --quiet | grep -qx './usr/bin/dbake' || { echo "$rpm holds no /usr/bin/dbake" >&2; exit 1; }
+  done
+  echo "the RPMs hold the program"
+else
+  echo "rpm2cpio and cpio are not on this machine: the RPMs were not looked into"
+fi
+
+# The image has an entry for each platform, and its program is that of the archive.
+oci=$work/oci
+mkdir "$oci"
+tar -xf "$work"/1/*_oci.tar -C "$oci"
+for arch in amd64 arm64; do
+  grep -rq "\"architecture\": *\"$arch\"" "$oci/blobs" || { echo "the image is not there for $arch" >&2; exit 1; }
+done
+echo "the image is there for both platforms"
