@@ -79,8 +79,9 @@ fuzz: ## every fuzz test for FUZZTIME
 golden: ## rewrite the golden files; look at the difference before committing it
 	go test $$(git ls-files '*_test.go' | xargs grep -l 'flag.Bool("update"' | xargs -n1 dirname | sort -u | sed 's|^|./|') -update
 
-reference: ## docs/reference.md, from the command line itself
+reference: ## docs/reference.md from the command line itself, docs/schema from the types that are printed
 	go run ./cmd/dbake reference > docs/reference.md
+	go run ./scripts/schema
 
 bench:
 	go test -run '^$$' -bench . -benchmem ./...

@@ -142,7 +142,9 @@ func (w *world) run(dir string, args ...string) result {
 	if err != nil && !errors.As(err, &exit) {
 		require.NoError(w.t, err)
 	}
-	return result{status: cmd.ProcessState.ExitCode(), stdout: stdout.String(), stderr: stderr.String()}
+	r := result{status: cmd.ProcessState.ExitCode(), stdout: stdout.String(), stderr: stderr.String()}
+	require.NoError(w.t, checkDocuments(dir, args, r.status, r.stdout, r.stderr))
+	return r
 }
 
 // build runs dbake build on n nodes.

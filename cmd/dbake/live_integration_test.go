@@ -19,16 +19,22 @@ import (
 // gates is a server that steps ask whether they may go on.
 type gates struct {
 	*httptest.Server
-	mu   sync.Mutex
-	open map[string]bool
+	mu    sync.Mutex
+	open  map[string]bool
+	asked chan string // names, as they are asked for; what nobody takes is dropped
 }
 
 func newGates(t *testing.T) *gates {
-	g := &gates{open: map[string]bool{}}
+	g := &gates{open: map[string]bool{}, asked: make(chan string, 1)}
 	g.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		name := strings.TrimPrefix(r.URL.Path, "/")
+		select {
+		case g.asked <- name:
+		default:
+		}
 		g.mu.Lock()
 		defer g.mu.Unlock()
-		if !g.open[strings.TrimPrefix(r.URL.Path, "/")] {
+		if !g.open[name] {
 			w.WriteHeader(http.StatusServiceUnavailable)
 		}
 	}))

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"flag"
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -51,8 +52,9 @@ func TestScript(t *testing.T) {
 }
 
 func dbakeCommand(ts *testscript.TestScript, neg bool, args []string) {
+	var stdout, stderr strings.Builder
 	a := &app{
-		stdin: strings.NewReader(""), stdout: ts.Stdout(), stderr: ts.Stderr(),
+		stdin: strings.NewReader(""), stdout: io.MultiWriter(ts.Stdout(), &stdout), stderr: io.MultiWriter(ts.Stderr(), &stderr),
 		dir: ts.MkAbs("."),
 		env: map[string]string{"HOME": ts.MkAbs(filepath.Join(ts.Getenv("WORK"), "home"))},
 	}
@@ -66,6 +68,7 @@ func dbakeCommand(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	status := run(args, a)
 	*ts.Value(lastStatus{}).(*int) = status
+	ts.Check(checkDocuments(a.dir, args, status, stdout.String(), stderr.String()))
 	if (status != 0) != neg {
 		ts.Fatalf("dbake ended with status %d", status)
 	}

@@ -35,7 +35,7 @@ type File struct {
 	// Request is what was asked for, as on the command line.
 	Request Request `json:"request"`
 
-	// World is what the definition was resolved with; nil in plans of older versions.
+	// World is what the definition was resolved with; left out of plans of older versions.
 	World *World `json:"world,omitempty"`
 
 	Strategy string `json:"strategy"`

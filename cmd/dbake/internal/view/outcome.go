@@ -29,15 +29,19 @@ type Outcome struct {
 // its meaning within a version.
 const outcomeVersion = 1
 
+// outcomeJSON is the form of [JSON]; docs/schema/summary.json is made of it.
+type outcomeJSON struct {
+	Version int `json:"version"`
+	// State is "done", "failed" or "interrupted".
+	State   string     `json:"state"`
+	Started time.Time  `json:"started"`
+	Errors  []rawError `json:"errors"`
+	*rawTotals
+}
+
 // JSON prints an outcome as one object; docs/progress.md describes it.
 func JSON(w io.Writer, o Outcome) error {
-	doc := struct {
-		Version int        `json:"version"`
-		State   string     `json:"state"`
-		Started time.Time  `json:"started"`
-		Errors  []rawError `json:"errors"`
-		*rawTotals
-	}{Version: outcomeVersion, State: o.State, Started: o.Started.UTC(), Errors: []rawError{}}
+	doc := outcomeJSON{Version: outcomeVersion, State: o.State, Started: o.Started.UTC(), Errors: []rawError{}}
 	if o.Err != nil {
 		doc.Errors = rawErrors(o.Err)
 	}
