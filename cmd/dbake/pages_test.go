@@ -63,9 +63,8 @@ func TestCommandsOfPages(t *testing.T) {
 				args = append(args, strings.NewReplacer(`"`, "", "'", "").Replace(w))
 			}
 			count++
-			a := &app{stdin: strings.NewReader(""), stdout: io.Discard, stderr: io.Discard, dir: t.TempDir(), env: map[string]string{}}
 			var root cli
-			parser, err := a.parser(&root, func(int) {})
+			parser, err := newParser(&root, io.Discard, io.Discard, func(int) {})
 			require.NoError(t, err)
 			_, err = parser.Parse(args)
 			if err != nil && !strings.HasPrefix(err.Error(), `expected "<`) { // a command can be named without what it is about
