@@ -72,12 +72,12 @@ func TestCertificates(t *testing.T) {
 		require.Regexp(t, `(?m)^default .* built`, r.stderr)
 	}
 	for name, tt := range map[string]struct{ spec, want string }{
-		"no certificate":              {"tcp://127.0.0.1:" + port + ",cacert=" + at("ca.pem"), "certificate"},
+		"no certificate":              {"tcp://127.0.0.1:" + port + ",cacert=" + at("ca.pem"), "the node wants a client certificate"},
 		"without TLS":                 {"tcp://127.0.0.1:" + port, "TLS"},
-		"a node is no client":         {fmt.Sprintf("tcp://127.0.0.1:%s,cacert=%s,cert=%s,key=%s", port, at("ca.pem"), at("other/cert.pem"), at("other/key.pem")), "certificate"},
+		"a node is no client":         {fmt.Sprintf("tcp://127.0.0.1:%s,cacert=%s,cert=%s,key=%s", port, at("ca.pem"), at("other/cert.pem"), at("other/key.pem")), "the node refuses the client certificate"},
 		"a name it does not have":     {spec + ",servername=other", "the node's certificate is for another name"},
 		"an authority of our own":     {strings.Replace(spec, at("ca.pem"), at("other/cert.pem"), 1), "is not signed by the authority in"},
-		"a client of somebody else's": {strings.ReplaceAll(spec, certs+"/client", w.otherCerts(dir)+"/client"), "certificate"},
+		"a client of somebody else's": {strings.ReplaceAll(spec, certs+"/client", w.otherCerts(dir)+"/client"), "the node refuses the client certificate"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := build(tt.spec)

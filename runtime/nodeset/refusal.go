@@ -108,9 +108,37 @@ func (s Spec) Explain(ctx context.Context, heard []byte, err error) error {
 	if other := protocolOf(heard); other != "" {
 		return &Refusal{fmt.Sprintf("this port speaks %s, not the protocol of BuildKit", other), err}
 	}
+	if s.TLS != nil {
+		// What the node said may have been lost with the connection, when it hung up
+		// before it read what was sent to it.
+		if again := s.listen(ctx); remoteAlert(again) != "" {
+			return s.explainAlert(remoteAlert(again), again)
+		}
+	}
 	if s.TLS == nil && strings.HasPrefix(s.Addr, "tcp://") && s.speaksTLS(ctx) {
 		return &Refusal{"this node speaks TLS; give cacert=FILE, and cert=FILE and key=FILE if it wants a client certificate", err}
 	}
+	return err
+}
+
+// listen connects to the node, sends nothing, and returns what the node has against that:
+// under TLS 1.3 a client certificate is judged after the handshake. A node that takes it
+// speaks first.
+func (s Spec) listen(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, tlsProbeTimeout)
+	defer cancel()
+	conn, err := s.Dial(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close() // nothing was sent
+	until, _ := ctx.Deadline()
+	if err := conn.SetReadDeadline(until); err != nil {
+		return err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	_, err = conn.Read(make([]byte, 1))
 	return err
 }
 
