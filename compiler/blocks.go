@@ -58,7 +58,7 @@ func (e *evaluator) readBlock(b *block) {
 	b.schemaErr = diags
 	for _, a := range sortedAttributes(content.Attributes) {
 		x := e.analyze(a.Expr)
-		x.references(e.noteReference)
+		x.references(e.refs.note)
 		b.attributes = append(b.attributes, &attribute{Attribute: a, expr: x})
 	}
 	// docker buildx has them in a small map, which it walks in the order in which
@@ -93,9 +93,7 @@ func sortedAttributes(attrs hcl.Attributes) []*hcl.Attribute {
 
 // nameBlock expands the matrix of a block and names its instances.
 func (e *evaluator) nameBlock(b *block) error {
-	if _, ok := e.visibleTypes[b.Type]; !ok {
-		e.visibleTypes[b.Type] = 0
-	}
+	e.refs.meet(b.Type)
 	scopes, err := e.scopes(b)
 	if err != nil {
 		return err
@@ -259,7 +257,7 @@ func (e *evaluator) resolveBlock(b *block, only string) error {
 		if err != nil {
 			return err
 		}
-		e.publish(blockKey{b.Type, b.names[i]}, inst)
+		e.refs.publish(blockKey{b.Type, b.names[i]}, inst)
 	}
 	return nil
 }
@@ -370,22 +368,4 @@ func decodeGroupAttribute(g *ir.Group, a *attribute, v cty.Value) hcl.Diagnostic
 	default:
 		return decodeValue(v, a.Expr, cty.List(cty.String), &g.Targets)
 	}
-}
-
-// publish makes what is known of an instance visible to references. Names that no
-// expression refers to are only counted.
-func (e *evaluator) publish(key blockKey, inst *instance) {
-	e.visibleTypes[key.typ]++
-	if _, ok := e.referenced[key]; !ok {
-		return
-	}
-	if inst.group != nil {
-		e.visible[key] = cty.ObjectVal(map[string]cty.Value{
-			"name":        cty.StringVal(inst.group.Name),
-			"description": cty.StringVal(inst.group.Description),
-			"targets":     stringsValue(inst.group.Targets),
-		})
-		return
-	}
-	e.visible[key] = inst.target.value()
 }

@@ -573,56 +573,21 @@ func serviceTarget(project *types.Project, service types.ServiceConfig) (*defini
 	for k, v := range build.Labels {
 		d.labels[k] = &v
 	}
-	d.extraHosts = make(map[string]*string, len(build.ExtraHosts))
-	for host, addresses := range build.ExtraHosts {
-		joined := strings.Join(addresses, ",")
-		d.extraHosts[host] = &joined
+	d.extraHosts = composeHosts(build.ExtraHosts)
+	d.ssh = composeSSH(build.SSH)
+	var err error
+	if d.ulimits, err = composeUlimits(build.Ulimits); err != nil {
+		return nil, err
 	}
-
-	for _, name := range slices.Sorted(maps.Keys(build.Ulimits)) {
-		u := build.Ulimits[name]
-		limit, err := units.ParseUlimit(fmt.Sprintf("%s=%d:%d", name, u.Soft, u.Hard))
-		if err != nil {
-			return nil, inBuild(err, "ulimits", name)
-		}
-		d.ulimits = append(d.ulimits, limit.String())
+	if d.secrets, err = composeSecrets(project, build.Secrets); err != nil {
+		return nil, err
 	}
-	for _, key := range build.SSH {
-		entry := ir.SSH{ID: key.ID}
-		if key.Path != "" {
-			entry.Paths = []string{key.Path}
-		}
-		d.ssh = append(d.ssh, entry)
+	if err := composeCaches(d, build); err != nil {
+		return nil, err
 	}
-	slices.SortFunc(d.ssh, compareSSH)
-	for _, use := range build.Secrets {
-		secret := project.Secrets[use.Source]
-		if secret.External {
-			return nil, inBuild(fmt.Errorf("unsupported external secret %s", secret.Name), "secrets")
-		}
-		d.secrets = append(d.secrets, &ir.Secret{ID: use.Source, Src: secret.File, Env: secret.Environment})
+	if d.attest, err = composeAttests(build); err != nil {
+		return nil, err
 	}
-
-	cacheFrom, err := parseCacheEntries(build.CacheFrom)
-	if err != nil {
-		return nil, inBuild(err, "cache_from")
-	}
-	d.cacheFrom = pointers(cacheFrom)
-	if d.cacheTo, err = parseCacheEntries(build.CacheTo); err != nil {
-		return nil, inBuild(err, "cache_to")
-	}
-	for _, a := range []struct{ key, value string }{{"sbom", build.SBOM}, {"provenance", build.Provenance}} {
-		s := attestShorthand(a.key, a.value)
-		if s == "" {
-			continue
-		}
-		attest, err := parseAttest(s)
-		if err != nil {
-			return nil, inBuild(err, a.key)
-		}
-		d.attest = append(d.attest, attest)
-	}
-
 	if err := extendTarget(d, build.Extensions); err != nil {
 		return nil, inBuild(err, extensionKey)
 	}
@@ -664,6 +629,85 @@ func composeArgs(project *types.Project, service types.ServiceConfig) map[string
 		}
 	}
 	return args
+}
+
+// composeHosts returns extra hosts, with the addresses of each joined by commas.
+func composeHosts(hosts types.HostsList) map[string]*string {
+	out := make(map[string]*string, len(hosts))
+	for host, addresses := range hosts {
+		joined := strings.Join(addresses, ",")
+		out[host] = &joined
+	}
+	return out
+}
+
+// composeUlimits returns limits as bake writes them, sorted by name.
+func composeUlimits(limits map[string]*types.UlimitsConfig) ([]string, error) {
+	var list []string
+	for _, name := range slices.Sorted(maps.Keys(limits)) {
+		u := limits[name]
+		limit, err := units.ParseUlimit(fmt.Sprintf("%s=%d:%d", name, u.Soft, u.Hard))
+		if err != nil {
+			return nil, inBuild(err, "ulimits", name)
+		}
+		list = append(list, limit.String())
+	}
+	return list, nil
+}
+
+// composeSSH returns the agents and keys that a build may use, sorted.
+func composeSSH(keys types.SSHConfig) []ir.SSH {
+	var list []ir.SSH
+	for _, key := range keys {
+		entry := ir.SSH{ID: key.ID}
+		if key.Path != "" {
+			entry.Paths = []string{key.Path}
+		}
+		list = append(list, entry)
+	}
+	slices.SortFunc(list, compareSSH)
+	return list
+}
+
+// composeSecrets returns the secrets that a build uses, as the project declares them.
+func composeSecrets(project *types.Project, uses []types.ServiceSecretConfig) ([]*ir.Secret, error) {
+	var list []*ir.Secret
+	for _, use := range uses {
+		secret := project.Secrets[use.Source]
+		if secret.External {
+			return nil, inBuild(fmt.Errorf("unsupported external secret %s", secret.Name), "secrets")
+		}
+		list = append(list, &ir.Secret{ID: use.Source, Src: secret.File, Env: secret.Environment})
+	}
+	return list, nil
+}
+
+// composeCaches reads the caches of a build into d.
+func composeCaches(d *definition, build *types.BuildConfig) error {
+	cacheFrom, err := parseCacheEntries(build.CacheFrom)
+	if err != nil {
+		return inBuild(err, "cache_from")
+	}
+	d.cacheFrom = pointers(cacheFrom)
+	d.cacheTo, err = parseCacheEntries(build.CacheTo)
+	return inBuild(err, "cache_to")
+}
+
+// composeAttests returns the attestations that a build is to have.
+func composeAttests(build *types.BuildConfig) ([]ir.Attest, error) {
+	var list []ir.Attest
+	for _, a := range []struct{ key, value string }{{"sbom", build.SBOM}, {"provenance", build.Provenance}} {
+		s := attestShorthand(a.key, a.value)
+		if s == "" {
+			continue
+		}
+		attest, err := parseAttest(s)
+		if err != nil {
+			return nil, inBuild(err, a.key)
+		}
+		list = append(list, attest)
+	}
+	return list, nil
 }
 
 // composeContexts returns named contexts with references to other services in

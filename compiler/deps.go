@@ -21,7 +21,7 @@ func (e *evaluator) analyze(expr hcl.Expression) *expression {
 	if node, ok := expr.(hclsyntax.Node); ok {
 		x.functions = calls(node)
 	} else {
-		x.functions = e.jsonCalls(expr)
+		x.functions = e.sources.calls(expr)
 	}
 	return x
 }
@@ -39,28 +39,28 @@ func calls(node hclsyntax.Node) []string {
 	return names
 }
 
-// jsonCalls returns the names of the functions called by the strings inside of a
-// JSON value that are expressions as a whole. Calls inside of templates, as in
+// calls returns the names of the functions called by the strings inside of a JSON
+// value that are expressions as a whole. Calls inside of templates, as in
 // "${f()}", are not found ahead of evaluation: by then every function is known.
-func (e *evaluator) jsonCalls(expr hcl.Expression) []string {
+func (s sources) calls(expr hcl.Expression) []string {
 	if list, diags := hcl.ExprList(expr); !diags.HasErrors() && len(list) > 0 {
 		var names []string
 		for _, item := range list {
-			names = append(names, e.jsonCalls(item)...)
+			names = append(names, s.calls(item)...)
 		}
 		return names
 	}
 	if pairs, diags := hcl.ExprMap(expr); !diags.HasErrors() && len(pairs) > 0 {
 		var names []string
 		for _, p := range pairs {
-			names = append(names, e.jsonCalls(p.Key)...)
-			names = append(names, e.jsonCalls(p.Value)...)
+			names = append(names, s.calls(p.Key)...)
+			names = append(names, s.calls(p.Value)...)
 		}
 		return names
 	}
 	rng := expr.Range()
 	var text string
-	if err := json.Unmarshal(e.sources.bytes(rng), &text); err != nil {
+	if err := json.Unmarshal(s.bytes(rng), &text); err != nil {
 		return nil // no string
 	}
 	parsed, diags := hclsyntax.ParseExpression([]byte(text), rng.Filename, rng.Start)

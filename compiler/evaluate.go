@@ -33,16 +33,7 @@ type evaluator struct {
 	startedValues    map[scopedName]struct{}
 	startedFunctions map[scopedName]struct{}
 
-	// byName finds the blocks of a type by the names they resolved to. It is
-	// empty until the names of all blocks are known, so names cannot refer to
-	// targets.
-	byName map[blockKey][]*block
-	// referencesKnown is true once references to targets and groups are
-	// recognised; before, "target" is a variable like any other.
-	referencesKnown bool
-	referenced      map[blockKey]struct{} // names that some expression refers to
-	visible         map[blockKey]cty.Value
-	visibleTypes    map[string]int // per type, how many values were ever visible; present once a block was seen
+	refs references // to targets and groups
 
 	ignored hcl.Diagnostics // mistakes where docker buildx does not look
 }
@@ -52,9 +43,6 @@ type scopedName struct {
 	scope *hcl.EvalContext
 	name  string
 }
-
-// blockKey is a reference to a block, as target.NAME.
-type blockKey struct{ typ, name string }
 
 // named is a set of definitions that remembers the order of their names.
 type named[T any] struct {
@@ -101,10 +89,7 @@ func newEvaluator(at *place, src sources, builtins map[string]string, functions 
 		},
 		startedValues:    map[scopedName]struct{}{},
 		startedFunctions: map[scopedName]struct{}{},
-		byName:           map[blockKey][]*block{},
-		referenced:       map[blockKey]struct{}{},
-		visible:          map[blockKey]cty.Value{},
-		visibleTypes:     map[string]int{},
+		refs:             newReferences(),
 	}
 }
 
@@ -133,7 +118,7 @@ func (e *evaluator) load(scope *hcl.EvalContext, x *expression, exclude map[stri
 		if _, ok := exclude[root]; ok {
 			continue
 		}
-		if e.referencesKnown && (root == blockTarget || root == blockGroup) {
+		if e.refs.known && (root == blockTarget || root == blockGroup) {
 			if err := e.resolveReference(v); !passes(err) {
 				return fail(err)
 			}
@@ -163,7 +148,7 @@ func (e *evaluator) resolveReference(v hcl.Traversal) error {
 			only = attr.Name
 		}
 	}
-	for _, b := range e.byName[blockKey{typ, name.Name}] {
+	for _, b := range e.refs.blocks[blockKey{typ, name.Name}] {
 		if err := e.resolveBlock(b, only); err != nil {
 			return err
 		}
@@ -174,62 +159,11 @@ func (e *evaluator) resolveReference(v hcl.Traversal) error {
 // value evaluates x, whose dependencies are loaded, in scope.
 func (e *evaluator) value(x *expression, scope *hcl.EvalContext) (cty.Value, hcl.Diagnostics) {
 	defer e.at.leave(e.at.enter(x.Range()))
-	v, diags := x.Value(e.withReferences(x, scope))
+	v, diags := x.Value(e.refs.in(x, scope, e.root))
 	if !diags.HasErrors() {
 		diags = append(diags, checkSize(v, x.Range())...)
 	}
 	return v, diags
-}
-
-// withReferences returns scope with the values of the targets and groups that x
-// refers to. Only these are put in, so that the cost of an evaluation does not
-// grow with the number of targets.
-func (e *evaluator) withReferences(x *expression, scope *hcl.EvalContext) *hcl.EvalContext {
-	var child *hcl.EvalContext
-	for _, typ := range []string{blockTarget, blockGroup} {
-		count, seen := e.visibleTypes[typ]
-		if !seen || !refersTo(x, typ) || shadowed(scope, e.root, typ) {
-			continue
-		}
-		attrs := map[string]cty.Value{}
-		x.references(func(t, name string) {
-			if v, ok := e.visible[blockKey{t, name}]; ok && t == typ {
-				attrs[name] = v
-			}
-		})
-		v := cty.ObjectVal(attrs)
-		if count == 0 {
-			v = cty.MapValEmpty(cty.Map(cty.String))
-		}
-		if child == nil {
-			child = scope.NewChild()
-			child.Variables = map[string]cty.Value{}
-		}
-		child.Variables[typ] = v
-	}
-	if child == nil {
-		return scope
-	}
-	return child
-}
-
-func refersTo(x *expression, root string) bool {
-	for _, v := range x.variables {
-		if v.RootName() == root {
-			return true
-		}
-	}
-	return false
-}
-
-// shadowed reports whether a matrix key of scope has that name.
-func shadowed(scope, root *hcl.EvalContext, name string) bool {
-	for ; scope != nil && scope != root; scope = scope.Parent() {
-		if _, ok := scope.Variables[name]; ok {
-			return true
-		}
-	}
-	return false
 }
 
 // read takes in the blocks and attributes of the files, in order. Nothing is
@@ -297,13 +231,9 @@ func (e *evaluator) readGlobals(bodies []hcl.Body) hcl.Diagnostics {
 	for _, name := range e.globals.names {
 		g := e.globals.byKey[name]
 		g.expr = e.analyze(g.Expr)
-		g.expr.references(e.noteReference)
+		g.expr.references(e.refs.note)
 	}
 	return nil
-}
-
-func (e *evaluator) noteReference(typ, name string) {
-	e.referenced[blockKey{typ, name}] = struct{}{}
 }
 
 // evaluate runs the passes over what was read, and lays the targets and groups
@@ -321,7 +251,7 @@ func (e *evaluator) evaluate(c *config) hcl.Diagnostics {
 	if diags := e.resolveFunctions(); diags.HasErrors() {
 		return diags
 	}
-	e.referencesKnown = true
+	e.refs.known = true
 	for _, b := range e.blocks {
 		e.readBlock(b)
 	}
@@ -378,7 +308,7 @@ func (e *evaluator) resolveNames() ([]*ir.Group, hcl.Diagnostics) {
 			}
 		}
 	}
-	e.byName = byName
+	e.refs.blocks = byName
 
 	var groups []*ir.Group
 	for _, parent := range labels.names {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/big"
 	"os"
 	"os/user"
@@ -41,8 +42,21 @@ type functionWorld struct {
 // functions returns the functions every expression of a bake file may call, by
 // name. The map is the caller's.
 func (w functionWorld) functions() map[string]function.Function {
-	functions := map[string]function.Function{
-		// Numbers and comparisons.
+	functions := map[string]function.Function{}
+	for _, some := range []map[string]function.Function{
+		ofNumbers(), ofTruth(), ofStrings(), ofCollections(), w.ofBytes(), w.ofPlaces(), w.ofTime(),
+	} {
+		maps.Copy(functions, some)
+	}
+	for name, size := range resultSizes {
+		functions[name] = boundFunction(functions[name], size)
+	}
+	return functions
+}
+
+// ofNumbers are arithmetic and comparisons.
+func ofNumbers() map[string]function.Function {
+	return map[string]function.Function{
 		"absolute":             stdlib.AbsoluteFunc,
 		"add":                  stdlib.AddFunc,
 		"ceil":                 stdlib.CeilFunc,
@@ -65,16 +79,24 @@ func (w functionWorld) functions() map[string]function.Function {
 		"pow":                  stdlib.PowFunc,
 		"signum":               stdlib.SignumFunc,
 		"subtract":             stdlib.SubtractFunc,
+	}
+}
 
-		// Truth values, and evaluation as a value.
+// ofTruth are truth values, and evaluation as a value.
+func ofTruth() map[string]function.Function {
+	return map[string]function.Function{
 		"and":     stdlib.AndFunc,
 		"can":     tryfunc.CanFunc,
 		"convert": typeexpr.ConvertFunc,
 		"not":     stdlib.NotFunc,
 		"or":      stdlib.OrFunc,
 		"try":     tryfunc.TryFunc,
+	}
+}
 
-		// Strings. "reverse" is about strings; lists have "reverselist".
+// ofStrings are about strings: "reverse", too, as lists have "reverselist".
+func ofStrings() map[string]function.Function {
+	return map[string]function.Function{
 		"chomp":         stdlib.ChompFunc,
 		"format":        stdlib.FormatFunc,
 		"formatlist":    stdlib.FormatListFunc,
@@ -97,8 +119,12 @@ func (w functionWorld) functions() map[string]function.Function {
 		"trimspace":     stdlib.TrimSpaceFunc,
 		"trimsuffix":    stdlib.TrimSuffixFunc,
 		"upper":         stdlib.UpperFunc,
+	}
+}
 
-		// Lists, maps and sets.
+// ofCollections are about lists, maps and sets.
+func ofCollections() map[string]function.Function {
+	return map[string]function.Function{
 		"chunklist":              stdlib.ChunklistFunc,
 		"coalesce":               stdlib.CoalesceFunc,
 		"coalescelist":           stdlib.CoalesceListFunc,
@@ -127,8 +153,12 @@ func (w functionWorld) functions() map[string]function.Function {
 		"sort":                   stdlib.SortFunc,
 		"values":                 stdlib.ValuesFunc,
 		"zipmap":                 stdlib.ZipmapFunc,
+	}
+}
 
-		// Bytes, encodings, digests.
+// ofBytes are bytes, encodings and digests.
+func (w functionWorld) ofBytes() map[string]function.Function {
+	return map[string]function.Function{
 		"base64decode": encoding.Base64DecodeFunc,
 		"base64encode": encoding.Base64EncodeFunc,
 		"bcrypt":       crypto.BcryptFunc,
@@ -145,8 +175,12 @@ func (w functionWorld) functions() map[string]function.Function {
 		"urlencode":    encoding.URLEncodeFunc,
 		"uuidv4":       uuidv4Func(w.Random),
 		"uuidv5":       ctyuuid.V5Func,
+	}
+}
 
-		// Addresses and paths.
+// ofPlaces are addresses and paths.
+func (w functionWorld) ofPlaces() map[string]function.Function {
+	return map[string]function.Function{
 		"basename":    basenameFunc,
 		"cidrhost":    cidr.HostFunc,
 		"cidrnetmask": cidr.NetmaskFunc,
@@ -154,18 +188,18 @@ func (w functionWorld) functions() map[string]function.Function {
 		"cidrsubnets": cidr.SubnetsFunc,
 		"dirname":     dirnameFunc,
 		"homedir":     homedirFunc(w.Home),
+	}
+}
 
-		// Time.
+// ofTime are times.
+func (w functionWorld) ofTime() map[string]function.Function {
+	return map[string]function.Function{
 		"formatdate":         stdlib.FormatDateFunc,
 		"formattimestamp":    formattimestampFunc,
 		"timeadd":            stdlib.TimeAddFunc,
 		"timestamp":          timestampFunc(w.Now),
 		"unixtimestampparse": unixtimestampparseFunc,
 	}
-	for name, size := range resultSizes {
-		functions[name] = boundFunction(functions[name], size)
-	}
-	return functions
 }
 
 // stringFunc makes a function from one string to another that cannot fail.
