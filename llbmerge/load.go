@@ -32,23 +32,26 @@ type unitGraph struct {
 	output pb.OutputIndex
 }
 
-// load decodes a definition and keeps what its root needs.
-func (b *builder) load(u Unit) (*unitGraph, error) {
-	def := u.Definition
-	if len(def.GetDef()) == 0 {
-		return &unitGraph{root: -1}, nil
-	}
+// opList is the decoded ops of a definition, and the one that its last op points at.
+type opList struct {
+	list   []*pb.Op
+	names  []digest.Digest
+	index  map[string]int // by name
+	root   int
+	output pb.OutputIndex
+}
+
+// decodeOps decodes a definition that has ops.
+func decodeOps(def *pb.Definition) (*opList, error) {
 	last := len(def.Def) - 1
-	ops := make([]*pb.Op, last)
-	names := make([]digest.Digest, last)
-	index := make(map[string]int, last)
+	o := &opList{list: make([]*pb.Op, last), names: make([]digest.Digest, last), index: make(map[string]int, last)}
 	for i, dt := range def.Def[:last] {
 		op, err := decode(dt)
 		if err != nil {
 			return nil, fmt.Errorf("decode op %d of %d: %w", i+1, len(def.Def), err)
 		}
-		ops[i], names[i] = op, digest.FromBytes(dt)
-		index[string(names[i])] = i
+		o.list[i], o.names[i] = op, digest.FromBytes(dt)
+		o.index[string(o.names[i])] = i
 	}
 	pointer, err := decode(def.Def[last])
 	if err != nil {
@@ -57,7 +60,30 @@ func (b *builder) load(u Unit) (*unitGraph, error) {
 	if pointer.Op != nil || len(pointer.Inputs) != 1 {
 		return nil, errors.New("the last op of the definition does not point at one result")
 	}
-	root, err := resolve(index, pointer.Inputs[0])
+	o.output = pb.OutputIndex(pointer.Inputs[0].Index)
+	o.root, err = o.resolve(pointer.Inputs[0])
+	return o, err
+}
+
+// resolve returns the op that an input names.
+func (o *opList) resolve(in *pb.Input) (int, error) {
+	i, ok := o.index[in.GetDigest()]
+	if !ok {
+		return 0, fmt.Errorf("input %q is not in the definition", in.GetDigest())
+	}
+	if in.Index < 0 {
+		return 0, fmt.Errorf("input %s has output index %d", in.Digest, in.Index)
+	}
+	return i, nil
+}
+
+// load decodes a definition and keeps what its root needs.
+func (b *builder) load(u Unit) (*unitGraph, error) {
+	def := u.Definition
+	if len(def.GetDef()) == 0 {
+		return &unitGraph{root: -1}, nil
+	}
+	ops, err := decodeOps(def)
 	if err != nil {
 		return nil, err
 	}
@@ -77,15 +103,15 @@ func (b *builder) load(u Unit) (*unitGraph, error) {
 		op    int
 		input int
 	}
-	g := &unitGraph{output: pb.OutputIndex(pointer.Inputs[0].Index)}
-	state := make([]uint8, last)
-	position := make([]int, last)
-	state[root] = open
-	for stack := []frame{{op: root}}; len(stack) > 0; {
+	g := &unitGraph{output: ops.output}
+	state := make([]uint8, len(ops.list))
+	position := make([]int, len(ops.list))
+	state[ops.root] = open
+	for stack := []frame{{op: ops.root}}; len(stack) > 0; {
 		top := &stack[len(stack)-1]
-		op := ops[top.op]
+		op := ops.list[top.op]
 		if top.input < len(op.Inputs) {
-			in, err := resolve(index, op.Inputs[top.input])
+			in, err := ops.resolve(op.Inputs[top.input])
 			if err != nil {
 				return nil, err
 			}
@@ -95,15 +121,15 @@ func (b *builder) load(u Unit) (*unitGraph, error) {
 				state[in] = open
 				stack = append(stack, frame{op: in})
 			case open:
-				return nil, fmt.Errorf("op %s needs itself", names[in])
+				return nil, fmt.Errorf("op %s needs itself", ops.names[in])
 			}
 			continue
 		}
 		n := node{op: op, inputs: make([]int, len(op.Inputs))}
 		for i, in := range op.Inputs {
-			n.inputs[i] = position[index[in.Digest]]
+			n.inputs[i] = position[ops.index[in.Digest]]
 		}
-		name := string(names[top.op])
+		name := string(ops.names[top.op])
 		if n.locs, err = places(def.Source, files, name); err != nil {
 			return nil, err
 		}
@@ -112,7 +138,7 @@ func (b *builder) load(u Unit) (*unitGraph, error) {
 		g.nodes = append(g.nodes, n)
 		stack = stack[:len(stack)-1]
 	}
-	g.root = position[root]
+	g.root = position[ops.root]
 	return g, nil
 }
 
@@ -131,17 +157,6 @@ func decode(dt []byte) (*pb.Op, error) {
 		return nil, err
 	}
 	return op, nil
-}
-
-func resolve(index map[string]int, in *pb.Input) (int, error) {
-	i, ok := index[in.GetDigest()]
-	if !ok {
-		return 0, fmt.Errorf("input %q is not in the definition", in.GetDigest())
-	}
-	if in.Index < 0 {
-		return 0, fmt.Errorf("input %s has output index %d", in.Digest, in.Index)
-	}
-	return i, nil
 }
 
 // files returns the shared form of the files of a source map.
