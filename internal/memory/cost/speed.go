@@ -20,13 +20,37 @@ const (
 // and the number of steps that tell it. declared gives speeds known beforehand; 1 for
 // the rest.
 func learnSpeeds(steps map[string]*record, declared map[string]float64) map[string]speed {
-	type cell struct {
-		node int
-		took float64 // log of seconds
+	names, shared := sharedSteps(steps)
+	prior := make([]float64, len(names))
+	for i, n := range names {
+		if d := declared[n]; d > 0 && !math.IsInf(d, 0) {
+			prior[i] = math.Log(d)
+		}
 	}
+	log := slices.Clone(prior)
+	told := make([][]float64, len(names)) // by the steps of each node
+	for range rounds {
+		if improve(log, told, prior, shared) < 1e-6 {
+			break
+		}
+	}
+	out := make(map[string]speed, len(names))
+	for i, n := range names {
+		out[n] = speed{math.Exp(log[i]), len(told[i])}
+	}
+	return out
+}
+
+// cell is what a step took on a node, by its number.
+type cell struct {
+	node int
+	took float64 // log of seconds
+}
+
+// sharedSteps returns the steps that several nodes have run, as rows of what each took
+// there, and the names of these nodes.
+func sharedSteps(steps map[string]*record) (names []string, shared [][]cell) {
 	index := map[string]int{}
-	var names []string
-	var shared [][]cell
 	var samples []Sample
 	var logs []float64
 	for _, key := range slices.Sorted(maps.Keys(steps)) {
@@ -60,46 +84,35 @@ func learnSpeeds(steps map[string]*record, declared map[string]float64) map[stri
 		}
 		shared = append(shared, row)
 	}
+	return names, shared
+}
 
-	prior := make([]float64, len(names))
-	for i, n := range names {
-		if d := declared[n]; d > 0 && !math.IsInf(d, 0) {
-			prior[i] = math.Log(d)
-		}
+// improve takes the cost of each step as the median of what its nodes say at their present
+// speeds, and then the speed of each node as the median of what its steps say, in log and
+// told. It returns by how much the speed that changed most has changed.
+func improve(log []float64, told [][]float64, prior []float64, shared [][]cell) float64 {
+	for i := range told {
+		told[i] = told[i][:0]
 	}
-	log := slices.Clone(prior)
-	told := make([][]float64, len(names))
 	var cost []float64
-	for range rounds {
-		for i := range told {
-			told[i] = told[i][:0]
+	for _, row := range shared {
+		cost = cost[:0]
+		for _, c := range row {
+			cost = append(cost, c.took+log[c.node])
 		}
-		for _, row := range shared {
-			cost = cost[:0]
-			for _, c := range row {
-				cost = append(cost, c.took+log[c.node])
-			}
-			m := median(cost)
-			for _, c := range row {
-				told[c.node] = append(told[c.node], m-c.took)
-			}
-		}
-		moved := 0.
-		for i := range log {
-			m := float64(len(told[i]))
-			next := (m*median(told[i]) + priorSteps*prior[i]) / (m + priorSteps)
-			moved = max(moved, math.Abs(next-log[i]))
-			log[i] = next
-		}
-		if moved < 1e-6 {
-			break
+		m := median(cost)
+		for _, c := range row {
+			told[c.node] = append(told[c.node], m-c.took)
 		}
 	}
-	out := make(map[string]speed, len(names))
-	for i, n := range names {
-		out[n] = speed{math.Exp(log[i]), len(told[i])}
+	moved := 0.
+	for i := range log {
+		m := float64(len(told[i]))
+		next := (m*median(told[i]) + priorSteps*prior[i]) / (m + priorSteps)
+		moved = max(moved, math.Abs(next-log[i]))
+		log[i] = next
 	}
-	return out
+	return moved
 }
 
 type speed struct {
