@@ -367,35 +367,8 @@ func (e *branching) tails() {
 		e.rest[v] = math.Inf(1)
 		for p := range e.nodes {
 			t := 0.0
-			for _, c32 := range m.consumers(v) {
-				c := int(c32)
-				switch {
-				case e.decided[c] && (only || e.exec[v]>>p&1 != 0):
-					for q := range e.nodes {
-						if e.exec[c]>>q&1 == 0 {
-							continue
-						}
-						if q == p {
-							t = max(t, m.exec(c, q)+e.tail[c][q])
-						} else if only {
-							t = max(t, 2*m.ship[v]+m.exec(c, q)+e.tail[c][q])
-						}
-					}
-				case !e.decided[c] && e.must[c] && (only || e.single[v]):
-					// v comes from p alone, and c runs somewhere.
-					least := math.Inf(1)
-					for q := range e.nodes {
-						if e.run[c]>>q&1 == 0 {
-							continue
-						}
-						x := m.exec(c, q) + e.tail[c][q]
-						if q != p {
-							x += 2 * m.ship[v]
-						}
-						least = min(least, x)
-					}
-					t = max(t, least)
-				}
+			for _, c := range m.consumers(v) {
+				t = max(t, e.follows(v, p, int(c), only))
 			}
 			e.tail[v][p] = t
 			if e.runs(v, p) {
@@ -419,6 +392,42 @@ func (e *branching) tails() {
 			e.rest[v] = t
 		}
 	}
+}
+
+// follows is what must follow the end of an execution of v on p because of its consumer
+// c; only says that there is no other place to have v from.
+func (e *branching) follows(v, p, c int, only bool) float64 {
+	m := e.m
+	switch {
+	case e.decided[c] && (only || e.exec[v]>>p&1 != 0):
+		t := 0.0
+		for q := range e.nodes {
+			if e.exec[c]>>q&1 == 0 {
+				continue
+			}
+			if q == p {
+				t = max(t, m.exec(c, q)+e.tail[c][q])
+			} else if only {
+				t = max(t, 2*m.ship[v]+m.exec(c, q)+e.tail[c][q])
+			}
+		}
+		return t
+	case !e.decided[c] && e.must[c] && (only || e.single[v]):
+		// v comes from p alone, and c runs somewhere.
+		least := math.Inf(1)
+		for q := range e.nodes {
+			if e.run[c]>>q&1 == 0 {
+				continue
+			}
+			x := m.exec(c, q) + e.tail[c][q]
+			if q != p {
+				x += 2 * m.ship[v]
+			}
+			least = min(least, x)
+		}
+		return least
+	}
+	return 0
 }
 
 // perNode bounds each node by its decided executions.
@@ -527,27 +536,31 @@ func (e *branching) fits(cut float64, long bool) bool {
 		if room < -1e-9*taken[p] {
 			return false
 		}
-		e.costs = e.costs[:0]
-		sum := 0.0
-		for _, v := range e.open {
-			if e.run[v]>>p&1 != 0 && e.ready[v][p]+m.exec(int(v), p)+e.rest[v] < below {
-				e.costs = append(e.costs, m.cost[v])
-				sum += m.cost[v]
-			}
-		}
-		switch {
-		case sum <= room:
-			todo -= sum
-		case e.quantum > 0 && room < 64*maxSumWords:
-			todo -= float64(largestSum(e.costs, int(room)))
-		default:
-			todo -= room
-		}
-		if todo <= 0 {
+		if todo -= e.packed(p, room, below); todo <= 0 {
 			return true
 		}
 	}
 	return todo <= 1e-9
+}
+
+// packed is the most work of open vertices that finds room on p, each only where it fits
+// by itself.
+func (e *branching) packed(p int, room, below float64) float64 {
+	e.costs = e.costs[:0]
+	sum := 0.0
+	for _, v := range e.open {
+		if e.run[v]>>p&1 != 0 && e.ready[v][p]+e.m.exec(int(v), p)+e.rest[v] < below {
+			e.costs = append(e.costs, e.m.cost[v])
+			sum += e.m.cost[v]
+		}
+	}
+	switch {
+	case sum <= room:
+		return sum
+	case e.quantum > 0 && room < 64*maxSumWords:
+		return float64(largestSum(e.costs, int(room)))
+	}
+	return room
 }
 
 const maxSumWords = 32

@@ -244,13 +244,26 @@ func (b *board) before(x, y int32) bool {
 // try returns when node n would hold the last vertex of list, a closure by
 // ascending id, if it were built or fetched now. With commit, it is.
 func (b *board) try(list []int32, n int, commit bool) float64 {
-	m := b.m
-	held := b.held[n]
-	b.slots = append(b.slots[:0], b.slotFree[n]...)
-	firstFree := slices.Min(b.slots)
-	root := list[len(list)-1]
-	// Forwards without contention between the missing vertices: the sooner of
-	// building and fetching.
+	b.choose(list, n)
+	b.demand(list)
+	down := b.occupy(list, n, commit)
+	if commit {
+		copy(b.slotFree[n], b.slots)
+		b.down[n] = down
+		for _, v := range list {
+			if b.need[v] && b.mode[v] == modePull {
+				b.held[n][v] = b.end[v]
+			}
+		}
+		b.resift(n)
+	}
+	return b.end[list[len(list)-1]]
+}
+
+// choose sets how n comes by each vertex of list, as if the missing ones were not in each
+// other's way: by the sooner of building and fetching.
+func (b *board) choose(list []int32, n int) {
+	m, held, firstFree := b.m, b.held[n], slices.Min(b.slotFree[n])
 	for _, v := range list {
 		if at, ok := held[v]; ok {
 			b.end[v], b.mode[v] = at, modeHeld
@@ -273,25 +286,35 @@ func (b *board) try(list []int32, n int, commit bool) float64 {
 			}
 		}
 	}
-	// Backwards: what that leaves needed.
+}
+
+// demand finds, backwards, which vertices of list the last one needs as they were chosen.
+func (b *board) demand(list []int32) {
 	for _, v := range list {
 		b.need[v], b.apart[v] = false, false
 	}
+	root := list[len(list)-1]
 	b.need[root], b.apart[root] = true, true
 	for i := len(list) - 1; i >= 0; i-- {
 		v := list[i]
 		if !b.need[v] || b.mode[v] == modeHeld {
 			continue
 		}
-		for k, u := range m.inputs(int(v)) {
+		for k, u := range b.m.inputs(int(v)) {
 			if k == 0 || b.mode[v] == modeExec {
 				b.need[u] = true
 				b.apart[u] = b.apart[u] || b.mode[v] == modeExec
 			}
 		}
 	}
-	// Forwards again, taking slots and links.
-	down := b.down[n]
+}
+
+// occupy gives the vertices that are needed, in order, the slots and the link of n, and
+// returns until when the link is taken.
+func (b *board) occupy(list []int32, n int, commit bool) (down float64) {
+	m := b.m
+	b.slots = append(b.slots[:0], b.slotFree[n]...)
+	down = b.down[n]
 	for _, v := range list {
 		if !b.need[v] || b.mode[v] == modeHeld {
 			continue
@@ -334,20 +357,10 @@ func (b *board) try(list []int32, n int, commit bool) float64 {
 			}
 		}
 		if commit {
-			held[v] = b.end[v]
+			b.held[n][v] = b.end[v]
 		}
 	}
-	if commit {
-		copy(b.slotFree[n], b.slots)
-		b.down[n] = down
-		for _, v := range list {
-			if b.need[v] && b.mode[v] == modePull {
-				held[v] = b.end[v]
-			}
-		}
-		b.resift(n)
-	}
-	return b.end[root]
+	return down
 }
 
 // elsewhere reports whether another node than n has v.

@@ -156,60 +156,79 @@ var (
 
 // Validate reports the first thing wrong with p, nil if nothing is.
 func (p Problem) Validate() error {
-	bad := func(format string, args ...any) error {
-		return fmt.Errorf("%w: %s", ErrProblem, fmt.Sprintf(format, args...))
-	}
-	number := func(x float64) bool { return x >= 0 && !math.IsInf(x, 0) } // false for NaN
 	if len(p.Nodes) == 0 {
-		return bad("no nodes")
+		return malformed("no nodes")
 	}
-	vertex := func(v VertexID) bool { return v >= 0 && int(v) < len(p.Vertices) }
+	if err := p.checkVertices(); err != nil {
+		return err
+	}
+	for _, n := range p.Nodes {
+		if err := p.checkNode(n); err != nil {
+			return err
+		}
+	}
+	if !isAmount(p.Network.Bandwidth) || p.Network.Bandwidth == 0 || !isAmount(float64(p.Network.Latency)) {
+		return malformed("network: bandwidth must be positive and latency not negative")
+	}
+	for _, v := range p.Network.Cached {
+		if !p.has(v) {
+			return malformed("network: unknown vertex %d cached", v)
+		}
+	}
+	for _, t := range p.Targets {
+		if !p.has(t.Root) {
+			return malformed("target %s: unknown root %d", t.Name, t.Root)
+		}
+		for _, d := range t.After {
+			if d < 0 || int(d) >= len(p.Targets) {
+				return malformed("target %s: after unknown target %d", t.Name, d)
+			}
+		}
+	}
+	return nil
+}
+
+func malformed(format string, args ...any) error {
+	return fmt.Errorf("%w: %s", ErrProblem, fmt.Sprintf(format, args...))
+}
+
+// isAmount reports whether x is a number, finite and not negative.
+func isAmount(x float64) bool { return x >= 0 && !math.IsInf(x, 0) } // false for NaN
+
+func (p Problem) has(v VertexID) bool { return v >= 0 && int(v) < len(p.Vertices) }
+
+// checkVertices checks that each vertex comes after its inputs.
+func (p Problem) checkVertices() error {
 	seen := make([]int, len(p.Vertices)) // id+1 of the last vertex that named it as an input
 	for i, v := range p.Vertices {
-		if !number(float64(v.Cost)) || v.Bytes < 0 {
-			return bad("vertex %s: cost or size out of range", v.Name)
+		if !isAmount(float64(v.Cost)) || v.Bytes < 0 {
+			return malformed("vertex %s: cost or size out of range", v.Name)
 		}
 		for _, u := range v.Inputs {
 			if u < 0 || int(u) >= i {
-				return bad("vertex %s: input %d does not come before it", v.Name, u)
+				return malformed("vertex %s: input %d does not come before it", v.Name, u)
 			}
 			if seen[u] == i+1 {
-				return bad("vertex %s: input %s twice", v.Name, p.Vertices[u].Name)
+				return malformed("vertex %s: input %s twice", v.Name, p.Vertices[u].Name)
 			}
 			seen[u] = i + 1
 		}
 	}
-	for _, n := range p.Nodes {
-		if !number(n.Speed) || n.Speed == 0 || n.Slots < 1 {
-			return bad("node %s: speed and slots must be positive", n.Name)
-		}
-		for name, factor := range n.Emulates {
-			if !number(factor) || factor < 1 {
-				return bad("node %s: emulation of %s must not be faster than the real thing", n.Name, name)
-			}
-		}
-		for _, v := range n.Warm {
-			if !vertex(v) {
-				return bad("node %s: warm with unknown vertex %d", n.Name, v)
-			}
+	return nil
+}
+
+func (p Problem) checkNode(n Node) error {
+	if !isAmount(n.Speed) || n.Speed == 0 || n.Slots < 1 {
+		return malformed("node %s: speed and slots must be positive", n.Name)
+	}
+	for name, factor := range n.Emulates {
+		if !isAmount(factor) || factor < 1 {
+			return malformed("node %s: emulation of %s must not be faster than the real thing", n.Name, name)
 		}
 	}
-	if !number(p.Network.Bandwidth) || p.Network.Bandwidth == 0 || !number(float64(p.Network.Latency)) {
-		return bad("network: bandwidth must be positive and latency not negative")
-	}
-	for _, v := range p.Network.Cached {
-		if !vertex(v) {
-			return bad("network: unknown vertex %d cached", v)
-		}
-	}
-	for _, t := range p.Targets {
-		if !vertex(t.Root) {
-			return bad("target %s: unknown root %d", t.Name, t.Root)
-		}
-		for _, d := range t.After {
-			if d < 0 || int(d) >= len(p.Targets) {
-				return bad("target %s: after unknown target %d", t.Name, d)
-			}
+	for _, v := range n.Warm {
+		if !p.has(v) {
+			return malformed("node %s: warm with unknown vertex %d", n.Name, v)
 		}
 	}
 	return nil

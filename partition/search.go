@@ -29,11 +29,11 @@ func (a score) less(b score) bool {
 // searcher improves one draft by simulated annealing. A move changes a few wishes
 // of the draft; what does not pay is taken back from a log.
 type searcher struct {
-	r      *run
-	m      *model
-	sim    *simulator
-	rng    *rand.Rand
-	cur    *draft
+	r   *run
+	m   *model
+	sim *simulator
+	rng *rand.Rand
+	revision
 	now    score
 	need   []uint64  // who holds what in cur
 	finish []float64 // when each node ends in cur
@@ -50,7 +50,6 @@ type searcher struct {
 
 	cum    []float64 // running sums of vertex costs, to draw vertices by cost
 	drawn  []int32   // vertices some target needs
-	undo   []change
 	mark   []int32
 	turn   int32
 	stack  []int32
@@ -68,24 +67,10 @@ const (
 	again = 5
 )
 
-type change struct {
-	what  uint8
-	index int32
-	old   uint64
-	list  []int32
-}
-
-const (
-	changedNode uint8 = iota
-	changedFetch
-	changedSource
-	changedOrder
-)
-
 func newSearcher(r *run, seed uint64, lower float64) *searcher {
 	m := r.m
 	s := &searcher{
-		r: r, m: m, sim: newSimulator(m), rng: rand.New(rand.NewPCG(r.o.Seed, seed)),
+		r: r, m: m, sim: newSimulator(m), revision: revision{words: m.w}, rng: rand.New(rand.NewPCG(r.o.Seed, seed)),
 		finish: make([]float64, m.nn), on: make([][]int32, m.nn),
 		need: make([]uint64, m.nv*m.w), mark: make([]int32, m.nv), byRoot: make([][]int32, m.nv), lower: lower,
 	}
@@ -353,47 +338,6 @@ func (s *searcher) restart() {
 func (s *searcher) accept(next score) {
 	s.now = next
 	s.look()
-}
-
-func (s *searcher) rollback() {
-	for i := len(s.undo) - 1; i >= 0; i-- {
-		c := s.undo[i]
-		switch c.what {
-		case changedNode:
-			s.cur.node[c.index] = int32(c.old)
-		case changedFetch:
-			s.cur.fetch[c.index] = c.old
-		case changedSource:
-			s.cur.src[c.index] = int32(c.old)
-		case changedOrder:
-			s.cur.order[c.index] = c.list
-		}
-	}
-}
-
-func (s *searcher) setNode(t int32, n int) {
-	s.undo = append(s.undo, change{what: changedNode, index: t, old: uint64(s.cur.node[t])})
-	s.cur.node[t] = int32(n)
-}
-
-func (s *searcher) setFetch(v, n int, on bool) {
-	i := v*s.m.w + n>>6
-	s.undo = append(s.undo, change{what: changedFetch, index: int32(i), old: s.cur.fetch[i]})
-	if on {
-		s.cur.fetch[i] |= 1 << (n & 63)
-	} else {
-		s.cur.fetch[i] &^= 1 << (n & 63)
-	}
-}
-
-func (s *searcher) setSource(v, q int) {
-	s.undo = append(s.undo, change{what: changedSource, index: int32(v), old: uint64(s.cur.src[v])})
-	s.cur.src[v] = int32(q)
-}
-
-func (s *searcher) setOrder(n int, list []int32) {
-	s.undo = append(s.undo, change{what: changedOrder, index: int32(n), list: s.cur.order[n]})
-	s.cur.order[n] = list
 }
 
 // drawVertex returns a needed vertex, expensive ones more often.

@@ -278,97 +278,118 @@ func (s *simulator) suits(v, n, best int) bool {
 	return m.pace(v, n) > m.pace(v, best)
 }
 
+func infeasible(format string, args ...any) error {
+	return fmt.Errorf("%w: %s", ErrInfeasible, fmt.Sprintf(format, args...))
+}
+
 // deriveStrict is derive for a plan from outside, which must be feasible as it stands.
 func (s *simulator) deriveStrict(a Assignment) error {
-	m, w := s.m, s.m.w
-	name := func(n NodeID) string { return m.p.Nodes[n].Name }
-	fail := func(format string, args ...any) error {
-		return fmt.Errorf("%w: %s", ErrInfeasible, fmt.Sprintf(format, args...))
-	}
+	m := s.m
 	if len(a.Node) != m.nt {
-		return fail("%d targets assigned of %d", len(a.Node), m.nt)
+		return infeasible("%d targets assigned of %d", len(a.Node), m.nt)
 	}
 	if a.Shares != nil && len(a.Shares) != m.nn {
-		return fail("%d shares for %d nodes", len(a.Shares), m.nn)
+		return infeasible("%d shares for %d nodes", len(a.Shares), m.nn)
 	}
 	clear(s.need)
 	clear(s.pull)
 	s.extra = s.extra[:0]
 	for t, n := range a.Node {
 		if n < 0 || int(n) >= m.nn {
-			return fail("target %s on unknown node %d", m.p.Targets[t].Name, n)
+			return infeasible("target %s on unknown node %d", m.p.Targets[t].Name, n)
 		}
 		if !m.allows(t, int(n)) {
-			return fail("target %s cannot run on node %s: platform", m.p.Targets[t].Name, name(n))
+			return infeasible("target %s cannot run on node %s: platform", m.p.Targets[t].Name, m.p.Nodes[n].Name)
 		}
 		setBit(m.set(s.need, int(m.root[t])), int(n))
 	}
-	known := func(v VertexID) bool { return v >= 0 && int(v) < m.nv }
 	from := make([]map[VertexID]NodeID, m.nn)
 	for n, share := range a.Shares {
-		for _, v := range share.Build {
-			if !known(v) {
-				return fail("node %s builds unknown vertex %d", name(NodeID(n)), v)
-			}
-			setBit(m.set(s.need, int(v)), n)
-		}
-		for _, v := range share.Order {
-			if !known(v) {
-				return fail("node %s orders unknown vertex %d", name(NodeID(n)), v)
-			}
-		}
-		from[n] = make(map[VertexID]NodeID, len(share.Fetch))
-		for _, f := range share.Fetch {
-			if !known(f.Vertex) || f.From < Registry || int(f.From) >= m.nn {
-				return fail("node %s fetches unknown vertex %d or from unknown node %d", name(NodeID(n)), f.Vertex, f.From)
-			}
-			if _, twice := from[n][f.Vertex]; twice {
-				return fail("node %s fetches %s twice", name(NodeID(n)), m.p.Vertices[f.Vertex].Name)
-			}
-			from[n][f.Vertex] = f.From
+		var err error
+		if from[n], err = s.takeShare(n, share); err != nil {
+			return err
 		}
 	}
 	copy(s.apart, s.need)
 	for v := m.nv - 1; v >= 0; v-- {
-		need, pull, warm := m.set(s.need, v), m.set(s.pull, v), m.set(m.warm, v)
-		vertex := m.p.Vertices[v].Name
-		s.src[v] = auto
-		for n := range m.nn {
-			if !hasBit(need, n) || hasBit(warm, n) {
-				continue
+		if err := s.deriveVertex(v, from); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// takeShare notes what n builds by its share of a plan, and returns from where it fetches
+// what.
+func (s *simulator) takeShare(n int, share Share) (from map[VertexID]NodeID, err error) {
+	m, name := s.m, s.m.p.Nodes[n].Name
+	known := func(v VertexID) bool { return v >= 0 && int(v) < m.nv }
+	for _, v := range share.Build {
+		if !known(v) {
+			return nil, infeasible("node %s builds unknown vertex %d", name, v)
+		}
+		setBit(m.set(s.need, int(v)), n)
+	}
+	for _, v := range share.Order {
+		if !known(v) {
+			return nil, infeasible("node %s orders unknown vertex %d", name, v)
+		}
+	}
+	from = make(map[VertexID]NodeID, len(share.Fetch))
+	for _, f := range share.Fetch {
+		if !known(f.Vertex) || f.From < Registry || int(f.From) >= m.nn {
+			return nil, infeasible("node %s fetches unknown vertex %d or from unknown node %d", name, f.Vertex, f.From)
+		}
+		if _, twice := from[f.Vertex]; twice {
+			return nil, infeasible("node %s fetches %s twice", name, m.p.Vertices[f.Vertex].Name)
+		}
+		from[f.Vertex] = f.From
+	}
+	return from, nil
+}
+
+// deriveVertex derives who builds v and who fetches it, and so who needs its inputs. All
+// that needs v must have been derived.
+func (s *simulator) deriveVertex(v int, from []map[VertexID]NodeID) error {
+	m, w := s.m, s.m.w
+	need, pull, warm := m.set(s.need, v), m.set(s.pull, v), m.set(m.warm, v)
+	vertex := m.p.Vertices[v].Name
+	s.src[v] = auto
+	for n := range m.nn {
+		if !hasBit(need, n) || hasBit(warm, n) {
+			continue
+		}
+		inputs := m.inputs(v)
+		if q, ok := from[n][VertexID(v)]; ok {
+			if s.src[v] != auto && s.src[v] != int32(q) {
+				return infeasible("vertex %s is fetched from more than one place", vertex)
 			}
-			inputs := m.inputs(v)
-			if q, ok := from[n][VertexID(v)]; ok {
-				if s.src[v] != auto && s.src[v] != int32(q) {
-					return fail("vertex %s is fetched from more than one place", vertex)
-				}
-				s.src[v] = int32(q)
-				setBit(pull, n)
-				inputs = inputs[:min(1, len(inputs))]
-			} else if !m.runs(v, n) {
-				return fail("node %s must execute %s but lacks platform %s", name(NodeID(n)), vertex, m.p.Vertices[v].Platform)
-			}
-			for _, u := range inputs {
-				setBit(s.need[int(u)*w:int(u)*w+w], n)
-				if !hasBit(pull, n) {
-					setBit(s.apart[int(u)*w:int(u)*w+w], n)
-				}
+			s.src[v] = int32(q)
+			setBit(pull, n)
+			inputs = inputs[:min(1, len(inputs))]
+		} else if !m.runs(v, n) {
+			return infeasible("node %s must execute %s but lacks platform %s", m.p.Nodes[n].Name, vertex, m.p.Vertices[v].Platform)
+		}
+		for _, u := range inputs {
+			setBit(s.need[int(u)*w:int(u)*w+w], n)
+			if !hasBit(pull, n) {
+				setBit(s.apart[int(u)*w:int(u)*w+w], n)
 			}
 		}
-		if a, b := m.twice(v, need, pull, warm, s.src[v]); b != "" {
-			return fail("vertex %s may have one result, but %s, and %s", vertex, a, b)
+	}
+	if a, b := m.twice(v, need, pull, warm, s.src[v]); b != "" {
+		return infeasible("vertex %s may have one result, but %s, and %s", vertex, a, b)
+	}
+	switch q := int(s.src[v]); {
+	case q == auto:
+	case q == int(Registry):
+		if !m.cached[v] {
+			return infeasible("vertex %s is fetched from the registry, which does not hold it", vertex)
 		}
-		switch q := int(s.src[v]); {
-		case q == auto:
-		case q == int(Registry):
-			if !m.cached[v] {
-				return fail("vertex %s is fetched from the registry, which does not hold it", vertex)
-			}
-		case hasBit(pull, q):
-			return fail("vertex %s is fetched from %s, which fetches it itself", vertex, name(NodeID(q)))
-		case !hasBit(warm, q) && !hasBit(need, q):
-			return fail("vertex %s is fetched from %s, which neither executes it nor is warm with it", vertex, name(NodeID(q)))
-		}
+	case hasBit(pull, q):
+		return infeasible("vertex %s is fetched from %s, which fetches it itself", vertex, m.p.Nodes[q].Name)
+	case !hasBit(warm, q) && !hasBit(need, q):
+		return infeasible("vertex %s is fetched from %s, which neither executes it nor is warm with it", vertex, m.p.Nodes[q].Name)
 	}
 	return nil
 }

@@ -80,82 +80,112 @@ func Read(r io.Reader) (Instance, error) {
 	if f.Format != Format {
 		return Instance{}, fmt.Errorf("%w: format is %q", ErrFormat, f.Format)
 	}
-	in := Instance{Name: f.Name, Class: f.Class}
-	p := &in.Problem
-	vertices := make(map[string]partition.VertexID, len(f.Vertices))
-	resolve := func(where string, ids []string) ([]partition.VertexID, error) {
-		var out []partition.VertexID
-		for _, id := range ids {
-			v, ok := vertices[id]
-			if !ok {
-				return nil, fmt.Errorf("%w: %s: unknown vertex %q", ErrFormat, where, id)
-			}
-			out = append(out, v)
-		}
-		return out, nil
+	d := decoder{vertices: make(map[string]partition.VertexID, len(f.Vertices))}
+	if err := d.addVertices(f.Vertices); err != nil {
+		return Instance{}, err
 	}
-	for i, v := range f.Vertices {
-		inputs, err := resolve("vertex "+v.ID, v.Inputs)
-		if err != nil {
-			return Instance{}, err
+	if err := d.addNodes(f.Nodes); err != nil {
+		return Instance{}, err
+	}
+	if err := d.setNetwork(f.Network); err != nil {
+		return Instance{}, err
+	}
+	if err := d.addTargets(f.Targets); err != nil {
+		return Instance{}, err
+	}
+	if err := d.problem.Validate(); err != nil {
+		return Instance{}, fmt.Errorf("instance %s: %w", f.Name, err)
+	}
+	return Instance{Name: f.Name, Class: f.Class, Problem: d.problem}, nil
+}
+
+// decoder makes a problem of what an instance says, which names vertices and targets by
+// text.
+type decoder struct {
+	problem  partition.Problem
+	vertices map[string]partition.VertexID // those that were added
+}
+
+// resolve returns the vertices of some names, which stand at a place in the instance.
+func (d *decoder) resolve(where string, ids []string) ([]partition.VertexID, error) {
+	var out []partition.VertexID
+	for _, id := range ids {
+		v, ok := d.vertices[id]
+		if !ok {
+			return nil, fmt.Errorf("%w: %s: unknown vertex %q", ErrFormat, where, id)
 		}
-		if _, twice := vertices[v.ID]; twice {
-			return Instance{}, fmt.Errorf("%w: vertex %q twice", ErrFormat, v.ID)
+		out = append(out, v)
+	}
+	return out, nil
+}
+
+func (d *decoder) addVertices(list []vertexJSON) error {
+	for i, v := range list {
+		inputs, err := d.resolve("vertex "+v.ID, v.Inputs)
+		if err != nil {
+			return err
+		}
+		if _, twice := d.vertices[v.ID]; twice {
+			return fmt.Errorf("%w: vertex %q twice", ErrFormat, v.ID)
 		}
 		if v.Bytes < 0 || v.Bytes > math.MaxInt64/2 {
-			return Instance{}, fmt.Errorf("%w: vertex %q: size out of range", ErrFormat, v.ID)
+			return fmt.Errorf("%w: vertex %q: size out of range", ErrFormat, v.ID)
 		}
-		vertices[v.ID] = partition.VertexID(i)
-		p.Vertices = append(p.Vertices, partition.Vertex{
+		d.vertices[v.ID] = partition.VertexID(i)
+		d.problem.Vertices = append(d.problem.Vertices, partition.Vertex{
 			Name: v.ID, Cost: partition.Seconds(v.Cost), Bytes: int64(math.Round(v.Bytes)), Inputs: inputs, Platform: v.Platform, Once: v.Once,
 		})
 	}
-	nodes := make(map[string]bool, len(f.Nodes))
-	for _, n := range f.Nodes {
-		warm, err := resolve("node "+n.Name, n.Warm)
+	return nil
+}
+
+func (d *decoder) addNodes(list []nodeJSON) error {
+	seen := make(map[string]bool, len(list))
+	for _, n := range list {
+		warm, err := d.resolve("node "+n.Name, n.Warm)
 		if err != nil {
-			return Instance{}, err
+			return err
 		}
-		if nodes[n.Name] || len(n.Name) > 0 && n.Name[0] == '@' {
-			return Instance{}, fmt.Errorf("%w: bad or second node name %q", ErrFormat, n.Name)
+		if seen[n.Name] || len(n.Name) > 0 && n.Name[0] == '@' {
+			return fmt.Errorf("%w: bad or second node name %q", ErrFormat, n.Name)
 		}
-		nodes[n.Name] = true
-		p.Nodes = append(p.Nodes, partition.Node{
+		seen[n.Name] = true
+		d.problem.Nodes = append(d.problem.Nodes, partition.Node{
 			Name: n.Name, Speed: n.Speed, Slots: n.Slots, Platforms: n.Platforms, Emulates: n.Emulates, Warm: warm,
 		})
 	}
-	cached, err := resolve("network", f.Network.Cached)
-	if err != nil {
-		return Instance{}, err
-	}
-	p.Network = partition.Network{
-		Bandwidth: f.Network.Bandwidth, Latency: partition.Seconds(f.Network.Latency), Cached: cached,
-	}
-	targets := make(map[string]partition.TargetID, len(f.Targets))
-	for i, t := range f.Targets {
-		root, err := resolve("target "+t.Name, []string{t.Root})
+	return nil
+}
+
+func (d *decoder) setNetwork(n networkJSON) error {
+	cached, err := d.resolve("network", n.Cached)
+	d.problem.Network = partition.Network{Bandwidth: n.Bandwidth, Latency: partition.Seconds(n.Latency), Cached: cached}
+	return err
+}
+
+func (d *decoder) addTargets(list []targetJSON) error {
+	targets := make(map[string]partition.TargetID, len(list))
+	for i, t := range list {
+		root, err := d.resolve("target "+t.Name, []string{t.Root})
 		if err != nil {
-			return Instance{}, err
+			return err
 		}
 		if _, twice := targets[t.Name]; twice {
-			return Instance{}, fmt.Errorf("%w: target %q twice", ErrFormat, t.Name)
+			return fmt.Errorf("%w: target %q twice", ErrFormat, t.Name)
 		}
 		targets[t.Name] = partition.TargetID(i)
-		p.Targets = append(p.Targets, partition.Target{Name: t.Name, Root: root[0], Platforms: t.Platforms})
+		d.problem.Targets = append(d.problem.Targets, partition.Target{Name: t.Name, Root: root[0], Platforms: t.Platforms})
 	}
-	for i, t := range f.Targets {
+	for i, t := range list {
 		for _, name := range t.After {
-			d, ok := targets[name]
+			first, ok := targets[name]
 			if !ok {
-				return Instance{}, fmt.Errorf("%w: target %s: after unknown target %q", ErrFormat, t.Name, name)
+				return fmt.Errorf("%w: target %s: after unknown target %q", ErrFormat, t.Name, name)
 			}
-			p.Targets[i].After = append(p.Targets[i].After, d)
+			d.problem.Targets[i].After = append(d.problem.Targets[i].After, first)
 		}
 	}
-	if err := p.Validate(); err != nil {
-		return Instance{}, fmt.Errorf("instance %s: %w", in.Name, err)
-	}
-	return in, nil
+	return nil
 }
 
 // Write encodes in; Read gives it back.
