@@ -257,6 +257,13 @@ func (c *completer) values(ctx context.Context, f *kong.Flag, word string) (list
 		return list, noFiles | noSpace
 	case "profile":
 		return nil, noFiles
+	}
+	return c.declaredValues(f, word)
+}
+
+// declaredValues returns what the value of a flag may be by what the flag says of itself.
+func (c *completer) declaredValues(f *kong.Flag, word string) (list []completion, d directive) {
+	switch f.Name {
 	case "file", "output", "history", "metadata-file", "summary-json", "buildkitd":
 		return nil, anyFile
 	}
