@@ -207,9 +207,9 @@ func Compile(ctx context.Context, p *ir.Project, o Options) ([]*Unit, error) {
 // compilation is one run over the units of a project.
 type compilation struct {
 	Options
+	paths
 	project  *ir.Project
 	ids      *idTable
-	realDir  string
 	platform string // NodePlatform as text
 	commits  commits
 	contents contents
@@ -238,7 +238,7 @@ func newCompilation(p *ir.Project, o Options) (*compilation, error) {
 		Options:     o,
 		project:     p,
 		ids:         newIDTable(p),
-		realDir:     realDir,
+		paths:       paths{dir: o.Dir, real: realDir},
 		platform:    platforms.FormatAll(o.NodePlatform),
 		llbCaps:     pb.Caps.CapSet(pb.Caps.All()),
 		gatewayCaps: gwpb.Caps.CapSet(gwpb.Caps.All()),

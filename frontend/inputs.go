@@ -115,45 +115,6 @@ func (in *inputs) at(attr string, err error, format string, args ...any) error {
 	return &ir.SourceError{Range: in.unit.Target.Origin(attr), Summary: fmt.Sprintf(format, args...), Err: err}
 }
 
-// abs returns the path that the user wrote as p.
-func (c *compilation) abs(p string) string {
-	if filepath.IsAbs(p) {
-		return filepath.Clean(p)
-	}
-	return filepath.Join(c.Dir, p)
-}
-
-// show returns the name of a path for people: relative to the project where it
-// lies inside.
-func (c *compilation) show(abs string) string {
-	if rel, err := filepath.Rel(c.Dir, abs); err == nil && filepath.IsLocal(rel) {
-		return filepath.ToSlash(rel)
-	}
-	return abs
-}
-
-// stableName returns the name of a directory's local source. It depends only on
-// where the directory lies relative to the project.
-func (c *compilation) stableName(prefix, realDir string) string {
-	rel, err := filepath.Rel(c.realDir, realDir)
-	if err != nil {
-		rel = realDir // another volume
-	}
-	rel = filepath.ToSlash(rel)
-	base := path.Base(rel)
-	if rel == "." {
-		base = "project"
-	}
-	base = strings.Map(func(r rune) rune {
-		switch {
-		case 'a' <= r && r <= 'z', 'A' <= r && r <= 'Z', '0' <= r && r <= '9', r == '-', r == '_':
-			return r
-		}
-		return '_'
-	}, base)
-	return prefix + "-" + digest.FromString(rel).Encoded()[:12] + "-" + base
-}
-
 // addDir makes dir a source and returns its name.
 func (c *compilation) addDir(in *inputs, dir string) (string, error) {
 	real, err := realPath(dir)
@@ -170,15 +131,6 @@ func (c *compilation) addDir(in *inputs, dir string) (string, error) {
 	name := c.stableName("dir", real)
 	in.sources[name] = source{dir: real}
 	return name, nil
-}
-
-// realPath returns p, absolute, without symbolic links.
-func realPath(p string) (string, error) {
-	p, err := filepath.Abs(p)
-	if err != nil {
-		return "", err
-	}
-	return filepath.EvalSymlinks(p)
 }
 
 func isHTTP(s string) bool {
