@@ -57,7 +57,7 @@ func New(dir, registry string, seed uint64, n int, platforms []string, push func
 		rng: rand.New(rand.NewPCG(seed, 14)), bases: []int{1, 1}, ignored: []string{"**/*.tmp"},
 	}
 	for i := range p.bases {
-		if err := push(p.baseName(i), 1); err != nil {
+		if err := push(baseName(i), 1); err != nil {
 			return nil, err
 		}
 	}
@@ -74,7 +74,7 @@ func New(dir, registry string, seed uint64, n int, platforms []string, push func
 		p.write(s.name+"/notes.md", "not copied\n")
 		if i == 1 {
 			// One service copies through a link.
-			p.must(os.Symlink(s.source, filepath.Join(dir, "alias")))
+			must(os.Symlink(s.source, filepath.Join(dir, "alias")))
 			s.source = "alias"
 		}
 		switch i {
@@ -88,9 +88,9 @@ func New(dir, registry string, seed uint64, n int, platforms []string, push func
 	return p, p.Write()
 }
 
-func (p *Project) baseName(i int) string { return fmt.Sprintf("base%d", i) }
+func baseName(i int) string { return fmt.Sprintf("base%d", i) }
 
-func (p *Project) must(err error) {
+func must(err error) {
 	if err != nil {
 		panic(err) // the disk of a test
 	}
@@ -99,8 +99,8 @@ func (p *Project) must(err error) {
 func (p *Project) path(name string) string { return filepath.Join(p.Dir, filepath.FromSlash(name)) }
 
 func (p *Project) write(name, text string) {
-	p.must(os.MkdirAll(filepath.Dir(p.path(name)), 0o755))
-	p.must(os.WriteFile(p.path(name), []byte(text), 0o644))
+	must(os.MkdirAll(filepath.Dir(p.path(name)), 0o755))
+	must(os.WriteFile(p.path(name), []byte(text), 0o644))
 }
 
 func (p *Project) fresh() int { p.count++; return p.count }
@@ -131,8 +131,8 @@ func (p *Project) Write() error {
 	p.write(".dockerignore", strings.Join(p.ignored, "\n")+"\n")
 	for _, s := range p.services {
 		var d strings.Builder
-		fmt.Fprintf(&d, "# comment %d\nARG REGISTRY\nFROM ${REGISTRY}/%s:1 AS %s\nARG FLAVOR\n%s\nCOPY common /common\n", s.comment, p.baseName(s.base), s.stage, s.flavor())
-		fmt.Fprintf(&d, "FROM ${REGISTRY}/%s:1\nCOPY --from=%s /flavor /common /in/\nCOPY %s /src\n", p.baseName(s.base), s.stage, fmt.Sprintf(s.copies, s.source))
+		fmt.Fprintf(&d, "# comment %d\nARG REGISTRY\nFROM ${REGISTRY}/%s:1 AS %s\nARG FLAVOR\n%s\nCOPY common /common\n", s.comment, baseName(s.base), s.stage, s.flavor())
+		fmt.Fprintf(&d, "FROM ${REGISTRY}/%s:1\nCOPY --from=%s /flavor /common /in/\nCOPY %s /src\n", baseName(s.base), s.stage, fmt.Sprintf(s.copies, s.source))
 		for _, line := range s.lines {
 			fmt.Fprintln(&d, line)
 		}
@@ -175,12 +175,12 @@ func (p *Project) Truth() map[string]string {
 // tree writes what is below a directory and not ignored. A directory all of whose
 // files are ignored is there all the same.
 func (p *Project) tree(b *strings.Builder, dir string) {
-	p.must(filepath.WalkDir(p.path(dir), func(path string, d fs.DirEntry, err error) error {
+	must(filepath.WalkDir(p.path(dir), func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
 		rel, err := filepath.Rel(p.Dir, path)
-		p.must(err)
+		must(err)
 		if p.ignores(rel) {
 			if d.IsDir() {
 				return fs.SkipDir
@@ -188,17 +188,17 @@ func (p *Project) tree(b *strings.Builder, dir string) {
 			return nil
 		}
 		info, err := d.Info()
-		p.must(err)
+		must(err)
 		switch {
 		case info.Mode()&fs.ModeSymlink != 0:
 			link, err := os.Readlink(path)
-			p.must(err)
+			must(err)
 			fmt.Fprintf(b, "%s -> %s\n", rel, link)
 		case info.IsDir():
 			fmt.Fprintf(b, "%s %v\n", rel, info.Mode())
 		default:
 			data, err := os.ReadFile(path)
-			p.must(err)
+			must(err)
 			fmt.Fprintf(b, "%s %v %q\n", rel, info.Mode(), data)
 		}
 		return nil
@@ -221,10 +221,10 @@ func (p *Project) ignores(rel string) bool {
 func (p *Project) files() []string {
 	var list []string
 	for _, s := range append([]*service{{name: "common"}}, p.services...) {
-		p.must(filepath.WalkDir(p.path(s.name), func(path string, d fs.DirEntry, err error) error {
+		must(filepath.WalkDir(p.path(s.name), func(path string, d fs.DirEntry, err error) error {
 			if err == nil && d.Type().IsRegular() && d.Name() != "Dockerfile" {
 				rel, relErr := filepath.Rel(p.Dir, path)
-				p.must(relErr)
+				must(relErr)
 				list = append(list, filepath.ToSlash(rel))
 			}
 			return err
@@ -242,32 +242,32 @@ func (p *Project) Edit() string {
 		p.editLines, p.editLines, p.cosmetic, p.argument, p.moveBase, p.ignore, p.secretValue, p.platform, p.retag, p.relabel, p.alias, p.rebase,
 	}
 	what := pick(p, edits)()
-	p.must(p.Write())
+	must(p.Write())
 	return what
 }
 
 func (p *Project) editFile() string {
 	name := pick(p, p.files())
-	p.must(os.WriteFile(p.path(name), fmt.Appendf(nil, "edit %d\n", p.rng.IntN(4)), 0o644))
+	must(os.WriteFile(p.path(name), fmt.Appendf(nil, "edit %d\n", p.rng.IntN(4)), 0o644))
 	return "edit " + name
 }
 
 func (p *Project) chmod() string {
 	name, mode := pick(p, p.files()), pick(p, []fs.FileMode{0o600, 0o644, 0o755})
-	p.must(os.Chmod(p.path(name), mode))
+	must(os.Chmod(p.path(name), mode))
 	return fmt.Sprintf("chmod %o %s", mode, name)
 }
 
 func (p *Project) rename() string {
 	name := pick(p, p.files())
 	to := filepath.ToSlash(filepath.Join(filepath.Dir(name), fmt.Sprintf("renamed%d", p.fresh())))
-	p.must(os.Rename(p.path(name), p.path(to)))
+	must(os.Rename(p.path(name), p.path(to)))
 	return "rename " + name + " to " + to
 }
 
 func (p *Project) add() string {
 	name := filepath.ToSlash(filepath.Join(filepath.Dir(pick(p, p.files())), pick(p, []string{"new", "new.tmp", "note"})))
-	p.must(os.RemoveAll(p.path(name)))
+	must(os.RemoveAll(p.path(name)))
 	p.write(name, "new\n")
 	return "add " + name
 }
@@ -280,7 +280,7 @@ func (p *Project) remove() string {
 		return "remove nothing"
 	}
 	name := pick(p, list)
-	p.must(os.Remove(p.path(name)))
+	must(os.Remove(p.path(name)))
 	return "remove " + name
 }
 
@@ -288,36 +288,36 @@ func (p *Project) remove() string {
 func (p *Project) touch() string {
 	name := pick(p, p.files())
 	data, err := os.ReadFile(p.path(name))
-	p.must(err)
+	must(err)
 	info, err := os.Stat(p.path(name))
-	p.must(err)
-	p.must(os.Remove(p.path(name)))
-	p.must(os.WriteFile(p.path(name), data, info.Mode().Perm()))
-	p.must(os.Chmod(p.path(name), info.Mode().Perm()))
+	must(err)
+	must(os.Remove(p.path(name)))
+	must(os.WriteFile(p.path(name), data, info.Mode().Perm()))
+	must(os.Chmod(p.path(name), info.Mode().Perm()))
 	return "touch " + name
 }
 
 func (p *Project) link() string {
 	name := filepath.Join(filepath.Dir(pick(p, p.files())), "link")
 	to := pick(p, []string{"main.txt", "lib.txt", "/etc/passwd", "nowhere"})
-	p.must(os.RemoveAll(p.path(name)))
-	p.must(os.Symlink(to, p.path(name)))
+	must(os.RemoveAll(p.path(name)))
+	must(os.Symlink(to, p.path(name)))
 	return "link " + name + " to " + to
 }
 
 // unlink puts a file in the place of a link.
 func (p *Project) unlink() string {
 	name := filepath.Join(filepath.Dir(pick(p, p.files())), "link")
-	p.must(os.RemoveAll(p.path(name)))
+	must(os.RemoveAll(p.path(name)))
 	p.write(filepath.ToSlash(name), "no link\n")
 	return "no link " + name
 }
 
 func (p *Project) directory() string {
 	dir := pick(p, p.services).name + "/src/sub"
-	p.must(os.MkdirAll(p.path(dir), 0o755))
+	must(os.MkdirAll(p.path(dir), 0o755))
 	mode := pick(p, []fs.FileMode{0o755, 0o700})
-	p.must(os.Chmod(p.path(dir), mode))
+	must(os.Chmod(p.path(dir), mode))
 	return fmt.Sprintf("chmod %o %s", mode, dir)
 }
 
@@ -355,7 +355,7 @@ func (p *Project) argument() string {
 func (p *Project) moveBase() string {
 	i := p.rng.IntN(len(p.bases))
 	p.bases[i] = 1 + p.rng.IntN(3)
-	p.must(p.Push(p.baseName(i), p.bases[i]))
+	must(p.Push(baseName(i), p.bases[i]))
 	return fmt.Sprintf("base %d is version %d", i, p.bases[i])
 }
 
@@ -397,8 +397,8 @@ func (p *Project) relabel() string {
 // alias has the link that a service copies through lead to another directory.
 func (p *Project) alias() string {
 	to := pick(p, p.services).name + "/src"
-	p.must(os.RemoveAll(p.path("alias")))
-	p.must(os.Symlink(to, p.path("alias")))
+	must(os.RemoveAll(p.path("alias")))
+	must(os.Symlink(to, p.path("alias")))
 	return "alias leads to " + to
 }
 
