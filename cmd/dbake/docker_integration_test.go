@@ -223,6 +223,27 @@ func testDockerEngine(t *testing.T, host, dbake string) {
 	require.Zero(t, status, out)
 	require.Contains(t, out, "node docker is left out")
 	require.FileExists(t, filepath.Join(dir, "web.oci"))
+
+	// What another node builds is loaded into the engine under all its names, and what has
+	// none without one. This engine takes one platform only.
+	out, status = do("--nodes", "other="+other, "--load", "--set", "web.tags=two/web:1", "--set", "web.tags=two/web:latest", "web")
+	require.Zero(t, status, out)
+	require.Contains(t, engineImages(t, host), "two/web:1")
+	require.Contains(t, engineImages(t, host), "two/web:latest")
+	named := func() []string {
+		return strings.Fields(strings.ReplaceAll(engineImages(t, host), "<none>:<none>", ""))
+	}
+	before := named()
+	out, status = do("--nodes", "other="+other, "--load", "--set", "web.tags=", "--set", "web.labels.kind=nameless", "web")
+	require.Zero(t, status, out)
+	require.ElementsMatch(t, before, named())
+	require.Regexp(t, `web +other +built; image@sha256:[0-9a-f]{64}`, out)
+	out, status = do("--nodes", "other="+other, "--load", "--set", "web.platform=linux/amd64", "--set", "web.platform=linux/arm64", "web")
+	require.Equal(t, 1, status, out)
+	require.Contains(t, out, "ERROR: --load: target web: docker exporter does not currently support exporting manifest lists")
+	out, status = do("--nodes", "docker://", "--set", "web.cache-to=type=local,dest=cc", "web")
+	require.Equal(t, 1, status, out)
+	require.Contains(t, out, "target web: a cache of type local cannot be written")
 }
 
 // farm writes a builder of the remote driver into the configuration of buildx.
