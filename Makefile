@@ -52,6 +52,7 @@ lint:
 	  if [ -n "$$files" ]; then echo "gofmt would change:"; echo "$$files"; exit 1; fi
 	go vet -tags integration ./...
 	go tool staticcheck -tags integration ./...
+	go run ./scripts/survey -check
 
 unit:
 	go test ./...
@@ -70,10 +71,12 @@ faults: buildkitd ## the standing fault suite: 66 runs on three nodes and a regi
 race: ## all tests under the race detector; it needs cgo
 	GORACE=suppressions=$(CURDIR)/scripts/race.suppressions CGO_ENABLED=1 go test -race -timeout 60m ./...
 
+# Inputs are minimized for a little only: a minute for each, as by default, can take up all
+# of the time.
 fuzz: ## every fuzz test for FUZZTIME
 	@git ls-files '*_test.go' | xargs grep -o '^func Fuzz[A-Za-z0-9_]*' | while IFS=: read -r file func; do \
 	  echo "== $${func#func } in $$(dirname "$$file")"; \
-	  go test -run '^$$' -fuzz "^$${func#func }$$" -fuzztime $(FUZZTIME) "./$$(dirname "$$file")" || exit 1; \
+	  go test -run '^$$' -fuzz "^$${func#func }$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 2s "./$$(dirname "$$file")" || exit 1; \
 	done
 
 golden: ## rewrite the golden files; look at the difference before committing it
