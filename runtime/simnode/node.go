@@ -200,6 +200,24 @@ func (n *Node) Evict(which func() bool) {
 			delete(d.results, k)
 		}
 	}
+	if len(used) == 0 {
+		d.sweep()
+	}
+}
+
+// sweep deletes the layers of which no result is left; d.mu is held.
+func (d *disk) sweep() {
+	kept := map[digest.Digest]bool{}
+	for _, r := range d.results {
+		for _, l := range r.layers {
+			kept[l] = true
+		}
+	}
+	for l := range d.blobs {
+		if !kept[l] {
+			delete(d.blobs, l)
+		}
+	}
 }
 
 // Executions returns the steps that the node has run to their end, in order.

@@ -216,6 +216,7 @@ func (p *process) Prune(_ *controlapi.PruneRequest, stream controlapi.Control_Pr
 			gone = append(gone, k)
 		}
 	}
+	p.disk.sweep()
 	p.disk.mu.Unlock()
 	for _, k := range gone {
 		if err := stream.Send(&controlapi.UsageRecord{ID: k.Encoded(), Size: 1, RecordType: "regular"}); err != nil {

@@ -1,0 +1,556 @@
+package runtime
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	bkclient "github.com/moby/buildkit/client"
+	"github.com/moby/buildkit/client/llb"
+	"github.com/moby/buildkit/exporter/containerimage/exptypes"
+	bkerrdefs "github.com/moby/buildkit/solver/errdefs"
+	"github.com/moby/buildkit/solver/pb"
+	digest "github.com/opencontainers/go-digest"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dbake/dbake/compiler/ir"
+	"github.com/dbake/dbake/runtime/nodeset"
+	"github.com/dbake/dbake/runtime/simnode"
+)
+
+// A conformance case says what a daemon does that this package relies on. All of them hold
+// for a real buildkitd and for the simulated one, so that what is shown on simulated nodes
+// is shown of real ones as far as the cases go.
+var conformance = []struct {
+	name string
+	try  func(c *conformer)
+}{
+	{"a step runs, and is told of in order", (*conformer).solve},
+	{"a step that has run is cached", (*conformer).cached},
+	{"a step that fails names its exit code and vertex", (*conformer).fails},
+	{"a cancelled solve ends, and the node goes on", (*conformer).cancels},
+	{"a step that two builds need at once runs once", (*conformer).shares},
+	{"a result that ignores the cache is kept while it is held", (*conformer).holds},
+	{"what is pruned runs again", (*conformer).prunes},
+	{"a cache stands for what ran", (*conformer).imports},
+	{"a cache through the client stands for what ran", (*conformer).importsLocal},
+	{"a cache that is not there is an error of its vertex alone", (*conformer).absentCache},
+	{"a lost layer is found out by who reads it", (*conformer).losesBlob},
+	{"an output has the digest that was reported", (*conformer).exports},
+	{"an unknown op is refused, and the node goes on", (*conformer).unknownOp},
+	{"a directory is read again when it has changed", (*conformer).files},
+}
+
+// subject is a daemon that the cases are tried on.
+type subject struct {
+	spec     nodeset.Spec
+	registry string // the host of images and caches
+	// digest returns what a name in the registry stands for, and manifest what that is;
+	// lose deletes a blob there.
+	digest   func(t *testing.T, ref string) string
+	manifest func(t *testing.T, ref string) []byte
+	lose     func(t *testing.T, blob string)
+}
+
+// conform tries all cases on a daemon.
+func conform(t *testing.T, s subject) {
+	for i, c := range conformance {
+		t.Run(c.name, func(t *testing.T) {
+			dir := t.TempDir()
+			x := &conformer{T: t, subject: s, salt: fmt.Sprintf("case %d", i), dir: dir}
+			x.provide()
+			c.try(x)
+		})
+	}
+}
+
+// conformer tries one case.
+type conformer struct {
+	*testing.T
+	subject
+	salt string // that no step of another case has
+	dir  string // the local source
+}
+
+// provide fills the local source with a shell, for the daemon that needs one.
+func (c *conformer) provide() {
+	busybox, err := os.ReadFile("/bin/busybox")
+	if err != nil {
+		busybox = []byte("no shell here") // then no real daemon is tried
+	}
+	require.NoError(c, os.MkdirAll(filepath.Join(c.dir, "bin"), 0o755))
+	for _, name := range []string{"sh", "sleep", "head"} {
+		require.NoError(c, os.WriteFile(filepath.Join(c.dir, "bin", name), busybox, 0o755))
+	}
+	require.NoError(c, os.WriteFile(filepath.Join(c.dir, "file"), []byte(c.salt), 0o644))
+}
+
+// run is a step on the local source.
+func (c *conformer) run(command string) llb.State {
+	return c.then(llb.Local("context"), command)
+}
+
+func (c *conformer) then(st llb.State, command string) llb.State {
+	return st.Run(llb.Args([]string{"/bin/sh", "-c", command + "; echo " + c.salt})).Root()
+}
+
+func (c *conformer) definition(st llb.State) *pb.Definition {
+	c.Helper()
+	def, err := st.Marshal(c.Context(), llb.LinuxAmd64)
+	require.NoError(c, err)
+	return def.ToPB()
+}
+
+// top is the digest of the step that a definition is about.
+func top(def *pb.Definition) digest.Digest { return digest.FromBytes(def.Def[len(def.Def)-2]) }
+
+// connect returns a daemon in a build and session of its own.
+func (c *conformer) connect(stores ...string) *solver {
+	c.Helper()
+	l, err := openLink(c.Context(), c.spec, time.Minute, func(time.Duration) {})
+	require.NoError(c, err)
+	_, err = l.probe(c.Context(), c.spec)
+	require.NoError(c, err)
+	in := Inputs{Dirs: map[string]string{"context": c.dir}}
+	offer, err := in.services(&transfers{})
+	require.NoError(c, err)
+	for _, dir := range stores {
+		offer.stores[storeOf(dir)] = layoutStore(dir)
+	}
+	ctx, cancel := context.WithCancel(l.ctx)
+	s := &solver{
+		link: l, life: ctx, services: offer, dirs: &dirLocks{},
+		asks:    func(context.Context, map[string]string) []string { return nil },
+		unheard: func(string) {},
+	}
+	var stop func()
+	s.session, stop, err = l.openSession(ctx, "", offer.attachables(nil))
+	require.NoError(c, err)
+	c.Cleanup(func() {
+		s.end()
+		cancel()
+		stop()
+		l.close()
+	})
+	return s
+}
+
+// heard is what was told of solves.
+type heard struct {
+	mu       sync.Mutex
+	statuses []*bkclient.SolveStatus
+	started  chan digest.Digest
+}
+
+func newHeard() *heard { return &heard{started: make(chan digest.Digest, 1000)} }
+
+func (h *heard) observe(st *bkclient.SolveStatus) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.statuses = append(h.statuses, st)
+	for _, v := range st.Vertexes {
+		if v.Started != nil && v.Completed == nil {
+			h.started <- v.Digest
+		}
+	}
+}
+
+// of returns what was told of a vertex, in order: "announced", "started", "completed",
+// "cached" or "failed".
+func (h *heard) of(d digest.Digest) []string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var list []string
+	for _, st := range h.statuses {
+		for _, v := range st.Vertexes {
+			if v.Digest != d {
+				continue
+			}
+			what := "announced"
+			switch {
+			case v.Error != "":
+				what = "failed"
+			case v.Cached && v.Completed != nil:
+				what = "cached"
+			case v.Completed != nil:
+				what = "completed"
+			case v.Started != nil:
+				what = "started"
+			}
+			if len(list) == 0 || list[len(list)-1] != what {
+				list = append(list, what)
+			}
+		}
+	}
+	return list
+}
+
+// ran reports whether a vertex was executed, as far as was told.
+func (h *heard) ran(d digest.Digest) bool { return slices.Contains(h.of(d), "completed") }
+
+// printed is what all steps printed.
+func (h *heard) printed() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var b strings.Builder
+	for _, st := range h.statuses {
+		for _, l := range st.Logs {
+			b.Write(l.Data)
+		}
+	}
+	return b.String()
+}
+
+// evaluate has a daemon evaluate a definition, and lets go of the result.
+func (c *conformer) evaluate(s *solver, def *pb.Definition, imports ...ir.CacheEntry) (*heard, error) {
+	h := newHeard()
+	release := make(chan struct{})
+	close(release)
+	err := s.evaluate(c.Context(), partition{single: []*pb.Definition{def}, imports: imports}, h.observe, func() {}, release)
+	s.end() // the end of the build is the end of what is told of it
+	return h, err
+}
+
+// evaluated is evaluate in a build of its own, which does not fail.
+func (c *conformer) evaluated(def *pb.Definition, imports ...ir.CacheEntry) *heard {
+	c.Helper()
+	h, err := c.evaluate(c.connect(), def, imports...)
+	require.NoError(c, err)
+	return h
+}
+
+// prune has the daemon forget what no build uses.
+func (c *conformer) prune() {
+	c.Helper()
+	s := c.connect()
+	require.NoError(c, s.client.Prune(c.Context(), nil, bkclient.PruneAll))
+}
+
+func (c *conformer) solve() {
+	def := c.definition(c.run("echo said"))
+	h := c.evaluated(def)
+	told := h.of(top(def))
+	require.Equal(c, []string{"started", "completed"}, slices.DeleteFunc(told, func(s string) bool { return s == "announced" }))
+	require.Contains(c, h.printed(), "said\n")
+	require.Contains(c, h.printed(), c.salt)
+}
+
+func (c *conformer) cached() {
+	def := c.definition(c.run("echo said"))
+	require.True(c, c.evaluated(def).ran(top(def)))
+	h := c.evaluated(def)
+	require.Contains(c, h.of(top(def)), "cached")
+	require.NotContains(c, h.printed(), "said")
+	// What stands on it runs alone.
+	more := c.definition(c.then(c.run("echo said"), "echo more"))
+	h = c.evaluated(more)
+	require.True(c, h.ran(top(more)))
+	require.False(c, h.ran(top(def)))
+}
+
+func (c *conformer) fails() {
+	s := c.connect()
+	def := c.definition(c.run("echo before; exit 3"))
+	h, err := c.evaluate(s, def)
+	var failed *StepFailed
+	require.ErrorAs(c, classify(err, nil), &failed)
+	require.Equal(c, "3", failed.ExitCode)
+	var vertex *bkerrdefs.VertexError
+	require.ErrorAs(c, err, &vertex)
+	require.Equal(c, top(def).String(), vertex.Digest)
+	require.Equal(c, "failed", h.of(top(def))[len(h.of(top(def)))-1])
+	// Another build tries it again.
+	h, err = c.evaluate(c.connect(), def)
+	require.ErrorAs(c, classify(err, nil), &failed)
+	require.Contains(c, h.printed(), "before")
+}
+
+func (c *conformer) cancels() {
+	s := c.connect()
+	def := c.definition(c.run("sleep 600"))
+	h := newHeard()
+	ctx, cancel := context.WithCancelCause(c.Context())
+	done := make(chan error, 1)
+	go func() {
+		done <- s.evaluate(ctx, partition{single: []*pb.Definition{def}}, h.observe, func() {}, nil)
+	}()
+	for d := range h.started {
+		if d == top(def) {
+			break
+		}
+	}
+	why := errors.New("nobody wants it")
+	cancel(why)
+	require.ErrorIs(c, <-done, why)
+	require.NoError(c, s.ping(c.Context()))
+	next := c.definition(c.run("echo next"))
+	require.True(c, c.evaluated(next).ran(top(next)))
+}
+
+func (c *conformer) shares() {
+	def := c.definition(c.run("echo once; sleep 1"))
+	var both sync.WaitGroup
+	list := make([]*heard, 2)
+	errs := make([]error, 2)
+	for i := range list {
+		s := c.connect()
+		both.Go(func() { list[i], errs[i] = c.evaluate(s, def) })
+	}
+	both.Wait()
+	require.NoError(c, errors.Join(errs...))
+	// Both are told of the one execution, or one of them finds its result.
+	var times []time.Time
+	for _, h := range list {
+		for _, st := range h.statuses {
+			for _, v := range st.Vertexes {
+				if v.Digest == top(def) && v.Completed != nil && !v.Cached {
+					times = append(times, *v.Started)
+				}
+			}
+		}
+	}
+	require.NotEmpty(c, times)
+	for _, at := range times {
+		require.True(c, at.Equal(times[0]), "%v", times)
+	}
+}
+
+func (c *conformer) holds() {
+	def := c.definition(llb.Local("context").Run(llb.Args([]string{"/bin/sh", "-c", "echo fresh; echo " + c.salt}), llb.IgnoreCache).Root())
+	s := c.connect()
+	first, release := newHeard(), make(chan struct{})
+	there, done := make(chan struct{}), make(chan error, 1)
+	go func() {
+		done <- s.evaluate(c.Context(), partition{single: []*pb.Definition{def}}, first.observe, func() { close(there) }, release)
+	}()
+	select {
+	case <-there:
+	case err := <-done:
+		require.NoError(c, err)
+	}
+	// The same build and another one use the result that is there.
+	free := make(chan struct{})
+	close(free)
+	require.NoError(c, s.evaluate(c.Context(), partition{single: []*pb.Definition{def}}, func(*bkclient.SolveStatus) {}, func() {}, free))
+	c.evaluated(def)
+	close(release)
+	require.NoError(c, <-done)
+	s.end()
+	require.Equal(c, 1, strings.Count(first.printed(), "fresh\n"))
+	// Nobody holds it any more.
+	require.Contains(c, c.evaluated(def).printed(), "fresh\n")
+}
+
+func (c *conformer) prunes() {
+	def := c.definition(c.run("echo said"))
+	c.evaluated(def)
+	c.prune()
+	require.True(c, c.evaluated(def).ran(top(def)))
+}
+
+// chain is two steps, one on the other.
+func (c *conformer) chain() (below, above *pb.Definition) {
+	st := c.run("head -c 9 /dev/urandom > /below")
+	return c.definition(st), c.definition(c.then(st, "echo above > /above"))
+}
+
+// send writes a cache of results, and returns the import of it.
+func (c *conformer) send(s *solver, e ir.CacheEntry, mode string, defs ...*pb.Definition) ir.CacheEntry {
+	c.Helper()
+	req := exportRequest{}
+	for _, def := range defs {
+		req.images = append(req.images, image{definition: def})
+	}
+	to := cacheEntry(e)
+	to.Attrs["mode"], to.Attrs["image-manifest"], to.Attrs["oci-mediatypes"] = mode, "true", "true"
+	req.cacheTo = []bkclient.CacheOptionsEntry{to}
+	resp, err := s.exportCache(c.Context(), req, func(*bkclient.SolveStatus) {})
+	require.NoError(c, err)
+	m := manifestOf(resp)
+	require.NotEmpty(c, m.Digest)
+	if e.Type == cacheLocal {
+		return ir.CacheEntry{Type: cacheLocal, Attrs: map[string]string{"src": e.Attrs["dest"], "digest": m.Digest.String()}}
+	}
+	require.Equal(c, m.Digest.String(), c.digest(c.T, e.Attrs["ref"]))
+	return e
+}
+
+func (c *conformer) inRegistry(name string) ir.CacheEntry {
+	return ir.CacheEntry{Type: cacheRegistry, Attrs: map[string]string{"ref": c.registry + "/" + name + ":1"}}
+}
+
+func (c *conformer) imports() {
+	below, above := c.chain()
+	s := c.connect()
+	_, err := c.evaluate(s, above)
+	require.NoError(c, err)
+	least := c.send(s, c.inRegistry("least"), "min", above)
+	all := c.send(s, c.inRegistry("all"), "max", above)
+	s.end()
+	c.prune()
+	h := c.evaluated(above, least)
+	require.Contains(c, h.of(top(above)), "cached")
+	require.False(c, h.ran(top(below)))
+	c.prune()
+	// Only the last result is in the one cache, all are in the other.
+	require.True(c, c.evaluated(below, least).ran(top(below)))
+	c.prune()
+	require.False(c, c.evaluated(below, all).ran(top(below)))
+}
+
+func (c *conformer) importsLocal() {
+	_, above := c.chain()
+	dir := c.TempDir()
+	s := c.connect()
+	_, err := c.evaluate(s, above)
+	require.NoError(c, err)
+	from := c.send(s, ir.CacheEntry{Type: cacheLocal, Attrs: map[string]string{"dest": dir}}, "min", above)
+	s.end()
+	c.prune()
+	h, err := c.evaluate(c.connect(dir), above, from)
+	require.NoError(c, err)
+	require.Contains(c, h.of(top(above)), "cached")
+}
+
+func (c *conformer) absentCache() {
+	def := c.definition(c.run("echo said"))
+	h := c.evaluated(def, c.inRegistry("nothing"))
+	require.True(c, h.ran(top(def)))
+	var said []string
+	for _, st := range h.statuses {
+		for _, v := range st.Vertexes {
+			if strings.HasPrefix(v.Name, importVertex) && v.Error != "" {
+				said = append(said, v.Name+" "+v.Error)
+			}
+		}
+	}
+	require.NotEmpty(c, said)
+	require.Contains(c, said[0], importVertex+c.registry+"/nothing:1")
+	require.Contains(c, said[0], ": not found")
+}
+
+func (c *conformer) losesBlob() {
+	below, above := c.chain()
+	s := c.connect()
+	_, err := c.evaluate(s, above)
+	require.NoError(c, err)
+	from := c.send(s, c.inRegistry("lossy"), "max", above)
+	blob := c.lastLayer(s, below)
+	s.end()
+	c.prune()
+	c.lose(c.T, blob)
+	// The step is taken to be there, until something reads it.
+	require.Contains(c, c.evaluated(above, from).of(top(above)), "cached")
+	s = c.connect()
+	req := exportRequest{images: []image{{definition: above}}, entry: c.push("lossyimage")}
+	_, err = s.export(c.Context(), req, func(*bkclient.SolveStatus) {})
+	found, ok := lost(err)
+	require.True(c, ok, "%v", err)
+	require.Equal(c, blob, found)
+	attach := s.services.attachables(nil)
+	chain := []*pb.Definition{below, above}
+	require.Equal(c, 0, s.unreadable(c.Context(), attach, chain, []ir.CacheEntry{from}))
+	// Made to ignore the cache, it is built again.
+	again := c.plain(above)
+	for _, dt := range again.Def {
+		op := &pb.Op{}
+		require.NoError(c, op.UnmarshalVT(dt))
+		if op.GetExec() != nil {
+			again.Metadata[digest.FromBytes(dt).String()] = &pb.OpMetadata{IgnoreCache: true}
+		}
+	}
+	_, err = c.evaluate(c.connect(), again, from)
+	require.NoError(c, err)
+	require.Equal(c, 2, s.unreadable(c.Context(), attach, []*pb.Definition{c.plain(below), c.plain(above)}, nil))
+}
+
+// plain is a definition that looks every step up.
+func (c *conformer) plain(def *pb.Definition) *pb.Definition {
+	def = def.CloneVT()
+	for d := range def.Metadata {
+		def.Metadata[d] = &pb.OpMetadata{}
+	}
+	return def
+}
+
+func (c *conformer) push(name string) *bkclient.ExportEntry {
+	return &bkclient.ExportEntry{Type: bkclient.ExporterImage, Attrs: map[string]string{"name": c.registry + "/" + name + ":1", "push": "true", "oci-mediatypes": "true"}}
+}
+
+func (c *conformer) exports() {
+	_, def := c.chain()
+	s := c.connect()
+	_, err := c.evaluate(s, def)
+	require.NoError(c, err)
+	h := newHeard()
+	var digests []string
+	for _, name := range []string{"one", "two"} {
+		resp, err := s.export(c.Context(), exportRequest{images: []image{{definition: def}}, entry: c.push(name)}, h.observe)
+		require.NoError(c, err)
+		digests = append(digests, resp[exptypes.ExporterImageDigestKey])
+		require.Equal(c, c.digest(c.T, c.registry+"/"+name+":1"), resp[exptypes.ExporterImageDigestKey])
+	}
+	require.NotEmpty(c, digests[0])
+	require.False(c, h.ran(top(def)), "what is there is not built again")
+}
+
+func (c *conformer) unknownOp() {
+	s := c.connect()
+	op, err := (&pb.Op{Inputs: nil}).Marshal()
+	require.NoError(c, err)
+	last, err := (&pb.Op{Inputs: []*pb.Input{{Digest: digest.FromBytes(op).String()}}}).Marshal()
+	require.NoError(c, err)
+	_, err = c.evaluate(s, &pb.Definition{Def: [][]byte{op, last}})
+	require.Error(c, err)
+	var rejected *Rejected
+	require.ErrorAs(c, classify(err, nil), &rejected)
+	def := c.definition(c.run("echo said"))
+	require.True(c, c.evaluated(def).ran(top(def)))
+}
+
+func (c *conformer) files() {
+	def := c.definition(c.run("echo said"))
+	require.True(c, c.evaluated(def).ran(top(def)))
+	require.False(c, c.evaluated(def).ran(top(def)))
+	require.NoError(c, os.WriteFile(filepath.Join(c.dir, "file"), []byte("other text"), 0o644))
+	require.True(c, c.evaluated(def).ran(top(def)))
+}
+
+// TestConformanceSimulated tries the cases on a simulated daemon.
+func TestConformanceSimulated(t *testing.T) {
+	r := &simnode.Registry{}
+	n := simnode.New(simnode.Options{Registry: r})
+	t.Cleanup(n.Close)
+	conform(t, subject{
+		spec: nodeset.Spec{Name: "node", Addr: n.Addr()}, registry: "registry.test",
+		digest: func(_ *testing.T, ref string) string {
+			d, _ := r.Resolve(ref)
+			return d.String()
+		},
+		manifest: func(_ *testing.T, ref string) []byte {
+			d, _ := r.Resolve(ref)
+			dt, _ := r.Blob(d)
+			return dt
+		},
+		lose: func(_ *testing.T, blob string) { r.Lose(digest.Digest(blob)) },
+	})
+}
+
+// lastLayer returns the blob that a step has added to an image, which is pushed for it.
+func (c *conformer) lastLayer(s *solver, def *pb.Definition) string {
+	c.Helper()
+	resp, err := s.export(c.Context(), exportRequest{images: []image{{definition: def}}, entry: c.push("layers")}, func(*bkclient.SolveStatus) {})
+	require.NoError(c, err)
+	var m ocispecs.Manifest
+	require.NoError(c, json.Unmarshal(c.manifest(c.T, c.registry+"/layers@"+resp[exptypes.ExporterImageDigestKey]), &m))
+	return m.Layers[len(m.Layers)-1].Digest.String()
+}
