@@ -177,7 +177,10 @@ type spanRecord struct {
 		Key   string
 		Value struct{ Value any }
 	}
-	Status struct{ Code, Description string }
+	Status struct {
+		Code        any // a number, or its name
+		Description string
+	}
 }
 
 // noSpan is the id of a span that is none.
@@ -205,7 +208,7 @@ func readSpans(dt []byte) []Span {
 			}
 			s.Attributes[a.Key] = fmt.Sprint(a.Value.Value)
 		}
-		if r.Status.Code == "Error" {
+		if r.Status.Code == 1. || r.Status.Code == "Error" {
 			s.Error = r.Status.Description
 		}
 		list = append(list, s)

@@ -13,13 +13,15 @@ import (
 func TestReadSpans(t *testing.T) {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	got := readSpans([]byte(`{"Name":"step","SpanContext":{"TraceID":"01","SpanID":"00000000000000aa"},"Parent":{"SpanID":"0000000000000000"},
-"StartTime":"2026-01-02T03:04:05Z","EndTime":"2026-01-02T03:04:06Z","Attributes":[{"Key":"vertex","Value":{"Type":"STRING","Value":"sha256:1"}},{"Key":"n","Value":{"Type":"INT64","Value":3}}],"Status":{"Code":"Error","Description":"no"}}
-{"Name":"below","SpanContext":{"SpanID":"00000000000000ab"},"Parent":{"SpanID":"00000000000000aa"},"StartTime":"2026-01-02T03:04:05Z","EndTime":"2026-01-02T03:04:05Z","Status":{"Code":"Unset"}}
+"StartTime":"2026-01-02T03:04:05Z","EndTime":"2026-01-02T03:04:06Z","Attributes":[{"Key":"vertex","Value":{"Type":"STRING","Value":"sha256:1"}},{"Key":"n","Value":{"Type":"INT64","Value":3}}],"Status":{"Code":1,"Description":"no"}}
+{"Name":"named","SpanContext":{"SpanID":"00000000000000ad"},"StartTime":"2026-01-02T03:04:05Z","EndTime":"2026-01-02T03:04:05Z","Status":{"Code":"Error","Description":"by name"}}
+{"Name":"below","SpanContext":{"SpanID":"00000000000000ab"},"Parent":{"SpanID":"00000000000000aa"},"StartTime":"2026-01-02T03:04:05Z","EndTime":"2026-01-02T03:04:05Z","Status":{"Code":0,"Description":""}}
 {"Name":"backwards","SpanContext":{"SpanID":"00000000000000ac"},"StartTime":"2026-01-02T03:04:05Z","EndTime":"2026-01-02T03:04:04Z"}
 {"Name":"none","SpanContext":{"SpanID":"0000000000000000"}}
 {"Name":"cut off`))
 	require.Equal(t, []Span{
 		{ID: "00000000000000aa", Name: "step", Start: at, End: at.Add(time.Second), Attributes: map[string]string{"vertex": "sha256:1", "n": "3"}, Error: "no"},
+		{ID: "00000000000000ad", Name: "named", Start: at, End: at, Error: "by name"},
 		{ID: "00000000000000ab", Parent: "00000000000000aa", Name: "below", Start: at, End: at},
 	}, got)
 	require.Empty(t, readSpans(nil))
