@@ -188,8 +188,8 @@ func (r Repo) cutTag(tag string) (cluster string, ok bool) {
 	return m[1], true
 }
 
-// CutClusterTag is cutTag for a repository of which the prefix may be any: known is
-// tried first, as prefixes and clusters may both hold a "-"; then the shortest counts.
+// CutClusterTag is cutTag for a repository with any prefix: known is tried
+// first, as prefixes and clusters may both hold a "-"; then the shortest counts.
 func CutClusterTag(tag, known string) (prefix, cluster string, ok bool) {
 	if cluster, ok = (Repo{Prefix: known}).cutTag(tag); ok && known != "" {
 		return known, cluster, true

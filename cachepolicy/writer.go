@@ -201,8 +201,8 @@ func (w *Writer) part(x *writing, n int, units []ir.UnitID) Export {
 // Outcome is how a wave ended.
 type Outcome int
 
-// The outcomes. Empty is that of results that have no layers, of which BuildKit makes
-// no cache.
+// The outcomes. Empty is that of results without layers: BuildKit makes no cache
+// of them.
 const (
 	Wrote Outcome = iota
 	Empty

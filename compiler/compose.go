@@ -46,7 +46,7 @@ type composeOptions struct {
 	// Profiles are those whose services belong to the group "default"; services
 	// without a profile always do. Empty means all profiles, as upstream has it.
 	Profiles []string
-	// Warn is told of what is probably a mistake; nil tells nobody.
+	// Warn gets what is probably a mistake; nil drops it.
 	Warn func(message string)
 }
 

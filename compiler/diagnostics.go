@@ -27,7 +27,7 @@ func (s sources) bytes(r hcl.Range) []byte {
 	return data[r.Start.Byte:r.End.Byte]
 }
 
-// maxOthers bounds how many problems are told beside the first.
+// maxOthers bounds how many problems are listed beside the first.
 const maxOthers = 8
 
 // explain turns diagnostics into errors. The first is what docker buildx prints,

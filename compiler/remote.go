@@ -10,7 +10,7 @@ import (
 )
 
 // RemoteReader fetches definitions that live elsewhere. The compiler has no
-// network of its own: whoever runs it on URLs hands one in.
+// network of its own: who compiles URLs brings one.
 type RemoteReader interface {
 	// ReadDefinition fetches what url names: a git repository, an archive, or a
 	// single file. Names are the files wanted from a repository or archive, in

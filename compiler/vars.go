@@ -449,7 +449,7 @@ func (r validation) check(scope *hcl.EvalContext) hcl.Diagnostics {
 	return problem("Validation failed", text)
 }
 
-// shownVariable is what --list tells of a variable.
+// shownVariable is what --list shows of a variable.
 type shownVariable struct {
 	Name        string  `json:"name"`
 	Description string  `json:"description,omitempty"`

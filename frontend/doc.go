@@ -16,8 +16,8 @@
 //   - A local source is named for its directory relative to the project, so one
 //     directory has one name in all units ([Unit.Locals] says which). The shared
 //     key hints are left as the Dockerfile frontend wrote them.
-//   - Every image is pinned by digest. The one exception is an image of which
-//     nothing is known because the resolver works offline; it is listed in
+//   - Every image is pinned by digest. The one exception is an image that
+//     is not known because the resolver works offline; it is listed in
 //     [Unit.Assumed].
 //   - A git source names the commit that its reference stands for: a node is asked
 //     once per run and reference, so that no two nodes build two commits, nor one

@@ -89,7 +89,7 @@ func (c *compilation) badIgnore(in *inputs, err error) error {
 
 // summary returns the text of an error of the frontend, which knows the Dockerfile
 // by its last name only. Parse errors repeat their line, which is left in: the
-// line of a Dockerfile that stands in a bake file is told nowhere else.
+// line of a Dockerfile that stands in a bake file is shown nowhere else.
 func summary(in *inputs, err error) string {
 	msg := strings.TrimSpace(err.Error())
 	if name := in.attrs["filename"]; name != "" && !in.inline {

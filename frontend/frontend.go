@@ -58,7 +58,7 @@ type Options struct {
 	DefaultProvenance string
 	// VCS says what is known of the work tree that a directory lies in; ok is
 	// false when it lies in none. It is asked about contexts, one at a time; nil
-	// is no answer. VCSProvenance and VCSLabels say where it is told.
+	// is no answer. VCSProvenance and VCSLabels say where it goes.
 	VCS                      func(dir string) (v VCS, ok bool)
 	VCSProvenance, VCSLabels bool
 	// Syntax is empty or SyntaxRemote.

@@ -152,8 +152,8 @@ func (it *idTable) plain(t *ir.Target, id string) bool {
 // host first, which end in a dot and the name of the host.
 var gitSecretAttrs = []string{pb.AttrAuthHeaderSecret, pb.AttrAuthTokenSecret}
 
-// git gives the secrets of a git source ids of which a node finds those alone that
-// t declares. It adds them to served and reports whether it changed the source.
+// git gives the secrets of a git source ids, and a node finds only those that t
+// declares. It adds them to served and reports whether it changed the source.
 func (it *idTable) git(t *ir.Target, src *pb.SourceOp, served map[string]Secret) bool {
 	host := gitHost(src)
 	plain := true

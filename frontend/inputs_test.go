@@ -264,7 +264,7 @@ ignored
 	})
 }
 
-// A result without any content can be handed over.
+// A result without any content can be transferred.
 func TestLinkToScratch(t *testing.T) {
 	units := compile(t, project(t, "-- Dockerfile --\nFROM scratch\nENV A=B\n-- child/Dockerfile --\nFROM base\nCOPY --from=base / /x\n-- child/x --\n",
 		&ir.Target{Name: "empty"},

@@ -204,7 +204,7 @@ func requireSame(t *testing.T, d *daemon, p *ir.Project) int {
 	return n
 }
 
-// names returns the metadata of a definition's ops, without what tells of the
+// names returns the metadata of a definition's ops, without what describes the
 // session.
 func names(def *pb.Definition) map[string]string {
 	m := map[string]string{}
@@ -460,7 +460,7 @@ func TestCorpus(t *testing.T) {
 	require.Positive(t, accepted)
 }
 
-// pinned is the digest of an image of which a stub cannot have the content.
+// pinned is the digest of an image whose content a stub cannot have.
 var pinned = regexp.MustCompile(`@sha256:[0-9a-f]{64}`)
 
 // corpusProject returns a project that builds a copy of a Dockerfile, its images

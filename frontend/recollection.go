@@ -45,7 +45,7 @@ func (r *RegistryResolver) known(d digest.Digest) ([]byte, bool) {
 	return data, true
 }
 
-// noteConfig notes the config of an image that a node told of.
+// noteConfig notes the config of an image that a node reported.
 func (r *RegistryResolver) noteConfig(ref reference.Named, platform string, config []byte) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

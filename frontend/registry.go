@@ -33,7 +33,7 @@ type RegistryOptions struct {
 	// CacheDir keeps manifests and configs, and which digest a tag had; empty
 	// keeps nothing between runs.
 	CacheDir string
-	// Warn is told, once, what is wrong with the cache; may be nil.
+	// Warn gets, once, what is wrong with the cache; may be nil.
 	Warn func(error)
 	// MaxAge lets a digest in the cache answer for its tag if it is at most
 	// this old; 0 asks the registry in every run.
@@ -69,7 +69,7 @@ type RegistryResolver struct {
 	pins   map[string]pin
 	images map[string]*Image
 	blobs  map[string][]byte
-	nodes  map[string]map[string]digest.Digest // the configs of images that nodes told of, by reference and platform
+	nodes  map[string]map[string]digest.Digest // the configs of images that nodes reported, by reference and platform
 
 	recalled bool // a tag is what it was in an earlier run
 }
@@ -79,7 +79,7 @@ type pin struct {
 	desc ocispecs.Descriptor // without a digest when that is not known
 	node bool                // a node said so
 	// recalled says that it did so in an earlier run; configs are then those of an image
-	// that a node told of, by platform.
+	// that a node reported, by platform.
 	recalled bool
 	configs  map[string]digest.Digest
 }
@@ -139,7 +139,7 @@ func (r *RegistryResolver) Resolve(ctx context.Context, req ImageRequest) (*Imag
 	})
 }
 
-// onNode returns an image that only nodes can tell of, and remembers it. Of one that was
+// onNode returns an image that only nodes can reach, and remembers it. Of one that was
 // recalled the config is, too.
 func (r *RegistryResolver) onNode(ctx context.Context, ref reference.Named, is pin, p ocispecs.Platform) (*Image, error) {
 	platform := platforms.FormatAll(p)

@@ -55,8 +55,8 @@ func (n *node) source(u Unit, src *pb.SourceOp) error {
 }
 
 // constraints returns the canonical form of c, which is another one for ops that
-// ignore the cache. Whether an op does is metadata, of which a definition holds
-// one for each digest, so two ops of which only one does need two digests; and
+// ignore the cache. Whether an op does is metadata, and a definition holds one
+// metadata for each digest, so two ops that differ in it need two digests; and
 // the worker constraints are the part of an op that has no bearing on what it
 // does nor on its cache key. Both forms say the same to who does read them: no
 // filter is an empty list or no list, and a filter may be repeated.

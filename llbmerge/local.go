@@ -214,8 +214,8 @@ func (g *localGroup) finish(l *localSource) error {
 }
 
 // isOdd reports whether following p next to other paths could mean something else
-// than following it alone: a node takes the followed paths for patterns, of which
-// some exclude files and some are errors for the whole transfer.
+// than following it alone: a node takes the followed paths for patterns; some
+// exclude files and some are errors for the whole transfer.
 func isOdd(p string) bool {
 	return p != strings.TrimSpace(p) || p == "." || p == ".." ||
 		strings.HasPrefix(p, "../") || strings.HasPrefix(p, "!") ||

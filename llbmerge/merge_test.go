@@ -308,7 +308,7 @@ func TestSlicePassthrough(t *testing.T) {
 	require.NoError(t, pointer.UnmarshalVT(def.Def[n-1]))
 	p := join.GetPassthrough()
 	require.NotEmpty(t, p.Id)
-	require.Equal(t, []int64{0, 1, 0}, p.Outputs, "a, b and c, of which a and c are the same")
+	require.Equal(t, []int64{0, 1, 0}, p.Outputs, "a, b and c; a and c are the same")
 	for i, id := range []string{"a", "b"} {
 		r, ok := g.Root(id)
 		require.True(t, ok)

@@ -113,7 +113,7 @@ func TestDockerCLI(t *testing.T) {
 }
 
 // What a person counts in the Dockerfiles of grid: four images on two platforms,
-// of which three end with one image and the same first step on it. What they copy
+// three of which end with one image and the same first step on it. What they copy
 // first is the same, but onto something else each.
 func TestGrid(t *testing.T) {
 	const (

@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// plot is a random project: ops of which every unit takes some.
+// plot is a random project: ops, and every unit takes some.
 type plot struct {
 	rng *rand.Rand
 	ops []plotOp
@@ -125,7 +125,7 @@ func (p *plot) unit(id string, root int) Unit {
 		op.Constraints = &pb.WorkerConstraints{}
 		md := &pb.OpMetadata{Caps: map[string]bool{"constraints": true}}
 		if po.local != "" {
-			// Sometimes a frontend narrows a directory of which it takes all.
+			// Sometimes a frontend narrows a directory that it takes all of.
 			op.Op = localOp(u, "context", po.local, excludes, follow[i], whole[i] && rng.IntN(4) > 0, rng)
 			md.Caps["source.local"], md.Caps["source.local.unique"] = true, true
 			md.Description = map[string]string{customName: "[internal] load build context"}

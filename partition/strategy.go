@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// Options are what a strategy is told beside the problem. The zero value is good.
+// Options are what a strategy gets beside the problem. The zero value is good.
 type Options struct {
 	// Budget is how many tasks the strategy may schedule while it searches; 0 =
 	// DefaultBudget, negative = none beyond the starting plans. Counting work, not

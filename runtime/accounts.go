@@ -85,7 +85,7 @@ func (a *accounts) reopen(u sched.UnitID, n *nodeRun) (was string) {
 }
 
 // join notes the images that the parts of a target were joined into. The target's first
-// job tells of them; what the parts are called is of no use to anybody.
+// job reports them; what the parts are called is of no use to anybody.
 func (a *accounts) join(jobs []int, w written) {
 	for _, j := range jobs {
 		res := &a.results[j]

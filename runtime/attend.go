@@ -43,8 +43,8 @@ type connection struct {
 	// probe returns the registries of caches that do not answer the node, and has
 	// it read none from them; nil when there is none to try.
 	probe func(context.Context) []string
-	// silent returns the registries, of each of which a ref is given, that do not
-	// answer the node in time; nil when it cannot be asked.
+	// silent returns the registries, each named by one of its refs, that do not answer
+	// the node in time; nil when it cannot be asked.
 	silent func(ctx context.Context, refs map[string]string) []string
 	// unreadable returns the first of a chain of results that the node cannot read, each of
 	// which contains the one before, or their number; nil when it cannot be asked.

@@ -28,8 +28,8 @@ const (
 // reports nothing.
 type attentive struct {
 	daemon
-	// silent returns the registries, of each of which a ref is given, that do not
-	// answer the node within reachTimeout.
+	// silent returns the registries, each named by one of its refs, that do not answer
+	// the node within reachTimeout.
 	silent func(ctx context.Context, refs map[string]string) []string
 	// waits is called when a registry is silent.
 	waits func(text string)

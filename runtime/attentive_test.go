@@ -79,7 +79,7 @@ func TestAttentive(t *testing.T) {
 		})
 	}
 
-	// Whoever ends the export is not told of the registry.
+	// Whoever ends the export hears nothing of the registry.
 	synctest.Test(t, func(t *testing.T) {
 		d := &attentive{daemon: &pusher{takes: time.Hour, reports: 2 * time.Hour}, waits: func(string) {}, silent: func(ctx context.Context, _ map[string]string) []string {
 			_ = sleep(ctx, reachTimeout)

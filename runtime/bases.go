@@ -26,7 +26,7 @@ import (
 // client copies them to the cache registry, and a node pulls the copy before it builds
 // on the image. A node knows layers and manifests by their digests, whatever the name
 // that they came under, so the step that names the original then finds all it needs;
-// neither the step nor what is told of it in a provenance changes.
+// neither the step nor its part of a provenance changes.
 
 // basesTimeout bounds how long a node may wait for the copy of an image. Then, and when
 // there can be no copy, it pulls the original.

@@ -32,7 +32,7 @@ const (
 	buildProvenanceKey = "buildx.build.provenance"
 )
 
-// recordTimeout bounds how long a node may take to tell of a build that has ended.
+// recordTimeout bounds how long a node may take to describe a build that has ended.
 const recordTimeout = 10 * time.Second
 
 // buildRef names a build in the history of a node, as docker buildx history takes it:

@@ -31,8 +31,8 @@ type WrittenCache struct {
 	// Manifest is the digest of what Ref stands for since; "" when it is not known.
 	Manifest digest.Digest
 	Steps    []digest.Digest // whose results it holds
-	// Base is the manifest that Ref stood for before, of which everything is in it, too;
-	// "" when there was none.
+	// Base is the manifest that Ref stood for before, whose entries are all in it too; ""
+	// when there was none.
 	Base digest.Digest
 }
 

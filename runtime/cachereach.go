@@ -140,7 +140,7 @@ func (l *link) silent(ctx context.Context, attach []session.Attachable, refs map
 				_, err := c.ResolveSourceMetadata(ctx, &pb.SourceOp{Identifier: "docker-image://" + ref}, sourceresolver.Opt{
 					LogName: "[internal] ask for " + ref, ImageOpt: &sourceresolver.ResolveImageOpt{},
 				})
-				// The node is told of the deadline and may report it before it is seen here.
+				// The node knows the deadline and may report it before it is seen here.
 				late := ctx.Err() != nil || grpcerrors.Code(err) == codes.DeadlineExceeded
 				if err != nil && (late || containsAny(strings.ToLower(err.Error()), silenceSigns)) {
 					mu.Lock()

@@ -95,7 +95,7 @@ func (r *reading) end() {
 	}
 }
 
-// observe notes the caches that have been read. A cache in a registry is told by its ref,
+// observe notes the caches that have been read. A cache in a registry is recognised by its ref,
 // the others by their type and a number that only the daemon knows: those of a type are
 // done when all are.
 func (r *readings) observe(st *bkclient.SolveStatus) {

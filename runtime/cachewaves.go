@@ -212,7 +212,7 @@ func (w *waves) finish(ctx context.Context, finish sched.Finish) error {
 	rest := cachepolicy.Decide(w.writer.Rest(nodes))
 	exports, joins := w.caches.input.Elsewhere(nodes)
 	w.writeAll(ctx, slices.Concat(rest.Exports, exports))
-	// A cluster of which a part is missing is not to be joined.
+	// A cluster that lacks a part is not to be joined.
 	joins = slices.DeleteFunc(slices.Concat(rest.Joins, joins), func(j cachepolicy.Join) bool {
 		return slices.ContainsFunc(w.failures, func(f cacheFailure) bool { return slices.Contains(j.Parts, f.ref) })
 	})

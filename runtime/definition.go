@@ -176,7 +176,7 @@ func readTree(ctx context.Context, c gateway.Client, st llb.State, names []strin
 	return f, nil
 }
 
-// solved builds st, so that errors in getting it are told apart from those of
+// solved builds st, so that errors in getting it differ from those of
 // files that it lacks.
 func solved(ctx context.Context, c gateway.Client, st llb.State) (*pb.Definition, gateway.Reference, error) {
 	def, err := st.Marshal(ctx)

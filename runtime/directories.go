@@ -29,7 +29,7 @@ type transfers struct {
 	mu    sync.Mutex     // guards what follows
 	walks map[string]int // by local source name
 	// unread are the files that are not sent because they cannot be read, by local
-	// source name and path; fresh are the sources of which nobody has taken note since.
+	// source name and path; fresh are the sources that nobody has taken note of since.
 	unread map[string]map[string]*InputError
 	fresh  map[string]bool
 }
@@ -91,8 +91,8 @@ func (t *transfers) leavesOut(source, path string) bool {
 	return t.unread[source][path] != nil
 }
 
-// takeUnread returns all that is left out of the sources of which more was left out
-// since it was called last.
+// takeUnread returns all that is left out of the sources that left out more since the
+// last call.
 func (t *transfers) takeUnread() map[string]map[string]*InputError {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -310,7 +310,7 @@ func (s *sourceFS) inputError(path string, err error) *InputError {
 	return &InputError{Path: filepath.Join(s.dir, path), Err: err}
 }
 
-// failed ends the transfer because a file of which the node knows cannot be read.
+// failed ends the transfer because a file that the node knows of cannot be read.
 func (s *sourceFS) failed(path string, err error) error {
 	failed := s.inputError(path, err)
 	if !errors.Is(err, errWentAway) {
@@ -320,7 +320,7 @@ func (s *sourceFS) failed(path string, err error) error {
 	return failed
 }
 
-// Open implements fsutil.FS. That a file cannot be opened is told by its reader.
+// Open implements fsutil.FS. Its reader reports a file that cannot be opened.
 func (s *sourceFS) Open(path string) (io.ReadCloser, error) {
 	r := &fileReader{fs: s, path: path}
 	// Not to wait for the writer of a pipe that has taken the place of a file.

@@ -18,7 +18,7 @@ import (
 	"google.golang.org/grpc"
 )
 
-// sourceOf is a local source with some files, of which those whose mode is 0600 cannot
+// sourceOf is a local source with some files; those whose mode is 0600 cannot
 // be opened.
 func sourceOf(t *testing.T, modes map[string]fs.FileMode) *sourceFS {
 	dir := t.TempDir()
@@ -41,7 +41,7 @@ func sourceOf(t *testing.T, modes map[string]fs.FileMode) *sourceFS {
 	}
 }
 
-// listed are the paths that a node is told of.
+// listed are the paths that a node hears of.
 func listed(t *testing.T, s fsutil.FS, opt *fsutil.FilterOpt, seen func(string)) []string {
 	filtered, err := fsutil.NewFilterFS(s, opt)
 	require.NoError(t, err)

@@ -78,17 +78,17 @@
 //
 // What an exporter is given (results, image configs, platforms, attestations) is
 // what the Dockerfile frontend would have returned, so that an image is, to the
-// digest, the one that BuildKit makes of the target. Its provenance tells of the
+// digest, the one that BuildKit makes of the target. Its provenance describes the
 // frontend, its options and the sources as BuildKit's does; it differs in the names
 // of local directories, in base images being named by digest, and in the steps of
 // mode=max, which are those of the merged graph. For a context that is a URL, and
-// for a foreign frontend, what was asked for is told in part only.
+// for a foreign frontend, it holds a part of what was asked for.
 //
 // # Status
 //
 // The status streams of a node's solves overlap, and each repeats the past of the
 // vertices it meets. An execution is counted by vertex and start time, whatever
-// stream tells of it; observers are told nothing twice.
+// stream reports it; observers get nothing twice.
 //
 // # Nodes that come and go
 //
@@ -110,7 +110,7 @@
 //
 // # Failures
 //
-// A failed step fails the jobs that need it and is told once, as a [StepError]
+// A failed step fails the jobs that need it and is reported once, as a [StepError]
 // with its place in the Dockerfile and its last output. Its cause has one of four
 // types: [StepFailed] and [Rejected] are final, [Unavailable] is tried again, and what
 // a node could not do for want of space or the like, [NodeSick], is tried on another

@@ -71,12 +71,12 @@ func newExchange(w *work, t *reporter) (*exchange, error) {
 	}
 	var err error
 	if x.dir, err = os.MkdirTemp("", "dbake-exchange-"); err != nil {
-		return nil, fmt.Errorf("make room for what nodes hand over: %w", err)
+		return nil, fmt.Errorf("make room for what nodes send: %w", err)
 	}
 	return x, nil
 }
 
-// sends reports whether anything may be handed over.
+// sends reports whether anything may be sent.
 func (x *exchange) sends() bool {
 	for _, s := range x.work.Steps {
 		if len(s.Sent) > 0 {
@@ -288,7 +288,7 @@ func (x *exchange) noteSent(n *nodeRun, step int, sent *ir.CacheEntry) []sched.E
 func (x *exchange) noteUnsent(n *nodeRun, step int, err error) []sched.Event {
 	v, _ := x.work.stepVertex(step)
 	x.reporter.send(n, step, plain(err))
-	x.reporter.warn(fmt.Sprintf("node %s: %s could not be handed over: %v; nodes that need it build it again, and images that stand on it may differ", n.info.Name, v.Step, plain(err)))
+	x.reporter.warn(fmt.Sprintf("node %s: %s could not be transferred: %v; nodes that need it build it again, and images that stand on it may differ", n.info.Name, v.Step, plain(err)))
 	var events []sched.Event
 	for _, v := range x.work.Steps[step].Sent {
 		events = append(events, sched.VertexUnsent{At: x.reporter.since(), Vertex: sched.VertexID(v)})
@@ -304,7 +304,7 @@ func (x *exchange) detour(n *nodeRun, step int, err error) {
 	}
 	x.direct = true
 	v, _ := x.work.stepVertex(step)
-	x.reporter.warn(fmt.Sprintf("node %s: %s could not be handed over through the cache registry; results go through this machine instead: %v", n.info.Name, v.Step, plain(err)))
+	x.reporter.warn(fmt.Sprintf("node %s: %s could not be transferred through the cache registry; results go through this machine instead: %v", n.info.Name, v.Step, plain(err)))
 }
 
 // noteSilent notes that a registry does not answer a node. It returns what the node misses for
@@ -351,5 +351,5 @@ func (x *exchange) warnUnsent(n *nodeRun, u sched.UnitID, err error) {
 	}
 	step, _ := x.work.step(u)
 	v, _ := x.work.stepVertex(step)
-	x.reporter.warn(fmt.Sprintf("node %s: %s could not be handed over: %v", n.info.Name, v.Step, plain(err)))
+	x.reporter.warn(fmt.Sprintf("node %s: %s could not be transferred: %v", n.info.Name, v.Step, plain(err)))
 }

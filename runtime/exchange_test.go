@@ -88,7 +88,7 @@ func TestExchange(t *testing.T) {
 	}
 }
 
-// A result that cannot be handed over is built where it is needed.
+// A result that cannot be transferred is built where it is needed.
 func TestExchangeFails(t *testing.T) {
 	t.Setenv("TMPDIR", t.TempDir())
 	synctest.Test(t, func(t *testing.T) {
@@ -100,7 +100,7 @@ func TestExchangeFails(t *testing.T) {
 		require.Equal(t, map[string]int{"shared": 1, "b first": 1, "b second": 1}, f.nodes[1].ran)
 		require.Len(t, res.Warnings, 1)
 		require.Contains(t, res.Warnings[0], "node n1: ")
-		require.Contains(t, res.Warnings[0], "could not be handed over: no space left")
+		require.Contains(t, res.Warnings[0], "could not be transferred: no space left")
 		require.Empty(t, temps(t))
 	})
 }

@@ -234,7 +234,7 @@ func (o output) images(resp map[string]string) []Image {
 	return list
 }
 
-// Export is an output of a target as nodes are told of it.
+// Export is an output of a target in the form that nodes read.
 type Export struct {
 	Type  string            // BuildKit's name of the exporter
 	Attrs map[string]string // those of BuildKit; to be read only
@@ -248,7 +248,7 @@ type Export struct {
 	Insecure bool
 }
 
-// Exports returns the outputs of t as nodes are told of them, with the names, types and
+// Exports returns the outputs of t in the form that nodes read, with the names, types and
 // annotations that follow from the other attributes of t. Nothing is opened.
 func Exports(t *ir.Target, dir string) ([]Export, error) {
 	nowhere := func(context.Context) (io.WriteCloser, error) { return nil, errors.ErrUnsupported }

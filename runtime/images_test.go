@@ -12,7 +12,7 @@ import (
 	"github.com/dbake/dbake/frontend"
 )
 
-// TestResolveImage asks nodes of which some fail, or say nothing.
+// TestResolveImage asks nodes; some fail, or say nothing.
 func TestResolveImage(t *testing.T) {
 	known := &frontend.Image{Digest: "d"}
 	says := func(name string, after time.Duration, answers ...error) imageAsker {

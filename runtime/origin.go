@@ -22,7 +22,7 @@ import (
 // holds no values of build args and labels: who builds again knows them.
 type Origin map[string]string
 
-// noProvenance is the provenance of a build of which the node told none.
+// noProvenance is the provenance of a build whose node reported none.
 const noProvenance = "none"
 
 // OriginOf returns what the metadata of a target says of its build; asked says that the

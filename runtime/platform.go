@@ -31,7 +31,7 @@ func allot(list []NodeInfo) {
 	}
 }
 
-// allotIn is allot for nodes of which more is known.
+// allotIn is allot for nodes with more facts.
 func allotIn[T any](list []T, info func(*T) *NodeInfo) {
 	infos := make([]NodeInfo, len(list))
 	for i := range list {

@@ -33,7 +33,7 @@ func (r *reporter) since() time.Duration { return time.Since(r.start) }
 // warn keeps a warning for the end of the run, unless it is known.
 func (r *reporter) warn(text string) { r.warnings = appendNew(r.warnings, text) }
 
-// warnOf is warn for something of which one warning is enough.
+// warnOf is warn for something that needs one warning only.
 func (r *reporter) warnOf(what, more string) {
 	if !slices.ContainsFunc(r.warnings, func(w string) bool { return strings.HasPrefix(w, what) }) {
 		r.warnings = append(r.warnings, what+more)

@@ -120,8 +120,8 @@ func (p *Pool) Run(ctx context.Context, b *Build, observe func(Event)) (*Result,
 	return r.run(ctx, p.connect(r))
 }
 
-// newRun prepares a run of b on nodes, of which those beyond b.Sched.Nodes have no
-// part in the plan.
+// newRun prepares a run of b on nodes. Those beyond b.Sched.Nodes have no part in the
+// plan.
 func newRun(b *Build, nodes []NodeInfo, observe func(Event)) (*run, error) {
 	w := newWork(b)
 	r := &run{

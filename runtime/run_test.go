@@ -244,7 +244,7 @@ type fakeNode struct {
 	// unread are paths that cannot be read when directories are sent, by source.
 	unread map[string][]string
 	t      *testing.T
-	handed *sync.Map // roots of caches that were handed over, by manifest digest; one for all nodes
+	handed *sync.Map // roots of caches that were transferred, by manifest digest; one for all nodes
 
 	mu          sync.Mutex
 	dead        chan struct{} // closed when the machine is gone
@@ -644,7 +644,7 @@ func TestAllNodesLost(t *testing.T) {
 	})
 }
 
-// TestIdleNodeLost loses a node that no call tells of: the watch has to.
+// TestIdleNodeLost loses a node that no call notices: the watch has to.
 func TestIdleNodeLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBuild(t, 1, "a")

@@ -119,7 +119,7 @@ func TestSilentAlone(t *testing.T) {
 	}
 }
 
-// TestInterruptWhileSilent interrupts a run, one node of which has fallen silent, in
+// TestInterruptWhileSilent interrupts a run with a node that has fallen silent, in
 // each of its phases.
 func TestInterruptWhileSilent(t *testing.T) {
 	for _, silent := range []time.Duration{0, 1500 * time.Millisecond, 3050 * time.Millisecond, 8 * time.Second} {

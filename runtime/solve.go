@@ -74,8 +74,8 @@ type solver struct {
 	evaluations  evaluations
 	entitlements []string
 	silent       silentCaches
-	// asks returns the registries, of each of which a ref is given, that do not answer
-	// the node in time; unheard is called when a cache is left out.
+	// asks returns the registries, each named by one of its refs, that do not answer the
+	// node in time; unheard is called when a cache is left out.
 	asks    func(ctx context.Context, refs map[string]string) []string
 	unheard func(where string)
 	// services and sharedKey are what a session of its own needs, for exports
@@ -195,7 +195,7 @@ func (s *solver) exportPlain(ctx context.Context, req exportRequest, observe fun
 	}
 	out[buildRefKey] = s.buildRef(opt.Ref)
 	if req.provenance != "" {
-		// The output is there; that a node cannot tell of it any more is no failure.
+		// The output is there; that a node has forgotten it is no failure.
 		if found, err := s.provenance(ctx, opt.Ref, req.provenance); err == nil {
 			maps.Copy(out, found)
 		}

@@ -21,7 +21,7 @@ const (
 	maxLine = 16 << 10
 	// namingStep is how nodes report the Dockerfile that names a result, and
 	// verifyingStep that they compare the platforms of results with those that were
-	// asked for: results of which only a cache is written are called by numbers.
+	// asked for: results that only have a cache written are called by numbers.
 	// Neither is anything that a user asked for.
 	namingStep    = "[internal] " + naming
 	verifyingStep = "Verifying build result"
@@ -51,7 +51,7 @@ type solveSource struct {
 // tracker follows the status streams of all solves of one node. The streams
 // overlap: a solve that meets a vertex which is active in another one receives
 // that vertex's whole past again. The tracker therefore counts an execution by
-// vertex and start time, whatever stream tells of it.
+// vertex and start time, whatever stream reports it.
 //
 // A tracker belongs to the loop of its run.
 type tracker struct {
@@ -65,7 +65,7 @@ type tracker struct {
 }
 
 type vertexStatus struct {
-	shown  bool // some stream of an evaluation told of it
+	shown  bool // some stream of an evaluation reported it
 	begun  bool
 	cached bool
 	done   bool

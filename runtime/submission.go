@@ -39,8 +39,8 @@ const (
 	solving unitState = iota
 	// built is one whose results are there, and the scheduler knows.
 	built
-	// failing is one of which the scheduler is told that it failed, as it reads what its
-	// node was not sent.
+	// failing is reported as failed to the scheduler, as it reads what its node was not
+	// sent.
 	failing
 	// settled is one whose results are needed no longer: it was exported, or failed, or
 	// the scheduler does not want its outputs.

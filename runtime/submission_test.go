@@ -29,8 +29,8 @@ func TestSubmissionMoves(t *testing.T) {
 	}
 }
 
-// The end of a solve waits for what is written of its results, and not for what it is told
-// of an end that is known.
+// The end of a solve waits for what is written of its results, and not for reports of an end
+// that is known.
 func TestSubmissionEnds(t *testing.T) {
 	s := newSubmissions()
 	p := s.add(sched.Submit{Partition: 1, Units: []sched.UnitID{0, 1}}, &nodeRun{}, nil, nil)

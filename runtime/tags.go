@@ -43,8 +43,7 @@ type tagStore interface {
 	Close()
 }
 
-// openTags returns access to registries, of which the insecure ones need not speak
-// TLS.
+// openTags returns access to registries; the insecure ones need not speak TLS.
 func (b *Build) openTags(insecure []string) tagStore {
 	return registry.New(b.Registries.Insecure(insecure...))
 }

@@ -41,7 +41,7 @@ func newMark() string {
 // is one manifest, and a node may have kept no more of a layer than where it is; their
 // end is the registry's own garbage collection.
 //
-// open gives access to registries, of which the insecure ones need not speak TLS.
+// open gives access to registries; the insecure ones need not speak TLS.
 func (x *exchange) untag(ctx context.Context, open func(insecure []string) tagStore) (warnings []string) {
 	if len(x.tags) == 0 {
 		return nil

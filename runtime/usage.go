@@ -28,7 +28,7 @@ const (
 	mostUsage = 8
 )
 
-// Usage is what a node's build history tells of its machine and of the steps it ran.
+// Usage is what a node's build history says about its machine and the steps it ran.
 type Usage struct {
 	// Samples are those of the whole machine, by time.
 	Samples []MachineSample

@@ -66,7 +66,7 @@ func TestExpand(t *testing.T) {
 	require.Equal(t, []string{"a", "b", "c"}, expand(groups, "default"))
 }
 
-// example is two rounds of two contenders, one build of which failed.
+// example is two rounds of two contenders, with one failed build.
 func example() []Run {
 	return []Run{
 		{Project: "p", Scenario: cold, Contender: "queue", Round: 1, Seconds: 30, Bound: 8, Steps: 20, Requests: Requests{Get: 3, Head: 4, Write: 5, Manifests: 2}, Sent: 2e6, Layers: 7, StepSeconds: 90, Longest: 6, Slots: 8, Pulls: Pulls{4, 2}},

@@ -176,7 +176,7 @@ func Execute(p partition.Problem, plan partition.Plan, world World, steal bool) 
 	return c.loop()
 }
 
-// tickEvery is how often the scheduler is told the time.
+// tickEvery is how often the scheduler gets the time.
 const tickEvery = 5 * time.Second
 
 func (c *Cluster) tick() {

@@ -29,7 +29,7 @@ target "slow" {
 }
 `
 
-// TestCapacityIsLearned builds once on nodes of which nobody said how much they can do:
+// TestCapacityIsLearned builds once on nodes that nobody described:
 // the next plan knows what machine they run on, and that they share it.
 func TestCapacityIsLearned(t *testing.T) {
 	w := newWorld(t, 2)

@@ -101,7 +101,7 @@ func (c *clusterCertsCmd) Run(a *app) error {
 	return list.Write(a.stdout)
 }
 
-// title is what others who use the local nodes are told of this command.
+// title is how other users of the local nodes see this command.
 func (a *app) title() string {
 	if len(a.args) == 0 {
 		return "dbake"

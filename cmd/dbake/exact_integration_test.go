@@ -39,7 +39,7 @@ import (
 	"github.com/dbake/dbake/runtime/registry"
 )
 
-// printed is what --print tells of a target, as far as the tests use it.
+// printed is what --print shows of a target, as far as the tests use it.
 type printed struct {
 	Context    string
 	Contexts   map[string]string

@@ -20,7 +20,7 @@ import (
 )
 
 // Two targets on one parent, whose steps never give the same result twice: what one
-// node built is in the image of the other only if it was handed over.
+// node built is in the image of the other only if it was transferred.
 func TestHandOver(t *testing.T) {
 	w := newWorld(t, 2)
 	t.Run("through the client", func(t *testing.T) {
@@ -36,7 +36,7 @@ func TestHandOver(t *testing.T) {
 	})
 }
 
-// Every kind of step can be the last that is handed over, among them those that have no
+// Every kind of step can be the last that is transferred, among them those that have no
 // platform.
 func TestHandOverSteps(t *testing.T) {
 	w := newWorld(t, 2)
@@ -120,17 +120,17 @@ target "far" {
 	require.Zero(t, r.status, r.stderr)
 	require.Regexp(t, `(?m)^near +n1 +built`, r.stderr)
 	require.Regexp(t, `(?m)^far +n2 +built`, r.stderr)
-	// What a document says is not handed over: it is in the file.
+	// What a document says is not transferred: it is in the file.
 	ran := 1 + strings.Count(lines, "<<EOF")
 	require.Regexp(t, fmt.Sprintf(`(?m)^ +n2 +1 +%d +%d `, ran, taken+1-ran), r.stderr, "one step run, the others cached")
-	require.NotContains(t, r.stderr, "could not be handed over")
+	require.NotContains(t, r.stderr, "could not be transferred")
 	near, far := layersOf(t, p.registry+"/"+p.name+"/near:1"), layersOf(t, p.registry+"/"+p.name+"/far:1")
 	last := len(near) - 1
 	require.Len(t, far, last+1)
 	require.Equal(t, near[:last], far[:last])
 	require.NotEqual(t, near[last], far[last])
 
-	// What was handed over is the node's own from then on.
+	// What was transferred is the node's own from then on.
 	before := runSteps(t, p.addrs, "RUN")
 	r = p.run(p.dir, "build", "--no-steal", "--progress", "plain", "--state-dir", p.state, "plan.json")
 	require.Zero(t, r.status, r.stderr)

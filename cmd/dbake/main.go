@@ -298,7 +298,7 @@ const (
 )
 
 // interruptible returns a context that ends at the first interrupt, or when the docker
-// command that runs this as a plugin is told to stop. The second
+// command that runs this as a plugin is to stop. The second
 // one ends the process at once, and so does interruptGrace.
 func (a *app) interruptible() (context.Context, func()) {
 	hangup, release := hangups(a.env)

@@ -14,7 +14,7 @@ import (
 
 type nodesCmd struct {
 	nodeFlags
-	File    []string `short:"f" sep:"none" placeholder:"FILE" help:"The definition of which it is shown what nodes hold (default: that of the working directory, if there is one). Repeatable."`
+	File    []string `short:"f" sep:"none" placeholder:"FILE" help:"Show what nodes hold of this definition (default: that of the working directory, if there is one). Repeatable."`
 	Var     []string `sep:"none" placeholder:"NAME=VALUE" help:"Set a variable of the definition. Repeatable."`
 	History string   `placeholder:"FILE" help:"Where measured costs of steps are kept; none keeps nothing."`
 	Format  string   `default:"table" enum:"table,json" help:"Output: table or json."`

@@ -103,8 +103,8 @@ func (c *recordFlags) openLogs(a *app) (*targetlog.Set, error) {
 	return nil, nil
 }
 
-// report writes what a build has come to, whatever that is, for programs that were told
-// where to look for it.
+// report writes the outcome of a build, good or bad, for programs that know where to
+// look for it.
 func (c *recordFlags) report(ctx context.Context, a *app, o view.Outcome, err error) error {
 	o.State, o.Err = "done", err
 	switch {

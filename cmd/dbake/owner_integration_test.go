@@ -16,7 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// chained links three targets, of which each uses another token: a secret in a
+// chained links three targets; each uses another token: a secret in a
 // file, one in the environment, an agent, the git repository and the file that are
 // fetched. The last declares nothing, and the middle one other sources for the
 // same ids.

@@ -21,7 +21,7 @@ const (
 	metadataCommand = "docker-cli-plugin-metadata"
 	completeCommand = "__complete"
 
-	// envPluginSocket is where docker says, by hanging up, that it was told to stop.
+	// envPluginSocket is where docker says, by hanging up, that it is to stop.
 	envPluginSocket = "DOCKER_CLI_PLUGIN_SOCKET"
 )
 
@@ -158,7 +158,7 @@ func only(given bool, v *bool) *bool {
 }
 
 // hangups returns a channel that is closed when the docker command that runs this
-// plugin was told to stop: away from a terminal, no signal tells the plugin. It is nil
+// plugin is to stop: away from a terminal, no signal reaches the plugin. It is nil
 // when no docker command that can be heard runs it. release ends the watch and waits
 // for it.
 func hangups(env map[string]string) (hangup <-chan struct{}, release func()) {

@@ -107,7 +107,7 @@ func summaryOf(t *testing.T, list []said) said {
 	return list[i]
 }
 
-// What is told of a run on two nodes: whose step each is, who is to blame and where,
+// What is shown of a run on two nodes: whose step each is, who is to blame and where,
 // and how much was run.
 func TestProgressOnTwoNodes(t *testing.T) {
 	w := newWorld(t, 2)

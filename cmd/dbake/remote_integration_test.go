@@ -259,7 +259,7 @@ func gitRepository(t *testing.T, files map[string]string) string {
 }
 
 // gitServer serves a repository over HTTP to whoever knows the token and returns
-// its URL. served are told of each request that has been answered.
+// its URL. served hear of each request that has been answered.
 func gitServer(t *testing.T, bare, token string, served ...func(*http.Request)) string {
 	t.Helper()
 	path, err := exec.LookPath("git")

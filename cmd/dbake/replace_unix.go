@@ -10,5 +10,5 @@ import (
 // replaceProcess has a program take the place of this one. It returns when that
 // cannot be done.
 func replaceProcess(name string, args []string) {
-	_ = syscall.Exec(name, append([]string{name}, args...), os.Environ()) // whoever starts it otherwise is told
+	_ = syscall.Exec(name, append([]string{name}, args...), os.Environ()) // starting it otherwise gives the error
 }

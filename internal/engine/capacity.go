@@ -18,7 +18,7 @@ const (
 	nearWhole = 0.1
 )
 
-// machineOf returns what the samples tell of a machine; ok is false when they do not
+// machineOf returns what the samples say about a machine; ok is false when they do not
 // reach far enough.
 func machineOf(samples []runtime.MachineSample) (m cost.Machine, ok bool) {
 	if len(samples) < 2 {
@@ -107,5 +107,5 @@ func sameMachine(machines map[string]cost.Machine) [][]string {
 	return groups
 }
 
-// freshMachine is how long it is believed what a node told of its machine.
+// freshMachine is how long what a node reported of its machine is believed.
 const freshMachine = 24 * time.Hour

@@ -29,8 +29,8 @@ type Config struct {
 	// Stdout takes the outputs whose destination is "-".
 	Stdout io.Writer
 	// Supervisor is the command line of the process that owns shared local nodes;
-	// nil makes them this process's own. Command is what others who use them are
-	// told of this one.
+	// nil makes them this process's own. Command is how other users of them
+	// see this one.
 	Supervisor []string
 	Command    string
 	// Report takes what people should know.

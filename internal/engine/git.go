@@ -13,7 +13,7 @@ import (
 	"github.com/dbake/dbake/frontend"
 )
 
-// The variables with which docker buildx is told what to tell of a work tree:
+// The variables that say to docker buildx what to record of a work tree:
 // BUILDX_GIT_INFO (default yes) puts it into the provenance, BUILDX_GIT_LABELS into
 // labels, and BUILDX_GIT_CHECK_DIRTY marks a revision that has changes beside it.
 const (

@@ -66,7 +66,7 @@ func (n NodeState) Health() string {
 	case n.Rests:
 		return "started when it is needed"
 	case n.Err != nil:
-		// Its name and address are told already.
+		// Its name and address stand beside it.
 		var node *runtime.NodeError
 		if errors.As(n.Err, &node) {
 			return node.Op + ": " + node.Err.Error()

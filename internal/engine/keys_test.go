@@ -26,7 +26,7 @@ var (
 	seed  = flag.Uint64("seed", 1, "what they are made of")
 )
 
-// quiet takes what a session says, of which warnings are errors of the test.
+// quiet takes what a session says; warnings are errors of the test.
 type quiet struct{ t *testing.T }
 
 func (q quiet) Note(string)                               {}
@@ -45,7 +45,7 @@ func keysOf(t *testing.T, dir, home string) map[string]imagekey.Key {
 	return s.Images().Keys()
 }
 
-// pushBase makes a base image of which the version is all that there is.
+// pushBase makes a base image that holds its version only.
 func pushBase(ctx context.Context, c *registry.Client, ref string, version int, platforms []ocispecs.Platform) error {
 	put := func(mediaType string, data []byte) (ocispecs.Descriptor, error) {
 		d := ocispecs.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(data), Size: int64(len(data))}

@@ -64,8 +64,8 @@ func (l *lesson) usage(ctx context.Context) []runtime.Usage {
 	return l.facts.pool.Usage(ctx, l.result)
 }
 
-// learns reports whether there is something to learn of what the run used: a machine, or
-// a step that was run and of which it is not known.
+// learns reports whether the run can teach what something uses: a machine, or a step that
+// was run.
 func (l *lesson) learns() bool {
 	if !l.lasting {
 		return false // nothing is kept
@@ -82,8 +82,8 @@ func (l *lesson) learns() bool {
 	return l.build.Unmeasured(ran)
 }
 
-// rememberMachines notes what the nodes told of their machines, and what the steps used
-// that they did not tell of.
+// rememberMachines notes what the nodes reported of their machines, and estimates what
+// steps used where they did not.
 func (l *lesson) rememberMachines(infos []runtime.NodeInfo, usage []runtime.Usage, list []plan.Measurement) {
 	samples, machines := map[string][]runtime.MachineSample{}, map[string]cost.Machine{}
 	for i, u := range usage {

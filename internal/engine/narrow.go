@@ -20,8 +20,8 @@ func (n *Nodes) narrowed() bool { return len(n.Platforms) > 0 || n.Max > 0 }
 
 // narrow leaves out the nodes that the request does not want: those that run none of
 // its platforms, and the slowest of more than it allows. ask asks the nodes that run;
-// those of this machine that rest are what this machine is. A node of which nothing is
-// known is left out with a warning.
+// those of this machine that rest are what this machine is. An unknown
+// node is left out with a warning.
 func (n *nodes) narrow(ctx context.Context, p *ir.Project, ask bool) error {
 	if !n.choice.narrowed() {
 		return nil

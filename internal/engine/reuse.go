@@ -42,8 +42,8 @@ const (
 	recordTimeout = 20 * time.Second
 )
 
-// Images are the images of the targets of a session: by what keys they are known, and
-// which of them are there already, so that their targets are not built.
+// Images are the images of the targets of a session: their keys, and which of
+// them are there already, so that their targets are not built.
 type Images struct {
 	engine  *Engine
 	request *Request

@@ -27,7 +27,7 @@ type execution struct {
 	project *ir.Project
 	pool    *runtime.Pool
 	several bool           // nodes take part
-	work    *runtime.Build // what they are told; nil when nothing is left to be built
+	work    *runtime.Build // what they are to do; nil when nothing is left to be built
 
 	// After Run.
 	journal *journal
@@ -35,7 +35,7 @@ type execution struct {
 	failure error // what failed in a run that has a result
 }
 
-// order puts together what the nodes are to be told.
+// order puts together what the nodes are to do.
 func (s *Session) order(ctx context.Context) (err error) {
 	x := &s.run
 	x.build, x.plan, x.project = s.build, s.plan, s.scope.project

@@ -28,7 +28,7 @@ const (
 	Reuse                 // what has not changed since it was pushed is left out
 	Caches                // what caches in registries hold
 	Divide                // which node builds what: the plan
-	Order                 // what the nodes are to be told
+	Order                 // what the nodes are to do
 	Run                   // they carry it out
 	Remember              // what was learned is kept for the next time
 )

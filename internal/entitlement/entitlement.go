@@ -39,8 +39,8 @@ func DeviceName(value string) (string, error) {
 }
 
 // foreignDevices returns the devices that steps of a unit need and that its target
-// does not declare, as entitlements: nodes are told of the declarations of all
-// targets at once. Only full names can be told apart here; what a class means,
+// does not declare, as entitlements: nodes get the declarations of all targets
+// at once. Only full names can be told apart here; what a class means,
 // or a kind of device without a name, is known to the node alone.
 func foreignDevices(u *frontend.Unit) []string {
 	var list []string

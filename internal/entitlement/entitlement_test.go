@@ -26,7 +26,7 @@ func TestNeeded(t *testing.T) {
 	})
 	require.EqualError(t, err, `target b has steps that need device and security.insecure, which it does not declare; add entitlements = ["device", "security.insecure"] to it and pass --allow device --allow security.insecure`)
 
-	// The node is told of the devices of both.
+	// The node gets the devices of both.
 	zero := &ir.Target{Name: "a", Entitlements: []string{"device=example.com/gpu=0"}}
 	one := &ir.Target{Name: "b", Entitlements: []string{"device=example.com/gpu=1"}}
 	_, err = Needed([]*frontend.Unit{

@@ -22,8 +22,8 @@
 // What only attestations tell is kept apart ([Key.Attested]): the revision of the work
 // tree, names of the image, build args that no step uses, the attributes of the
 // attestations themselves. It counts where a target asks for attestations with attest,
-// --sbom or --provenance. The provenance that images get by default says of which
-// revision the image was built; that stays true of an image that did not change.
+// --sbom or --provenance. The provenance that images get by default names the
+// revision that the image was built from; that stays true of an image that did not change.
 //
 // # Always built
 //

@@ -24,7 +24,7 @@ const format = "dbake image key 1"
 type Line struct {
 	Label string `json:"label"`
 	Value string `json:"value"`
-	// Attested says that only attestations tell of it; Part that it is a part of
+	// Attested says that only attestations show it; Part that it is a part of
 	// the line that follows, which covers it.
 	Attested bool `json:"attested,omitempty"`
 	Part     bool `json:"part,omitempty"`

@@ -34,7 +34,7 @@ type Memory struct {
 	forgotten map[string]bool // causes for which something was not; guarded by mu
 }
 
-// New returns the memory of a user, who is told by warn what is wrong with it.
+// New returns the memory of a user. warn gets what is wrong with it.
 //
 // A directory whose name is not absolute counts as none: it would be another one in
 // every project.

@@ -44,7 +44,7 @@ func (b *Build) WithCache(results map[warm.ResultID]bool) *Build {
 	return &out
 }
 
-// Cached returns the units of which the results of all steps are among those given. A step
+// Cached returns the units whose steps all have their results among those given. A step
 // that ignores the cache has no result there that counts.
 func (b *Build) Cached(results map[warm.ResultID]bool) map[ir.UnitID]bool {
 	units := map[ir.UnitID]bool{}

@@ -19,8 +19,8 @@ const (
 
 // Capacity returns the nodes with what is known of their machines: a node whose slots
 // nobody said is counted on for as many steps at once as its processors and memory
-// bear, by what the steps are known to use. A step of which nothing is known is
-// counted as one processor.
+// bear, given what the steps are known to use. An unknown step counts as one
+// processor.
 func (b *Build) Capacity(nodes []Node) []Node { return b.prices.capacity(nodes) }
 
 func (p *prices) capacity(nodes []Node) []Node {

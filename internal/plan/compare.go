@@ -164,8 +164,8 @@ func (c *comparison) changedFiles(i int) []FileChange {
 	return list
 }
 
-// CompareHeld is Compare with a build of which only the names of operations and results
-// are known.
+// CompareHeld is Compare with a build that is known only by the names of operations and
+// results.
 func (b *Build) CompareHeld(holds warm.Holdings) []Rerun {
 	return newComparison(b, nil).rerun(holds)
 }

@@ -89,7 +89,7 @@ func TestReads(t *testing.T) {
 	}
 }
 
-// local is a directory of which some files are followed.
+// local is a directory with some files that are followed.
 func local(follow string) llb.State {
 	return llb.Local("ctx", llb.FollowPaths([]string{follow}), llb.ExcludePatterns([]string{"secret"}))
 }

@@ -110,7 +110,7 @@ func TestExchangeOfNothing(t *testing.T) {
 	require.Empty(t, exchangeOf(t, p, a).Steps)
 }
 
-// Results are handed over only where that saves a part of the whole.
+// Results are transferred only where that saves a part of the whole.
 func TestChoose(t *testing.T) {
 	const base, x, y = 0, 1, 2
 	for name, c := range map[string]struct {

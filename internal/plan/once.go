@@ -72,7 +72,7 @@ const (
 	// FreeAny: every step may.
 	FreeAny Freedom = "duplicates are allowed"
 	// FreeUnsendable: the result cannot travel, so that there is no other way.
-	FreeUnsendable Freedom = "its result cannot be handed over"
+	FreeUnsendable Freedom = "its result cannot travel"
 	// FreeFiles: it copies or makes files, and does the same everywhere.
 	FreeFiles Freedom = "it does the same everywhere"
 )

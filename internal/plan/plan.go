@@ -93,7 +93,7 @@ func Of(problem partition.Problem, made partition.Plan, nodes []Node) *Plan {
 	return p
 }
 
-// worthwhile is the part of the makespan that handing results over has to save: how
+// worthwhile is the part of the makespan that transfers have to save: how
 // long a transfer takes is known less well than how long a step does, and a plan
 // without any waits for nobody.
 const worthwhile = 0.03
@@ -145,7 +145,7 @@ func choose(ctx context.Context, p partition.Problem, strategy partition.Strateg
 		return partition.Plan{}, err
 	}
 	if lower.Max >= simple.Schedule.Makespan*(1-worthwhile) {
-		// No plan is shorter by what transfers would have to save.
+		// No plan saves as much as transfers would have to.
 		simple.Bound, simple.Proven = lower, simple.Schedule.Makespan <= lower.Max*(1+1e-12)
 		return simple, nil
 	}

@@ -15,7 +15,7 @@ import (
 	"github.com/dbake/dbake/partition"
 )
 
-// Format is the value of "format" in the JSON form of a plan, by which it is told
+// Format is the value of "format" in the JSON form of a plan, which tells it
 // from other JSON files. Version is that of the form: it changes when a field
 // changes its meaning or goes; new fields do not change it.
 const (

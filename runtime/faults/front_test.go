@@ -39,7 +39,7 @@ type front struct {
 	answer answer
 	left   int                      // how many answers are still spoiled; < 0 = all
 	match  func(*http.Request) bool // which
-	seen   func(*http.Request)      // is told of every request; may be nil
+	seen   func(*http.Request)      // sees every request; may be nil
 	calm   chan struct{}            // closed when the spoiling ends
 }
 

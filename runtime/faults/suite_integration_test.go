@@ -177,7 +177,7 @@ func spoils(a answer, n int, match func(*http.Request) bool) func(context.Contex
 	}
 }
 
-// wait waits for a time of which the fault consists.
+// wait waits for a time that is the fault.
 func wait(ctx context.Context, d time.Duration) {
 	select {
 	case <-time.After(d):

@@ -57,10 +57,10 @@ type Options struct {
 	// process alone and die with it.
 	Supervisor []string `json:"-"`
 
-	// Command is what other users are told of this one, as "dbake build".
+	// Command is how other users see this one, as "dbake build".
 	Command string `json:"-"`
 
-	// Notify is told, one line at a time, what the user should know although it is
+	// Notify gets, one line at a time, what the user should know although it is
 	// no error, such as a port that had to change. It may be nil.
 	Notify func(line string) `json:"-"`
 }

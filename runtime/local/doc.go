@@ -38,7 +38,7 @@
 // them, or the next Start does after a crash.
 //
 // The registry's port is kept from run to run, because image names contain it. A
-// port that somebody else holds by then is replaced, and [Options.Notify] is told.
+// port that somebody else holds by then is replaced, and [Options.Notify] gets a line.
 //
 // Docker Hub and the registry's own addresses resolve to the registry, over plain
 // HTTP, so that base images made on this machine serve every FROM line.

@@ -145,7 +145,7 @@ func (h *host) acquire(ctx context.Context) (func(), error) {
 
 // join gives u the nodes that it wants, and returns when they answer. It waits for
 // others as long as daemons must be started anew for u. Of several nodes some may
-// fail: then notify is told. A user that joined before may join again with other wants.
+// fail: then notify gets a line. A user that joined before may join again with other wants.
 func (h *host) join(ctx context.Context, u *user, wants Wants, notify func(string)) error {
 	if err := h.admit(ctx, u, wants, notify); err != nil {
 		return err
@@ -294,7 +294,7 @@ func (h *host) await(ctx context.Context, n int) []error {
 		wg.Go(func() { errs[i] = k.awaitReady(ctx) })
 	}
 	wg.Wait()
-	h.save() // who is told that nodes run finds them in the state file
+	h.save() // readers of the state file find the nodes that run
 	return slices.DeleteFunc(errs, func(err error) bool { return err == nil })
 }
 

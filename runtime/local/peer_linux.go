@@ -13,7 +13,7 @@ import (
 	"syscall"
 )
 
-// established is the state of a connection in /proc/net/tcp of which both ends are open.
+// established is the state in /proc/net/tcp of a connection with both ends open.
 const established = "01"
 
 // peerUser returns the user id of the process on this machine that holds the other

@@ -17,7 +17,7 @@ import (
 //   - a process group of its own, out of reach of the terminal's Ctrl-C;
 //   - a signal that ends it when this process dies, however it dies;
 //   - a process namespace, in which it is the first process: when it dies the kernel
-//     ends every step that it was running. Left to itself, a buildkitd that is told
+//     ends every step that it was running. Left to itself, a buildkitd that is asked
 //     to end may be gone before its containers are;
 //   - a mount namespace, so that its mounts go with it too.
 func daemonProcAttr() *syscall.SysProcAttr {

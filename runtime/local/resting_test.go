@@ -14,8 +14,8 @@ import (
 	"github.com/dbake/dbake/runtime/registry"
 )
 
-// TestResting reads and writes the registry of a cluster that does not run, of which
-// nothing can be seen from elsewhere, and finds all of it when it runs.
+// TestResting reads and writes the registry of a cluster that does not run and cannot be
+// seen from elsewhere, and finds all of it when it runs.
 func TestResting(t *testing.T) {
 	c, err := Open(t.Context(), Options{StateDir: t.TempDir()})
 	require.NoError(t, err)

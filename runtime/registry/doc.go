@@ -18,7 +18,7 @@
 // A request on which no byte moves for [Patience].Silence ends, one that writes after
 // six times that. What a registry answers with 429 or 5xx, and what breaks off or
 // cannot be connected to, is tried again: with waits that double from half a second to
-// eight, not before Retry-After, and until [Patience] ends. [Options].Notify is told
+// eight, not before Retry-After, and until [Patience] ends. [Options].Notify is called
 // of every wait. A registry for which patience has ended is asked once from then on,
 // until it answers. Names that do not exist and certificates that are not trusted are
 // final.

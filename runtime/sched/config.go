@@ -64,8 +64,7 @@ type Vertex struct {
 	Inputs []VertexID
 	// Platform is what a node must have to execute it; "" is any.
 	Platform string
-	// Output says that it writes what is there: a unit of which a node has nothing
-	// else left to do is not stolen from it.
+	// Output marks an export. A unit with only exports left is never stolen.
 	Output bool
 	// Once says that two executions may have different results, so that the run
 	// has one: other nodes take that of the node which executed it.

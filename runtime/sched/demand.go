@@ -33,8 +33,8 @@ type demand struct {
 	n    *node
 	m    map[VertexID]need
 	load [ways]int64 // nanoseconds: at speed 1 for the first two
-	// ready is the number of vertices of which every input is held: what runs or
-	// could run. Kept only where it is asked for.
+	// ready is the number of vertices whose inputs are all held: what runs or could
+	// run. Kept only where it is asked for.
 	track bool
 	ready int
 	// by is the submission that add works for.

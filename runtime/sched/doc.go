@@ -57,8 +57,8 @@
 // another step. A node that is behind its plan has parts which it did not begin, and
 // gets no more for that reason.
 //
-// All that is for nodes of which somebody said how many slots they have. Of the others
-// [Node.SlotsAssumed] holds: their slots serve predictions, and they are given every
+// All that is for nodes whose slots somebody gave. For the others [Node.SlotsAssumed]
+// holds: their slots serve predictions, and they are given every
 // partition that has a step to start, for the daemon knows its limits itself.
 //
 // A part whose largest step does not fit into the node's memory beside those of what is
@@ -76,7 +76,7 @@
 // speed, all steps together tell how far the estimates are off, and a step that
 // runs longer than predicted is predicted to take longer still.
 //
-// When nothing is queued, a submission of which the node has begun no step some seconds
+// When nothing is queued, a submission whose node has begun none of its steps some seconds
 // later, because it runs no more at once, is recalled: it is cancelled, the thief gets
 // its part, and the rest is submitted again. What has begun is never recalled.
 //
@@ -113,7 +113,7 @@
 // had been submitted count an attempt; [Options.MaxAttempts] of them make the unit
 // fail with the node's error. A failure marked Retryable counts the same way. Any
 // other failure is final: without [Options.KeepGoing] nothing more is submitted and
-// what runs is cancelled, but for submissions of which outputs are being written, which
+// what runs is cancelled, but for submissions whose outputs are being written, which
 // end first; with it, everything that does not depend on the failed
 // unit is still built, the innocent members of a failed submission included.
 //

@@ -59,7 +59,7 @@ type VertexUnsent struct {
 }
 
 // VertexMissed says that a node could not read the result of a vertex that
-// [VertexCached] told of. What needs it there is taken back, and it is sent again.
+// [VertexCached] reported. What needs it there is taken back, and it is sent again.
 type VertexMissed struct {
 	At     time.Duration
 	Node   NodeID

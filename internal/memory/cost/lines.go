@@ -12,7 +12,7 @@ import (
 )
 
 // The JSON lines of a history: a header, then a line for each step, by key, and one for
-// each node that told of its machine.
+// each node that reported its machine.
 
 const linesVersion = 1
 

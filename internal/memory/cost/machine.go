@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Machine is what a node runs on, as it told of itself.
+// Machine is what a node runs on, as it reported itself.
 type Machine struct {
 	// Cores is the number of its processors, Memory that of its bytes.
 	Cores  float64 `json:"cores"`
@@ -54,7 +54,7 @@ func (s *Store) Machine(node string) (m Machine, ok bool) {
 	return m, ok
 }
 
-// addMachine keeps what was told last.
+// addMachine keeps the last report.
 func addMachine(to map[string]Machine, node string, m Machine) {
 	if old, ok := to[node]; !ok || !m.When.Before(old.When) {
 		to[node] = m

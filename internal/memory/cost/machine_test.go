@@ -11,7 +11,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 )
 
-// What nodes told of their machines is kept with the steps, and travels with them.
+// What nodes reported of their machines is kept with the steps, and travels with them.
 func TestMachinesAreKept(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "history.db")
 	told := time.Unix(1_700_000_000, 0).UTC()

@@ -15,7 +15,7 @@ import (
 // InMemory is the path of a history that is kept nowhere.
 const InMemory = "none"
 
-// Options are what a store is told beside its path. The zero value is good.
+// Options are what a store needs beside its path. The zero value is good.
 type Options struct {
 	// Timeout is how long to wait for the lock of the file; 0 = 5 s.
 	Timeout time.Duration

@@ -25,7 +25,7 @@ const maxBlob = 8 << 20
 // be written is not kept; of either there is one warning.
 type Store struct {
 	folder folder.Folder
-	warn   func(error) // nil = nobody is told
+	warn   func(error) // nil = nobody is warned
 	warned sync.Once
 }
 

@@ -259,7 +259,7 @@ func (e *Engine) Hijack(ctx context.Context, path, proto string, meta map[string
 		err = context.Cause(ctx)
 	}
 	if err != nil {
-		_ = conn.Close() // the error is told already
+		_ = conn.Close() // the first error counts
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
@@ -296,7 +296,7 @@ func (e *Engine) upgrade(ctx context.Context, conn net.Conn, path, proto string,
 	return &hijacked{Conn: conn, r: r}, nil
 }
 
-// hijacked is a connection of which something has been read ahead.
+// hijacked is a connection with what has been read ahead of it.
 type hijacked struct {
 	net.Conn
 	r *bufio.Reader

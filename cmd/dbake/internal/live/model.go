@@ -19,7 +19,7 @@ type Model struct {
 	Width, Height int
 
 	page   page
-	before page // that of which the help is shown
+	before page // the one that the help is about
 
 	// selected is the target under the cursor; moved says that the user put it there,
 	// otherwise it follows what is being built. top is the first target that is shown.
@@ -237,7 +237,7 @@ func (m *Model) findFailing() {
 	m.open(next)
 }
 
-// failed are the targets of which a step has failed, in order of time.
+// failed are the targets with a failed step, in order of time.
 func (m *Model) failed() []string {
 	var names []string
 	for _, st := range m.Scene.Failed {

@@ -23,7 +23,7 @@ var (
 	cyan   = lipgloss.NewStyle().Foreground(lipgloss.Color("6"))
 )
 
-// palette are the colours by which nodes are told apart: neither red nor green, which
+// palette are the colours that tell nodes apart: neither red nor green, which
 // mean something.
 var palette = []lipgloss.Style{
 	lipgloss.NewStyle().Foreground(lipgloss.Color("6")),
@@ -123,7 +123,7 @@ func about(d time.Duration) string {
 	return "~" + strings.TrimSuffix(took(d.Round(time.Second)), ".0s") + map[bool]string{true: "s"}[d.Round(time.Second) < time.Minute]
 }
 
-// bar is a line of w columns of which a part is filled.
+// bar is a line of w columns, filled in part.
 func bar(part float64, w int, style lipgloss.Style) string {
 	if w <= 0 {
 		return ""

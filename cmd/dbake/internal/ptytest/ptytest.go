@@ -116,7 +116,7 @@ func (p *Terminal) Hold() (release func()) {
 	})
 }
 
-// Resize changes the size. A program that has the terminal for its own is told by the
+// Resize changes the size. A program that has the terminal for its own hears of it by the
 // system, the test itself by a signal.
 func (p *Terminal) Resize(t *testing.T, width, height int) {
 	t.Helper()

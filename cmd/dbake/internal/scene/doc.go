@@ -3,8 +3,8 @@
 //
 // It has no clock: every event comes with the time at which it was heard, since the
 // start of the run, so that the same events make the same scene. How long a step has
-// been running is told by that time, too, as the clocks of nodes differ; how long one
-// took is told by the node.
+// been running is measured by that time, too, as the clocks of nodes differ; how long
+// one took is what the node reports.
 //
 // Text of a scene is safe to be shown on a terminal and holds no passwords. What steps
 // print is kept in memory, its middle only as far as there is room.

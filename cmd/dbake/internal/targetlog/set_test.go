@@ -18,7 +18,7 @@ import (
 
 var start = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
-// vertex tells of a step: it runs while took is negative.
+// vertex reports a step: it runs while took is negative.
 func vertex(s *Set, at float64, name string, took float64, failure string, targets ...string) {
 	v := &bkclient.Vertex{Digest: digest.FromString(name), Name: name, Started: &start, Error: failure, Cached: failure == "cached"}
 	if v.Cached {

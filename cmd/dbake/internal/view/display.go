@@ -19,7 +19,7 @@ import (
 )
 
 // text is the progress as lines of text. A run is shown by BuildKit's own display; since
-// several nodes may run the same step, each vertex is told apart by its node.
+// several nodes may run the same step, each vertex is known by its node.
 type text struct {
 	*outlet
 	notes annotations

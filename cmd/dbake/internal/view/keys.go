@@ -28,7 +28,7 @@ func Key(w io.Writer, k imagekey.Key) error {
 		case l.Part:
 			label = "  " + label // the line "steps" covers it
 		case l.Attested && k.Attested == "":
-			continue // nothing tells of it
+			continue // nothing shows it
 		case l.Attested:
 			label += " (attestations)"
 		}

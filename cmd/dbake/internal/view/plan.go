@@ -224,7 +224,7 @@ func jobsOn(p *report.Report, t report.Task) []string {
 func planTotals(w io.Writer, p *report.Report) {
 	paragraph(w, "  ", fmt.Sprintf("predicted makespan %s, lower bound %s%s; strategy %s", seconds(p.Makespan), seconds(p.Bound), gap(p), p.Strategy))
 	if len(p.Nodes) > 1 && p.Executed > 0 {
-		text := fmt.Sprintf("work %s, of which %s is done more than once", seconds(p.Executed), seconds(p.Duplicated))
+		text := fmt.Sprintf("work %s, %s of it done more than once", seconds(p.Executed), seconds(p.Duplicated))
 		if p.Single > 0 && p.Makespan > 0 {
 			text += fmt.Sprintf("; %s alone would take %s, %.1f times as long", p.SingleNode, seconds(p.Single), float64(p.Single)/float64(p.Makespan))
 		}

@@ -26,7 +26,7 @@ const second = time.Second
 
 // fixedPlan is a plan with everything that a view has to show: two targets in one
 // solve, one that is held, one with an edited command, a node without work, a stage
-// whose result is handed over, names that are long or that markup must not swallow.
+// whose result is transferred, names that are long or that markup must not swallow.
 func fixedPlan() *report.Report {
 	long := "[toolchain 2/2] RUN apt-get install -y --no-install-recommends build-essential pkg-config && rm -rf /var/lib/apt/lists/*"
 	made := &plan.Plan{

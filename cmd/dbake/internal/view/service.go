@@ -18,7 +18,7 @@ const (
 	nobody  service = iota
 	github          // GitHub Actions, and what works like it
 	gitlab          // GitLab CI
-	another         // one that is told nothing, but acts on commands
+	another         // one that gets no notes, but acts on commands
 )
 
 // serviceOf finds out which service reads, from what it sets in the environment.

@@ -18,7 +18,7 @@ import (
 
 var xterm = map[string]string{"TERM": "xterm-256color"}
 
-// started begins a run on a terminal, tells of what was recorded, and waits for the
+// started begins a run on a terminal, reports what was recorded, and waits for the
 // display.
 func started(t *testing.T, p *ptytest.Terminal, env map[string]string) Progress {
 	t.Helper()
@@ -35,7 +35,7 @@ func started(t *testing.T, p *ptytest.Terminal, env map[string]string) Progress 
 	return progress
 }
 
-// breaks tells of a step that fails after it has printed lines.
+// breaks reports a step that fails after it has printed lines.
 func breaks(p Progress, lines int) {
 	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	end := start.Add(time.Second)
