@@ -27,7 +27,7 @@ const layerPrefix = "simulated layer "
 
 // state is a step that some job uses: all that use it share one execution.
 type state struct {
-	digest   digest.Digest // under which clients are told of it
+	digest   digest.Digest // by which clients know it
 	original digest.Digest
 	op       *pb.Op
 	name     string
@@ -156,7 +156,7 @@ func (p *process) state(d digest.Digest, ignore bool, make func() *state) *state
 	return st
 }
 
-// join has a job use a step. It is told all that is known of it. p.mu is held.
+// join has a job use a step. It gets all that is known of it. p.mu is held.
 func (st *state) join(j *job, caches []*imported) {
 	for _, c := range caches {
 		st.caches[c] = true
@@ -571,7 +571,7 @@ func parent(op *pb.Op) int {
 	return -1
 }
 
-// nameOf is how clients are told of a step.
+// nameOf is how clients see a step.
 func nameOf(op *pb.Op, md *pb.OpMetadata) string {
 	if name := md.GetDescription()["llb.customname"]; name != "" {
 		return name

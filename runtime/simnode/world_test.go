@@ -301,7 +301,7 @@ type outcome struct {
 	result *runtime.Result
 	err    error
 	work   *runtime.Build
-	sent   int // results that nodes handed over
+	sent   int // results that nodes sent
 }
 
 // trace prints an event, for the one who looks into a seed.
