@@ -27,7 +27,7 @@ type buildCmd struct {
 
 	Print        bool   `help:"Print the resolved definition as JSON and build nothing."`
 	List         string `placeholder:"WHAT" help:"List targets or variables and build nothing; type=WHAT,format=json for JSON."`
-	Progress     string `default:"auto" placeholder:"MODE" help:"How progress is shown: auto, plain, tty, quiet or rawjson ($$BUILDKIT_PROGRESS replaces auto)."`
+	Progress     string `default:"auto" placeholder:"MODE" help:"How progress is shown: ${modes} ($$BUILDKIT_PROGRESS replaces auto)."`
 	MetadataFile string `placeholder:"FILE" help:"Write the digests and descriptors of what was built, as JSON by target."`
 	recordFlags
 	Jobs      jobs `short:"j" placeholder:"N|MODE" help:"Build at most N targets at once over all nodes (default: no limit); or what to do when a target fails: fail-fast ends the build (the default), defer-output does too and writes no output before every target is built, defer-error builds all that does not depend on it; MODE,parallel=N for both."`

@@ -16,6 +16,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"github.com/dbake/dbake/cmd/dbake/internal/view"
 	"github.com/dbake/dbake/compiler"
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/partition"
@@ -219,7 +220,6 @@ func (c *completer) flagNames(word string) (list []completion) {
 
 // fixedValues are the values that flags may have, by flag; those that end in a sign go on.
 var fixedValues = map[string][]string{
-	"progress": {"auto", "plain", "tty", "quiet", "rawjson"},
 	"list":     {"targets", "variables", "type=targets,format=json", "type=variables,format=json"},
 	"call":     {"check", "outline", "targets"},
 	"strict":   {"off", "warn", "error"},
@@ -232,6 +232,8 @@ var fixedValues = map[string][]string{
 // values returns what the value of a flag may be.
 func (c *completer) values(ctx context.Context, f *kong.Flag, word string) (list []completion, d directive) {
 	switch f.Name {
+	case "progress":
+		return c.among(word, view.Modes())
 	case "builder":
 		return c.among(word, nodeset.Builders(c.app.docker()))
 	case "strategy", "compare":

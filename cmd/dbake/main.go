@@ -242,7 +242,7 @@ func newParser(c *cli, stdout, stderr io.Writer, exit func(int)) (*kong.Kong, er
 		kong.Writers(stdout, stderr),
 		kong.Exit(exit),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
-		kong.Vars{"strategies": strategyNames(), "repository": repoHelp},
+		kong.Vars{"strategies": strategyNames(), "repository": repoHelp, "modes": view.ModeList()},
 		kong.KindMapper(reflect.Bool, boolMapper{}),
 	)
 }

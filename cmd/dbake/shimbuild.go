@@ -23,7 +23,7 @@ import (
 	"github.com/dbake/dbake/internal/localfile"
 )
 
-// imageCall is a call of "docker buildx build": one target, of which flags say all.
+// imageCall is a call of "docker buildx build": one target that flags describe whole.
 type imageCall struct {
 	command []string // of dbake, without the flags of the shim
 	// dockerfile is standard input when that is the Dockerfile.

@@ -20,7 +20,7 @@ type warmCmd struct {
 
 	All bool `help:"Build all steps of all targets, not only those that several targets share."`
 	recordFlags
-	Progress string `default:"auto" placeholder:"MODE" help:"How progress is shown: auto, plain, tty, quiet or rawjson ($$BUILDKIT_PROGRESS replaces auto)."`
+	Progress string `default:"auto" placeholder:"MODE" help:"How progress is shown: ${modes} ($$BUILDKIT_PROGRESS replaces auto)."`
 }
 
 func (c *warmCmd) Run(ctx contextBinding, a *app) (err error) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -71,7 +72,7 @@ func (r Run) log(target string) string {
 	return r.Log(target)
 }
 
-// Modes are the values of --progress.
+// The values of --progress.
 const (
 	ModeAuto    = "auto"
 	ModePlain   = "plain"
@@ -80,6 +81,16 @@ const (
 	ModeNone    = "none" // quiet under another name
 	ModeRawJSON = "rawjson"
 )
+
+// Modes are the values of --progress that help and completion name.
+func Modes() []string { return []string{ModeAuto, ModePlain, ModeTTY, ModeQuiet, ModeRawJSON} }
+
+// ModeList is Modes as a sentence has them.
+func ModeList() string {
+	modes := Modes()
+	last := len(modes) - 1
+	return strings.Join(modes[:last], ", ") + " or " + modes[last]
+}
 
 // Options say how progress is shown.
 type Options struct {
@@ -117,7 +128,7 @@ func New(w io.Writer, o Options) (Progress, error) {
 		}
 		return newText(w, o), nil
 	}
-	return nil, fmt.Errorf("invalid progress mode %q; use auto, plain, tty, quiet or rawjson", o.Mode)
+	return nil, fmt.Errorf("invalid progress mode %q; use %s", o.Mode, ModeList())
 }
 
 // screenOf returns the terminal that w is, or why it is none on which a display can be
