@@ -76,7 +76,7 @@ func (t *Tracing) enter(ctx context.Context, node string, opt *bkclient.SolveOpt
 }
 
 // Spans asks the nodes what they recorded. What is not told in time, or not kept, is left
-// out; the error says of which nodes.
+// out; the error names the nodes.
 func (p *Pool) Spans(ctx context.Context, t *Tracing) ([]Span, error) {
 	ctx, cancel := context.WithTimeout(ctx, spansTimeout)
 	defer cancel()

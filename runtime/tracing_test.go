@@ -27,7 +27,7 @@ func TestReadSpans(t *testing.T) {
 	require.Empty(t, readSpans(nil))
 }
 
-// Only builds of which a node keeps a record are traced, each as a trace of its own, and
+// Only builds that a node keeps a record of are traced, each as a trace of its own, and
 // none without being asked.
 func TestTracingEnter(t *testing.T) {
 	var none *Tracing

@@ -121,7 +121,7 @@ type Request struct {
 	NoSteal bool
 	// Provenance is which provenance of outputs stands in their metadata.
 	Provenance string
-	// Trace remembers what the nodes tell of the inside of steps, pulls and exports.
+	// Trace remembers what the nodes report from the inside of steps, pulls and exports.
 	Trace bool
 }
 

@@ -156,7 +156,7 @@ func (j *journal) run(ctx context.Context, project string, x *execution, full *p
 	return r
 }
 
-// rememberSpans keeps what the nodes tell of a run that was traced. Steps have there the
+// rememberSpans keeps what the nodes report of a run that was traced. Steps have there the
 // names that they have in the journal.
 func rememberSpans(ctx context.Context, x *execution, store runs.Store, id string) error {
 	told, err := x.pool.Spans(ctx, x.work.Tracing)

@@ -194,8 +194,8 @@ func state(n *scene.Node) []string {
 	return parts
 }
 
-// running is line i of those that say what a node runs, of which there are some; first is
-// the first step that is shown.
+// running is line i of those that say what a node runs; first is the first step that is
+// shown.
 func (d drawing) running(n *scene.Node, first *scene.Step, i, lines, w int) string {
 	switch {
 	case lines == 1 && first != nil:

@@ -12,8 +12,8 @@ import (
 // maxChanged is how many changed files of a step are named.
 const maxChanged = 8
 
-// Reasons prints why the steps of targets ran. In a brief list, targets of which no step
-// ran are only counted, and of the others the steps that did not run are left out.
+// Reasons prints why the steps of targets ran. In a brief list, targets that ran
+// no step are only counted, and of the others the steps that did not run are left out.
 func Reasons(w io.Writer, list []runs.Explanation, brief bool) error {
 	rest, written := 0, 0
 	for _, e := range list {
