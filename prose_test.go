@@ -29,7 +29,7 @@ var unwanted = []struct {
 // partitive is "of which", which is good after a word of number only, as in "each of which".
 var (
 	partitive = regexp.MustCompile(`(?i)(\w+),? of which\b`)
-	number    = regexp.MustCompile(`(?i)^(each|none|some|all|most|any|one|two|three|four|both)$`)
+	number    = regexp.MustCompile(`(?i)^(each|none|some|all|most|any|one|two|three|four|both|first|last)$`)
 	// questions ask which; their "of which" is no relative clause.
 	questions = regexp.MustCompile(`which (files|steps|file|step)\b.* of which (targets|steps)\b`)
 )
