@@ -218,6 +218,26 @@ func TestPruneKeepsTheLast(t *testing.T) {
 	require.Len(t, w.tags(t), 11)
 }
 
+// The prefix of a tag may hold a "-", as names of branches do.
+func TestPruneKeepsTheLastOfBranches(t *testing.T) {
+	w := newWorld(t, true)
+	for i := range 4 {
+		w.put(t, w.repo, fmt.Sprintf("run-%d-api-0123abcd", i), 10-i, fmt.Sprint("api", i))
+		w.put(t, w.repo, fmt.Sprintf("run-%d-web-ui-0123abce", i), 10-i, fmt.Sprint("web", i))
+	}
+	w.put(t, w.repo, "feature-x-api-0123abcf", 1, "other targets share its steps")
+	all, err := List(t.Context(), w, w.repo, "")
+	require.NoError(t, err)
+	for _, e := range all {
+		require.Contains(t, []string{"api", "web-ui"}, e.Target, e.Tag)
+		require.Equal(t, e.Tag, e.Prefix+"-"+e.Target+e.Tag[len(e.Tag)-9:])
+	}
+	rep, err := Prune(t.Context(), w, Request{Repo: w.repo, Rules: Rules{KeepLast: 1}, Now: now})
+	require.NoError(t, err)
+	require.Equal(t, []string{"feature-x-api-0123abcf", "run-3-web-ui-0123abce"}, names(rep.Kept))
+	require.Len(t, rep.Deleted, 7)
+}
+
 func TestPruneAtOnceByAgeAndSize(t *testing.T) {
 	w := newWorld(t, true)
 	fill(t, w)

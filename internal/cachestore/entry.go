@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/moby/buildkit/cache/remotecache/v1/types"
@@ -103,8 +104,57 @@ func list(ctx context.Context, reg Registry, repo, prefix string) ([]Entry, erro
 	}
 	// A tag that was deleted meanwhile is none.
 	entries = slices.DeleteFunc(entries, func(e Entry) bool { return e.Digest == "" && e.Problem == "" })
+	divideTags(entries, prefix)
 	countOwn(entries)
 	return entries, nil
+}
+
+// divideTags finds out where the prefix of a tag ends and its target begins, as both may
+// hold a "-". Caches of one group of targets end with the same name, so what differs
+// before it are prefixes: the target is what the tags of a group have in common at their
+// end, and of a group with one tag, a target that is known by then.
+func divideTags(entries []Entry, known string) {
+	const hash = 8 // characters at the end of a cluster's name
+	words := func(e Entry) []string { return strings.Split(e.Prefix+"-"+e.Target, "-") }
+	common := map[string][]string{} // by group of targets: the words that all tags end with
+	several := map[string]bool{}
+	free := func(e Entry) bool { return e.Kind == Cluster && (known == "" || e.Prefix != known) }
+	for _, e := range entries {
+		if !free(e) {
+			continue
+		}
+		of, w := e.group[len(e.group)-hash:], words(e)
+		before, seen := common[of]
+		if !seen {
+			common[of] = w
+			continue
+		}
+		n := 0
+		for n < len(w)-1 && n < len(before) && w[len(w)-1-n] == before[len(before)-1-n] {
+			n++
+		}
+		several[of] = several[of] || n < len(w)-1 || n < len(before)
+		common[of] = before[len(before)-n:]
+	}
+	var targets []string
+	for of, w := range common {
+		if several[of] && len(w) > 0 {
+			targets = append(targets, strings.Join(w, "-"))
+		}
+	}
+	slices.SortFunc(targets, func(x, y string) int { return cmp.Or(cmp.Compare(len(y), len(x)), cmp.Compare(x, y)) })
+	for i, e := range entries {
+		if !free(e) {
+			continue
+		}
+		body := e.Prefix + "-" + e.Target
+		for _, t := range targets {
+			if p, ok := strings.CutSuffix(body, "-"+t); ok && p != "" {
+				entries[i].Prefix, entries[i].Target = p, t
+				break
+			}
+		}
+	}
 }
 
 // parseTag says what a tag is for. A prefix that is known decides where the name of the
