@@ -159,7 +159,7 @@ func fill(p *provenancetypes.Parameters, attrs map[string]string) {
 		switch value, ok := attrs[name]; {
 		case ok && (isValue(name) || strings.HasPrefix(name, "vcs:")):
 			p.Args[name] = value
-		case isValue(name):
+		case isValue(name), name == "no-cache" && !ok: // which nothing is reused with
 			delete(p.Args, name)
 		}
 	}
