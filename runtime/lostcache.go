@@ -153,7 +153,7 @@ func (l *lostResults) search(p *submission, err error, units []sched.UnitID, the
 	}
 	m := lostMessage{p: p, then: then, blob: blob, err: err}
 	l.workers.start(func() {
-		ctx, cancel := context.WithTimeout(p.ctx, findLimit)
+		ctx, cancel := context.WithTimeout(p.conn.ended, findLimit) // that of a solve ends with its failure
 		defer cancel()
 		for i, c := range chains {
 			from := p.conn.unreadable(ctx, defs[i], p.slice.imports)
