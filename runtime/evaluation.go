@@ -125,7 +125,10 @@ func (s *solver) evaluate(ctx context.Context, p partition, observe func(*bkclie
 		return err
 	}
 	err = s.evaluateAll(ctx, ev, p)
-	defer func() { exit(err != nil && (retryable(err) || strings.Contains(err.Error(), inputSign))) }()
+	defer func() {
+		_, gone := lost(err)
+		exit(gone || err != nil && (retryable(err) || strings.Contains(err.Error(), inputSign)))
+	}()
 	if err != nil {
 		if ctx.Err() != nil {
 			return errors.Join(context.Cause(ctx), err)

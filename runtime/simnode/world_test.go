@@ -223,7 +223,7 @@ var faults = []fault{
 	{"is sick", true, func(_ *world, n *simnode.Node) {
 		n.Sicken(errors.New("failed to create shim task: no space left on device"))
 	}},
-	{"finds layers of the cache gone", false, func(w *world, _ *simnode.Node) { w.lose(0.3) }},
+	{"finds layers of the cache gone", true, func(w *world, _ *simnode.Node) { w.lose(0.3) }},
 	{"finds the registry busy", false, func(w *world, _ *simnode.Node) { w.registry.Refuse(1 + w.rng.IntN(4)) }},
 }
 
