@@ -34,7 +34,7 @@ var conformance = []struct {
 	name string
 	try  func(c *conformer)
 }{
-	{"a step runs, and is told of in order", (*conformer).solve},
+	{"a step runs, and is reported in order", (*conformer).solve},
 	{"a step that has run is cached", (*conformer).cached},
 	{"a step that fails names its exit code and vertex", (*conformer).fails},
 	{"a cancelled solve ends, and the node goes on", (*conformer).cancels},
@@ -144,7 +144,7 @@ func (c *conformer) connect(stores ...string) *solver {
 	return s
 }
 
-// heard is what was told of solves.
+// heard is what was reported of solves.
 type heard struct {
 	mu       sync.Mutex
 	statuses []*bkclient.SolveStatus
@@ -164,7 +164,7 @@ func (h *heard) observe(st *bkclient.SolveStatus) {
 	}
 }
 
-// of returns what was told of a vertex, in order: "announced", "started", "completed",
+// of returns what was reported of a vertex, in order: "announced", "started", "completed",
 // "cached" or "failed".
 func (h *heard) of(d digest.Digest) []string {
 	h.mu.Lock()
@@ -216,7 +216,7 @@ func (c *conformer) evaluate(s *solver, def *pb.Definition, imports ...ir.CacheE
 	release := make(chan struct{})
 	close(release)
 	err := s.evaluate(c.Context(), partition{single: []*pb.Definition{def}, imports: imports}, h.observe, func() {}, release)
-	s.end() // the end of the build is the end of what is told of it
+	s.end() // the end of the build is the end of its reports
 	return h, err
 }
 
@@ -307,7 +307,7 @@ func (c *conformer) shares() {
 	}
 	both.Wait()
 	require.NoError(c, errors.Join(errs...))
-	// Both are told of the one execution, or one of them finds its result.
+	// Both hear of the one execution, or one of them finds its result.
 	var times []time.Time
 	for _, h := range list {
 		for _, st := range h.statuses {

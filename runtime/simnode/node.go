@@ -205,7 +205,7 @@ func (n *Node) Evict(which func() bool) {
 	}
 }
 
-// sweep deletes the layers of which no result is left; d.mu is held.
+// sweep deletes the layers without a result; d.mu is held.
 func (d *disk) sweep() {
 	kept := map[digest.Digest]bool{}
 	for _, r := range d.results {
