@@ -358,7 +358,11 @@ func (s *solver) build(ctx context.Context, in *session.Session, opt bkclient.So
 			observe(st)
 		}
 	}()
-	resp, err := s.client.Build(s.tracing.enter(ctx, s.spec.Name, &opt), opt, product, f, status)
+	asked := s.tracing.enter(ctx, s.spec.Name, &opt)
+	if s.tracing != nil {
+		f = traced(asked, f)
+	}
+	resp, err := s.client.Build(asked, opt, product, f, status)
 	<-drained
 	if err != nil && ctx.Err() != nil {
 		// The daemon reports a cancelled solve in its own words; the reason

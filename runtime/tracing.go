@@ -16,6 +16,7 @@ import (
 	"github.com/containerd/containerd/v2/core/content/proxy"
 	controlapi "github.com/moby/buildkit/api/services/control"
 	bkclient "github.com/moby/buildkit/client"
+	gateway "github.com/moby/buildkit/frontend/gateway/client"
 	"github.com/moby/buildkit/identity"
 	digest "github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
@@ -73,6 +74,29 @@ func (t *Tracing) enter(ctx context.Context, node string, opt *bkclient.SolveOpt
 	t.refs[node] = append(t.refs[node], opt.Ref)
 	sum := sha256.Sum256([]byte(opt.Ref))
 	return metadata.AppendToOutgoingContext(ctx, traceparent, fmt.Sprintf("00-%x-%x-01", sum[:16], sum[16:24]))
+}
+
+// tracedClient traces solves that come with a context of their own, as parts of its build.
+type tracedClient struct {
+	gateway.Client
+	build context.Context
+}
+
+// traced returns f with a client whose solves are parts of the trace of a build.
+func traced(build context.Context, f gateway.BuildFunc) gateway.BuildFunc {
+	return func(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
+		return f(ctx, tracedClient{c, build})
+	}
+}
+
+// Solve implements gateway.Client.
+func (c tracedClient) Solve(ctx context.Context, req gateway.SolveRequest) (*gateway.Result, error) {
+	if md, ok := metadata.FromOutgoingContext(c.build); ok {
+		for _, value := range md.Get(traceparent) {
+			ctx = metadata.AppendToOutgoingContext(ctx, traceparent, value)
+		}
+	}
+	return c.Client.Solve(ctx, req)
 }
 
 // Spans asks the nodes what they recorded. What is not told in time, or not kept, is left
