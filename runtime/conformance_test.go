@@ -27,9 +27,9 @@ import (
 	"github.com/dbake/dbake/runtime/simnode"
 )
 
-// A conformance case says what a daemon does that this package relies on. All of them hold
-// for a real buildkitd and for the simulated one, so that what is shown on simulated nodes
-// is shown of real ones as far as the cases go.
+// A conformance case says what a daemon does that this package relies on. They are written
+// so that they can be tried on a real buildkitd as well; so far the simulated one is the
+// only subject.
 var conformance = []struct {
 	name string
 	try  func(c *conformer)
