@@ -21,7 +21,7 @@ import (
 	"github.com/dbake/dbake/runtime/registry"
 )
 
-// release is a project of which each version has one step of its own.
+// release is a project whose versions have one step each of their own.
 const release = `
 group "default" { targets = ["api", "web"] }
 target "api" {
