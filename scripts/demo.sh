@@ -25,10 +25,12 @@ parent=${TMPDIR:-/tmp}
 if [[ -d /dev/shm && -w /dev/shm ]]; then parent=/dev/shm; fi
 state=$(mktemp -d "$parent/dbake-demo.XXXXXX")
 
-# The demo keeps what dbake learns (measured costs, metadata of base images) with the
-# cluster's state, and not in the user's cache directory.
+# The demo keeps what dbake learns (measured costs, metadata of base images) and the logs
+# of targets with the cluster's state, and not in directories of the user.
+mkdir "$state/tmp"
+export XDG_CACHE_HOME=$state/cache TMPDIR=$state/tmp
 dbake() {
-  XDG_CACHE_HOME=$state/cache "$root/bin/dbake" "$@"
+  "$root/bin/dbake" "$@"
 }
 
 finish() {
@@ -51,8 +53,7 @@ say "Starting $nodes nodes and a registry"
 dbake cluster up --nodes "$nodes" --state-dir "$state"
 
 say "Making base images of busybox and the Go toolchain of this machine"
-XDG_CACHE_HOME=$state/cache DBAKE=$root/bin/dbake \
-  testdata/bases/build.sh "${on_cluster[@]}" --progress plain
+DBAKE=$root/bin/dbake testdata/bases/build.sh "${on_cluster[@]}" --progress plain
 
 # A copy, as one of its files is edited below.
 cp -r testdata/bakefiles/storefront "$state/storefront"
@@ -66,7 +67,7 @@ dbake build "${on_cluster[@]}" --metadata-file "$state/metadata.json"
 
 say "Building it again: nothing has changed, so no node has anything to do"
 dbake build "${on_cluster[@]}" --progress quiet --summary-json "$state/again.json"
-echo "targets that were built: $(grep -c '"state": "done"' "$state/again.json" || true)"
+sed -n 's/^  "\(built\|unchanged\)": \([0-9]*\),$/\1: \2/p' "$state/again.json"
 
 say "One service is edited"
 sed -i 's/package main/package main \/\/ edited by the demo/' services/pricing/main.go
