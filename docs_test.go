@@ -122,6 +122,39 @@ func TestBlocksOfCommands(t *testing.T) {
 	require.NotZero(t, ran)
 }
 
+// What stands for something else in a message that a page shows: NAME, or what is left out.
+var placeholder = regexp.MustCompile(`\b[A-Z]{4,}\b|…`)
+
+// The messages that docs/troubleshooting.md explains are those of the program.
+func TestMessagesOfTroubleshooting(t *testing.T) {
+	page, err := os.ReadFile(filepath.Join("docs", "troubleshooting.md"))
+	require.NoError(t, err)
+	var source strings.Builder
+	require.NoError(t, filepath.WalkDir(".", func(path string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() || filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		source.Write(text)
+		return err
+	}))
+	messages := 0
+	for line := range strings.Lines(string(page)) {
+		row := strings.Split(line, " | ")
+		if len(row) != 2 {
+			continue
+		}
+		for _, m := range regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(row[0], -1) {
+			messages++
+			for _, part := range placeholder.Split(m[1], -1) {
+				part = strings.Trim(part, " ()[]:;")
+				require.True(t, strings.Contains(source.String(), part), "%s: nothing says %q", m[1], part)
+			}
+		}
+	}
+	require.Greater(t, messages, 10)
+}
+
 func onPath(program string) bool {
 	_, err := exec.LookPath(program)
 	return err == nil
