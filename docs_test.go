@@ -70,6 +70,17 @@ func TestLinks(t *testing.T) {
 	require.Greater(t, checked, 20)
 }
 
+// The index names every page.
+func TestIndex(t *testing.T) {
+	index, err := os.ReadFile(filepath.Join("docs", "README.md"))
+	require.NoError(t, err)
+	for _, page := range pages(t) {
+		if name, ok := strings.CutPrefix(page, "docs"+string(filepath.Separator)); ok && name != "README.md" {
+			require.True(t, strings.Contains(string(index), "]("+name+")"), "docs/README.md does not list %s", name)
+		}
+	}
+}
+
 // Every block of commands is run by a test, or says why it is not. Those of the
 // tutorial are run by TestTutorial of cmd/dbake; a block that needs nothing but dbake or
 // programs that most machines have is run here.
