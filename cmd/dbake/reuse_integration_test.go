@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -625,16 +626,23 @@ func TestNothingChangedBesideBuildx(t *testing.T) {
 	})
 }
 
+// bakePatience is how long one command of docker buildx may take: its first build of the
+// sample project runs every step on one node.
+const bakePatience = 10 * time.Minute
+
 // besideBuildx reports the times of both for one project, with and without provenance.
 func besideBuildx(t *testing.T, buildx string, y *yard) {
 	on, off := y.flags, []string{"--nodes", "unix://" + filepath.Join(t.TempDir(), "off")}
 	_, addr, _ := strings.Cut(on[1], "=")
 	bake := func(args ...string) {
 		t.Helper()
-		cmd := exec.Command(buildx, args...)
+		ctx, cancel := context.WithTimeoutCause(t.Context(), bakePatience, fmt.Errorf("docker buildx has not ended within %s", bakePatience))
+		defer cancel()
+		cmd := exec.CommandContext(ctx, buildx, args...)
+		cmd.WaitDelay = 10 * time.Second
 		cmd.Dir, cmd.Env = y.dir, append(y.env(), "BUILDX_CONFIG="+filepath.Join(y.home, "buildx"))
 		out, err := cmd.CombinedOutput()
-		require.NoError(t, err, "%s", out)
+		require.NoError(t, errors.Join(err, context.Cause(ctx)), "%s", out)
 	}
 	bake("create", "--name", "beside", "--driver", "remote", addr)
 	for _, args := range [][]string{{"--provenance=false"}, nil} {
