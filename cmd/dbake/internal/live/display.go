@@ -149,7 +149,7 @@ func (s screen) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 		case Interrupt:
 			s.options.Interrupt()
 		case Suspend:
-			return s, tea.Suspend
+			return s, s.suspend()
 		}
 	}
 	return s, nil

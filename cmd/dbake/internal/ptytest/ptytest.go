@@ -131,7 +131,7 @@ func (p *Terminal) Resize(t *testing.T, width, height int) {
 var codes = map[string]string{
 	"enter": "\r", "esc": "\x1b", "up": "\x1b[A", "down": "\x1b[B", "right": "\x1b[C", "left": "\x1b[D",
 	"pgup": "\x1b[5~", "pgdown": "\x1b[6~", "home": "\x1b[H", "end": "\x1b[F", "space": " ", "backspace": "\x7f",
-	"ctrl+c": "\x03", "ctrl+d": "\x04", "ctrl+u": "\x15",
+	"ctrl+c": "\x03", "ctrl+d": "\x04", "ctrl+u": "\x15", "ctrl+z": "\x1a",
 }
 
 // Press presses keys, one after the other.

@@ -4,10 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"os/exec"
+	"os/signal"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/charmbracelet/x/ansi"
 	bkclient "github.com/moby/buildkit/client"
 	digest "github.com/opencontainers/go-digest"
 	"github.com/stretchr/testify/require"
@@ -138,6 +142,37 @@ func TestTerminalSize(t *testing.T) {
 	progress.End()
 }
 
+// Characters of two columns move nothing: what is said of targets stands in one column.
+func TestTerminalWide(t *testing.T) {
+	p := ptytest.New(t, 80, 24)
+	progress := started(t, p, xterm)
+	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	d := digest.FromString("wide")
+	progress.Observe(runtime.StatusEvent{Node: "n1", Targets: map[digest.Digest][]string{d: {"支払い"}}, Status: &bkclient.SolveStatus{
+		Vertexes: []*bkclient.Vertex{{Digest: d, Name: "[1/1] RUN 作る", Started: &start}},
+		Logs:     []*bkclient.VertexLog{{Vertex: d, Stream: 1, Timestamp: start, Data: []byte("完了 80%\n")}},
+	}})
+	screen := p.Wait(t, "支払い", "RUN 作る")
+	columns := map[string]int{}
+	_, list, _ := strings.Cut(screen, "─ Targets")
+	for line := range strings.SplitSeq(list, "\n") {
+		require.LessOrEqual(t, ansi.StringWidth(line), 80)
+		for _, name := range []string{"支払い", " docs"} {
+			if before, after, ok := strings.Cut(line, name); ok {
+				gap := len(after) - len(strings.TrimLeft(after, " "))
+				columns[name] = ansi.StringWidth(before+name) + gap
+			}
+		}
+	}
+	require.Len(t, columns, 2, screen)
+	require.Equal(t, columns[" docs"], columns["支払い"], screen)
+	p.Press(t, "/", "払")
+	p.Wait(t, "/払")
+	p.Press(t, "enter", "enter")
+	p.Wait(t, "完了 80%", "follows")
+	progress.End()
+}
+
 // Where no display can be shown there are lines; who insists is told why.
 func TestTerminalDumb(t *testing.T) {
 	p := ptytest.New(t, 80, 24)
@@ -197,3 +232,73 @@ func TestTerminalInterrupted(t *testing.T) {
 }
 
 var _ io.ReadWriteCloser = (*screen)(nil)
+
+// displayVariable has the test executable show a run on its terminal until Ctrl-C.
+const displayVariable = "DBAKE_TEST_DISPLAY"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(displayVariable) != "" {
+		os.Exit(display())
+	}
+	os.Exit(m.Run())
+}
+
+func display() int {
+	interrupted := make(chan os.Signal, 1)
+	signal.Notify(interrupted, os.Interrupt)
+	progress, err := New(os.Stdout, Options{Keys: os.Stdin, Env: xterm})
+	if err != nil {
+		return 1
+	}
+	if err := progress.Begin(nil, nil, true); err != nil {
+		return 1
+	}
+	for _, e := range recorded() {
+		progress.Observe(e)
+	}
+	<-interrupted
+	progress.End()
+	progress.Note("the display has ended")
+	return 0
+}
+
+// Ctrl-Z gives the terminal to the shell until it continues the process. Where there is
+// no shell that could, the display comes back by itself.
+func TestTerminalSuspended(t *testing.T) {
+	show := func(t *testing.T, name string, args ...string) *ptytest.Terminal {
+		p := ptytest.New(t, 80, 24)
+		cmd := exec.Command(name, args...)
+		cmd.Env = append(os.Environ(), displayVariable+"=1")
+		p.Run(t, cmd)
+		t.Cleanup(func() {
+			_ = cmd.Process.Kill() // of one that has ended it is an error
+			_ = cmd.Wait()         // what counts is what is shown
+		})
+		p.Wait(t, "Targets", "worker")
+		return p
+	}
+	takesKeys := func(t *testing.T, p *ptytest.Terminal) {
+		t.Helper()
+		p.Press(t, "?")
+		p.Wait(t, "any key goes back")
+		p.Press(t, "ctrl+c")
+		require.Contains(t, p.Ended(), "the display has ended")
+		require.False(t, p.FullScreen())
+	}
+	t.Run("by a shell", func(t *testing.T) {
+		p := show(t, "sh", "-c", `set -m; "$0"; echo "the shell has the terminal"; read line; fg >/dev/null`, os.Args[0])
+		p.Press(t, "ctrl+z")
+		p.Wait(t, "the shell has the terminal")
+		require.False(t, p.FullScreen())
+		p.Press(t, "enter")
+		p.Wait(t, "Targets", "worker")
+		require.True(t, p.FullScreen())
+		takesKeys(t, p)
+	})
+	t.Run("with no shell", func(t *testing.T) {
+		p := show(t, os.Args[0])
+		p.Press(t, "ctrl+z")
+		p.Until(t, "the display again", func(string) bool { return strings.Count(p.Output(), "\x1b[?1049h") == 2 })
+		takesKeys(t, p)
+	})
+}
