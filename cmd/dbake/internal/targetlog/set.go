@@ -31,6 +31,9 @@ type Set struct {
 	scene *scene.Scene
 	start time.Time
 	files map[string]*file // by target
+	// last is what was last written of each step. A node reports the beginning and the
+	// end of some sources twice: for their digest, and for what is in them.
+	last map[*scene.Step]mark
 
 	mu      sync.Mutex // guards what follows
 	work    *sync.Cond // there is something to write, or no more will come
@@ -40,6 +43,15 @@ type Set struct {
 	err     error // the first
 	done    chan struct{}
 }
+
+// mark is what was last written of a step.
+type mark int
+
+const (
+	nothing mark = iota
+	begun
+	ended
+)
 
 // file is the log of one target.
 type file struct {
@@ -83,7 +95,7 @@ func (s *Set) Path(target string) string {
 
 // Begin says that a run starts.
 func (s *Set) Begin(o scene.Outlook) {
-	s.scene, s.start = scene.NewBrief(o), time.Now()
+	s.scene, s.start, s.last = scene.NewBrief(o), time.Now(), map[*scene.Step]mark{}
 	var names []string
 	for _, t := range s.scene.Targets {
 		names = append(names, t.Name)
@@ -100,6 +112,10 @@ func (s *Set) apply(at time.Duration, e runtime.Event) {
 	news := len(s.scene.News)
 	c := s.scene.Apply(at, e)
 	for _, st := range c.Began {
+		if s.last[st] != nothing {
+			continue
+		}
+		s.last[st] = begun
 		s.say(st.Targets, fmt.Sprintf("#%d %s %s\n", st.Number(), st.Node.Name, st.Name))
 	}
 	for _, p := range c.Printed {
@@ -108,8 +124,11 @@ func (s *Set) apply(at time.Duration, e runtime.Event) {
 			fmt.Fprintf(&b, "#%d %.3f %s\n", p.Step.Number(), max(0, at-p.Step.Began).Seconds(), line)
 		}
 		s.say(p.Step.Targets, b.String())
+		s.last[p.Step] = begun
 	}
 	for _, st := range c.Ended {
+		was := s.last[st]
+		s.last[st] = nothing
 		switch st.State {
 		case scene.Cached:
 			s.say(st.Targets, fmt.Sprintf("#%d %s %s\n#%[1]d CACHED\n", st.Number(), st.Node.Name, st.Name))
@@ -118,7 +137,10 @@ func (s *Set) apply(at time.Duration, e runtime.Event) {
 		case scene.Cancelled:
 			s.say(st.Targets, fmt.Sprintf("#%d CANCELED\n", st.Number()))
 		default:
-			s.say(st.Targets, fmt.Sprintf("#%d DONE %.1fs\n", st.Number(), st.Elapsed(at).Seconds()))
+			s.last[st] = ended
+			if was != ended {
+				s.say(st.Targets, fmt.Sprintf("#%d DONE %.1fs\n", st.Number(), st.Elapsed(at).Seconds()))
+			}
 		}
 	}
 	switch e := e.(type) {

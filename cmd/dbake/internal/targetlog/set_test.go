@@ -75,6 +75,33 @@ api was built on n2
 	require.Empty(t, s.Path("other"))
 }
 
+// A step that a node reports twice is written once, unless it prints more or fails.
+func TestSetTwice(t *testing.T) {
+	s, err := Open(t.TempDir())
+	require.NoError(t, err)
+	for range 2 {
+		vertex(s, 1, "load", -1, "", "web")
+		vertex(s, 2, "load", 1, "", "web")
+	}
+	printed(s, 3, "load", "more\n")
+	vertex(s, 4, "load", -1, "", "web")
+	vertex(s, 5, "load", 1, "", "web")
+	for range 2 {
+		vertex(s, 6, "make", -1, "", "web")
+		vertex(s, 7, "make", 1, "exit code: 1", "web")
+	}
+	require.NoError(t, s.Close())
+	require.Equal(t, `#1 n1 load
+#1 DONE 1.0s
+#1 2.000 more
+#1 DONE 1.0s
+#2 n1 make
+#2 ERROR: exit code: 1
+#2 n1 make
+#2 ERROR: exit code: 1
+`, read(t, s.Path("web")))
+}
+
 // A run replaces the logs of its own targets, and follows no link.
 func TestSetReplaces(t *testing.T) {
 	dir := t.TempDir()
