@@ -19,6 +19,16 @@ func (in Inputs) logins() *configfile.ConfigFile {
 	return in.Docker.Optional()
 }
 
+// loginsFor asks logins for the credentials for registries. An error names the registry,
+// and the helper that was asked.
+func loginsFor(logins *configfile.ConfigFile) authprovider.AuthConfigProvider {
+	ask := askHelper(authprovider.LoadAuthConfig(logins))
+	return func(ctx context.Context, host string, scopes []string, expired authprovider.ExpireCachedAuthCheck) (types.AuthConfig, error) {
+		auth, err := ask(ctx, host, scopes, expired)
+		return auth, registry.NoCredentials(logins, host, err)
+	}
+}
+
 // askHelper gives a credential helper that does not answer up. Its process cannot be
 // ended from here, and is left to itself.
 func askHelper(ask authprovider.AuthConfigProvider) authprovider.AuthConfigProvider {

@@ -12,7 +12,6 @@ import (
 	"github.com/docker/cli/cli/config/configfile"
 	bkclient "github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/exporter/containerimage/exptypes"
-	"github.com/moby/buildkit/session/auth/authprovider"
 
 	"github.com/dbake/dbake/internal/redact"
 	"github.com/dbake/dbake/runtime/nodeset/dockerengine"
@@ -110,7 +109,7 @@ const hubServer = "https://index.docker.io/v1/"
 
 // engineCredentials are those that an engine is given for a registry.
 func engineCredentials(ctx context.Context, logins *configfile.ConfigFile, domain string) (dockerengine.Credentials, error) {
-	auth, err := askHelper(authprovider.LoadAuthConfig(logins))(ctx, domain, nil, nil)
+	auth, err := loginsFor(logins)(ctx, domain, nil, nil)
 	if err != nil {
 		return dockerengine.Credentials{}, err
 	}

@@ -107,7 +107,7 @@ func (in Inputs) services(sent *transfers) (services, error) {
 		&directories{dirs: in.Dirs, sent: sent},
 		secretsprovider.NewSecretProvider(&secretStore{sources: in.Secrets, env: in.Env}),
 		authprovider.NewDockerAuthProvider(authprovider.DockerAuthProviderConfig{
-			AuthConfigProvider: askHelper(authprovider.LoadAuthConfig(in.logins())),
+			AuthConfigProvider: loginsFor(in.logins()),
 		}),
 	}
 	if len(in.SSH) > 0 {

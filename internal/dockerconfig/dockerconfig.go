@@ -107,6 +107,19 @@ func (c *Config) Optional() *configfile.ConfigFile {
 	return file
 }
 
+// Helper is the program that file has asked for the credentials for a registry, "" when
+// they are in file itself. The registry goes by the key that its credentials have in file.
+func Helper(file *configfile.ConfigFile, registry string) string {
+	name, ok := file.CredentialHelpers[registry]
+	if !ok {
+		name = file.CredentialsStore
+	}
+	if name == "" {
+		return ""
+	}
+	return "docker-credential-" + name
+}
+
 // ContextName is the docker context in use: that of $DOCKER_CONTEXT, else that of
 // config.json; "" is the default one.
 func (c *Config) ContextName() (string, error) {

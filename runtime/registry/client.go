@@ -18,6 +18,7 @@ import (
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/containerd/log"
 	"github.com/distribution/reference"
+	"github.com/docker/cli/cli/config/configfile"
 	"github.com/docker/cli/cli/config/types"
 	"github.com/sirupsen/logrus"
 
@@ -131,13 +132,32 @@ func askHelper(cfg interface {
 	defer late.Stop()
 	select {
 	case a := <-answered:
-		if a.err != nil {
-			return types.AuthConfig{}, fmt.Errorf("credentials for %s: %w", host, a.err)
-		}
-		return a.auth, nil
+		return a.auth, a.err
 	case <-late.C:
 		return types.AuthConfig{}, &HelperError{Host: host}
 	}
+}
+
+// configKey is the key that the credentials for a registry have in docker's
+// configuration.
+func configKey(host string) string {
+	if host == dockerHub || host == "docker.io" {
+		return hubKey
+	}
+	return host
+}
+
+// NoCredentials is the error for credentials that could not be had from docker's
+// configuration: it names the registry and the helper that was asked.
+func NoCredentials(cfg *configfile.ConfigFile, host string, err error) error {
+	var hangs *HelperError
+	if err == nil || errors.As(err, &hangs) { // which says it all
+		return err
+	}
+	if helper := dockerconfig.Helper(cfg, configKey(host)); helper != "" {
+		err = fmt.Errorf("credential helper %s: %w", helper, err)
+	}
+	return fmt.Errorf("credentials for %s: %w", host, err)
 }
 
 // DockerCredentials returns the credentials of a Docker configuration. It is read, and
@@ -145,16 +165,13 @@ func askHelper(cfg interface {
 // that does not answer gives a [HelperError].
 func DockerCredentials(config *dockerconfig.Config) Credentials {
 	return func(host string) (string, string, error) {
-		if host == dockerHub || host == "docker.io" {
-			host = hubKey
-		}
 		cfg, err := config.File()
 		if err != nil {
 			return "", "", err
 		}
-		a, err := askHelper(cfg, host)
+		a, err := askHelper(cfg, configKey(host))
 		if err != nil {
-			return "", "", err
+			return "", "", NoCredentials(cfg, configKey(host), err)
 		}
 		if a.IdentityToken != "" {
 			return "", a.IdentityToken, nil

@@ -478,6 +478,56 @@ func TestTokenLogin(t *testing.T) {
 	require.ErrorIs(t, err, ErrDenied)
 }
 
+// TestTokenThatExpires: a token that has expired in the middle of what is done is got
+// anew, and nothing is lost.
+func TestTokenThatExpires(t *testing.T) {
+	var mu sync.Mutex
+	live, given := map[string]bool{}, 0
+	expire := func() {
+		mu.Lock()
+		defer mu.Unlock()
+		clear(live)
+	}
+	s, _ := serve(t, (*httptest.Server).Start, func(w http.ResponseWriter, r *http.Request) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		if r.URL.Path == "/token" {
+			given++
+			token := fmt.Sprint("token", given)
+			live[token] = true
+			fmt.Fprintf(w, `{"token":%q,"access_token":%[1]q,"expires_in":70}`, token)
+			return true
+		}
+		if live[strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")] {
+			if r.Method == http.MethodPost || r.Method == http.MethodPut {
+				clear(live) // the next request comes too late
+			}
+			return false
+		}
+		w.Header().Set("WWW-Authenticate", `Bearer realm="http://`+r.Host+`/token",service="reg",error="invalid_token"`)
+		w.WriteHeader(http.StatusUnauthorized)
+		return true
+	})
+	repo := s.host + "/app"
+	c := newClient(t, Options{Credentials: dockerConfig(t, s.host, "me", "secret")})
+	img := putImage(t, c, repo, "amd64")
+	expire()
+	_, err := c.PutIndex(t.Context(), Index{Names: []string{repo + ":1", repo + ":2"}, Parts: []Part{{Digest: img.Digest}}})
+	require.NoError(t, err)
+	expire()
+	tags, err := c.Tags(t.Context(), repo)
+	require.NoError(t, err)
+	require.Equal(t, []string{"1", "2"}, tags)
+	expire()
+	require.NoError(t, c.Copy(t.Context(), repo, s.host+"/copy", img))
+	expire()
+	_, err = c.Resolve(t.Context(), s.host+"/copy@"+img.Digest.String())
+	require.NoError(t, err)
+	mu.Lock()
+	defer mu.Unlock()
+	require.Greater(t, given, 4)
+}
+
 func TestForbidden(t *testing.T) {
 	s, _ := serve(t, (*httptest.Server).Start, func(w http.ResponseWriter, r *http.Request) bool {
 		w.WriteHeader(http.StatusForbidden)
@@ -614,6 +664,48 @@ func TestCredentialHelperThatHangs(t *testing.T) {
 		require.ErrorIs(t, err, cause)
 		require.Zero(t, time.Since(begun))
 	})
+}
+
+// TestCredentialHelpers: what a helper says gets there, and one that fails, says
+// something else or is missing is named with its words and the registry.
+func TestCredentialHelpers(t *testing.T) {
+	bin, dir := t.TempDir(), t.TempDir()
+	for name, script := range map[string]string{
+		"good":    `read host; echo "$host" >> ` + filepath.Join(bin, "asked") + `; echo "{\"Username\":\"me\",\"Secret\":\"secret of $host\"}"`,
+		"bad":     `echo "token has expired, run: acme login"; exit 1`,
+		"garbage": `echo "Your session: hunter2"`,
+		"empty":   `exit 0`,
+		"none":    `echo "credentials not found in native keychain"; exit 1`,
+	} {
+		require.NoError(t, os.WriteFile(filepath.Join(bin, "docker-credential-"+name), []byte("#!/bin/sh\n"+script+"\n"), 0o755))
+	}
+	t.Setenv("PATH", bin+string(os.PathListSeparator)+os.Getenv("PATH"))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "config.json"), []byte(`{"credsStore":"bad","credHelpers":{
+		"good.test":"good","garbage.test":"garbage","empty.test":"empty","missing.test":"nosuch","none.test":"none","`+hubKey+`":"good"}}`), 0o600))
+	c := newClient(t, Options{Credentials: DockerCredentials(dockerconfig.New(map[string]string{"DOCKER_CONFIG": dir}, nil))})
+	for _, tt := range []struct{ host, user, secret, fails string }{
+		{host: "good.test", user: "me", secret: "secret of good.test"},
+		{host: "good.test", user: "me", secret: "secret of good.test"},
+		{host: dockerHub, user: "me", secret: "secret of " + hubKey},
+		{host: "none.test"},
+		{host: "other.test", fails: "credentials for other.test: credential helper docker-credential-bad: .*token has expired, run: acme login"},
+		{host: "garbage.test", fails: "credentials for garbage.test: credential helper docker-credential-garbage: "},
+		{host: "empty.test", fails: "credentials for empty.test: credential helper docker-credential-empty: "},
+		{host: "missing.test", fails: "credentials for missing.test: credential helper docker-credential-nosuch: .*not found"},
+	} {
+		user, secret, err := c.credentials(tt.host)
+		require.Equal(t, []string{tt.user, tt.secret}, []string{user, secret}, tt.host)
+		if tt.fails == "" {
+			require.NoError(t, err, tt.host)
+			continue
+		}
+		require.Error(t, err, tt.host)
+		require.Regexp(t, "^"+tt.fails, err.Error())
+		require.NotContains(t, err.Error(), "hunter2", "what a helper says when it succeeds may be a secret")
+	}
+	asked, err := os.ReadFile(filepath.Join(bin, "asked"))
+	require.NoError(t, err)
+	require.Equal(t, "good.test\n"+hubKey+"\n", string(asked), "each is asked for once")
 }
 
 func TestDockerCredentialsFromAPipe(t *testing.T) {
