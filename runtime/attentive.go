@@ -28,9 +28,9 @@ const (
 // reports nothing.
 type attentive struct {
 	daemon
-	// silent returns the registries, each named by one of its refs, that do not answer
+	// silent returns the registries and services, each with its probe, that do not answer
 	// the node within reachTimeout.
-	silent func(ctx context.Context, refs map[string]string) []string
+	silent func(ctx context.Context, probes map[string]string) []string
 	// waits is called when a registry is silent.
 	waits func(text string)
 }
@@ -53,8 +53,8 @@ func (d *attentive) exportCache(ctx context.Context, req exportRequest, observe 
 type exportFunc func(context.Context, exportRequest, func(*bkclient.SolveStatus)) (map[string]string, error)
 
 func (d *attentive) attend(ctx context.Context, req exportRequest, observe func(*bkclient.SolveStatus), export exportFunc) (map[string]string, error) {
-	refs := req.registries()
-	if len(refs) == 0 {
+	probes := req.probes()
+	if len(probes) == 0 {
 		return export(ctx, req, observe)
 	}
 	exporting, giveUp := context.WithCancelCause(ctx)
@@ -63,7 +63,7 @@ func (d *attentive) attend(ctx context.Context, req exportRequest, observe func(
 	watched := make(chan struct{})
 	go func() {
 		defer close(watched)
-		d.watch(exporting, refs, heard, giveUp)
+		d.watch(exporting, probes, heard, giveUp)
 	}()
 	resp, err := export(exporting, req, func(st *bkclient.SolveStatus) {
 		select {
@@ -82,7 +82,7 @@ func (d *attentive) attend(ctx context.Context, req exportRequest, observe func(
 }
 
 // watch gives up when neither the export nor the registry says anything.
-func (d *attentive) watch(ctx context.Context, refs map[string]string, heard <-chan struct{}, giveUp context.CancelCauseFunc) {
+func (d *attentive) watch(ctx context.Context, probes map[string]string, heard <-chan struct{}, giveUp context.CancelCauseFunc) {
 	since, silent, wait := time.Now(), 0, quietExport
 	for {
 		t := time.NewTimer(wait)
@@ -96,7 +96,7 @@ func (d *attentive) watch(ctx context.Context, refs map[string]string, heard <-c
 			continue
 		case <-t.C:
 		}
-		hosts := d.silent(ctx, refs)
+		hosts := d.silent(ctx, probes)
 		if ctx.Err() != nil {
 			return
 		}
@@ -106,7 +106,10 @@ func (d *attentive) watch(ctx context.Context, refs map[string]string, heard <-c
 		}
 		silent++
 		wait = quietExport
-		text := fmt.Sprintf("registry %s has not answered for %s", strings.Join(hosts, ", "), time.Since(since).Round(time.Second))
+		for i, host := range hosts {
+			hosts[i] = service(host)
+		}
+		text := fmt.Sprintf("%s has not answered for %s", strings.Join(hosts, ", "), time.Since(since).Round(time.Second))
 		if silent == maxSilent {
 			giveUp(&Rejected{errors.New(text)})
 			return
@@ -115,25 +118,33 @@ func (d *attentive) watch(ctx context.Context, refs map[string]string, heard <-c
 	}
 }
 
-// registries returns a ref in each registry that the export writes to.
-func (req exportRequest) registries() map[string]string {
+// pushes returns a ref in each registry that the output of the export goes to.
+func (req exportRequest) pushes() map[string]string {
 	refs := map[string]string{}
-	add := func(ref string) {
-		if host := registryHost(ir.CacheEntry{Type: cacheRegistry, Attrs: map[string]string{"ref": ref}}); host != "" && refs[host] == "" {
-			refs[host] = ref
-		}
-	}
 	if e := req.entry; e != nil && e.Type == bkclient.ExporterImage {
 		if push, err := boolAttr(e.Attrs, "push"); err == nil && push {
 			for name := range strings.SplitSeq(e.Attrs["name"], ",") {
-				add(name)
+				if host := registryHost(ir.CacheEntry{Type: cacheRegistry, Attrs: map[string]string{"ref": name}}); host != "" && refs[host] == "" {
+					refs[host] = name
+				}
 			}
 		}
 	}
+	return refs
+}
+
+// probes returns what the export writes to, as cacheHost names it, with what to ask for
+// there.
+func (req exportRequest) probes() map[string]string {
+	probes := map[string]string{}
+	for host, ref := range req.pushes() {
+		probes[host] = imageProbe(ref)
+	}
 	for _, c := range req.cacheTo {
-		if c.Type == cacheRegistry {
-			add(c.Attrs["ref"])
+		e := ir.CacheEntry{Type: c.Type, Attrs: c.Attrs}
+		if host, probe := cacheHost(e), cacheProbe(e); probe != "" && probes[host] == "" {
+			probes[host] = probe
 		}
 	}
-	return refs
+	return probes
 }

@@ -2,6 +2,8 @@ package runtime
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -36,6 +38,7 @@ func (d *pusher) export(ctx context.Context, _ exportRequest, observe func(*bkcl
 func TestAttentive(t *testing.T) {
 	push := exportRequest{entry: &bkclient.ExportEntry{Type: bkclient.ExporterImage, Attrs: map[string]string{"push": "true", "name": "r.test/a:1,r.test/b:1"}}}
 	cache := exportRequest{cacheTo: []bkclient.CacheOptionsEntry{{Type: "registry", Attrs: map[string]string{"ref": "r.test/cache:1"}}}}
+	actions := exportRequest{cacheTo: []bkclient.CacheOptionsEntry{{Type: "gha", Attrs: map[string]string{"url": "https://actions.test/secret/?token=x"}}}}
 	for _, tc := range []struct {
 		name   string
 		req    exportRequest
@@ -50,19 +53,20 @@ func TestAttentive(t *testing.T) {
 		{"the registry is away for a while", push, pusher{takes: 69 * time.Second, reports: time.Hour}, func(n int) bool { return n < 3 }, 69 * time.Second, 5, ""},
 		{"the registry is gone", push, pusher{takes: time.Hour, reports: 2 * time.Hour}, func(int) bool { return true }, 45 * time.Second, 3, "registry r.test has not answered for 45s"},
 		{"the registry of the cache is gone", cache, pusher{takes: time.Hour, reports: 2 * time.Hour}, func(int) bool { return true }, 45 * time.Second, 3, "registry r.test has not answered for 45s"},
+		{"the cache of GitHub Actions is gone", actions, pusher{takes: time.Hour, reports: 2 * time.Hour}, func(int) bool { return true }, 45 * time.Second, 3, "the service for caches of type gha has not answered for 45s"},
 		{"nothing is pushed", exportRequest{}, pusher{takes: time.Hour, reports: 2 * time.Hour}, func(int) bool { return true }, time.Hour, 0, ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				asked, told := 0, 0
-				d := &attentive{daemon: &tc.daemon, waits: func(string) { told++ }, silent: func(ctx context.Context, refs map[string]string) []string {
-					require.Len(t, refs, 1)
+				d := &attentive{daemon: &tc.daemon, waits: func(string) { told++ }, silent: func(ctx context.Context, probes map[string]string) []string {
+					require.Len(t, probes, 1)
 					asked++
 					if !tc.silent(asked) {
 						return nil
 					}
 					_ = sleep(ctx, reachTimeout)
-					return []string{"r.test"}
+					return slices.Collect(maps.Keys(probes))
 				}}
 				start := time.Now()
 				_, err := d.export(t.Context(), tc.req, func(*bkclient.SolveStatus) {})

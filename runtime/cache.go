@@ -105,12 +105,13 @@ func (c *caches) importsOf(jobs []plan.Job) []ir.CacheEntry {
 	return entries
 }
 
-// registries returns a ref in each registry that holds caches of the run.
-func (c *caches) registries(jobs []plan.Job) map[string]string {
-	refs := map[string]string{}
+// probes returns what holds caches of the run and can be asked whether it answers, as
+// cacheHost names it, with what to ask for.
+func (c *caches) probes(jobs []plan.Job) map[string]string {
+	probes := map[string]string{}
 	add := func(e ir.CacheEntry) {
-		if host := registryHost(e); host != "" && refs[host] == "" {
-			refs[host] = e.Attrs["ref"]
+		if host, probe := cacheHost(e), cacheProbe(e); probe != "" && probes[host] == "" {
+			probes[host] = probe
 		}
 	}
 	for _, im := range c.imports {
@@ -128,7 +129,7 @@ func (c *caches) registries(jobs []plan.Job) map[string]string {
 			add(store.Entry(store.Name + ":" + store.Prefix))
 		}
 	}
-	return refs
+	return probes
 }
 
 // endWith returns a context that has the values of ctx and ends with either.

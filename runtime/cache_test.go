@@ -79,7 +79,11 @@ func TestUnwrittenCaches(t *testing.T) {
 	x.note(&solveSource{job: "c"}, exporting(""))
 	x.note(&solveSource{targets: []string{"d"}}, exporting("of the shared cache"))
 	x.note(nil, exporting("of nobody"))
+	x.note(&solveSource{job: "d", output: 1}, &bkclient.SolveStatus{Vertexes: []*bkclient.Vertex{{Name: "exporting to GitHub Actions Cache", Error: "refused"}}})
 	var warnings []string
 	a.warnUnwritten(x, func(text string) { warnings = append(warnings, text) })
-	require.Equal(t, []string{"target a: the cache cannot be written to registry: refused"}, warnings)
+	require.Equal(t, []string{
+		"target a: the cache cannot be written to registry: refused",
+		"target d: the cache cannot be written to the cache of GitHub Actions: refused",
+	}, warnings)
 }

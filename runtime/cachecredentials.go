@@ -13,10 +13,12 @@ import (
 	"github.com/dbake/dbake/compiler/ir"
 )
 
-// Types of caches for which the client's environment holds what gives access.
+// Types of caches that are in no registry. For the first two the client's environment
+// holds what gives access.
 const (
-	cacheGHA = ir.TypeGHA
-	cacheS3  = ir.TypeS3
+	cacheGHA    = ir.TypeGHA
+	cacheS3     = ir.TypeS3
+	cacheAzblob = "azblob"
 )
 
 // CacheCredentials adds to caches what gives access to them, as far as it stands in

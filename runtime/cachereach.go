@@ -3,6 +3,7 @@ package runtime
 import (
 	"context"
 	"fmt"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -27,8 +28,9 @@ import (
 // up in them in the one goroutine that schedules all its builds: a registry that
 // accepts connections and says nothing would stop the node, also for others, until
 // its connections end (solver/llbsolver/bridge.go, newLazyCacheManager). So each
-// registry is tried by each node before the first solve, and left out where it is
-// silent; and each cache is read before it is imported, see [solver.read].
+// registry, and each other service that caches are in, is tried by each node before the
+// first solve, and left out where it is silent; and each cache is read before it is
+// imported, see [solver.read].
 
 // reachTimeout bounds how long a registry may take to answer a node.
 const reachTimeout = 10 * time.Second
@@ -52,6 +54,54 @@ func cacheHost(e ir.CacheEntry) string {
 	}
 	return "for caches of type " + e.Type
 }
+
+// cacheService is the URL of the service that a cache is in, "" when that is a registry
+// or is not known here.
+func cacheService(e ir.CacheEntry) string {
+	switch e.Type {
+	case cacheGHA:
+		if v2 := e.Attrs["url_v2"]; v2 != "" && e.Attrs["version"] != "1" {
+			return v2
+		}
+		return e.Attrs["url"]
+	case cacheS3:
+		return e.Attrs["endpoint_url"]
+	case cacheAzblob:
+		return e.Attrs["account_url"]
+	}
+	return ""
+}
+
+// cacheAddress is the host, with its port, that a node connects to for a cache; "" when
+// that is not known.
+func cacheAddress(e ir.CacheEntry) string {
+	if host := registryHost(e); host != "" {
+		return host
+	}
+	u, err := url.Parse(cacheService(e))
+	if err != nil {
+		return "" // the node will refuse it
+	}
+	return u.Host
+}
+
+// cacheProbe is the source that a node asks for to find out whether what serves a cache
+// answers; "" when there is none. What the answer is does not matter.
+func cacheProbe(e ir.CacheEntry) string {
+	if registryHost(e) != "" {
+		return imageProbe(e.Attrs["ref"])
+	}
+	u, err := url.Parse(cacheService(e))
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return ""
+	}
+	// Nothing but the place: what else is in the URL may be a secret.
+	return (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: "/"}).String()
+}
+
+// imageProbe is the source that a node asks for to find out whether the registry of ref
+// answers.
+func imageProbe(ref string) string { return "docker-image://" + ref }
 
 // silentCaches are what serves caches and does not answer the node.
 type silentCaches struct {
@@ -84,10 +134,10 @@ func (s *solver) leaveOut(where string) {
 	}
 }
 
-// probe finds the registries that do not answer the node in time, and has its solves
-// and exports keep away from them.
-func (s *solver) probe(ctx context.Context, attach []session.Attachable, refs map[string]string) []string {
-	hosts := s.link.silent(ctx, attach, refs)
+// probe finds what serves caches and does not answer the node in time, and has its
+// solves and exports keep away from it.
+func (s *solver) probe(ctx context.Context, attach []session.Attachable, probes map[string]string) []string {
+	hosts := s.link.silent(ctx, attach, probes)
 	for _, h := range hosts {
 		s.silent.add(h)
 	}
@@ -123,10 +173,11 @@ func (s *solver) writable(entries []bkclient.CacheOptionsEntry) ([]bkclient.Cach
 	return kept, nil
 }
 
-// silent returns the registries that do not answer in time. An answer of any kind
-// will do, also that there is no such image.
-func (l *link) silent(ctx context.Context, attach []session.Attachable, refs map[string]string) []string {
-	if len(refs) == 0 {
+// silent returns what does not answer in time, of registries and services as cacheHost
+// names them, with their probes. An answer of any kind will do, also that there is no
+// such image.
+func (l *link) silent(ctx context.Context, attach []session.Attachable, probes map[string]string) []string {
+	if len(probes) == 0 {
 		return nil
 	}
 	var mu sync.Mutex // guards silent
@@ -135,10 +186,10 @@ func (l *link) silent(ctx context.Context, attach []session.Attachable, refs map
 		ctx, cancel := context.WithTimeout(ctx, reachTimeout)
 		defer cancel()
 		var eg errgroup.Group
-		for host, ref := range refs {
+		for host, probe := range probes {
 			eg.Go(func() error {
-				_, err := c.ResolveSourceMetadata(ctx, &pb.SourceOp{Identifier: "docker-image://" + ref}, sourceresolver.Opt{
-					LogName: "[internal] ask for " + ref, ImageOpt: &sourceresolver.ResolveImageOpt{},
+				_, err := c.ResolveSourceMetadata(ctx, &pb.SourceOp{Identifier: probe}, sourceresolver.Opt{
+					LogName: "[internal] ask for " + strings.TrimPrefix(probe, imageProbe("")), ImageOpt: &sourceresolver.ResolveImageOpt{},
 				})
 				// The node knows the deadline and may report it before it is seen here.
 				late := ctx.Err() != nil || grpcerrors.Code(err) == codes.DeadlineExceeded

@@ -195,7 +195,7 @@ func (s *solver) awaitRead(ctx context.Context, x *reading) error {
 		}
 		where := cacheHost(x.entry)
 		if host := registryHost(x.entry); host != "" && time.Now().Before(giveUp) {
-			if asked := s.asks(ctx, map[string]string{host: x.entry.Attrs["ref"]}); len(asked) == 0 {
+			if asked := s.asks(ctx, map[string]string{host: cacheProbe(x.entry)}); len(asked) == 0 {
 				continue // it is slow
 			}
 		}

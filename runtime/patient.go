@@ -8,6 +8,7 @@ import (
 
 	bkclient "github.com/moby/buildkit/client"
 
+	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/runtime/sched"
 )
 
@@ -15,7 +16,7 @@ const (
 	// awayBudget is how long a node tries again what fails because a registry asks
 	// to come later or does not answer.
 	awayBudget = time.Minute
-	// cacheBudget is that for a cache whose registry refuses connections: nobody is
+	// cacheBudget is that for a cache whose registry or service refuses connections: nobody is
 	// there, and a cache is not worth waiting for. One that begins anew may take as long.
 	cacheBudget = 12 * time.Second
 	// awayWait is the first wait between two tries, awayMaxWait the longest; each
@@ -80,9 +81,10 @@ func (req exportRequest) patience(err error) time.Duration {
 	if !strings.Contains(text, "connection refused") {
 		return awayBudget
 	}
-	outputs := exportRequest{entry: req.entry}.registries()
-	for host := range req.registries() {
-		if outputs[host] == "" && strings.Contains(text, "://"+strings.ToLower(host)+"/") {
+	outputs := req.pushes()
+	for _, c := range req.cacheTo {
+		host := cacheAddress(ir.CacheEntry{Type: c.Type, Attrs: c.Attrs})
+		if host != "" && outputs[host] == "" && strings.Contains(text, "://"+strings.ToLower(host)+"/") {
 			return cacheBudget
 		}
 	}

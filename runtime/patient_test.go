@@ -88,7 +88,7 @@ func TestPatient(t *testing.T) {
 	}
 }
 
-// A cache whose registry refuses connections is given up soon, unless images go there as
+// A cache whose registry or service refuses connections is given up soon, unless images go there as
 // well.
 func TestPatienceWithCaches(t *testing.T) {
 	refused := func(host string) error {
@@ -98,6 +98,7 @@ func TestPatienceWithCaches(t *testing.T) {
 	cache := func(host string) []bkclient.CacheOptionsEntry {
 		return []bkclient.CacheOptionsEntry{{Type: cacheRegistry, Attrs: map[string]string{"ref": host + "/cache:1"}}}
 	}
+	actions := []bkclient.CacheOptionsEntry{{Type: cacheGHA, Attrs: map[string]string{"url": "http://actions.test:81/"}}}
 	for name, tt := range map[string]struct {
 		req   exportRequest
 		err   error
@@ -108,6 +109,7 @@ func TestPatienceWithCaches(t *testing.T) {
 		"beside an image":     {exportRequest{entry: image, cacheTo: cache("c.test:5000")}, refused("c.test:5000"), 12 * time.Second, 5},
 		"the image":           {exportRequest{entry: image, cacheTo: cache("c.test:5000")}, refused("r.test:5000"), time.Minute, 11},
 		"of the same machine": {exportRequest{entry: image, cacheTo: cache("r.test:5000")}, refused("r.test:5000"), time.Minute, 11},
+		"a service":           {exportRequest{entry: image, cacheTo: actions}, refused("actions.test:81"), 12 * time.Second, 5},
 		"busy":                {exportRequest{cacheTo: cache("c.test:5000")}, errors.New("http://c.test:5000/v2/: 503 Service Unavailable"), time.Minute, 11},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -255,8 +255,8 @@ func (r *run) open(l *link, info NodeInfo, nr *nodeRun) (*connection, error) {
 	maps.Copy(offer.stores, r.caches.stores)
 	maps.Copy(offer.stores, r.exchange.stores())
 	ctx, cancel := context.WithCancel(l.ctx)
-	silent := func(ctx context.Context, refs map[string]string) []string {
-		return l.silent(ctx, offer.attachables(nil), refs)
+	silent := func(ctx context.Context, probes map[string]string) []string {
+		return l.silent(ctx, offer.attachables(nil), probes)
 	}
 	s := &solver{
 		link: l, life: ctx, services: offer, sharedKey: in.SharedKey, entitlements: r.work.Entitlements, dirs: &r.dirs, tracing: r.work.Tracing,
@@ -278,8 +278,8 @@ func (r *run) open(l *link, info NodeInfo, nr *nodeRun) (*connection, error) {
 			return s.unreadable(ctx, offer.attachables(nil), chain, imports)
 		},
 	}
-	if refs := r.caches.registries(r.work.Jobs); len(refs) > 0 {
-		c.probe = func(ctx context.Context) []string { return s.probe(ctx, offer.attachables(nil), refs) }
+	if probes := r.caches.probes(r.work.Jobs); len(probes) > 0 {
+		c.probe = func(ctx context.Context) []string { return s.probe(ctx, offer.attachables(nil), probes) }
 	}
 	return c, nil
 }

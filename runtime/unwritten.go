@@ -8,8 +8,21 @@ import (
 	bkclient "github.com/moby/buildkit/client"
 )
 
-// exportVertex starts the name of the vertex that writes a cache, in BuildKit's status.
-const exportVertex = "exporting cache to "
+// exportVertex starts the name of the vertex that writes a cache, in BuildKit's status, and
+// exportGHA is the whole name where that is the cache of GitHub Actions.
+const (
+	exportVertex = "exporting cache to "
+	exportGHA    = "exporting to GitHub Actions Cache"
+)
+
+// cacheWritten returns where a vertex writes a cache to, by its name. ok reports whether it
+// is such a vertex.
+func cacheWritten(vertex string) (where string, ok bool) {
+	if vertex == exportGHA {
+		return "the cache of GitHub Actions", true
+	}
+	return strings.CutPrefix(vertex, exportVertex)
+}
 
 // unwritten are the caches that targets write with their outputs and that could not be
 // written, by output. With ignore-error=true the outputs succeed all the same, and nothing
@@ -39,7 +52,7 @@ func (x unwritten) note(from *solveSource, st *bkclient.SolveStatus) {
 		kept = unwrittenCaches{from: from}
 	}
 	for _, v := range st.Vertexes {
-		if where, ok := strings.CutPrefix(v.Name, exportVertex); ok && v.Error != "" {
+		if where, ok := cacheWritten(v.Name); ok && v.Error != "" {
 			kept.faults = appendNew(kept.faults, fmt.Sprintf("the cache cannot be written to %s: %s", where, v.Error))
 		}
 	}
