@@ -36,8 +36,8 @@ type buildCmd struct {
 	NoSteal   bool `help:"Let no node take over what was planned for another."`
 	Trace     bool `help:"Have the nodes record what they do inside of steps, pulls and exports, for dbake trace --format otlp: takes some seconds after the build."`
 
-	ChangedSince string `placeholder:"REV" help:"Build only the targets that would have other images than at a commit, a branch or when a plan was saved, and tell which."`
-	Format       string `default:"table" enum:"table,json" help:"How --changed-since tells which targets: table, or json for a matrix for CI on standard output."`
+	ChangedSince string `placeholder:"REV" help:"Build only the targets that would have other images than at a commit, a branch or when a plan was saved, and list them."`
+	Format       string `default:"table" enum:"table,json" help:"How --changed-since lists the targets: table, or json for a matrix for CI on standard output."`
 
 	Watch    bool          `help:"Build, and when files change build again what they touch, until interrupted."`
 	FailFast bool          `help:"Same as --jobs=fail-fast, which is the default."`
@@ -197,7 +197,7 @@ func (c *buildCmd) build(ctx context.Context, a *app, call callFlag, r *round) (
 	return errors.Join(failure, c.writeMetadata(ctx, a, content, failure != nil))
 }
 
-// tellChanges tells which targets have changed, if that was asked for.
+// tellChanges lists the targets that have changed, if that was asked for.
 func (c *buildCmd) tellChanges(ctx context.Context, a *app, changes *engine.Comparison) error {
 	if changes == nil {
 		return nil
@@ -227,7 +227,7 @@ func (c *buildCmd) request(a *app) (engine.Request, error) {
 		}
 		r.ListFiles = true
 	} else if c.Format == "json" {
-		return r, usageError{errors.New("--format says how --changed-since tells which targets have changed: it needs that flag")}
+		return r, usageError{errors.New("--format says how --changed-since lists the targets that have changed: it needs that flag")}
 	}
 	r.Admit = func(ctx context.Context, asked engine.Admission) error { return c.admit(ctx, a, asked) }
 	images := loader{a.docker()}

@@ -1,5 +1,5 @@
 // Command dbake builds many container images over several BuildKit nodes from
-// Docker Bake files: "dbake plan" tells which node builds what, at what cost and
+// Docker Bake files: "dbake plan" says which node builds what, at what cost and
 // why; "dbake build" does it; "dbake cluster" keeps local nodes running; "dbake
 // history" carries what steps cost from machine to machine.
 package main
@@ -127,7 +127,7 @@ func (a *app) docker() *dockerconfig.Config {
 	return a.config
 }
 
-// cli is the command line. Help text is the manual: every flag tells what it does
+// cli is the command line. Help text is the manual: every flag says what it does
 // in one sentence.
 type cli struct {
 	Debug bool `short:"D" help:"Show the whole chain of causes of an error."`

@@ -332,7 +332,7 @@ func (c *imageCall) check(p *ir.Project) error {
 	return nil
 }
 
-// finish tells the ID of the image, and returns the metadata as docker buildx build
+// finish reports the ID of the image, and returns the metadata as docker buildx build
 // writes it: that of the one target, by itself.
 func (c *imageCall) finish(ctx context.Context, a *app, metadata map[string]any) (map[string]any, error) {
 	flat := map[string]any{}
