@@ -766,3 +766,63 @@ EOT
 	noop(t, first, own("--var", "TAG=2"), 1)
 	require.Equal(t, 2, starts())
 }
+
+// fetched is a project whose targets read a git repository and a URL.
+const fetched = `
+-- docker-bake.hcl --
+variable "DBAKE_REGISTRY" { default = "" }
+variable "GIT" { default = "" }
+variable "URL" { default = "" }
+target "service" {
+  name = what
+  matrix = { what = ["added", "context", "local", "url"] }
+  context = what == "context" ? "${GIT}#main" : "."
+  dockerfile-inline = {
+    added = "FROM busybox:1\nADD ${GIT}#main /there\n"
+    context = "FROM busybox:1\nCOPY file /there\n"
+    local = "FROM busybox:1\nRUN echo >/there\n"
+    url = "FROM busybox:1\nADD ${URL} /there\n"
+  }[what]
+  tags = ["${DBAKE_REGISTRY}/fetched/${what}:1"]
+}
+group "default" { targets = ["service"] }
+`
+
+// TestNodesAreAskedForCommits has a node say which commits branches stand for, and what is
+// at URLs: images of the same are unchanged; once the branch is moved, its are built.
+func TestNodesAreAskedForCommits(t *testing.T) {
+	bare := gitRepository(t, map[string]string{"file": "first\n"})
+	served := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "file") }))
+	t.Cleanup(served.Close)
+	y := newYard(t, project(t, fetched), 1, "busybox")
+	vars := []string{"--var", "GIT=" + gitServer(t, bare, ""), "--var", "URL=" + served.URL + "/file"}
+	first := y.build(vars...)
+	require.Len(t, first.only("done"), 4, first.stderr)
+
+	again := y.build(vars...)
+	require.Equal(t, []string{"added", "context", "local", "url"}, again.only("unchanged"), again.stderr)
+	require.Equal(t, first.digests["context"], again.digests["context"])
+
+	work := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(work, "file"), []byte("second\n"), 0o600))
+	for _, args := range [][]string{
+		{"init", "-q", "-b", "main"},
+		{"add", "."},
+		{"-c", "user.name=test", "-c", "user.email=test@example.com", "commit", "-q", "-m", "second"},
+		{"push", "-q", "-f", bare, "main"},
+	} {
+		out, err := exec.Command("git", append([]string{"-C", work}, args...)...).CombinedOutput()
+		require.NoError(t, err, "git %s: %s", strings.Join(args, " "), out)
+	}
+	moved := y.build(vars...)
+	require.Subset(t, moved.only("done"), []string{"added", "context"}, moved.stderr)
+	require.Contains(t, moved.only("unchanged"), "local")
+	require.NotEqual(t, first.digests["context"], moved.digests["context"])
+
+	y.off()
+	r := y.run(slices.Concat([]string{"build", "--push"}, y.flags, vars)...)
+	require.NotZero(t, r.status)
+	require.Contains(t, r.stderr, "target added: node n1")
+	r = y.run(slices.Concat([]string{"build", "--push"}, y.flags, vars, []string{"local"})...)
+	require.Zero(t, r.status, r.stderr)
+}
