@@ -205,8 +205,8 @@ func (x *exchange) write(within context.Context, c *connection, step int, direct
 	}
 	var req exportRequest
 	for _, i := range x.work.Steps[step].Sent {
-		// Steps below the last have no result in its cache, although their layers are
-		// there, so those that others may want by themselves are sent as well.
+		// A step below the last has no result in its cache unless its layers are blobs,
+		// so those that others may want by themselves are sent as well.
 		if i != x.work.Steps[step].Vertex && !x.work.Sched.Vertices[i].Once {
 			continue
 		}

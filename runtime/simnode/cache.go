@@ -220,37 +220,48 @@ type cacheWriter struct {
 }
 
 // add adds the record of a step and of all below it. all says that the results of those
-// are to be in the cache, not only that of the step.
+// are to be in the cache, too; those whose layers are blobs are in any case.
 func (w *cacheWriter) add(st *state, with, all bool) int {
 	i, ok := w.records[st]
 	if !ok {
+		i = len(w.config.Records)
+		w.records[st] = i
 		rec := cachetypes.CacheRecord{Digest: opDigest(st.op)}
 		if st.op.GetSource() != nil {
 			rec.Digest = st.key
 		}
-		for _, in := range st.inputs {
-			link := cachetypes.CacheInput{LinkIndex: w.add(in.state, all, all)}
-			if in.output != 0 {
-				link.Selector = fmt.Sprint(in.output)
-			}
-			rec.Inputs = append(rec.Inputs, []cachetypes.CacheInput{link})
-		}
-		i = len(w.config.Records)
-		w.records[st] = i
 		w.config.Records = append(w.config.Records, rec)
 	}
-	w.process.mu.Lock()
-	res := st.result
-	w.process.mu.Unlock()
-	if res == nil {
-		w.process.disk.mu.Lock()
-		res = w.process.disk.results[st.key]
-		w.process.disk.mu.Unlock()
-	}
-	if rec := &w.config.Records[i]; with && len(rec.Results) == 0 && res != nil && len(res.layers) > 0 && st.op.GetSource() == nil {
+	res := w.process.resultOf(st)
+	if rec := &w.config.Records[i]; len(rec.Results) == 0 && res != nil && len(res.layers) > 0 && st.op.GetSource() == nil && (with || w.process.disk.packed(res)) {
 		rec.Results = []cachetypes.CacheResult{{LayerIndex: w.layersOf(res), CreatedAt: res.created}}
+		w.process.disk.pack(res)
+	}
+	if ok {
+		return i
+	}
+	for _, in := range st.inputs {
+		link := cachetypes.CacheInput{LinkIndex: w.add(in.state, all, all)}
+		if in.output != 0 {
+			link.Selector = fmt.Sprint(in.output)
+		}
+		rec := &w.config.Records[i]
+		rec.Inputs = append(rec.Inputs, []cachetypes.CacheInput{link})
 	}
 	return i
+}
+
+// resultOf returns the result of a step, as far as it is known; nil when it is not.
+func (p *process) resultOf(st *state) *result {
+	p.mu.Lock()
+	res := st.result
+	p.mu.Unlock()
+	if res == nil {
+		p.disk.mu.Lock()
+		res = p.disk.results[st.key]
+		p.disk.mu.Unlock()
+	}
+	return res
 }
 
 // layersOf adds the layers of a result and returns the index of the last.

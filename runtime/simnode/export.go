@@ -85,6 +85,7 @@ func (j *job) writeImage(ctx context.Context, attrs map[string]string, metadata 
 				return err
 			}
 			layers = res.layers
+			p.disk.pack(res)
 		}
 		for _, l := range layers {
 			p.disk.mu.Lock()

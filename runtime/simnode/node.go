@@ -68,13 +68,14 @@ type disk struct {
 	mu      sync.Mutex
 	results map[digest.Digest]*result // by key
 	blobs   map[digest.Digest][]byte
+	packs   map[digest.Digest]bool // the layers that were made blobs, for an image or a cache
 	rand    *rand.Rand
 }
 
 func newDisk(seed uint64, boot int) *disk {
 	return &disk{
 		id:      fmt.Sprintf("worker-%d-%d", seed, boot),
-		results: map[digest.Digest]*result{}, blobs: map[digest.Digest][]byte{},
+		results: map[digest.Digest]*result{}, blobs: map[digest.Digest][]byte{}, packs: map[digest.Digest]bool{},
 		rand: rand.New(rand.NewPCG(seed, uint64(boot))),
 	}
 }
@@ -216,6 +217,7 @@ func (d *disk) sweep() {
 	for l := range d.blobs {
 		if !kept[l] {
 			delete(d.blobs, l)
+			delete(d.packs, l)
 		}
 	}
 }

@@ -347,7 +347,9 @@ func (p *process) lookup(ctx context.Context, st *state, key digest.Digest) *res
 	p.disk.mu.Lock()
 	res := p.disk.results[key]
 	p.disk.mu.Unlock()
-	if res != nil {
+	// Of what was found in a cache and not fetched, a build that does not read the cache
+	// has nothing.
+	if res != nil && p.disk.holds(res) {
 		return res
 	}
 	p.mu.Lock()
@@ -374,6 +376,29 @@ func (d *disk) put(r *result) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.results[r.key] = r
+}
+
+// holds reports whether all layers of a result are here, or were made here.
+func (d *disk) holds(r *result) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return r.from == nil || !slices.ContainsFunc(r.layers, func(l digest.Digest) bool { return d.blobs[l] == nil })
+}
+
+// pack makes blobs of the layers of a result.
+func (d *disk) pack(r *result) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, l := range r.layers {
+		d.packs[l] = true
+	}
+}
+
+// packed reports whether all layers of a result are blobs, here or in a cache.
+func (d *disk) packed(r *result) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return r.from != nil || !slices.ContainsFunc(r.layers, func(l digest.Digest) bool { return !d.packs[l] })
 }
 
 // fetch has all layers of a result be here.
