@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/platforms"
 	bkclient "github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/client/llb"
 	"github.com/moby/buildkit/exporter/containerimage/exptypes"
@@ -27,9 +28,8 @@ import (
 	"github.com/dbake/dbake/runtime/simnode"
 )
 
-// A conformance case says what a daemon does that this package relies on. They are written
-// so that they can be tried on a real buildkitd as well; so far the simulated one is the
-// only subject.
+// A conformance case says what a daemon does that this package relies on. All are tried on
+// the simulated daemon, and as integration tests on a real one.
 var conformance = []struct {
 	name string
 	try  func(c *conformer)
@@ -54,6 +54,7 @@ var conformance = []struct {
 type subject struct {
 	spec     nodeset.Spec
 	registry string // the host of images and caches
+	shell    []byte // the program that is sh, sleep and head; a simulated daemon needs none
 	// digest returns what a name in the registry stands for, and manifest what that is;
 	// lose deletes a blob there.
 	digest   func(t *testing.T, ref string) string
@@ -81,23 +82,23 @@ type conformer struct {
 	dir  string // the local source
 }
 
-// provide fills the local source with a shell, for the daemon that needs one.
+// provide fills the local source with a shell.
 func (c *conformer) provide() {
-	busybox, err := os.ReadFile("/bin/busybox")
-	if err != nil {
-		busybox = []byte("no shell here") // then no real daemon is tried
-	}
 	require.NoError(c, os.MkdirAll(filepath.Join(c.dir, "bin"), 0o755))
 	for _, name := range []string{"sh", "sleep", "head"} {
-		require.NoError(c, os.WriteFile(filepath.Join(c.dir, "bin", name), busybox, 0o755))
+		require.NoError(c, os.WriteFile(filepath.Join(c.dir, "bin", name), c.shell, 0o755))
 	}
 	require.NoError(c, os.WriteFile(filepath.Join(c.dir, "file"), []byte(c.salt), 0o644))
 }
 
-// run is a step on the local source.
-func (c *conformer) run(command string) llb.State {
-	return c.then(llb.Local("context"), command)
+// base is the copy of the local source that steps stand on. As in a build, none stands on
+// the source itself: a node knows that by its session only, and a copy by its content.
+func (c *conformer) base() llb.State {
+	return llb.Scratch().File(llb.Copy(llb.Local("context"), "/", "/"))
 }
+
+// run is a step on the base.
+func (c *conformer) run(command string) llb.State { return c.then(c.base(), command) }
 
 func (c *conformer) then(st llb.State, command string) llb.State {
 	return st.Run(llb.Args([]string{"/bin/sh", "-c", command + "; echo " + c.salt})).Root()
@@ -105,13 +106,37 @@ func (c *conformer) then(st llb.State, command string) llb.State {
 
 func (c *conformer) definition(st llb.State) *pb.Definition {
 	c.Helper()
-	def, err := st.Marshal(c.Context(), llb.LinuxAmd64)
+	def, err := st.Marshal(c.Context(), llb.Platform(platforms.DefaultSpec()))
 	require.NoError(c, err)
 	return def.ToPB()
 }
 
+// imageOf is an image of the result of a definition.
+func imageOf(def *pb.Definition) image {
+	return image{definition: def, platform: platforms.DefaultSpec()}
+}
+
 // top is the digest of the step that a definition is about.
 func top(def *pb.Definition) digest.Digest { return digest.FromBytes(def.Def[len(def.Def)-2]) }
+
+// input is the definition of an input of the step that def is about. One made by itself
+// could have other digests.
+func (c *conformer) input(def *pb.Definition, i int) *pb.Definition {
+	c.Helper()
+	ops := map[digest.Digest]*pb.Op{}
+	for _, dt := range def.Def {
+		op := &pb.Op{}
+		require.NoError(c, op.UnmarshalVT(dt))
+		ops[digest.FromBytes(dt)] = op
+	}
+	in := ops[top(def)].Inputs[i]
+	last, err := (&pb.Op{Inputs: []*pb.Input{in}}).Marshal()
+	require.NoError(c, err)
+	def = def.CloneVT()
+	at := slices.IndexFunc(def.Def, func(dt []byte) bool { return digest.FromBytes(dt).String() == in.Digest })
+	def.Def = append(def.Def[:at+1], last)
+	return def
+}
 
 // connect returns a daemon in a build and session of its own.
 func (c *conformer) connect(stores ...string) *solver {
@@ -210,13 +235,21 @@ func (h *heard) printed() string {
 	return b.String()
 }
 
-// evaluate has a daemon evaluate a definition, and lets go of the result.
+// evaluate has a daemon evaluate a definition, and ends the build.
 func (c *conformer) evaluate(s *solver, def *pb.Definition, imports ...ir.CacheEntry) (*heard, error) {
+	h, err := c.within(s, def, imports...)
+	s.end() // the end of the build is the end of its reports
+	return h, err
+}
+
+// within has a daemon evaluate a definition in a build that goes on. As in a run, caches
+// are written meanwhile: a later build of the session finds the copy of the source by the
+// session, and a cache cannot name it by that.
+func (c *conformer) within(s *solver, def *pb.Definition, imports ...ir.CacheEntry) (*heard, error) {
 	h := newHeard()
 	release := make(chan struct{})
 	close(release)
 	err := s.evaluate(c.Context(), partition{single: []*pb.Definition{def}, imports: imports}, h.observe, func() {}, release)
-	s.end() // the end of the build is the end of its reports
 	return h, err
 }
 
@@ -254,7 +287,7 @@ func (c *conformer) cached() {
 	more := c.definition(c.then(c.run("echo said"), "echo more"))
 	h = c.evaluated(more)
 	require.True(c, h.ran(top(more)))
-	require.False(c, h.ran(top(def)))
+	require.Contains(c, h.of(top(c.input(more, 0))), "cached")
 }
 
 func (c *conformer) fails() {
@@ -325,7 +358,7 @@ func (c *conformer) shares() {
 }
 
 func (c *conformer) holds() {
-	def := c.definition(llb.Local("context").Run(llb.Args([]string{"/bin/sh", "-c", "echo fresh; echo " + c.salt}), llb.IgnoreCache).Root())
+	def := c.definition(c.base().Run(llb.Args([]string{"/bin/sh", "-c", "echo fresh; echo " + c.salt}), llb.IgnoreCache).Root())
 	s := c.connect()
 	first, release := newHeard(), make(chan struct{})
 	there, done := make(chan struct{}), make(chan error, 1)
@@ -359,8 +392,8 @@ func (c *conformer) prunes() {
 
 // chain is two steps, one on the other.
 func (c *conformer) chain() (below, above *pb.Definition) {
-	st := c.run("head -c 9 /dev/urandom > /below")
-	return c.definition(st), c.definition(c.then(st, "echo above > /above"))
+	above = c.definition(c.then(c.run("head -c 9 /dev/urandom > /below"), "echo above > /above"))
+	return c.input(above, 0), above
 }
 
 // send writes a cache of results, and returns the import of it.
@@ -368,7 +401,7 @@ func (c *conformer) send(s *solver, e ir.CacheEntry, mode string, defs ...*pb.De
 	c.Helper()
 	req := exportRequest{}
 	for _, def := range defs {
-		req.images = append(req.images, image{definition: def})
+		req.images = append(req.images, imageOf(def))
 	}
 	to := cacheEntry(e)
 	to.Attrs["mode"], to.Attrs["image-manifest"], to.Attrs["oci-mediatypes"] = mode, "true", "true"
@@ -389,9 +422,12 @@ func (c *conformer) inRegistry(name string) ir.CacheEntry {
 }
 
 func (c *conformer) imports() {
-	below, above := c.chain()
+	aside := llb.AddMount("/aside", c.run("head -c 9 /dev/urandom > /beside"), llb.Readonly)
+	st := c.run("head -c 9 /dev/urandom > /below").Run(llb.Args([]string{"/bin/sh", "-c", "echo above > /above; echo " + c.salt}), aside)
+	above := c.definition(st.Root())
+	below, beside := c.input(above, 0), c.input(above, 1)
 	s := c.connect()
-	_, err := c.evaluate(s, above)
+	_, err := c.within(s, above)
 	require.NoError(c, err)
 	least := c.send(s, c.inRegistry("least"), "min", above)
 	all := c.send(s, c.inRegistry("all"), "max", above)
@@ -400,18 +436,24 @@ func (c *conformer) imports() {
 	h := c.evaluated(above, least)
 	require.Contains(c, h.of(top(above)), "cached")
 	require.False(c, h.ran(top(below)))
-	c.prune()
-	// Only the last result is in the one cache, all are in the other.
-	require.True(c, c.evaluated(below, least).ran(top(below)))
-	c.prune()
-	require.False(c, c.evaluated(below, all).ran(top(below)))
+	// The one cache has the last result and those that it consists of, the other has all.
+	for _, x := range []struct {
+		of   *pb.Definition
+		from ir.CacheEntry
+		runs bool
+	}{{below, least, false}, {beside, least, true}, {below, all, false}, {beside, all, false}} {
+		c.prune()
+		h := c.evaluated(x.of, x.from)
+		require.Equal(c, x.runs, h.ran(top(x.of)), x.from.Attrs["ref"])
+		require.NotEqual(c, x.runs, slices.Contains(h.of(top(x.of)), "cached"), x.from.Attrs["ref"])
+	}
 }
 
 func (c *conformer) importsLocal() {
 	_, above := c.chain()
 	dir := c.TempDir()
 	s := c.connect()
-	_, err := c.evaluate(s, above)
+	_, err := c.within(s, above)
 	require.NoError(c, err)
 	from := c.send(s, ir.CacheEntry{Type: cacheLocal, Attrs: map[string]string{"dest": dir}}, "min", above)
 	s.end()
@@ -441,7 +483,7 @@ func (c *conformer) absentCache() {
 func (c *conformer) losesBlob() {
 	below, above := c.chain()
 	s := c.connect()
-	_, err := c.evaluate(s, above)
+	_, err := c.within(s, above)
 	require.NoError(c, err)
 	from := c.send(s, c.inRegistry("lossy"), "max", above)
 	blob := c.lastLayer(s, below)
@@ -449,9 +491,10 @@ func (c *conformer) losesBlob() {
 	c.prune()
 	c.lose(c.T, blob)
 	// The step is taken to be there, until something reads it.
-	require.Contains(c, c.evaluated(above, from).of(top(above)), "cached")
 	s = c.connect()
-	req := exportRequest{images: []image{{definition: above}}, entry: c.push("lossyimage")}
+	h, err := c.within(s, above, from)
+	require.NoError(c, err)
+	req := exportRequest{images: []image{imageOf(above)}, entry: c.push("lossyimage")}
 	_, err = s.export(c.Context(), req, func(*bkclient.SolveStatus) {})
 	found, ok := lost(err)
 	require.True(c, ok, "%v", err)
@@ -459,6 +502,13 @@ func (c *conformer) losesBlob() {
 	attach := s.services.attachables(nil)
 	chain := []*pb.Definition{below, above}
 	require.Equal(c, 0, s.unreadable(c.Context(), attach, chain, []ir.CacheEntry{from}))
+	s.end()
+	require.Contains(c, h.of(top(above)), "cached")
+	// A build that does not read the cache has none of it.
+	plain := c.evaluated(above)
+	require.True(c, plain.ran(top(above)))
+	require.True(c, plain.ran(top(below)))
+	c.prune()
 	// Made to ignore the cache, it is built again.
 	again := c.plain(above)
 	for _, dt := range again.Def {
@@ -494,7 +544,7 @@ func (c *conformer) exports() {
 	h := newHeard()
 	var digests []string
 	for _, name := range []string{"one", "two"} {
-		resp, err := s.export(c.Context(), exportRequest{images: []image{{definition: def}}, entry: c.push(name)}, h.observe)
+		resp, err := s.export(c.Context(), exportRequest{images: []image{imageOf(def)}, entry: c.push(name)}, h.observe)
 		require.NoError(c, err)
 		digests = append(digests, resp[exptypes.ExporterImageDigestKey])
 		require.Equal(c, c.digest(c.T, c.registry+"/"+name+":1"), resp[exptypes.ExporterImageDigestKey])
@@ -548,7 +598,7 @@ func TestConformanceSimulated(t *testing.T) {
 // lastLayer returns the blob that a step has added to an image, which is pushed for it.
 func (c *conformer) lastLayer(s *solver, def *pb.Definition) string {
 	c.Helper()
-	resp, err := s.export(c.Context(), exportRequest{images: []image{{definition: def}}, entry: c.push("layers")}, func(*bkclient.SolveStatus) {})
+	resp, err := s.export(c.Context(), exportRequest{images: []image{imageOf(def)}, entry: c.push("layers")}, func(*bkclient.SolveStatus) {})
 	require.NoError(c, err)
 	var m ocispecs.Manifest
 	require.NoError(c, json.Unmarshal(c.manifest(c.T, c.registry+"/layers@"+resp[exptypes.ExporterImageDigestKey]), &m))

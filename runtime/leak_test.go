@@ -1,3 +1,5 @@
+//go:build !integration
+
 package runtime
 
 import (
@@ -6,5 +8,6 @@ import (
 	"go.uber.org/goleak"
 )
 
-// TestMain fails when a test leaves a goroutine behind.
+// TestMain fails when a test leaves a goroutine behind. So does that of the tests with
+// daemons.
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
