@@ -14,7 +14,7 @@ platforms=${PLATFORMS:-linux/amd64 linux/arm64 darwin/amd64 darwin/arm64}
 dist=${DIST:-$PWD/dist}
 fail() { echo "release: $*" >&2; exit 1; }
 
-[[ -z $(git status --porcelain --untracked-files=no) ]] || fail "there are changes that are not committed: commit or stash them, so that the release has a commit"
+[[ -z $(git status --porcelain) ]] || fail "there are changes that are not committed, or files that git does not know: commit, stash or remove them, so that the release has a commit"
 commit=$(git rev-parse HEAD)
 SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)
 export SOURCE_DATE_EPOCH
