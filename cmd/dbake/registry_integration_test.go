@@ -469,3 +469,163 @@ func silentServer(t *testing.T) (addr string, asked chan struct{}) {
 	})
 	return l.Addr().String(), asked
 }
+
+// TestCacheServiceThatIsGone has the cache of GitHub Actions refuse connections, and take
+// them and say nothing. That it cannot be read is a warning; that it cannot be written is
+// an error soon, and a warning for who asked for that.
+func TestCacheServiceThatIsGone(t *testing.T) {
+	w := newWorld(t, 1)
+	mute, _ := silentServer(t)
+	closed, err := net.Listen("tcp", net.JoinHostPort(ownAddress(t), "0"))
+	require.NoError(t, err)
+	dead := closed.Addr().String()
+	require.NoError(t, closed.Close())
+	part := func(s string) string { return base64.RawURLEncoding.EncodeToString([]byte(s)) }
+	token := part(`{"alg":"none"}`) + "." + part(`{"ac":"[{\"Scope\":\"main\",\"Permission\":3}]","nbf":1,"exp":4102444800}`) + "." + part("x")
+	const unheard = "the service for caches of type gha did not answer within 10s"
+	for name, tt := range map[string]struct {
+		addr, ignore string
+		warnings     []string // regular expressions
+		fails        string   // a regular expression, "" when the build succeeds
+	}{
+		"outside":            {},
+		"dead":               {addr: dead, warnings: []string{`cache gha:\d+ cannot be read: .*refused`}, fails: regexp.QuoteMeta(dead) + `.*refused \(given up after \d+ tries in `},
+		"dead, not required": {addr: dead, ignore: ",ignore-error=true", warnings: []string{`cache gha:\d+ cannot be read: .*refused`, "target default: the cache cannot be written to the cache of GitHub Actions: .*refused"}},
+		"mute":               {addr: mute, warnings: []string{unheard + ": the caches in it are not used"}, fails: unheard},
+		"mute, not required": {addr: mute, ignore: ",ignore-error=true", warnings: []string{unheard + ": the caches in it are not used"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			write(t, dir, fmt.Sprintf(`
+target "default" {
+  dockerfile-inline = "FROM busybox\nRUN echo gha > /g\n"
+  cache-from = ["type=gha,scope=x"]
+  cache-to   = ["type=gha,scope=x,mode=max%s"]
+  output     = ["type=cacheonly"]
+}
+`, tt.ignore))
+			var env []string
+			if tt.addr != "" {
+				env = []string{"ACTIONS_CACHE_URL=http://" + tt.addr + "/", "ACTIONS_RUNTIME_TOKEN=" + token}
+			}
+			r := remoteRun(t, w, dir, env, append([]string{"build", "--reuse", "never"}, w.on(1)...)...)
+			require.NotContains(t, r.stderr, token)
+			require.Len(t, regexp.MustCompile(`(?m)^WARNING: `).FindAllString(r.stderr, -1), len(tt.warnings), r.stderr)
+			for _, text := range tt.warnings {
+				require.Regexp(t, `(?m)^WARNING: `+text, r.stderr)
+			}
+			if tt.fails == "" {
+				require.Zero(t, r.status, r.stderr)
+				require.Contains(t, r.stderr, "1 of 1 target built")
+				return
+			}
+			require.NotZero(t, r.status, r.stderr)
+			require.Regexp(t, `(?m)^ERROR: target default: failed on node n1: .*`+tt.fails, r.stderr)
+		})
+	}
+}
+
+// withTokens has f ask for tokens of the user u with the password p. All that were given
+// have expired each time that something new is pushed.
+func (f *front) withTokens() (given func() int) {
+	var mu sync.Mutex
+	live, met, n := map[string]bool{}, map[string]bool{}, 0
+	f.misbehave(func(rw http.ResponseWriter, r *http.Request) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		if r.URL.Path == "/token" {
+			user, password, _ := r.BasicAuth()
+			if user == "" {
+				user, password = r.FormValue("username"), r.FormValue("password")
+			}
+			if user != "" && (user != "u" || password != "p") {
+				rw.WriteHeader(http.StatusUnauthorized)
+				return true
+			}
+			n++
+			token := fmt.Sprint("token", n)
+			live[token] = user != ""
+			fmt.Fprintf(rw, `{"token":%q,"access_token":%[1]q,"expires_in":70}`, token)
+			return true
+		}
+		if r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/manifests/") && !met[r.URL.Path] {
+			met[r.URL.Path] = true
+			clear(live)
+		}
+		if live[strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")] {
+			return false
+		}
+		scope := ""
+		if parts := regexp.MustCompile(`^/v2/(.+)/(?:manifests|blobs|tags)/`).FindStringSubmatch(r.URL.Path); parts != nil {
+			scope = `,scope="repository:` + parts[1] + `:pull,push"`
+		}
+		rw.Header().Set("WWW-Authenticate", `Bearer realm="http://`+f.addr+`/token",service="front"`+scope+`,error="invalid_token"`)
+		rw.WriteHeader(http.StatusUnauthorized)
+		return true
+	})
+	return func() int {
+		mu.Lock()
+		defer mu.Unlock()
+		return n
+	}
+}
+
+// TestTokensThatExpire has every token expire before it has served: base images are read,
+// images and caches written all the same. It also asks credential helpers: seldom, and
+// one that fails is named with its words and its registry, whoever needed it.
+func TestTokensThatExpire(t *testing.T) {
+	w := newWorld(t, 1)
+	f := newFront(t, w.registry)
+	nodes := []string{node(t, f.configured()), node(t, f.configured())}
+	dir, bin := t.TempDir(), t.TempDir()
+	write(t, dir, fmt.Sprintf(`
+target "default" {
+  name     = x
+  matrix   = { x = ["a", "b"] }
+  contexts = { bb = "docker-image://%[1]s/library/busybox:latest" }
+  dockerfile-inline = "FROM bb\nRUN echo ${x} > /x\n"
+  tags     = ["%[1]s/tokens/${x}:1", "%[1]s/tokens/${x}-too:1"]
+  output   = ["type=image,push=true"]
+}
+target "push" {
+  dockerfile-inline = "FROM scratch\nCOPY docker-bake.hcl /\n"
+  tags   = ["%[1]s/tokens/push:1"]
+  output = ["type=image,push=true"]
+}
+`, f.addr))
+	asked := filepath.Join(bin, "asked")
+	for name, script := range map[string]string{
+		"good": `echo x >> ` + asked + `; echo '{"Username":"u","Secret":"p"}'`,
+		"bad":  `echo "token has expired, run: acme login"; exit 1`,
+	} {
+		require.NoError(t, os.WriteFile(filepath.Join(bin, "docker-credential-"+name), []byte("#!/bin/sh\n"+script+"\n"), 0o755))
+	}
+	build := func(helper string, args ...string) result {
+		config := t.TempDir()
+		require.NoError(t, os.WriteFile(filepath.Join(config, "config.json"), []byte(fmt.Sprintf(`{"credHelpers":{%q:%q}}`, f.addr, helper)), 0o600))
+		env := []string{"DOCKER_CONFIG=" + config, "PATH=" + bin + string(os.PathListSeparator) + os.Getenv("PATH")}
+		return remoteRun(t, w, dir, env, append([]string{"build", "--reuse", "never", "--nodes", nodes[0], "--nodes", nodes[1], "--strategy", "round-robin"}, args...)...)
+	}
+	given := f.withTokens()
+	r := build("good", "--cache-registry", f.addr+"/tokens/cache,insecure=true")
+	require.Zero(t, r.status, r.stderr)
+	require.NotContains(t, r.stderr, "WARNING")
+	require.Contains(t, r.stderr, "4 images pushed")
+	require.Greater(t, given(), 4, "they did expire")
+	calls, err := os.ReadFile(asked)
+	require.NoError(t, err)
+	require.LessOrEqual(t, strings.Count(string(calls), "x"), 2*(1+len(nodes)), "the client asks, and each node before and during the run")
+	for _, name := range []string{"a", "a-too", "b", "b-too"} {
+		_, _, err := registryClient(t).Manifest(t.Context(), w.registry+"/tokens/"+name+":1")
+		require.NoError(t, err)
+	}
+
+	for helper, words := range map[string]string{"bad": "token has expired, run: acme login", "nosuch": "not found"} {
+		for _, target := range []string{"default", "push"} {
+			r := build(helper, target)
+			require.NotZero(t, r.status, r.stderr)
+			require.Regexp(t, `(?m)^ERROR: .*credentials for `+regexp.QuoteMeta(f.addr)+`: credential helper docker-credential-`+helper+`: .*`+words, r.stderr)
+		}
+	}
+}

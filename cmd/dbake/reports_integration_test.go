@@ -142,6 +142,36 @@ BBB
 		}
 	})
 
+	t.Run("a compose secret from the environment", func(t *testing.T) {
+		dir := project(t, `
+-- compose.yaml --
+secrets:
+  FOO:
+    environment: BAR
+services:
+  test:
+    image: reports/test
+    build:
+      context: .
+      secrets: [FOO]
+      dockerfile_inline: |
+        FROM busybox
+        RUN --mount=type=secret,id=FOO,env=V echo "got:$$V" > /r
+        FROM scratch
+        COPY --from=0 /r /r
+-- .env --
+BAR=from-dotenv
+`)
+		args := append([]string{"build", "--no-cache", "-f", "compose.yaml", "--allow", "fs=" + dir, "--set", "*.output=type=local,dest=out"}, w.on(2)...)
+		// The file .env is for what is interpolated; a secret is of the environment.
+		for want, env := range map[string][]string{"got:": nil, "got:from-env": {"BAR=from-env"}} {
+			r := remoteRun(t, w, dir, env, args...)
+			require.Zero(t, r.status, r.stderr)
+			require.NotContains(t, r.stderr, "from-")
+			require.Equal(t, want+"\n", read(t, dir, "out", "r"))
+		}
+	})
+
 	t.Run("one directory for several", func(t *testing.T) {
 		dir := project(t, `
 -- docker-bake.hcl --
