@@ -74,14 +74,11 @@ type vertexStatus struct {
 	// unpacked says that some were unpacked.
 	layers   []time.Time
 	unpacked bool
-	// again says that it is made to ignore the cache: then layers that are unpacked
-	// while it runs are those of what it stands on.
-	again   bool
-	job     string    // whose outputs it writes
-	targets []string  // of the solve that reported it first
-	logged  time.Time // of the newest output taken in
-	tail    []string  // the last complete lines
-	partial string    // the line still being written
+	job      string    // whose outputs it writes
+	targets  []string  // of the solve that reported it first
+	logged   time.Time // of the newest output taken in
+	tail     []string  // the last complete lines
+	partial  string    // the line still being written
 }
 
 // execution is one time that a node ran a step.
@@ -162,7 +159,7 @@ func (t *tracker) noteLayers(list []*bkclient.VertexStatus) {
 		s := t.at(vs.Vertex)
 		s.unpacked = s.unpacked || strings.HasPrefix(vs.ID, unpacking)
 		s.layers = append(s.layers, vs.Timestamp)
-		if t.isStep(vs.Vertex) && len(s.runs) > 0 && !s.again {
+		if t.isStep(vs.Vertex) && len(s.runs) > 0 {
 			s.runs = slices.DeleteFunc(s.runs, s.fetched)
 			s.cached = s.cached || len(s.runs) == 0
 		}
@@ -274,7 +271,7 @@ func isLayer(id string) bool {
 // fetched reports whether what looks like an execution was the fetch of a result
 // from a cache.
 func (s *vertexStatus) fetched(e execution) bool {
-	return !s.again && slices.ContainsFunc(s.layers, func(at time.Time) bool {
+	return slices.ContainsFunc(s.layers, func(at time.Time) bool {
 		return !at.Before(e.started) && !at.After(e.completed)
 	})
 }
@@ -296,8 +293,8 @@ func (t *tracker) status(d digest.Digest) vertexStatus {
 	return vertexStatus{}
 }
 
-// forget forgets a vertex that is about to run once more, whatever caches hold of it.
-func (t *tracker) forget(d digest.Digest) { t.vertices[d] = &vertexStatus{again: true} }
+// forget forgets a vertex that is about to run once more.
+func (t *tracker) forget(d digest.Digest) { delete(t.vertices, d) }
 
 // hasRun reports whether the node ran any of the steps.
 func (t *tracker) hasRun(steps []digest.Digest) bool {

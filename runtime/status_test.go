@@ -154,33 +154,6 @@ func TestTrackerFetched(t *testing.T) {
 	}
 }
 
-// A step that is built again, as the cache has lost its result, runs, although layers of
-// what it stands on are unpacked for it meanwhile.
-func TestTrackerForgotten(t *testing.T) {
-	for name, late := range map[string]bool{"layers first": false, "layers last": true} {
-		t.Run(name, func(t *testing.T) {
-			tr := newTracker(yes, yes)
-			cached := vertex(step, at(0), at(0))
-			cached.Vertexes[0].Cached = true
-			tr.observe(cached, &solveSource{})
-			tr.forget(step)
-			layer := &bkclient.SolveStatus{Statuses: []*bkclient.VertexStatus{{ID: "extracting sha256:1", Vertex: step, Timestamp: *at(2)}}}
-			list := []*bkclient.SolveStatus{vertex(step, at(1), nil), layer, vertex(step, at(1), at(3))}
-			if late {
-				list[1], list[2] = list[2], list[1]
-			}
-			var changes []change
-			for _, st := range list {
-				_, c := tr.observe(st, &solveSource{})
-				changes = append(changes, c...)
-			}
-			require.Equal(t, []change{{vertex: step}, {vertex: step, done: true, took: 2 * time.Second}}, changes)
-			require.Len(t, tr.vertices[step].runs, 1)
-			require.False(t, tr.vertices[step].cached)
-		})
-	}
-}
-
 func TestTrackerLogs(t *testing.T) {
 	tr := newTracker(yes, yes)
 	logs := func(list ...*bkclient.VertexLog) int {
