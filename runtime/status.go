@@ -10,15 +10,10 @@ import (
 	bkclient "github.com/moby/buildkit/client"
 	digest "github.com/opencontainers/go-digest"
 
-	"github.com/dbake/dbake/internal/printable"
 	"github.com/dbake/dbake/llbmerge"
 )
 
 const (
-	// tailLines is how many of the last log lines of a step an error shows.
-	tailLines = 20
-	// maxLine bounds a line of output that is kept, in bytes; its end is kept.
-	maxLine = 16 << 10
 	// namingStep is how nodes report the Dockerfile that names a result, and
 	// verifyingStep that they compare the platforms of results with those that were
 	// asked for: results that only have a cache written are called by numbers.
@@ -77,8 +72,7 @@ type vertexStatus struct {
 	job      string    // whose outputs it writes
 	targets  []string  // of the solve that reported it first
 	logged   time.Time // of the newest output taken in
-	tail     []string  // the last complete lines
-	partial  string    // the line still being written
+	tail     outputTail
 }
 
 // execution is one time that a node ran a step.
@@ -142,7 +136,7 @@ func (t *tracker) observe(st *bkclient.SolveStatus, from *solveSource) (*bkclien
 		// Every stream tells a vertex's output in order and from its start.
 		if s := t.at(l.Vertex); l.Timestamp.After(s.logged) {
 			s.logged = l.Timestamp
-			s.log(string(l.Data))
+			s.tail.add(l.Stream, string(l.Data))
 			fresh.Logs = append(fresh.Logs, l)
 		}
 	}
@@ -357,34 +351,7 @@ func union(list []execution) time.Duration {
 	return total
 }
 
-// log appends output to the tail, line by line.
-func (s *vertexStatus) log(data string) {
-	for {
-		line, rest, ok := strings.Cut(data, "\n")
-		s.partial += line
-		if over := len(s.partial) - maxLine; over > 0 {
-			s.partial = s.partial[over:]
-		}
-		if !ok {
-			return
-		}
-		s.tail = append(s.tail, strings.TrimSuffix(s.partial, "\r"))
-		if len(s.tail) > tailLines {
-			s.tail = s.tail[1:]
-		}
-		s.partial, data = "", rest
-	}
-}
-
 // logTail returns the last lines that the step printed, fit to be shown anywhere.
 func (t *tracker) logTail(d digest.Digest) []string {
-	s := t.at(d)
-	lines := slices.Clone(s.tail)
-	if s.partial != "" {
-		lines = append(lines, s.partial)
-	}
-	for i, line := range lines {
-		lines[i] = printable.Line(line)
-	}
-	return lines
+	return t.at(d).tail.lines()
 }

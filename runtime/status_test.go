@@ -3,6 +3,7 @@ package runtime
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -173,6 +174,37 @@ func TestTrackerLogs(t *testing.T) {
 	require.Len(t, tail, tailLines)
 	require.Equal(t, "-99", tail[tailLines-1])
 	require.Empty(t, tr.logTail(source))
+}
+
+// A node that left output out repeats the end of standard output behind what the step
+// said at last on standard error.
+func TestTailOfClippedOutput(t *testing.T) {
+	much := strings.Repeat("much\n", 1000)
+	var tail outputTail
+	tail.add(1, much)
+	tail.add(standardError, "a warning\n")
+	tail.add(1, much)
+	require.NotContains(t, tail.lines(), "a warning", "it was not the last word")
+	tail.add(1, "\n"+clippedOutput+"200KiB/s reached]\n")
+	tail.add(standardError, "the real error\nand its place")
+	tail.add(1, much)
+	lines := tail.lines()
+	require.Len(t, lines, tailLines)
+	require.Equal(t, []string{"much", "a warning", "the real error", "and its place"}, lines[tailLines-4:])
+	for i := range 30 {
+		tail.add(standardError, fmt.Sprintf("\nerror %d", i))
+	}
+	require.Equal(t, "error 29", tail.lines()[tailLines], "the line still being written comes on top")
+	tail.add(1, much)
+	lines = tail.lines()
+	require.Len(t, lines, tailLines)
+	require.Equal(t, "much", lines[tailLines-errorLines-1])
+	require.Equal(t, "error 20", lines[tailLines-errorLines])
+
+	var short outputTail
+	short.add(standardError, "error\n")
+	short.add(1, clippedOutput+"2MiB reached]\n")
+	require.Equal(t, []string{"error", clippedOutput + "2MiB reached]"}, short.lines())
 }
 
 // Exports are kept apart whose vertices have one digest; what an evaluation has
