@@ -204,6 +204,52 @@ target "two" {
 	}
 }
 
+// TestCacheRegistryThatWantsLogin shares results through a registry over plain HTTP
+// that wants tokens, of a user or of anybody, or a password.
+func TestCacheRegistryThatWantsLogin(t *testing.T) {
+	w := newWorld(t, 1)
+	f := newFront(t, w.registry)
+	nodes := []string{node(t, f.configured()), node(t, f.configured())}
+	dir := t.TempDir()
+	write(t, dir, `
+target "default" {
+  name   = x
+  matrix = { x = ["a", "b"] }
+  dockerfile-inline = "FROM scratch\nCOPY docker-bake.hcl /${x}\n"
+  tags   = ["`+f.addr+`/asks/${x}:1"]
+  output = ["type=image,push=true"]
+}
+`)
+	user := fmt.Sprintf(`{"auths":{%q:{"auth":%q}}}`, f.addr, base64.StdEncoding.EncodeToString([]byte("u:p")))
+	for _, attrs := range []string{"", ",insecure=true"} {
+		for name, tt := range map[string]struct {
+			ask    func(t *testing.T)
+			config string
+		}{
+			"tokens":           {func(*testing.T) { f.withTokens() }, user},
+			"anonymous tokens": {func(*testing.T) { f.withTokensOf(true) }, `{}`},
+			"password":         {func(*testing.T) { f.withPassword() }, user},
+		} {
+			t.Run(name+attrs, func(t *testing.T) {
+				tt.ask(t)
+				config := t.TempDir()
+				require.NoError(t, os.WriteFile(filepath.Join(config, "config.json"), []byte(tt.config), 0o600))
+				cache := f.addr + "/" + strings.ReplaceAll(name, " ", "-") + strconv.Itoa(len(attrs)) + attrs
+				r := remoteRun(t, w, dir, []string{"DOCKER_CONFIG=" + config}, "build", "--reuse", "never", "--nodes", nodes[0], "--nodes", nodes[1], "--strategy", "round-robin", "--cache-registry", cache)
+				require.Zero(t, r.status, r.stderr)
+				require.NotContains(t, r.stderr, "WARNING")
+
+				// What was pushed is known to those who never built it.
+				env := []string{"DOCKER_CONFIG=" + config, "XDG_CACHE_HOME=" + t.TempDir()}
+				r = remoteRun(t, w, dir, env, "build", "--nodes", nodes[0], "--nodes", nodes[1], "--cache-registry", cache)
+				require.Zero(t, r.status, r.stderr)
+				require.NotContains(t, r.stderr, "WARNING")
+				require.Contains(t, r.stderr, "2 unchanged")
+			})
+		}
+	}
+}
+
 // TestCacheThatCannotBeWritten is a warning, unless the user wants an error.
 func TestCacheThatCannotBeWritten(t *testing.T) {
 	w := newWorld(t, 1)
@@ -528,7 +574,22 @@ target "default" {
 
 // withTokens has f ask for tokens of the user u with the password p. All that were given
 // have expired each time that something new is pushed.
-func (f *front) withTokens() (given func() int) {
+func (f *front) withTokens() (given func() int) { return f.withTokensOf(false) }
+
+// withPassword has f ask for the password p of the user u.
+func (f *front) withPassword() {
+	f.misbehave(func(rw http.ResponseWriter, r *http.Request) bool {
+		if user, password, _ := r.BasicAuth(); user == "u" && password == "p" {
+			return false
+		}
+		rw.Header().Set("WWW-Authenticate", `Basic realm="front"`)
+		rw.WriteHeader(http.StatusUnauthorized)
+		return true
+	})
+}
+
+// withTokensOf is withTokens; anybody says that those without a user may write too.
+func (f *front) withTokensOf(anybody bool) (given func() int) {
 	var mu sync.Mutex
 	live, met, n := map[string]bool{}, map[string]bool{}, 0
 	f.misbehave(func(rw http.ResponseWriter, r *http.Request) bool {
@@ -545,7 +606,7 @@ func (f *front) withTokens() (given func() int) {
 			}
 			n++
 			token := fmt.Sprint("token", n)
-			live[token] = user != ""
+			live[token] = user != "" || anybody
 			fmt.Fprintf(rw, `{"token":%q,"access_token":%[1]q,"expires_in":70}`, token)
 			return true
 		}
@@ -608,14 +669,14 @@ target "push" {
 		return remoteRun(t, w, dir, env, append([]string{"build", "--reuse", "never", "--nodes", nodes[0], "--nodes", nodes[1], "--strategy", "round-robin"}, args...)...)
 	}
 	given := f.withTokens()
-	r := build("good", "--cache-registry", f.addr+"/tokens/cache,insecure=true")
+	r := build("good", "--cache-registry", f.addr+"/tokens/cache")
 	require.Zero(t, r.status, r.stderr)
 	require.NotContains(t, r.stderr, "WARNING")
 	require.Contains(t, r.stderr, "4 images pushed")
 	require.Greater(t, given(), 4, "they did expire")
 	calls, err := os.ReadFile(asked)
 	require.NoError(t, err)
-	require.LessOrEqual(t, strings.Count(string(calls), "x"), 2*(1+len(nodes)), "the client asks, and each node before and during the run")
+	require.LessOrEqual(t, strings.Count(string(calls), "x"), 2*(1+len(nodes))+1, "the client asks, each node before and during the run, and one whether plain HTTP is right")
 	for _, name := range []string{"a", "a-too", "b", "b-too"} {
 		_, _, err := registryClient(t).Manifest(t.Context(), w.registry+"/tokens/"+name+":1")
 		require.NoError(t, err)

@@ -8,14 +8,12 @@ import (
 	"sync"
 	"time"
 
-	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
 	digest "github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/dbake/dbake/cachepolicy"
 	"github.com/dbake/dbake/compiler/ir"
-	"github.com/dbake/dbake/frontend"
 	"github.com/dbake/dbake/internal/memory"
 	"github.com/dbake/dbake/internal/memory/warm"
 	"github.com/dbake/dbake/internal/plan"
@@ -50,11 +48,6 @@ func (s *standby) caches(ctx context.Context, stores []cachepolicy.Store, b *pla
 	c.Known = map[string][]string{}
 	for _, name := range cachepolicy.Repositories(c.Input) {
 		tags, err := c.client.Tags(ctx, name)
-		if registry.SpeaksPlainHTTP(err) && s.trustsPlainHTTP(ctx, name) {
-			c.access, quick = c.access.Insecure(domain(name)), quick.Insecure(domain(name))
-			c.client = s.client(quick)
-			tags, err = c.client.Tags(ctx, name)
-		}
 		if err != nil {
 			s.engine.Report.Warn(fmt.Sprintf("cannot list the caches in %s: %v", name, err))
 			continue
@@ -62,21 +55,6 @@ func (s *standby) caches(ctx context.Context, stores []cachepolicy.Store, b *pla
 		c.Known[name] = tags
 	}
 	return c
-}
-
-// trustsPlainHTTP reports whether a node is configured to reach the registry of a
-// repository although it speaks plain HTTP only. The node's own word counts: that
-// it tried, and what it found there does not matter.
-func (s *standby) trustsPlainHTTP(ctx context.Context, repo string) bool {
-	ref, err := reference.ParseNormalizedNamed(repo + ":" + cachepolicy.DefaultPrefix)
-	if err != nil {
-		return false
-	}
-	ctx, cancel := context.WithTimeout(ctx, trustTimeout)
-	defer cancel()
-	_, err = s.image(ctx, frontend.ImageRequest{Ref: ref, Platform: platforms.DefaultSpec()})
-	var node *runtime.NodeError
-	return err == nil || errors.As(err, &node) && runtime.AnsweredByRegistry(err)
 }
 
 // domain is the registry of a repository.
@@ -88,12 +66,8 @@ func domain(repo string) string {
 	return reference.Domain(ref)
 }
 
-const (
-	// cachesTimeout bounds how long registries may take to say which caches they
-	// have, and trustTimeout how long a node may take to try one.
-	cachesTimeout = 3 * time.Second
-	trustTimeout  = 10 * time.Second
-)
+// cachesTimeout bounds how long registries may take to say which caches they have.
+const cachesTimeout = 3 * time.Second
 
 // joinable returns what says whether the parts of a target can be put together; nil where
 // no registry was asked.

@@ -26,6 +26,7 @@ type pushed struct {
 	local, remote imagekey.Records
 	loaded, asked bool
 	foreign       bool // something else stands where the records are kept
+	plain         bool // they were not read, as no node could say whether plain HTTP is allowed
 
 	mu      sync.Mutex                  // guards what follows
 	clients map[string]*registry.Client // by the registry that need not be secure; "" is none
@@ -50,6 +51,9 @@ func (p *pushed) client(insecure string) *registry.Client {
 	}
 	o := p.standby.registries()
 	o.Patience = registry.Patience{Silence: reusePatience, Busy: reusePatience, Away: -1}
+	o.Plain = func(ctx context.Context, repo string) bool {
+		return p.standby.awake() && p.standby.trustsPlainHTTP(ctx, repo) // no node is started for what may be unchanged
+	}
 	if insecure != "" {
 		o = o.Insecure(insecure)
 	}
@@ -91,14 +95,17 @@ func (p *pushed) cacheClient() *registry.Client {
 // others returns the records of the cache repository.
 func (p *pushed) others(ctx context.Context) *imagekey.Records {
 	ref := p.ref()
-	if p.asked || ref == "" {
+	again := p.plain && p.standby.awake()
+	if p.asked && !again || ref == "" {
 		return &p.remote
 	}
-	p.asked = true
+	p.asked, p.plain = true, false
 	var err error
 	p.remote, err = imagekey.Pull(ctx, p.cacheClient(), ref)
 	switch {
-	case err == nil, ctx.Err() != nil, registry.SpeaksPlainHTTP(err): // for which nodes may be configured
+	case err == nil, ctx.Err() != nil:
+	case registry.SpeaksPlainHTTP(err): // for which nodes may be configured
+		p.plain = !p.standby.awake()
 	case errors.Is(err, imagekey.ErrForeign):
 		p.foreign = true
 		p.standby.engine.Report.Warn(fmt.Sprintf("which images were pushed is not known: %v", err))

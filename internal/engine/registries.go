@@ -2,11 +2,16 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"strings"
 	"time"
 
+	"github.com/containerd/platforms"
+	"github.com/distribution/reference"
+
+	"github.com/dbake/dbake/cachepolicy"
 	"github.com/dbake/dbake/frontend"
 	"github.com/dbake/dbake/runtime"
 	"github.com/dbake/dbake/runtime/registry"
@@ -24,6 +29,8 @@ const (
 	// connection, and dialTimeout others.
 	localTimeout = 300 * time.Millisecond
 	dialTimeout  = 30 * time.Second
+	// trustTimeout is how long a node may take to try a registry.
+	trustTimeout = 10 * time.Second
 )
 
 // restRegistry sees to it that the registry of local nodes answers while these rest: if
@@ -68,6 +75,7 @@ func (s *standby) registries() registry.Options {
 	o := registry.Options{
 		Credentials: registry.DockerCredentials(s.engine.Docker),
 		Hosts:       map[string]registry.Host{},
+		Plain:       s.trustsPlainHTTP,
 		Notify:      s.engine.Report.Note,
 	}
 	if n := s.nodes; n != nil && n.cluster != nil {
@@ -78,6 +86,45 @@ func (s *standby) registries() registry.Options {
 		o.Hosts[strings.Replace(local, "127.0.0.1", "localhost", 1)] = registry.Host{PlainHTTP: true, Mirrors: []string{local}}
 	}
 	return o
+}
+
+// trustsPlainHTTP reports whether a node is configured to reach the registry of a
+// repository although it speaks plain HTTP only. The node's own word counts: that
+// it tried, and what it found there does not matter. It is asked once.
+func (s *standby) trustsPlainHTTP(ctx context.Context, repo string) bool {
+	ref, err := reference.ParseNormalizedNamed(repo + ":" + cachepolicy.DefaultPrefix)
+	if err != nil {
+		return false
+	}
+	host := reference.Domain(ref)
+	s.mu.Lock()
+	trusts, known := s.plain[host]
+	s.mu.Unlock()
+	if known {
+		return trusts
+	}
+	limited, cancel := context.WithTimeout(ctx, trustTimeout)
+	defer cancel()
+	_, err = s.image(limited, frontend.ImageRequest{Ref: ref, Platform: platforms.DefaultSpec()})
+	var node *runtime.NodeError
+	trusts = err == nil || errors.As(err, &node) && runtime.AnsweredByRegistry(err)
+	if !trusts && (ctx.Err() != nil || !errors.As(err, &node)) {
+		return false // no node has said anything
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.plain == nil {
+		s.plain = map[string]bool{}
+	}
+	s.plain[host] = trusts
+	return trusts
+}
+
+// awake reports whether a node can be asked without starting any.
+func (s *standby) awake() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.pool != nil || s.resting
 }
 
 // client returns a client that is closed with s.
@@ -94,6 +141,7 @@ func (s *standby) client(o registry.Options) *registry.Client {
 // nobody. others is what others know.
 func (s *standby) resolver(maxAge time.Duration, offline bool, others frontend.Recollections) *frontend.RegistryResolver {
 	o := s.registries()
+	o.Plain = nil // the nodes are asked for the image itself
 	o.Patience.Away = baseAway
 	if s.resting {
 		o.Patience.Away = restingAway // what is remembered may do

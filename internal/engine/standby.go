@@ -37,6 +37,8 @@ type standby struct {
 	// peeked is the pool of those that run while nodes rest, and silent why there is none.
 	peeked *runtime.Pool
 	silent error
+	// plain are registries that speak plain HTTP, and whether a node is configured for that.
+	plain map[string]bool
 	// registry is that of local nodes while they rest; nil when it runs, or none does.
 	registry *local.Resting
 }

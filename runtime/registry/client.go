@@ -37,6 +37,9 @@ type Options struct {
 	// Hosts says how to reach registries, by host with port, as it stands in
 	// names: "docker.io", "10.0.0.5:5000". Hosts not listed are reached over TLS.
 	Hosts map[string]Host
+	// Plain reports whether a registry that Hosts does not list, and that turned out to
+	// speak plain HTTP, may be asked over that, by a repository in it; nil is no.
+	Plain func(ctx context.Context, repo string) bool
 	// Patience says how long registries are waited for.
 	Patience Patience
 	// Notify shows a line to the user while a registry is waited for; may be nil.
@@ -82,6 +85,7 @@ type Client struct {
 	patience Patience
 	notify   func(string)
 	dial     func(ctx context.Context, network, addr string) (net.Conn, error)
+	plain    func(ctx context.Context, repo string) bool
 	health   health
 
 	mu       sync.Mutex                     // guards made
@@ -187,7 +191,7 @@ func New(o Options) *Client {
 	silent.SetOutput(io.Discard)
 	return &Client{
 		creds: o.Credentials, hosts: o.Hosts, quiet: logrus.NewEntry(silent),
-		patience: o.Patience.withDefaults(), notify: o.Notify, dial: o.Dial,
+		patience: o.Patience.withDefaults(), notify: o.Notify, dial: o.Dial, plain: o.Plain,
 		made: map[string]docker.RegistryHost{}, known: map[string]login{},
 	}
 }
@@ -259,9 +263,15 @@ func (c *Client) endpoint(host string) (docker.RegistryHost, error) {
 	if loopback && !listed || o.Insecure {
 		secured = docker.NewHTTPFallback(network)
 	}
-	client := &http.Client{Transport: &transport{next: secured, network: network, silence: c.patience.Silence, waiting: func(d time.Duration) {
-		c.note(host, fmt.Sprintf("waiting for registry %s, which has not answered for %s", host, d))
-	}}}
+	watched := func(next http.RoundTripper) *transport {
+		return &transport{next: next, network: network, silence: c.patience.Silence, waiting: func(d time.Duration) {
+			c.note(host, fmt.Sprintf("waiting for registry %s, which has not answered for %s", host, d))
+		}}
+	}
+	client := &http.Client{Transport: watched(secured)}
+	if c.plain != nil && !listed && !loopback {
+		client.Transport = &learning{transport: watched(secured), either: watched(docker.NewHTTPFallback(network)), host: host, may: c.plain}
+	}
 	h := docker.RegistryHost{
 		Client:       client,
 		Authorizer:   newAuthorizer(docker.NewDockerAuthorizer(docker.WithAuthClient(client), docker.WithAuthCreds(c.credentials))),

@@ -735,3 +735,37 @@ func TestDockerCredentials(t *testing.T) {
 	_, _, err = DockerCredentials(dockerconfig.New(map[string]string{"DOCKER_CONFIG": dir}, nil))("r.example")
 	require.ErrorContains(t, err, "config.json: ")
 }
+
+// A registry that turns out to speak plain HTTP is asked so where somebody says that it
+// may, and only what is in its repositories.
+func TestPlainHTTPThatIsLearned(t *testing.T) {
+	const far = "registry.far.test:5000"
+	for name, allowed := range map[string]bool{"allowed": true, "not allowed": false} {
+		t.Run(name, func(t *testing.T) {
+			_, hs := serve(t, (*httptest.Server).Start, nil)
+			var asked []string
+			c := newClient(t, Options{
+				Plain: func(_ context.Context, repo string) bool {
+					asked = append(asked, repo)
+					return allowed
+				},
+				Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+					var d net.Dialer
+					return d.DialContext(ctx, network, hs.Listener.Addr().String())
+				},
+			})
+			_, err := c.Tags(t.Context(), far+"/some/app")
+			if !allowed {
+				require.ErrorIs(t, err, ErrUnreachable)
+				require.ErrorContains(t, err, "speaks plain HTTP, which must be allowed for it")
+				require.Equal(t, []string{far + "/some/app"}, asked)
+				return
+			}
+			require.NoError(t, err)
+			data := []byte("a layer")
+			desc := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer, Digest: digest.FromBytes(data), Size: int64(len(data))}
+			require.NoError(t, c.Push(t.Context(), far+"/other:1", desc, data))
+			require.Equal(t, []string{far + "/some/app"}, asked, "once for each registry")
+		})
+	}
+}

@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"regexp"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -55,6 +57,46 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp.Body.Close()
 	w.end()
 	return nil, &busyError{Status: resp.Status, After: retryAfter(resp.Header.Get("Retry-After")), Message: message(body)}
+}
+
+// learning sends requests to a registry of which it is not known whether it may be asked
+// over plain HTTP. That is found out when it speaks nothing else.
+type learning struct {
+	*transport
+	either *transport // falls back to plain HTTP
+	host   string
+	may    func(ctx context.Context, repo string) bool
+	plain  atomic.Bool // it may
+}
+
+// inRepo is the path of a request for something in a repository.
+var inRepo = regexp.MustCompile(`^/v2/(.+)/(?:manifests|blobs|tags|referrers)/`)
+
+// RoundTrip implements http.RoundTripper. Other servers, as those that give tokens, are
+// asked as their URL says.
+func (l *learning) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.URL.Host != l.host {
+		return l.transport.RoundTrip(req)
+	}
+	if l.plain.Load() {
+		return l.either.RoundTrip(req)
+	}
+	resp, err := l.transport.RoundTrip(req)
+	repo := inRepo.FindStringSubmatch(req.URL.Path)
+	if !SpeaksPlainHTTP(err) || repo == nil || !l.may(req.Context(), l.host+"/"+repo[1]) {
+		return resp, err
+	}
+	l.plain.Store(true)
+	again := req.Clone(req.Context())
+	if req.Body != nil && req.Body != http.NoBody {
+		if req.GetBody == nil {
+			return resp, err // it is gone
+		}
+		if again.Body, err = req.GetBody(); err != nil {
+			return nil, err
+		}
+	}
+	return l.either.RoundTrip(again)
 }
 
 // maxRefusal bounds what is read of an answer that is only quoted.
