@@ -58,7 +58,7 @@ func elements[T any](decode func(cty.Value) ([]T, error), show func([]T) cty.Val
 	}, func(t *definition) cty.Value { return show(*field(t)) }
 }
 
-func shared[T any](decode func(cty.Value) ([]T, error), show func([]T) cty.Value, field func(*definition) *[]*T) (decoder, func(*definition) cty.Value) {
+func sharedList[T any](decode func(cty.Value) ([]T, error), show func([]T) cty.Value, field func(*definition) *[]*T) (decoder, func(*definition) cty.Value) {
 	return func(t *definition, v cty.Value, expr hcl.Expression) hcl.Diagnostics {
 		return decodeComposite(v, expr, decode, func(list []T) { *field(t) = pointers(list) })
 	}, func(t *definition) cty.Value { return show(values(*field(t))) }
@@ -251,7 +251,7 @@ func present[T any](field func(*definition) **T) func(*definition) bool {
 	return func(t *definition) bool { return *field(t) != nil }
 }
 
-func filled[T any](field func(*definition) *[]T) func(*definition) bool {
+func hasElements[T any](field func(*definition) *[]T) func(*definition) bool {
 	return func(t *definition) bool { return len(*field(t)) > 0 }
 }
 

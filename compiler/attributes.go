@@ -146,13 +146,13 @@ var (
 	fieldLabels                    = func(t *definition) *map[string]*string { return &t.labels }
 	fieldExtraHosts                = func(t *definition) *map[string]*string { return &t.extraHosts }
 	fieldTags                      = func(t *definition) *[]string { return &t.tags }
-	cacheFromDecode, cacheFromShow = shared(decodeCacheEntries, cacheEntriesValue, func(t *definition) *[]*ir.CacheEntry { return &t.cacheFrom })
+	cacheFromDecode, cacheFromShow = sharedList(decodeCacheEntries, cacheEntriesValue, func(t *definition) *[]*ir.CacheEntry { return &t.cacheFrom })
 	cacheToDecode, cacheToShow     = elements(decodeCacheEntries, cacheEntriesValue, func(t *definition) *[]ir.CacheEntry { return &t.cacheTo })
 	fieldStage                     = func(t *definition) **string { return &t.stage }
-	secretDecode, secretShow       = shared(decodeSecrets, secretsValue, func(t *definition) *[]*ir.Secret { return &t.secrets })
+	secretDecode, secretShow       = sharedList(decodeSecrets, secretsValue, func(t *definition) *[]*ir.Secret { return &t.secrets })
 	sshDecode, sshShow             = elements(decodeSSHs, sshsValue, func(t *definition) *[]ir.SSH { return &t.ssh })
 	fieldPlatforms                 = func(t *definition) *[]string { return &t.platforms }
-	outputDecode, outputShow       = shared(decodeOutputs, outputsValue, func(t *definition) *[]*ir.Output { return &t.outputs })
+	outputDecode, outputShow       = sharedList(decodeOutputs, outputsValue, func(t *definition) *[]*ir.Output { return &t.outputs })
 	fieldPull                      = func(t *definition) **bool { return &t.pull }
 	fieldNoCache                   = func(t *definition) **bool { return &t.noCache }
 	fieldNetwork                   = func(t *definition) **string { return &t.network }
@@ -183,7 +183,7 @@ var attributes = []targetAttr{
 		decode: plain(cty.List(cty.String), fieldAnnotations), show: listShow(fieldAnnotations),
 		merge: adds(fieldAnnotations), normalize: distinct(fieldAnnotations), grows: length(fieldAnnotations),
 		set: []setKey{{"annotation", listOverride, func(t *definition, _ string, o *override) error {
-			t.annotations = added(o, t.annotations, o.values)
+			t.annotations = extend(o, t.annotations, o.values)
 			return nil
 		}}},
 		lower: func(t *definition, out *ir.Target) { out.Annotations = t.annotations },
@@ -197,10 +197,10 @@ var attributes = []targetAttr{
 			if err != nil {
 				return fmt.Errorf("invalid value for attest: %w", err)
 			}
-			t.attest = dedupeAttests(added(o, t.attest, list))
+			t.attest = dedupeAttests(extend(o, t.attest, list))
 			return nil
 		}}},
-		compose: [][]string{buildKey("provenance"), buildKey("sbom")}, isSet: filled(fieldAttest),
+		compose: [][]string{buildKey("provenance"), buildKey("sbom")}, isSet: hasElements(fieldAttest),
 		lower: func(t *definition, out *ir.Target) { out.Attest = t.attest },
 		print: func(t *ir.Target) any { return unlessEmpty(showAttests(t.Attest)) }},
 	{name: "context", field: "context", result: "Context",
@@ -269,7 +269,7 @@ var attributes = []targetAttr{
 	{name: "tags", field: "tags", result: "Tags",
 		decode: plain(cty.List(cty.String), fieldTags), show: listShow(fieldTags), merge: replacesList(fieldTags), normalize: distinct(fieldTags),
 		set:     []setKey{listKey("tag", fieldTags)},
-		compose: [][]string{bakeKey("tags"), buildKey("tags"), {"image"}}, isSet: filled(fieldTags),
+		compose: [][]string{bakeKey("tags"), buildKey("tags"), {"image"}}, isSet: hasElements(fieldTags),
 		lower: func(t *definition, out *ir.Target) { out.Tags = t.tags },
 		print: func(t *ir.Target) any { return unlessEmpty(t.Tags) }},
 	{name: "cache-from", field: "cacheFrom", result: "CacheFrom",
@@ -353,7 +353,7 @@ var attributes = []targetAttr{
 	{name: "platforms", field: "platforms", result: "Platforms",
 		decode: plain(cty.List(cty.String), fieldPlatforms), show: listShow(fieldPlatforms), merge: replacesList(fieldPlatforms), normalize: distinct(fieldPlatforms),
 		set:     []setKey{listKey("platform", fieldPlatforms)},
-		compose: [][]string{bakeKey("platforms"), buildKey("platforms")}, isSet: filled(fieldPlatforms),
+		compose: [][]string{bakeKey("platforms"), buildKey("platforms")}, isSet: hasElements(fieldPlatforms),
 		lower: func(t *definition, out *ir.Target) { out.Platforms = t.platforms },
 		print: func(t *ir.Target) any { return unlessEmpty(t.Platforms) }},
 	{name: "output", field: "outputs", result: "Outputs",
@@ -410,7 +410,7 @@ var attributes = []targetAttr{
 		decode: plain(cty.List(cty.String), fieldNoCacheFilter), show: listShow(fieldNoCacheFilter),
 		merge: adds(fieldNoCacheFilter), normalize: distinct(fieldNoCacheFilter), grows: length(fieldNoCacheFilter),
 		set:     []setKey{listKey("no-cache-filter", fieldNoCacheFilter)},
-		compose: [][]string{bakeKey("no-cache-filter")}, isSet: filled(fieldNoCacheFilter),
+		compose: [][]string{bakeKey("no-cache-filter")}, isSet: hasElements(fieldNoCacheFilter),
 		lower: func(t *definition, out *ir.Target) { out.NoCacheFilter = t.noCacheFilter },
 		print: func(t *ir.Target) any { return unlessEmpty(t.NoCacheFilter) }},
 	{name: "shm-size", field: "shmSize", result: "ShmSize",
@@ -423,7 +423,7 @@ var attributes = []targetAttr{
 		decode: plain(cty.List(cty.String), fieldUlimits), show: listShow(fieldUlimits),
 		merge: adds(fieldUlimits), normalize: distinct(fieldUlimits), grows: length(fieldUlimits),
 		set:     []setKey{listKey("ulimit", fieldUlimits)},
-		compose: [][]string{buildKey("ulimits")}, isSet: filled(fieldUlimits),
+		compose: [][]string{buildKey("ulimits")}, isSet: hasElements(fieldUlimits),
 		lower: func(t *definition, out *ir.Target) { out.Ulimits = t.ulimits },
 		print: func(t *ir.Target) any { return unlessEmpty(t.Ulimits) }},
 	{name: "resources", field: "resources", result: "Resources", entries: true,
@@ -461,7 +461,7 @@ var attributes = []targetAttr{
 			t.entitlements = dedupeStrings(t.entitlements)
 		},
 		set: []setKey{{"entitlement", listOverride, func(t *definition, _ string, o *override) error {
-			t.entitlements = added(o, t.entitlements, o.values)
+			t.entitlements = extend(o, t.entitlements, o.values)
 			return nil
 		}}},
 		lower: func(t *definition, out *ir.Target) { out.Entitlements = t.entitlements },

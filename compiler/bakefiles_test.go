@@ -77,7 +77,7 @@ func checkRun(t *testing.T, folder string, c bakeCase, run bakeRun) {
 		golden = filepath.Join(folder, "golden."+run.Name+".err")
 	}
 
-	out, err := printed(t, o)
+	out, err := compileAndPrint(t, o)
 	if c.Dbake && *update {
 		if err != nil {
 			out = []byte("ERROR: " + err.Error() + "\n")
@@ -140,8 +140,8 @@ func options(t *testing.T, dir string, args []string) compiler.Options {
 	}
 }
 
-// printed compiles and prints, and checks what holds for every project.
-func printed(t *testing.T, o compiler.Options) ([]byte, error) {
+// compileAndPrint compiles and prints, and checks what holds for every project.
+func compileAndPrint(t *testing.T, o compiler.Options) ([]byte, error) {
 	t.Helper()
 	p, err := compiler.Compile(context.Background(), o)
 	if err != nil {

@@ -14,10 +14,10 @@ import (
 	"github.com/dbake/dbake/compiler"
 )
 
-// generated returns a definition of n targets: matrices of ten, a user function,
+// generate returns a definition of n targets: matrices of ten, a user function,
 // references between targets, and inheritance from a common base and, in chains of
 // five, from each other.
-func generated(n int) string {
+func generate(n int) string {
 	var b strings.Builder
 	b.WriteString(`
 variable "REGISTRY" {
@@ -63,7 +63,7 @@ func BenchmarkCompile(b *testing.B) {
 	for _, n := range []int{500, 5_000, 50_000} {
 		b.Run(fmt.Sprintf("targets=%d", n), func(b *testing.B) {
 			dir := b.TempDir()
-			require.NoError(b, os.WriteFile(filepath.Join(dir, "docker-bake.hcl"), []byte(generated(n)), 0o644))
+			require.NoError(b, os.WriteFile(filepath.Join(dir, "docker-bake.hcl"), []byte(generate(n)), 0o644))
 			o := compiler.Options{Dir: dir, Targets: []string{"svc*-*"}, Platform: "linux/amd64"}
 			b.ReportAllocs()
 			for b.Loop() {

@@ -99,7 +99,7 @@ func Compile(ctx context.Context, o Options) (*ir.Project, error) {
 
 	var p *ir.Project
 	at := &place{}
-	err = guarded(ctx, at, def.sources, func() (err error) {
+	err = guard(ctx, at, def.sources, func() (err error) {
 		p, err = o.resolve(at, def, req, args)
 		return err
 	})
@@ -130,12 +130,12 @@ func (o *Options) resolve(at *place, def *loaded, req request, args arguments) (
 	if err := r.link(s); err != nil {
 		return nil, err
 	}
-	targets, err := s.sorted(def.config)
+	targets, err := s.sort(def.config)
 	if err != nil {
 		return nil, err
 	}
 
-	given, err := given(args.set)
+	given, err := parseGiven(args.set)
 	if err != nil {
 		return nil, err
 	}
@@ -151,7 +151,7 @@ func (o *Options) resolve(at *place, def *loaded, req request, args arguments) (
 		if args.noPolicy {
 			d.policy = []ir.Policy{{Disabled: true}}
 		}
-		o.looked(envEpoch)
+		o.noteLookup(envEpoch)
 		d.setEpoch(o.Env[envEpoch])
 		if err := d.placeContext(o.Dir, def.remote); err != nil {
 			return nil, def.sources.at(d.origin(""), err)
@@ -312,13 +312,13 @@ func (o *Options) environment() func(string) (string, bool) {
 		return nil
 	}
 	return func(name string) (string, bool) {
-		o.looked(name)
+		o.noteLookup(name)
 		v, ok := o.Env[name]
 		return v, ok
 	}
 }
 
-func (o *Options) looked(name string) {
+func (o *Options) noteLookup(name string) {
 	if o.Looked != nil {
 		o.Looked(name)
 	}
@@ -419,7 +419,7 @@ func (o *Options) load(ctx context.Context, req request) (*loaded, error) {
 	}
 	at := &place{}
 	compose.At = at
-	err = guarded(ctx, at, src, func() error { return o.evaluate(ctx, at, def, files, compose, src, req, lookup, relative) })
+	err = guard(ctx, at, src, func() error { return o.evaluate(ctx, at, def, files, compose, src, req, lookup, relative) })
 	if err != nil {
 		return nil, err
 	}
@@ -435,7 +435,7 @@ func (o *Options) evaluate(ctx context.Context, at *place, def *loaded, files []
 	for _, f := range byFamily.compose {
 		for _, m := range interpolated.FindAllSubmatch(f.Data, -1) {
 			if o.environment() != nil && len(m[1]) > 0 {
-				o.looked(string(m[1]))
+				o.noteLookup(string(m[1]))
 			}
 		}
 	}

@@ -60,7 +60,7 @@ func (p *composePlaces) checkEnds(docs []*composeDoc, seen map[*composeDoc]bool,
 		if err := p.checkNamed(doc); err != nil {
 			return err
 		}
-		named := p.included(doc)
+		named := p.includes(doc)
 		services := p.entries(p.entries(doc.root)["services"].value)
 		for _, name := range ir.SortedKeys(services) {
 			extends := p.entries(p.entries(services[name].value)["extends"].value)

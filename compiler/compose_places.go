@@ -276,7 +276,7 @@ func (p *composePlaces) find(docs []*composeDoc, depth int, path ...string) (com
 		}
 	}
 	for _, doc := range docs {
-		for _, in := range p.included(doc) {
+		for _, in := range p.includes(doc) {
 			if place, ok := p.find(in, depth+1, path...); ok {
 				return place, true
 			}
@@ -285,8 +285,8 @@ func (p *composePlaces) find(docs []*composeDoc, depth int, path ...string) (com
 	return composePlace{}, false
 }
 
-// included returns the documents of each entry of the include section.
-func (p *composePlaces) included(doc *composeDoc) [][]*composeDoc {
+// includes returns the documents of each entry of the include section.
+func (p *composePlaces) includes(doc *composeDoc) [][]*composeDoc {
 	section := resolveAlias(p.entries(doc.root)["include"].value)
 	if section == nil || section.Kind != yaml.SequenceNode {
 		return nil

@@ -48,7 +48,7 @@ func (o checkOptions) lookup(name string) (string, bool) {
 // as given.
 func (o checkOptions) stat(path string) (fs.FileInfo, error) {
 	st, err := os.Stat(o.abs(path))
-	return st, asNamed(err, path)
+	return st, withName(err, path)
 }
 
 func (o checkOptions) abs(path string) string {
@@ -250,12 +250,12 @@ func (o checkOptions) checkKey(path string) (isSocket bool, err error) {
 	}
 	f, err := os.Open(o.abs(path))
 	if err != nil {
-		return false, fmt.Errorf("failed to open %s: %w", path, asNamed(err, path))
+		return false, fmt.Errorf("failed to open %s: %w", path, withName(err, path))
 	}
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, maxKeySize))
 	if err != nil {
-		return false, fmt.Errorf("failed to read %s: %w", path, asNamed(err, path))
+		return false, fmt.Errorf("failed to read %s: %w", path, withName(err, path))
 	}
 	if _, err := ssh.ParseRawPrivateKey(data); err != nil {
 		return false, fmt.Errorf("failed to parse %s: %w", path, err)
@@ -375,7 +375,7 @@ func (o checkOptions) checkSourcePolicy() error {
 	}
 	f, err := os.Open(o.abs(path))
 	if err != nil {
-		return fmt.Errorf("failed to read policy file: %w", asNamed(err, path))
+		return fmt.Errorf("failed to read policy file: %w", withName(err, path))
 	}
 	return f.Close()
 }

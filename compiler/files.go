@@ -56,7 +56,7 @@ func (o *Options) fileNames() ([]string, error) {
 		}
 		if name != stdio {
 			if _, err := os.Stat(o.path(name)); err != nil {
-				return nil, asNamed(err, name)
+				return nil, withName(err, name)
 			}
 		}
 		names = append(names, name)
@@ -121,7 +121,7 @@ func (o *Options) readFile(name string) ([]byte, error) {
 		return nil, &fs.PathError{Op: "open", Err: syscall.ENOENT}
 	}
 	data, err := readNamed(o.path(name))
-	if err = asNamed(err, name); err != nil && ir.IsRemote(name) {
+	if err = withName(err, name); err != nil && ir.IsRemote(name) {
 		err = fmt.Errorf("%w: a definition that is read from a URL is named before the targets, without -f", err)
 	}
 	return data, err
@@ -136,13 +136,13 @@ func readNamed(path string) (_ []byte, err error) {
 	defer func() { err = errors.Join(err, f.Close()) }()
 	data, err := readBounded(f)
 	if err != nil {
-		return nil, &fs.PathError{Op: "read", Path: path, Err: unnamed(err)}
+		return nil, &fs.PathError{Op: "read", Path: path, Err: withoutName(err)}
 	}
 	return data, nil
 }
 
-// unnamed returns the cause of an error about a file.
-func unnamed(err error) error {
+// withoutName returns the cause of an error about a file.
+func withoutName(err error) error {
 	var pathErr *fs.PathError
 	if errors.As(err, &pathErr) {
 		return pathErr.Err
@@ -159,8 +159,8 @@ func (o *Options) path(name string) string {
 	return filepath.Join(o.Dir, name)
 }
 
-// asNamed makes an error about a file speak of it as the user did.
-func asNamed(err error, name string) error {
+// withName makes an error about a file speak of it as the user did.
+func withName(err error, name string) error {
 	var pathErr *fs.PathError
 	if errors.As(err, &pathErr) {
 		return &fs.PathError{Op: pathErr.Op, Path: name, Err: pathErr.Err}

@@ -152,7 +152,7 @@ func filePos(data []byte, open, end, at int) hcl.Pos {
 			size = 2
 			if i+1 < end && data[i+1] == 'u' {
 				size = 6
-				if i+12 <= end && data[i+6] == '\\' && data[i+7] == 'u' && utf8.RuneCount(unquoted(data[i:i+12])) == 1 {
+				if i+12 <= end && data[i+6] == '\\' && data[i+7] == 'u' && utf8.RuneCount(unquote(data[i:i+12])) == 1 {
 					size = 12 // two halves of one character
 				}
 			}
@@ -163,7 +163,7 @@ func filePos(data []byte, open, end, at int) hcl.Pos {
 		if size == 1 {
 			decoded++
 		} else {
-			decoded += len(unquoted(data[i : i+size]))
+			decoded += len(unquote(data[i : i+size]))
 		}
 		i += size
 	}
@@ -172,8 +172,8 @@ func filePos(data []byte, open, end, at int) hcl.Pos {
 	return hcl.Pos{Byte: i, Line: bytes.Count(before, []byte{'\n'}) + 1, Column: utf8.RuneCount(before[start:]) + 1}
 }
 
-// unquoted returns the text that escapes stand for.
-func unquoted(escapes []byte) []byte {
+// unquote returns the text that escapes stand for.
+func unquote(escapes []byte) []byte {
 	var text string
 	if err := json.Unmarshal([]byte(`"`+string(escapes)+`"`), &text); err != nil {
 		return escapes

@@ -57,11 +57,11 @@ func (p *place) error(src sources, problem string) error {
 	return src.at(sourceRange(src.inFile(*rng)), fmt.Errorf("%s, and was here when it was given up", problem))
 }
 
-// guarded runs f until it ends, ctx does, or f takes more time or memory than any
+// guard runs f until it ends, ctx does, or f takes more time or memory than any
 // definition needs; the error then names the place that f has come to. An expression
 // cannot be interrupted: f is left behind, and what it does to its results is for
 // nobody; the process is expected to end.
-func guarded(ctx context.Context, at *place, src sources, f func() error) error {
+func guard(ctx context.Context, at *place, src sources, f func() error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}

@@ -85,9 +85,9 @@ func subset(list, of []string) bool {
 	return true
 }
 
-// sorted returns the targets of a selection so that links and depends_on edges
+// sort returns the targets of a selection so that links and depends_on edges
 // point backwards, ties in order of definition.
-func (s *selection) sorted(c *config) ([]*definition, error) {
+func (s *selection) sort(c *config) ([]*definition, error) {
 	const visiting, visited = 1, 2
 	state := make(map[string]int, len(s.targets))
 	out := make([]*definition, 0, len(s.targets))

@@ -54,7 +54,7 @@ func (c *config) matchTargets(pattern string) ([]string, error) {
 		}
 	}
 	if len(names) == 0 {
-		return nil, c.unmatched(pattern)
+		return nil, c.noMatchError(pattern)
 	}
 	return names, nil
 }

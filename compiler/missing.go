@@ -37,7 +37,7 @@ func (c *config) notRequestable(name, arg string, path func(string) string) erro
 	case len(known) == 0:
 		e.Detail = "the definition has no targets"
 	case name == defaultGroup:
-		e.Detail = fmt.Sprintf("no target or group is named %q: name what is to be built, one or several of %s, or \"*\" for all", name, enumerated(known))
+		e.Detail = fmt.Sprintf("no target or group is named %q: name what is to be built, one or several of %s, or \"*\" for all", name, enumerate(known))
 	case ir.IsRemote(arg):
 		e.Detail = "a URL that a definition is read from goes before the names of targets"
 	case strings.Contains(arg, ","):
@@ -70,13 +70,13 @@ func (c *config) names() []string {
 
 func available(names []string) string {
 	if len(names) == 1 {
-		return "There is only " + enumerated(names) + "."
+		return "There is only " + enumerate(names) + "."
 	}
-	return "There are " + enumerated(names) + "."
+	return "There are " + enumerate(names) + "."
 }
 
-// enumerated lists names, of many only the first.
-func enumerated(names []string) string {
+// enumerate lists names, of many only the first.
+func enumerate(names []string) string {
 	more := len(names) - maxListed
 	if more > 0 {
 		names = names[:maxListed]
@@ -92,8 +92,8 @@ func enumerated(names []string) string {
 	return list
 }
 
-// unmatched returns the error for a pattern of an override that matches nothing.
-func (c *config) unmatched(pattern string) error {
+// noMatchError returns the error for a pattern of an override that matches nothing.
+func (c *config) noMatchError(pattern string) error {
 	e := &ir.SourceError{Summary: fmt.Sprintf("could not find any target matching '%s'", pattern)}
 	targets := make([]string, len(c.targets))
 	for i, t := range c.targets {

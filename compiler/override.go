@@ -163,8 +163,8 @@ func parseOverrides(args arguments, c *config, lookup func(string) (string, bool
 	return all, nil
 }
 
-// given returns what the arguments of --set name.
-func given(args []string) (ir.Given, error) {
+// parseGiven returns what the arguments of --set name.
+func parseGiven(args []string) (ir.Given, error) {
 	var g ir.Given
 	for _, arg := range args {
 		left, value, _ := strings.Cut(arg, "=")
@@ -287,9 +287,9 @@ func over[T any](o *override, list, given []T) []T {
 	return given
 }
 
-// added returns list with the values given, which are added without being asked to
+// extend returns list with the values given, which are added without being asked to
 // be, or the values alone if the override clears.
-func added[T any](o *override, list, given []T) []T {
+func extend[T any](o *override, list, given []T) []T {
 	if o.clear {
 		return given
 	}

@@ -34,7 +34,7 @@ func TestGuardedNamesThePlace(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				at, over := &place{}, make(chan struct{})
 				defer close(over)
-				err := guarded(t.Context(), at, src, func() error {
+				err := guard(t.Context(), at, src, func() error {
 					c.enter(at)
 					<-over
 					return nil
@@ -60,7 +60,7 @@ func TestGuardedEndsWithItsContext(t *testing.T) {
 			<-begun
 			cancel(context.Canceled)
 		}()
-		err := guarded(ctx, &place{}, nil, func() error {
+		err := guard(ctx, &place{}, nil, func() error {
 			close(begun)
 			<-over
 			return nil

@@ -26,7 +26,7 @@ func (l *loaded) warnings(p *ir.Project) ([]*ir.SourceError, error) {
 	}
 	w.unknownContent(l.evaluator)
 	w.unusedVariables(l.evaluator)
-	w.undeclared(l)
+	w.findUndeclared(l)
 	w.numbers(l.evaluator)
 	if err := w.composeFiles(l.files.compose); err != nil {
 		return nil, err
@@ -135,8 +135,8 @@ func (w *warner) unknownIn(b *hcl.Block, schema *hcl.BodySchema) {
 	}
 }
 
-// undeclared finds values of --var that no file asks for.
-func (w *warner) undeclared(l *loaded) {
+// findUndeclared finds values of --var that no file asks for.
+func (w *warner) findUndeclared(l *loaded) {
 	known := l.evaluator.variables.byKey
 	for _, name := range ir.SortedKeys(l.vars) {
 		if _, ok := known[name]; ok {

@@ -195,7 +195,7 @@ func (c *composeWarner) numbers(node *yaml.Node, depth int) {
 		return
 	}
 	if node.Kind == yaml.ScalarNode && node.Style == 0 && node.ShortTag() == "!!float" && losesZero(node.Value) {
-		c.shortened(c.doc.nodeRange(node), node.Value)
+		c.warnShortened(c.doc.nodeRange(node), node.Value)
 	}
 	for _, n := range node.Content {
 		c.numbers(n, depth+1)

@@ -23,7 +23,7 @@ func withoutZeros(number string) string {
 	return strings.TrimSuffix(strings.TrimRight(number, "0"), ".")
 }
 
-func (w *warner) shortened(r ir.Range, number string) {
+func (w *warner) warnShortened(r ir.Range, number string) {
 	w.warn(r, "Number loses a zero", fmt.Sprintf("The number %s becomes %q as text: write %q in quotes if it is a version.", number, withoutZeros(number), number))
 }
 
@@ -88,6 +88,6 @@ func (w *warner) numbersInJSON(expr hcl.Expression) {
 
 func (w *warner) number(r hcl.Range) {
 	if text := string(w.sources.bytes(r)); losesZero(text) {
-		w.shortened(sourceRange(r), text)
+		w.warnShortened(sourceRange(r), text)
 	}
 }

@@ -202,7 +202,7 @@ func (e *evaluator) evaluateValue(scope *hcl.EvalContext, name string) (cty.Valu
 	if !ok {
 		return value, nil
 	}
-	return overridden(name, text, isJSON, typ, typed, def != nil, value)
+	return readOverride(name, text, isJSON, typ, typed, def != nil, value)
 }
 
 // override returns the value given for a variable from outside of the files, and
@@ -223,9 +223,9 @@ func (e *evaluator) override(name string, typed bool) (text string, isJSON, ok b
 	return text, false, ok
 }
 
-// overridden returns the value of a variable for which text was given: read as
+// readOverride returns the value of a variable for which text was given: read as
 // its declared type, else as the type of its default.
-func overridden(name, text string, isJSON bool, typ cty.Type, typed, hasDefault bool, value cty.Value) (cty.Value, error) {
+func readOverride(name, text string, isJSON bool, typ cty.Type, typed, hasDefault bool, value cty.Value) (cty.Value, error) {
 	switch {
 	case typed && isJSON:
 		v, err := unmarshalJSON([]byte(text), typ)
