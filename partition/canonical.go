@@ -23,7 +23,7 @@ func canonicalise(p Problem) canonical {
 	}
 	nodeKey := make([]string, len(p.Nodes))
 	for i, n := range p.Nodes {
-		nodeKey[i] = fmt.Sprint(sorted(n.Platforms), sorted(n.Warm), n.Emulates) // maps print in order
+		nodeKey[i] = fmt.Sprint(sortCopy(n.Platforms), sortCopy(n.Warm), n.Emulates) // maps print in order
 	}
 	slices.SortStableFunc(c.node, func(a, b int) int {
 		x, y := p.Nodes[a], p.Nodes[b]
@@ -40,7 +40,7 @@ func canonicalise(p Problem) canonical {
 			for _, d := range t.After {
 				roots = append(roots, p.Targets[d].Root)
 			}
-			targetKey[i] = fmt.Sprint(sorted(t.Platforms), sorted(roots))
+			targetKey[i] = fmt.Sprint(sortCopy(t.Platforms), sortCopy(roots))
 		}
 	}
 	slices.SortStableFunc(c.from, func(a, b int) int {
@@ -72,7 +72,7 @@ func identity(n int) []int {
 	return out
 }
 
-func sorted[T cmp.Ordered](s []T) []T {
+func sortCopy[T cmp.Ordered](s []T) []T {
 	s = slices.Clone(s)
 	slices.Sort(s)
 	return slices.Compact(s)

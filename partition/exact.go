@@ -536,16 +536,16 @@ func (e *branching) fits(cut float64, long bool) bool {
 		if room < -1e-9*taken[p] {
 			return false
 		}
-		if todo -= e.packed(p, room, below); todo <= 0 {
+		if todo -= e.packing(p, room, below); todo <= 0 {
 			return true
 		}
 	}
 	return todo <= 1e-9
 }
 
-// packed is the most work of open vertices that finds room on p, each only where it fits
+// packing is the most work of open vertices that finds room on p, each only where it fits
 // by itself.
-func (e *branching) packed(p int, room, below float64) float64 {
+func (e *branching) packing(p int, room, below float64) float64 {
 	e.costs = e.costs[:0]
 	sum := 0.0
 	for _, v := range e.open {
@@ -611,7 +611,7 @@ func (e *branching) placeTargets(d *draft, t int) {
 		e.chooseSources(d, m.nv-1)
 		return
 	}
-	allowed := uint32(m.allowed(t)[0])
+	allowed := uint32(m.allowedSet(t)[0])
 	options := allowed & (e.exec[m.root[t]] | e.warm[m.root[t]])
 	switch {
 	case options == 0:

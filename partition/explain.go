@@ -84,7 +84,7 @@ func Explain(ctx context.Context, p Problem, a Assignment, t TargetID) (Reason, 
 	e := explainer{m: m, sim: sim, base: sim.draftOf(a), t: int(t)}
 	e.list = slices.Clone(newClosure(m).of(int(m.root[t])))
 	r := Reason{Target: t, Node: a.Node[t]}
-	r.Warm, r.Shared = e.held(int(r.Node))
+	r.Warm, r.Shared = e.holdings(int(r.Node))
 	r.Alternatives = append(r.Alternatives, Alternative{
 		Node: r.Node, Makespan: now.Makespan, Done: now.Done[t], Fetches: fetches(now),
 	})
@@ -94,7 +94,7 @@ func Explain(ctx context.Context, p Problem, a Assignment, t TargetID) (Reason, 
 		}
 		r.Alternatives = append(r.Alternatives, e.with(n, now))
 	}
-	r.Why = because(r, countBits(m.allowed(int(t))) == 1, now.Makespan)
+	r.Why = because(r, countBits(m.allowedSet(int(t))) == 1, now.Makespan)
 	slices.SortStableFunc(r.Alternatives, func(x, y Alternative) int {
 		return cmp.Or(cmp.Compare(x.Makespan, y.Makespan), cmp.Compare(x.Executed, y.Executed), cmp.Compare(x.Node, y.Node))
 	})
@@ -138,8 +138,8 @@ type explainer struct {
 	list []int32 // all the target needs
 }
 
-// held returns what of the target is warm on n and what others on n need too.
-func (e *explainer) held(n int) (warm, shared []VertexID) {
+// holdings returns what of the target is warm on n and what others on n need too.
+func (e *explainer) holdings(n int) (warm, shared []VertexID) {
 	d := e.base.clone()
 	d.node = slices.Delete(d.node, e.t, e.t+1)
 	m := *e.m

@@ -136,7 +136,7 @@ func (m *model) restrict() error {
 			}
 		}
 		for t := range m.nt {
-			set := slices.Clone(m.allowed(t))
+			set := slices.Clone(m.allowedSet(t))
 			for k := range set {
 				set[k] &= hold[int(m.root[t])*m.w+k]
 			}
@@ -145,7 +145,7 @@ func (m *model) restrict() error {
 		}
 	}
 	for t := range m.nt {
-		if firstBit(m.allowed(t)) < 0 {
+		if firstBit(m.allowedSet(t)) < 0 {
 			return fmt.Errorf("%w: %s", ErrUnplaceable, m.p.Targets[t].Name)
 		}
 	}
@@ -301,7 +301,7 @@ func (m *model) inputs(v int) []int32           { return m.in[m.inOff[v]:m.inOff
 func (m *model) consumers(v int) []int32        { return m.cons[m.consOff[v]:m.consOff[v+1]] }
 func (m *model) runs(v, n int) bool             { return hasBit(m.run[m.plat[v]], n) }
 func (m *model) allows(t, n int) bool           { return hasBit(m.allowSet[m.allow[t]], n) }
-func (m *model) allowed(t int) []uint64         { return m.allowSet[m.allow[t]] }
+func (m *model) allowedSet(t int) []uint64      { return m.allowSet[m.allow[t]] }
 func (m *model) isWarm(v, n int) bool           { return m.warm[v*m.w+n>>6]>>(n&63)&1 != 0 }
 func (m *model) pace(v, n int) float64          { return m.paceOf(int(m.plat[v]), n) }
 func (m *model) exec(v, n int) float64          { return m.cost[v] / m.pace(v, n) }

@@ -54,7 +54,7 @@ func single(r *run) *draft {
 				}
 			}
 			if !m.allows(t, int(d.node[t])) {
-				d.node[t] = int32(firstBit(m.allowed(t)))
+				d.node[t] = int32(firstBit(m.allowedSet(t)))
 			}
 		}
 		r.fetchCached(d)

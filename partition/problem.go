@@ -157,7 +157,7 @@ var (
 // Validate reports the first thing wrong with p, nil if nothing is.
 func (p Problem) Validate() error {
 	if len(p.Nodes) == 0 {
-		return malformed("no nodes")
+		return problemErrorf("no nodes")
 	}
 	if err := p.checkVertices(); err != nil {
 		return err
@@ -168,27 +168,27 @@ func (p Problem) Validate() error {
 		}
 	}
 	if !isAmount(p.Network.Bandwidth) || p.Network.Bandwidth == 0 || !isAmount(float64(p.Network.Latency)) {
-		return malformed("network: bandwidth must be positive and latency not negative")
+		return problemErrorf("network: bandwidth must be positive and latency not negative")
 	}
 	for _, v := range p.Network.Cached {
 		if !p.has(v) {
-			return malformed("network: unknown vertex %d cached", v)
+			return problemErrorf("network: unknown vertex %d cached", v)
 		}
 	}
 	for _, t := range p.Targets {
 		if !p.has(t.Root) {
-			return malformed("target %s: unknown root %d", t.Name, t.Root)
+			return problemErrorf("target %s: unknown root %d", t.Name, t.Root)
 		}
 		for _, d := range t.After {
 			if d < 0 || int(d) >= len(p.Targets) {
-				return malformed("target %s: after unknown target %d", t.Name, d)
+				return problemErrorf("target %s: after unknown target %d", t.Name, d)
 			}
 		}
 	}
 	return nil
 }
 
-func malformed(format string, args ...any) error {
+func problemErrorf(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", ErrProblem, fmt.Sprintf(format, args...))
 }
 
@@ -202,14 +202,14 @@ func (p Problem) checkVertices() error {
 	seen := make([]int, len(p.Vertices)) // id+1 of the last vertex that named it as an input
 	for i, v := range p.Vertices {
 		if !isAmount(float64(v.Cost)) || v.Bytes < 0 {
-			return malformed("vertex %s: cost or size out of range", v.Name)
+			return problemErrorf("vertex %s: cost or size out of range", v.Name)
 		}
 		for _, u := range v.Inputs {
 			if u < 0 || int(u) >= i {
-				return malformed("vertex %s: input %d does not come before it", v.Name, u)
+				return problemErrorf("vertex %s: input %d does not come before it", v.Name, u)
 			}
 			if seen[u] == i+1 {
-				return malformed("vertex %s: input %s twice", v.Name, p.Vertices[u].Name)
+				return problemErrorf("vertex %s: input %s twice", v.Name, p.Vertices[u].Name)
 			}
 			seen[u] = i + 1
 		}
@@ -219,16 +219,16 @@ func (p Problem) checkVertices() error {
 
 func (p Problem) checkNode(n Node) error {
 	if !isAmount(n.Speed) || n.Speed == 0 || n.Slots < 1 {
-		return malformed("node %s: speed and slots must be positive", n.Name)
+		return problemErrorf("node %s: speed and slots must be positive", n.Name)
 	}
 	for name, factor := range n.Emulates {
 		if !isAmount(factor) || factor < 1 {
-			return malformed("node %s: emulation of %s must not be faster than the real thing", n.Name, name)
+			return problemErrorf("node %s: emulation of %s must not be faster than the real thing", n.Name, name)
 		}
 	}
 	for _, v := range n.Warm {
 		if !p.has(v) {
-			return malformed("node %s: warm with unknown vertex %d", n.Name, v)
+			return problemErrorf("node %s: warm with unknown vertex %d", n.Name, v)
 		}
 	}
 	return nil
