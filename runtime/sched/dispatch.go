@@ -45,11 +45,11 @@ func (s *queues) refresh() {
 	}
 }
 
-// released returns the parts of n that waited for steps which n now holds, or no
+// wakeParts returns the parts of n that waited for steps which n now holds, or no
 // longer runs, to the ready ones.
-func (s *queues) released(n *node) {
+func (s *queues) wakeParts(n *node) {
 	for _, v := range n.sub.gone {
-		s.stopped(n, v)
+		s.noteStop(n, v)
 		for _, w := range n.watch[v] {
 			if w.p.watch == w.gen && w.p.lane == &n.lane {
 				n.unpark(w.p)
@@ -74,7 +74,7 @@ func (s *Scheduler) dispatch() {
 		n := heap.Pop(&s.hungry).(*node)
 		n.isHungry = false
 		s.fill(n)
-		s.released(n)
+		s.wakeParts(n)
 	}
 }
 
@@ -170,7 +170,7 @@ func (s *estimator) nextFree(n *node) float64 {
 // fill submits to n until it wants no more or nothing is ready.
 func (s *Scheduler) fill(n *node) {
 	for {
-		p := s.wanted(n)
+		p := s.pickWanted(n)
 		if p == nil {
 			p = s.nextDue(n)
 		}

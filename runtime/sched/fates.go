@@ -303,7 +303,7 @@ func (s *fates) checkPools() {
 		if len(l.parts) == 0 || s.usable(l.parts[0].units) {
 			continue
 		}
-		for _, p := range l.sorted() {
+		for _, p := range l.sortedParts() {
 			for _, u := range slices.Clone(p.units) {
 				if !s.isOver(u) {
 					s.unplaceable(u)

@@ -70,8 +70,8 @@ func (s *fleet) pick(n *node, units []UnitID) []UnitID {
 	})
 }
 
-// ordered is pick for units that may wait for results of other nodes.
-func (s *fleet) ordered(n *node, units []UnitID) []UnitID {
+// pickOrdered is pick for units that may wait for results of other nodes.
+func (s *fleet) pickOrdered(n *node, units []UnitID) []UnitID {
 	return s.gather(units, func(id UnitID) bool { return s.inOrder(id) })
 }
 

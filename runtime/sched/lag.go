@@ -50,8 +50,8 @@ type doubt struct {
 	exp, got float64 // of the steps that raised it, in nanoseconds
 }
 
-// expected is what a step is to take on n if n is as it should be, in nanoseconds.
-func (s *speeds) expected(n *node, v VertexID) (exp float64, measured bool) {
+// expectation is what a step is to take on n if n is as it should be, in nanoseconds.
+func (s *speeds) expectation(n *node, v VertexID) (exp float64, measured bool) {
 	if m := s.learned.measured[v]; m > 0 {
 		return float64(m) / s.pace(n, v), true
 	}
@@ -81,7 +81,7 @@ func (s *speeds) weigh(n *node, d doubt, exp, got float64, measured, done bool) 
 
 // inspect takes in that n did a step.
 func (s *speeds) inspect(n *node, v VertexID, took time.Duration) {
-	exp, measured := s.expected(n, v)
+	exp, measured := s.expectation(n, v)
 	got := float64(took)
 	n.doubt = s.weigh(n, n.doubt, exp, got, measured, true)
 	n.doubt.odds = min(n.doubt.odds, 2*s.doubtless()) // or it would never recover
@@ -108,7 +108,7 @@ func (s *speeds) findLag(n *node) float64 {
 	}
 	d := n.doubt
 	for _, r := range n.running {
-		exp, measured := s.expected(n, r.v)
+		exp, measured := s.expectation(n, r.v)
 		d = s.weigh(n, d, exp, float64(s.now-r.since), measured, false)
 	}
 	if d.odds < s.doubtless() {

@@ -241,9 +241,9 @@ func (s *fleet) sends(n *node, id UnitID) bool {
 	return slices.ContainsFunc(u.runs, func(x ref) bool { return x.r.n == n })
 }
 
-// wanted returns a ready part of n that other nodes wait for: it has no step to run
+// pickWanted returns a ready part of n that other nodes wait for: it has no step to run
 // that n does not run anyhow, and takes no slot. Nil when there is none.
-func (s *queues) wanted(n *node) *part {
+func (s *queues) pickWanted(n *node) *part {
 	if !s.once.some || n.state != up {
 		return nil
 	}

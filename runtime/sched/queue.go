@@ -91,8 +91,8 @@ func (l *lane) unpark(p *part) {
 	}
 }
 
-// sorted returns the parts in order.
-func (l *lane) sorted() []*part {
+// sortedParts returns the parts in order.
+func (l *lane) sortedParts() []*part {
 	ps := slices.Clone(l.parts)
 	slices.SortFunc(ps, comparePos)
 	return ps
@@ -243,7 +243,7 @@ func (s *queues) retouch() {
 	for i := 0; i < len(s.touched); i++ { // a node can be touched once more meanwhile
 		n := s.touched[i]
 		n.isTouched = false
-		s.released(n)
+		s.wakeParts(n)
 		h := &s.class[n.class]
 		if !n.owns() {
 			if n.owner >= 0 {

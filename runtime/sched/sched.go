@@ -341,7 +341,7 @@ func (s *Scheduler) nodeLost(e NodeLost) {
 		s.emit(Abandon{Partition: r.id, Reason: n.err})
 		groups = append(groups, s.close(r, ending{reason: n.err, retryable: true, lost: true})...)
 	}
-	queued := n.sorted()
+	queued := n.sortedParts()
 	for _, p := range queued {
 		n.remove(p)
 		p.orphan = n.id
@@ -383,7 +383,7 @@ func (s *Scheduler) vertexStarted(e VertexStarted) {
 		if s.cfg.Vertices[e.Vertex].Once && !s.cached.has(e.Vertex) && s.owner(e.Vertex) == nil {
 			s.once.by[e.Vertex] = n.id // it was thought to be held
 		}
-		s.begun(n, e.Vertex)
+		s.noteBegun(n, e.Vertex)
 		s.learned.start(e.Vertex, n.id, s.now)
 		s.wake(n)
 	}
@@ -396,14 +396,14 @@ func (s *Scheduler) vertexDone(e VertexDone) {
 	}
 	if !e.Cached && e.Took > 0 && !n.held.has(e.Vertex) {
 		s.learn(n, e.Vertex, e.Took)
-		s.begun(n, e.Vertex)
+		s.noteBegun(n, e.Vertex)
 	}
 	s.hold(n, e.Vertex)
 	s.wake(n)
 }
 
-// begun notes that n executes v: the submission that asked for it has begun.
-func (s *queues) begun(n *node, v VertexID) {
+// noteBegun notes that n executes v: the submission that asked for it has begun.
+func (s *queues) noteBegun(n *node, v VertexID) {
 	e, ok := n.sub.m[v]
 	if !ok {
 		return
@@ -435,12 +435,12 @@ func (s *queues) hold(n *node, v VertexID) {
 	n.held.set(v)
 	n.all.hold(v)
 	n.sub.hold(v)
-	s.stopped(n, v)
+	s.noteStop(n, v)
 	s.touch(n)
 }
 
-// stopped forgets that v runs on n.
-func (s *queues) stopped(n *node, v VertexID) {
+// noteStop forgets that v runs on n.
+func (s *queues) noteStop(n *node, v VertexID) {
 	if i := slices.IndexFunc(n.running, func(r running) bool { return r.v == v }); i >= 0 {
 		n.running = slices.Delete(n.running, i, i+1)
 		s.seen++

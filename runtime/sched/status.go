@@ -81,7 +81,7 @@ func (s *Scheduler) Status() []NodeStatus {
 			Speed: n.speed / s.slowness(n),
 			Ends:  s.now + time.Duration(s.remaining(n)),
 		}
-		for _, p := range n.sorted() {
+		for _, p := range n.sortedParts() {
 			out[i].Queued = append(out[i].Queued, p.units...)
 		}
 	}

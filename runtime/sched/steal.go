@@ -147,9 +147,9 @@ func (s *estimator) due(u UnitID, depth int) float64 {
 // enough, to n.
 func (s *thieves) take(n *node) bool {
 	waiting := s.arrivals(n)
-	best := s.queued(n, waiting)
+	best := s.bestQueued(n, waiting)
 	if best == nil {
-		best = s.submitted(n, waiting)
+		best = s.bestSubmitted(n, waiting)
 	}
 	if best == nil {
 		return false
@@ -171,8 +171,8 @@ func (s *queues) owners(n *node, look func(owner *node)) {
 	}
 }
 
-// queued returns the best of what is not submitted.
-func (s *policy) queued(n *node, waiting arrivals) *loot {
+// bestQueued returns the best of what is not submitted.
+func (s *policy) bestQueued(n *node, waiting arrivals) *loot {
 	var best *loot
 	s.owners(n, func(owner *node) {
 		for i := range min(partsPerOwner, len(owner.parts)) {
@@ -186,8 +186,8 @@ func (s *policy) queued(n *node, waiting arrivals) *loot {
 	return best
 }
 
-// submitted returns the best of what was submitted and has not begun.
-func (s *policy) submitted(n *node, waiting arrivals) *loot {
+// bestSubmitted returns the best of what was submitted and has not begun.
+func (s *policy) bestSubmitted(n *node, waiting arrivals) *loot {
 	var best *loot
 	s.owners(n, func(owner *node) {
 		for _, r := range s.recallable(owner) {
@@ -294,7 +294,7 @@ func (s *estimator) stealable(n *node, units []UnitID) bool {
 	if len(missing) == 0 || slices.ContainsFunc(missing, func(v VertexID) bool { return s.once.sender[v] == NoUnit }) {
 		return false
 	}
-	return len(s.ordered(n, units)) == len(units)
+	return len(s.pickOrdered(n, units)) == len(units)
 }
 
 // relief is the work that the owner is spared without the units, on one slot. What

@@ -20,7 +20,7 @@ func (c *checking) bad(format string, args ...any) {
 func (c *Config) validate() error {
 	x := &checking{Config: c}
 	x.steps()
-	x.known("registry", c.Network.Cached)
+	x.checkKnown("registry", c.Network.Cached)
 	x.nodes()
 	x.units()
 	x.rules()
@@ -30,8 +30,8 @@ func (c *Config) validate() error {
 	return errors.Join(x.errs...)
 }
 
-// known checks that vertices exist.
-func (c *checking) known(what string, ids []VertexID) {
+// checkKnown checks that vertices exist.
+func (c *checking) checkKnown(what string, ids []VertexID) {
 	for _, v := range ids {
 		if v < 0 || int(v) >= len(c.Vertices) {
 			c.bad("%s: unknown vertex %d", what, v)
@@ -65,13 +65,13 @@ func (c *checking) nodes() {
 				c.bad("node %d (%s): emulation of %s by a factor of %v", i, n.Name, name, factor)
 			}
 		}
-		c.known(fmt.Sprintf("node %d (%s)", i, n.Name), slices.Concat(n.Warm, n.Fetches))
+		c.checkKnown(fmt.Sprintf("node %d (%s)", i, n.Name), slices.Concat(n.Warm, n.Fetches))
 	}
 }
 
 func (c *checking) units() {
 	for i, u := range c.Units {
-		c.known(fmt.Sprintf("unit %d (%s)", i, u.Name), []VertexID{u.Root})
+		c.checkKnown(fmt.Sprintf("unit %d (%s)", i, u.Name), []VertexID{u.Root})
 		for _, n := range u.Nodes {
 			if n < 0 || int(n) >= len(c.Nodes) {
 				c.bad("unit %d (%s): unknown node %d", i, u.Name, n)
@@ -100,7 +100,7 @@ func (c *checking) rules() {
 		c.bad("plan: %d units, %d times to begin them", len(c.Units), len(c.Begin))
 	}
 	for _, b := range c.Begin {
-		c.known("plan", []VertexID{b.Step})
+		c.checkKnown("plan", []VertexID{b.Step})
 	}
 }
 
