@@ -76,7 +76,7 @@ func New(class string, size Size, seed uint64) (schedfile.Instance, error) {
 	case "cached":
 		g.p.Network = partition.Network{Bandwidth: 40e6, Latency: 1.5}
 		g.monorepo(n, false)
-		g.cached()
+		g.fillRegistry()
 	default:
 		return schedfile.Instance{}, fmt.Errorf("unknown class %q", class)
 	}
@@ -308,7 +308,7 @@ func at(platform string) string {
 
 // warm lets nodes hold some of the shared vertices with all below them.
 func (g *generator) warm() {
-	shared := g.shared()
+	shared := g.sharedVertices()
 	for n := range g.p.Nodes {
 		held := map[partition.VertexID]bool{}
 		var hold func(v partition.VertexID)
@@ -331,10 +331,10 @@ func (g *generator) warm() {
 	}
 }
 
-// cached puts most of the shared vertices and some others into the registry.
-func (g *generator) cached() {
+// fillRegistry puts most of the shared vertices and some others into the registry.
+func (g *generator) fillRegistry() {
 	in := map[partition.VertexID]bool{}
-	for _, v := range g.shared() {
+	for _, v := range g.sharedVertices() {
 		in[v] = g.rng.IntN(4) > 0
 	}
 	for v := range g.p.Vertices {
@@ -344,7 +344,7 @@ func (g *generator) cached() {
 	}
 }
 
-func (g *generator) shared() []partition.VertexID {
+func (g *generator) sharedVertices() []partition.VertexID {
 	users := make([]int, len(g.p.Vertices))
 	for _, v := range g.p.Vertices {
 		for _, u := range v.Inputs {

@@ -117,8 +117,8 @@ func expand(groups map[string]struct{ Targets []string }, name string) []string 
 	return list
 }
 
-// cached are the arguments with which a target has a cache of its own.
-func (a *arena) cached(target string) []string {
+// cacheFlags are the arguments with which a target has a cache of its own.
+func (a *arena) cacheFlags(target string) []string {
 	ref := fmt.Sprintf("type=registry,ref=%s/%s/%s", a.registry.addr, cacheRepository, target)
 	return []string{"--set", target + ".cache-from=" + ref, "--set", target + ".cache-to=" + ref + ",mode=max"}
 }
@@ -127,7 +127,7 @@ func (a *arena) cached(target string) []string {
 func (x *bake) all(ctx context.Context, a *arena, builder string) error {
 	args := []string{"bake", "--progress", "plain", "--builder", builder}
 	for _, t := range a.targets {
-		args = append(args, a.cached(t)...)
+		args = append(args, a.cacheFlags(t)...)
 	}
 	return a.command(ctx, "bake", x.program, args...)
 }
@@ -146,7 +146,7 @@ func (x *bake) queue(ctx context.Context, a *arena) error {
 				if err := ctx.Err(); err != nil {
 					return err
 				}
-				args := append([]string{"bake", "--progress", "plain", "--builder", n.name}, a.cached(t)...)
+				args := append([]string{"bake", "--progress", "plain", "--builder", n.name}, a.cacheFlags(t)...)
 				if err := a.command(ctx, "bake-"+t, x.program, append(args, t)...); err != nil {
 					return err
 				}
@@ -316,8 +316,8 @@ type execution struct {
 	took, longest time.Duration
 }
 
-// executed returns what nodes executed since the last call.
-func (a *arena) executed() (execution, error) {
+// takeExecution returns what nodes executed since the last call.
+func (a *arena) takeExecution() (execution, error) {
 	text, err := os.ReadFile(a.steps())
 	if errors.Is(err, os.ErrNotExist) {
 		return execution{}, nil
@@ -348,8 +348,8 @@ func parseSteps(text string) execution {
 	return e
 }
 
-// sent returns the bytes that clients sent to nodes so far.
-func (a *arena) sent() int64 {
+// sentBytes returns the bytes that clients sent to nodes so far.
+func (a *arena) sentBytes() int64 {
 	var sum int64
 	for _, n := range a.nodes {
 		sum += n.proxy.sent.Load()

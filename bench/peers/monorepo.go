@@ -22,7 +22,7 @@ func monorepo() project {
 		bases: []string{"busybox", "static", "golang"},
 		write: func(dir, _ string) error {
 			pairs := []string{
-				"docker-bake.hcl", definition(services, unlinked),
+				"docker-bake.hcl", definition(services, noLinks),
 				"go.mod", "module example.com/monorepo\n\ngo 1.21\n",
 				"lib/lib.go", "// Package lib is what all services share.\npackage lib\n\n// Name is the name of the product.\nconst Name = \"monorepo\"\n",
 			}
@@ -53,10 +53,10 @@ ENTRYPOINT ["/app"]
 	}
 }
 
-// linked is a real project: the images of isle-buildkit with the links that their bake
+// linkedImages is a real project: the images of isle-buildkit with the links that their bake
 // file gives them. Base images from elsewhere and what the steps do are replaced by
 // sleeps of 1 to 6 s, since there is no network here.
-func linked(dir string) project {
+func linkedImages(dir string) project {
 	p := project{
 		name: "isle", help: "the 29 images of isle-buildkit, which start from each other; steps sleep",
 		bases: []string{"busybox"},

@@ -63,7 +63,7 @@ func projects(storefront, isle string) []project {
 			},
 		},
 		monorepo(),
-		linked(isle),
+		linkedImages(isle),
 	}
 }
 
@@ -96,7 +96,7 @@ func definition(names []string, link func(i int) string) string {
 	return b.String()
 }
 
-func unlinked(int) string { return "" }
+func noLinks(int) string { return "" }
 
 func names(prefix string, n int) []string {
 	list := make([]string, n)
@@ -113,7 +113,7 @@ func independent(name string, n, seconds, nodes int) project {
 		bases: []string{"busybox"}, unlimited: true, nodes: nodes,
 		write: func(dir, busybox string) error {
 			targets := names("t", n)
-			pairs := []string{"docker-bake.hcl", definition(targets, unlinked)}
+			pairs := []string{"docker-bake.hcl", definition(targets, noLinks)}
 			for _, t := range targets {
 				pairs = append(pairs, t+"/app", t+"\n",
 					t+"/Dockerfile", fmt.Sprintf("FROM %s\nCOPY %s/app /app\nRUN sleep %d && cp /app /%s\n", busybox, t, seconds, t))
@@ -133,7 +133,7 @@ func services() project {
 		bases: []string{"busybox"},
 		write: func(dir, busybox string) error {
 			targets := names("s", count)
-			pairs := []string{"docker-bake.hcl", definition(targets, unlinked), "base/lib", "base\n"}
+			pairs := []string{"docker-bake.hcl", definition(targets, noLinks), "base/lib", "base\n"}
 			for f := range families {
 				pairs = append(pairs, fmt.Sprintf("family%d/lib", f), fmt.Sprintf("family %d\n", f))
 			}
@@ -168,7 +168,7 @@ func fat() project {
 		bases: []string{"busybox"},
 		write: func(dir, busybox string) error {
 			targets := names("t", count)
-			pairs := []string{"docker-bake.hcl", definition(targets, unlinked), "base/lib", "base\n"}
+			pairs := []string{"docker-bake.hcl", definition(targets, noLinks), "base/lib", "base\n"}
 			for _, t := range targets {
 				pairs = append(pairs, t+"/app", t+"\n", t+"/Dockerfile", fmt.Sprintf(`FROM %s AS base
 COPY base/lib /lib-base

@@ -148,7 +148,7 @@ func (m *measurement) set(ctx context.Context, a *arena, scenario string) (bool,
 func (a *arena) measure(ctx context.Context, c contender, scenario string) (Run, error) {
 	a.registry.count()
 	a.upstream.countPulls()
-	if _, err := a.executed(); err != nil {
+	if _, err := a.takeExecution(); err != nil {
 		return Run{}, err
 	}
 	r := Run{Project: a.project.name, Scenario: scenario, Contender: c.name}
@@ -160,7 +160,7 @@ func (a *arena) measure(ctx context.Context, c contender, scenario string) (Run,
 	if a.project.bound != nil && (scenario == cold || scenario == learned) {
 		r.Bound = a.project.bound(slots).Seconds()
 	}
-	before, start := a.sent(), time.Now()
+	before, start := a.sentBytes(), time.Now()
 	err := c.build(ctx, a)
 	r.Seconds = time.Since(start).Seconds()
 	if err != nil {
@@ -169,9 +169,9 @@ func (a *arena) measure(ctx context.Context, c contender, scenario string) (Run,
 		}
 		r.Error = err.Error()
 	}
-	r.Sent = a.sent() - before
+	r.Sent = a.sentBytes() - before
 	r.Requests, r.Layers = a.registry.count()
-	ran, err := a.executed()
+	ran, err := a.takeExecution()
 	r.Steps, r.StepSeconds, r.Longest = ran.count, ran.took.Seconds(), ran.longest.Seconds()
 	r.Pulls = a.upstream.countPulls()
 	return r, err

@@ -425,13 +425,13 @@ func (c *Cluster) begin(m *machine, v partition.VertexID, w *want, d time.Durati
 	var token int
 	token = c.after(d, func() {
 		if w.token == token {
-			c.ended(m, v, w)
+			c.endVertex(m, v, w)
 		}
 	})
 	w.token, w.ends = token, c.now+d
 }
 
-func (c *Cluster) ended(m *machine, v partition.VertexID, w *want) {
+func (c *Cluster) endVertex(m *machine, v partition.VertexID, w *want) {
 	if m.lost || m.want[v] != w {
 		return // cancelled since
 	}
@@ -473,7 +473,7 @@ func (c *Cluster) export(cmd sched.Export) {
 		return
 	}
 	if int(cmd.Unit) < c.targets || len(c.unsent(cmd.Unit)) == 0 {
-		c.exported(m, s, cmd.Unit)
+		c.endExport(m, s, cmd.Unit)
 		return
 	}
 	m.outgoing = append(m.outgoing, push{cmd.Partition, cmd.Unit})
@@ -514,13 +514,13 @@ func (c *Cluster) send(m *machine) {
 			c.tell(sched.VertexCached{At: c.now, Vertex: sched.VertexID(v)})
 		}
 		if _, s := c.find(next.part); s != nil {
-			c.exported(m, s, next.unit)
+			c.endExport(m, s, next.unit)
 		}
 		c.send(m)
 	})
 }
 
-func (c *Cluster) exported(m *machine, s *submission, u sched.UnitID) {
+func (c *Cluster) endExport(m *machine, s *submission, u sched.UnitID) {
 	c.tell(sched.UnitExported{At: c.now, Partition: s.id, Unit: u})
 	c.close(m, s, u)
 }

@@ -24,7 +24,7 @@ func small(t testing.TB, class string, seed uint64) schedfile.Instance {
 	return in
 }
 
-func planned(t testing.TB, p partition.Problem, budget int) partition.Plan {
+func makePlan(t testing.TB, p partition.Problem, budget int) partition.Plan {
 	t.Helper()
 	s, err := partition.Lookup("")
 	require.NoError(t, err)
@@ -38,7 +38,7 @@ func TestGeneratedInstancesArePlannable(t *testing.T) {
 		in := small(t, class, 7)
 		again := small(t, class, 7)
 		require.Equal(t, in, again)
-		plan := planned(t, in.Problem, 10_000)
+		plan := makePlan(t, in.Problem, 10_000)
 		require.GreaterOrEqual(t, plan.Gap(), 1-1e-9, class)
 	}
 	_, err := gen.New("unheard-of", gen.Small, 1)
@@ -50,7 +50,7 @@ func TestRunFollowsThePlan(t *testing.T) {
 	for _, class := range []string{"fat", "forest", "disjoint", "chain"} {
 		in := small(t, class, 3)
 		in.Problem.Nodes = in.Problem.Nodes[:1]
-		plan := planned(t, in.Problem, -1)
+		plan := makePlan(t, in.Problem, -1)
 		for _, steal := range []bool{false, true} {
 			run, err := Execute(in.Problem, plan, World{}, steal)
 			require.NoError(t, err)
@@ -65,7 +65,7 @@ func TestRunsInABadWorld(t *testing.T) {
 	for i, class := range gen.Classes() {
 		in := small(t, class, uint64(20+i))
 		seen, factor := Misjudge(in.Problem, uint64(i))
-		plan := planned(t, seen, 50_000)
+		plan := makePlan(t, seen, 50_000)
 		for _, c := range []Conditions{{}, {Errors: true}, {Lose: 0.3}, {Slow: 10}} {
 			world := c.world(seen, plan, nil)
 			if c.Errors {
@@ -151,7 +151,7 @@ func BenchmarkPlan(b *testing.B) {
 			b.Run(fmt.Sprintf("%s/targets=%d/nodes=%d", class, len(in.Problem.Targets), len(in.Problem.Nodes)), func(b *testing.B) {
 				var plan partition.Plan
 				for b.Loop() {
-					plan = planned(b, in.Problem, 0)
+					plan = makePlan(b, in.Problem, 0)
 				}
 				b.ReportMetric(plan.Gap(), "gap")
 				b.ReportMetric(float64(plan.Schedule.Makespan), "makespan-s")
@@ -167,7 +167,7 @@ func BenchmarkPlace(b *testing.B) {
 		require.NoError(b, err)
 		b.Run(fmt.Sprintf("targets=%d/nodes=%d", len(in.Problem.Targets), len(in.Problem.Nodes)), func(b *testing.B) {
 			for b.Loop() {
-				planned(b, in.Problem, -1)
+				makePlan(b, in.Problem, -1)
 			}
 		})
 	}
@@ -176,7 +176,7 @@ func BenchmarkPlace(b *testing.B) {
 func BenchmarkRun(b *testing.B) {
 	in, err := gen.New("monorepo", gen.Medium, 1)
 	require.NoError(b, err)
-	plan := planned(b, in.Problem, 1_000_000)
+	plan := makePlan(b, in.Problem, 1_000_000)
 	var run Run
 	for b.Loop() {
 		run, err = Execute(in.Problem, plan, World{}, true)
@@ -192,7 +192,7 @@ func TestASlowNodeKeepsNobodyWaiting(t *testing.T) {
 	for _, class := range []string{"fat", "forest", "monorepo", "warm", "chain"} {
 		in, err := gen.New(class, gen.Size{Targets: 30, Nodes: 4, Slots: 2}, 5)
 		require.NoError(t, err)
-		plan := planned(t, in.Problem, 100_000)
+		plan := makePlan(t, in.Problem, 100_000)
 		world := Conditions{Sag: 0.3}.world(in.Problem, plan, nil)
 		require.Len(t, world.Slowed, 1)
 		run, err := Execute(in.Problem, plan, world, true)
