@@ -74,7 +74,7 @@ func Call(ctx context.Context, p *ir.Project, o Options) ([]*Called, error) {
 
 // call asks for the answer for one target.
 func (c *compilation) call(ctx context.Context, t *ir.Target, method string) (*Called, error) {
-	links, err := c.linked(ctx, t)
+	links, err := c.compileLinks(ctx, t)
 	if err != nil {
 		return nil, err
 	}
@@ -109,8 +109,8 @@ func (c *compilation) call(ctx context.Context, t *ir.Target, method string) (*C
 	return out, nil
 }
 
-// linked compiles what t links to.
-func (c *compilation) linked(ctx context.Context, t *ir.Target) (map[string][]*Unit, error) {
+// compileLinks compiles what t links to.
+func (c *compilation) compileLinks(ctx context.Context, t *ir.Target) (map[string][]*Unit, error) {
 	wanted := map[string]bool{}
 	var want func(*ir.Target)
 	want = func(t *ir.Target) {

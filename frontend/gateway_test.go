@@ -247,7 +247,7 @@ func TestGitCommits(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			got := sources(t, tc.node, tc.caps, tc.targets...)
 			if tc.name == "branch" { // whichever was compiled first
-				got = swapped(got, first, second)
+				got = swap(got, first, second)
 			}
 			require.Equal(t, tc.want, got)
 			if tc.node != nil {
@@ -265,8 +265,8 @@ func TestGitCommits(t *testing.T) {
 	require.ErrorContains(t, err, "find the commit of https://example.com/r.git#gone: repository does not contain ref gone")
 }
 
-// swapped exchanges two texts if the first element holds the second of them.
-func swapped(list []string, a, b string) []string {
+// swap exchanges two texts if the first element holds the second of them.
+func swap(list []string, a, b string) []string {
 	if len(list) == 0 || !strings.Contains(list[0], b) {
 		return list
 	}

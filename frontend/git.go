@@ -104,8 +104,8 @@ func gitCaps(src *pb.SourceOp, md *pb.OpMetadata) {
 	}
 }
 
-// pinned returns def with the commits of its git sources.
-func (r *recorder) pinned(ctx context.Context, def *pb.Definition) (*pb.Definition, error) {
+// pin returns def with the commits of its git sources.
+func (r *recorder) pin(ctx context.Context, def *pb.Definition) (*pb.Definition, error) {
 	return rewrite(ctx, def, func(ctx context.Context, op *pb.Op) (bool, error) {
 		if src := op.GetSource(); src != nil && strings.HasPrefix(src.Identifier, "git://") {
 			return r.pinGit(ctx, src)

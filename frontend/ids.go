@@ -91,8 +91,8 @@ func sourceKey(s any) string {
 // asks for it.
 const undeclared = "undeclared"
 
-// scoped returns id with a suffix, as an id that no target declares.
-func scoped(declared map[string]declaration, id, suffix string) string {
+// scopeID returns id with a suffix, as an id that no target declares.
+func scopeID(declared map[string]declaration, id, suffix string) string {
 	for id += "." + suffix; ; id += "_" {
 		if _, ok := declared[id]; !ok {
 			return id
@@ -116,9 +116,9 @@ func (it *idTable) secret(t *ir.Target, id string) (string, ir.Secret, bool) {
 	d, known := it.secrets[id]
 	switch {
 	case own && (len(d.sources) > 1 || isImplied(id) && d.targets < it.targets):
-		id = scoped(it.secrets, id, sourceKey(s))
+		id = scopeID(it.secrets, id, sourceKey(s))
 	case !own && known:
-		id = scoped(it.secrets, id, undeclared)
+		id = scopeID(it.secrets, id, undeclared)
 	}
 	return id, s, own
 }
@@ -130,13 +130,13 @@ func (it *idTable) agent(t *ir.Target, id string) (string, ir.SSH, bool) {
 	for _, s := range t.SSH {
 		if s.ID = sshID(s.ID); s.ID == id {
 			if len(d.sources) > 1 {
-				id = scoped(it.ssh, id, sourceKey(s))
+				id = scopeID(it.ssh, id, sourceKey(s))
 			}
 			return id, s, true
 		}
 	}
 	if known {
-		id = scoped(it.ssh, id, undeclared)
+		id = scopeID(it.ssh, id, undeclared)
 	}
 	return id, ir.SSH{}, false
 }
@@ -182,7 +182,7 @@ func (it *idTable) git(t *ir.Target, src *pb.SourceOp, served map[string]Secret)
 		}
 		final, linked := strings.CutPrefix(id, it.linked)
 		if !linked && !plain {
-			final = scoped(it.secrets, id, suffix)
+			final = scopeID(it.secrets, id, suffix)
 		}
 		if !linked {
 			for _, of := range []string{"", "." + host} {
@@ -235,7 +235,7 @@ func (it *idTable) http(t *ir.Target, src *pb.SourceOp, served map[string]Secret
 		return false
 	}
 	last := own[len(own)-1]
-	id := scoped(it.secrets, last.ID, sourceKey(last))
+	id := scopeID(it.secrets, last.ID, sourceKey(last))
 	served[id] = last
 	return set(id)
 }

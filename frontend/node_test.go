@@ -58,24 +58,24 @@ func TestNodeAnswers(t *testing.T) {
 	node := &nodeImages{}
 	r := NewRegistryResolver(RegistryOptions{Client: client, Node: node.resolve})
 	for _, p := range []string{"amd64", "arm64", "amd64"} {
-		img, err := r.Resolve(t.Context(), ImageRequest{Ref: named(t, "inside.test/x:1"), Platform: platform(p)})
+		img, err := r.Resolve(t.Context(), ImageRequest{Ref: parseNamed(t, "inside.test/x:1"), Platform: platform(p)})
 		require.NoError(t, err)
 		require.Equal(t, nodeDigest, img.Digest)
 		require.JSONEq(t, `{"architecture":"`+p+`"}`, string(img.Config))
 	}
-	pinned, err := reference.WithDigest(named(t, "inside.test/x:1"), nodeDigest)
+	pinned, err := reference.WithDigest(parseNamed(t, "inside.test/x:1"), nodeDigest)
 	require.NoError(t, err)
 	require.Equal(t, []string{"inside.test/x:1 amd64", pinned.String() + " amd64", pinned.String() + " arm64"}, node.refs)
 
 	// What neither has is told in the words of both; the node's come first.
 	node.err = errors.New("node n1: not found")
-	_, err = r.Resolve(t.Context(), ImageRequest{Ref: named(t, "inside.test/y:1"), Platform: amd64})
+	_, err = r.Resolve(t.Context(), ImageRequest{Ref: parseNamed(t, "inside.test/y:1"), Platform: amd64})
 	require.EqualError(t, err, "node n1: not found; asked from here: registry inside.test cannot be reached: dial tcp: lookup inside.test: no such host")
 	require.ErrorIs(t, err, registry.ErrUnreachable)
 
 	// Without a node that knows more, the client's words stand alone.
 	node.err = ErrNoNode
-	_, err = r.Resolve(t.Context(), ImageRequest{Ref: named(t, "inside.test/y:1"), Platform: amd64})
+	_, err = r.Resolve(t.Context(), ImageRequest{Ref: parseNamed(t, "inside.test/y:1"), Platform: amd64})
 	require.EqualError(t, err, "registry inside.test cannot be reached: dial tcp: lookup inside.test: no such host")
 }
 
@@ -86,13 +86,13 @@ func TestNodeAnswersAfterRefusal(t *testing.T) {
 	o := s.options(t)
 	o.Node = node.resolve
 	r := NewRegistryResolver(o)
-	img, err := r.Resolve(t.Context(), ImageRequest{Ref: named(t, s.host()+"/missing:1"), Platform: amd64})
+	img, err := r.Resolve(t.Context(), ImageRequest{Ref: parseNamed(t, s.host()+"/missing:1"), Platform: amd64})
 	require.NoError(t, err)
 	require.Equal(t, nodeDigest, img.Digest)
 
 	// What this machine finds is not asked of a node.
 	asked := node.asked.Load()
-	img, err = r.Resolve(t.Context(), ImageRequest{Ref: named(t, "alpine"), Platform: amd64})
+	img, err = r.Resolve(t.Context(), ImageRequest{Ref: parseNamed(t, "alpine"), Platform: amd64})
 	require.NoError(t, err)
 	require.NotEqual(t, nodeDigest, img.Digest)
 	require.Equal(t, asked, node.asked.Load())
@@ -111,7 +111,7 @@ func TestNodeIsAskedMeanwhile(t *testing.T) {
 		start := time.Now()
 		node := &nodeImages{after: time.Second}
 		r := NewRegistryResolver(RegistryOptions{Client: client, Node: node.resolve})
-		_, err := r.Resolve(t.Context(), ImageRequest{Ref: named(t, "inside.test/x:1"), Platform: amd64})
+		_, err := r.Resolve(t.Context(), ImageRequest{Ref: parseNamed(t, "inside.test/x:1"), Platform: amd64})
 		require.NoError(t, err)
 		require.Equal(t, nodeDelay+2*time.Second, time.Since(start), "one request for the digest, one for the config")
 
@@ -119,7 +119,7 @@ func TestNodeIsAskedMeanwhile(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		start = time.Now()
-		_, err = r.Resolve(ctx, ImageRequest{Ref: named(t, "inside.test/y:1"), Platform: amd64})
+		_, err = r.Resolve(ctx, ImageRequest{Ref: parseNamed(t, "inside.test/y:1"), Platform: amd64})
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		require.Equal(t, time.Second, time.Since(start))
 	})
@@ -140,7 +140,7 @@ func TestNodeGivesTheConfig(t *testing.T) {
 	node := &nodeImages{}
 	o := s.options(t)
 	o.Node = node.resolve
-	img, err := NewRegistryResolver(o).Resolve(t.Context(), ImageRequest{Ref: named(t, "alpine"), Platform: arm64})
+	img, err := NewRegistryResolver(o).Resolve(t.Context(), ImageRequest{Ref: parseNamed(t, "alpine"), Platform: arm64})
 	require.NoError(t, err)
 	require.NotEqual(t, nodeDigest, img.Digest, "the registry's own")
 	require.JSONEq(t, `{"architecture":"arm64"}`, string(img.Config))
@@ -158,7 +158,7 @@ func TestRecall(t *testing.T) {
 	node, dir := &nodeImages{}, t.TempDir()
 	o := s.options(t)
 	o.CacheDir, o.Node = dir, node.resolve
-	hub, inside := ImageRequest{Ref: named(t, "alpine"), Platform: amd64}, ImageRequest{Ref: named(t, s.host()+"/missing:1"), Platform: amd64}
+	hub, inside := ImageRequest{Ref: parseNamed(t, "alpine"), Platform: amd64}, ImageRequest{Ref: parseNamed(t, s.host()+"/missing:1"), Platform: amd64}
 	r := NewRegistryResolver(o)
 	first, err := r.Resolve(t.Context(), hub)
 	require.NoError(t, err)

@@ -26,8 +26,8 @@ type Recollections interface {
 	Blob(d digest.Digest) ([]byte, bool)
 }
 
-// known returns a blob that need not be asked for.
-func (r *RegistryResolver) known(d digest.Digest) ([]byte, bool) {
+// recallBlob returns a blob that need not be asked for.
+func (r *RegistryResolver) recallBlob(d digest.Digest) ([]byte, bool) {
 	if d == "" {
 		return nil, false
 	}

@@ -24,8 +24,8 @@ func TestOthersRemember(t *testing.T) {
 	node := &nodeImages{}
 	o := s.options(t)
 	o.CacheDir, o.Node = t.TempDir(), node.resolve
-	pinned := ImageRequest{Ref: named(t, "alpine"), Platform: amd64}
-	inside := ImageRequest{Ref: named(t, s.host()+"/missing:1"), Platform: amd64}
+	pinned := ImageRequest{Ref: parseNamed(t, "alpine"), Platform: amd64}
+	inside := ImageRequest{Ref: parseNamed(t, s.host()+"/missing:1"), Platform: amd64}
 	r := NewRegistryResolver(o)
 	first, err := r.Resolve(t.Context(), pinned)
 	require.NoError(t, err)

@@ -99,7 +99,7 @@ func (r *recordedRef) solve(ctx context.Context) (gateway.Reference, error) {
 	r.once.Do(func() {
 		// What is read is of the commit that is built.
 		var def *pb.Definition
-		if def, r.err = r.recorder.pinned(ctx, r.def); r.err != nil {
+		if def, r.err = r.recorder.pin(ctx, r.def); r.err != nil {
 			return
 		}
 		var res *gateway.Result

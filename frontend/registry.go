@@ -144,7 +144,7 @@ func (r *RegistryResolver) Resolve(ctx context.Context, req ImageRequest) (*Imag
 func (r *RegistryResolver) onNode(ctx context.Context, ref reference.Named, is pin, p ocispecs.Platform) (*Image, error) {
 	platform := platforms.FormatAll(p)
 	if is.recalled {
-		if config, ok := r.known(is.configs[platform]); ok {
+		if config, ok := r.recallBlob(is.configs[platform]); ok {
 			r.noteConfig(ref, platform, config)
 			return &Image{Digest: is.desc.Digest, Config: config}, nil
 		}
@@ -205,7 +205,7 @@ func once[V any](r *RegistryResolver, m map[string]V, flight, key string, comput
 
 // descriptor returns the descriptor of a manifest or index that is remembered.
 func (r *RegistryResolver) descriptor(d digest.Digest) (ocispecs.Descriptor, bool) {
-	data, ok := r.known(d)
+	data, ok := r.recallBlob(d)
 	if !ok {
 		return ocispecs.Descriptor{}, false
 	}
@@ -432,7 +432,7 @@ func (b *blobReader) read(ctx context.Context, desc ocispecs.Descriptor) ([]byte
 }
 
 func (b *blobReader) load(ctx context.Context, desc ocispecs.Descriptor) ([]byte, error) {
-	if data, ok := b.r.known(desc.Digest); ok {
+	if data, ok := b.r.recallBlob(desc.Digest); ok {
 		return data, nil
 	}
 	if b.r.opts.Offline {

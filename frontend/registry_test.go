@@ -22,7 +22,7 @@ import (
 
 var arm64 = ocispecs.Platform{OS: "linux", Architecture: "arm64"}
 
-func named(t *testing.T, ref string) reference.Named {
+func parseNamed(t *testing.T, ref string) reference.Named {
 	t.Helper()
 	n, err := reference.ParseNormalizedNamed(ref)
 	require.NoError(t, err)
@@ -61,7 +61,7 @@ func TestRegistryResolvesOncePerRun(t *testing.T) {
 			if i%2 == 1 {
 				p = arm64
 			}
-			images[i], err = r.Resolve(ctx, ImageRequest{Ref: named(t, "alpine"), Platform: p})
+			images[i], err = r.Resolve(ctx, ImageRequest{Ref: parseNamed(t, "alpine"), Platform: p})
 			return err
 		})
 	}
@@ -79,7 +79,7 @@ func TestRegistryResolvesOncePerRun(t *testing.T) {
 
 	// The tag moves while the run goes on.
 	s.moveTags("v2")
-	img, err := r.Resolve(t.Context(), ImageRequest{Ref: named(t, "alpine"), Platform: amd64})
+	img, err := r.Resolve(t.Context(), ImageRequest{Ref: parseNamed(t, "alpine"), Platform: amd64})
 	require.NoError(t, err)
 	require.Equal(t, images[0], img)
 }
@@ -92,7 +92,7 @@ func TestRegistryCache(t *testing.T) {
 	o.Now = func() time.Time { return now }
 	resolve := func(o RegistryOptions, ref string, p ocispecs.Platform) *Image {
 		t.Helper()
-		img, err := NewRegistryResolver(o).Resolve(t.Context(), ImageRequest{Ref: named(t, ref), Platform: p})
+		img, err := NewRegistryResolver(o).Resolve(t.Context(), ImageRequest{Ref: parseNamed(t, ref), Platform: p})
 		require.NoError(t, err)
 		return img
 	}
@@ -139,7 +139,7 @@ func TestRegistryCacheDamaged(t *testing.T) {
 	o := s.options(t)
 	o.CacheDir = t.TempDir()
 	o.MaxAge = time.Hour
-	req := ImageRequest{Ref: named(t, "alpine"), Platform: amd64}
+	req := ImageRequest{Ref: parseNamed(t, "alpine"), Platform: amd64}
 	var warnings []string
 	o.Warn = func(err error) { warnings = append(warnings, err.Error()) }
 	first, err := NewRegistryResolver(o).Resolve(t.Context(), req)
@@ -171,7 +171,7 @@ func TestRegistryCacheUnusable(t *testing.T) {
 	require.NoError(t, os.WriteFile(o.CacheDir, nil, 0o600))
 	var warnings []string
 	o.Warn = func(err error) { warnings = append(warnings, err.Error()) }
-	_, err := NewRegistryResolver(o).Resolve(t.Context(), ImageRequest{Ref: named(t, "alpine"), Platform: amd64})
+	_, err := NewRegistryResolver(o).Resolve(t.Context(), ImageRequest{Ref: parseNamed(t, "alpine"), Platform: amd64})
 	require.NoError(t, err)
 	require.Len(t, warnings, 1)
 	require.Contains(t, warnings[0], "not a directory")
@@ -181,7 +181,7 @@ func TestRegistryCredentials(t *testing.T) {
 	s := newStubRegistry(t)
 	s.user, s.password = "me", "canary"
 	dir := t.TempDir()
-	req := ImageRequest{Ref: named(t, s.host()+"/team/app:1"), Platform: amd64}
+	req := ImageRequest{Ref: parseNamed(t, s.host()+"/team/app:1"), Platform: amd64}
 	_, err := NewRegistryResolver(RegistryOptions{Client: s.client(t, dir)}).Resolve(t.Context(), req)
 	require.ErrorIs(t, err, registry.ErrDenied)
 
@@ -196,16 +196,16 @@ func TestRegistryCredentials(t *testing.T) {
 func TestRegistryErrors(t *testing.T) {
 	s := newStubRegistry(t)
 	r := NewRegistryResolver(s.options(t))
-	_, err := r.Resolve(t.Context(), ImageRequest{Ref: named(t, s.host()+"/missing"), Platform: amd64})
+	_, err := r.Resolve(t.Context(), ImageRequest{Ref: parseNamed(t, s.host()+"/missing"), Platform: amd64})
 	require.EqualError(t, err, "not found in registry "+s.host())
-	_, err = r.Resolve(t.Context(), ImageRequest{Ref: named(t, s.host()+"/app"), Platform: ocispecs.Platform{OS: "linux", Architecture: "s390x"}})
+	_, err = r.Resolve(t.Context(), ImageRequest{Ref: parseNamed(t, s.host()+"/app"), Platform: ocispecs.Platform{OS: "linux", Architecture: "s390x"}})
 	require.ErrorContains(t, err, "/app:latest for linux/s390x: ")
 
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err = r.Resolve(ctx, ImageRequest{Ref: named(t, s.host()+"/late"), Platform: amd64})
+	_, err = r.Resolve(ctx, ImageRequest{Ref: parseNamed(t, s.host()+"/late"), Platform: amd64})
 	require.ErrorIs(t, err, context.Canceled)
-	_, err = r.Resolve(t.Context(), ImageRequest{Ref: named(t, s.host()+"/late"), Platform: amd64})
+	_, err = r.Resolve(t.Context(), ImageRequest{Ref: parseNamed(t, s.host()+"/late"), Platform: amd64})
 	require.NoError(t, err, "a cancelled caller must not fail the next one")
 }
 
