@@ -503,7 +503,7 @@ func (r *result) check(s *site, id string) {
 			r.outcome, r.wrong = fmt.Sprintf("%s is %s instead of %s", target, got, want), true
 			return
 		}
-		got, err := s.pushed(id + "/" + target)
+		got, err := s.pushedDigest(id + "/" + target)
 		if err != nil {
 			r.outcome, r.wrong = err.Error(), true
 			return
@@ -515,8 +515,8 @@ func (r *result) check(s *site, id string) {
 	}
 }
 
-// pushed asks the registry itself for the digest of the tag 1 of a repository.
-func (s *site) pushed(repository string) (string, error) {
+// pushedDigest asks the registry itself for the digest of the tag 1 of a repository.
+func (s *site) pushedDigest(repository string) (string, error) {
 	req, err := http.NewRequestWithContext(s.t.Context(), http.MethodHead, "http://"+s.cluster.Registry()+"/v2/"+repository+"/manifests/1", nil)
 	if err != nil {
 		return "", err

@@ -192,7 +192,7 @@ func (n *Node) Evict(which func() bool) {
 	n.mu.Unlock()
 	used := map[digest.Digest]bool{}
 	if p != nil {
-		used = p.used()
+		used = p.usedKeys()
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()

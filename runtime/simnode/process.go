@@ -74,8 +74,8 @@ func (p *process) close() {
 	p.wg.Wait()
 }
 
-// used are the keys of the results that builds use.
-func (p *process) used() map[digest.Digest]bool {
+// usedKeys are the keys of the results that builds use.
+func (p *process) usedKeys() map[digest.Digest]bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	used := map[digest.Digest]bool{}
@@ -207,7 +207,7 @@ func (p *process) DiskUsage(context.Context, *controlapi.DiskUsageRequest) (*con
 
 // Prune implements the control API.
 func (p *process) Prune(_ *controlapi.PruneRequest, stream controlapi.Control_PruneServer) error {
-	used := p.used()
+	used := p.usedKeys()
 	p.disk.mu.Lock()
 	var gone []digest.Digest
 	for _, k := range slices.Sorted(maps.Keys(p.disk.results)) {
