@@ -42,7 +42,7 @@ func TestStorefront(t *testing.T) {
 		devbox   = 1 + 7 // its directory, five COPY --from, COPY, RUN
 		want     = goShared + goImages*goOwn + shared + theme + rendered + sites*siteOwn + seed + devbox
 	)
-	units, compiled, g := merged(t, compiler.Options{Dir: "storefront"})
+	units, compiled, g := mergeProject(t, compiler.Options{Dir: "storefront"})
 	require.Equal(t, goImages+sites+3, units) // theme, seed, devbox
 	require.Len(t, g.Vertices, want)
 	require.Greater(t, compiled, want)
@@ -73,7 +73,7 @@ func TestDistribution(t *testing.T) {
 		authors = 3 + 1 + 1         // apk, WORKDIR, git log; update, validate
 		want    = images + context + base + binary + release + image + lint + git + vendor + docs + site + authors
 	)
-	units, _, g := merged(t, compiler.Options{Dir: "distribution-distribution/files", Targets: []string{
+	units, _, g := mergeProject(t, compiler.Options{Dir: "distribution-distribution/files", Targets: []string{
 		"binary", "artifact", "image", "lint", "validate-git", "validate-vendor", "update-vendor", "mod-outdated",
 		"docs-export", "docs-image", "docs-test", "authors", "validate-authors",
 	}})
@@ -104,7 +104,7 @@ func TestDockerCLI(t *testing.T) {
 		want       = images + context + base + alpine + tools + build + binaries + test + coverage + plugins + e2e + e2eCopies +
 			lint + shellcheck + vendor + authors
 	)
-	units, _, g := merged(t, compiler.Options{Dir: "docker-cli/files", Targets: []string{
+	units, _, g := mergeProject(t, compiler.Options{Dir: "docker-cli/files", Targets: []string{
 		"binary", "dynbinary", "bin-image", "plugins", "test", "test-coverage", "e2e-image",
 		"lint", "shellcheck", "validate-vendor", "update-vendor", "mod-outdated", "validate-authors", "update-authors",
 	}})
@@ -133,14 +133,14 @@ func TestGrid(t *testing.T) {
 		ui      = 2 + 1 + 1 + 1 + 1 + 1                 // COPY, tar, COPY, tar, COPY, printf
 		want    = context + 2*(images+last+gridd+griddle+cli+own+canopy+sapling+ui)
 	)
-	units, _, g := merged(t, compiler.Options{Dir: "hyperledger-archives-grid/files", Files: []string{"ci/docker-bake.hcl"}})
+	units, _, g := mergeProject(t, compiler.Options{Dir: "hyperledger-archives-grid/files", Files: []string{"ci/docker-bake.hcl"}})
 	require.Equal(t, 4*2, units)
 	require.Len(t, g.Vertices, want)
 }
 
-// merged compiles and merges a project of the test data. compiled is the number of
+// mergeProject compiles and merges a project of the test data. compiled is the number of
 // distinct steps before merging.
-func merged(t *testing.T, o compiler.Options) (units, compiled int, g *llbmerge.Graph) {
+func mergeProject(t *testing.T, o compiler.Options) (units, compiled int, g *llbmerge.Graph) {
 	t.Helper()
 	var err error
 	o.Dir, err = filepath.Abs(filepath.Join("../testdata/bakefiles", o.Dir))

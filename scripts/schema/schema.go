@@ -116,7 +116,7 @@ func (m *maker) inJSON(text string) string { return inJSON(text, m.keys) }
 func (d document) schema(loaded map[string]*packages.Package) ([]byte, error) {
 	m := &maker{pkg: loaded[d.pkg], seen: map[string]bool{}}
 	m.names()
-	root, err := m.named(d.root)
+	root, err := m.typeRef(d.root)
 	if err != nil {
 		return nil, err
 	}
@@ -128,7 +128,7 @@ func (d document) schema(loaded map[string]*packages.Package) ([]byte, error) {
 	if d.other == "" {
 		out = append(out, member{"$ref", root})
 	} else {
-		other, err := m.named(d.other)
+		other, err := m.typeRef(d.other)
 		if err != nil {
 			return nil, err
 		}
@@ -146,8 +146,8 @@ func (d document) schema(loaded map[string]*packages.Package) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// named returns the reference to a type of the document's own package.
-func (m *maker) named(name string) (string, error) {
+// typeRef returns the reference to a type of the document's own package.
+func (m *maker) typeRef(name string) (string, error) {
 	obj := m.pkg.Types.Scope().Lookup(name)
 	if obj == nil {
 		return "", fmt.Errorf("%s has no type %s", m.pkg.PkgPath, name)
@@ -299,7 +299,7 @@ func (m *maker) fields(name string, st *types.Struct, properties *object, requir
 			s = append(slices.Clone(s[:last]), member{"examples", append([]string{""}, s[last].value.([]string)...)}) // its zero value is printed
 		}
 		if text := texts[f.Name()]; text != "" {
-			if values := quoted(key, text); values != nil && s[0] == (member{"type", "string"}) && len(s) == 1 {
+			if values := quotedValues(key, text); values != nil && s[0] == (member{"type", "string"}) && len(s) == 1 {
 				s = append(s, member{"examples", values})
 			}
 			s = append(object{{"description", m.inJSON(text)}}, s...)
@@ -314,9 +314,9 @@ func (m *maker) fields(name string, st *types.Struct, properties *object, requir
 
 var inQuotes = regexp.MustCompile(`"([a-z-]+)"`)
 
-// quoted are the values that a text lists for a field that it is about; nil when it lists
+// quotedValues are the values that a text lists for a field that it is about; nil when it lists
 // none.
-func quoted(key, text string) (values []string) {
+func quotedValues(key, text string) (values []string) {
 	if !strings.HasPrefix(text, key+" ") {
 		return nil
 	}
