@@ -486,7 +486,7 @@ func TestLaws(t *testing.T) {
 		rng.Shuffle(len(q.Units), func(i, j int) { q.Units[i], q.Units[j] = q.Units[j], q.Units[i] })
 		q.Clusters = slices.Clone(in.Clusters)
 		rng.Shuffle(len(q.Clusters), func(i, j int) { q.Clusters[i], q.Clusters[j] = q.Clusters[j], q.Clusters[i] })
-		require.Equal(t, p.String(), decided(q))
+		require.Equal(t, p.String(), showDecision(q))
 
 		// Imports do not depend on the placement.
 		q = in
@@ -541,7 +541,7 @@ func TestLaws(t *testing.T) {
 	}
 }
 
-func decided(in Input) string {
+func showDecision(in Input) string {
 	p := Decide(in)
 	return p.String()
 }

@@ -111,8 +111,8 @@ func (w *Writer) Rest(nodes map[ir.UnitID]int) Input {
 	return rest
 }
 
-// Built notes that a unit was built on a node; fresh says that a step of it was run.
-func (w *Writer) Built(u ir.UnitID, node int, fresh bool) {
+// NoteBuilt notes that a unit was built on a node; fresh says that a step of it was run.
+func (w *Writer) NoteBuilt(u ir.UnitID, node int, fresh bool) {
 	x := w.of[u]
 	if x == nil {
 		return
@@ -126,7 +126,7 @@ func (w *Writer) Built(u ir.UnitID, node int, fresh bool) {
 	}
 }
 
-// Begin returns the waves that are to begin now, each to be followed by Ended. can
+// Begin returns the waves that are to begin now, each to be followed by NoteEnd. can
 // reports whether a node can write one more.
 func (w *Writer) Begin(can func(node int) bool) []Export {
 	var list []Export
@@ -209,9 +209,9 @@ const (
 	Failed
 )
 
-// Ended notes how a wave ended. What could not be written is tried once more in the
+// NoteEnd notes how a wave ended. What could not be written is tried once more in the
 // end. Exports that are none of w's are ignored.
-func (w *Writer) Ended(e Export, how Outcome) {
+func (w *Writer) NoteEnd(e Export, how Outcome) {
 	x := w.of[e.Units[0]]
 	if x == nil || !x.under[e.Node] {
 		return
@@ -230,7 +230,7 @@ func (w *Writer) Ended(e Export, how Outcome) {
 }
 
 // Finish returns what is still to be written when all that is built is built, with
-// the nodes where that is. Each is to be followed by Ended.
+// the nodes where that is. Each is to be followed by NoteEnd.
 func (w *Writer) Finish(nodes map[ir.UnitID]int) []Export {
 	var list []Export
 	for _, x := range w.clusters {
@@ -250,7 +250,7 @@ func (w *Writer) Finish(nodes map[ir.UnitID]int) []Export {
 }
 
 // Again returns the parts of a join's cluster as if nothing had been written of it:
-// for a base that has become too large to be joined to. It is to be followed by Ended
+// for a base that has become too large to be joined to. It is to be followed by NoteEnd
 // and Joins.
 func (w *Writer) Again(j Join, nodes map[ir.UnitID]int) []Export {
 	for _, x := range w.clusters {

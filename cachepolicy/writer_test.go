@@ -50,10 +50,10 @@ func TestWriterWritesInWaves(t *testing.T) {
 	w := NewWriter(in, never)
 	var waves []int
 	for _, u := range ids {
-		w.Built(u, 0, true)
+		w.NoteBuilt(u, 0, true)
 		for _, e := range w.Begin(free) {
 			waves = append(waves, len(e.Units))
-			w.Ended(e, Wrote)
+			w.NoteEnd(e, Wrote)
 		}
 	}
 	require.Equal(t, []int{1, 4, 4, 4, 3}, waves)
@@ -68,13 +68,13 @@ func TestWriterWritesAWholeClusterAtOnce(t *testing.T) {
 	in, ids := clusterOf(3, 1)
 	w := NewWriter(in, never)
 	for _, u := range ids {
-		w.Built(u, 0, true)
+		w.NoteBuilt(u, 0, true)
 	}
 	list := w.Begin(free)
 	require.Equal(t, []string{"r/c:dbake-" + Cluster{ids}.Name()}, partRefs(list))
 	require.Equal(t, "max", list[0].Entry.Attrs["mode"])
 	require.Empty(t, w.Begin(free), "it is under way")
-	w.Ended(list[0], Wrote)
+	w.NoteEnd(list[0], Wrote)
 	require.Empty(t, w.Joins())
 }
 
@@ -86,7 +86,7 @@ func TestWriterWritesOnlyWhatIsNew(t *testing.T) {
 
 	w := NewWriter(in, all)
 	for _, u := range ids {
-		w.Built(u, in.Nodes[u], false)
+		w.NoteBuilt(u, in.Nodes[u], false)
 	}
 	require.Empty(t, w.Begin(free))
 	require.Empty(t, w.Finish(in.Nodes))
@@ -94,12 +94,12 @@ func TestWriterWritesOnlyWhatIsNew(t *testing.T) {
 
 	w = NewWriter(in, all)
 	for i, u := range ids {
-		w.Built(u, in.Nodes[u], i == 2)
+		w.NoteBuilt(u, in.Nodes[u], i == 2)
 	}
 	list := append(w.Begin(free), w.Finish(in.Nodes)...)
 	require.Len(t, list, 1)
 	require.Equal(t, []ir.UnitID{ids[2]}, list[0].Units)
-	w.Ended(list[0], Wrote)
+	w.NoteEnd(list[0], Wrote)
 	joins := w.Joins()
 	require.Len(t, joins, 1)
 	require.Equal(t, []string{"r/c:" + whole, "r/c:" + whole + "-0"}, joins[0].Parts)
@@ -110,7 +110,7 @@ func TestWriterWritesOnlyWhatIsNew(t *testing.T) {
 	again := w.Again(joins[0], in.Nodes)
 	require.Len(t, again, 2)
 	for _, e := range again {
-		w.Ended(e, Wrote)
+		w.NoteEnd(e, Wrote)
 	}
 	joins = w.Joins()
 	require.Len(t, joins, 1)
@@ -123,15 +123,15 @@ func TestWriterTriesOnceMore(t *testing.T) {
 	in, ids := clusterOf(2, 1)
 	in.Bytes = []int64{wave, 0, 0}
 	w := NewWriter(in, never)
-	w.Built(ids[0], 0, true)
+	w.NoteBuilt(ids[0], 0, true)
 	list := w.Begin(free)
 	require.Len(t, list, 1)
-	w.Ended(list[0], Failed)
-	w.Built(ids[1], 0, true)
+	w.NoteEnd(list[0], Failed)
+	w.NoteBuilt(ids[1], 0, true)
 	require.Empty(t, w.Begin(free))
 	list = w.Finish(in.Nodes)
 	require.Equal(t, []string{"r/c:dbake-" + Cluster{ids}.Name()}, partRefs(list))
-	w.Ended(list[0], Failed)
+	w.NoteEnd(list[0], Failed)
 	require.Empty(t, w.Joins())
 }
 
@@ -145,7 +145,7 @@ func TestWriterLeavesTheRest(t *testing.T) {
 	for _, in := range []Input{unknown, large} {
 		w := NewWriter(in, never)
 		for _, u := range ids {
-			w.Built(u, in.Nodes[u], true)
+			w.NoteBuilt(u, in.Nodes[u], true)
 		}
 		require.Empty(t, w.Begin(free))
 		require.Empty(t, w.Finish(in.Nodes))
@@ -158,9 +158,9 @@ func TestWriterLeavesTheRest(t *testing.T) {
 func TestWriterPartsOfAClusterThatWasPartlyBuilt(t *testing.T) {
 	in, ids := clusterOf(3, 1)
 	w := NewWriter(in, never)
-	w.Built(ids[0], 0, true)
+	w.NoteBuilt(ids[0], 0, true)
 	for _, e := range append(w.Begin(free), w.Finish(map[ir.UnitID]int{ids[0]: 0})...) {
-		w.Ended(e, Wrote)
+		w.NoteEnd(e, Wrote)
 	}
 	require.Equal(t, "r/c:dbake-"+Name(ids[:1]), w.Joins()[0].Ref)
 }
@@ -201,7 +201,7 @@ func TestWriterWritesEachUnitOnce(t *testing.T) {
 				}
 				require.Equal(t, built[u], e.Node)
 			}
-			w.Ended(e, how)
+			w.NoteEnd(e, how)
 		}
 		for _, i := range rng.Perm(len(ids)) {
 			u := ids[i]
@@ -209,7 +209,7 @@ func TestWriterWritesEachUnitOnce(t *testing.T) {
 				continue // it fails
 			}
 			built[u], fresh[u] = rng.IntN(4), rng.IntN(3) == 0
-			w.Built(u, built[u], fresh[u])
+			w.NoteBuilt(u, built[u], fresh[u])
 			under = append(under, w.Begin(free)...)
 			for len(under) > 0 && rng.IntN(2) == 0 {
 				end()
@@ -222,7 +222,7 @@ func TestWriterWritesEachUnitOnce(t *testing.T) {
 			for _, u := range e.Units {
 				written[u]++
 			}
-			w.Ended(e, Wrote)
+			w.NoteEnd(e, Wrote)
 		}
 		for u := range built {
 			want := 1

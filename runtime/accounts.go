@@ -177,7 +177,7 @@ func (a *accounts) result(finish sched.Finish, nodes nodeRuns) *Result {
 	}
 	for _, n := range nodes {
 		res.Nodes = append(res.Nodes, a.nodeResult(n))
-		res.Measured = append(res.Measured, n.tracker.measured(a.work.Graph, n.info.Name)...)
+		res.Measured = append(res.Measured, n.tracker.measurements(a.work.Graph, n.info.Name)...)
 	}
 	return res
 }
@@ -249,7 +249,7 @@ func (a *accounts) recovered(e *StepError) bool {
 func (a *accounts) nodeResult(n *nodeRun) NodeResult {
 	res := NodeResult{
 		Name: n.info.Name, Lost: n.err,
-		ContextBytes: n.sent.bytes.Load(), Transfers: n.sent.walked(),
+		ContextBytes: n.sent.bytes.Load(), Transfers: n.sent.countWalks(),
 	}
 	for _, name := range a.done[n] {
 		for _, j := range a.work.Jobs {
@@ -373,7 +373,7 @@ func (a *accounts) unreadFailure(n *nodeRun, v sched.VertexID, err *InputError) 
 func (a *accounts) writtenCaches(c *caches, nodes nodeRuns) []WrittenCache {
 	var list []WrittenCache
 	for i, j := range a.work.Jobs {
-		n := nodes.named(a.results[i].Node)
+		n := nodes.byName(a.results[i].Node)
 		if !a.isDone(i) || n == nil || len(j.Units) == 0 {
 			continue
 		}

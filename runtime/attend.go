@@ -69,7 +69,7 @@ func (p *Pool) connect(r *run) connectFunc {
 		if err != nil {
 			return nil, err
 		}
-		info := node.said()
+		info := node.lastInfo()
 		if a.absent != nil {
 			if err := p.fits(ctx, l, info, a.assumed); err != nil {
 				return nil, err

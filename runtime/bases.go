@@ -83,7 +83,7 @@ func (b *bases) first(node string, v digest.Digest) bool {
 
 // copy copies the image for the platform of v.
 func (b *bases) copy(ctx context.Context, v *llbmerge.Vertex) (string, error) {
-	ref, ok := pinned(v)
+	ref, ok := pinnedRef(v)
 	if !ok {
 		return "", nil
 	}
@@ -103,9 +103,9 @@ func (b *bases) copy(ctx context.Context, v *llbmerge.Vertex) (string, error) {
 	return b.repo + "@" + desc.Digest.String(), nil
 }
 
-// pinned returns the image that a vertex names by digest; ok is false when it is no image
+// pinnedRef returns the image that a vertex names by digest; ok is false when it is no image
 // or has no digest.
-func pinned(v *llbmerge.Vertex) (ref string, ok bool) {
+func pinnedRef(v *llbmerge.Vertex) (ref string, ok bool) {
 	name, ok := strings.CutPrefix(v.Op.GetSource().GetIdentifier(), "docker-image://")
 	if v.Kind != llbmerge.KindImage || !ok {
 		return "", false

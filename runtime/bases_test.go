@@ -20,11 +20,11 @@ func TestPinned(t *testing.T) {
 		"git://example.com/x": "",
 	} {
 		v := &llbmerge.Vertex{Kind: llbmerge.KindImage, Op: &pb.Op{Op: &pb.Op_Source{Source: &pb.SourceOp{Identifier: name}}}}
-		ref, ok := pinned(v)
+		ref, ok := pinnedRef(v)
 		require.Equal(t, want, ref, name)
 		require.Equal(t, want != "", ok, name)
 	}
-	_, ok := pinned(&llbmerge.Vertex{Kind: llbmerge.KindExec, Op: &pb.Op{}})
+	_, ok := pinnedRef(&llbmerge.Vertex{Kind: llbmerge.KindExec, Op: &pb.Op{}})
 	require.False(t, ok)
 }
 

@@ -94,7 +94,7 @@ func (w *waves) noteBuilt(u sched.UnitID, n *nodeRun) {
 		return
 	}
 	for _, unit := range w.work.Jobs[u].Units {
-		w.writer.Built(unit.ID, int(n.id), n.tracker.hasRun(w.work.steps[unit.ID]))
+		w.writer.NoteBuilt(unit.ID, int(n.id), n.tracker.hasRun(w.work.steps[unit.ID]))
 	}
 }
 
@@ -120,7 +120,7 @@ func (w *waves) note(m waveMessage) {
 		steps := m.node.tracker.present(w.work.stepsOf(m.export.Units))
 		w.written = append(w.written, WrittenCache{Ref: ref, Manifest: m.manifest.Digest, Steps: steps})
 	}
-	w.writer.Ended(m.export, outcome)
+	w.writer.NoteEnd(m.export, outcome)
 }
 
 // begin begins the waves that it is time for.
@@ -205,7 +205,7 @@ func (w *waves) finish(ctx context.Context, finish sched.Finish) error {
 	nodes := w.builtOn(finish)
 	for u, n := range nodes {
 		if w.nodes[n].tracker.hasRun(w.work.steps[u]) {
-			w.writer.Built(u, n, true) // status may have come after the end
+			w.writer.NoteBuilt(u, n, true) // status may have come after the end
 		}
 	}
 	w.writeAll(ctx, w.writer.Finish(nodes))

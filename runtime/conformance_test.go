@@ -35,7 +35,7 @@ var conformance = []struct {
 	try  func(c *conformer)
 }{
 	{"a step runs, and is reported in order", (*conformer).solve},
-	{"a step that has run is cached", (*conformer).cached},
+	{"a step that has run is cached", (*conformer).checkCached},
 	{"a step that fails names its exit code and vertex", (*conformer).fails},
 	{"a cancelled solve ends, and the node goes on", (*conformer).cancels},
 	{"a step that two builds need at once runs once", (*conformer).shares},
@@ -222,8 +222,8 @@ func (h *heard) of(d digest.Digest) []string {
 // ran reports whether a vertex was executed, as far as was told.
 func (h *heard) ran(d digest.Digest) bool { return slices.Contains(h.of(d), "completed") }
 
-// printed is what all steps printed.
-func (h *heard) printed() string {
+// output is what all steps printed.
+func (h *heard) output() string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	var b strings.Builder
@@ -253,8 +253,8 @@ func (c *conformer) within(s *solver, def *pb.Definition, imports ...ir.CacheEnt
 	return h, err
 }
 
-// evaluated is evaluate in a build of its own, which does not fail.
-func (c *conformer) evaluated(def *pb.Definition, imports ...ir.CacheEntry) *heard {
+// evaluateAlone is evaluate in a build of its own, which does not fail.
+func (c *conformer) evaluateAlone(def *pb.Definition, imports ...ir.CacheEntry) *heard {
 	c.Helper()
 	h, err := c.evaluate(c.connect(), def, imports...)
 	require.NoError(c, err)
@@ -270,22 +270,22 @@ func (c *conformer) prune() {
 
 func (c *conformer) solve() {
 	def := c.definition(c.run("echo said"))
-	h := c.evaluated(def)
+	h := c.evaluateAlone(def)
 	told := h.of(top(def))
 	require.Equal(c, []string{"started", "completed"}, slices.DeleteFunc(told, func(s string) bool { return s == "announced" }))
-	require.Contains(c, h.printed(), "said\n")
-	require.Contains(c, h.printed(), c.salt)
+	require.Contains(c, h.output(), "said\n")
+	require.Contains(c, h.output(), c.salt)
 }
 
-func (c *conformer) cached() {
+func (c *conformer) checkCached() {
 	def := c.definition(c.run("echo said"))
-	require.True(c, c.evaluated(def).ran(top(def)))
-	h := c.evaluated(def)
+	require.True(c, c.evaluateAlone(def).ran(top(def)))
+	h := c.evaluateAlone(def)
 	require.Contains(c, h.of(top(def)), "cached")
-	require.NotContains(c, h.printed(), "said")
+	require.NotContains(c, h.output(), "said")
 	// What stands on it runs alone.
 	more := c.definition(c.then(c.run("echo said"), "echo more"))
-	h = c.evaluated(more)
+	h = c.evaluateAlone(more)
 	require.True(c, h.ran(top(more)))
 	require.Contains(c, h.of(top(c.input(more, 0))), "cached")
 }
@@ -304,7 +304,7 @@ func (c *conformer) fails() {
 	// Another build tries it again.
 	h, err = c.evaluate(c.connect(), def)
 	require.ErrorAs(c, classify(err, nil), &failed)
-	require.Contains(c, h.printed(), "before")
+	require.Contains(c, h.output(), "before")
 }
 
 func (c *conformer) cancels() {
@@ -326,7 +326,7 @@ func (c *conformer) cancels() {
 	require.ErrorIs(c, <-done, why)
 	require.NoError(c, s.ping(c.Context()))
 	next := c.definition(c.run("echo next"))
-	require.True(c, c.evaluated(next).ran(top(next)))
+	require.True(c, c.evaluateAlone(next).ran(top(next)))
 }
 
 func (c *conformer) shares() {
@@ -374,20 +374,20 @@ func (c *conformer) holds() {
 	free := make(chan struct{})
 	close(free)
 	require.NoError(c, s.evaluate(c.Context(), partition{single: []*pb.Definition{def}}, func(*bkclient.SolveStatus) {}, func() {}, free))
-	c.evaluated(def)
+	c.evaluateAlone(def)
 	close(release)
 	require.NoError(c, <-done)
 	s.end()
-	require.Equal(c, 1, strings.Count(first.printed(), "fresh\n"))
+	require.Equal(c, 1, strings.Count(first.output(), "fresh\n"))
 	// Nobody holds it any more.
-	require.Contains(c, c.evaluated(def).printed(), "fresh\n")
+	require.Contains(c, c.evaluateAlone(def).output(), "fresh\n")
 }
 
 func (c *conformer) prunes() {
 	def := c.definition(c.run("echo said"))
-	c.evaluated(def)
+	c.evaluateAlone(def)
 	c.prune()
-	require.True(c, c.evaluated(def).ran(top(def)))
+	require.True(c, c.evaluateAlone(def).ran(top(def)))
 }
 
 // chain is two steps, one on the other.
@@ -433,7 +433,7 @@ func (c *conformer) imports() {
 	all := c.send(s, c.inRegistry("all"), "max", above)
 	s.end()
 	c.prune()
-	h := c.evaluated(above, least)
+	h := c.evaluateAlone(above, least)
 	require.Contains(c, h.of(top(above)), "cached")
 	require.False(c, h.ran(top(below)))
 	// The one cache has the last result and those that it consists of, the other has all.
@@ -443,7 +443,7 @@ func (c *conformer) imports() {
 		runs bool
 	}{{below, least, false}, {beside, least, true}, {below, all, false}, {beside, all, false}} {
 		c.prune()
-		h := c.evaluated(x.of, x.from)
+		h := c.evaluateAlone(x.of, x.from)
 		require.Equal(c, x.runs, h.ran(top(x.of)), x.from.Attrs["ref"])
 		require.NotEqual(c, x.runs, slices.Contains(h.of(top(x.of)), "cached"), x.from.Attrs["ref"])
 	}
@@ -465,7 +465,7 @@ func (c *conformer) importsLocal() {
 
 func (c *conformer) absentCache() {
 	def := c.definition(c.run("echo said"))
-	h := c.evaluated(def, c.inRegistry("nothing"))
+	h := c.evaluateAlone(def, c.inRegistry("nothing"))
 	require.True(c, h.ran(top(def)))
 	var said []string
 	for _, st := range h.statuses {
@@ -496,7 +496,7 @@ func (c *conformer) losesBlob() {
 	require.NoError(c, err)
 	req := exportRequest{images: []image{imageOf(above)}, entry: c.push("lossyimage")}
 	_, err = s.export(c.Context(), req, func(*bkclient.SolveStatus) {})
-	found, ok := lost(err)
+	found, ok := findLostBlob(err)
 	require.True(c, ok, "%v", err)
 	require.Equal(c, blob, found)
 	attach := s.services.attachables(nil)
@@ -505,7 +505,7 @@ func (c *conformer) losesBlob() {
 	s.end()
 	require.Contains(c, h.of(top(above)), "cached")
 	// A build that does not read the cache has none of it.
-	plain := c.evaluated(above)
+	plain := c.evaluateAlone(above)
 	require.True(c, plain.ran(top(above)))
 	require.True(c, plain.ran(top(below)))
 	c.prune()
@@ -564,15 +564,15 @@ func (c *conformer) unknownOp() {
 	var rejected *Rejected
 	require.ErrorAs(c, classify(err, nil), &rejected)
 	def := c.definition(c.run("echo said"))
-	require.True(c, c.evaluated(def).ran(top(def)))
+	require.True(c, c.evaluateAlone(def).ran(top(def)))
 }
 
 func (c *conformer) files() {
 	def := c.definition(c.run("echo said"))
-	require.True(c, c.evaluated(def).ran(top(def)))
-	require.False(c, c.evaluated(def).ran(top(def)))
+	require.True(c, c.evaluateAlone(def).ran(top(def)))
+	require.False(c, c.evaluateAlone(def).ran(top(def)))
 	require.NoError(c, os.WriteFile(filepath.Join(c.dir, "file"), []byte("other text"), 0o644))
-	require.True(c, c.evaluated(def).ran(top(def)))
+	require.True(c, c.evaluateAlone(def).ran(top(def)))
 }
 
 // TestConformanceSimulated tries the cases on a simulated daemon.

@@ -123,7 +123,7 @@ func readHTTP(ctx context.Context, c gateway.Client, url string, names []string,
 	if !ok {
 		return nil, errors.New("neither a git repository nor an HTTP URL")
 	}
-	_, ref, err := solved(ctx, c, *st)
+	_, ref, err := solveState(ctx, c, *st)
 	if err != nil {
 		return nil, err
 	}
@@ -154,7 +154,7 @@ func readHTTP(ctx context.Context, c gateway.Client, url string, names []string,
 
 // readTree reads files of a repository or archive.
 func readTree(ctx context.Context, c gateway.Client, st llb.State, names []string, optional bool) (*fetched, error) {
-	def, ref, err := solved(ctx, c, st)
+	def, ref, err := solveState(ctx, c, st)
 	if err != nil {
 		return nil, err
 	}
@@ -176,9 +176,9 @@ func readTree(ctx context.Context, c gateway.Client, st llb.State, names []strin
 	return f, nil
 }
 
-// solved builds st, so that errors in getting it differ from those of
+// solveState builds st, so that errors in getting it differ from those of
 // files that it lacks.
-func solved(ctx context.Context, c gateway.Client, st llb.State) (*pb.Definition, gateway.Reference, error) {
+func solveState(ctx context.Context, c gateway.Client, st llb.State) (*pb.Definition, gateway.Reference, error) {
 	def, err := st.Marshal(ctx)
 	if err != nil {
 		return nil, nil, err

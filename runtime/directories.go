@@ -54,8 +54,8 @@ const inputSign = "this machine cannot read "
 // errWentAway is why a file that was there a moment ago was not sent.
 var errWentAway = errors.New("it was replaced or removed while it was sent")
 
-// walked returns how often each local source was sent.
-func (t *transfers) walked() map[string]int {
+// countWalks returns how often each local source was sent.
+func (t *transfers) countWalks() map[string]int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	walks := make(map[string]int, len(t.walks))
@@ -188,7 +188,7 @@ func (t *transfer) LookupDir(name string) (fsutil.FS, bool) {
 		s.FS, err = fsutil.NewFS(dir)
 	}
 	if err != nil {
-		_ = s.failed(".", err) // DiffCopy returns it
+		_ = s.fail(".", err) // DiffCopy returns it
 		return nil, false
 	}
 	return s, true
@@ -310,8 +310,8 @@ func (s *sourceFS) inputError(path string, err error) *InputError {
 	return &InputError{Path: filepath.Join(s.dir, path), Err: err}
 }
 
-// failed ends the transfer because a file that the node knows of cannot be read.
-func (s *sourceFS) failed(path string, err error) error {
+// fail ends the transfer because a file that the node knows of cannot be read.
+func (s *sourceFS) fail(path string, err error) error {
 	failed := s.inputError(path, err)
 	if !errors.Is(err, errWentAway) {
 		s.transfer.sent.leaveOut(s.name, path, failed)
@@ -329,14 +329,14 @@ func (s *sourceFS) Open(path string) (io.ReadCloser, error) {
 		if gone(err) || errors.Is(err, syscall.ENXIO) || errors.Is(err, syscall.ELOOP) {
 			err = errWentAway
 		}
-		r.err = s.failed(path, err)
+		r.err = s.fail(path, err)
 		return r, nil
 	}
 	r.file = f
 	if info, err := f.Stat(); err != nil {
-		r.err = s.failed(path, err)
+		r.err = s.fail(path, err)
 	} else if !info.Mode().IsRegular() {
-		r.err = s.failed(path, errWentAway)
+		r.err = s.fail(path, errWentAway)
 	}
 	return r, nil
 }
@@ -357,7 +357,7 @@ func (r *fileReader) Read(p []byte) (int, error) {
 	n, err := r.file.Read(p)
 	r.fs.transfer.sent.bytes.Add(int64(n))
 	if err != nil && !errors.Is(err, io.EOF) {
-		err = r.fs.failed(r.path, err)
+		err = r.fs.fail(r.path, err)
 	}
 	return n, err
 }

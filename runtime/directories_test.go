@@ -41,8 +41,8 @@ func sourceOf(t *testing.T, modes map[string]fs.FileMode) *sourceFS {
 	}
 }
 
-// listed are the paths that a node hears of.
-func listed(t *testing.T, s fsutil.FS, opt *fsutil.FilterOpt, seen func(string)) []string {
+// listPaths are the paths that a node hears of.
+func listPaths(t *testing.T, s fsutil.FS, opt *fsutil.FilterOpt, seen func(string)) []string {
 	filtered, err := fsutil.NewFilterFS(s, opt)
 	require.NoError(t, err)
 	var list []string
@@ -65,19 +65,19 @@ func listed(t *testing.T, s fsutil.FS, opt *fsutil.FilterOpt, seen func(string))
 
 func TestUnreadableIsLeftOut(t *testing.T) {
 	s := sourceOf(t, map[string]fs.FileMode{"a": 0o600, "b": 0o644, "d/c": 0o600, "d/e": 0o640, "x/f": 0o600})
-	require.Equal(t, []string{"b", "d", "d/e"}, listed(t, s, &fsutil.FilterOpt{ExcludePatterns: []string{"x"}}, nil))
+	require.Equal(t, []string{"b", "d", "d/e"}, listPaths(t, s, &fsutil.FilterOpt{ExcludePatterns: []string{"x"}}, nil))
 	unread := s.transfer.sent.takeUnread()
 	require.Len(t, unread["ctx"], 2, "what is excluded is not looked at")
 	require.EqualError(t, unread["ctx"]["d/c"], "this machine cannot read "+filepath.Join(s.dir, "d/c")+": permission denied")
 	require.Empty(t, s.transfer.sent.takeUnread(), "each is taken once")
-	require.Equal(t, []string{"b"}, listed(t, s, &fsutil.FilterOpt{IncludePatterns: []string{"a", "b"}}, nil))
+	require.Equal(t, []string{"b"}, listPaths(t, s, &fsutil.FilterOpt{IncludePatterns: []string{"a", "b"}}, nil))
 }
 
 // TestGoneWhileListed removes files while their directory is listed: those behind them
 // are there.
 func TestGoneWhileListed(t *testing.T) {
 	s := sourceOf(t, map[string]fs.FileMode{"a": 0o644, "b": 0o644, "c": 0o644, "d": 0o644})
-	list := listed(t, s, &fsutil.FilterOpt{}, func(path string) {
+	list := listPaths(t, s, &fsutil.FilterOpt{}, func(path string) {
 		if path == "a" {
 			require.NoError(t, os.Remove(filepath.Join(s.dir, "b")))
 		}

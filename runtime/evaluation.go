@@ -126,7 +126,7 @@ func (s *solver) evaluate(ctx context.Context, p partition, observe func(*bkclie
 	}
 	err = s.evaluateAll(ctx, ev, p)
 	defer func() {
-		_, gone := lost(err)
+		_, gone := findLostBlob(err)
 		exit(gone || err != nil && (retryable(err) || strings.Contains(err.Error(), inputSign)))
 	}()
 	if err != nil {

@@ -146,8 +146,8 @@ func (x *exchange) export(step int, v *llbmerge.Vertex, direct bool) ir.CacheEnt
 	return e
 }
 
-// imported is the import of what was written as the response of the node says.
-func (x *exchange) imported(step int, resp map[string]string, direct bool) (ir.CacheEntry, error) {
+// importEntry is the import of what was written as the response of the node says.
+func (x *exchange) importEntry(step int, resp map[string]string, direct bool) (ir.CacheEntry, error) {
 	var m ocispecs.Descriptor
 	if err := json.Unmarshal([]byte(resp[cacheManifest]), &m); err != nil {
 		return ir.CacheEntry{}, fmt.Errorf("the node did not describe the cache: %w", err)
@@ -230,7 +230,7 @@ func (x *exchange) write(within context.Context, c *connection, step int, direct
 		}
 		return nil, err
 	}
-	e, err := x.imported(step, resp, direct)
+	e, err := x.importEntry(step, resp, direct)
 	return &e, err
 }
 

@@ -87,7 +87,7 @@ func (p *Pool) anywhere(ctx context.Context, pl ocispecs.Platform, f func(name s
 func (p *Pool) preferring(pl ocispecs.Platform) []*node {
 	order := slices.Clone(p.nodes)
 	runs := func(n *node) int {
-		if slices.ContainsFunc(n.said().Platforms, func(have ocispecs.Platform) bool { return platforms.Only(have).Match(pl) }) {
+		if slices.ContainsFunc(n.lastInfo().Platforms, func(have ocispecs.Platform) bool { return platforms.Only(have).Match(pl) }) {
 			return 0
 		}
 		return 1

@@ -46,7 +46,7 @@ type Images struct {
 func (m *Images) Resolve(ctx context.Context, req frontend.ImageRequest) (*frontend.Image, error) {
 	var askers []imageAsker
 	for _, n := range m.Pool.preferring(req.Platform) {
-		if m.Skip != nil && m.Skip(n.said()) {
+		if m.Skip != nil && m.Skip(n.lastInfo()) {
 			continue
 		}
 		askers = append(askers, imageAsker{name: n.spec.Name, ask: func(ctx context.Context) (*frontend.Image, error) {

@@ -102,11 +102,11 @@ func (dir layoutStore) Walk(ctx context.Context, fn content.WalkFunc, filters ..
 
 // Update implements content.Manager; it is refused, as all that follows.
 func (dir layoutStore) Update(context.Context, content.Info, ...string) (content.Info, error) {
-	return content.Info{}, dir.refused()
+	return content.Info{}, dir.readOnlyError()
 }
 
 // Delete implements content.Manager.
-func (dir layoutStore) Delete(context.Context, digest.Digest) error { return dir.refused() }
+func (dir layoutStore) Delete(context.Context, digest.Digest) error { return dir.readOnlyError() }
 
 // Status implements content.IngestManager: nothing is ever being written.
 func (dir layoutStore) Status(_ context.Context, ref string) (content.Status, error) {
@@ -119,14 +119,14 @@ func (dir layoutStore) ListStatuses(context.Context, ...string) ([]content.Statu
 }
 
 // Abort implements content.IngestManager.
-func (dir layoutStore) Abort(context.Context, string) error { return dir.refused() }
+func (dir layoutStore) Abort(context.Context, string) error { return dir.readOnlyError() }
 
 // Writer implements content.Ingester.
 func (dir layoutStore) Writer(context.Context, ...content.WriterOpt) (content.Writer, error) {
-	return nil, dir.refused()
+	return nil, dir.readOnlyError()
 }
 
-func (dir layoutStore) refused() error {
+func (dir layoutStore) readOnlyError() error {
 	return fmt.Errorf("image layout %s is only read: %w", string(dir), errdefs.ErrPermissionDenied)
 }
 

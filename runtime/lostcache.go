@@ -34,8 +34,8 @@ const findLimit = 10 * time.Minute
 // lostBlob finds the blob that a node could not fetch, or that was not what it should be.
 var lostBlob = regexp.MustCompile(`could not fetch content descriptor (sha256:[0-9a-f]{64})|unexpected commit digest sha256:[0-9a-f]{64}, expected (sha256:[0-9a-f]{64})|failed commit on ref "[^"]*(sha256:[0-9a-f]{64})"`)
 
-// lost returns the blob that err says is gone; ok is false when it says something else.
-func lost(err error) (blob string, ok bool) {
+// findLostBlob returns the blob that err says is gone; ok is false when it says something else.
+func findLostBlob(err error) (blob string, ok bool) {
 	if err == nil {
 		return "", false
 	}
@@ -127,7 +127,7 @@ type lostMessage struct {
 // below units, and reports it. It returns false when err is about something else; then is
 // what was to be taken, and is when nothing is found.
 func (l *lostResults) search(p *submission, err error, units []sched.UnitID, then message) bool {
-	blob, ok := lost(err)
+	blob, ok := findLostBlob(err)
 	if !ok || p.state != running || p.conn.broken() || p.conn.unreadable == nil {
 		return false
 	}
@@ -304,7 +304,7 @@ func (s *solver) unreadable(ctx context.Context, attach []session.Attachable, ch
 					_, err = ref.ReadDir(ctx, gateway.ReadDirRequest{Path: "/"})
 				}
 			}
-			_, gone := lost(err)
+			_, gone := findLostBlob(err)
 			return gone
 		})
 		return nil

@@ -17,11 +17,11 @@ func TestLost(t *testing.T) {
 		"failed to push x/a:1: unexpected status from POST request: 401 Unauthorized":                                                                                                            "",
 		"process \"/bin/sh -c false\" did not complete successfully: exit code: 1":                                                                                                               "",
 	} {
-		blob, ok := lost(errors.New(text))
+		blob, ok := findLostBlob(errors.New(text))
 		require.Equal(t, want, blob, text)
 		require.Equal(t, want != "", ok, text)
 	}
-	_, ok := lost(nil)
+	_, ok := findLostBlob(nil)
 	require.False(t, ok)
 }
 

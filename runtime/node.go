@@ -231,8 +231,8 @@ func (n *node) await(ctx context.Context) (*link, error) {
 	}
 }
 
-// said returns what the node last said of itself.
-func (n *node) said() NodeInfo {
+// lastInfo returns what the node last said of itself.
+func (n *node) lastInfo() NodeInfo {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.info
@@ -391,7 +391,7 @@ func (p *Pool) All() []NodeInfo { return infos(p.nodes) }
 func infos(nodes []*node) []NodeInfo {
 	list := make([]NodeInfo, len(nodes))
 	for i, n := range nodes {
-		list[i] = n.said()
+		list[i] = n.lastInfo()
 	}
 	allot(list)
 	return list

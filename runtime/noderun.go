@@ -200,8 +200,8 @@ type nodeRuns []*nodeRun
 // name returns the name of a node.
 func (l nodeRuns) name(id sched.NodeID) string { return l[id].info.Name }
 
-// named returns the node of a name; nil when there is none.
-func (l nodeRuns) named(name string) *nodeRun {
+// byName returns the node of a name; nil when there is none.
+func (l nodeRuns) byName(name string) *nodeRun {
 	for _, n := range l {
 		if n.info.Name == name {
 			return n
@@ -210,9 +210,9 @@ func (l nodeRuns) named(name string) *nodeRun {
 	return nil
 }
 
-// assumed are the platforms that a node was taken to run before it was heard of: those
+// assumedPlatforms are the platforms that a node was taken to run before it was heard of: those
 // it was said to run, else those of the first node.
-func (l nodeRuns) assumed(n *nodeRun) []ocispecs.Platform {
+func (l nodeRuns) assumedPlatforms(n *nodeRun) []ocispecs.Platform {
 	if list, err := parsePlatforms(n.info.Spec.Platforms); err == nil && len(list) > 0 {
 		return list
 	}

@@ -12,8 +12,8 @@ import (
 	"github.com/dbake/dbake/runtime/sched"
 )
 
-// linked is a build of base, of app and web which read its result, and of other.
-func linked(t *testing.T, nodes int) *Build {
+// newLinkedBuild is a build of base, of app and web which read its result, and of other.
+func newLinkedBuild(t *testing.T, nodes int) *Build {
 	return newBuildOf(t, nodes, func(target *ir.Target) []string {
 		switch target.Name {
 		case "app", "web":
@@ -31,7 +31,7 @@ func TestBlame(t *testing.T) {
 		for _, keepGoing := range []bool{false, true} {
 			t.Run(name, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					b := linked(t, 2)
+					b := newLinkedBuild(t, 2)
 					b.Sched.Options.KeepGoing = keepGoing
 					f := newFleet(t, b)
 					f.nodes[slow].took = 10 * time.Second
@@ -80,7 +80,7 @@ func TestBlameShared(t *testing.T) {
 // Events name the targets of each step: the owner of a linked one, all of a shared one.
 func TestTargetsOfEvents(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := linked(t, 2)
+		b := newLinkedBuild(t, 2)
 		f := newFleet(t, b)
 		_, events, err := f.run(t.Context(), b)
 		require.NoError(t, err)

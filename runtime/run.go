@@ -162,7 +162,7 @@ func (r *run) config() sched.Config {
 	c := r.work.Sched
 	c.Nodes = slices.Clone(c.Nodes)
 	for _, a := range r.attendants[min(len(c.Nodes), len(r.attendants)):] {
-		a.join(&c, r.nodes.assumed(a.node))
+		a.join(&c, r.nodes.assumedPlatforms(a.node))
 	}
 	c.Vertices = slices.Clone(c.Vertices)
 	for i := len(r.work.Graph.Vertices); i < len(c.Vertices); i++ {

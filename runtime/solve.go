@@ -227,7 +227,7 @@ func (s *solver) exporting(ctx context.Context, req exportRequest, opt bkclient.
 	if err != nil {
 		return nil, err
 	}
-	unlock, err := s.dirs.lock(ctx, req.stored())
+	unlock, err := s.dirs.lock(ctx, req.storeDirs())
 	if err != nil {
 		stop()
 		return nil, err
@@ -244,8 +244,8 @@ func (s *solver) exporting(ctx context.Context, req exportRequest, opt bkclient.
 	return resp, err
 }
 
-// stored are the directories of the client that take blobs and their index.
-func (req *exportRequest) stored() []string {
+// storeDirs are the directories of the client that take blobs and their index.
+func (req *exportRequest) storeDirs() []string {
 	var dirs []string
 	if e := req.entry; e != nil && e.OutputDir != "" && e.Type != bkclient.ExporterLocal {
 		dirs = append(dirs, filepath.Clean(e.OutputDir))
@@ -360,7 +360,7 @@ func (s *solver) build(ctx context.Context, in *session.Session, opt bkclient.So
 	}()
 	asked := s.tracing.enter(ctx, s.spec.Name, &opt)
 	if s.tracing != nil {
-		f = traced(asked, f)
+		f = trace(asked, f)
 	}
 	resp, err := s.client.Build(asked, opt, product, f, status)
 	<-drained

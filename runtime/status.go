@@ -306,8 +306,8 @@ func (t *tracker) present(steps []digest.Digest) []digest.Digest {
 	return list
 }
 
-// measured is what the node, which is called so, spent time on, by start.
-func (t *tracker) measured(g *llbmerge.Graph, node string) []Measured {
+// measurements is what the node, which is called so, spent time on, by start.
+func (t *tracker) measurements(g *llbmerge.Graph, node string) []Measured {
 	var list []Measured
 	add := func(m Measured, runs []execution) {
 		for _, e := range runs {

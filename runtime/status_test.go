@@ -110,7 +110,7 @@ func TestMeasured(t *testing.T) {
 		{Node: "n1", Vertex: step, Start: *at(3), Took: time.Second},
 		{Node: "n1", Job: job, Start: *at(5), Took: time.Second},
 		{Node: "n1", Job: job, Start: *at(5), Took: time.Second},
-	}, n.tracker.measured(graph, "n1"))
+	}, n.tracker.measurements(graph, "n1"))
 }
 
 func TestTrackerCachedAndFailed(t *testing.T) {

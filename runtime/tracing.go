@@ -82,8 +82,8 @@ type tracedClient struct {
 	build context.Context
 }
 
-// traced returns f with a client whose solves are parts of the trace of a build.
-func traced(build context.Context, f gateway.BuildFunc) gateway.BuildFunc {
+// trace returns f with a client whose solves are parts of the trace of a build.
+func trace(build context.Context, f gateway.BuildFunc) gateway.BuildFunc {
 	return func(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
 		return f(ctx, tracedClient{c, build})
 	}

@@ -15,9 +15,9 @@ const (
 	exportGHA    = "exporting to GitHub Actions Cache"
 )
 
-// cacheWritten returns where a vertex writes a cache to, by its name. ok reports whether it
+// cacheTarget returns where a vertex writes a cache to, by its name. ok reports whether it
 // is such a vertex.
-func cacheWritten(vertex string) (where string, ok bool) {
+func cacheTarget(vertex string) (where string, ok bool) {
 	if vertex == exportGHA {
 		return "the cache of GitHub Actions", true
 	}
@@ -52,7 +52,7 @@ func (x unwritten) note(from *solveSource, st *bkclient.SolveStatus) {
 		kept = unwrittenCaches{from: from}
 	}
 	for _, v := range st.Vertexes {
-		if where, ok := cacheWritten(v.Name); ok && v.Error != "" {
+		if where, ok := cacheTarget(v.Name); ok && v.Error != "" {
 			kept.faults = appendNew(kept.faults, fmt.Sprintf("the cache cannot be written to %s: %s", where, v.Error))
 		}
 	}

@@ -93,7 +93,7 @@ func (l *link) usage(ctx context.Context, refs []string) Usage {
 	u := Usage{Steps: map[digest.Digest]StepUsage{}}
 	store := proxy.NewContentStore(l.client.ContentClient())
 	for _, ref := range refs {
-		blobs, err := l.recorded(ctx, ref)
+		blobs, err := l.readRecord(ctx, ref)
 		if err != nil {
 			break // not to know is no failure
 		}
@@ -111,8 +111,8 @@ func (l *link) usage(ctx context.Context, refs []string) Usage {
 	return u
 }
 
-// recorded returns the provenance in the record of a build, by metadata key.
-func (l *link) recorded(ctx context.Context, ref string) (map[string]*controlapi.Descriptor, error) {
+// readRecord returns the provenance in the record of a build, by metadata key.
+func (l *link) readRecord(ctx context.Context, ref string) (map[string]*controlapi.Descriptor, error) {
 	events, err := l.client.ControlClient().ListenBuildHistory(ctx, &controlapi.BuildHistoryRequest{Ref: ref, EarlyExit: true})
 	if err != nil {
 		return nil, err

@@ -32,13 +32,13 @@ func withCommand(root *kong.Node, args []string) []string {
 	return append([]string{"build"}, args...)
 }
 
-// interspersed returns args with what is no flag moved behind the flags. The
+// flagsFirst returns args with what is no flag moved behind the flags. The
 // parser takes the names of targets from one place of the command line only;
 // docker buildx takes them from anywhere.
 //
 // Values of flags that are lists of whole values are left out of args: the parser moves
 // all that is left of the command line for every flag, which takes quadratic time.
-func interspersed(root *kong.Node, args []string) ([]string, listValues) {
+func flagsFirst(root *kong.Node, args []string) ([]string, listValues) {
 	var flags, names []string
 	var lists listValues
 	node := root

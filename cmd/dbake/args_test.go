@@ -7,22 +7,22 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// parsed reads a command line as run does.
-func parsed(t *testing.T, args ...string) (*cli, error) {
+// parseArgs reads a command line as run does.
+func parseArgs(t *testing.T, args ...string) (*cli, error) {
 	t.Helper()
 	a := &app{env: map[string]string{}}
 	require.NoError(t, a.showProgress(nil))
 	var c cli
 	parser, err := newParser(&c, a.stdout, a.stderr, func(int) {})
 	require.NoError(t, err)
-	plain, lists := interspersed(parser.Model.Node, args)
+	plain, lists := flagsFirst(parser.Model.Node, args)
 	_, err = parser.Parse(plain)
 	lists.set()
 	return &c, err
 }
 
 func TestValuesOfLists(t *testing.T) {
-	c, err := parsed(t, "build", "web", "--set", "a.args.X=1,2", "-f", "one", "--set=b.tags=--x", "--file", "two", "api", "--var=V=", "--set", "c.args.Y", "-ffour", "--push", "--", "--set")
+	c, err := parseArgs(t, "build", "web", "--set", "a.args.X=1,2", "-f", "one", "--set=b.tags=--x", "--file", "two", "api", "--var=V=", "--set", "c.args.Y", "-ffour", "--push", "--", "--set")
 	require.NoError(t, err)
 	require.Equal(t, []string{"a.args.X=1,2", "b.tags=--x", "c.args.Y"}, c.Build.Set)
 	require.Equal(t, []string{"one", "two", "four"}, c.Build.File)
@@ -30,11 +30,11 @@ func TestValuesOfLists(t *testing.T) {
 	require.Equal(t, []string{"web", "api", "--set"}, c.Build.Targets)
 	require.True(t, c.Build.Push)
 
-	_, err = parsed(t, "build", "--set", "--push")
+	_, err = parseArgs(t, "build", "--set", "--push")
 	require.ErrorContains(t, err, "--set: ")
-	_, err = parsed(t, "build", "--set")
+	_, err = parseArgs(t, "build", "--set")
 	require.ErrorContains(t, err, "--set: ")
-	_, err = parsed(t, "version", "--set=x")
+	_, err = parseArgs(t, "version", "--set=x")
 	require.ErrorContains(t, err, "unknown flag --set")
 }
 
@@ -49,7 +49,7 @@ func BenchmarkManyOverrides(b *testing.B) {
 		var c cli
 		parser, err := newParser(&c, a.stdout, a.stderr, func(int) {})
 		require.NoError(b, err)
-		plain, lists := interspersed(parser.Model.Node, args)
+		plain, lists := flagsFirst(parser.Model.Node, args)
 		_, err = parser.Parse(plain)
 		require.NoError(b, err)
 		lists.set()

@@ -122,7 +122,7 @@ func (c *cachePruneCmd) Run(ctx contextBinding, a *app) error {
 	if c.Format == "json" {
 		return errors.Join(err, a.writeJSON(report))
 	}
-	return errors.Join(err, view.Pruned(a.stdout, report, c.DryRun))
+	return errors.Join(err, view.PruneReport(a.stdout, report, c.DryRun))
 }
 
 type cacheMergeCmd struct {

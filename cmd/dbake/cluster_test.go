@@ -15,8 +15,8 @@ func TestClusterDownInterrupted(t *testing.T) {
 	require.NoError(t, a.showProgress(nil))
 	ctx, interrupt := context.WithCancelCause(t.Context())
 	c := clusterDownCmd{StateDir: "state"}
-	require.Zero(t, a.ended(ctx, c.Run(contextBinding{ctx}, a)), &out)
+	require.Zero(t, a.showEnd(ctx, c.Run(contextBinding{ctx}, a)), &out)
 	interrupt(errInterrupted)
-	require.Equal(t, 130, a.ended(ctx, c.Run(contextBinding{ctx}, a)), &out)
+	require.Equal(t, 130, a.showEnd(ctx, c.Run(contextBinding{ctx}, a)), &out)
 	require.Contains(t, out.String(), "interrupted")
 }

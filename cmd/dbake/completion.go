@@ -253,7 +253,7 @@ func (c *completer) values(ctx context.Context, f *kong.Flag, word string) (list
 		}
 		return list, noFiles | noSpace
 	case "var":
-		for _, v := range c.listed(ctx, "variables") {
+		for _, v := range c.list(ctx, "variables") {
 			list = c.add(list, word, v.Name+"=", v.Description)
 		}
 		return list, noFiles | noSpace
@@ -299,7 +299,7 @@ func (c *completer) among(word string, values []string) (list []completion, d di
 
 // targets returns the targets and groups of the definition at hand.
 func (c *completer) targets(ctx context.Context, word string) (list []completion) {
-	for _, t := range c.listed(ctx, "targets") {
+	for _, t := range c.list(ctx, "targets") {
 		if !slices.Contains(c.names, t.Name) {
 			list = c.add(list, word, t.Name, t.Description)
 		}
@@ -310,9 +310,9 @@ func (c *completer) targets(ctx context.Context, word string) (list []completion
 // listedItem is a line of a listing.
 type listedItem struct{ Name, Description string }
 
-// listed returns the targets or the variables of the definition at hand, nothing if it
+// list returns the targets or the variables of the definition at hand, nothing if it
 // cannot be read: an error has no place on a line that is being typed.
-func (c *completer) listed(ctx context.Context, kind string) []listedItem {
+func (c *completer) list(ctx context.Context, kind string) []listedItem {
 	if slices.Contains(c.given.File, "-") || slices.ContainsFunc(c.given.File, func(name string) bool { return c.isPipe(name) }) || slices.ContainsFunc(c.names, ir.IsRemote) {
 		return nil // not to be read, or not now
 	}

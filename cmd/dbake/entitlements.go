@@ -97,7 +97,7 @@ func (g *privileges) ask(ctx context.Context, r *entitlement.Request) error {
 		if !r.Refused() {
 			return nil
 		}
-		return fmt.Errorf("additional privileges requested: pass %q to grant requested privileges", r.Required().Flags())
+		return fmt.Errorf("additional privileges requested: pass %q to grant requested privileges", r.RequiredPart().Flags())
 	}
 	if !r.Refused() || terminal && answer(ctx, g.stdin) {
 		return nil

@@ -138,9 +138,9 @@ func (c *explainCmd) runs(ctx context.Context, a *app) error {
 			}
 			list = append(list, e)
 		}
-		return c.explained(ctx, a, list)
+		return c.print(ctx, a, list)
 	}
-	now, before, err := c.compared(a, "")
+	now, before, err := c.pickRuns(a, "")
 	if err != nil {
 		return err
 	}
@@ -154,12 +154,12 @@ func (c *explainCmd) runs(ctx context.Context, a *app) error {
 		}
 		list = append(list, runs.Explain(earlier, now, t.Name))
 	}
-	return c.explained(ctx, a, list)
+	return c.print(ctx, a, list)
 }
 
 // explain explains one target.
 func (c *explainCmd) explain(a *app, target string) (runs.Explanation, error) {
-	now, before, err := c.compared(a, target)
+	now, before, err := c.pickRuns(a, target)
 	if err != nil {
 		return runs.Explanation{}, err
 	}
@@ -169,9 +169,9 @@ func (c *explainCmd) explain(a *app, target string) (runs.Explanation, error) {
 	return runs.Explain(before, now, target), nil
 }
 
-// compared returns the run that is explained and the one that it is compared with, nil
+// pickRuns returns the run that is explained and the one that it is compared with, nil
 // for none.
-func (c *explainCmd) compared(a *app, target string) (now, before *runs.Run, err error) {
+func (c *explainCmd) pickRuns(a *app, target string) (now, before *runs.Run, err error) {
 	if c.RunID == "" {
 		now, before, err = a.runs().Latest(a.dir, target)
 		if errors.Is(err, runs.ErrNone) && target != "" {
@@ -193,8 +193,8 @@ func (c *explainCmd) compared(a *app, target string) (now, before *runs.Run, err
 	return now, before, err
 }
 
-// explained prints explanations.
-func (c *explainCmd) explained(ctx context.Context, a *app, list []runs.Explanation) error {
+// print prints explanations.
+func (c *explainCmd) print(ctx context.Context, a *app, list []runs.Explanation) error {
 	return a.output(ctx, c.Output, func(w io.Writer) error {
 		if c.Format == "json" {
 			return view.ReasonsJSON(w, list)
@@ -230,7 +230,7 @@ func (c *explainCmd) show(ctx context.Context, a *app, s *engine.Session, since 
 				fmt.Fprintf(w, "%s: nothing is known of %s\n", k.Target, since)
 				continue
 			}
-			if err := view.KeyChanges(w, k.Target, since, old.Same(k), imagekey.Compare(old.Hashed().Lines, k.Hashed().Lines)); err != nil {
+			if err := view.KeyChanges(w, k.Target, since, old.Same(k), imagekey.Compare(old.Hash().Lines, k.Hash().Lines)); err != nil {
 				return err
 			}
 		}

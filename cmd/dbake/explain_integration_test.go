@@ -37,8 +37,8 @@ EOT
 }
 `
 
-// explained runs "dbake explain" for one target.
-func (w *world) explained(dir string, args ...string) runs.Explanation {
+// explain runs "dbake explain" for one target.
+func (w *world) explain(dir string, args ...string) runs.Explanation {
 	w.t.Helper()
 	r := w.run(dir, append([]string{"explain", "app", "--format", "json"}, args...)...)
 	require.Zero(w.t, r.status, r.stderr)
@@ -78,12 +78,12 @@ func TestExplainRun(t *testing.T) {
 	copied, first, second := "COPY src /src", "echo $VERSION", "RUN cat /all"
 	build("base")
 	build("app")
-	e := w.explained(dir)
+	e := w.explain(dir)
 	require.Empty(t, e.Before)
 	require.Equal(t, []runs.Cause{{Kind: runs.CauseFirst}}, step(t, e, copied).Causes)
 
 	build("app")
-	e = w.explained(dir)
+	e = w.explain(dir)
 	for _, s := range e.Steps {
 		require.NotEqual(t, runs.Ran, s.Fate, s.Name)
 		require.Empty(t, s.Causes, s.Name)
@@ -91,7 +91,7 @@ func TestExplainRun(t *testing.T) {
 
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "src", "two"), []byte("other text"), 0o644))
 	build("app")
-	e = w.explained(dir)
+	e = w.explain(dir)
 	require.Equal(t, []runs.Cause{{Kind: runs.CauseFile, Name: "src/two", How: "edited"}}, step(t, e, copied).Causes)
 	require.Equal(t, runs.Ran, step(t, e, copied).Fate)
 	require.Equal(t, []runs.Cause{{Kind: runs.CauseAbove, Name: step(t, e, copied).Name}}, step(t, e, first).Causes)
@@ -99,7 +99,7 @@ func TestExplainRun(t *testing.T) {
 	require.Empty(t, step(t, e, "FROM").Causes)
 
 	build("app", "--var", "VERSION=2-secret-2")
-	e = w.explained(dir)
+	e = w.explain(dir)
 	require.Equal(t, runs.Cached, step(t, e, copied).Fate)
 	require.Equal(t, []runs.Cause{{Kind: runs.CauseKind(runs.PartArg), Name: "VERSION", How: "edited"}}, step(t, e, first).Causes)
 	data, err := os.ReadFile(filepath.Join(w.home, ".cache", "dbake", "runs", e.Run+".json"))
@@ -108,7 +108,7 @@ func TestExplainRun(t *testing.T) {
 
 	build("base", "--var", "MARK=b")
 	build("app", "--var", "VERSION=2-secret-2")
-	e = w.explained(dir)
+	e = w.explain(dir)
 	from := step(t, e, "FROM").Causes
 	require.Len(t, from, 1)
 	require.Equal(t, runs.CauseKind(runs.PartSource), from[0].Kind)
@@ -121,7 +121,7 @@ func TestExplainRun(t *testing.T) {
 	require.Equal(t, runs.CauseAbove, step(t, e, copied).Causes[0].Kind)
 
 	build("app", "--var", "VERSION=2-secret-2", "--no-cache")
-	e = w.explained(dir)
+	e = w.explain(dir)
 	require.Equal(t, []runs.Cause{{Kind: runs.CauseNoCache}}, step(t, e, second).Causes)
 
 	// The nodes' own spans are there after a build that asked for them, and only then.
@@ -140,7 +140,7 @@ func TestExplainRun(t *testing.T) {
 
 	w.renew(1)
 	build("app", "--var", "VERSION=2-secret-2")
-	e = w.explained(dir)
+	e = w.explain(dir)
 	require.Equal(t, []runs.Cause{{Kind: runs.CauseRenewed, Name: "n1"}}, step(t, e, copied).Causes)
 	require.Equal(t, runs.CauseAgain, step(t, e, second).Causes[0].Kind)
 }

@@ -195,7 +195,7 @@ func TestLive(t *testing.T) {
 		})
 		g.let("docs", "web")
 		require.Equal(t, 1, wait())
-		history := p.Ended()
+		history := p.AwaitEnd()
 		require.False(t, p.FullScreen())
 		for _, text := range []string{"bad says 1\n", "bad says 50\n", "bad goes on\n", "STEPS RUN", "3 of 4 targets built", "ERROR: bad dockerfile-inline:3: target bad: "} {
 			require.Contains(t, history, text)
@@ -210,7 +210,7 @@ func TestLive(t *testing.T) {
 		p.Wait(t, "Targets", "RUN for i")
 		p.Press(t, "ctrl+c")
 		require.Equal(t, 130, wait())
-		history := p.Ended()
+		history := p.AwaitEnd()
 		require.False(t, p.FullScreen())
 		require.Contains(t, history, "stopping; interrupt again to quit at once")
 		require.Contains(t, history, "ERROR: interrupted")
@@ -221,7 +221,7 @@ func TestLive(t *testing.T) {
 		p.Wait(t, "Targets", "RUN for i")
 		p.Press(t, "q", "y")
 		require.Equal(t, 130, wait())
-		require.Contains(t, p.Ended(), "ERROR: interrupted")
+		require.Contains(t, p.AwaitEnd(), "ERROR: interrupted")
 	})
 
 	t.Run("the terminal goes away", func(t *testing.T) {
@@ -241,6 +241,6 @@ func TestLive(t *testing.T) {
 		p.Wait(t, "Targets") // as it was: nothing is read
 		release()
 		require.Equal(t, 1, wait())
-		require.Contains(t, p.Ended(), "3 of 4 targets built")
+		require.Contains(t, p.AwaitEnd(), "3 of 4 targets built")
 	})
 }

@@ -59,7 +59,7 @@ func main() {
 	}
 	if err != nil {
 		_ = a.showProgress(args) // this error is the one to tell
-		os.Exit(a.failed(err))
+		os.Exit(a.showError(err))
 	}
 	for _, name := range dockerVars {
 		shareVar(name, env) // with the programs that are started
@@ -80,8 +80,8 @@ func shareVar(name string, env map[string]string) {
 	_ = os.Unsetenv(name) // as above
 }
 
-// failed shows an error before a command runs and returns the exit status.
-func (a *app) failed(err error) int {
+// showError shows an error before a command runs and returns the exit status.
+func (a *app) showError(err error) int {
 	a.progress.Error(err, false)
 	var usage usageError
 	if errors.As(err, &usage) {
@@ -188,29 +188,29 @@ func run(args []string, a *app) (status int) {
 	}
 	if asks(args) {
 		if err := a.answerShell(parser.Model.Node, args); err != nil {
-			return a.failed(err)
+			return a.showError(err)
 		}
 		return 0
 	}
 	args = withCommand(parser.Model.Node, args)
-	plain, lists := interspersed(parser.Model.Node, args)
+	plain, lists := flagsFirst(parser.Model.Node, args)
 	kctx, err := parser.Parse(plain)
 	if exited >= 0 { // --help
 		return exited
 	}
 	if err != nil {
-		return a.ended(context.Background(), usageError{fmt.Errorf("%w (see dbake --help)", err)})
+		return a.showEnd(context.Background(), usageError{fmt.Errorf("%w (see dbake --help)", err)})
 	}
 
 	lists.set()
 	a.args, a.debug = args, c.Debug
 	ctx, stop := a.interruptible()
 	defer stop()
-	return a.ended(ctx, kctx.Run(a, contextBinding{ctx}))
+	return a.showEnd(ctx, kctx.Run(a, contextBinding{ctx}))
 }
 
-// ended shows how a command has ended and returns its exit status.
-func (a *app) ended(ctx context.Context, err error) int {
+// showEnd shows how a command has ended and returns its exit status.
+func (a *app) showEnd(ctx context.Context, err error) int {
 	var exit exitError
 	var usage usageError
 	switch {

@@ -83,7 +83,7 @@ func (a *app) checkPlaces(p *ir.Project, files ...flagFile) error {
 			}
 		}
 	}
-	c.removed()
+	c.findRemovals()
 	c.tags(p)
 	a.warn(c.warnings)
 	return errors.Join(c.errs...)
@@ -191,8 +191,8 @@ func (c *placeCheck) both(a, b *claim) {
 	}
 }
 
-// removed finds what a mirror would remove, and what goes around a mirror.
-func (c *placeCheck) removed() {
+// findRemovals finds what a mirror would remove, and what goes around a mirror.
+func (c *placeCheck) findRemovals() {
 	for _, m := range c.mirrors {
 		for _, cl := range c.all {
 			switch {

@@ -125,7 +125,9 @@ func (c *planCmd) changes(ctx context.Context, a *app, s *engine.Session) error 
 // show writes the plan in the format that was asked for.
 func (c *planCmd) show(ctx context.Context, a *app, s *engine.Session) error {
 	if s.Plan() == nil {
-		return a.output(ctx, c.Output, func(w io.Writer) error { return view.Kept(w, s.Images().Unchanged(), s.Images().Always()) })
+		return a.output(ctx, c.Output, func(w io.Writer) error {
+			return view.UnchangedTargets(w, s.Images().ListUnchanged(), s.Images().Always())
+		})
 	}
 	p, err := report.New(ctx, s.Build(), s.Plan())
 	if err != nil {
@@ -171,7 +173,7 @@ func (c *planCmd) show(ctx context.Context, a *app, s *engine.Session) error {
 		case "html":
 			return view.HTML(w, p)
 		}
-		return errors.Join(view.Plan(w, p), view.Kept(w, s.Images().Unchanged(), s.Images().Always()))
+		return errors.Join(view.Plan(w, p), view.UnchangedTargets(w, s.Images().ListUnchanged(), s.Images().Always()))
 	})
 }
 

@@ -142,9 +142,9 @@ func TestPruneThirtyRuns(t *testing.T) {
 	// The second phase, and the registry's own part.
 	rep = prune("--grace", "0s")
 	require.Len(t, rep.Deleted, len(layers)*(runs-kept)/runs)
-	before := stored(t, filepath.Join(w.state, "registry"))
+	before := listBlobs(t, filepath.Join(w.state, "registry"))
 	collect(t, filepath.Join(w.state, "registry"))
-	after := stored(t, filepath.Join(w.state, "registry"))
+	after := listBlobs(t, filepath.Join(w.state, "registry"))
 	wanted := map[string]bool{}
 	for run := runs - kept + 1; run <= runs; run++ {
 		for b := range blobs[run] {
@@ -189,8 +189,8 @@ func collect(t *testing.T, dir string) {
 	require.NoError(t, storage.MarkAndSweep(t.Context(), driver, reg, storage.GCOpts{Quiet: true}))
 }
 
-// stored are the blobs in a registry's directory, with their sizes.
-func stored(t *testing.T, dir string) map[string]int64 {
+// listBlobs are the blobs in a registry's directory, with their sizes.
+func listBlobs(t *testing.T, dir string) map[string]int64 {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(dir, "docker", "registry", "v2", "blobs", "sha256", "*", "*", "data"))
 	require.NoError(t, err)

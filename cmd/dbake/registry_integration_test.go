@@ -119,9 +119,9 @@ func startNode(t *testing.T, config string) (addr string, stop func()) {
 	return addr, stop
 }
 
-// configured is what a node must be told to reach f, and two names that only it knows
+// nodeConfig is what a node must be told to reach f, and two names that only it knows
 // through f.
-func (f *front) configured() string {
+func (f *front) nodeConfig() string {
 	return fmt.Sprintf("[registry.%q]\n  http = true\n[registry.\"docker.io\"]\n  mirrors = [%q]\n[registry.\"inside.test\"]\n  mirrors = [%q]\n", f.addr, f.addr, f.addr)
 }
 
@@ -135,7 +135,7 @@ func write(t *testing.T, dir, bake string) {
 func TestNodesReachWhatTheClientDoesNot(t *testing.T) {
 	w := newWorld(t, 1)
 	f := newFront(t, w.registry)
-	addr := node(t, f.configured())
+	addr := node(t, f.nodeConfig())
 	dir := t.TempDir()
 	write(t, dir, fmt.Sprintf(`
 group "default" {
@@ -187,8 +187,8 @@ target "two" {
 }
 `, f.addr))
 	for name, tc := range map[string]struct{ config, attrs string }{
-		"as the node says": {config: f.configured()},
-		"as the user says": {config: f.configured(), attrs: ",insecure=true,compression=zstd"},
+		"as the node says": {config: f.nodeConfig()},
+		"as the user says": {config: f.nodeConfig(), attrs: ",insecure=true,compression=zstd"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cache := "--cache-registry=" + f.addr + "/" + strings.ReplaceAll(name, " ", "-") + tc.attrs
@@ -254,7 +254,7 @@ target "default" {
 func TestCacheThatCannotBeWritten(t *testing.T) {
 	w := newWorld(t, 1)
 	f := newFront(t, w.registry)
-	addr := node(t, f.configured())
+	addr := node(t, f.nodeConfig())
 	dir := t.TempDir()
 	write(t, dir, fmt.Sprintf("target \"default\" {\n  dockerfile-inline = \"FROM %s/library/busybox:1\\nRUN echo hi >/x\"\n  output = [\"type=cacheonly\"]\n}\n", f.addr))
 	f.misbehave(func(rw http.ResponseWriter, r *http.Request) bool {
@@ -306,7 +306,7 @@ target "default" {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			f.misbehave(nil)
-			addr := node(t, f.configured()) // that holds nothing
+			addr := node(t, f.nodeConfig()) // that holds nothing
 			left := tc.count
 			f.misbehave(func(rw http.ResponseWriter, r *http.Request) bool {
 				mu.Lock()
@@ -329,7 +329,7 @@ target "default" {
 func TestRegistryThatFallsSilent(t *testing.T) {
 	w := newWorld(t, 1)
 	f := newFront(t, w.registry)
-	addr := node(t, f.configured())
+	addr := node(t, f.nodeConfig())
 	dir := t.TempDir()
 	write(t, dir, fmt.Sprintf(`
 target "default" {
@@ -370,7 +370,7 @@ target "default" {
 func TestCacheRegistryThatIsSilent(t *testing.T) {
 	w := newWorld(t, 1)
 	f := newFront(t, w.registry)
-	addr := node(t, f.configured())
+	addr := node(t, f.nodeConfig())
 	mute, asked := silentServer(t)
 	dir := t.TempDir()
 	write(t, dir, fmt.Sprintf(`
@@ -408,7 +408,7 @@ target "default" {
 func TestCacheRegistryThatFallsSilent(t *testing.T) {
 	w := newWorld(t, 1)
 	f := newFront(t, w.registry)
-	addr := node(t, f.configured())
+	addr := node(t, f.nodeConfig())
 	mute, _ := silentServer(t)
 	dir := t.TempDir()
 	bake := func(caches ...string) {
@@ -638,7 +638,7 @@ func (f *front) withTokensOf(anybody bool) (given func() int) {
 func TestTokensThatExpire(t *testing.T) {
 	w := newWorld(t, 1)
 	f := newFront(t, w.registry)
-	nodes := []string{node(t, f.configured()), node(t, f.configured())}
+	nodes := []string{node(t, f.nodeConfig()), node(t, f.nodeConfig())}
 	dir, bin := t.TempDir(), t.TempDir()
 	write(t, dir, fmt.Sprintf(`
 target "default" {

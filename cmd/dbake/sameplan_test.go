@@ -62,7 +62,7 @@ func requests(t *testing.T, a *app, args ...string) (planned, built engine.Reque
 		var c cli
 		parser, err := newParser(&c, a.stdout, a.stderr, func(int) {})
 		require.NoError(t, err)
-		plain, lists := interspersed(parser.Model.Node, append([]string{command}, args...))
+		plain, lists := flagsFirst(parser.Model.Node, append([]string{command}, args...))
 		_, err = parser.Parse(plain)
 		require.NoError(t, err)
 		lists.set()

@@ -205,11 +205,11 @@ func (c *installShimCmd) remove(a *app, shim string) error {
 	return err
 }
 
-// forwarded returns the command line of dbake for a docker-buildx that is called with
+// translate returns the command line of dbake for a docker-buildx that is called with
 // args, and changes env to what the flags of docker say. flags are what the shim was
 // written with. image is what a call of "build" says beside. It returns errForeign when
 // the real docker-buildx is meant.
-func forwarded(flags, args []string, env map[string]string) (command []string, image *imageCall, err error) {
+func translate(flags, args []string, env map[string]string) (command []string, image *imageCall, err error) {
 	var g dockerFlags
 	rest, err := g.parse(args)
 	if err != nil || len(rest) == 0 || rest[0] != buildxName {
@@ -296,7 +296,7 @@ func forward(args []string, env map[string]string, stdin io.Reader) (command []s
 		return nil, nil, 2, usageError{errors.New("this command is for the shim that install-shim writes")}
 	}
 	real, flags, rest := args[0], args[1:end], args[end+1:]
-	command, image, err = forwarded(flags, rest, env)
+	command, image, err = translate(flags, rest, env)
 	if errors.Is(err, errForeign) {
 		return nil, nil, runProgram(real, rest), nil
 	}

@@ -40,7 +40,7 @@ func TestForwarded(t *testing.T) {
 		{args: "__complete buildx bake "},
 	} {
 		env := map[string]string{}
-		got, _, err := forwarded(flags, strings.Fields(tt.args), env)
+		got, _, err := translate(flags, strings.Fields(tt.args), env)
 		if tt.want == "" {
 			require.ErrorIs(t, err, errForeign, tt.args)
 		} else {

@@ -32,9 +32,9 @@ type stateFlags struct {
 	StateDir string `placeholder:"DIR" help:"Where local nodes and their registry keep their state."`
 }
 
-// kept lists what dbake keeps on this machine, in the order in which it is shown. What
+// list lists what dbake keeps on this machine, in the order in which it is shown. What
 // has no place, as without a home directory, is left out.
-func (f stateFlags) kept(a *app) ([]kept, error) {
+func (f stateFlags) list(a *app) ([]kept, error) {
 	own := memory.New(a.env, a.progress.Warn)
 	var list []kept
 	for _, m := range []struct{ name, path, help string }{
@@ -81,7 +81,7 @@ type stateListCmd struct {
 }
 
 func (c *stateListCmd) Run(ctx contextBinding, a *app) error {
-	list, err := c.kept(a)
+	list, err := c.list(a)
 	if err != nil {
 		return err
 	}
@@ -132,7 +132,7 @@ type statePruneCmd struct {
 }
 
 func (c *statePruneCmd) Run(ctx contextBinding, a *app) error {
-	list, err := c.kept(a)
+	list, err := c.list(a)
 	if err != nil {
 		return err
 	}

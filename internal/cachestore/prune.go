@@ -65,7 +65,7 @@ func Prune(ctx context.Context, reg Registry, req Request) (*Report, error) {
 		return nil, err
 	}
 	rep := &Report{}
-	candidates, rest := unwanted(entries, req)
+	candidates, rest := splitUnwanted(entries, req)
 	marks := map[digest.Digest]Entry{}
 	for _, e := range rest {
 		switch inScope := req.Prefix == "" || e.Prefix == req.Prefix; {
@@ -91,8 +91,8 @@ func Prune(ctx context.Context, reg Registry, req Request) (*Report, error) {
 	return rep, s.sweep(ctx, slices.Collect(maps.Values(marks)))
 }
 
-// unwanted divides the entries: those that are to be marked, and all others.
-func unwanted(entries []Entry, req Request) (out, rest []Entry) {
+// splitUnwanted divides the entries: those that are to be marked, and all others.
+func splitUnwanted(entries []Entry, req Request) (out, rest []Entry) {
 	bad := map[string]bool{} // by group: a cache goes with all its parts
 	var groups [][]Entry
 	byGroup := map[string]int{}
@@ -188,7 +188,7 @@ func (s *sweeper) sweep(ctx context.Context, marks []Entry) error {
 	if len(due) == 0 {
 		return nil
 	}
-	wanted, err := s.wanted(ctx)
+	wanted, err := s.findWanted(ctx)
 	if err != nil {
 		return err
 	}
@@ -224,9 +224,9 @@ func (s *sweeper) sweep(ctx context.Context, marks []Entry) error {
 	return nil
 }
 
-// wanted returns the digests that a tag stands for which is neither a mark nor
+// findWanted returns the digests that a tag stands for which is neither a mark nor
 // unwanted: one that was listed, or one that a build has written since.
-func (s *sweeper) wanted(ctx context.Context) (map[digest.Digest]bool, error) {
+func (s *sweeper) findWanted(ctx context.Context) (map[digest.Digest]bool, error) {
 	wanted := map[digest.Digest]bool{}
 	known := map[string]bool{}
 	for _, e := range s.rest {

@@ -85,7 +85,7 @@ func (c *buildCaches) learn(ctx context.Context, m *memory.Memory, b *plan.Build
 	all := map[warm.ResultID]bool{}
 	for ref, held := range c.results(ctx, m) {
 		maps.Copy(all, held)
-		c.holds[ref] = b.Cached(held)
+		c.holds[ref] = b.CachedUnits(held)
 	}
 	return all
 }
@@ -94,7 +94,7 @@ func (c *buildCaches) learn(ctx context.Context, m *memory.Memory, b *plan.Build
 // The caches of the targets are read, and none is written.
 func (c *buildCaches) share(ctx context.Context, b *plan.Build, nodes []plan.Node, all bool, known plan.Memory) (*plan.Build, *plan.Plan, error) {
 	policy := cachepolicy.Decide(c.Input)
-	b, p, err := b.Shared(ctx, nodes, all, policy.ImportEntries(), known)
+	b, p, err := b.SharedBuild(ctx, nodes, all, policy.ImportEntries(), known)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -167,7 +167,7 @@ func (c *buildCaches) remember(ctx context.Context, m *memory.Memory, b *plan.Bu
 			errs = append(errs, m.Caches().Succeed(w.Ref, w.Base.String(), manifest.String()))
 		}
 		if manifest != "" {
-			errs = append(errs, m.Caches().Add(w.Ref, manifest.String(), b.Names.Held(w.Steps), nil, nil, now))
+			errs = append(errs, m.Caches().Add(w.Ref, manifest.String(), b.Names.Of(w.Steps), nil, nil, now))
 		}
 	}
 	return errors.Join(errs...)

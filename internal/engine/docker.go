@@ -25,9 +25,9 @@ func (n *nodes) enginesOnly() bool {
 	return n != nil && !slices.ContainsFunc(n.specs, func(s nodeset.Spec) bool { return s.Engine == nil || s.Container != nil })
 }
 
-// stored returns p with images for targets that write nothing, if all nodes are Docker
+// withImages returns p with images for targets that write nothing, if all nodes are Docker
 // engines: what is built there is there, as docker build leaves it. p is not changed.
-func (n *nodes) stored(p *ir.Project) *ir.Project {
+func (n *nodes) withImages(p *ir.Project) *ir.Project {
 	if !n.enginesOnly() {
 		return p
 	}

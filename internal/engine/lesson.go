@@ -49,7 +49,7 @@ func (l *lesson) remember(ctx context.Context, now time.Time) error {
 	for i, n := range l.result.Nodes {
 		if n.Lost == nil && infos[i].ID != "" {
 			at := infos[i].Addr
-			errs = append(errs, l.memory.Nodes().Add(at, infos[i].ID, l.build.Names.Held(n.Held), l.build.Names.Traces(at, list), records[i], now))
+			errs = append(errs, l.memory.Nodes().Add(at, infos[i].ID, l.build.Names.Of(n.Held), l.build.Names.Traces(at, list), records[i], now))
 		}
 	}
 	return errors.Join(errs...)

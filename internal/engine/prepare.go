@@ -43,7 +43,7 @@ func (p *preparation) prepare(ctx context.Context, project *ir.Project, opts fro
 	if p.history == nil {
 		p.history = p.engine.memory.OpenHistory(p.request.History)
 	}
-	known := p.known()
+	known := p.planMemory()
 	build, faults, err := plan.PrepareWhole(ctx, project, opts, known)
 	if err != nil {
 		return err
@@ -58,8 +58,8 @@ func (p *preparation) prepare(ctx context.Context, project *ir.Project, opts fro
 	return nil
 }
 
-// known is what earlier runs found out.
-func (p *preparation) known() plan.Memory {
+// planMemory is what earlier runs found out.
+func (p *preparation) planMemory() plan.Memory {
 	list := p.request.ListFiles || p.request.Reach == Started // for the journal
 	return plan.Memory{History: p.history, Files: p.engine.memory.Files(), List: list}
 }

@@ -256,8 +256,8 @@ func repoOf(name string) string {
 	return ref.Name()
 }
 
-// left are the targets that are to be built, by name, without those that are only linked.
-func (im *Images) left() map[string]bool {
+// remaining are the targets that are to be built, by name, without those that are only linked.
+func (im *Images) remaining() map[string]bool {
 	left := map[string]bool{}
 	for _, j := range im.full.Jobs {
 		if !j.Target.Linked {
@@ -271,7 +271,7 @@ func (im *Images) left() map[string]bool {
 }
 
 // Idle reports whether nothing is left to build.
-func (im *Images) Idle() bool { return len(im.kept) > 0 && len(im.left()) == 0 }
+func (im *Images) Idle() bool { return len(im.kept) > 0 && len(im.remaining()) == 0 }
 
 // leave returns the build of the targets that are left of b, which is of everything; b
 // itself when there is nothing to leave out, or nothing left.
@@ -279,13 +279,13 @@ func (im *Images) leave(ctx context.Context, b *plan.Build, known func() plan.Me
 	if len(im.kept) == 0 || im.Idle() {
 		return b, nil
 	}
-	return b.Only(ctx, im.left(), known())
+	return b.Only(ctx, im.remaining(), known())
 }
 
 // leftOf returns what is carried out of a saved plan: nothing for targets that are not in
 // the build of what is left.
 func (im *Images) leftOf(f *report.File, build *plan.Build) *plan.Saved {
-	saved := f.Saved()
+	saved := f.SavedPlan()
 	if len(im.kept) == 0 {
 		return saved
 	}
@@ -498,8 +498,8 @@ type Unchanged struct {
 	Why string
 }
 
-// Unchanged are the targets that are not built, in the order of the project.
-func (im *Images) Unchanged() []Unchanged {
+// ListUnchanged are the targets that are not built, in the order of the project.
+func (im *Images) ListUnchanged() []Unchanged {
 	var list []Unchanged
 	for _, k := range im.kept {
 		u := Unchanged{Target: k.target, Why: k.why}

@@ -84,7 +84,7 @@ func (s *Session) order(ctx context.Context) (err error) {
 	for id, agent := range s.build.SSH {
 		x.work.Inputs.SSH[id] = agent.Paths
 	}
-	x.work.Entitlements, err = entitlement.Needed(s.build.Units)
+	x.work.Entitlements, err = entitlement.Needs(s.build.Units)
 	return err
 }
 

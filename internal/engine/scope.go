@@ -81,7 +81,7 @@ func (s *scope) access(ctx context.Context, n *standby) (err error) {
 
 // buildable returns p as it is planned and built.
 func (s *scope) buildable(p *ir.Project, n *standby) *ir.Project {
-	return s.engine.withArtifactSwitch(n.nodes.stored(runtime.UsableCaches(p, s.engine.Env)))
+	return s.engine.withArtifactSwitch(n.nodes.withImages(runtime.UsableCaches(p, s.engine.Env)))
 }
 
 // loadable returns p as it is built when images are loaded into an engine of this

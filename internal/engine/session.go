@@ -170,7 +170,7 @@ func (s *Session) reuse(ctx context.Context) (err error) {
 	if err := s.judge(ctx); err != nil {
 		return err
 	}
-	if s.standby.resting && len(s.images.left()) > 0 {
+	if s.standby.resting && len(s.images.remaining()) > 0 {
 		assumed := s.facts
 		if s.facts, err = s.standby.wake(ctx, s.scope.project); err != nil {
 			return err
@@ -184,13 +184,13 @@ func (s *Session) reuse(ctx context.Context) (err error) {
 			}
 		}
 	}
-	s.build, err = s.images.leave(ctx, s.build, s.prepared.known)
+	s.build, err = s.images.leave(ctx, s.build, s.prepared.planMemory)
 	return err
 }
 
 // judge decides which targets are not built.
 func (s *Session) judge(ctx context.Context) error {
-	unchanged, err := s.changes.unchanged(ctx)
+	unchanged, err := s.changes.findUnchanged(ctx)
 	if err != nil {
 		return err
 	}
@@ -215,7 +215,7 @@ func (s *Session) divide(ctx context.Context) (err error) {
 	case s.images.Idle():
 		return nil
 	case r.Warm:
-		s.build, s.plan, err = s.caches.share(ctx, s.build, s.facts.nodes, r.WarmAll, s.prepared.known())
+		s.build, s.plan, err = s.caches.share(ctx, s.build, s.facts.nodes, r.WarmAll, s.prepared.planMemory())
 		return err
 	case r.Saved != nil:
 		s.build, s.plan, err = s.build.Restore(s.facts.nodes, s.images.leftOf(r.Saved, s.build), s.prepared.faults)

@@ -88,9 +88,9 @@ func (c *Changes) of(full *plan.Build) { c.full, c.made = full, nil }
 // Comparison is that of the request, nil without one.
 func (c *Changes) Comparison() *Comparison { return c.made }
 
-// unchanged returns the targets that are what they were in the state that the request
+// findUnchanged returns the targets that are what they were in the state that the request
 // names, by name; nil when it names none.
-func (c *Changes) unchanged(ctx context.Context) (map[string]bool, error) {
+func (c *Changes) findUnchanged(ctx context.Context) (map[string]bool, error) {
 	if c.since == nil {
 		return nil, nil
 	}
@@ -233,7 +233,7 @@ func (s *Session) buildAt(ctx context.Context, name string, tree *checkout) (*pl
 	opts := s.prepared.options(ctx, s.standby, s.facts)
 	opts.Dir, opts.VCS = o.Dir, tree.vcs(opts.VCS)
 	// What is found out about files is not saved: the tree goes.
-	build, _, err := plan.PrepareWhole(ctx, project, opts, s.prepared.known())
+	build, _, err := plan.PrepareWhole(ctx, project, opts, s.prepared.planMemory())
 	if err != nil {
 		return nil, fmt.Errorf("the project at %s: %w", name, err)
 	}

@@ -3,7 +3,7 @@
 //
 // A [Guard] finds what a project asks for and the user did not grant ([Guard.Missing]),
 // and puts it into words ([Guard.Request]); whoever asks the user does so elsewhere. It
-// goes by what the compiler has decided (compiler/ir), never by texts. [Needed] compares
+// goes by what the compiler has decided (compiler/ir), never by texts. [Needs] compares
 // what steps turn out to need with what their targets declare.
 package entitlement
 
@@ -71,10 +71,10 @@ func mayMean(entitlement, device string) bool {
 	return kind == wantKind && (id == wantID || open(id) || open(wantID))
 }
 
-// Needed returns the entitlements that the nodes are to grant: those that the
+// Needs returns the entitlements that the nodes are to grant: those that the
 // steps of a unit need and its target declares. The project is authorized, so
 // what is declared is granted. What a step needs beyond that is an error.
-func Needed(units []*frontend.Unit) ([]string, error) {
+func Needs(units []*frontend.Unit) ([]string, error) {
 	var list []string
 	var errs []error
 	seen := map[string]bool{}

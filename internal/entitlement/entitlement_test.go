@@ -11,7 +11,7 @@ import (
 
 func TestNeeded(t *testing.T) {
 	declares := &ir.Target{Name: "a", Entitlements: []string{"network.host", "security.insecure", "device=x", "device=y"}}
-	got, err := Needed([]*frontend.Unit{
+	got, err := Needs([]*frontend.Unit{
 		{Target: declares, Entitlements: []string{"device", "network.host"}},
 		{Target: declares, Entitlements: []string{"device"}},
 		{Target: &ir.Target{Name: "b"}},
@@ -20,7 +20,7 @@ func TestNeeded(t *testing.T) {
 	require.Equal(t, []string{"device=x", "device=y", "network.host"}, got, "what is declared and needed by no step is left out")
 
 	plain := &ir.Target{Name: "b", Entitlements: []string{"network.host"}}
-	_, err = Needed([]*frontend.Unit{
+	_, err = Needs([]*frontend.Unit{
 		{ID: "b@1", Target: plain, Entitlements: []string{"device", "network.host", "security.insecure"}},
 		{ID: "b@2", Target: plain, Entitlements: []string{"device", "network.host", "security.insecure"}},
 	})
@@ -29,7 +29,7 @@ func TestNeeded(t *testing.T) {
 	// The node gets the devices of both.
 	zero := &ir.Target{Name: "a", Entitlements: []string{"device=example.com/gpu=0"}}
 	one := &ir.Target{Name: "b", Entitlements: []string{"device=example.com/gpu=1"}}
-	_, err = Needed([]*frontend.Unit{
+	_, err = Needs([]*frontend.Unit{
 		{Target: zero, Entitlements: []string{"device"}, Devices: []string{"example.com/gpu=0"}},
 		{Target: one, Entitlements: []string{"device"}, Devices: []string{"example.com/gpu=0"}},
 	})

@@ -127,8 +127,8 @@ func (r *Request) Flags() string {
 	return strings.Join(list, " ")
 }
 
-// Required is the part of the request without which the build may not go on.
-func (r *Request) Required() *Request {
+// RequiredPart is the part of the request without which the build may not go on.
+func (r *Request) RequiredPart() *Request {
 	required := *r
 	if !r.guardFiles {
 		required.files = nil

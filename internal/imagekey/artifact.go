@@ -30,7 +30,7 @@ const (
 
 // Registry is a registry as far as records are kept there.
 type Registry interface {
-	Tagged(ctx context.Context, ref string) ([]byte, ocispecs.Descriptor, error)
+	ReadTag(ctx context.Context, ref string) ([]byte, ocispecs.Descriptor, error)
 	Blob(ctx context.Context, ref string, desc ocispecs.Descriptor, limit int64) ([]byte, error)
 	Push(ctx context.Context, ref string, desc ocispecs.Descriptor, data []byte) error
 }
@@ -43,7 +43,7 @@ func Ref(repo, prefix string) string { return repo + ":" + prefix + ".images" }
 // Pull reads the records that ref stands for; none are there when it does not exist. The
 // error wraps [ErrForeign] when it is something else.
 func Pull(ctx context.Context, c Registry, ref string) (Records, error) {
-	data, desc, err := c.Tagged(ctx, ref)
+	data, desc, err := c.ReadTag(ctx, ref)
 	if errors.Is(err, registry.ErrNotFound) {
 		return Records{}, nil
 	}

@@ -49,7 +49,7 @@ func (l Ledger) Add(more Records) error {
 		if err != nil {
 			all = Records{} // none yet, or damaged
 		}
-		all.Add(more.sorted()...) // base images are remembered elsewhere
+		all.Add(more.newestFirst()...) // base images are remembered elsewhere
 		return all.Encode()
 	}))
 }
@@ -62,7 +62,7 @@ func lines(project string) string {
 
 // Last returns the keys that the targets of a project, named by its directory, had
 // when they were last pushed from this machine, by target. The values of their lines
-// are those of [Key.Hashed].
+// are those of [Key.Hash].
 func (l Ledger) Last(project string) (map[string]Key, error) {
 	if l.Dir == "" {
 		return nil, nil
@@ -87,15 +87,15 @@ func (l Ledger) SetLast(project string, now map[string]Key) error {
 			keys = map[string]Key{} // none yet, or damaged
 		}
 		for name, k := range now {
-			keys[name] = k.Hashed()
+			keys[name] = k.Hash()
 		}
 		return json.Marshal(keys)
 	}))
 }
 
-// Hashed returns k with a digest in place of every value that is none, and without the
+// Hash returns k with a digest in place of every value that is none, and without the
 // commands of steps, so that it can be kept: both may hold secrets.
-func (k Key) Hashed() Key {
+func (k Key) Hash() Key {
 	lines := make([]Line, len(k.Lines))
 	for i, l := range k.Lines {
 		if l.Value = plainDigest(l.Value); l.Value == "" {

@@ -91,7 +91,7 @@ func (r *Records) Add(list ...Record) {
 
 // Merge takes in what other has.
 func (r *Records) Merge(other Records) {
-	r.Add(other.sorted()...)
+	r.Add(other.newestFirst()...)
 	r.Bases.merge(other.Bases)
 }
 
@@ -114,7 +114,7 @@ func (r *Records) Find(k Key, loose bool) (Record, bool) {
 	if one, ok := r.list[keyPair{k.Digest, k.Attested}]; ok || !loose {
 		return one, ok
 	}
-	for _, one := range r.sorted() {
+	for _, one := range r.newestFirst() {
 		if one.Key == k.Digest {
 			return one, true
 		}
@@ -122,8 +122,8 @@ func (r *Records) Find(k Key, loose bool) (Record, bool) {
 	return Record{}, false
 }
 
-// sorted returns the records, the newest first.
-func (r *Records) sorted() []Record {
+// newestFirst returns the records, the newest first.
+func (r *Records) newestFirst() []Record {
 	list := make([]Record, 0, len(r.list))
 	for _, one := range r.list {
 		list = append(list, one)
@@ -146,7 +146,7 @@ type archive struct {
 
 // Encode returns the newest records as JSON, packed.
 func (r *Records) Encode() ([]byte, error) {
-	list := r.sorted()
+	list := r.newestFirst()
 	bases := r.Bases.newest()
 	dt, err := json.Marshal(archive{
 		Format: recordFormat, Version: recordVersion, Images: list[:min(len(list), maxRecords)],

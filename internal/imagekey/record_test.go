@@ -31,7 +31,7 @@ type shelf struct {
 	refuse func(ocispecs.Manifest) error
 }
 
-func (s *shelf) Tagged(_ context.Context, ref string) ([]byte, ocispecs.Descriptor, error) {
+func (s *shelf) ReadTag(_ context.Context, ref string) ([]byte, ocispecs.Descriptor, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.reads++
@@ -317,7 +317,7 @@ func TestPullErrors(t *testing.T) {
 // mute is a registry that does not answer.
 type mute struct{ shelf }
 
-func (*mute) Tagged(context.Context, string) ([]byte, ocispecs.Descriptor, error) {
+func (*mute) ReadTag(context.Context, string) ([]byte, ocispecs.Descriptor, error) {
 	return nil, ocispecs.Descriptor{}, &registry.Error{Op: "read", Ref: "x", Kind: registry.ErrUnreachable, Err: errors.New("mute")}
 }
 
@@ -339,7 +339,7 @@ func TestLedger(t *testing.T) {
 	require.Equal(t, hash("hunter2"), last["a"].Lines[0].Value, "values are not kept")
 	require.Equal(t, k.Lines[1], last["a"].Lines[1])
 	require.Equal(t, "step [2/2] RUN", last["a"].Lines[2].Label)
-	require.Empty(t, Compare(last["a"].Lines, k.Hashed().Lines))
+	require.Empty(t, Compare(last["a"].Lines, k.Hash().Lines))
 	require.NoError(t, Ledger{}.Add(of(record(1, 1))))
 }
 

@@ -44,9 +44,9 @@ func (b *Build) WithCache(results map[warm.ResultID]bool) *Build {
 	return &out
 }
 
-// Cached returns the units whose steps all have their results among those given. A step
+// CachedUnits returns the units whose steps all have their results among those given. A step
 // that ignores the cache has no result there that counts.
-func (b *Build) Cached(results map[warm.ResultID]bool) map[ir.UnitID]bool {
+func (b *Build) CachedUnits(results map[warm.ResultID]bool) map[ir.UnitID]bool {
 	units := map[ir.UnitID]bool{}
 	for _, u := range b.Units {
 		units[u.ID] = true

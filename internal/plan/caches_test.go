@@ -20,10 +20,10 @@ func TestCachedUnits(t *testing.T) {
 			results[b.Names.list[i].result] = true
 		}
 	}
-	require.Equal(t, map[ir.UnitID]bool{"app": true, "web": true}, b.Cached(results))
+	require.Equal(t, map[ir.UnitID]bool{"app": true, "web": true}, b.CachedUnits(results))
 	root, ok := b.Graph.Root("web")
 	require.True(t, ok)
 	delete(results, b.Names.list[b.graph.index[root.Digest]].result)
-	require.Equal(t, map[ir.UnitID]bool{"app": true}, b.Cached(results))
-	require.Empty(t, b.Cached(nil))
+	require.Equal(t, map[ir.UnitID]bool{"app": true}, b.CachedUnits(results))
+	require.Empty(t, b.CachedUnits(nil))
 }

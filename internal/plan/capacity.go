@@ -41,9 +41,9 @@ func (p *prices) capacity(nodes []Node) []Node {
 		if !n.SlotsAssumed {
 			continue
 		}
-		slots, why := cores/share, fmt.Sprintf("it has %s, and a step uses %.2g of one", counted(m.Cores, "processor"), share)
+		slots, why := cores/share, fmt.Sprintf("it has %s, and a step uses %.2g of one", quantity(m.Cores, "processor"), share)
 		if sharing[i] > 1 {
-			why = fmt.Sprintf("it is one of %d nodes on a machine of %s, and a step uses %.2g of one", sharing[i], counted(m.Cores, "processor"), share)
+			why = fmt.Sprintf("it is one of %d nodes on a machine of %s, and a step uses %.2g of one", sharing[i], quantity(m.Cores, "processor"), share)
 		}
 		if free := (1 - spareMemory) * float64(out[i].Memory); memory > 0 && free > 0 && free/memory < slots {
 			slots, why = free/memory, fmt.Sprintf("it has %.1f GB of memory, and a step takes %.1f", float64(out[i].Memory)/1e9, memory/1e9)
@@ -108,7 +108,7 @@ func (p *prices) sharing(nodes []Node) []int {
 	return counts
 }
 
-func counted(n float64, noun string) string {
+func quantity(n float64, noun string) string {
 	if n == 1 {
 		return "1 " + noun
 	}

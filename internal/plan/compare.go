@@ -36,7 +36,7 @@ func (b *Build) Compare(before *Build) []Rerun {
 	for i, v := range before.Graph.Vertices {
 		all[i] = v.Digest
 	}
-	return newComparison(b, before).rerun(warm.NewHoldings(before.Names.Held(all)))
+	return newComparison(b, before).rerun(warm.NewHoldings(before.Names.Of(all)))
 }
 
 // comparison compares two builds.

@@ -105,7 +105,7 @@ func machine(name, native, foreign string) Node {
 	return n
 }
 
-func chosen(t *testing.T, b *Build, may func(*ir.Target) bool, nodes ...Node) (*Build, *Plan) {
+func chooseParts(t *testing.T, b *Build, may func(*ir.Target) bool, nodes ...Node) (*Build, *Plan) {
 	t.Helper()
 	s, err := partition.Lookup("affinity")
 	require.NoError(t, err)
@@ -114,8 +114,8 @@ func chosen(t *testing.T, b *Build, may func(*ir.Target) bool, nodes ...Node) (*
 	return b, p
 }
 
-// placed returns where each job is.
-func placed(p *Plan) map[string]string {
+// placement returns where each job is.
+func placement(p *Plan) map[string]string {
 	at := map[string]string{}
 	for i, t := range p.Problem.Targets {
 		at[t.Name] = p.Nodes[p.Assignment.Node[i]].Name
@@ -127,13 +127,13 @@ func TestChooseDividesWhereThatIsSooner(t *testing.T) {
 	amd, arm := machine("amd", "linux/amd64", "linux/arm64"), machine("arm", "linux/arm64", "linux/amd64")
 	project := newProject(t, multi)
 	b := project.prepare()
-	divided, p := chosen(t, b, nil, amd, arm)
-	at := placed(p)
+	divided, p := chooseParts(t, b, nil, amd, arm)
+	at := placement(p)
 	require.Equal(t, "amd", at["app@linux/amd64"])
 	require.Equal(t, "arm", at["app@linux/arm64"])
 	require.Len(t, divided.Jobs, 3)
 	require.Less(t, p.Makespan, p.Undivided)
-	require.Empty(t, p.Emulated())
+	require.Empty(t, p.Emulations())
 
 	// A saved plan divides the same way.
 	saved := &Saved{Parts: []Part{{"app", []string{"linux/amd64"}}, {"app", []string{"linux/arm64"}}}}
@@ -150,14 +150,14 @@ func TestChooseDividesWhereThatIsSooner(t *testing.T) {
 	}
 	again, restored, err := b.Restore([]Node{amd, arm}, saved, nil)
 	require.NoError(t, err)
-	require.Equal(t, at, placed(restored))
+	require.Equal(t, at, placement(restored))
 	require.Len(t, again.Jobs, 3)
 
 	// One node, or one that cannot be reached by who joins the parts: undivided.
-	_, p = chosen(t, b, nil, amd)
+	_, p = chooseParts(t, b, nil, amd)
 	require.Len(t, p.Problem.Targets, 2)
-	require.Equal(t, []EmulatedPlatform{{"amd", "linux/arm64", Emulation}}, p.Emulated())
-	_, p = chosen(t, b, func(*ir.Target) bool { return false }, amd, arm)
+	require.Equal(t, []EmulatedPlatform{{"amd", "linux/arm64", Emulation}}, p.Emulations())
+	_, p = chooseParts(t, b, func(*ir.Target) bool { return false }, amd, arm)
 	require.Len(t, p.Problem.Targets, 2)
 	require.Zero(t, p.Undivided)
 }
@@ -172,12 +172,12 @@ func TestChooseKeepsTogether(t *testing.T) {
 	} {
 		project := newProject(t, multi)
 		project.Replace("docker-bake.hcl", `output = ["type=registry"]`, output)
-		_, p := chosen(t, project.prepare(), nil, amd, arm)
+		_, p := chooseParts(t, project.prepare(), nil, amd, arm)
 		require.Len(t, p.Problem.Targets, 2, output)
 	}
 	project := newProject(t, multi)
 	project.Replace("docker-bake.hcl", `output = ["type=registry"]`, "output = [\"type=registry\"]\n cache-to = [\"type=inline\"]")
-	_, p := chosen(t, project.prepare(), nil, amd, arm)
+	_, p := chooseParts(t, project.prepare(), nil, amd, arm)
 	require.Len(t, p.Problem.Targets, 3)
 }
 
@@ -208,7 +208,7 @@ func TestChooseIsNeverWorse(t *testing.T) {
 		}
 		without, err := Make(t.Context(), b.Divide(nodes), nodes, s, partition.Options{Budget: 10_000})
 		require.NoError(t, err)
-		_, p := chosen(t, b, nil, nodes...)
+		_, p := chooseParts(t, b, nil, nodes...)
 		require.LessOrEqual(t, p.Makespan, without.Makespan, "seed %d", seed)
 		require.LessOrEqual(t, p.Bound, p.Makespan)
 		if p.Undivided > 0 {

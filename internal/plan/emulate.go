@@ -67,9 +67,9 @@ type EmulatedPlatform struct {
 	Factor   float64
 }
 
-// Emulated returns the platforms that nodes emulate for the steps that they run, by
+// Emulations returns the platforms that nodes emulate for the steps that they run, by
 // node and platform.
-func (p *Plan) Emulated() []EmulatedPlatform {
+func (p *Plan) Emulations() []EmulatedPlatform {
 	var list []EmulatedPlatform
 	for _, t := range p.Schedule.Tasks {
 		if t.Kind != partition.Exec {

@@ -49,8 +49,8 @@ func (g *graph) layers(i int) []int {
 	return list
 }
 
-// shared reports, for every vertex, whether several jobs need it.
-func (g *graph) shared(jobs []Job) []bool {
+// findShared reports, for every vertex, whether several jobs need it.
+func (g *graph) findShared(jobs []Job) []bool {
 	job := map[string]int{} // by unit
 	for i, j := range jobs {
 		for _, u := range j.Units {

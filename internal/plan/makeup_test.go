@@ -198,7 +198,7 @@ func TestShared(t *testing.T) {
 	known := Memory{History: p.History, Files: filesum.Open("", time.Now())}
 	caches := []ir.CacheEntry{{Type: "registry", Attrs: map[string]string{"ref": "x/cache"}}}
 	nodes := []Node{holding("n1", nil), holding("n2", nil)}
-	shared, plan, err := b.Shared(t.Context(), nodes, false, caches, known)
+	shared, plan, err := b.SharedBuild(t.Context(), nodes, false, caches, known)
 	require.NoError(t, err)
 	require.Len(t, shared.Jobs, 2)
 	require.Equal(t, "deps on n1", shared.Jobs[0].Name)
@@ -208,9 +208,9 @@ func TestShared(t *testing.T) {
 	for _, v := range shared.Graph.Vertices {
 		require.NotContains(t, v.Step, "make app")
 	}
-	everything, _, err := b.Shared(t.Context(), nodes, true, nil, known)
+	everything, _, err := b.SharedBuild(t.Context(), nodes, true, nil, known)
 	require.NoError(t, err)
 	require.Len(t, everything.Jobs, 6)
-	_, _, err = p.prepare("docs").Shared(t.Context(), nodes, false, nil, known)
+	_, _, err = p.prepare("docs").SharedBuild(t.Context(), nodes, false, nil, known)
 	require.ErrorIs(t, err, ErrNothingShared)
 }

@@ -117,8 +117,8 @@ func only(units []string, targets map[string]*ir.Target) string {
 	return name
 }
 
-// Held returns the names by which the results of the given vertices are remembered.
-func (n *Names) Held(vertices []digest.Digest) []warm.Names {
+// Of returns the names by which the results of the given vertices are remembered.
+func (n *Names) Of(vertices []digest.Digest) []warm.Names {
 	var list []warm.Names
 	for _, d := range vertices {
 		i, ok := n.graph.index[d]

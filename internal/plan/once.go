@@ -102,7 +102,7 @@ type binding struct {
 
 // bind is [Build.Freedom] for a rule by which steps are bound.
 func (b *binding) bind(jobs []Job, sendable []bool) []Freedom {
-	list, shared := b.list, b.shared(jobs)
+	list, shared := b.list, b.findShared(jobs)
 	image := b.imagesOfOthers(jobs, shared)
 	for i, v := range b.Vertices {
 		switch {

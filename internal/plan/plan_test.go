@@ -49,7 +49,7 @@ func holding(name string, b *Build) Node {
 			steps = append(steps, v.Digest)
 		}
 	}
-	n.Holds = warm.NewHoldings(b.Names.Held(steps))
+	n.Holds = warm.NewHoldings(b.Names.Of(steps))
 	return n
 }
 

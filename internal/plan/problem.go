@@ -32,7 +32,7 @@ type Node struct {
 	Platforms []ocispecs.Platform
 	// Native is the platform of its machine; it emulates others. Zero is unknown.
 	Native ocispecs.Platform
-	// Holds are the names by which its results are remembered, see [Build.Held].
+	// Holds are the names by which its results are remembered, see [Names.Of].
 	Holds warm.Holdings
 	// Lost are the results that it held once and has thrown away.
 	Lost map[warm.ResultID]bool
@@ -158,7 +158,7 @@ func (t *translation) targets() error {
 		targets[j.Target.Name] = append(targets[j.Target.Name], partition.TargetID(i))
 	}
 	for i, j := range jobs {
-		one := partition.Target{Name: j.Name, Root: t.exported(i, t.root(j))}
+		one := partition.Target{Name: j.Name, Root: t.exportVertex(i, t.root(j))}
 		for _, name := range j.Target.DependsOn {
 			one.After = append(one.After, targets[name]...)
 		}
@@ -208,9 +208,9 @@ func (t *translation) add(v partition.Vertex) partition.VertexID {
 	return partition.VertexID(len(t.Vertices) - 1)
 }
 
-// exported returns the vertex that stands for the outputs of job i, or root when
+// exportVertex returns the vertex that stands for the outputs of job i, or root when
 // there are none.
-func (t *translation) exported(i int, root partition.VertexID) partition.VertexID {
+func (t *translation) exportVertex(i int, root partition.VertexID) partition.VertexID {
 	predicted, ok := t.build.ExportCost(i, t.nodes)
 	if !ok {
 		return root

@@ -112,8 +112,8 @@ func (w *recipeWriter) part(kind runs.PartKind, name, value string) runs.Part {
 	return runs.Part{Kind: kind, Name: name, Hash: w.hasher.Sum(value)}
 }
 
-// shown is a part with a value that may be told.
-func (w *recipeWriter) shown(kind runs.PartKind, name, value string) runs.Part {
+// plainPart is a part with a value that may be told.
+func (w *recipeWriter) plainPart(kind runs.PartKind, name, value string) runs.Part {
 	p := w.part(kind, name, value)
 	p.Value = redact.Text(value)
 	return p
@@ -122,18 +122,18 @@ func (w *recipeWriter) shown(kind runs.PartKind, name, value string) runs.Part {
 // partsOf takes an op apart. op is the vertex's, without what is of one machine.
 func (w *recipeWriter) partsOf(v *llbmerge.Vertex, op *pb.Op) (list []runs.Part, err error) {
 	if p := op.GetPlatform(); p != nil && !v.Kind.IsSource() {
-		list = append(list, w.shown(runs.PartPlatform, "", strings.Trim(p.OS+"/"+p.Architecture+"/"+p.Variant, "/")))
+		list = append(list, w.plainPart(runs.PartPlatform, "", strings.Trim(p.OS+"/"+p.Architecture+"/"+p.Variant, "/")))
 	}
-	declared := w.declared(v)
+	declared := w.declaredArgs(v)
 	switch o := op.Op.(type) {
 	case *pb.Op_Source:
-		list = append(list, w.shown(runs.PartSource, "", strings.TrimPrefix(o.Source.Identifier, "docker-image://")))
+		list = append(list, w.plainPart(runs.PartSource, "", strings.TrimPrefix(o.Source.Identifier, "docker-image://")))
 		o.Source.Identifier = ""
 	case *pb.Op_Exec:
 		list = append(list, w.exec(o.Exec, declared)...)
 	}
 	// An argument is a part of the command, too, where that spells it.
-	for name, value := range w.mentioned(v) {
+	for name, value := range w.mentionedArgs(v) {
 		if !slices.ContainsFunc(list, func(p runs.Part) bool { return p.Kind == runs.PartArg && p.Name == name }) {
 			list = append(list, w.part(runs.PartArg, name, value))
 		}
@@ -161,7 +161,7 @@ func (w *recipeWriter) exec(e *pb.ExecOp, declared map[string]bool) []runs.Part 
 	for _, s := range e.GetSecretenv() {
 		list = append(list, w.part(runs.PartSecret, s.GetID(), fmt.Sprint("variable ", s.GetName(), s.GetOptional())))
 	}
-	list = append(list, w.shown(runs.PartSetting, "network", e.GetNetwork().String()), w.shown(runs.PartSetting, "security", e.GetSecurity().String()))
+	list = append(list, w.plainPart(runs.PartSetting, "network", e.GetNetwork().String()), w.plainPart(runs.PartSetting, "security", e.GetSecurity().String()))
 	e.Mounts, e.Secretenv, e.Network, e.Security = nil, nil, 0, 0
 	meta := e.GetMeta()
 	if meta == nil {
@@ -202,8 +202,8 @@ func (w *recipeWriter) mount(m *pb.Mount) runs.Part {
 	return w.part(runs.PartMount, m.GetDest(), string(dt))
 }
 
-// declared returns the names of the arguments that the Dockerfiles of a vertex declare.
-func (w *recipeWriter) declared(v *llbmerge.Vertex) map[string]bool {
+// declaredArgs returns the names of the arguments that the Dockerfiles of a vertex declare.
+func (w *recipeWriter) declaredArgs(v *llbmerge.Vertex) map[string]bool {
 	all := map[string]bool{}
 	for _, l := range v.Locations {
 		if l.File == nil {
@@ -240,9 +240,9 @@ func argsOf(data []byte) map[string]bool {
 	return names
 }
 
-// mentioned returns the arguments that were given to the units of a vertex and that its
+// mentionedArgs returns the arguments that were given to the units of a vertex and that its
 // lines in the Dockerfile spell.
-func (w *recipeWriter) mentioned(v *llbmerge.Vertex) map[string]string {
+func (w *recipeWriter) mentionedArgs(v *llbmerge.Vertex) map[string]string {
 	list := map[string]string{}
 	for _, l := range v.Locations {
 		u := w.units[l.Unit]

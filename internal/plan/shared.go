@@ -12,7 +12,7 @@ import (
 	"github.com/dbake/dbake/llbmerge"
 )
 
-// ErrNothingShared is returned by [Build.Shared] when no targets have a step in common.
+// ErrNothingShared is returned by [Build.SharedBuild] when no targets have a step in common.
 var ErrNothingShared = errors.New("no two targets have a step in common")
 
 // stage is a result that is built for its own sake.
@@ -22,10 +22,10 @@ type stage struct {
 	users []string // units
 }
 
-// Shared returns a build of what several targets of b have in common, or with all of
+// SharedBuild returns a build of what several targets of b have in common, or with all of
 // everything, once on each of the nodes that can run it, and the plan for it. Its targets
 // are named after stages and nodes. They write nothing, and read the caches given.
-func (b *Build) Shared(ctx context.Context, nodes []Node, all bool, caches []ir.CacheEntry, known Memory) (*Build, *Plan, error) {
+func (b *Build) SharedBuild(ctx context.Context, nodes []Node, all bool, caches []ir.CacheEntry, known Memory) (*Build, *Plan, error) {
 	stages := b.stages(all)
 	if len(stages) == 0 {
 		return nil, nil, ErrNothingShared

@@ -38,7 +38,7 @@ func nameOf(v *llbmerge.Vertex, units map[string]*frontend.Unit) string {
 		if l.File == nil {
 			continue
 		}
-		if text := written(l); strings.HasPrefix(strings.ToUpper(text), v.Place.Instruction) {
+		if text := sourceText(l); strings.HasPrefix(strings.ToUpper(text), v.Place.Instruction) {
 			if !strings.Contains(text, "$") {
 				return v.Step
 			}
@@ -57,8 +57,8 @@ func nameOf(v *llbmerge.Vertex, units map[string]*frontend.Unit) string {
 	return prefix + text
 }
 
-// written is a step as it stands in a file, in one line.
-func written(l llbmerge.Location) string {
+// sourceText is a step as it stands in a file, in one line.
+func sourceText(l llbmerge.Location) string {
 	return strings.Join(strings.Fields(strings.ReplaceAll(linesOf(l), "\\\n", " ")), " ")
 }
 

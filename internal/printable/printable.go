@@ -48,7 +48,7 @@ func Line(s string) string {
 // Lines returns s made safe, such that no line of it is a command to a CI service,
 // as "::error::text" is to GitHub Actions.
 func Lines(s string) string {
-	lines := strings.Split(Uncommanded(Text(s)), "\n")
+	lines := strings.Split(StripCommands(Text(s)), "\n")
 	for i, line := range lines {
 		// The service leaves out white space of every kind.
 		if bare := strings.TrimLeftFunc(line, unicode.IsSpace); strings.HasPrefix(bare, "::") {
@@ -63,8 +63,8 @@ func Lines(s string) string {
 // "##teamcity[" to TeamCity.
 var command = regexp.MustCompile(`##(vso|teamcity)?\[`)
 
-// Uncommanded returns s without commands to CI services that stand within lines.
-func Uncommanded(s string) string {
+// StripCommands returns s without commands to CI services that stand within lines.
+func StripCommands(s string) string {
 	if !strings.Contains(s, "##") {
 		return s
 	}

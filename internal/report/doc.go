@@ -9,7 +9,7 @@
 // [File] is the form of a plan that is kept, with every field documented there;
 // "format": "dbake-plan" tells it from other JSON. Fields may be added, none
 // changes its meaning within a version. A plan that is built later ([File.Check],
-// [File.Saved]) names the targets that were asked for, and is refused when the
+// [File.SavedPlan]) names the targets that were asked for, and is refused when the
 // definition of one of them has changed, when one was added or is gone, or when a
 // node is missing that has something to build. Dockerfiles and files may have
 // changed: a plan says where targets are built, in which order and together with

@@ -27,7 +27,7 @@ const (
 // costs in seconds on a node of speed 1.
 //
 // Only Request, World, Duplicates, the names of nodes, Partitions, Fetch, Build, Pooled and
-// the digests in Targets and Steps are read back, see [File.Saved]; everything else is for
+// the digests in Targets and Steps are read back, see [File.SavedPlan]; everything else is for
 // people and programs that look at plans.
 type File struct {
 	Format  string `json:"format"`
@@ -363,9 +363,9 @@ func (p *Report) source(n int) string {
 	return p.Nodes[n].Name
 }
 
-// Saved returns what is carried out again of the plan. A transfer of a step that is not
+// SavedPlan returns what is carried out again of the plan. A transfer of a step that is not
 // in the file is left out.
-func (f *File) Saved() *plan.Saved {
+func (f *File) SavedPlan() *plan.Saved {
 	s := &plan.Saved{Strategy: f.Strategy, Pooled: f.Pooled}
 	for _, t := range f.Targets {
 		if t.Target != "" {

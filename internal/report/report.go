@@ -50,7 +50,7 @@ type Report struct {
 func New(ctx context.Context, b *plan.Build, p *plan.Plan) (*Report, error) {
 	r := &Report{Plan: p, Assumed: b.Assumed, build: b}
 	r.steps(b)
-	r.doubled(b)
+	r.findDoubles(b)
 	r.tasks()
 	r.jobs(b)
 	r.stages(b)
@@ -186,8 +186,8 @@ type Doubled struct {
 	Why   plan.Freedom
 }
 
-// doubled finds the steps that several nodes execute.
-func (p *Report) doubled(b *plan.Build) {
+// findDoubles finds the steps that several nodes execute.
+func (p *Report) findDoubles(b *plan.Build) {
 	nodes := make([][]int, len(b.Graph.Vertices))
 	for _, t := range p.Schedule.Tasks {
 		if t.Kind == partition.Exec && int(t.Vertex) < len(nodes) && p.Steps[t.Vertex].Work {

@@ -55,7 +55,7 @@ func holding(name string, b *plan.Build) plan.Node {
 			steps = append(steps, v.Digest)
 		}
 	}
-	n.Holds = warm.NewHoldings(b.Names.Held(steps))
+	n.Holds = warm.NewHoldings(b.Names.Of(steps))
 	return n
 }
 
@@ -230,7 +230,7 @@ func TestWhatTheRegistryHolds(t *testing.T) {
 		}
 	}
 	b.Record(p.History, list, nil, nil, time.Unix(1_700_000_000, 0))
-	cached := warm.NewHoldings(b.Names.Held(results)).Results
+	cached := warm.NewHoldings(b.Names.Of(results)).Results
 	made := makePlan(t, p.prepare("app", "web").WithCache(cached), "affinity", holding("a", nil))
 	for _, j := range made.Jobs {
 		require.Equal(t, []int{int(partition.Registry)}, j.FetchedFrom)
@@ -384,7 +384,7 @@ func TestSavedPlan(t *testing.T) {
 	require.NoError(t, f.Check(definitions))
 
 	// Nodes are found by name, in any order, and new ones get nothing.
-	_, again, err := b.Restore([]plan.Node{holding("new", nil), nodes[1], nodes[0]}, f.Saved(), nil)
+	_, again, err := b.Restore([]plan.Node{holding("new", nil), nodes[1], nodes[0]}, f.SavedPlan(), nil)
 	require.NoError(t, err)
 	require.Empty(t, again.Partitions[0])
 	require.Equal(t, p.Partitions[1], again.Partitions[1])
@@ -394,9 +394,9 @@ func TestSavedPlan(t *testing.T) {
 	// A target with a fault is not built, and the others are built where they were.
 	rest := *b
 	rest.Jobs = b.Jobs[1:]
-	_, _, err = rest.Restore(nodes, f.Saved(), nil)
+	_, _, err = rest.Restore(nodes, f.SavedPlan(), nil)
 	require.ErrorIs(t, err, plan.ErrOutdated)
-	_, again, err = rest.Restore(nodes, f.Saved(), []plan.Fault{{Target: b.Jobs[0].Name, Err: errors.New("bad")}})
+	_, again, err = rest.Restore(nodes, f.SavedPlan(), []plan.Fault{{Target: b.Jobs[0].Name, Err: errors.New("bad")}})
 	require.NoError(t, err)
 	built := 0
 	for _, list := range again.Partitions {
@@ -422,7 +422,7 @@ func TestSavedPlan(t *testing.T) {
 			f, err := ReadFile(strings.NewReader(text))
 			require.NoError(t, err)
 			c.change(f)
-			_, _, err = b.Restore(c.nodes, f.Saved(), nil)
+			_, _, err = b.Restore(c.nodes, f.SavedPlan(), nil)
 			require.ErrorIs(t, err, plan.ErrOutdated)
 			require.ErrorContains(t, err, c.want)
 		})
@@ -470,7 +470,7 @@ func TestAnEditMovesNothingElse(t *testing.T) {
 		done[task.Node] = append(done[task.Node], b.Graph.Vertices[task.Vertex].Digest)
 	}
 	for n := range nodes {
-		nodes[n].Holds = warm.NewHoldings(b.Names.Held(done[n]))
+		nodes[n].Holds = warm.NewHoldings(b.Names.Of(done[n]))
 	}
 	for _, file := range []string{"app/main.c", "web/main.c", "docs/index.md"} {
 		project.Write(file, "edited: "+file)

@@ -101,9 +101,9 @@ func DefaultStateDir() (string, error) {
 	return filepath.Join(home, ".local", "share", "dbake"), nil
 }
 
-// Kept returns how many nodes [Up] keeps running on a state directory ("" =
+// CountKept returns how many nodes [Up] keeps running on a state directory ("" =
 // [DefaultStateDir]); 0 = none.
-func Kept(dir string) (int, error) {
+func CountKept(dir string) (int, error) {
 	dir, err := stateDir(dir)
 	if err != nil {
 		return 0, err
@@ -170,9 +170,9 @@ func (c *Cluster) Nodes() []Node {
 	return nodes
 }
 
-// Kept returns how many nodes were kept running on the state directory by [Up] when
+// KeptNodes returns how many nodes were kept running on the state directory by [Up] when
 // the cluster was opened.
-func (c *Cluster) Kept() int { return c.kept }
+func (c *Cluster) KeptNodes() int { return c.kept }
 
 // StateDir returns the absolute path of the state directory.
 func (c *Cluster) StateDir() string { return c.dir }
@@ -215,7 +215,7 @@ func (c *Cluster) Start(ctx context.Context, entitlements ...string) error {
 		}
 		return err
 	}
-	c.joined(m, r)
+	c.addMember(m, r)
 	return nil
 }
 
@@ -252,11 +252,11 @@ func (c *Cluster) joinAndWatch(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c.joined(m, r)
+	c.addMember(m, r)
 	return nil
 }
 
-func (c *Cluster) joined(m *member, r reply) {
+func (c *Cluster) addMember(m *member, r reply) {
 	ctx, cancel := context.WithCancel(context.Background())
 	watched := make(chan struct{})
 	c.mu.Lock()

@@ -507,7 +507,7 @@ func TestKept(t *testing.T) {
 	for _, n := range up.Nodes {
 		require.True(t, n.Alive, n.Problem)
 	}
-	kept, err := local.Kept(dir)
+	kept, err := local.CountKept(dir)
 	require.NoError(t, err)
 	require.Equal(t, 2, kept)
 
@@ -520,7 +520,7 @@ func TestKept(t *testing.T) {
 	// Builds use it and leave it running; more nodes than it has stay only as long
 	// as they are used.
 	c := openCluster(t, opts)
-	require.Equal(t, 2, c.Kept())
+	require.Equal(t, 2, c.KeptNodes())
 	require.Equal(t, up.Registry.Addr, c.Registry())
 	require.Len(t, c.Nodes(), 2)
 	require.NoError(t, c.Start(t.Context()))

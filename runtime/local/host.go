@@ -261,8 +261,8 @@ func (h *host) keep(ctx context.Context, n int) error {
 	return nil
 }
 
-// wanted returns how many nodes are to run. The caller holds mu.
-func (h *host) wanted() int {
+// wantedNodes returns how many nodes are to run. The caller holds mu.
+func (h *host) wantedNodes() int {
 	n := h.kept
 	for _, u := range h.users {
 		n = max(n, u.Nodes)
@@ -274,7 +274,7 @@ func (h *host) wanted() int {
 func (h *host) grow() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	n := h.wanted()
+	n := h.wantedNodes()
 	conf := daemonConfig{
 		registry: h.state.Registry, parallelism: h.parallelism, nodes: n, entitlements: h.entitlements, programs: h.programs,
 	}
@@ -320,7 +320,7 @@ func (h *host) shrink(ctx context.Context) error {
 	}
 	defer release()
 	h.mu.Lock()
-	n := h.wanted()
+	n := h.wantedNodes()
 	if n == 0 {
 		h.end()
 	}

@@ -43,7 +43,7 @@ func (c *Client) Attestations(ctx context.Context, ref string, wanted func(predi
 	}
 	var list []Attestation
 	for _, d := range index.Manifests {
-		platform, ok := about[attested(d)]
+		platform, ok := about[attestedDigest(d)]
 		if !isAttestation(d) || !ok {
 			continue
 		}

@@ -205,8 +205,8 @@ func (c *Client) Close() {
 	}
 }
 
-// named parses a reference; a name without tag and digest gets the tag latest.
-func named(op, ref string) (reference.Named, error) {
+// parseRef parses a reference; a name without tag and digest gets the tag latest.
+func parseRef(op, ref string) (reference.Named, error) {
 	n, err := reference.ParseNormalizedNamed(ref)
 	if err != nil {
 		return nil, &Error{Op: op, Ref: ref, Err: fmt.Errorf("not the name of an image: %w", err)}

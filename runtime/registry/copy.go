@@ -30,10 +30,10 @@ func (c *Client) Copy(ctx context.Context, from, to string, desc ocispec.Descrip
 }
 
 func repositories(from, to string) (src, dst reference.Named, err error) {
-	if src, err = named("read", from); err != nil {
+	if src, err = parseRef("read", from); err != nil {
 		return nil, nil, err
 	}
-	if dst, err = named("write", to); err != nil {
+	if dst, err = parseRef("write", to); err != nil {
 		return nil, nil, err
 	}
 	return reference.TrimNamed(src), reference.TrimNamed(dst), nil

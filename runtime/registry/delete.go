@@ -23,7 +23,7 @@ var ErrKept = errors.New("the registry does not delete it")
 func (c *Client) Delete(ctx context.Context, ref string) error {
 	const op = "delete"
 	ctx = c.prepare(ctx)
-	n, err := named(op, ref)
+	n, err := parseRef(op, ref)
 	if err != nil {
 		return err
 	}

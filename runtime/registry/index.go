@@ -102,7 +102,7 @@ func (index Index) names() ([]reference.Named, error) {
 	}
 	names := make([]reference.Named, len(index.Names))
 	for i, s := range index.Names {
-		n, err := named("write", s)
+		n, err := parseRef("write", s)
 		if err != nil {
 			return nil, err
 		}
@@ -216,7 +216,7 @@ func collect(parts []part) (imgs []entry, atts map[digest.Digest][]entry, err er
 			}
 			seen[d.Digest] = true
 			if isAttestation(d) {
-				atts[attested(d)] = append(atts[attested(d)], entry{d, p.Repo})
+				atts[attestedDigest(d)] = append(atts[attestedDigest(d)], entry{d, p.Repo})
 				continue
 			}
 			if len(p.Annotations) > 0 {

@@ -13,7 +13,7 @@ import (
 // tag of ref; of a blob only the repository counts.
 func (c *Client) Push(ctx context.Context, ref string, desc ocispec.Descriptor, data []byte) error {
 	ctx = c.prepare(ctx)
-	n, err := named("write", ref)
+	n, err := parseRef("write", ref)
 	if err != nil {
 		return err
 	}

@@ -38,7 +38,7 @@ const (
 // Resolve returns the descriptor that a reference stands for.
 func (c *Client) Resolve(ctx context.Context, ref string) (ocispec.Descriptor, error) {
 	ctx = c.prepare(ctx)
-	n, err := named("read", ref)
+	n, err := parseRef("read", ref)
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
@@ -91,7 +91,7 @@ func (c *Client) Blob(ctx context.Context, ref string, desc ocispec.Descriptor, 
 
 // open starts reading content by digest.
 func (c *Client) open(ctx context.Context, ref string, desc ocispec.Descriptor) (io.ReadCloser, error) {
-	n, err := named("read", ref)
+	n, err := parseRef("read", ref)
 	if err != nil {
 		return nil, err
 	}
@@ -198,7 +198,7 @@ func choose(index []byte, platform ocispec.Platform) (ocispec.Descriptor, error)
 func (c *Client) Tags(ctx context.Context, ref string) ([]string, error) {
 	const op = "list tags of"
 	ctx = c.prepare(ctx)
-	n, err := named(op, ref)
+	n, err := parseRef(op, ref)
 	if err != nil {
 		return nil, err
 	}
@@ -329,18 +329,18 @@ const (
 	refTypeAttestation  = "attestation-manifest"
 )
 
-// attested is the digest of the image that an attestation is about.
-func attested(d ocispec.Descriptor) digest.Digest {
+// attestedDigest is the digest of the image that an attestation is about.
+func attestedDigest(d ocispec.Descriptor) digest.Digest {
 	return digest.Digest(d.Annotations[annotationRefDigest])
 }
 
-// Tagged returns the manifest that a tag stands for, in one request of the registry
+// ReadTag returns the manifest that a tag stands for, in one request of the registry
 // itself, whose mirrors may not know of it yet. Content of more than [MaxManifest] bytes is
 // refused with [ErrTooLarge].
-func (c *Client) Tagged(ctx context.Context, ref string) ([]byte, ocispec.Descriptor, error) {
+func (c *Client) ReadTag(ctx context.Context, ref string) ([]byte, ocispec.Descriptor, error) {
 	const op = "read"
 	ctx = c.prepare(ctx)
-	n, err := named(op, ref)
+	n, err := parseRef(op, ref)
 	if err != nil {
 		return nil, ocispec.Descriptor{}, err
 	}

@@ -71,7 +71,7 @@ func (c *Client) retry(ctx context.Context, op, ref string, try func(context.Con
 			if budget > 0 {
 				c.health.set(host, err)
 			}
-			return exhausted(err, n+1, time.Since(since), wait, left)
+			return addTries(err, n+1, time.Since(since), wait, left)
 		}
 		c.note(host, fmt.Sprintf("%s; trying again in %s", Reason(err), wait))
 		if err := sleep(ctx, wait); err != nil {
@@ -114,8 +114,8 @@ func (c *Client) patienceWith(host string, err error, n int) (budget, wait time.
 	return max(budget, 0), wait
 }
 
-// exhausted adds to err how often and how long it was tried.
-func exhausted(err error, tries int, took, wait, left time.Duration) error {
+// addTries adds to err how often and how long it was tried.
+func addTries(err error, tries int, took, wait, left time.Duration) error {
 	var known *Error
 	if !errors.As(err, &known) || tries == 1 && left <= 0 {
 		return err

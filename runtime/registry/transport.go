@@ -48,7 +48,7 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		}
 		return nil, err
 	}
-	w.moved()
+	w.noteProgress()
 	if !later(resp.StatusCode) {
 		resp.Body = &watchedBody{ReadCloser: resp.Body, watch: w, ended: func() error { return silence(ctx) }, last: true}
 		return resp, nil
@@ -140,7 +140,7 @@ func (w *watch) quiet() {
 	w.timer.Reset(w.silence)
 }
 
-func (w *watch) moved() {
+func (w *watch) noteProgress() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.timer != nil {
@@ -171,7 +171,7 @@ type watchedBody struct {
 func (b *watchedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if n > 0 {
-		b.watch.moved()
+		b.watch.noteProgress()
 	}
 	if err != nil && err != io.EOF {
 		if cause := b.ended(); cause != nil {

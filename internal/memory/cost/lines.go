@@ -101,7 +101,7 @@ func (s *Store) Import(r io.Reader) (int, error) {
 		add(s.steps, key, x)
 		add(s.pending, key, x)
 	}
-	s.changed()
+	s.invalidate()
 	return len(steps), nil
 }
 

@@ -301,7 +301,7 @@ func BenchmarkPredict(b *testing.B) {
 	}
 	b.Run("first", func(b *testing.B) {
 		for b.Loop() {
-			s.changed()
+			s.invalidate()
 			s.Predict(run("7", "7", "go build ./x"))
 		}
 	})

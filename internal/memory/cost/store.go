@@ -79,7 +79,7 @@ func (s *Store) Record(step Step, sample Sample) {
 	defer s.mu.Unlock()
 	add(s.steps, string(step.Key), r)
 	add(s.pending, string(step.Key), r)
-	s.changed()
+	s.invalidate()
 }
 
 // add merges r into the records; they do not keep r itself.
@@ -91,8 +91,8 @@ func add(to map[string]*record, key string, r *record) {
 	to[key] = r.clone()
 }
 
-// changed drops what is derived from the records.
-func (s *Store) changed() { s.slots, s.kin, s.size, s.speeds = nil, nil, nil, nil }
+// invalidate drops what is derived from the records.
+func (s *Store) invalidate() { s.slots, s.kin, s.size, s.speeds = nil, nil, nil, nil }
 
 // derive builds what is derived from the records.
 func (s *Store) derive() {

@@ -24,8 +24,8 @@ func open(t *testing.T, path string) *Store {
 	return s
 }
 
-// filled writes a history with a few steps.
-func filled(t *testing.T, path string) *Store {
+// fillStore writes a history with a few steps.
+func fillStore(t *testing.T, path string) *Store {
 	t.Helper()
 	s := open(t, path)
 	for i := range 200 {
@@ -35,7 +35,7 @@ func filled(t *testing.T, path string) *Store {
 	return s
 }
 
-func exported(t *testing.T, s *Store) string {
+func export(t *testing.T, s *Store) string {
 	t.Helper()
 	var b bytes.Buffer
 	require.NoError(t, s.Export(&b))
@@ -44,8 +44,8 @@ func exported(t *testing.T, s *Store) string {
 
 func TestFileRoundTrip(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "sub", "history.db")
-	s := filled(t, path)
-	require.Equal(t, exported(t, s), exported(t, open(t, path)))
+	s := fillStore(t, path)
+	require.Equal(t, export(t, s), export(t, open(t, path)))
 	require.Empty(t, s.Notes())
 
 	// Nothing recorded, nothing written.
@@ -59,7 +59,7 @@ func TestFileRoundTrip(t *testing.T) {
 
 func TestReadOnly(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "history.db")
-	filled(t, path)
+	fillStore(t, path)
 	s, err := Open(path, Options{ReadOnly: true})
 	require.NoError(t, err)
 	s.Record(run("new", "", "make"), took("n1", time.Second, 0))
@@ -134,7 +134,7 @@ func TestConcurrentUse(t *testing.T) {
 
 func TestLocked(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "history.db")
-	filled(t, path)
+	fillStore(t, path)
 	s, err := Open(path, Options{Timeout: time.Millisecond})
 	require.NoError(t, err)
 	s.Record(run("late", "", "make"), took("n1", 3*time.Second, 1))
@@ -160,7 +160,7 @@ func TestLocked(t *testing.T) {
 func TestDamaged(t *testing.T) {
 	dir := t.TempDir()
 	good := filepath.Join(dir, "good.db")
-	filled(t, good)
+	fillStore(t, good)
 	data, err := os.ReadFile(good)
 	require.NoError(t, err)
 	r := rand.New(rand.NewSource(1))
@@ -220,7 +220,7 @@ func TestForeign(t *testing.T) {
 	require.ErrorIs(t, err, ErrForeign)
 
 	later := filepath.Join(dir, "later.db")
-	filled(t, later)
+	fillStore(t, later)
 	db, err = bolt.Open(later, 0o600, nil)
 	require.NoError(t, err)
 	require.NoError(t, db.Update(func(tx *bolt.Tx) error {
@@ -244,7 +244,7 @@ func TestForeign(t *testing.T) {
 // Records that cannot be read are passed over and stay where they are.
 func TestUnreadableRecord(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "history.db")
-	filled(t, path)
+	fillStore(t, path)
 	put := func(v []byte) {
 		db, err := bolt.Open(path, 0o600, nil)
 		require.NoError(t, err)
@@ -262,7 +262,7 @@ func TestUnreadableRecord(t *testing.T) {
 
 func TestPrune(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "history.db")
-	filled(t, path)
+	fillStore(t, path)
 	db, err := bolt.Open(path, 0o600, nil)
 	require.NoError(t, err)
 	require.NoError(t, db.Update(func(tx *bolt.Tx) error { return prune(tx.Bucket(stepsBucket), 100) }))
@@ -274,18 +274,18 @@ func TestPrune(t *testing.T) {
 }
 
 func TestExportImport(t *testing.T) {
-	a := filled(t, filepath.Join(t.TempDir(), "a.db"))
-	text := exported(t, a)
+	a := fillStore(t, filepath.Join(t.TempDir(), "a.db"))
+	text := export(t, a)
 	path := filepath.Join(t.TempDir(), "b.db")
 	b := open(t, path)
 	for range 2 {
 		n, err := b.Import(strings.NewReader(text))
 		require.NoError(t, err)
 		require.Equal(t, 200, n)
-		require.Equal(t, text, exported(t, b), "importing twice changes nothing")
+		require.Equal(t, text, export(t, b), "importing twice changes nothing")
 		require.NoError(t, b.Close())
 	}
-	require.Equal(t, text, exported(t, open(t, path)))
+	require.Equal(t, text, export(t, open(t, path)))
 }
 
 func TestImportErrors(t *testing.T) {
@@ -319,7 +319,7 @@ func TestNoCommands(t *testing.T) {
 	require.NoError(t, s.Close())
 	data, err := os.ReadFile(path)
 	require.NoError(t, err)
-	for _, text := range []string{string(data), exported(t, s)} {
+	for _, text := range []string{string(data), export(t, s)} {
 		require.NotContains(t, text, "canary")
 		require.NotContains(t, text, "example.com")
 		require.Contains(t, text, "download")
@@ -355,7 +355,7 @@ func FuzzImport(f *testing.F) {
 		require.NoError(t, err)
 		_, err = again.Import(bytes.NewReader(b.Bytes()))
 		require.NoError(t, err)
-		require.Equal(t, b.String(), exported(t, again))
+		require.Equal(t, b.String(), export(t, again))
 	})
 }
 
@@ -371,7 +371,7 @@ func FuzzCommand(f *testing.F) {
 func TestOpenIsUsableWithAnError(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "history.db")
-	filled(t, path)
+	fillStore(t, path)
 	db, err := bolt.Open(path, 0o600, nil)
 	require.NoError(t, err)
 	s, err := Open(path, Options{Timeout: time.Millisecond})

@@ -127,7 +127,7 @@ func TestDamagedCacheIsAsNone(t *testing.T) {
 		"a bit":     func(b []byte) []byte { b[len(b)/2] ^= 1; return b },
 		"other":     func([]byte) []byte { return []byte("something else that is long enough to hold a digest") },
 		"header":    func([]byte) []byte { return []byte(format) },
-		"malformed": func([]byte) []byte { return sealed(format + "\xff\xff\xff\xff\x01") },
+		"malformed": func([]byte) []byte { return seal(format + "\xff\xff\xff\xff\x01") },
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newTree(t)
@@ -146,7 +146,7 @@ func TestDamagedCacheIsAsNone(t *testing.T) {
 	}
 }
 
-func sealed(s string) []byte {
+func seal(s string) []byte {
 	sum := sha256.Sum256([]byte(s))
 	return append([]byte(s), sum[:]...)
 }

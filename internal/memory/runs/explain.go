@@ -199,7 +199,7 @@ func (x *comparison) causes(i int) []Cause {
 	list = append(list, x.changes(i, old)...)
 	switch {
 	case ran && len(list) == 0:
-		return []Cause{x.lost(i, old)}
+		return []Cause{x.explainLoss(i, old)}
 	case fate == Cached && len(list) > 0:
 		list = append(list, Cause{Kind: CauseKnown})
 	}
@@ -275,8 +275,8 @@ func changedParts(was, p Recipe) []Cause {
 	return list
 }
 
-// lost says why a step ran although nothing of it has changed.
-func (x *comparison) lost(i, old int) Cause {
+// explainLoss says why a step ran although nothing of it has changed.
+func (x *comparison) explainLoss(i, old int) Cause {
 	was := x.was[old]
 	switch was.fate {
 	case Unasked, Source:

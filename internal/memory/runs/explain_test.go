@@ -9,9 +9,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// made returns a run of target t whose recipes have the given stage, text and hash, each
+// makeRun returns a run of target t whose recipes have the given stage, text and hash, each
 // made of the one before, and on node ran what is listed.
-func made(id string, recipes []Recipe, steps ...Step) *Run {
+func makeRun(id string, recipes []Recipe, steps ...Step) *Run {
 	r := &Run{ID: id, Targets: []Target{{Name: "t", State: "done"}}, Nodes: []Node{{Name: "n1", State: "one"}, {Name: "n2", State: "two"}}, Recipes: recipes, Steps: steps}
 	for i := range r.Recipes {
 		r.Recipes[i].Targets = []string{"t"}
@@ -49,22 +49,22 @@ func TestExplainWhatIsLost(t *testing.T) {
 		"cached":       {then: []Step{ranOn("n1", 2)}, now: []Step{cached("n1", 2)}},
 		"run counts":   {then: []Step{ranOn("n1", 2)}, now: []Step{cached("n2", 2), ranOn("n1", 2)}, want: []Cause{{Kind: CauseLost, Name: "n1"}}},
 	} {
-		now := made("2", recipes(), c.now...)
+		now := makeRun("2", recipes(), c.now...)
 		if c.state != "" {
 			now.Nodes[0].State = c.state
 		}
-		e := Explain(made("1", recipes(), c.then...), now, "t")
+		e := Explain(makeRun("1", recipes(), c.then...), now, "t")
 		require.Equal(t, c.want, e.Steps[1].Causes, name)
 	}
 }
 
 // Steps are recognised although others were added, removed and edited around them.
 func TestExplainMatchesSteps(t *testing.T) {
-	then := made("1", []Recipe{
+	then := makeRun("1", []Recipe{
 		{Name: "1", Stage: "s", Text: "RUN one", Hash: "1"}, {Name: "2", Stage: "s", Text: "RUN two", Hash: "2", Parts: []Part{{Kind: PartCommand, Hash: "2"}}},
 		{Name: "3", Stage: "s", Text: "COPY x", Hash: "3"}, {Name: "4", Stage: "s", Text: "RUN four", Hash: "4"},
 	})
-	now := made("2", []Recipe{
+	now := makeRun("2", []Recipe{
 		{Name: "0", Stage: "s", Text: "RUN zero", Hash: "0"}, {Name: "1", Stage: "s", Text: "RUN one", Hash: "11"},
 		{Name: "2", Stage: "s", Text: "RUN two!", Hash: "22", Parts: []Part{{Kind: PartCommand, Hash: "22"}}},
 		{Name: "4", Stage: "s", Text: "RUN four", Hash: "44"}, {Name: "5", Stage: "other", Text: "RUN two", Hash: "2"},
@@ -79,7 +79,7 @@ func TestExplainMatchesSteps(t *testing.T) {
 
 func TestExplainUnknown(t *testing.T) {
 	r := func(key string) *Run {
-		r := made("1", []Recipe{{Name: "a", Hash: "1"}})
+		r := makeRun("1", []Recipe{{Name: "a", Hash: "1"}})
 		r.Key = key
 		return r
 	}
@@ -145,7 +145,7 @@ func TestMaxSize(t *testing.T) {
 func TestLatest(t *testing.T) {
 	s := Store{Dir: t.TempDir()}
 	for _, r := range []struct{ id, project, target string }{{"1", "/a", "t"}, {"2", "/b", "t"}, {"3", "/a", "t"}, {"4", "/a", "u"}, {"5", "/b", "t"}} {
-		run := made(r.id, []Recipe{{Name: "x", Hash: "1"}})
+		run := makeRun(r.id, []Recipe{{Name: "x", Hash: "1"}})
 		run.Project, run.Targets[0].Name, run.Recipes[0].Targets[0] = r.project, r.target, r.target
 		require.NoError(t, s.Add(run))
 	}

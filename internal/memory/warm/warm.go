@@ -157,15 +157,15 @@ func (rs Records) Find(t Trace) (Record, bool) {
 // Holds returns the steps whose results the node at addr held when it was last used. With
 // an id, a node that has another one by now holds nothing.
 func (l Ledger) Holds(addr, id string) Holdings {
-	f, ok := l.known(addr)
+	f, ok := l.load(addr)
 	if !ok || id != "" && f.ID != id {
 		return Holdings{}
 	}
-	return f.held()
+	return f.holdings()
 }
 
-// known returns what is known of a node; ok is false when nothing is.
-func (l Ledger) known(addr string) (f file, ok bool) {
+// load returns what is known of a node; ok is false when nothing is.
+func (l Ledger) load(addr string) (f file, ok bool) {
 	if l.Dir == "" {
 		return file{}, false
 	}
@@ -176,11 +176,11 @@ func (l Ledger) known(addr string) (f file, ok bool) {
 	return decode(data, addr), err == nil
 }
 
-func (f *file) held() Holdings {
-	return Holdings{seen(f.Results), seen(f.Ops), seen(f.Places), seen(f.Forms)}
+func (f *file) holdings() Holdings {
+	return Holdings{keySet(f.Results), keySet(f.Ops), keySet(f.Places), keySet(f.Forms)}
 }
 
-func seen[K comparable](times map[K]int64) map[K]bool {
+func keySet[K comparable](times map[K]int64) map[K]bool {
 	m := make(map[K]bool, len(times))
 	for id := range times {
 		m[id] = true
@@ -192,11 +192,11 @@ func seen[K comparable](times map[K]int64) map[K]bool {
 // no more are not in held, but in lost. What cannot be found among the records of any
 // node is believed, unless everything that can is lost.
 func (l Ledger) Check(addr, id string, records Records) (held Holdings, lost map[ResultID]bool) {
-	f, ok := l.known(addr)
+	f, ok := l.load(addr)
 	if !ok || f.ID != id {
 		return Holdings{}, nil
 	}
-	held, lost = f.held(), map[ResultID]bool{}
+	held, lost = f.holdings(), map[ResultID]bool{}
 	for d, t := range f.Traces {
 		if _, found := records.Find(t); held.Results[d] && !found {
 			delete(held.Results, d)
@@ -204,7 +204,7 @@ func (l Ledger) Check(addr, id string, records Records) (held Holdings, lost map
 		}
 	}
 	if len(lost) > 0 && len(lost) == len(f.Traces) {
-		return Holdings{}, seen(f.Results)
+		return Holdings{}, keySet(f.Results)
 	}
 	return held, lost
 }
@@ -255,24 +255,24 @@ func (l Ledger) Succeed(addr, from, to string) error {
 // add notes steps and their traces.
 func (f *file) add(steps []Names, traces map[ResultID]Trace, records Records, now time.Time) {
 	for _, n := range steps {
-		note(made(&f.Results), n.Result, now.Unix())
-		note(made(&f.Ops), n.Op, now.Unix())
-		note(made(&f.Places), n.Place, now.Unix())
-		note(made(&f.Forms), n.Form, now.Unix())
+		note(ensure(&f.Results), n.Result, now.Unix())
+		note(ensure(&f.Ops), n.Op, now.Unix())
+		note(ensure(&f.Places), n.Place, now.Unix())
+		note(ensure(&f.Forms), n.Form, now.Unix())
 		t, ran := traces[n.Result]
 		if !ran {
 			t = f.Traces[n.Result]
 		}
 		if _, found := records.Find(t); found {
-			made(&f.Traces)[n.Result] = t
+			ensure(&f.Traces)[n.Result] = t
 		} else {
 			delete(f.Traces, n.Result) // held all the same, but in a way that cannot be told
 		}
 	}
 }
 
-// made returns the map, which is made if it was nil.
-func made[K comparable, V any](m *map[K]V) map[K]V {
+// ensure returns the map, which is made if it was nil.
+func ensure[K comparable, V any](m *map[K]V) map[K]V {
 	if *m == nil {
 		*m = map[K]V{}
 	}

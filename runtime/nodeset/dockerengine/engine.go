@@ -194,7 +194,7 @@ func (e *Engine) do(ctx context.Context, method, path string, body io.Reader, he
 	if err != nil {
 		return nil, cause(err)
 	}
-	if err := answered(resp); err != nil {
+	if err := answerError(resp); err != nil {
 		return nil, errors.Join(err, resp.Body.Close())
 	}
 	return resp, nil
@@ -229,8 +229,8 @@ func IsNotFound(err error) bool {
 // maxAnswer bounds what is read of an error message.
 const maxAnswer = 64 << 10
 
-// answered returns the engine's message when its answer is not a success.
-func answered(resp *http.Response) error {
+// answerError returns the engine's message when its answer is not a success.
+func answerError(resp *http.Response) error {
 	if resp.StatusCode < 300 || resp.StatusCode == http.StatusNotModified {
 		return nil
 	}
@@ -287,7 +287,7 @@ func (e *Engine) upgrade(ctx context.Context, conn net.Conn, path, proto string,
 		return nil, err
 	}
 	if resp.StatusCode != http.StatusSwitchingProtocols {
-		err := answered(resp)
+		err := answerError(resp)
 		if err == nil {
 			err = errors.New("it does not switch to " + proto)
 		}

@@ -142,7 +142,7 @@ func (d drawing) lane(n *scene.Node, l layout, w int) []string {
 	name := d.colour(n).Bold(true).Render(n.Name)
 	var first *scene.Step // that runs for long enough to be shown
 	for _, st := range n.Running {
-		if first == nil && d.shown([]*scene.Step{st}) > 0 {
+		if first == nil && d.countShown([]*scene.Step{st}) > 0 {
 			first = st
 		}
 	}
@@ -200,20 +200,20 @@ func (d drawing) running(n *scene.Node, first *scene.Step, i, lines, w int) stri
 	switch {
 	case lines == 1 && first != nil:
 		others := ""
-		if more := d.shown(n.Running) - 1; more > 0 {
+		if more := d.countShown(n.Running) - 1; more > 0 {
 			others = faint.Render(fmt.Sprintf(" +%d", more))
 		}
 		return " " + d.step(first, w-2-ansi.StringWidth(others)) + others
-	case i == lines-1 && d.shown(n.Running[min(i+1, len(n.Running)):]) > 0:
-		return faint.Render(fmt.Sprintf("  and %s more", count(d.shown(n.Running[i:]), "step")))
+	case i == lines-1 && d.countShown(n.Running[min(i+1, len(n.Running)):]) > 0:
+		return faint.Render(fmt.Sprintf("  and %s more", count(d.countShown(n.Running[i:]), "step")))
 	case i < len(n.Running) && n.Running[i] != nil && d.now-n.Running[i].Began >= settled:
 		return " " + d.step(n.Running[i], w-2)
 	}
 	return ""
 }
 
-// shown is the number of steps that run for long enough to be shown.
-func (d drawing) shown(list []*scene.Step) int {
+// countShown is the number of steps that run for long enough to be shown.
+func (d drawing) countShown(list []*scene.Step) int {
 	n := 0
 	for _, st := range list {
 		if st != nil && d.now-st.Began >= settled {
@@ -249,7 +249,7 @@ func queue(names []string, w int) string {
 
 // step is a step that runs, with how long it has been and how long it takes.
 func (d drawing) step(st *scene.Step, w int) string {
-	elapsed := st.Elapsed(d.now)
+	elapsed := st.RunTime(d.now)
 	right := fmt.Sprintf("%7s", took(elapsed))
 	if w >= 56 {
 		size := 8

@@ -185,16 +185,16 @@ func building() *play {
 	return p.at(34.2)
 }
 
-// moved says that a node takes a target over from another one.
-func moved(p *play, target, from, to string) runtime.Event {
+// move says that a node takes a target over from another one.
+func move(p *play, target, from, to string) runtime.Event {
 	return runtime.MoveEvent{At: p.now, Jobs: []string{target}, Targets: []string{target}, Node: to, From: from, Why: "stolen"}
 }
 
-func stolen() *play {
+func playTheft() *play {
 	p := building()
 	p.at(35)
 	p.node["mail"] = "n2"
-	p.tell(moved(p, "mail", "n1", "n2"))
+	p.tell(move(p, "mail", "n1", "n2"))
 	p.job("mail", "submitted")
 	p.tell(runtime.SendEvent{At: p.now, Node: "n1", To: []string{"n2"}, Step: "[build 2/3] RUN npm ci", Targets: []string{"auth"}})
 	p.queue("n1", "n2", "n3")
@@ -209,7 +209,7 @@ func failing() *play {
 	return p.at(37)
 }
 
-func lost() *play {
+func playLoss() *play {
 	p := building()
 	p.at(36).tell(runtime.NodeEvent{At: p.now, Node: "n3", Err: errors.New("no answer within 10s")})
 	for _, t := range []string{"worker", "docs"} {
@@ -221,7 +221,7 @@ func lost() *play {
 	return p.at(37)
 }
 
-func cached() *play {
+func playCacheHits() *play {
 	var names []string
 	for i := range 20 {
 		names = append(names, fmt.Sprintf("svc%02d", i+1))
@@ -266,7 +266,7 @@ func crowd() *play {
 	return p.at(33)
 }
 
-func ended() *play {
+func playEnd() *play {
 	p := newPlay(3, shop...)
 	p.queue("n1", "n2", "n3")
 	for i, t := range shop {
@@ -288,10 +288,10 @@ var cases = []struct {
 }{
 	{"starting", func() *play { return newPlay(3, shop...).at(0.4) }, ""},
 	{"building", building, ""},
-	{"steal", stolen, ""},
+	{"steal", playTheft, ""},
 	{"failing", failing, ""},
-	{"lost", lost, ""},
-	{"cached", cached, ""},
+	{"lost", playLoss, ""},
+	{"cached", playCacheHits, ""},
 	{"crowd", crowd, ""},
 	{"crowd-moved", crowd, "g j j"},
 	{"filter", crowd, "/ 0 9 enter"},
@@ -303,7 +303,7 @@ var cases = []struct {
 	{"log-failing", failing, "f"},
 	{"help", building, "?"},
 	{"question", building, "q"},
-	{"ended", ended, ""},
+	{"ended", playEnd, ""},
 }
 
 var sizes = [][2]int{{60, 20}, {80, 24}, {120, 40}, {200, 50}}

@@ -186,7 +186,7 @@ func (m *Model) title(st *scene.Step) string {
 	case scene.Cached:
 		state = green.Render("cached")
 	case scene.Running, scene.Done, scene.Failed, scene.Cancelled:
-		state = took(st.Elapsed(m.Now))
+		state = took(st.RunTime(m.Now))
 	}
 	name := bold.Render(st.Name)
 	if st.State == scene.Cached {

@@ -223,7 +223,7 @@ func (m *Model) follow() {
 // findFailing opens the log of the target that failed first, or the next one after that
 // which is open, or waits for one to fail.
 func (m *Model) findFailing() {
-	failed := m.failed()
+	failed := m.failedTargets()
 	if len(failed) == 0 {
 		m.failing, m.seen = !m.failing, len(m.Scene.Failed)
 		return
@@ -237,8 +237,8 @@ func (m *Model) findFailing() {
 	m.open(next)
 }
 
-// failed are the targets with a failed step, in order of time.
-func (m *Model) failed() []string {
+// failedTargets are the targets with a failed step, in order of time.
+func (m *Model) failedTargets() []string {
 	var names []string
 	for _, st := range m.Scene.Failed {
 		for _, name := range st.Targets {

@@ -101,7 +101,7 @@ func TestAnyKeys(t *testing.T) {
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewSource(seed))
 	keys := strings.Fields("j k up down left right space b pgup pgdown g G home end enter esc / f ? q n a 0 ctrl+d ctrl+u backspace 支 tab f1")
-	plays := []func() *play{building, failing, lost, cached, crowd, ended, func() *play { return &play{scene: scene.New(scene.Outlook{})} }}
+	plays := []func() *play{building, failing, playLoss, playCacheHits, crowd, playEnd, func() *play { return &play{scene: scene.New(scene.Outlook{})} }}
 	for range 60 {
 		m := plays[r.Intn(len(plays))]().model()
 		for range 40 {

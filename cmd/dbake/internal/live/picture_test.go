@@ -39,7 +39,7 @@ func TestPicture(t *testing.T) {
 	p.at(35).node["mail"] = "n3"
 	p.step("n3", "docs", 0, 14, 20, "")
 	p.step("n3", "docs", 1, 34, -1, "")
-	p.tell(moved(p, "mail", "n1", "n3"))
+	p.tell(move(p, "mail", "n1", "n3"))
 	p.job("mail", "submitted")
 	p.queue("n1", "n2", "n3")
 	m := p.at(36.4).model()

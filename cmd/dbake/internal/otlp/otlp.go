@@ -38,7 +38,7 @@ func Spans(r *runs.Run, own []runs.Span) *trace.TracesData {
 		"dbake.predicted_s": r.Predicted, "dbake.bound_s": r.Bound,
 	})
 	if r.Outcome != runs.Done {
-		build.Status = failed(r.Outcome)
+		build.Status = failure(r.Outcome)
 	}
 	data := &trace.TracesData{ResourceSpans: []*trace.ResourceSpans{resourceOf("", build)}}
 	for _, n := range r.Nodes {
@@ -116,7 +116,7 @@ func (t *tracer) node(name string, root []byte, own []runs.Span) []*trace.Span {
 			"dbake.node": name, "dbake.targets": s.Targets, "dbake.cached": s.Cached, "dbake.result": s.Result,
 		})
 		if s.Error != "" {
-			span.Status = failed(s.Error)
+			span.Status = failure(s.Error)
 		}
 		for _, in := range s.Inputs {
 			span.Links = append(span.Links, &trace.Span_Link{TraceId: t.id, SpanId: id(8, t.run.ID, "step", fmt.Sprint(in))})
@@ -132,7 +132,7 @@ func (t *tracer) node(name string, root []byte, own []runs.Span) []*trace.Span {
 			"dbake.node": name, "dbake.targets": task.Targets, "dbake.task": string(task.Kind),
 		})
 		if task.Error != "" {
-			span.Status = failed(task.Error)
+			span.Status = failure(task.Error)
 		}
 		list = append(list, span)
 	}
@@ -154,14 +154,14 @@ func (t *tracer) node(name string, root []byte, own []runs.Span) []*trace.Span {
 		}
 		span := t.span(id(8, t.run.ID, "own", name, s.ID), parent, s.Name, s.Start, s.End, attributes)
 		if s.Error != "" {
-			span.Status = failed(s.Error)
+			span.Status = failure(s.Error)
 		}
 		list = append(list, span)
 	}
 	return list
 }
 
-func failed(why string) *trace.Status {
+func failure(why string) *trace.Status {
 	return &trace.Status{Code: trace.Status_STATUS_CODE_ERROR, Message: why}
 }
 

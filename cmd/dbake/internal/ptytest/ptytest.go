@@ -213,8 +213,8 @@ func (p *Terminal) History() string {
 	return b.String() + p.text()
 }
 
-// Ended waits until no program has the terminal any more, and returns the history.
-func (p *Terminal) Ended() string {
+// AwaitEnd waits until no program has the terminal any more, and returns the history.
+func (p *Terminal) AwaitEnd() string {
 	<-p.read
 	return p.History()
 }

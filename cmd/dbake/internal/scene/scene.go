@@ -106,8 +106,8 @@ type Step struct {
 // Number tells the step from all others of the run; the first is 1.
 func (st *Step) Number() int { return st.number }
 
-// Elapsed is how long the step has been running, or ran.
-func (st *Step) Elapsed(now time.Duration) time.Duration {
+// RunTime is how long the step has been running, or ran.
+func (st *Step) RunTime(now time.Duration) time.Duration {
 	switch {
 	case st.State == Running:
 		return max(0, now-st.Began)
@@ -234,9 +234,9 @@ func (s *Scene) Apply(at time.Duration, e runtime.Event) Change {
 	case runtime.JobEvent:
 		s.job(at, e)
 	case runtime.MoveEvent:
-		s.moved(at, e)
+		s.noteMove(at, e)
 	case runtime.SendEvent:
-		s.sent(at, e)
+		s.noteSend(at, e)
 	case runtime.QueueEvent:
 		for _, q := range e.Nodes {
 			n := s.node(q.Node)
@@ -281,7 +281,7 @@ func (s *Scene) nodeEvent(at time.Duration, e runtime.NodeEvent) {
 	}
 }
 
-func (s *Scene) moved(at time.Duration, e runtime.MoveEvent) {
+func (s *Scene) noteMove(at time.Duration, e runtime.MoveEvent) {
 	names := some(e.Targets)
 	switch {
 	case e.From != "" && e.From != e.Node:
@@ -291,7 +291,7 @@ func (s *Scene) moved(at time.Duration, e runtime.MoveEvent) {
 	}
 }
 
-func (s *Scene) sent(at time.Duration, e runtime.SendEvent) {
+func (s *Scene) noteSend(at time.Duration, e runtime.SendEvent) {
 	name := printable.Line(e.Step)
 	if len(e.Targets) > 0 {
 		name = Name(e.Targets, name)
@@ -577,7 +577,7 @@ func (s *Scene) Critical(now time.Duration) ([]*Step, time.Duration) {
 		if st.State == Waiting || st.State == Cached {
 			continue
 		}
-		if l := st.path + st.Elapsed(now); l > long {
+		if l := st.path + st.RunTime(now); l > long {
 			last, long = st, l
 		}
 	}

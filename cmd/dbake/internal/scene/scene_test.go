@@ -30,7 +30,7 @@ func vertex(took time.Duration, cached bool, failure string) *bkclient.SolveStat
 	return &bkclient.SolveStatus{Vertexes: []*bkclient.Vertex{v}}
 }
 
-func printed(text string) *bkclient.SolveStatus {
+func output(text string) *bkclient.SolveStatus {
 	return &bkclient.SolveStatus{Logs: []*bkclient.VertexLog{{Vertex: step, Stream: 1, Data: []byte(text)}}}
 }
 
@@ -48,15 +48,15 @@ func TestSteps(t *testing.T) {
 	require.Len(t, c.Began, 1)
 	st := c.Began[0]
 	require.Equal(t, 5*time.Second, st.Expected, "the node is twice as fast")
-	require.Equal(t, 3*time.Second, st.Elapsed(5*time.Second), "by our clock while it runs")
+	require.Equal(t, 3*time.Second, st.RunTime(5*time.Second), "by our clock while it runs")
 	require.Same(t, st, s.Target("web").Doing())
 
-	c = s.Apply(3*time.Second, event("n1", printed("a\nhalf")))
+	c = s.Apply(3*time.Second, event("n1", output("a\nhalf")))
 	require.Equal(t, []string{"a"}, c.Printed[0].Lines)
 	c = s.Apply(9*time.Second, event("n1", vertex(4*time.Second, false, "")))
 	require.Equal(t, []*Step{st}, c.Ended)
 	require.Equal(t, []string{"half"}, c.Printed[0].Lines, "the end of a step ends its last line")
-	require.Equal(t, 4*time.Second, st.Elapsed(time.Hour), "by the clock of the node when it has ended")
+	require.Equal(t, 4*time.Second, st.RunTime(time.Hour), "by the clock of the node when it has ended")
 	done, cached, all := s.Work()
 	require.Equal(t, [3]int{1, 0, 1}, [3]int{done, cached, all})
 	require.Equal(t, [3]int{1, 1, 0}, [3]int{s.Nodes[0].Steps, s.Nodes[0].Done, s.Nodes[0].Cached})
@@ -159,7 +159,7 @@ func TestCritical(t *testing.T) {
 
 func TestLog(t *testing.T) {
 	s := New(Outlook{})
-	say := func(text string) { s.Apply(0, event("n1", printed(text))) }
+	say := func(text string) { s.Apply(0, event("n1", output(text))) }
 	say("one\ntwo https://user:pass")
 	say("word@example.com/\n\x1b[31mred\x1b[0m \x1b[2J\xe4\xb8")
 	say("\x96\r\n")
@@ -186,7 +186,7 @@ func TestLogIsBounded(t *testing.T) {
 			fmt.Fprintf(&b, "line %d of many, each of which takes its place\n", lines)
 			lines++
 		}
-		s.Apply(0, event("n1", printed(b.String())))
+		s.Apply(0, event("n1", output(b.String())))
 	}
 	log := &s.Steps()[0].Log
 	before, gap, times := log.Gap()

@@ -139,7 +139,7 @@ func (s *Set) apply(at time.Duration, e runtime.Event) {
 		default:
 			s.last[st] = ended
 			if was != ended {
-				s.say(st.Targets, fmt.Sprintf("#%d DONE %.1fs\n", st.Number(), st.Elapsed(at).Seconds()))
+				s.say(st.Targets, fmt.Sprintf("#%d DONE %.1fs\n", st.Number(), st.RunTime(at).Seconds()))
 			}
 		}
 	}

@@ -31,7 +31,7 @@ func vertex(s *Set, at float64, name string, took float64, failure string, targe
 	s.apply(seconds(at), runtime.StatusEvent{Node: "n1", Status: &bkclient.SolveStatus{Vertexes: []*bkclient.Vertex{v}}, Targets: map[digest.Digest][]string{v.Digest: targets}})
 }
 
-func printed(s *Set, at float64, name, text string) {
+func say(s *Set, at float64, name, text string) {
 	s.apply(seconds(at), runtime.StatusEvent{Node: "n1", Status: &bkclient.SolveStatus{Logs: []*bkclient.VertexLog{{Vertex: digest.FromString(name), Stream: 1, Data: []byte(text)}}}})
 }
 
@@ -51,8 +51,8 @@ func TestSet(t *testing.T) {
 	require.Equal(t, dir, s.Dir())
 	vertex(s, 1, "[base 1/2] RUN base", 0, "cached", "api", "web")
 	vertex(s, 2, "[2/2] RUN make", -1, "", "web")
-	printed(s, 2.5, "[2/2] RUN make", "one https://user:pass")
-	printed(s, 3, "[2/2] RUN make", "word@example.com/x\nha\x1b[2Jlf")
+	say(s, 2.5, "[2/2] RUN make", "one https://user:pass")
+	say(s, 3, "[2/2] RUN make", "word@example.com/x\nha\x1b[2Jlf")
 	vertex(s, 4, "[2/2] RUN make", 2, "exit code: 1", "web")
 	s.apply(seconds(4), runtime.JobEvent{Job: "web", Target: "web", Node: "n1", Stage: "failed"})
 	s.apply(seconds(5), runtime.MoveEvent{Jobs: []string{"api"}, Targets: []string{"api"}, Node: "n2", From: "n1", Why: "stolen"})
@@ -83,7 +83,7 @@ func TestSetTwice(t *testing.T) {
 		vertex(s, 1, "load", -1, "", "web")
 		vertex(s, 2, "load", 1, "", "web")
 	}
-	printed(s, 3, "load", "more\n")
+	say(s, 3, "load", "more\n")
 	vertex(s, 4, "load", -1, "", "web")
 	vertex(s, 5, "load", 1, "", "web")
 	for range 2 {
@@ -154,7 +154,7 @@ func TestBounded(t *testing.T) {
 			fmt.Fprintf(&b, "line %d%0200d\n", n, 0)
 			n++
 		}
-		printed(s, 2, "step", b.String())
+		say(s, 2, "step", b.String())
 	}
 	vertex(s, 3, "step", 2, "exit code: 1", "web")
 	require.NoError(t, s.Close())

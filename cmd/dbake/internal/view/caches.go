@@ -43,8 +43,8 @@ func Caches(w io.Writer, entries []cachestore.Entry, now time.Time) error {
 	return nil
 }
 
-// Pruned prints what was removed, or would be.
-func Pruned(w io.Writer, r *cachestore.Report, dry bool) error {
+// PruneReport prints what was removed, or would be.
+func PruneReport(w io.Writer, r *cachestore.Report, dry bool) error {
 	marked, deleted := "marked", "deleted"
 	if dry {
 		marked, deleted = "would mark", "would delete"

@@ -25,7 +25,7 @@ func Error(w io.Writer, err error, debug bool) {
 			continue
 		}
 		excerpt(w, p)
-		fmt.Fprintf(w, "ERROR: %s\n", bounded(p.Error()))
+		fmt.Fprintf(w, "ERROR: %s\n", trimMiddle(p.Error()))
 		if debug {
 			for cause := errors.Unwrap(p); cause != nil; cause = errors.Unwrap(cause) {
 				fmt.Fprintf(w, "  caused by %T: %v\n", cause, cause)
@@ -42,8 +42,8 @@ const (
 	maxTail     = 24 << 10
 )
 
-// bounded returns text without the middle, if it is longer than anybody reads.
-func bounded(text string) string {
+// trimMiddle returns text without the middle, if it is longer than anybody reads.
+func trimMiddle(text string) string {
 	left := len(text) - maxHead - maxTail
 	if left <= 0 {
 		return text

@@ -23,7 +23,7 @@ func Explain(w io.Writer, p *report.Report, e *report.Explanation) error {
 		if a.Chosen {
 			note = "chosen"
 		}
-		t.row(a.Node, seconds(a.Done), seconds(a.Makespan), signed(a.Work), note)
+		t.row(a.Node, seconds(a.Done), seconds(a.Makespan), difference(a.Work), note)
 	}
 	if err := t.write(w); err != nil {
 		return err
@@ -84,7 +84,7 @@ func capacity(n plan.Node) string {
 func uses(s report.Step) string {
 	var parts []string
 	if s.Cores > 0 {
-		parts = append(parts, counted(s.Cores, "processor"))
+		parts = append(parts, quantity(s.Cores, "processor"))
 	}
 	if s.Memory > 0 {
 		parts = append(parts, fmt.Sprintf("%.1f GB", float64(s.Memory)/1e9))
@@ -92,7 +92,7 @@ func uses(s report.Step) string {
 	return strings.Join(parts, " and ")
 }
 
-func counted(n float64, noun string) string { return fmt.Sprintf("%.2g %ss", n, noun) }
+func quantity(n float64, noun string) string { return fmt.Sprintf("%.2g %ss", n, noun) }
 
 // also names one other target of the node that needs a step, or counts them.
 func also(others []string) string {
@@ -113,8 +113,8 @@ func origin(s report.Step) string {
 	return string(s.Source)
 }
 
-// signed is a difference of durations.
-func signed(d time.Duration) string {
+// difference is a difference of durations.
+func difference(d time.Duration) string {
 	if d > -50*time.Millisecond && d < 50*time.Millisecond {
 		return "="
 	}

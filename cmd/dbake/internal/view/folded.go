@@ -77,7 +77,7 @@ func (f *folded) sign(now time.Duration) {
 				continue
 			}
 			f.alive[st] = now
-			line := fmt.Sprintf("%s runs for %s", f.name(st), st.Elapsed(now).Round(time.Second))
+			line := fmt.Sprintf("%s runs for %s", f.name(st), st.RunTime(now).Round(time.Second))
 			if lines := st.Log.Lines(); len(lines) > 0 {
 				line += ", and printed last: " + printable.Line(lines[len(lines)-1])
 			}
@@ -139,7 +139,7 @@ func (f *folded) Observe(e runtime.Event) {
 		}
 	}
 	for _, st := range c.Ended {
-		f.ended(st, at)
+		f.printEnd(st, at)
 		st.Log.Forget()
 		delete(f.alive, st)
 	}
@@ -165,8 +165,8 @@ func (f *folded) Observe(e runtime.Event) {
 	}
 }
 
-// ended says how a step ended, with what it printed.
-func (f *folded) ended(st *scene.Step, at time.Duration) {
+// printEnd says how a step ended, with what it printed.
+func (f *folded) printEnd(st *scene.Step, at time.Duration) {
 	title := f.name(st)
 	switch st.State {
 	case scene.Cached:
@@ -176,7 +176,7 @@ func (f *folded) ended(st *scene.Step, at time.Duration) {
 	case scene.Cancelled:
 		title += " CANCELED"
 	default:
-		title += fmt.Sprintf(" DONE %s", seconds(st.Elapsed(at)))
+		title += fmt.Sprintf(" DONE %s", seconds(st.RunTime(at)))
 	}
 	switch {
 	case len(st.Log.Lines()) == 0:
@@ -193,13 +193,13 @@ func (f *folded) ended(st *scene.Step, at time.Duration) {
 func (f *folded) fold(st *scene.Step, title string) {
 	to := commands{f.outlet}
 	if f.service == github {
-		fmt.Fprintf(to, "::group::%s\n", escaped(title))
+		fmt.Fprintf(to, "::group::%s\n", escape(title))
 		f.foreign(func() { writeLog(f.outlet, &st.Log) })
 		fmt.Fprint(to, "::endgroup::\n")
 		return
 	}
 	name := fmt.Sprintf("dbake_step_%d", st.Number())
-	fmt.Fprintf(to, "\x1b[0Ksection_start:%d:%s[collapsed=true]\r\x1b[0K%s\n", time.Now().Add(-st.Elapsed(0)).Unix(), name, printable.Uncommanded(title))
+	fmt.Fprintf(to, "\x1b[0Ksection_start:%d:%s[collapsed=true]\r\x1b[0K%s\n", time.Now().Add(-st.RunTime(0)).Unix(), name, printable.StripCommands(title))
 	writeLog(f.outlet, &st.Log)
 	fmt.Fprintf(to, "\x1b[0Ksection_end:%d:%s\r\x1b[0K\n", time.Now().Unix(), name)
 }
@@ -228,7 +228,7 @@ func (f *folded) End() {
 	now := time.Since(f.began)
 	for _, st := range f.scene.Steps() { // what was cut off has printed something, too
 		if st.State == scene.Running && len(st.Log.Lines()) > 0 {
-			f.fold(st, fmt.Sprintf("%s stopped after %s", f.name(st), seconds(st.Elapsed(now))))
+			f.fold(st, fmt.Sprintf("%s stopped after %s", f.name(st), seconds(st.RunTime(now))))
 		}
 	}
 	f.scene = nil

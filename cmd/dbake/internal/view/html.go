@@ -137,7 +137,7 @@ func (pg *page) chart(p *report.Report) {
 	}
 	pg.charts.axis(span)
 	if p.Bound > 0 {
-		made.Bound = &tick{left(p.Bound, span), "lower bound " + seconds(p.Bound), false}
+		made.Bound = &tick{position(p.Bound, span), "lower bound " + seconds(p.Bound), false}
 	}
 }
 

@@ -10,9 +10,9 @@ import (
 	"github.com/dbake/dbake/internal/engine"
 )
 
-// Kept prints which targets a build would leave as they are, and which it builds in
+// UnchangedTargets prints which targets a build would leave as they are, and which it builds in
 // every run, and why.
-func Kept(w io.Writer, unchanged []engine.Unchanged, always map[string]string) error {
+func UnchangedTargets(w io.Writer, unchanged []engine.Unchanged, always map[string]string) error {
 	if len(unchanged)+len(always) == 0 {
 		return nil
 	}

@@ -81,7 +81,7 @@ const (
 func KeysJSON(w io.Writer, keys []imagekey.Key) error {
 	doc := keysDocument{keysFormat, keysVersion, []imagekey.Key{}}
 	for _, k := range keys {
-		doc.Keys = append(doc.Keys, k.Hashed())
+		doc.Keys = append(doc.Keys, k.Hash())
 	}
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")

@@ -91,7 +91,7 @@ func Markdown(w io.Writer, o Outcome) error {
 				fmt.Fprint(&b, "\nThere are more errors.\n")
 				break
 			}
-			first, rest, _ := strings.Cut(bounded(printable.Text(e.Message)), "\n")
+			first, rest, _ := strings.Cut(trimMiddle(printable.Text(e.Message)), "\n")
 			fmt.Fprintf(&b, "<details open><summary>%s</summary>\n\n<pre>\n%s\n</pre>\n\n</details>\n", cell(first), html.EscapeString(plainText(rest)))
 		}
 	}
@@ -113,7 +113,7 @@ func outcomeLine(r *runtime.Result, list []runtime.TargetResult, run Run) string
 	}
 	line += " in " + seconds(r.Wall)
 	if count[runtime.Done] == len(list) {
-		line += compared(r.Wall, run)
+		line += comparison(r.Wall, run)
 	}
 	return line
 }

@@ -60,7 +60,7 @@ func (c *charts) axis(span time.Duration) {
 	c.Span = span.Seconds()
 	step := tickStep(span)
 	for at := time.Duration(0); at <= span; at += step {
-		c.Ticks = append(c.Ticks, tick{left(at, span), shortTime(at), at > span*19/20})
+		c.Ticks = append(c.Ticks, tick{position(at, span), shortTime(at), at > span*19/20})
 	}
 }
 
@@ -69,7 +69,7 @@ func spot(start, end, span time.Duration) template.CSS {
 	return template.CSS(fmt.Sprintf("left:%.3f%%;width:%.3f%%", 100*float64(start)/float64(span), 100*float64(end-start)/float64(span)))
 }
 
-func left(at, span time.Duration) template.CSS {
+func position(at, span time.Duration) template.CSS {
 	return template.CSS(fmt.Sprintf("left:%.3f%%", 100*float64(at)/float64(span)))
 }
 

@@ -303,16 +303,16 @@ func duplicateNotes(p *report.Report) []string {
 func platformNotes(p *report.Report) []string {
 	var notes []string
 	if p.Undivided > 0 {
-		notes = append(notes, fmt.Sprintf("%s built in parts, by platform, and joined in the registry: undivided the build would take %s", divided(p), seconds(p.Undivided)))
+		notes = append(notes, fmt.Sprintf("%s built in parts, by platform, and joined in the registry: undivided the build would take %s", dividedTargets(p), seconds(p.Undivided)))
 	}
-	for _, e := range p.Emulated() {
+	for _, e := range p.Emulations() {
 		notes = append(notes, fmt.Sprintf("%s emulates %s: steps are taken to run %.3g times as long there", e.Node, e.Platform, e.Factor))
 	}
 	return notes
 }
 
-// divided names the targets that are built in parts.
-func divided(p *report.Report) string {
+// dividedTargets names the targets that are built in parts.
+func dividedTargets(p *report.Report) string {
 	var names []string
 	for _, j := range p.Jobs {
 		if j.Platforms != nil && !slices.Contains(names, j.Target) {

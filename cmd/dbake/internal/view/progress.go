@@ -185,7 +185,7 @@ func (o *outlet) Interrupt() { o.once.Do(func() { close(o.interrupted) }) }
 func (o *outlet) Write(p []byte) (int, error) {
 	text := redact.Text(string(p))
 	if o.guarded {
-		text = printable.Uncommanded(text)
+		text = printable.StripCommands(text)
 	}
 	if _, err := o.put([]byte(text)); err != nil {
 		return 0, err

@@ -21,9 +21,9 @@ import (
 	"github.com/dbake/dbake/runtime"
 )
 
-// recorded is a run on two nodes as runtime reports it: a step that six targets share,
+// exampleEvents is a run on two nodes as runtime reports it: a step that six targets share,
 // hostile output, an export, a move, a lost node.
-func recorded() []runtime.Event {
+func exampleEvents() []runtime.Event {
 	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	at := func(s float64) *time.Time {
 		t := start.Add(time.Duration(s * float64(time.Second)))
@@ -68,9 +68,9 @@ func recorded() []runtime.Event {
 	}
 }
 
-// summarized is the result of a run in which a target of two parts was built, one
+// exampleResult is the result of a run in which a target of two parts was built, one
 // failed and one needed that.
-func summarized() *runtime.Result {
+func exampleResult() *runtime.Result {
 	return &runtime.Result{
 		Wall: 12 * time.Second,
 		Jobs: []runtime.JobResult{
@@ -102,7 +102,7 @@ func showPaced(t *testing.T, mode string, w io.Writer, pause func()) {
 	p.Note("starting 2 local nodes")
 	p.Warn("no output")
 	require.NoError(t, p.Begin(nil, nil, true))
-	for _, e := range recorded() {
+	for _, e := range exampleEvents() {
 		p.Observe(e)
 		pause()
 	}
@@ -112,7 +112,7 @@ func showPaced(t *testing.T, mode string, w io.Writer, pause func()) {
 		Warning: frontend.Warning{Message: "Casing: 'as' (line 3)", Range: ir.Range{Filename: "svc/Dockerfile", Start: ir.Pos{Line: 3}, End: ir.Pos{Line: 3}}, Level: 1},
 		Targets: []string{"api", "web"},
 	}}, false)
-	p.Summary(summarized(), Run{Makespan: 10 * time.Second, Bound: 8 * time.Second})
+	p.Summary(exampleResult(), Run{Makespan: 10 * time.Second, Bound: 8 * time.Second})
 	p.Error(errors.Join(&runtime.StepError{
 		Targets: []string{"base"}, Jobs: []string{"base", "web"}, Node: "n1", Step: "[base 1/2] RUN false", Log: []string{"::error::forged"}, Err: errors.New("exit code: 1"),
 		Source: &ir.SourceError{Range: ir.Range{Filename: "services/base/Dockerfile", Start: ir.Pos{Line: 3, Column: 1}}, Excerpt: "services/base/Dockerfile:3\n"},
@@ -185,10 +185,10 @@ func TestLineName(t *testing.T) {
 // No run beats a bound.
 func TestCompared(t *testing.T) {
 	p := Run{Makespan: 10 * time.Second, Bound: 8 * time.Second}
-	require.Equal(t, " (predicted 10.0s, predicted bound 8.0s)", compared(8*time.Second, p))
-	require.Equal(t, " (predicted 10.0s: the predictions were too high)", compared(7*time.Second, p))
-	require.Equal(t, " (predicted 10.0s)", compared(7*time.Second, Run{Makespan: 10 * time.Second}))
-	require.Empty(t, compared(time.Second, Run{}))
+	require.Equal(t, " (predicted 10.0s, predicted bound 8.0s)", comparison(8*time.Second, p))
+	require.Equal(t, " (predicted 10.0s: the predictions were too high)", comparison(7*time.Second, p))
+	require.Equal(t, " (predicted 10.0s)", comparison(7*time.Second, Run{Makespan: 10 * time.Second}))
+	require.Empty(t, comparison(time.Second, Run{}))
 }
 
 func TestNewRefuses(t *testing.T) {
@@ -210,7 +210,7 @@ func TestInterruptUnread(t *testing.T) {
 				p.Interrupt()
 				require.NoError(t, p.Begin(nil, nil, true))
 				for range 3 {
-					for _, e := range recorded() {
+					for _, e := range exampleEvents() {
 						p.Observe(e)
 					}
 				}

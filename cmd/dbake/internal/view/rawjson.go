@@ -312,7 +312,7 @@ func newTotals(r *runtime.Result, run Run) *rawTotals {
 		switch target.State {
 		case runtime.Done:
 			t.Built++
-			t.Pushed += pushed(target.Images)
+			t.Pushed += countPushed(target.Images)
 		case runtime.Unchanged:
 			t.Unchanged++
 		}

@@ -89,7 +89,7 @@ func reasonsOf(w io.Writer, e runs.Explanation, steps []runs.Reasons) error {
 	for _, s := range steps {
 		did, took := string(s.Fate), ""
 		if s.Fate == runs.Ran || s.Fate == runs.Broke {
-			took = lasted(s.Took)
+			took = formatSeconds(s.Took)
 		}
 		t.row(did, strings.Join(s.Nodes, ", "), took, s.Name)
 		for _, why := range causes(s) {

@@ -21,7 +21,7 @@ func Runs(w io.Writer, list []*runs.Run) error {
 	t := newTable(2, 3)
 	t.row("RUN", "OUTCOME", "TARGETS", "WALL", "PROJECT")
 	for _, r := range list {
-		t.row(r.ID, r.Outcome, fmt.Sprint(len(r.Targets)), lasted(r.Wall), r.Project)
+		t.row(r.ID, r.Outcome, fmt.Sprint(len(r.Targets)), formatSeconds(r.Wall), r.Project)
 	}
 	return t.write(w)
 }
@@ -51,7 +51,7 @@ func RunSummary(w io.Writer, r *runs.Run) error {
 		if n.Lost != "" {
 			lost = "lost: " + n.Lost
 		}
-		t.row(n.Name, fmt.Sprint(n.Ran), fmt.Sprint(n.Cached), lasted(n.Busy), lost)
+		t.row(n.Name, fmt.Sprint(n.Ran), fmt.Sprint(n.Cached), formatSeconds(n.Busy), lost)
 	}
 	return t.write(w)
 }
@@ -59,14 +59,14 @@ func RunSummary(w io.Writer, r *runs.Run) error {
 func runHead(w io.Writer, r *runs.Run) error {
 	predicted := ""
 	if r.Predicted > 0 {
-		predicted = fmt.Sprintf(", predicted %s", lasted(r.Predicted))
+		predicted = fmt.Sprintf(", predicted %s", formatSeconds(r.Predicted))
 	}
-	_, err := fmt.Fprintf(w, "run %s of %s: %s in %s%s\n\n", r.ID, r.Project, r.Outcome, lasted(r.Wall), predicted)
+	_, err := fmt.Fprintf(w, "run %s of %s: %s in %s%s\n\n", r.ID, r.Project, r.Outcome, formatSeconds(r.Wall), predicted)
 	return err
 }
 
-// lasted writes a time in seconds.
-func lasted(s float64) string { return seconds(time.Duration(s * float64(time.Second))) }
+// formatSeconds writes a time in seconds.
+func formatSeconds(s float64) string { return seconds(time.Duration(s * float64(time.Second))) }
 
 // stepTable prints some steps of a run.
 func stepTable(w io.Writer, r *runs.Run, places []int) error {
@@ -74,7 +74,7 @@ func stepTable(w io.Writer, r *runs.Run, places []int) error {
 	t.row("NODE", "START", "TOOK", "STEP")
 	for _, i := range places {
 		s := r.Steps[i]
-		took := lasted(s.Took)
+		took := formatSeconds(s.Took)
 		if s.Cached {
 			took = "cached"
 		}
@@ -82,7 +82,7 @@ func stepTable(w io.Writer, r *runs.Run, places []int) error {
 		if s.Error != "" {
 			text += ": " + s.Error
 		}
-		t.row(s.Node, lasted(s.Start), took, text)
+		t.row(s.Node, formatSeconds(s.Start), took, text)
 	}
 	return t.write(w)
 }
@@ -171,13 +171,13 @@ func RunCriticalPath(w io.Writer, r *runs.Run) error {
 	for _, i := range path {
 		sum += r.Steps[i].Took
 	}
-	_, err := fmt.Fprintf(w, "\n%s of %s in these steps\n", lasted(sum), lasted(r.Wall))
+	_, err := fmt.Fprintf(w, "\n%s of %s in these steps\n", formatSeconds(sum), formatSeconds(r.Wall))
 	return err
 }
 
 // RunDiff prints how two runs differ.
 func RunDiff(w io.Writer, then, now *runs.Run) error {
-	fmt.Fprintf(w, "%s: %s in %s\n%s: %s in %s\n\n", then.ID, then.Outcome, lasted(then.Wall), now.ID, now.Outcome, lasted(now.Wall))
+	fmt.Fprintf(w, "%s: %s in %s\n%s: %s in %s\n\n", then.ID, then.Outcome, formatSeconds(then.Wall), now.ID, now.Outcome, formatSeconds(now.Wall))
 	changes := runs.Compare(then, now)
 	if len(changes) == 0 {
 		_, err := fmt.Fprintln(w, "no step ran in either")
@@ -189,7 +189,7 @@ func RunDiff(w io.Writer, then, now *runs.Run) error {
 		if s == nil {
 			return "-"
 		}
-		return lasted(*s)
+		return formatSeconds(*s)
 	}
 	for _, c := range changes {
 		t.row(took(c.Then), took(c.Now), stepOf(runs.Step{Name: c.Step, Targets: c.Targets}))

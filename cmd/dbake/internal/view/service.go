@@ -75,7 +75,7 @@ func (a annotations) write(o *outlet, kind string, at *place, title, text string
 	}
 	var properties []string
 	add := func(name, value string) {
-		value = strings.NewReplacer(":", "%3A", ",", "%2C").Replace(escaped(printable.Line(value)))
+		value = strings.NewReplacer(":", "%3A", ",", "%2C").Replace(escape(printable.Line(value)))
 		properties = append(properties, name+"="+value)
 	}
 	if at != nil {
@@ -98,7 +98,7 @@ func (a annotations) write(o *outlet, kind string, at *place, title, text string
 	if len(properties) > 0 {
 		command += " " + strings.Join(properties, ",")
 	}
-	_, _ = fmt.Fprintf(commands{o}, "%s::%s\n", command, escaped(text)) // nothing can be done about a stream that takes no text
+	_, _ = fmt.Fprintf(commands{o}, "%s::%s\n", command, escape(text)) // nothing can be done about a stream that takes no text
 }
 
 // file is a name as the service knows it: from the top of what it checked out.
@@ -117,9 +117,9 @@ func (a annotations) file(name string) string {
 	return name
 }
 
-// escaped is text as the value of a command to GitHub Actions.
-func escaped(text string) string {
-	text = printable.Uncommanded(text)
+// escape is text as the value of a command to GitHub Actions.
+func escape(text string) string {
+	text = printable.StripCommands(text)
 	return strings.NewReplacer("%", "%25", "\r", "%0D", "\n", "%0A").Replace(text)
 }
 

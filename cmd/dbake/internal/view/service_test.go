@@ -57,7 +57,7 @@ func showService(t *testing.T, env map[string]string, w io.Writer, mode string) 
 	p.Note("starting 2 local nodes")
 	p.Warn("no output")
 	require.NoError(t, p.Begin(nil, nil, true))
-	for _, e := range append(recorded(), fails(hostile)...) {
+	for _, e := range append(exampleEvents(), fails(hostile)...) {
 		p.Observe(e)
 		time.Sleep(40 * time.Second)
 		synctest.Wait()
@@ -68,7 +68,7 @@ func showService(t *testing.T, env map[string]string, w io.Writer, mode string) 
 		Warning: frontend.Warning{Message: "Casing: 'as' (line 3)", Range: ir.Range{Filename: "svc/Dockerfile", Start: ir.Pos{Line: 3}, End: ir.Pos{Line: 3}}, Level: 1},
 		Targets: []string{"api", "web"},
 	}}, false)
-	p.Summary(summarized(), Run{Makespan: 10 * time.Second, Bound: 8 * time.Second, Logs: "/tmp/dbake-logs", Log: func(target string) string { return "/tmp/dbake-logs/" + target + ".log" }})
+	p.Summary(exampleResult(), Run{Makespan: 10 * time.Second, Bound: 8 * time.Second, Logs: "/tmp/dbake-logs", Log: func(target string) string { return "/tmp/dbake-logs/" + target + ".log" }})
 	p.Error(failure(), false)
 }
 
@@ -172,7 +172,7 @@ func TestWordsDiffer(t *testing.T) {
 
 func TestOutcomeJSON(t *testing.T) {
 	o := Outcome{
-		Started: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), State: "failed", Result: summarized(), Err: failure(),
+		Started: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), State: "failed", Result: exampleResult(), Err: failure(),
 		Run: Run{Makespan: 10 * time.Second, Bound: 8 * time.Second, Logs: "/logs", Log: func(target string) string { return "/logs/" + target + ".log" }},
 	}
 	o.Result.Steals = []runtime.Steal{{At: 2 * time.Second, Jobs: []string{"web"}, From: "n1", To: "n2", Why: "stolen"}}
@@ -186,7 +186,7 @@ func TestOutcomeJSON(t *testing.T) {
 }
 
 func TestOutcomeMarkdown(t *testing.T) {
-	o := Outcome{State: "failed", Result: summarized(), Err: failure(), Run: Run{Makespan: 10 * time.Second, Bound: 8 * time.Second}}
+	o := Outcome{State: "failed", Result: exampleResult(), Err: failure(), Run: Run{Makespan: 10 * time.Second, Bound: 8 * time.Second}}
 	o.Result.Jobs[2].Reason = "`rm` | <script>alert(1)</script> [x](http://x) @all #1"
 	page := golden(t, "outcome.md", func(w io.Writer) error { return Markdown(w, o) })
 	require.NotContains(t, page, "<script>")

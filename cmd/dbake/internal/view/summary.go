@@ -87,7 +87,7 @@ func totals(w io.Writer, r *runtime.Result, list []runtime.TargetResult, run Run
 		switch t.State {
 		case runtime.Done:
 			done++
-			images += pushed(t.Images)
+			images += countPushed(t.Images)
 		case runtime.Unchanged:
 			unchanged++
 		}
@@ -101,7 +101,7 @@ func totals(w io.Writer, r *runtime.Result, list []runtime.TargetResult, run Run
 	}
 	fmt.Fprintf(w, "\n%d of %s built%s, %s pushed, %s of context sent, in %s", done, count(len(list), "target"), kept, count(images, "image"), units.BytesSize(float64(bytes)), seconds(r.Wall))
 	if done+unchanged == len(list) && done > 0 {
-		fmt.Fprint(w, compared(r.Wall, run))
+		fmt.Fprint(w, comparison(r.Wall, run))
 	}
 	fmt.Fprintln(w)
 }
@@ -132,9 +132,9 @@ func logs(w io.Writer, list []runtime.TargetResult, run Run) {
 	fmt.Fprintf(w, "logs of the targets: %s%s\n", run.Logs, rest)
 }
 
-// compared says how the time of a run compares with what was predicted. Nothing beats
+// comparison says how the time of a run compares with what was predicted. Nothing beats
 // a bound: where a run took less, what the bound was made of was wrong.
-func compared(took time.Duration, p Run) string {
+func comparison(took time.Duration, p Run) string {
 	switch {
 	case p.Makespan <= 0:
 		return ""
@@ -172,8 +172,8 @@ func Timings(w io.Writer, list []stopwatch.Phase) {
 // milliseconds is d in seconds with the precision that short phases need.
 func milliseconds(d time.Duration) string { return fmt.Sprintf("%.3fs", d.Seconds()) }
 
-// pushed is the number of images that went to a registry.
-func pushed(list []runtime.Image) int {
+// countPushed is the number of images that went to a registry.
+func countPushed(list []runtime.Image) int {
 	n := 0
 	for _, img := range list {
 		if img.Pushed {

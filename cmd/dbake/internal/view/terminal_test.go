@@ -22,16 +22,16 @@ import (
 
 var xterm = map[string]string{"TERM": "xterm-256color"}
 
-// started begins a run on a terminal, reports what was recorded, and waits for the
+// start begins a run on a terminal, reports what was recorded, and waits for the
 // display.
-func started(t *testing.T, p *ptytest.Terminal, env map[string]string) Progress {
+func start(t *testing.T, p *ptytest.Terminal, env map[string]string) Progress {
 	t.Helper()
 	progress, err := New(p.File, Options{Keys: p.File, Env: env})
 	require.NoError(t, err)
 	progress.Note("starting 2 local nodes")
 	progress.Warn("no output")
 	require.NoError(t, progress.Begin(nil, nil, true))
-	for _, e := range recorded() {
+	for _, e := range exampleEvents() {
 		progress.Observe(e)
 	}
 	p.Wait(t, "Targets", "worker")
@@ -59,7 +59,7 @@ func TestTerminal(t *testing.T) {
 	for _, width := range []int{40, 80, 160} {
 		t.Run(fmt.Sprint(width), func(t *testing.T) {
 			p := ptytest.New(t, width, 24)
-			progress := started(t, p, xterm)
+			progress := start(t, p, xterm)
 			p.Wait(t, "n1", "worker", "1/6")
 			breaks(progress, 100)
 			p.Press(t, "f")
@@ -70,7 +70,7 @@ func TestTerminal(t *testing.T) {
 			p.Wait(t, "Targets")
 			progress.Warn("kept until the end")
 			progress.End()
-			progress.Summary(summarized(), Run{Makespan: 10 * time.Second, Bound: 8 * time.Second})
+			progress.Summary(exampleResult(), Run{Makespan: 10 * time.Second, Bound: 8 * time.Second})
 			progress.Error(errors.New("broken"), false)
 			p.Wait(t, "ERROR: broken")
 			require.False(t, p.FullScreen())
@@ -93,7 +93,7 @@ func TestTerminalQuick(t *testing.T) {
 	progress, err := New(p.File, Options{Keys: p.File, Env: xterm})
 	require.NoError(t, err)
 	require.NoError(t, progress.Begin(nil, nil, true))
-	for _, e := range recorded() {
+	for _, e := range exampleEvents() {
 		progress.Observe(e)
 	}
 	progress.End()
@@ -112,7 +112,7 @@ func TestTerminalColours(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := ptytest.New(t, 80, 24)
-			progress := started(t, p, tc.env)
+			progress := start(t, p, tc.env)
 			progress.End()
 			require.Equal(t, tc.want, strings.Contains(p.Output(), "\x1b[36m") || strings.Contains(p.Output(), ";36m"), "%q", p.Output())
 		})
@@ -122,7 +122,7 @@ func TestTerminalColours(t *testing.T) {
 // The display follows the size of the terminal, and COLUMNS may ask for less.
 func TestTerminalSize(t *testing.T) {
 	p := ptytest.New(t, 80, 24)
-	progress := started(t, p, map[string]string{"TERM": "xterm", "COLUMNS": "60"})
+	progress := start(t, p, map[string]string{"TERM": "xterm", "COLUMNS": "60"})
 	widest := func(screen string) int {
 		n := 0
 		for line := range strings.SplitSeq(screen, "\n") {
@@ -136,7 +136,7 @@ func TestTerminalSize(t *testing.T) {
 	progress.End()
 
 	p = ptytest.New(t, 80, 24)
-	progress = started(t, p, xterm)
+	progress = start(t, p, xterm)
 	p.Resize(t, 200, 50)
 	p.Until(t, "200 columns", func(screen string) bool { return widest(screen) == 200 && strings.Contains(screen, " │ ") })
 	progress.End()
@@ -145,7 +145,7 @@ func TestTerminalSize(t *testing.T) {
 // Characters of two columns move nothing: what is said of targets stands in one column.
 func TestTerminalWide(t *testing.T) {
 	p := ptytest.New(t, 80, 24)
-	progress := started(t, p, xterm)
+	progress := start(t, p, xterm)
 	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	d := digest.FromString("wide")
 	progress.Observe(runtime.StatusEvent{Node: "n1", Targets: map[digest.Digest][]string{d: {"支払い"}}, Status: &bkclient.SolveStatus{
@@ -182,7 +182,7 @@ func TestTerminalDumb(t *testing.T) {
 		progress, err := New(p.File, Options{Env: env})
 		require.NoError(t, err)
 		require.NoError(t, progress.Begin(nil, nil, true))
-		for _, e := range recorded() {
+		for _, e := range exampleEvents() {
 			progress.Observe(e)
 		}
 		progress.End()
@@ -196,7 +196,7 @@ func TestTerminalDumb(t *testing.T) {
 func TestTerminalGone(t *testing.T) {
 	t.Run("slow", func(t *testing.T) {
 		p := ptytest.New(t, 80, 24)
-		progress := started(t, p, xterm)
+		progress := start(t, p, xterm)
 		release := p.Hold()
 		defer release()
 		for range 2000 { // more than the terminal takes unread
@@ -209,11 +209,11 @@ func TestTerminalGone(t *testing.T) {
 	})
 	t.Run("closed", func(t *testing.T) {
 		p := ptytest.New(t, 80, 24)
-		progress := started(t, p, xterm)
+		progress := start(t, p, xterm)
 		p.Close()
 		breaks(progress, 1000)
 		progress.End()
-		progress.Summary(summarized(), Run{})
+		progress.Summary(exampleResult(), Run{})
 		progress.Error(errors.New("broken"), false)
 	})
 }
@@ -221,7 +221,7 @@ func TestTerminalGone(t *testing.T) {
 // Ctrl-C gives the terminal back at once; what is said afterwards are lines.
 func TestTerminalInterrupted(t *testing.T) {
 	p := ptytest.New(t, 80, 24)
-	progress := started(t, p, xterm)
+	progress := start(t, p, xterm)
 	progress.Interrupt()
 	progress.Note("stopping; interrupt again to quit at once")
 	p.Wait(t, "stopping; interrupt again to quit at once")
@@ -253,7 +253,7 @@ func display() int {
 	if err := progress.Begin(nil, nil, true); err != nil {
 		return 1
 	}
-	for _, e := range recorded() {
+	for _, e := range exampleEvents() {
 		progress.Observe(e)
 	}
 	<-interrupted
@@ -282,7 +282,7 @@ func TestTerminalSuspended(t *testing.T) {
 		p.Press(t, "?")
 		p.Wait(t, "any key goes back")
 		p.Press(t, "ctrl+c")
-		require.Contains(t, p.Ended(), "the display has ended")
+		require.Contains(t, p.AwaitEnd(), "the display has ended")
 		require.False(t, p.FullScreen())
 	}
 	t.Run("by a shell", func(t *testing.T) {

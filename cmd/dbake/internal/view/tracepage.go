@@ -47,7 +47,7 @@ const mostChanges = 200
 // did when, and what became of the targets. With another run both are charted to one
 // scale, and what became slower or faster is listed; nil is none.
 func RunPage(w io.Writer, r, then *runs.Run) error {
-	pg := &tracedPage{Title: fmt.Sprintf("run %s of %s: %s in %s", r.ID, r.Project, r.Outcome, lasted(r.Wall)), Figures: runFigures(r, then)}
+	pg := &tracedPage{Title: fmt.Sprintf("run %s of %s: %s in %s", r.ID, r.Project, r.Outcome, formatSeconds(r.Wall)), Figures: runFigures(r, then)}
 	list := []*runs.Run{r}
 	if then != nil {
 		list = append(list, then)
@@ -64,7 +64,7 @@ func RunPage(w io.Writer, r, then *runs.Run) error {
 		pg.addRun(x, span)
 		if then != nil {
 			c := &pg.Charts[i]
-			c.Title, c.Note = "run "+x.ID, fmt.Sprintf("%s in %s, started %s", x.Outcome, lasted(x.Wall), x.Started.Format("2006-01-02 15:04:05 MST"))
+			c.Title, c.Note = "run "+x.ID, fmt.Sprintf("%s in %s, started %s", x.Outcome, formatSeconds(x.Wall), x.Started.Format("2006-01-02 15:04:05 MST"))
 		}
 	}
 	pg.tables(r, then)
@@ -99,13 +99,13 @@ func runFigures(r, then *runs.Run) []figure {
 	for _, s := range r.Steps {
 		busy += s.Took
 	}
-	wall := figure{"Wall time", lasted(r.Wall), r.Outcome}
+	wall := figure{"Wall time", formatSeconds(r.Wall), r.Outcome}
 	if then != nil {
-		wall.Note = fmt.Sprintf("%s, %s than then (%s)", r.Outcome, slower(then.Wall, r.Wall), lasted(then.Wall))
+		wall.Note = fmt.Sprintf("%s, %s than then (%s)", r.Outcome, slower(then.Wall, r.Wall), formatSeconds(then.Wall))
 	}
 	list := []figure{wall}
 	if r.Predicted > 0 {
-		list = append(list, figure{"Predicted", lasted(r.Predicted), "no plan could take less than " + lasted(r.Bound)})
+		list = append(list, figure{"Predicted", formatSeconds(r.Predicted), "no plan could take less than " + formatSeconds(r.Bound)})
 	}
 	var path float64
 	for _, i := range r.CriticalPath() {
@@ -122,8 +122,8 @@ func runFigures(r, then *runs.Run) []figure {
 		targets = count(failed, "target") + " failed"
 	}
 	return append(list,
-		figure{"Critical path", lasted(path), "in the steps that decided the end"},
-		figure{"Steps run", fmt.Sprint(ran), fmt.Sprintf("%d from a cache, %s of work", cached, lasted(busy))},
+		figure{"Critical path", formatSeconds(path), "in the steps that decided the end"},
+		figure{"Steps run", fmt.Sprint(ran), fmt.Sprintf("%d from a cache, %s of work", cached, formatSeconds(busy))},
 		figure{"Targets", fmt.Sprint(len(r.Targets)), fmt.Sprintf("on %s; %s", count(len(r.Nodes), "node"), targets)},
 	)
 }
@@ -132,9 +132,9 @@ func runFigures(r, then *runs.Run) []figure {
 func slower(then, now float64) string {
 	switch d := now - then; {
 	case d > 0.05:
-		return lasted(d) + " slower"
+		return formatSeconds(d) + " slower"
 	case d < -0.05:
-		return lasted(-d) + " faster"
+		return formatSeconds(-d) + " faster"
 	}
 	return "no other"
 }
@@ -143,7 +143,7 @@ func slower(then, now float64) string {
 func (pg *tracedPage) addRun(r *runs.Run, span time.Duration) {
 	c := chart{}
 	if at := after(r.Predicted - r.Lead); r.Predicted > 0 && at > 0 && at <= span {
-		c.Bound = &tick{left(at, span), "predicted end", false}
+		c.Bound = &tick{position(at, span), "predicted end", false}
 		pg.Predicted = true
 	}
 	critical := map[int]bool{}
@@ -151,7 +151,7 @@ func (pg *tracedPage) addRun(r *runs.Run, span time.Duration) {
 		critical[i] = true
 	}
 	for _, n := range r.Nodes {
-		chart := nodeChart{Name: n.Name, Note: fmt.Sprintf("%s run · %d cached · busy %s", count(n.Ran, "step"), n.Cached, lasted(n.Busy))}
+		chart := nodeChart{Name: n.Name, Note: fmt.Sprintf("%s run · %d cached · busy %s", count(n.Ran, "step"), n.Cached, formatSeconds(n.Busy))}
 		if n.Lost != "" {
 			chart.Note += " · lost: " + n.Lost
 		}
@@ -207,7 +207,7 @@ func stepBar(r *runs.Run, s runs.Step, critical bool) bar {
 	if b.Label == "" {
 		b.Label = s.Name
 	}
-	lines := []string{fmt.Sprintf("%s to %s on %s: %s", lasted(s.Start), lasted(s.Start+s.Took), s.Node, lasted(s.Took))}
+	lines := []string{fmt.Sprintf("%s to %s on %s: %s", formatSeconds(s.Start), formatSeconds(s.Start+s.Took), s.Node, formatSeconds(s.Took))}
 	if len(s.Targets) > 0 {
 		lines = append(lines, "for "+some(s.Targets, 8))
 	}
@@ -239,7 +239,7 @@ func movedFrom(m runs.Move) string {
 // taskBar is the bar of what is no step.
 func taskBar(t runs.Task) bar {
 	b := bar{Class: "transfer", Label: string(t.Kind), Title: t.Name}
-	lines := []string{fmt.Sprintf("%s to %s on %s: %s", lasted(t.Start), lasted(t.Start+t.Took), t.Node, lasted(t.Took))}
+	lines := []string{fmt.Sprintf("%s to %s on %s: %s", formatSeconds(t.Start), formatSeconds(t.Start+t.Took), t.Node, formatSeconds(t.Took))}
 	if len(t.Targets) > 0 {
 		lines = append(lines, "for "+some(t.Targets, 8))
 	}
@@ -266,7 +266,7 @@ func marks(r *runs.Run, node string, span time.Duration) []bar {
 		if len(names) == 1 {
 			b.Title = names[0]
 		}
-		b.Text = fmt.Sprintf("from a cache, at %s on %s", lasted(at), node)
+		b.Text = fmt.Sprintf("from a cache, at %s on %s", formatSeconds(at), node)
 		if len(names) > 1 {
 			b.Text += "\n" + strings.Join(names[:min(len(names), 8)], "\n")
 			if len(names) > 8 {
@@ -314,7 +314,7 @@ func (pg *tracedPage) tables(r, then *runs.Run) {
 				took += s.Took
 			}
 		}
-		row.Ran, row.Cached, row.Took = fmt.Sprint(ran), fmt.Sprint(cached), lasted(took)
+		row.Ran, row.Cached, row.Took = fmt.Sprint(ran), fmt.Sprint(cached), formatSeconds(took)
 		pg.Targets = append(pg.Targets, row)
 		if row.Bad {
 			pg.Failures = append(pg.Failures, row)
@@ -322,10 +322,10 @@ func (pg *tracedPage) tables(r, then *runs.Run) {
 	}
 	for _, i := range r.CriticalPath() {
 		s := r.Steps[i]
-		pg.Path = append(pg.Path, pathRow{lasted(s.Start), lasted(s.Took), s.Node, some(s.Targets, 3), s.Name})
+		pg.Path = append(pg.Path, pathRow{formatSeconds(s.Start), formatSeconds(s.Took), s.Node, some(s.Targets, 3), s.Name})
 	}
 	for _, m := range r.Moves {
-		pg.Notes = append(pg.Notes, fmt.Sprintf("At %s %s went to %s, %s.", lasted(m.At), some(m.Targets, 4), m.Node, movedFrom(m)))
+		pg.Notes = append(pg.Notes, fmt.Sprintf("At %s %s went to %s, %s.", formatSeconds(m.At), some(m.Targets, 4), m.Node, movedFrom(m)))
 	}
 	if then == nil {
 		return
@@ -340,7 +340,7 @@ func (pg *tracedPage) tables(r, then *runs.Run) {
 			pg.ChangesMore = count(left, "step") + " took the same time, to a twentieth of a second"
 			break
 		}
-		pg.Changes = append(pg.Changes, changed(c))
+		pg.Changes = append(pg.Changes, newChangeRow(c))
 	}
 }
 
@@ -359,14 +359,14 @@ func effect(c runs.Change) float64 {
 	return d
 }
 
-// changed is the row of a difference.
-func changed(c runs.Change) changeRow {
+// newChangeRow is the row of a difference.
+func newChangeRow(c runs.Change) changeRow {
 	row := changeRow{Then: "-", Now: "-", For: some(c.Targets, 3), Name: c.Step}
 	if c.Then != nil {
-		row.Then = lasted(*c.Then)
+		row.Then = formatSeconds(*c.Then)
 	}
 	if c.Now != nil {
-		row.Now = lasted(*c.Now)
+		row.Now = formatSeconds(*c.Now)
 	}
 	switch {
 	case c.Then == nil:
@@ -374,7 +374,7 @@ func changed(c runs.Change) changeRow {
 	case c.Now == nil:
 		row.Change, row.Class = "ran then only", "quick"
 	default:
-		row.Change, row.Class = signed(after(effect(c))), "slow"
+		row.Change, row.Class = difference(after(effect(c))), "slow"
 		if effect(c) < 0 {
 			row.Class = "quick"
 		}
