@@ -50,7 +50,8 @@ func blemish(text string) string {
 	return ""
 }
 
-// TestProse reads comments, messages and pages for phrases that nobody would say.
+// TestProse reads comments, messages and pages for phrases that nobody would say, and the
+// names of functions.
 func TestProse(t *testing.T) {
 	files := 0
 	err := filepath.WalkDir(".", func(path string, e fs.DirEntry, err error) error {
@@ -79,7 +80,7 @@ func TestProse(t *testing.T) {
 	require.Greater(t, files, 300)
 }
 
-// proseOfGo checks the comments and strings of a source file.
+// proseOfGo checks the comments, strings and names of a source file.
 func proseOfGo(t *testing.T, path string) {
 	set := token.NewFileSet()
 	f, err := parser.ParseFile(set, path, nil, parser.ParseComments)
@@ -98,6 +99,7 @@ func proseOfGo(t *testing.T, path string) {
 		}
 		return true
 	})
+	namesOfGo(t, set, f)
 }
 
 func TestBlemish(t *testing.T) {
@@ -110,5 +112,62 @@ func TestBlemish(t *testing.T) {
 		"a chain, each of which waits", "which files make which steps of which targets run again", "what a node reports", "the other hand",
 	} {
 		require.Empty(t, blemish(good), good)
+	}
+}
+
+// A function that returns a changed thing is named after what it does or returns: sort,
+// sortedParts. A participle says neither. Only a question that is answered by yes or no,
+// such as expired, may be one.
+var (
+	participle = regexp.MustCompile(`^(made|built|held|kept|sent|told|found|left|lost|met|paid|said|shown|known|given|taken|seen|written|driven|chosen|broken|begun|done|gone|drawn|hidden|spent|sought|brought|bought|thought|caught|taught|meant|dealt|felt|led|grown|thrown|blown|hung|stuck|understood|fallen|frozen|spoken|stolen|woken|got|\w*ed)$`)
+	// notParticiples end like one.
+	notParticiples = regexp.MustCompile(`^(need|seed|feed|speed|exceed|proceed|succeed|embed|shed|shred|bed)$`)
+	oneWord        = regexp.MustCompile(`^[A-Za-z][a-z0-9]*$`)
+)
+
+// isParticiple reports whether a function's name is nothing but a participle.
+func isParticiple(name string) bool {
+	word := strings.ToLower(name)
+	return oneWord.MatchString(name) && participle.MatchString(word) && !notParticiples.MatchString(word)
+}
+
+// asksYesOrNo reports whether a function returns a bool and nothing else.
+func asksYesOrNo(f *ast.FuncType) bool {
+	if f.Results == nil || f.Results.NumFields() != 1 {
+		return false
+	}
+	id, ok := f.Results.List[0].Type.(*ast.Ident)
+	return ok && id.Name == "bool"
+}
+
+// namesOfGo checks the names of the functions, and of the methods of interfaces, of a
+// source file.
+func namesOfGo(t *testing.T, set *token.FileSet, f *ast.File) {
+	check := func(name *ast.Ident, typ *ast.FuncType) {
+		if isParticiple(name.Name) && !asksYesOrNo(typ) {
+			t.Errorf("%s: function %s is named by a participle (better: a verb or a noun)", set.Position(name.Pos()), name.Name)
+		}
+	}
+	ast.Inspect(f, func(n ast.Node) bool {
+		switch n := n.(type) {
+		case *ast.FuncDecl:
+			check(n.Name, n.Type)
+		case *ast.InterfaceType:
+			for _, m := range n.Methods.List {
+				if typ, ok := m.Type.(*ast.FuncType); ok {
+					check(m.Names[0], typ)
+				}
+			}
+		}
+		return true
+	})
+}
+
+func TestIsParticiple(t *testing.T) {
+	for _, bad := range []string{"sorted", "Kept", "quoted", "left"} {
+		require.True(t, isParticiple(bad), bad)
+	}
+	for _, good := range []string{"sort", "sortedParts", "nodeLost", "Need", "speed", "between", "run"} {
+		require.False(t, isParticiple(good), good)
 	}
 }
