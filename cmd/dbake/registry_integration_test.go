@@ -209,7 +209,7 @@ target "two" {
 func TestCacheRegistryThatWantsLogin(t *testing.T) {
 	w := newWorld(t, 1)
 	f := newFront(t, w.registry)
-	nodes := []string{node(t, f.configured()), node(t, f.configured())}
+	nodes := []string{node(t, f.nodeConfig()), node(t, f.nodeConfig())}
 	dir := t.TempDir()
 	write(t, dir, `
 target "default" {

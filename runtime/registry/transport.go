@@ -59,8 +59,8 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	return nil, &busyError{Status: resp.Status, After: retryAfter(resp.Header.Get("Retry-After")), Message: message(body)}
 }
 
-// learning sends requests to a registry of which it is not known whether it may be asked
-// over plain HTTP. That is found out when it speaks nothing else.
+// learning sends requests to a registry that may speak plain HTTP only. Whether it may be
+// asked so is found out when it does.
 type learning struct {
 	*transport
 	either *transport // falls back to plain HTTP
