@@ -9,8 +9,7 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// withCommand returns args with the name of the command that is meant when none is
-// named: to build.
+// withCommand returns args with the default command, build, when they name none.
 func withCommand(root *kong.Node, args []string) []string {
 	build := subcommand(root, "build")
 	for i := 0; i < len(args); i++ {
@@ -32,9 +31,8 @@ func withCommand(root *kong.Node, args []string) []string {
 	return append([]string{"build"}, args...)
 }
 
-// flagsFirst returns args with what is no flag moved behind the flags. The
-// parser takes the names of targets from one place of the command line only;
-// docker buildx takes them from anywhere.
+// flagsFirst returns args with the flags moved to the front. The parser takes the names of
+// targets from one place of the command line only; docker buildx takes them from anywhere.
 //
 // Values of flags that are lists of whole values are left out of args: the parser moves
 // all that is left of the command line for every flag, which takes quadratic time.
@@ -76,8 +74,8 @@ type listValue struct {
 }
 
 // take takes --FLAG=VALUE or --FLAG VALUE at args[*i] if the flag is a list of whole
-// values, and moves *i to its end. What is odd is left to the parser, and so is a flag
-// that has a short form, as its values must stay in order.
+// values, and moves *i to its end. Malformed flags are left to the parser, and so is a flag
+// with a short form, since its values must stay in order.
 func (l *listValues) take(node *kong.Node, args []string, i *int) bool {
 	name, ok := strings.CutPrefix(args[*i], "--")
 	if !ok {
@@ -155,8 +153,7 @@ func flagOf(node *kong.Node, is func(*kong.Flag) bool) *kong.Flag {
 	return nil
 }
 
-// boolMapper reads flags that are on or off. A value has the forms that docker
-// buildx takes.
+// boolMapper reads boolean flags. It accepts the values that docker buildx does.
 type boolMapper struct{}
 
 func (boolMapper) IsBool() bool { return true }

@@ -7,8 +7,8 @@ import (
 	"syscall"
 )
 
-// blocks returns how many bytes a file takes on its disk: less than its size when it
-// has holes. Of a file with several names each counts its part.
+// blocks returns how many bytes a file takes on its disk: less than its size when it has
+// holes. A file with several names is divided among them.
 func blocks(info fs.FileInfo) int64 {
 	st, ok := info.Sys().(*syscall.Stat_t)
 	if !ok || st.Nlink == 0 {

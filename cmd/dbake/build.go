@@ -33,15 +33,15 @@ type buildCmd struct {
 	Jobs      jobs `short:"j" placeholder:"N|MODE" help:"Build at most N targets at once over all nodes (default: no limit); or what to do when a target fails: fail-fast ends the build (the default), defer-output does too and writes no output before every target is built, defer-error builds all that does not depend on it; MODE,parallel=N for both."`
 	KeepGoing bool `short:"k" help:"Same as --jobs=defer-error."`
 	Timings   bool `help:"Show where the time of the command went, phase by phase, after the summary."`
-	NoSteal   bool `help:"Let no node take over what was planned for another."`
+	NoSteal   bool `help:"Do not move jobs between nodes."`
 	Trace     bool `help:"Have the nodes record what they do inside of steps, pulls and exports, for dbake trace --format otlp: takes some seconds after the build."`
 
 	ChangedSince string `placeholder:"REV" help:"Build only the targets that would have other images than at a commit, a branch or when a plan was saved, and list them."`
 	Format       string `default:"table" enum:"table,json" help:"How --changed-since lists the targets: table, or json for a matrix for CI on standard output."`
 
-	Watch    bool          `help:"Build, and when files change build again what they touch, until interrupted."`
+	Watch    bool          `help:"Build, then build again what changed files touch, until interrupted."`
 	FailFast bool          `help:"Same as --jobs=fail-fast, which is the default."`
-	Timeout  time.Duration `placeholder:"TIME" help:"End the build with an error when it takes longer, as 20m."`
+	Timeout  time.Duration `placeholder:"TIME" help:"End the build with an error when it takes longer than this, for example 20m."`
 
 	ListTargets   bool `hidden:""` // as buildx still has them
 	ListVariables bool `hidden:""`
@@ -83,7 +83,7 @@ func (c *buildCmd) Run(binding contextBinding, a *app) (err error) {
 		return err
 	}
 	if saved != nil && c.Watch {
-		return usageError{errors.New("--watch builds what changes, and a saved plan is of what has not: name the definition")}
+		return usageError{errors.New("--watch builds what changes, but a saved plan does not change: name the definition")}
 	}
 	if saved != nil {
 		if err := c.useSaved(a, saved); err != nil {
@@ -115,7 +115,7 @@ func (c *buildCmd) Run(binding contextBinding, a *app) (err error) {
 	return c.build(ctx, a, call, nil)
 }
 
-// checkWatch refuses what means nothing beside --watch.
+// checkWatch refuses flags that mean nothing beside --watch.
 func (c *buildCmd) checkWatch() error {
 	switch {
 	case !c.Watch:
@@ -197,7 +197,7 @@ func (c *buildCmd) build(ctx context.Context, a *app, call callFlag, r *round) (
 	return errors.Join(failure, c.writeMetadata(ctx, a, content, failure != nil))
 }
 
-// tellChanges lists the targets that have changed, if that was asked for.
+// tellChanges lists the targets that have changed if --changed-since asks for it.
 func (c *buildCmd) tellChanges(ctx context.Context, a *app, changes *engine.Comparison) error {
 	if changes == nil {
 		return nil
@@ -241,7 +241,7 @@ func (c *buildCmd) request(a *app) (engine.Request, error) {
 	return r, nil
 }
 
-// admit checks that what is asked for was granted and that nothing of it would be lost.
+// admit checks that the build was granted its privileges and that no output would be lost.
 func (c *buildCmd) admit(ctx context.Context, a *app, asked engine.Admission) error {
 	if err := a.privileges().authorize(ctx, asked.Project, &c.definitionFlags); err != nil {
 		return err
@@ -268,7 +268,7 @@ func (c *buildCmd) admit(ctx context.Context, a *app, asked engine.Admission) er
 // envNoDefaultLoad says that results are meant to stay in the cache.
 const envNoDefaultLoad = "BUILDX_NO_DEFAULT_LOAD"
 
-// warnNoOutput names the targets whose result is going nowhere.
+// warnNoOutput names the targets whose results go nowhere.
 func (a *app) warnNoOutput(p *ir.Project) {
 	if off, err := strconv.ParseBool(a.env[envNoDefaultLoad]); err == nil && off {
 		return
@@ -329,5 +329,5 @@ func strategyNames() string {
 	return names
 }
 
-// path returns a file name of the user's as an absolute one; "" stays "".
+// path makes a file name from the command line absolute; "" stays "".
 func (a *app) path(name string) string { return engine.Path(a.dir, name) }

@@ -18,7 +18,7 @@ import (
 type cacheCmd struct {
 	List  cacheListCmd  `cmd:"" name:"ls" help:"Show what a cache repository holds."`
 	Prune cachePruneCmd `cmd:"" help:"Remove caches from a repository, in two phases: mark now, delete after the grace period."`
-	Merge cacheMergeCmd `cmd:"" help:"Add caches to those of another place, as those of a branch to those of main."`
+	Merge cacheMergeCmd `cmd:"" help:"Add caches to those of another place, such as a branch's to those of main."`
 }
 
 // cachePlace is a set of caches: the value of --cache-registry.
@@ -39,7 +39,7 @@ func parsePlace(value string) (cachePlace, error) {
 	return p, nil
 }
 
-// cacheClient returns the access to the registries of places.
+// cacheClient returns a client for the registries of places.
 func (a *app) cacheClient(places ...cachePlace) *registry.Client {
 	o := registry.Options{Credentials: registry.DockerCredentials(a.docker()), Notify: a.progress.Note}
 	for _, p := range places {
@@ -77,8 +77,8 @@ func (c *cacheListCmd) Run(ctx contextBinding, a *app) error {
 type cachePruneCmd struct {
 	Repo      string        `arg:"" name:"repository" help:"${repository}"`
 	KeepLast  int           `placeholder:"N" help:"Keep the N newest caches of each group of targets, whatever their tag."`
-	OlderThan time.Duration `placeholder:"DURATION" help:"Remove caches whose newest result is older, as 336h."`
-	MaxSize   string        `placeholder:"BYTES" help:"Remove the oldest caches until the layers of the rest fit, as 20GB."`
+	OlderThan time.Duration `placeholder:"DURATION" help:"Remove caches whose newest result is older than this, for example 336h."`
+	MaxSize   string        `placeholder:"BYTES" help:"Remove the oldest caches until the layers of the rest fit into this, for example 20GB."`
 	Grace     time.Duration `default:"1h" placeholder:"DURATION" help:"How long marked caches stay for builds that run now; 0s deletes at once. The next prune after that deletes them."`
 	DryRun    bool          `help:"Only show what would be removed."`
 	Format    string        `default:"table" enum:"table,json" help:"Output: table or json."`
@@ -93,7 +93,7 @@ func (c *cachePruneCmd) rules() (cachestore.Rules, error) {
 	if c.MaxSize != "" {
 		var err error
 		if r.MaxBytes, err = units.FromHumanSize(c.MaxSize); err != nil || r.MaxBytes <= 0 {
-			return r, usageError{fmt.Errorf("--max-size %q is no size, as 500MB or 20GB", c.MaxSize)}
+			return r, usageError{fmt.Errorf("--max-size %q is not a size such as 500MB or 20GB", c.MaxSize)}
 		}
 	}
 	return r, nil

@@ -45,7 +45,7 @@ type clusterDownCmd struct {
 func (c *clusterDownCmd) Run(ctx contextBinding, a *app) error {
 	err := local.Down(ctx, a.path(c.StateDir))
 	if cause := context.Cause(ctx); cause != nil && (err == nil || errors.Is(err, local.ErrNotRunning)) {
-		// What did not end by itself in time was killed.
+		// Processes that did not end by themselves in time were killed.
 		return cause
 	}
 	if errors.Is(err, local.ErrNotRunning) {

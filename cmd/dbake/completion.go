@@ -42,8 +42,8 @@ func (c *completionCmd) Run(a *app) error {
 	return err
 }
 
-// directive says what a shell does with completions. The bits are those of the
-// library by which docker completes, as docker reads what is printed here.
+// directive tells the shell how to treat completions. The bits are those of docker's
+// completion library, since docker reads this output.
 type directive int
 
 const (
@@ -60,8 +60,7 @@ type completion struct{ value, help string }
 // completionTimeout bounds how long a definition may take to be read for a completion.
 const completionTimeout = 2 * time.Second
 
-// complete prints what may stand in place of the last of args, a line for each, and
-// then the directive.
+// complete prints the completions of the last of args, one a line, and then the directive.
 func complete(a *app, root *kong.Node, args []string) error {
 	if len(args) == 0 {
 		args = []string{""}
@@ -93,7 +92,7 @@ type completer struct {
 	started bool     // a command or a name was given
 }
 
-// at returns what may stand behind before in place of word.
+// at returns the completions of word after the words before.
 func (c *completer) at(ctx context.Context, before []string, word string) ([]completion, directive) {
 	waiting := c.read(before)
 	switch {
@@ -130,8 +129,8 @@ func (c *completer) at(ctx context.Context, before []string, word string) ([]com
 	return list, noFiles
 }
 
-// read takes in what stands before the cursor. It returns the flag whose value
-// follows, nil when none does.
+// read parses the words before the cursor. It returns the flag whose value follows, nil
+// when none does.
 func (c *completer) read(before []string) (waiting *kong.Flag) {
 	c.node = c.root
 	for _, arg := range before {
@@ -175,7 +174,7 @@ func (c *completer) flags() *kong.Node {
 	return c.node
 }
 
-// note takes in the flags that say which definition is at hand.
+// note remembers the flags that choose the definition.
 func (c *completer) note(f *kong.Flag, value string) {
 	switch f.Name {
 	case "file":
@@ -263,7 +262,7 @@ func (c *completer) values(ctx context.Context, f *kong.Flag, word string) (list
 	return c.declaredValues(f, word)
 }
 
-// declaredValues returns what the value of a flag may be by what the flag says of itself.
+// declaredValues returns the values that a flag's own declaration allows.
 func (c *completer) declaredValues(f *kong.Flag, word string) (list []completion, d directive) {
 	switch f.Name {
 	case "file", "output", "history", "metadata-file", "summary-json", "buildkitd":
@@ -310,8 +309,8 @@ func (c *completer) targets(ctx context.Context, word string) (list []completion
 // listedItem is a line of a listing.
 type listedItem struct{ Name, Description string }
 
-// list returns the targets or the variables of the definition at hand, nothing if it
-// cannot be read: an error has no place on a line that is being typed.
+// list returns the targets or the variables of the definition, nothing if it cannot be
+// read: an error has no place on a line that is being typed.
 func (c *completer) list(ctx context.Context, kind string) []listedItem {
 	if slices.Contains(c.given.File, "-") || slices.ContainsFunc(c.given.File, func(name string) bool { return c.isPipe(name) }) || slices.ContainsFunc(c.names, ir.IsRemote) {
 		return nil // not to be read, or not now
@@ -329,7 +328,7 @@ func (c *completer) list(ctx context.Context, kind string) []listedItem {
 	return list
 }
 
-// isPipe reports whether reading the file would take it from somebody.
+// isPipe reports whether reading the file would consume it.
 func (c *completer) isPipe(name string) bool {
 	info, err := os.Stat(filepath.Clean(c.app.path(name)))
 	return err == nil && info.Mode()&(fs.ModeNamedPipe|fs.ModeSocket|fs.ModeDevice) != 0

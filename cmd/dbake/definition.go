@@ -17,10 +17,10 @@ import (
 	"github.com/dbake/dbake/runtime/nodeset"
 )
 
-// engine returns what takes definitions through all stages.
+// engine returns the engine that takes definitions through all stages.
 func (a *app) engine() *engine.Engine { return a.engineFor(a.progress) }
 
-// engineFor is engine for what reports elsewhere, too.
+// engineFor is engine with a reporter of its own.
 func (a *app) engineFor(report engine.Reporter) *engine.Engine {
 	return engine.New(engine.Config{
 		Dir: a.dir, Env: a.env, Stdout: a.stdout, Report: report,
@@ -28,7 +28,7 @@ func (a *app) engineFor(report engine.Reporter) *engine.Engine {
 	})
 }
 
-// request is what flags ask of the engine.
+// request returns the request that the flags make of the engine.
 func (a *app) request(d *definitionFlags, n *nodeFlags, p *planFlags) (engine.Request, error) {
 	r := engine.Request{
 		Definition: d.options(a), Moment: d.moment,
@@ -123,20 +123,20 @@ func (f *planFlags) cacheStores() ([]cachepolicy.Store, error) {
 	return stores, nil
 }
 
-// warn shows what may be wrong with a definition.
+// warn shows the warnings about a definition.
 func (a *app) warn(warnings []*ir.SourceError) {
 	for _, w := range warnings {
 		a.progress.Warn(w.Error())
 	}
 }
 
-// judge shows what --strict has to say, and returns an error if that is to be one.
+// judge shows the findings of --strict, and returns an error if they are to be one.
 func (a *app) judge(warnings []*ir.SourceError, level strictness) error {
 	a.warn(warnings)
 	if len(warnings) == 0 || level != strictError {
 		return nil
 	}
-	return fmt.Errorf("warnings: %d, which --strict=error does not let pass", len(warnings))
+	return fmt.Errorf("warnings: %d, which --strict=error does not allow", len(warnings))
 }
 
 // strictness is the value of --strict, which may be given without one.

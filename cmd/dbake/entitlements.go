@@ -18,7 +18,7 @@ import (
 	"github.com/dbake/dbake/runtime"
 )
 
-// privileges compares projects with what was granted, and asks the user for the rest.
+// privileges compares projects with the grants, and asks the user for the rest.
 type privileges struct {
 	entitlement.Guard
 	progress view.Progress
@@ -36,8 +36,8 @@ func (a *app) privileges() *privileges {
 	}
 }
 
-// beyond returns what the project asks for beyond what was granted with --allow and
-// --set.
+// beyond returns the privileges that the project requests and that neither --allow nor
+// --set grants.
 func (g *privileges) beyond(p *ir.Project, f *definitionFlags) (*entitlement.Request, error) {
 	granted, err := entitlement.Parse(f.Allow)
 	if err != nil {
@@ -60,7 +60,7 @@ func (g *privileges) authorize(ctx context.Context, p *ir.Project, f *definition
 	return g.ask(ctx, req)
 }
 
-// warn says what a build of the project would ask for. A plan needs no
+// warn lists the privileges that a build of the project would request. A plan needs no
 // grant: it neither runs steps nor writes.
 func (g *privileges) warn(p *ir.Project, f *definitionFlags) error {
 	req, err := g.beyond(p, f)
@@ -78,8 +78,8 @@ func isRemote(p *ir.Project) bool {
 	return slices.ContainsFunc(p.Targets, (*ir.Target).FromTree)
 }
 
-// ask shows the request and waits for the answer of a user at a terminal; without
-// one it is refused. Where a program reads the progress nothing is asked.
+// ask shows the request and waits for the answer of a user at a terminal; without a
+// terminal the request is refused. It asks nothing when a program reads the progress.
 func (g *privileges) ask(ctx context.Context, r *entitlement.Request) error {
 	if r.Empty() {
 		return nil
@@ -129,7 +129,7 @@ func showRequest(w io.Writer, r *entitlement.Request, args []string, terminal bo
 // buildNames are the names of the build command.
 var buildNames = []string{"build", "bake", "f"}
 
-// isTerminal reports whether a stream is that of someone at a terminal.
+// isTerminal reports whether a stream is a terminal.
 func isTerminal(stream any) bool {
 	f, ok := stream.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))

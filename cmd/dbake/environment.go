@@ -33,8 +33,8 @@ func metadataProvenance(env map[string]string) string {
 	}
 }
 
-// withWarnings adds the warnings of Dockerfiles to what is known of each target, if
-// the environment asks for them.
+// withWarnings adds the warnings of Dockerfiles to the metadata of each target, if the
+// environment asks for them.
 func withWarnings(env map[string]string, byTarget map[string]map[string]any, warnings []plan.Remark) map[string]any {
 	all := map[string]any{}
 	for target, m := range byTarget {

@@ -32,13 +32,13 @@ type explainCmd struct {
 	Output  string `short:"o" placeholder:"FILE" help:"Write to a file instead of standard output."`
 }
 
-// lastPush is what --with is given for the keys of the last push.
+// lastPush is the value of --with for the keys of the last push.
 const lastPush = "last"
 
 // maxKeys bounds a file of keys, in bytes.
 const maxKeys = 64 << 20
 
-// Help of explain says what it answers, and what else does.
+// Help describes the command, and names those that answer related questions.
 func (explainCmd) Help() string {
 	return strings.TrimSpace(`
 Says step by step why the last build of a target ran what it ran, compared with the build before: which file, argument, command, base image or secret has changed, or which result was lost. It reads what builds left on this machine; no node is needed. Without a target, it answers for each that ran a step.
@@ -53,7 +53,7 @@ var (
 	ofBoth = map[string]bool{"key": true, "format": true, "output": true, "debug": true, "help": true}
 )
 
-// checkFlags refuses flags that would do nothing.
+// checkFlags refuses flags that would have no effect.
 func (c *explainCmd) checkFlags(k *kong.Context) error {
 	var given []string
 	for _, p := range k.Path {
@@ -127,7 +127,7 @@ func (c *explainCmd) Run(ctx contextBinding, a *app, k *kong.Context) (err error
 	return c.show(ctx, a, s, since, then)
 }
 
-// runs explains a build that has been.
+// runs explains a past build.
 func (c *explainCmd) runs(ctx context.Context, a *app) error {
 	if len(c.Targets) > 0 {
 		var list []runs.Explanation
@@ -203,7 +203,8 @@ func (c *explainCmd) print(ctx context.Context, a *app, list []runs.Explanation)
 	})
 }
 
-// show prints the keys of the targets that were asked for, or how they differ from then.
+// show prints the keys of the targets that were asked for, or how they differ from earlier
+// ones.
 func (c *explainCmd) show(ctx context.Context, a *app, s *engine.Session, since string, then map[string]imagekey.Key) error {
 	var keys []imagekey.Key
 	for _, t := range s.Definition().Targets {

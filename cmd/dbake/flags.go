@@ -6,15 +6,15 @@ import (
 	"github.com/dbake/dbake/internal/engine"
 )
 
-// definitionFlags say what is to be built: the files, the targets and what
-// changes them. They are those of "docker buildx bake".
+// definitionFlags choose what is built: the files, the targets and their overrides. They
+// are those of "docker buildx bake".
 type definitionFlags struct {
 	Targets []string `arg:"" optional:"" name:"target" help:"Targets, groups or patterns to build; \"default\" when there are none. A Git or HTTP URL before them is where the definition is read from. To build a plan saved as JSON, its file alone."`
 
 	File       []string `short:"f" sep:"none" placeholder:"FILE" help:"Build definition: Bake HCL or JSON, or a compose file; - is standard input. Repeatable."`
-	Set        []string `sep:"none" placeholder:"TARGET.KEY=VALUE" help:"Override a value of the targets that match, as \"*.platform=linux/arm64\" or \"web.tags+=x:1\". Repeatable."`
+	Set        []string `sep:"none" placeholder:"TARGET.KEY=VALUE" help:"Override a value of the targets that match, for example \"*.platform=linux/arm64\" or \"web.tags+=x:1\". Repeatable."`
 	Var        []string `sep:"none" placeholder:"NAME=VALUE" help:"Set a variable of the definition. Repeatable."`
-	NoCache    *bool    `help:"Run every step anew."`
+	NoCache    *bool    `help:"Run every step again, without the cache."`
 	Pull       *bool    `help:"Ask the registry for every base image again."`
 	Call       string   `placeholder:"METHOD" help:"Ask about the Dockerfiles instead of building: check, outline or targets; METHOD,format=json for JSON, METHOD,ignorestatus=true to exit with 0 whatever the answer."`
 	Check      bool     `help:"Same as --call=check."`
@@ -28,11 +28,12 @@ type definitionFlags struct {
 	Strict   strictness `placeholder:"off|warn|error" help:"Report what bake accepts in silence: unknown attributes, blocks and keys of compose files, unused variables, values of --var that nobody asks for, versions that lose a zero, cache refs and tags written twice. With --strict=error they are errors."`
 	Exclude  []string   `placeholder:"NAME" help:"Leave these targets out."`
 	WithDeps bool       `help:"Build also what the targets read or depend on, by depends_on of compose files too."`
-	// saved says that the flags come from a plan, and grant nothing.
+	// saved is set when the flags come from a plan, and so grant nothing.
 	saved bool
-	// deferFaults leaves what is missing for a target to that target.
+	// deferFaults makes a missing input an error of its target only.
 	deferFaults bool
-	// moment is what the definition sees of the world; nil is what there is now.
+	// moment is the state of the files and the environment that the definition sees; nil is
+	// the present one.
 	moment *engine.Moment
 
 	Profile []string `placeholder:"NAME" help:"Of compose services that have profiles, take only those of these profiles. Repeatable."`
@@ -53,8 +54,8 @@ type nodeFlags struct {
 // planFlags say how the work is divided.
 type planFlags struct {
 	Strategy      string     `default:"affinity" placeholder:"NAME" help:"How targets are given to nodes: ${strategies}."`
-	PlanBudget    planBudget `placeholder:"N|TIME" help:"How long to search for a better plan: a number of tasks to schedule (the same plan on every machine; default 12000000, under a second), or a time, as 2s."`
-	Duplicates    string     `placeholder:"RULE" help:"Which steps that targets share several nodes may execute: reproducible (the default) only those that do the same everywhere, as COPY, so that what an image stands on is what was pushed; never none; any where that ends sooner."`
+	PlanBudget    planBudget `placeholder:"N|TIME" help:"How long to search for a better plan: a number of tasks to schedule (the same plan on every machine; default 12000000, under a second), or a time, such as 2s."`
+	Duplicates    string     `placeholder:"RULE" help:"Which steps that targets share several nodes may execute: reproducible (the default) only those that do the same everywhere, such as COPY, so that an image stands on the layers that were pushed; never none; any where that ends sooner."`
 	History       string     `placeholder:"FILE" help:"Where measured costs of steps are kept; none keeps nothing (default: in the user's cache directory)."`
 	Reuse         string     `default:"auto" enum:"auto,always,never" help:"When a pushed image that is made of the same is left as it is, and needs no node: auto, when nothing that was asked for would differ but times in attestations; always, even if attestations would say something else; never."`
 	CacheRegistry []string   `sep:"none" placeholder:"REF" help:"Repository through which the nodes share results: HOST[:PORT], HOST[:PORT]/NAME or ref=NAME. REF,ATTR=VALUE: insecure=true for a registry over plain HTTP, bases=true to have base images from it, copied there once, ignore-error=false to fail when a cache cannot be written, mode, compression, compression-level and force-compression as of docker buildx. Repeatable: all are read and written; what nodes send to each other goes through the first."`

@@ -12,7 +12,7 @@ import (
 
 type historyCmd struct {
 	Export historyExportCmd `cmd:"" help:"Write the history as JSON lines, to be carried to another machine."`
-	Import historyImportCmd `cmd:"" help:"Take in what export wrote. What is known already changes nothing."`
+	Import historyImportCmd `cmd:"" help:"Read what export wrote. Entries that are known already change nothing."`
 }
 
 // historyFlag names the history that a command is about.

@@ -11,8 +11,8 @@ import (
 )
 
 // initStatus runs dbake in a child when this is the first process of a container, and
-// returns its exit status. That process inherits what others leave behind, and must
-// wait for it, lest zombies fill the table of processes.
+// returns its exit status. The first process inherits orphans and must wait for them, or
+// zombies fill the process table.
 func initStatus() (status int, first bool) {
 	if os.Getpid() != 1 {
 		return 0, false

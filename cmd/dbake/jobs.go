@@ -9,8 +9,8 @@ import (
 	"github.com/tonistiigi/go-csvvalue"
 )
 
-// jobs is the value of --jobs: what becomes of the other targets when one fails,
-// and how many targets are built at once.
+// jobs is the value of --jobs: whether the build goes on when a target fails, and how many
+// targets are built at once.
 type jobs struct {
 	mode  jobsMode // "" when the value names none
 	limit int      // 0 is no limit

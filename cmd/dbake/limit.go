@@ -15,9 +15,9 @@ func (e *timeoutError) Error() string {
 	return fmt.Sprintf("the build took longer than --timeout %s and was ended", e.after)
 }
 
-// limit returns a context that ends after d, if d is not 0. stop gives it back and
-// returns the error of the command, which says so when that was why it ended. A
-// command that does not end by itself then is ended as an interrupted one is.
+// limit returns a context that ends after d, if d is not 0. stop releases it and returns
+// the error of the command, with the timeout as its cause if that ended it. A command that
+// does not end by itself then is ended like an interrupted one.
 func (a *app) limit(ctx context.Context, d time.Duration) (_ context.Context, stop func(error) error) {
 	if d <= 0 {
 		return ctx, func(err error) error { return err }

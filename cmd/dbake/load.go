@@ -22,9 +22,10 @@ func isLoad(o ir.Output) bool { return o.Form() == ir.FormLoad }
 // loader loads images into the Docker engine of this machine.
 type loader struct{ docker *dockerconfig.Config }
 
-// load returns what starts to load one archive of the images that p loads into the engine, nil when
-// there are none, and p with these outputs in the form that the engine reads. The
-// engine has answered: a build whose results nobody takes is not worth starting.
+// load returns a function that starts to load one archive of the images that p loads into
+// the engine, nil when there are none, and p with these outputs in the form that the engine
+// reads. The engine has answered by then: a build whose results could not be loaded does
+// not start.
 func (l loader) load(ctx context.Context, p *ir.Project) (*ir.Project, func(context.Context) (io.WriteCloser, error), error) {
 	first := slices.IndexFunc(p.Targets, func(t *ir.Target) bool { return slices.ContainsFunc(t.Outputs, isLoad) })
 	if first < 0 {

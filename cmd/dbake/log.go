@@ -10,7 +10,7 @@ import (
 	"github.com/dbake/dbake/internal/memory/runs"
 )
 
-// logCmd answers from what is remembered of builds; no node is asked.
+// logCmd answers from the records of builds; it asks no node.
 type logCmd struct {
 	Show         logShowCmd     `cmd:"" default:"withargs" help:"Show what became of a build."`
 	List         logListCmd     `cmd:"" name:"ls" help:"List the builds that are remembered."`
@@ -29,7 +29,7 @@ type runFlag struct {
 
 func (a *app) runs() runs.Store { return memory.New(a.env, a.progress.Warn).Runs() }
 
-// readRun returns a build that is remembered.
+// readRun returns the record of a build.
 func readRun(store runs.Store, id string) (*runs.Run, error) {
 	r, err := store.Read(id)
 	if errors.Is(err, runs.ErrNone) {

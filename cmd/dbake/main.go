@@ -31,12 +31,12 @@ func main() {
 	if status, first := initStatus(); first {
 		os.Exit(status)
 	}
-	// What libraries log by the way, as about connections that end, is in our
-	// errors where it matters.
+	// Libraries log things such as connections that end; where these matter, they are in
+	// our errors.
 	log.SetOutput(io.Discard)
 	clog.L.Logger.SetOutput(io.Discard)
-	// That the reader of a pipe has gone is an error of the write, and not the end of
-	// the process: what runs on nodes is to be ended in order.
+	// A pipe without a reader is an error of the write, and must not end the process:
+	// builds on nodes are to be ended in order.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	env := map[string]string{}
 	for _, kv := range os.Environ() {
@@ -58,7 +58,7 @@ func main() {
 		a.dir, err = os.Getwd()
 	}
 	if err != nil {
-		_ = a.showProgress(args) // this error is the one to tell
+		_ = a.showProgress(args) // this error is the one to report
 		os.Exit(a.showError(err))
 	}
 	for _, name := range dockerVars {
@@ -70,7 +70,7 @@ func main() {
 	os.Exit(run(args, a))
 }
 
-// shareVar sets a variable of this process to what it is in env.
+// shareVar sets a variable of this process to its value in env.
 func shareVar(name string, env map[string]string) {
 	value, ok := env[name]
 	if ok {
@@ -102,10 +102,9 @@ type app struct {
 	// tests once more. Without it local nodes are this process's own.
 	supervisor []string
 
-	// buildx says that a caller of docker buildx is served, who expects its errors and
-	// exit status.
+	// buildx is set for callers of docker buildx, which expect its errors and exit status.
 	buildx bool
-	// image is the call of docker buildx build that is served, nil for none.
+	// image is the call of docker buildx build to be answered, nil for none.
 	image *imageCall
 	mode  string // of the progress
 
@@ -113,7 +112,7 @@ type app struct {
 
 	args  []string // the command line, without the name of the command
 	debug bool
-	// progress is all that is shown on stderr.
+	// progress shows everything on stderr.
 	progress view.Progress
 }
 
@@ -121,7 +120,7 @@ type app struct {
 func (a *app) docker() *dockerconfig.Config {
 	if a.config == nil {
 		a.config = dockerconfig.New(a.env, func(err error) {
-			a.progress.Warn(fmt.Sprintf("the Docker configuration cannot be used, so that registries are asked without credentials and steps get no proxies of it: %v", err))
+			a.progress.Warn(fmt.Sprintf("the Docker configuration cannot be used, so registries are asked without credentials and steps get none of its proxies: %v", err))
 		})
 	}
 	return a.config
@@ -136,15 +135,15 @@ type cli struct {
 	Plan    planCmd    `cmd:"" help:"Show which node would build what, at what cost and why, without building."`
 	Cluster clusterCmd `cmd:"" help:"Keep BuildKit nodes and a registry running on this machine."`
 	Warm    warmCmd    `cmd:"" help:"Build what targets share on every node, and write nothing: for new nodes and machine images."`
-	Explain explainCmd `cmd:"" help:"Say why the steps of a target ran in the last build, or, with --key, what goes into its image."`
-	History historyCmd `cmd:"" help:"Carry what steps cost from machine to machine."`
-	Cache   cacheCmd   `cmd:"" help:"Look after a repository of caches: list, prune, merge."`
+	Explain explainCmd `cmd:"" help:"Explain why the steps of a target ran in the last build, or, with --key, show what goes into its image."`
+	History historyCmd `cmd:"" help:"Export and import what steps cost, to carry it between machines."`
+	Cache   cacheCmd   `cmd:"" help:"List, prune and merge the caches of a repository."`
 	Log     logCmd     `cmd:"" help:"Show what earlier builds did: no node is needed."`
 	Trace   traceCmd   `cmd:"" help:"Write what a build did as a trace for other tools, or as a page."`
-	State   stateCmd   `cmd:"" help:"Look after what dbake keeps on this machine."`
+	State   stateCmd   `cmd:"" help:"List and delete what dbake keeps on this machine."`
 
 	Nodes       nodesCmd       `cmd:"" help:"Show the nodes that a build would use: what they are, what they hold, and why one cannot be used."`
-	InstallShim installShimCmd `cmd:"" help:"Have docker build and docker buildx bake, and what calls them, build with dbake."`
+	InstallShim installShimCmd `cmd:"" help:"Make docker build, docker buildx bake and their callers build with dbake."`
 
 	Completion completionCmd `cmd:"" help:"Print the script that completes the command line in a shell."`
 	Version    versionCmd    `cmd:"" help:"Show the version, and those of BuildKit and of the Dockerfile frontend."`
@@ -164,8 +163,7 @@ type usageError struct{ error }
 
 func (e usageError) Unwrap() error { return e.error }
 
-// exitError ends the command with a status of its own; what there is to say has
-// been said.
+// exitError ends the command with a status of its own; its message has been shown.
 type exitError struct{ status int }
 
 func (e exitError) Error() string { return fmt.Sprintf("exit status %d", e.status) }
@@ -229,13 +227,15 @@ func (a *app) showEnd(ctx context.Context, err error) int {
 	}
 	a.progress.Error(err, a.debug)
 	if a.buildx && a.mode == view.ModeRawJSON {
-		// A program that runs docker buildx bake takes what is no JSON for the error.
+		// A program that runs docker buildx bake takes lines that are not JSON for the
+		// error.
 		fmt.Fprintf(a.stderr, "ERROR: %v\n", err)
 	}
 	return 1
 }
 
-// newParser returns what reads the command line into c. exit is called by --help.
+// newParser returns the parser that reads the command line into c. exit is called by
+// --help.
 func newParser(c *cli, stdout, stderr io.Writer, exit func(int)) (*kong.Kong, error) {
 	return kong.New(c,
 		kong.Name("dbake"), kong.Description(description),
@@ -250,8 +250,8 @@ func newParser(c *cli, stdout, stderr io.Writer, exit func(int)) (*kong.Kong, er
 // envProgress replaces --progress=auto, as with docker buildx.
 const envProgress = "BUILDKIT_PROGRESS"
 
-// showProgress chooses how progress is shown, before the command line is judged: what
-// is wrong with that is already shown in the way that was asked for.
+// showProgress chooses how progress is shown, before the command line is judged: errors
+// about it are already shown in that way.
 func (a *app) showProgress(args []string) error {
 	mode := view.ModeAuto
 	for i, arg := range args {
@@ -286,12 +286,12 @@ func readerGone(err error) bool {
 	return errors.Is(err, syscall.EPIPE) && !errors.As(err, &output) && errors.As(err, &path) && path.Path == os.Stdout.Name()
 }
 
-// contextBinding lets kong hand the context to a command's Run.
+// contextBinding lets kong pass the context to a command's Run.
 type contextBinding struct{ context.Context }
 
 const (
-	// interruptGrace is how long an interrupted command may take to end what it
-	// has begun. Local nodes end with the process, others with their connection.
+	// interruptGrace is how long an interrupted command may take to stop its builds. Local
+	// nodes end with the process, others with their connection.
 	interruptGrace = 4500 * time.Millisecond
 	// partingGrace is how long the last line may take to be read.
 	partingGrace = 300 * time.Millisecond
@@ -305,8 +305,8 @@ func (a *app) interruptible() (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
-	// That the terminal has gone is said by the system and by the shell: the second
-	// time is no demand to hurry. Under nohup it is of no interest.
+	// Both the system and the shell report a closed terminal: the second report is no
+	// demand to hurry. Under nohup neither counts.
 	gone := make(chan os.Signal, 1)
 	if !signal.Ignored(syscall.SIGHUP) {
 		signal.Notify(gone, syscall.SIGHUP)

@@ -47,8 +47,9 @@ func (c *nodesCmd) Run(ctx contextBinding, a *app) error {
 	return err
 }
 
-// inspect looks at the nodes, and at what they hold of the definition that was asked
-// for, or of the one that is there: that one is not read is a warning then.
+// inspect asks the nodes what they are, and which results of the definition they hold: the
+// one that was asked for, or the default one. Failure to read the default one is only a
+// warning.
 func (c *nodesCmd) inspect(ctx context.Context, a *app, request engine.Request) (list []engine.NodeState, err error) {
 	looking := a.engine()
 	looking.Report = untold{a.progress}
@@ -75,7 +76,7 @@ func (c *nodesCmd) inspect(ctx context.Context, a *app, request engine.Request) 
 	return again.Inspect(ctx, false)
 }
 
-// untold takes warnings in silence: what they are about is in the table.
+// untold drops warnings: the table shows what they are about.
 type untold struct{ engine.Reporter }
 
 func (untold) Warn(string) {}

@@ -19,10 +19,10 @@ import (
 	"github.com/dbake/dbake/runtime"
 )
 
-// recordFlags say where the record of a run goes.
+// recordFlags choose where the record of a run goes.
 type recordFlags struct {
 	SummaryJSON string `name:"summary-json" placeholder:"FILE" help:"Write what became of each target and node, and of the build as a whole, as JSON; - is standard output."`
-	LogDir      string `placeholder:"DIR" help:"Where the log of each target is written, as TARGET.log; none writes none (default: dbake-logs in the directory for temporary files)."`
+	LogDir      string `placeholder:"DIR" help:"Directory for the log of each target, TARGET.log; none writes none (default: dbake-logs in the directory for temporary files)."`
 
 	misplaced bool // a file of a flag is that of something else
 }
@@ -63,7 +63,7 @@ func (l *logged) End() {
 	l.Reporter.End()
 }
 
-// describe says where the logs are.
+// describe adds the directory of the logs.
 func (l *logged) describe() view.Run {
 	if l.set == nil {
 		return view.Run{}
@@ -74,8 +74,8 @@ func (l *logged) describe() view.Run {
 // noLogs is the --log-dir of a build that writes no logs.
 const noLogs = "none"
 
-// openLogs opens the logs of the targets; nil is none. That there can be none where
-// nobody asked for them is no error.
+// openLogs opens the logs of the targets; nil is none. Failure to open the default ones is
+// not an error.
 func (c *recordFlags) openLogs(a *app) (*targetlog.Set, error) {
 	switch c.LogDir {
 	case noLogs:
@@ -103,8 +103,7 @@ func (c *recordFlags) openLogs(a *app) (*targetlog.Set, error) {
 	return nil, nil
 }
 
-// report writes the outcome of a build, good or bad, for programs that know where to
-// look for it.
+// report writes the outcome of a build, good or bad, to the files that programs read.
 func (c *recordFlags) report(ctx context.Context, a *app, o view.Outcome, err error) error {
 	o.State, o.Err = "done", err
 	switch {
@@ -130,8 +129,8 @@ func (c *recordFlags) report(ctx context.Context, a *app, o view.Outcome, err er
 	return nil
 }
 
-// jobSummary adds what a build has come to to the page of the job, where GitHub Actions
-// runs it. Other steps of the job write there, too.
+// jobSummary adds the result of a build to the page of the job, where GitHub Actions runs
+// it. Other steps of the job write there, too.
 func (a *app) jobSummary(o view.Outcome) (err error) {
 	name := a.env["GITHUB_STEP_SUMMARY"]
 	if on, err := strconv.ParseBool(a.env["GITHUB_ACTIONS"]); name == "" || err != nil || !on {

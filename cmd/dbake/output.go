@@ -17,8 +17,8 @@ import (
 	"github.com/dbake/dbake/runtime"
 )
 
-// output lets write fill standard output, when name is "" or "-", or a file, all or
-// nothing. Tokens and passwords in URLs are left out.
+// output runs write on standard output, when name is "" or "-", or on a file, which is
+// replaced whole or not at all. Tokens and passwords in URLs are left out.
 func (a *app) output(ctx context.Context, name string, write func(io.Writer) error) error {
 	var buf bytes.Buffer
 	if err := write(&buf); err != nil {
@@ -36,8 +36,8 @@ func (a *app) output(ctx context.Context, name string, write func(io.Writer) err
 	return nil
 }
 
-// metadata returns what the exporters said of each target that wrote something. The
-// parts of a target that was divided are no image of it until they are joined.
+// metadata returns the exporters' responses for each target with outputs. The parts of a
+// target that was divided are no image of it until they are joined.
 func metadata(r *runtime.Result) map[string]map[string]any {
 	parts, done := map[string]int{}, map[string]int{}
 	for _, j := range r.Jobs {
@@ -63,8 +63,8 @@ func metadata(r *runtime.Result) map[string]map[string]any {
 // hurry bounds the wait for a reader of the metadata when the build has failed.
 const hurry = 2 * time.Second
 
-// writeMetadata writes what is known of each target to the file of --metadata-file, if
-// there is one. A command that has failed waits for nobody to read it.
+// writeMetadata writes the metadata of each target to the file of --metadata-file, if there
+// is one. A command that has failed does not wait for a reader.
 func (c *buildCmd) writeMetadata(ctx context.Context, a *app, content any, failed bool) error {
 	if c.MetadataFile == "" {
 		return nil
@@ -90,7 +90,7 @@ func (c *buildCmd) writeMetadata(ctx context.Context, a *app, content any, faile
 const maxMetadata = 64 << 20
 
 // dropMetadata empties the metadata file of an earlier run, so that nobody takes it for
-// that of this one. A file that holds anything else is left alone.
+// this run's. A file with other content is left alone.
 func (c *buildCmd) dropMetadata(ctx context.Context, a *app) error {
 	if c.MetadataFile == "" || c.metadataWritten {
 		return nil

@@ -15,7 +15,7 @@ import (
 	"github.com/dbake/dbake/internal/localfile"
 )
 
-// claimKind says what is written to a place of this machine.
+// claimKind is the kind of output that is written to a place of this machine.
 type claimKind int
 
 const (
@@ -26,7 +26,7 @@ const (
 	claimCache                   // a cache in a directory
 )
 
-// claim is a place that something will be written to.
+// claim is a place that an output will be written to.
 type claim struct {
 	kind  claimKind
 	by    string // "target app", or the flag
@@ -39,7 +39,7 @@ type claim struct {
 // flagFile is a file that is written because of a flag.
 type flagFile struct{ flag, name string }
 
-// placeCheck finds what would be written twice.
+// placeCheck finds places that would be written twice.
 type placeCheck struct {
 	dir      string
 	stdout   localfile.Place
@@ -122,8 +122,7 @@ func (c *placeCheck) output(t *ir.Target, o ir.Output, at ir.Range) {
 	}
 }
 
-// add notes a claim and what is wrong with it. A place that cannot be looked at is
-// left to whoever writes there.
+// add notes a claim and its faults. A place that cannot be examined is left to its writer.
 func (c *placeCheck) add(cl *claim, path string) {
 	place, err := localfile.Locate(path)
 	if err != nil {
@@ -157,7 +156,7 @@ func (c *placeCheck) add(cl *claim, path string) {
 	}
 }
 
-// stream notes what goes where nothing can be taken back.
+// stream notes an output to a stream, which cannot be overwritten.
 func (c *placeCheck) stream(cl *claim) {
 	for _, other := range c.streams {
 		if other.name == "standard output" && cl.name == other.name || other.place.Exists() && cl.place.Exists() && other.place.Same(cl.place) {
@@ -178,7 +177,7 @@ func (c *placeCheck) both(a, b *claim) {
 	case a.kind == claimMirror || b.kind == claimMirror:
 		c.refuse(a, b, "mode=delete removes what it did not write")
 	case a.kind == claimCache && b.kind == claimCache:
-		// Told with the other places of caches.
+		// Reported with the other places of caches.
 	case a.kind == claimLayout && b.kind == claimLayout:
 		for _, name := range a.names {
 			if slices.Contains(b.names, name) {
@@ -191,7 +190,7 @@ func (c *placeCheck) both(a, b *claim) {
 	}
 }
 
-// findRemovals finds what a mirror would remove, and what goes around a mirror.
+// findRemovals finds outputs that a mirror would remove, and those around a mirror.
 func (c *placeCheck) findRemovals() {
 	for _, m := range c.mirrors {
 		for _, cl := range c.all {
@@ -283,8 +282,8 @@ func (c *placeCheck) tags(p *ir.Project) {
 	}
 }
 
-// sentTo says how an output makes its image known by name: "push", "load", or "" when
-// it does not.
+// sentTo is how an output publishes its image under a name: "push", "load", or "" when it
+// does not.
 func sentTo(o ir.Output) string {
 	switch {
 	case isLoad(o):

@@ -13,8 +13,8 @@ import (
 	"github.com/dbake/dbake/partition"
 )
 
-// planMaxAge is how old what is known of a tag may be for a plan: a plan needs the
-// shape of the build, not the latest base image.
+// planMaxAge is how old facts about a tag may be for a plan: a plan needs the shape of the
+// build, not the latest base image.
 const planMaxAge = 24 * time.Hour
 
 type planCmd struct {
@@ -24,7 +24,7 @@ type planCmd struct {
 
 	Format  string   `default:"table" enum:"table,json,dot,mermaid,html" help:"Output: table; json, which \"dbake build FILE\" can build; dot or mermaid for a diagram; html for a page with a time chart."`
 	Output  string   `short:"o" placeholder:"FILE" help:"Write to a file instead of standard output."`
-	Explain string   `placeholder:"TARGET" help:"Tell why this target is on its node, what each other node would cost, and what its steps cost."`
+	Explain string   `placeholder:"TARGET" help:"Explain why this target is on its node, what each other node would cost, and what its steps cost."`
 	Compare []string `placeholder:"NAME" help:"Show the plans of several strategies side by side; all is every one of them."`
 	Against string   `placeholder:"REV" help:"Show what has changed since a commit, a branch or a saved plan instead of a plan: which files make which steps of which targets run again, and what that costs. With --format=json a matrix of the changed targets for CI."`
 	Timings bool     `help:"Show where the time of the command went, phase by phase, after the plan."`
@@ -75,7 +75,7 @@ func (c *planCmd) Run(ctx contextBinding, a *app) (err error) {
 	return nil
 }
 
-// request is what a plan asks of the engine.
+// request returns the request of a plan to the engine.
 func (c *planCmd) request(a *app) (engine.Request, error) {
 	c.moment = engine.NewMoment()
 	r, err := a.request(&c.definitionFlags, &c.nodeFlags, &c.planFlags)
@@ -85,7 +85,7 @@ func (c *planCmd) request(a *app) (engine.Request, error) {
 	r.MaxAge, r.Reach = planMaxAge, engine.Running
 	r.ListFiles = c.Against != ""
 	if c.Against != "" || c.Format != "table" || c.Explain != "" || len(c.Compare) > 0 {
-		// What is built of a saved plan is found out when it is built.
+		// Building a saved plan decides which of its targets are built.
 		r.Reuse = engine.ReuseNever
 	}
 	r.Keys = c.Format == "json"
@@ -101,7 +101,7 @@ func (c *planCmd) request(a *app) (engine.Request, error) {
 	return r, nil
 }
 
-// changes shows what has changed since some state.
+// changes shows the changes since some state.
 func (c *planCmd) changes(ctx context.Context, a *app, s *engine.Session) error {
 	since, err := a.since(c.Against)
 	if err != nil {

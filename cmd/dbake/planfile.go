@@ -21,9 +21,9 @@ import (
 	"github.com/dbake/dbake/runtime/nodeset"
 )
 
-// requestOf is what is kept of the command line in a saved plan. What was granted
-// with --allow is not, nor are programs and directories of this machine: that is for
-// whoever builds to say. Tokens and passwords are left out.
+// requestOf is the part of the command line that a saved plan keeps. Grants of --allow are
+// not in it, nor are programs and directories of this machine: those are for the user who
+// builds it to choose. Tokens and passwords are left out.
 func requestOf(d *definitionFlags, n *nodeFlags, p *planFlags) report.Request {
 	return report.Request{
 		Files: redactEach(d.File), Targets: redactEach(d.Targets), Set: redactEach(d.Set), Vars: redactEach(d.Var),
@@ -75,8 +75,8 @@ func (a *app) planFile(args []string) (*report.File, error) {
 	return nil, nil
 }
 
-// useSaved replaces the flags that say what to build by those of a saved plan.
-// Nodes may be named anew, so that a plan can be built where addresses differ.
+// useSaved replaces the flags of the definition by those of a saved plan. Nodes may be
+// named anew, so that a plan can be built where addresses differ.
 //
 // A plan is data, whoever wrote it: it has no more rights than a definition that the
 // user builds. What it sets is not granted by that; the files it reads are those that
@@ -144,8 +144,7 @@ func (c *buildCmd) useSaved(a *app, f *report.File) error {
 	return nil
 }
 
-// stateDigest stands for a directory of local nodes in a plan, "" for that which is used
-// when none is named.
+// stateDigest stands for a directory of local nodes in a plan, "" for the default one.
 func stateDigest(dir string) digest.Digest {
 	if dir == "" {
 		return ""
@@ -153,8 +152,8 @@ func stateDigest(dir string) digest.Digest {
 	return digest.FromString(filepath.Clean(dir))
 }
 
-// stateHint says that a plan is for local nodes in another directory than those that
-// are used, "" when it is not.
+// stateHint warns that a plan is for local nodes in another directory than the nodes in
+// use; "" when it is not.
 func stateHint(r report.Request, used digest.Digest) string {
 	specs, err := nodeset.Parse(r.Nodes)
 	local := len(r.Nodes) == 0 && r.Builder == "" || err == nil && slices.ContainsFunc(specs, func(s nodeset.Spec) bool { return s.Local > 0 })
@@ -267,7 +266,7 @@ func (b *planBudget) UnmarshalText(text []byte) error {
 	}
 	d, err := time.ParseDuration(s)
 	if err != nil || d <= 0 {
-		return fmt.Errorf("%q is neither a number of tasks, as 20000000, nor a time, as 2s", s)
+		return fmt.Errorf("%q is neither a number of tasks, such as 20000000, nor a time, such as 2s", s)
 	}
 	b.tasks, b.limit = math.MaxInt32, d
 	return nil

@@ -30,7 +30,7 @@ func asks(args []string) bool {
 	return len(args) > 0 && (args[0] == metadataCommand || args[0] == completeCommand)
 }
 
-// answerShell answers what docker or a shell asks.
+// answerShell answers a question of docker or a shell.
 func (a *app) answerShell(root *kong.Node, args []string) error {
 	if args[0] == metadataCommand {
 		return writePluginMetadata(a.stdout)
@@ -38,16 +38,16 @@ func (a *app) answerShell(root *kong.Node, args []string) error {
 	return complete(a, root, args[1:])
 }
 
-// writePluginMetadata answers docker's question what the plugin is.
+// writePluginMetadata describes the plugin to docker.
 func writePluginMetadata(w io.Writer) error {
 	return json.NewEncoder(w).Encode(struct{ SchemaVersion, Vendor, Version, ShortDescription, URL string }{
 		"0.1.0", "dbake", readVersions().Dbake, "Build many images over several BuildKit nodes", "https://github.com/dbake/dbake",
 	})
 }
 
-// pluginArgs returns the command line of dbake in one of the docker command, and
-// changes env to what the flags of docker say. program is how this process was
-// called; args stay as they are unless docker did it.
+// pluginArgs returns the command line of dbake within one of the docker command, and
+// applies the flags of docker to env. program is the name by which this process was called;
+// args stay as they are unless docker called it.
 func pluginArgs(program string, args []string, env map[string]string) ([]string, error) {
 	if strings.TrimSuffix(filepath.Base(program), ".exe") != pluginFile {
 		return args, nil
@@ -115,8 +115,8 @@ func (g *dockerFlags) parse(args []string) (rest []string, err error) {
 	return set.Args(), nil
 }
 
-// apply says in the environment what the flags say, where everything that looks for
-// the Docker engine and its configuration finds it.
+// apply writes the flags into the environment, where all readers of the Docker engine's
+// address and configuration look.
 func (g *dockerFlags) apply(env map[string]string) error {
 	if g.config != "" {
 		env["DOCKER_CONFIG"] = g.config
@@ -157,10 +157,9 @@ func only(given bool, v *bool) *bool {
 	return nil
 }
 
-// hangups returns a channel that is closed when the docker command that runs this
-// plugin is to stop: away from a terminal, no signal reaches the plugin. It is nil
-// when no docker command that can be heard runs it. release ends the watch and waits
-// for it.
+// hangups returns a channel that is closed when the docker command that runs this plugin is
+// to stop: away from a terminal, no signal reaches the plugin. It is nil when no docker
+// command that offers a socket runs it. release ends the watch and waits for it.
 func hangups(env map[string]string) (hangup <-chan struct{}, release func()) {
 	addr := env[envPluginSocket]
 	if addr == "" {

@@ -7,8 +7,7 @@ import (
 	"syscall"
 )
 
-// replaceProcess has a program take the place of this one. It returns when that
-// cannot be done.
+// replaceProcess replaces this process by a program. It returns only when that fails.
 func replaceProcess(name string, args []string) {
 	_ = syscall.Exec(name, append([]string{name}, args...), os.Environ()) // starting it otherwise gives the error
 }

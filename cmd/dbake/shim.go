@@ -24,8 +24,8 @@ import (
 const (
 	buildxName = "buildx"
 	buildxFile = "docker-" + buildxName
-	// asideFile is what install-shim renames a docker-buildx to that is where the shim
-	// goes. It has no name of a plugin, so that docker does not see it.
+	// asideFile is the name that install-shim gives to a docker-buildx in the place of the
+	// shim. It is not the name of a plugin, so docker does not see it.
 	asideFile = "dbake-real-buildx"
 	// shimMark is in every shim: a file without it is not ours to replace or remove.
 	shimMark = "# Written by dbake install-shim."
@@ -34,7 +34,7 @@ const (
 )
 
 type installShimCmd struct {
-	Dir string `arg:"" help:"Where docker looks for plugins before it finds the real docker-buildx, as ~/.docker/cli-plugins."`
+	Dir string `arg:"" help:"Where docker looks for plugins before it finds the real docker-buildx, such as ~/.docker/cli-plugins."`
 
 	Buildx        string   `placeholder:"FILE" help:"The real docker-buildx (default: what docker would find; one that is in DIR already is kept there under another name)."`
 	Nodes         []string `sep:"none" placeholder:"ADDR" help:"Nodes to build on when a command names no builder, as of build. Repeatable."`
@@ -108,8 +108,8 @@ func (c *installShimCmd) flags(a *app) ([]string, error) {
 	return flags, nil
 }
 
-// shimScript is the shim. It is a script, so that what is not for dbake does not start
-// it; whether a word is the name of a command is for dbake to find out.
+// shimScript is the shim. It is a script, so that commands of others do not start dbake;
+// whether a word is the name of a command is for dbake to find out.
 func shimScript(self, real string, flags []string) string {
 	quoted := quote(self) + " " + forwardCommand + " " + quote(real)
 	for _, f := range flags {
@@ -129,8 +129,8 @@ exec ` + quote(real) + ` "$@"
 // quote writes s as one word of a shell.
 func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
 
-// realBuildx returns the docker-buildx that takes what is not for dbake. aside says
-// that it is where the shim goes, and is to be renamed to that.
+// realBuildx returns the docker-buildx that runs all other commands. aside is the name to
+// rename it to when it is in the place of the shim.
 func (c *installShimCmd) realBuildx(a *app, shim string) (real string, aside bool, err error) {
 	kept := filepath.Join(filepath.Dir(shim), asideFile)
 	if c.Buildx != "" {
@@ -142,7 +142,7 @@ func (c *installShimCmd) realBuildx(a *app, shim string) (real string, aside boo
 			return kept, true, nil
 		}
 		if mine, err := isShim(shim); err == nil && !mine {
-			return "", false, fmt.Errorf("%s is no shim and would be lost: move it away, or leave --buildx out to keep it", shim)
+			return "", false, fmt.Errorf("%s is not a shim and would be lost: move it away, or leave --buildx out to keep it", shim)
 		}
 		return real, false, nil
 	}
@@ -186,7 +186,7 @@ func same(a, b string) bool {
 	return errX == nil && errY == nil && os.SameFile(x, y)
 }
 
-// remove removes a shim and puts back what was in its place.
+// remove removes a shim and restores the program that was in its place.
 func (c *installShimCmd) remove(a *app, shim string) error {
 	switch mine, err := isShim(shim); {
 	case errors.Is(err, fs.ErrNotExist):
@@ -195,7 +195,7 @@ func (c *installShimCmd) remove(a *app, shim string) error {
 	case err != nil:
 		return err
 	case !mine:
-		return fmt.Errorf("%s is no shim of dbake: it is left alone", shim)
+		return fmt.Errorf("%s is not a shim of dbake: it is left alone", shim)
 	}
 	kept := filepath.Join(filepath.Dir(shim), asideFile)
 	err := os.Rename(kept, shim)
@@ -205,10 +205,9 @@ func (c *installShimCmd) remove(a *app, shim string) error {
 	return err
 }
 
-// translate returns the command line of dbake for a docker-buildx that is called with
-// args, and changes env to what the flags of docker say. flags are what the shim was
-// written with. image is what a call of "build" says beside. It returns errForeign when
-// the real docker-buildx is meant.
+// translate returns the command line of dbake for a docker-buildx that is called with args,
+// and applies the flags of docker to env. flags are those of install-shim. image holds the
+// rest of a call of "build". It returns errForeign when the real docker-buildx is meant.
 func translate(flags, args []string, env map[string]string) (command []string, image *imageCall, err error) {
 	var g dockerFlags
 	rest, err := g.parse(args)
@@ -270,8 +269,8 @@ func translate(flags, args []string, env map[string]string) (command []string, i
 // envBuilder names the builder of commands that name none.
 const envBuilder = "BUILDX_BUILDER"
 
-// namedBuilder is the builder that the arguments of bake name, or before them docker
-// buildx; "" is none.
+// namedBuilder is the builder that the arguments of bake name, or those of docker buildx
+// before them; "" is none.
 func namedBuilder(args []string, before string) string {
 	for i, arg := range args {
 		if arg == "--" {
@@ -287,9 +286,9 @@ func namedBuilder(args []string, before string) string {
 	return before
 }
 
-// forward does what a shim is called for: it returns the command line of dbake, with
-// what a call of "build" says beside, or has the real docker-buildx run, whose exit
-// status it returns, with no command.
+// forward handles a call of a shim: it returns the command line of dbake, with the rest of
+// a call of "build", or runs the real docker-buildx and returns its exit status, with no
+// command.
 func forward(args []string, env map[string]string, stdin io.Reader) (command []string, image *imageCall, status int, err error) {
 	end := slices.Index(args, "--")
 	if end < 1 {

@@ -180,7 +180,7 @@ func TestShimKeeps(t *testing.T) {
 
 	out, status = do("--remove")
 	require.Equal(t, 1, status)
-	require.Contains(t, out, "is no shim of dbake")
+	require.Contains(t, out, "is not a shim of dbake")
 
 	out, status = do("--nodes", "a")
 	require.Equal(t, 2, status, out)

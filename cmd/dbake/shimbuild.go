@@ -28,7 +28,7 @@ type imageCall struct {
 	command []string // of dbake, without the flags of the shim
 	// dockerfile is standard input when that is the Dockerfile.
 	dockerfile *string
-	// idFile is where the ID of the image goes, and quiet says that it is printed.
+	// idFile is the file for the ID of the image; quiet prints it.
 	idFile string
 	quiet  bool
 }
@@ -76,11 +76,11 @@ func newImageFlags() *imageFlags {
 	return f
 }
 
-// errForeign says that a call is for the real docker-buildx.
+// errForeign reports that a call is for the real docker-buildx.
 var errForeign = errors.New("only docker buildx does that")
 
 // newImageCall reads the arguments of "docker buildx build". It returns errForeign for
-// what dbake does not do, and for what is wrong, which the real one says best.
+// flags that dbake does not know, and for errors, which the real one reports best.
 func newImageCall(args []string, env map[string]string) (*imageCall, error) {
 	f := newImageFlags()
 	if err := f.set.Parse(args); err != nil || f.set.NArg() != 1 || env["EXPERIMENTAL_BUILDKIT_SOURCE_POLICY"] != "" {
@@ -116,8 +116,8 @@ func (c *imageCall) set(key, value string) {
 	c.command = append(c.command, "--set="+imageTarget+"."+key+"="+value)
 }
 
-// isBakeOnly reports whether a context means something in a bake file that it does not
-// mean to "docker buildx build".
+// isBakeOnly reports whether a context has another meaning in a bake file than for "docker
+// buildx build".
 func isBakeOnly(source string) bool {
 	return source == "" || strings.HasPrefix(source, "target:") || strings.HasPrefix(source, "cwd://")
 }
@@ -144,7 +144,7 @@ func (c *imageCall) addDockerfile(name, source string) error {
 	return nil
 }
 
-// addKeys adds what flags set.
+// addKeys adds the keys that flags set.
 func (c *imageCall) addKeys(f *imageFlags, env map[string]string) error {
 	for _, flag := range setFlags {
 		list := *f.lists[flag]
@@ -175,7 +175,7 @@ func (c *imageCall) addKeys(f *imageFlags, env map[string]string) error {
 			c.set("resource."+flag, value)
 		}
 	}
-	// What the command line of a build names is granted by that.
+	// Naming something on the command line of a build grants it.
 	c.command = append(c.command, "--allow=fs=*", "--allow=ssh")
 	for _, value := range *f.lists["allow"] {
 		switch name, _, _ := strings.Cut(value, "="); name {
@@ -235,7 +235,7 @@ func splitEntries(flag string, values []string, env map[string]string) ([]entry,
 	return entries, nil
 }
 
-// setProgress says how progress is shown. To docker buildx, "quiet" means that the ID of
+// setProgress chooses how progress is shown. To docker buildx, "quiet" means that the ID of
 // the image is printed in the end, and "none" that nothing is.
 func (c *imageCall) setProgress(mode string, quiet bool) error {
 	if c.quiet = quiet || mode == "quiet"; c.quiet {
@@ -287,7 +287,7 @@ func (c *imageCall) definition() io.Reader {
 	return bytes.NewReader(data)
 }
 
-// flagOf returns what the caller knows the key of a target by.
+// flagOf returns the flag by which the caller knows a key of a target.
 func (c *imageCall) flagOf(path string) string {
 	key, name, named := strings.Cut(path, ".")
 	switch key {
@@ -306,7 +306,7 @@ func (c *imageCall) flagOf(path string) string {
 	return "--" + path
 }
 
-// begin removes the ID of an earlier image, so that nobody takes it for that of this one.
+// begin removes the ID of an earlier image, so that nobody takes it for this image's.
 func (c *imageCall) begin(a *app) error {
 	if c == nil || c.idFile == "" {
 		return nil

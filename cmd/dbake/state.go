@@ -20,7 +20,7 @@ type stateCmd struct {
 	Prune statePruneCmd `cmd:"" help:"Delete some of it."`
 }
 
-// kept is one thing that dbake keeps on this machine.
+// kept is one kind of state that dbake keeps on this machine.
 type kept struct {
 	name, help string
 	path       string
@@ -32,8 +32,8 @@ type stateFlags struct {
 	StateDir string `placeholder:"DIR" help:"Where local nodes and their registry keep their state."`
 }
 
-// list lists what dbake keeps on this machine, in the order in which it is shown. What
-// has no place, as without a home directory, is left out.
+// list returns the state that dbake keeps on this machine, in the order in which it is
+// shown. State without a place, as without a home directory, is left out.
 func (f stateFlags) list(a *app) ([]kept, error) {
 	own := memory.New(a.env, a.progress.Warn)
 	var list []kept
@@ -99,8 +99,8 @@ func (c *stateListCmd) Run(ctx contextBinding, a *app) error {
 	return view.State(a.stdout, rows, time.Now())
 }
 
-// diskUse returns how many bytes are below a path, and when that last changed. What
-// cannot be read, or goes meanwhile, does not count.
+// diskUse returns how many bytes are below a path, and when that last changed. Files that
+// cannot be read, or go meanwhile, do not count.
 func diskUse(ctx contextBinding, path string) (bytes int64, changed time.Time, err error) {
 	err = filepath.WalkDir(path, func(_ string, d fs.DirEntry, err error) error {
 		if ctx.Err() != nil {

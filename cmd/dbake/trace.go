@@ -12,12 +12,12 @@ import (
 	"github.com/dbake/dbake/internal/memory/runs"
 )
 
-// traceCmd writes what a build did in the form of other tools, or as a page.
+// traceCmd writes the record of a build in the form of other tools, or as a page.
 type traceCmd struct {
 	RunID    string `name:"run" placeholder:"ID" help:"The build, by the beginning of its name (default: the last)."`
 	Format   string `default:"chrome" enum:"chrome,html,otlp" help:"Output: chrome for Perfetto and Chrome's tracing, html for a page with a chart of the nodes, or otlp for the JSON of OpenTelemetry."`
 	Compare  string `placeholder:"ID" help:"With html, chart another build below, to the same scale, and list what became slower or faster."`
-	Endpoint string `placeholder:"URL" help:"With otlp, send the spans to this collector, as http://localhost:4318 ($OTEL_EXPORTER_OTLP_ENDPOINT), instead of writing them."`
+	Endpoint string `placeholder:"URL" help:"With otlp, send the spans to this collector, such as http://localhost:4318 ($OTEL_EXPORTER_OTLP_ENDPOINT), instead of writing them."`
 	Output   string `short:"o" placeholder:"FILE" help:"Write to a file instead of standard output."`
 }
 
@@ -88,7 +88,7 @@ func (c *traceCmd) spans(ctx context.Context, a *app, r *runs.Run) error {
 	return nil
 }
 
-// Help of trace says what reads it.
+// Help names the tools that read a trace.
 func (traceCmd) Help() string {
 	return strings.TrimSpace(`
 A trace in the format chrome is read by https://ui.perfetto.dev and chrome://tracing: a process for each node, a row for each step that ran at the same time. The page of html needs nothing but a browser.

@@ -15,7 +15,7 @@ type versionCmd struct {
 // understood.
 const bakeLanguage = "v0.38.2"
 
-// versions are what this executable is made of.
+// versions are those of the parts of this executable.
 type versions struct {
 	Dbake    string `json:"dbake"`
 	Commit   string `json:"commit,omitempty"`
@@ -52,7 +52,7 @@ func readVersions() versions {
 	return v
 }
 
-// Run prints the version of dbake and those of what it is made of.
+// Run prints the version of dbake and those of its parts.
 func (c *versionCmd) Run(a *app) error {
 	v := readVersions()
 	if c.Format == "json" {

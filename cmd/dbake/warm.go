@@ -32,7 +32,7 @@ func (c *warmCmd) Run(ctx contextBinding, a *app) (err error) {
 	}
 	o := view.Outcome{Started: time.Now()}
 	defer func() { err = errors.Join(err, c.report(ctx, a, o, err)) }()
-	// What targets write is not written, and needs no grant.
+	// The outputs of targets are not written, and need no grant.
 	c.Set = append(slices.Clone(c.Set), "*.output=type=cacheonly", "*.cache-to=")
 	request, err := a.request(&c.definitionFlags, &c.nodeFlags, &c.planFlags)
 	if err != nil {

@@ -13,11 +13,11 @@ import (
 	"github.com/dbake/dbake/internal/engine"
 )
 
-// lastBuild is what the state is called that changes are told from.
+// lastBuild names the state that changes are compared with.
 const lastBuild = "the last build"
 
-// round is one of the builds of a watch: what it is compared with, and what it leaves to
-// the next.
+// round is one of the builds of a watch: the state it is compared with, and the state it
+// leaves to the next.
 type round struct {
 	watcher *watch.Watcher
 	since   *engine.Since // nil builds everything
@@ -76,7 +76,7 @@ func filesRoots(files []string) []watch.Root {
 	return roots
 }
 
-// reads watches what the session reads, but for what it writes. The stage
+// reads watches the files that the session reads and does not write. The stage
 // [engine.Reuse] must have been done.
 func (r *round) reads(a *app, c *buildCmd, s *engine.Session) error {
 	o, touched := s.Options(), s.Footprint()
@@ -97,8 +97,8 @@ func (r *round) reads(a *app, c *buildCmd, s *engine.Session) error {
 	return r.watcher.Set(roots, ignored)
 }
 
-// begin watches what the session reads and says what it builds again. The stage
-// [engine.Access] must have been done; nil does nothing.
+// begin watches the files that the session reads and announces the targets that it builds
+// again. The stage [engine.Access] must have been done; nil does nothing.
 func (r *round) begin(ctx context.Context, a *app, c *buildCmd, s *engine.Session) error {
 	if r == nil {
 		return nil
@@ -116,7 +116,7 @@ func (r *round) begin(ctx context.Context, a *app, c *buildCmd, s *engine.Sessio
 // nothing reports whether a change touches nothing.
 func (r *round) nothing() bool { return r != nil && r.idle && r.since != nil }
 
-// tell says which targets a change touches.
+// tell announces the targets that a change touches.
 func (r *round) tell(a *app, s *engine.Session) {
 	c := s.Changes().Comparison()
 	r.idle = s.Images().Idle()

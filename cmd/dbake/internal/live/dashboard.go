@@ -14,13 +14,13 @@ import (
 const (
 	// twoPanes is the width from which targets stand beside the nodes.
 	twoPanes = 150
-	// settled is how long a step has to run before it is shown: what flashes by
-	// cannot be read.
+	// settled is how long a step has to run before it is shown; shorter ones could not be
+	// read.
 	settled = 200 * time.Millisecond
 )
 
-// layout says how many lines each part of the dashboard has. It depends on the size and
-// on the number of nodes, and on nothing that changes all the time.
+// layout is the number of lines of each part of the dashboard. It depends only on the size
+// of the screen and the number of nodes, so that nothing jumps.
 type layout struct {
 	head    int // 0 to 3
 	nodes   int // that are shown
@@ -162,7 +162,7 @@ func (m *Model) row(t *scene.Target, nameWidth, nodeWidth, w int) string {
 	return ends(left, fmt.Sprintf("%7s ", right), w)
 }
 
-// foot says what keys do.
+// foot explains the keys.
 func (m *Model) foot() string {
 	if m.page == question {
 		return fit(yellow.Render(" Stop the build? ")+bold.Render("y")+faint.Render(" stops it, any other key goes on"), m.Width)

@@ -29,7 +29,7 @@ type Options struct {
 	Env map[string]string
 	// Interrupt is called when a key asks for the end of the build. It must not wait.
 	Interrupt func()
-	// Patience is how long the run is not shown: what ends before needs no screen.
+	// Patience is how long to wait before the run is shown: a shorter run needs no screen.
 	Patience time.Duration
 }
 
@@ -112,7 +112,7 @@ func (d *Display) Stop() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if errors.Is(d.err, tea.ErrProgramKilled) && !errors.Is(d.err, tea.ErrProgramPanic) {
-		return nil // the terminal is gone; there is nobody to be told
+		return nil // the terminal is gone: nobody could read an error
 	}
 	return d.err
 }
@@ -121,7 +121,7 @@ func (d *Display) Stop() error {
 // stopped and no more events come.
 func (d *Display) Scene() *scene.Scene { return d.model.Scene }
 
-// screen is the display as the library that draws it knows it.
+// screen adapts the display to the library that draws it.
 type screen struct{ *Display }
 
 // tick says that it is time for a frame.
@@ -142,7 +142,7 @@ func (s screen) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 	case tea.WindowSizeMsg:
 		s.model.Width, s.model.Height = columns(msg.Width, s.options.Env["COLUMNS"]), msg.Height
 	case tea.PasteMsg:
-		// Pasted text is no keys: it may hold any.
+		// Pasted text must not act as keys: it may hold any.
 		s.model.Paste(printable.Line(msg.Content))
 	case tea.KeyPressMsg:
 		switch s.model.Key(msg.String(), msg.Text) {

@@ -25,7 +25,7 @@ func (d drawing) colour(n *scene.Node) lipgloss.Style {
 	return palette[max(0, slices.Index(d.scene.Nodes, n))%len(palette)]
 }
 
-// head says how far the run is.
+// head shows how far the run is.
 func (d drawing) head(n, w int) []string {
 	s := d.scene
 	c := s.Counts()
@@ -81,7 +81,7 @@ func (d drawing) head(n, w int) []string {
 	return append(lines, fit(" "+d.path(w-2), w))
 }
 
-// path says what decides the time: what was predicted, and what has taken longest.
+// path shows what decides the time: the prediction, and the longest chain so far.
 func (d drawing) path(w int) string {
 	s := d.scene
 	head := ""
@@ -133,7 +133,7 @@ func (d drawing) lanes(l layout, w int) []string {
 	return lines
 }
 
-// lane is one node: what it is at, and below that what it runs.
+// lane is one node: its state, and below that the steps that it runs.
 func (d drawing) lane(n *scene.Node, l layout, w int) []string {
 	edge := d.colour(n).Render("▌")
 	if n.Lost != "" {
@@ -169,7 +169,7 @@ func (d drawing) lane(n *scene.Node, l layout, w int) []string {
 	return lines
 }
 
-// state says what a node is at, and how much of its work is done.
+// state shows what a node is doing, and how much of its work is done.
 func state(n *scene.Node) []string {
 	var parts []string
 	switch {
@@ -194,8 +194,7 @@ func state(n *scene.Node) []string {
 	return parts
 }
 
-// running is line i of those that say what a node runs; first is the first step that is
-// shown.
+// running is line i of the steps that a node runs; first is the first step that is shown.
 func (d drawing) running(n *scene.Node, first *scene.Step, i, lines, w int) string {
 	switch {
 	case lines == 1 && first != nil:
@@ -285,7 +284,7 @@ func (d drawing) nodeName(name string) string {
 	return name
 }
 
-// doing says what a target does or has come to, and since when or how long it took.
+// doing shows the state of a target, and since when it has it or how long it took.
 func (d drawing) doing(t *scene.Target) (text, clock string) {
 	done, cached, all := t.Counts()
 	switch t.State {
@@ -346,7 +345,7 @@ var newsIcons = map[scene.Kind]string{
 	scene.Remarked: faint.Render("·"),
 }
 
-// news is what has happened last, the newest at the bottom.
+// news are the latest events, the newest at the bottom.
 func (d drawing) news(l layout, w int) []string {
 	var lines []string
 	if l.titled && l.news > 0 {

@@ -6,7 +6,7 @@ import (
 	"github.com/charmbracelet/x/ansi"
 )
 
-// manual is what the help page says.
+// manual is the text of the help page.
 var manual = []struct{ key, text string }{
 	{"j k ↓ ↑", "move the cursor; scroll a log"},
 	{"space b", "a page down, a page up (also PgDn, PgUp)"},

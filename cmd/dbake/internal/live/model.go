@@ -21,15 +21,15 @@ type Model struct {
 	page   page
 	before page // the one that the help is about
 
-	// selected is the target under the cursor; moved says that the user put it there,
-	// otherwise it follows what is being built. top is the first target that is shown.
+	// selected is the target under the cursor; moved is set once the user put it there,
+	// otherwise it follows the build. top is the first target that is shown.
 	selected string
 	moved    bool
 	top      int
 
 	filter filter // of the targets
 	log    logPage
-	// failing says that the log of the next target that fails is opened.
+	// failing is set when the log of the next target that fails is to be opened.
 	failing bool
 	seen    int // failed steps that were there when failing was set
 }
@@ -82,7 +82,7 @@ func (f *filter) key(key, text string) bool {
 	return true
 }
 
-// Action is what a key asks for beyond the screen.
+// Action is a request of a key that concerns more than the screen.
 type Action int
 
 // The actions.
@@ -116,7 +116,7 @@ func (m *Model) Key(key, text string) Action {
 	return Nothing
 }
 
-// Paste takes text for the filter that is being typed; elsewhere it is of no use.
+// Paste adds text to the filter that is being typed; elsewhere it does nothing.
 func (m *Model) Paste(text string) {
 	for _, f := range []*filter{&m.filter, &m.log.filter} {
 		if f.typing {
@@ -167,7 +167,7 @@ func (m *Model) dashboardKey(key, text string) {
 	}
 }
 
-// list are the targets that are shown: those that the filter lets through.
+// list returns the targets that match the filter.
 func (m *Model) list() []*scene.Target {
 	if m.filter.text == "" {
 		return m.Scene.Targets
@@ -181,7 +181,7 @@ func (m *Model) list() []*scene.Target {
 	return list
 }
 
-// move puts the cursor by lines further down.
+// move moves the cursor down by lines.
 func (m *Model) move(by int) {
 	list := m.list()
 	if len(list) == 0 {
@@ -220,8 +220,8 @@ func (m *Model) follow() {
 	m.top = max(0, min(m.top, len(list)-rows))
 }
 
-// findFailing opens the log of the target that failed first, or the next one after that
-// which is open, or waits for one to fail.
+// findFailing opens the log of the target that failed first, or of the next one if such a
+// log is open, or waits for one to fail.
 func (m *Model) findFailing() {
 	failed := m.failedTargets()
 	if len(failed) == 0 {

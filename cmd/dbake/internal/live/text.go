@@ -11,8 +11,8 @@ import (
 	"github.com/dbake/dbake/cmd/dbake/internal/scene"
 )
 
-// Colours are those of the terminal's own palette, which suits its background. Its grey
-// is none of them: in some palettes that is the colour of the background.
+// Colours are those of the terminal's own palette, which suits its background. Grey is not
+// used: in some palettes it is the colour of the background.
 var (
 	plain  = lipgloss.NewStyle()
 	bold   = lipgloss.NewStyle().Bold(true)
@@ -23,8 +23,7 @@ var (
 	cyan   = lipgloss.NewStyle().Foreground(lipgloss.Color("6"))
 )
 
-// palette are the colours that tell nodes apart: neither red nor green, which
-// mean something.
+// palette holds the colours of nodes: neither red nor green, which have a meaning.
 var palette = []lipgloss.Style{
 	lipgloss.NewStyle().Foreground(lipgloss.Color("6")),
 	lipgloss.NewStyle().Foreground(lipgloss.Color("5")),
@@ -35,7 +34,8 @@ var palette = []lipgloss.Style{
 	lipgloss.NewStyle().Foreground(lipgloss.Color("12")),
 }
 
-// spinner are the frames of what says that something runs, each for a tenth of a second.
+// spinner holds the frames of the sign for a running step, each shown for a tenth of a
+// second.
 var spinner = []string{"⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"}
 
 func spin(now time.Duration) string {
@@ -115,7 +115,7 @@ func took(d time.Duration) string {
 	return fmt.Sprintf("%dh%02dm", d/time.Hour, d%time.Hour/time.Minute)
 }
 
-// about is a time that is predicted.
+// about formats a predicted time.
 func about(d time.Duration) string {
 	if d < 10*time.Second {
 		return "~" + took(d)

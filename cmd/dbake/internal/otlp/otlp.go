@@ -25,7 +25,7 @@ import (
 	"github.com/dbake/dbake/internal/memory/runs"
 )
 
-// scope is who says these spans.
+// scope names dbake as the source of the spans.
 const scope = "github.com/dbake/dbake"
 
 // Spans returns a build as spans: a resource for the build, and one for each node with
@@ -57,7 +57,7 @@ type tracer struct {
 	zero time.Time // that the times of steps are counted from
 }
 
-// id returns n bytes that stand for some words.
+// id derives n bytes from some words.
 func id(n int, words ...string) []byte {
 	sum := sha256.Sum256([]byte(strings.Join(words, "\x00")))
 	return sum[:n]
@@ -165,7 +165,7 @@ func failure(why string) *trace.Status {
 	return &trace.Status{Code: trace.Status_STATUS_CODE_ERROR, Message: why}
 }
 
-// attribute is nil for what says nothing.
+// attribute returns nil for an empty value.
 func attribute(key string, value any) *common.KeyValue {
 	v := &common.AnyValue{}
 	switch value := value.(type) {

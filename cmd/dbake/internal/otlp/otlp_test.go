@@ -121,7 +121,7 @@ func TestNewEndpoint(t *testing.T) {
 		"flag, whole":        {base: "http://c:4318/v1/traces", url: "http://c:4318/v1/traces"},
 		"traces are whole":   {env: map[string]string{"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "https://c/in", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://x"}, url: "https://c/in"},
 		"flag before env":    {base: "http://c", env: map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "http://x"}, url: "http://c/v1/traces"},
-		"no URL":             {base: "localhost:4317", err: `--endpoint: "localhost:4317" is no URL of a collector`},
+		"no URL":             {base: "localhost:4317", err: `--endpoint: "localhost:4317" is not the URL of a collector`},
 		"no URL of env":      {env: map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "grpc://x"}, err: "OTEL_EXPORTER_OTLP_ENDPOINT: "},
 		"another protocol":   {base: "http://c", env: map[string]string{"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, err: `OTEL_EXPORTER_OTLP_PROTOCOL is "grpc"`},
 		"a bad timeout":      {base: "http://c", env: map[string]string{"OTEL_EXPORTER_OTLP_TIMEOUT": "soon"}, err: "OTEL_EXPORTER_OTLP_TIMEOUT"},

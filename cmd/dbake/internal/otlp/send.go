@@ -60,7 +60,7 @@ func NewEndpoint(base string, env map[string]string) (e Endpoint, ok bool, err e
 	}
 	u, err := url.Parse(base)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		return e, false, fmt.Errorf("%s: %q is no URL of a collector, as http://localhost:4318", from, base)
+		return e, false, fmt.Errorf("%s: %q is not the URL of a collector, such as http://localhost:4318", from, base)
 	}
 	if !whole && !strings.HasSuffix(u.Path, "/v1/traces") {
 		u = u.JoinPath("v1", "traces")

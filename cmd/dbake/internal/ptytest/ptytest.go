@@ -213,7 +213,7 @@ func (p *Terminal) History() string {
 	return b.String() + p.text()
 }
 
-// AwaitEnd waits until no program has the terminal any more, and returns the history.
+// AwaitEnd waits until no program has the terminal any longer, and returns the history.
 func (p *Terminal) AwaitEnd() string {
 	<-p.read
 	return p.History()

@@ -130,7 +130,7 @@ func flagNames(f *kong.Flag) string {
 	return text
 }
 
-// standard says what holds without the flag, where its help does not.
+// standard returns the default of the flag, unless its help says it.
 func standard(f *kong.Flag) string {
 	if !f.HasDefault || f.Default == "" || strings.Contains(f.Help, "default") {
 		return ""

@@ -7,7 +7,7 @@ import (
 	"github.com/dbake/dbake/internal/plan"
 )
 
-// Outlook is what is known of a run before it starts. The zero Outlook is nothing.
+// Outlook is the prediction of a run before it starts. The zero Outlook predicts nothing.
 type Outlook struct {
 	Nodes []PlannedNode
 	// Jobs are in the order of the plan.
@@ -40,7 +40,7 @@ type Planned struct {
 	Measured bool
 }
 
-// NewOutlook returns what a plan for a build says of its run.
+// NewOutlook returns the prediction that a plan makes of the run of a build.
 func NewOutlook(b *plan.Build, p *plan.Plan) Outlook {
 	o := Outlook{Makespan: p.Makespan, Bound: p.Bound}
 	for _, n := range p.Nodes {

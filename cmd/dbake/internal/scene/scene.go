@@ -61,7 +61,7 @@ type Node struct {
 	steps map[digest.Digest]*Step
 }
 
-// State is what a step or a target has come to.
+// State is the state of a step or a target.
 type State int
 
 // The states, in order of progress.
@@ -212,14 +212,14 @@ func (s *Scene) Target(name string) *Target { return s.targets[name] }
 // Steps returns the steps that were heard of, in that order; not to be changed.
 func (s *Scene) Steps() []*Step { return s.all }
 
-// Printed is what a step has printed: complete lines.
+// Printed is new output of a step: complete lines.
 type Printed struct {
 	Step  *Step
 	Lines []string
 }
 
-// Change is what an event has changed of steps: those that began, that ended, and what
-// was printed. A step that was cached has ended without beginning.
+// Change lists what an event has changed: the steps that began, those that ended, and their
+// output. A step that was cached has ended without beginning.
 type Change struct {
 	Began, Ended []*Step
 	Printed      []Printed
@@ -348,7 +348,7 @@ func (s *Scene) job(at time.Duration, e runtime.JobEvent) {
 	if e.Result != nil {
 		t.Images = append(t.Images, e.Result.Images...)
 	}
-	// A target is what the part is that has come least far, but for what has failed.
+	// A target has the state of its least advanced part, unless one has failed.
 	t.State = Done
 	if len(t.jobs) < t.n {
 		t.State = Running
@@ -398,7 +398,7 @@ func (s *Scene) step(n *Node, d digest.Digest) *Step {
 	return st
 }
 
-// status takes what BuildKit said of steps.
+// status takes in BuildKit's status of steps.
 func (s *Scene) status(at time.Duration, e runtime.StatusEvent) Change {
 	n := s.node(e.Node)
 	n.Up = n.Up || n.Lost == ""
@@ -452,7 +452,7 @@ func (s *Scene) status(at time.Duration, e runtime.StatusEvent) Change {
 	return c
 }
 
-// describe notes what a step is.
+// describe notes the name and the kind of a step.
 func (s *Scene) describe(st *Step, v *bkclient.Vertex, e runtime.StatusEvent) {
 	st.Name = printable.Line(v.Name)
 	if len(v.Inputs) > 0 {
@@ -473,7 +473,7 @@ func (s *Scene) describe(st *Step, v *bkclient.Vertex, e runtime.StatusEvent) {
 	}
 }
 
-// own notes whose step it is.
+// own notes the targets of a step.
 func (s *Scene) own(st *Step, targets []string) {
 	if len(targets) <= len(st.Targets) {
 		return // a step has the same targets in every event
@@ -487,7 +487,7 @@ func (s *Scene) own(st *Step, targets []string) {
 	}
 }
 
-// advance notes what a step has come to.
+// advance notes the new state of a step.
 func (s *Scene) advance(at time.Duration, st *Step, v *bkclient.Vertex) {
 	switch {
 	case v.Started == nil:
@@ -589,7 +589,7 @@ func (s *Scene) Critical(now time.Duration) ([]*Step, time.Duration) {
 	return chain, long
 }
 
-// Counts are the targets of a scene by what they have come to.
+// Counts holds the numbers of a scene's targets by state.
 type Counts struct{ All, Done, Failed, Skipped, Open int }
 
 // Counts counts the targets.

@@ -18,16 +18,16 @@ import (
 )
 
 const (
-	// lockName is the file by whose lock a process has a directory.
+	// lockName is the file that a process locks to own a directory.
 	lockName = ".lock"
 	suffix   = ".log"
 	// maxRuns bounds how many processes write to directories below one at once.
 	maxRuns = 100
 )
 
-// Default returns the directory of logs for whom none was named, below a directory for
-// temporary files. It is of this user alone; where somebody else has taken its name, it
-// has another one.
+// Default returns the directory of logs that is used when none is named, below a directory
+// for temporary files. It belongs to this user alone; where somebody else has taken its
+// name, it has another one.
 func Default(temporary string) (string, error) {
 	for _, name := range []string{"dbake-logs", fmt.Sprintf("dbake-logs-%d", os.Getuid())} {
 		dir := filepath.Join(temporary, name)
@@ -35,7 +35,8 @@ func Default(temporary string) (string, error) {
 		if err != nil && !errors.Is(err, fs.ErrExist) {
 			return "", fmt.Errorf("make a directory for logs: %w", err)
 		}
-		// A link could lead anywhere, and what others may write to is not to be trusted.
+		// A link could lead anywhere, and a directory that others may write to is not to be
+		// trusted.
 		if info, err := os.Lstat(dir); err == nil && info.IsDir() && private(info) {
 			prune(dir, time.Now())
 			return dir, nil
@@ -48,14 +49,14 @@ func Default(temporary string) (string, error) {
 	return dir, nil
 }
 
-// The bounds of what is kept in a directory that nobody named.
+// The bounds of the logs in the default directory.
 const (
 	maxAge  = 14 * 24 * time.Hour
 	maxKept = 512 << 20 // bytes
 )
 
-// prune removes logs that are old, and the oldest ones as long as there are too many.
-// What cannot be removed stays.
+// prune removes logs that are old, and the oldest ones as long as there are too many. Logs
+// that cannot be removed stay.
 func prune(dir string, now time.Time) {
 	type file struct {
 		path string
@@ -108,8 +109,8 @@ func take(dir string) (string, *flock.Flock, error) {
 	return "", nil, fmt.Errorf("%d processes write logs to %s", maxRuns, dir)
 }
 
-// fileNames returns a name of a file for each target. Letters that some file systems do
-// not tell apart make no two targets share a file.
+// fileNames returns a name of a file for each target. Two targets never share a file, even
+// on file systems that ignore case.
 func fileNames(targets []string) map[string]string {
 	names, taken := map[string]string{}, map[string]bool{}
 	for _, target := range targets {

@@ -16,23 +16,23 @@ import (
 	"github.com/dbake/dbake/runtime"
 )
 
-// The bounds of logs, in bytes: of the beginning and of the end of one, and of what
-// waits to be written.
+// The bounds of logs, in bytes: of the beginning and of the end of one, and of all text
+// that waits to be written.
 const (
 	maxHead    = 12 << 20
 	maxTail    = 4 << 20
 	maxWaiting = 64 << 20
 )
 
-// Set is the logs of a run. Its methods are called from one goroutine at a time.
+// Set holds the logs of a run. Its methods are called from one goroutine at a time.
 type Set struct {
 	dir   string
 	lock  *flock.Flock
 	scene *scene.Scene
 	start time.Time
 	files map[string]*file // by target
-	// last is what was last written of each step. A node reports the beginning and the
-	// end of some sources twice: for their digest, and for what is in them.
+	// last is the last mark of each step. A node reports the beginning and the end of some
+	// sources twice: for their digest, and for their contents.
 	last map[*scene.Step]mark
 
 	mu      sync.Mutex // guards what follows
@@ -44,7 +44,7 @@ type Set struct {
 	done    chan struct{}
 }
 
-// mark is what was last written of a step.
+// mark is how far a step was written.
 type mark int
 
 const (
@@ -85,7 +85,7 @@ func Open(dir string) (*Set, error) {
 // Dir is where the logs are.
 func (s *Set) Dir() string { return s.dir }
 
-// Path returns the file of a target; "" when nothing of it was heard.
+// Path returns the file of a target; "" when it has no log yet.
 func (s *Set) Path(target string) string {
 	if f := s.files[target]; f != nil {
 		return f.path
@@ -232,7 +232,7 @@ func (f *file) append(data []byte) (err error) {
 	flags := os.O_WRONLY | os.O_APPEND
 	if !f.made {
 		if info, err := os.Lstat(f.path); err == nil && !info.Mode().IsRegular() && info.Mode()&fs.ModeSymlink == 0 {
-			return fmt.Errorf("%s is no regular file", f.path)
+			return fmt.Errorf("%s is not a regular file", f.path)
 		}
 		if err := os.Remove(f.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
@@ -251,11 +251,11 @@ func (f *file) append(data []byte) (err error) {
 // patience bounds the wait for the disk at the end.
 const patience = 5 * time.Second
 
-// errStuck says that the disk did not take the logs in time.
+// errStuck reports that the disk did not take the logs in time.
 var errStuck = errors.New("the disk takes too long")
 
-// Close writes what is left and gives the directory back. The error says that logs are
-// not complete.
+// Close writes the rest and gives the directory back. An error means that logs are
+// incomplete.
 func (s *Set) Close() error {
 	for _, f := range s.files {
 		if len(f.tail) == 0 {

@@ -172,7 +172,7 @@ func TestUnwritable(t *testing.T) {
 	s, err := Open(dir)
 	require.NoError(t, err)
 	vertex(s, 1, "step", 1, "", "web", "api")
-	require.ErrorContains(t, s.Close(), "web.log is no regular file")
+	require.ErrorContains(t, s.Close(), "web.log is not a regular file")
 	require.Contains(t, read(t, filepath.Join(dir, "api.log")), "DONE", "others are written")
 
 	file := filepath.Join(dir, "file")

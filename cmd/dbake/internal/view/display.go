@@ -81,8 +81,8 @@ func (t *text) Begin(_ *plan.Build, _ *plan.Plan, named bool) error {
 	t.shown = newStatuses(named)
 	go func(ch chan *bkclient.SolveStatus, done chan struct{}) {
 		defer close(done)
-		// The display ends when ch is closed; cancelling it earlier would lose
-		// the last lines, those that tell why a build failed.
+		// The display ends when ch is closed; cancelling it earlier would lose the last
+		// lines, those that explain why a build failed.
 		_, _ = display.UpdateFrom(context.Background(), ch)
 	}(t.ch, t.done)
 	return nil
@@ -136,7 +136,7 @@ func (t *text) Observe(e runtime.Event) {
 	}
 }
 
-// moveLine says why jobs are built on another node than planned.
+// moveLine explains why jobs are built on another node than planned.
 func moveLine(e runtime.MoveEvent) string {
 	if e.From == "" {
 		return "built here: " + e.Why
@@ -144,7 +144,7 @@ func moveLine(e runtime.MoveEvent) string {
 	return fmt.Sprintf("built here: %s from %s", e.Why, e.From)
 }
 
-// sendLine says what became of the sending of a step's result.
+// sendLine reports how sending a step's result ended.
 func sendLine(e runtime.SendEvent) string {
 	switch {
 	case e.Err != nil:
@@ -155,7 +155,7 @@ func sendLine(e runtime.SendEvent) string {
 	return fmt.Sprintf("sent %s to %s", e.Step, strings.Join(e.To, ", "))
 }
 
-// nodeLine says what became of a node: as a kind of event, and in words.
+// nodeLine describes the new state of a node: as a kind of event, and in words.
 func nodeLine(e runtime.NodeEvent) (kind, line string) {
 	switch {
 	case e.Err != nil:

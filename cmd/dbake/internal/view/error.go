@@ -73,8 +73,8 @@ func split(err error) []error {
 	return list
 }
 
-// isJoin tells errors.Join from fmt.Errorf with several %w: the first says
-// nothing of its own.
+// isJoin distinguishes errors.Join from fmt.Errorf with several %w: the first adds no text
+// of its own.
 func isJoin(err error, parts []error) bool {
 	texts := make([]string, len(parts))
 	for i, p := range parts {

@@ -71,7 +71,7 @@ func Explain(w io.Writer, p *report.Report, e *report.Explanation) error {
 	return nil
 }
 
-// capacity says what is assumed of a node, and from what.
+// capacity describes the assumed capacity of a node, and its source.
 func capacity(n plan.Node) string {
 	text := fmt.Sprintf("assumed: %s runs %s at once", n.Name, count(n.Slots, "step"))
 	if n.SlotsWhy != "" {
@@ -80,7 +80,7 @@ func capacity(n plan.Node) string {
 	return text
 }
 
-// uses says what a step uses of its node, as far as is known.
+// uses describes the load of a step on its node, as far as it is known.
 func uses(s report.Step) string {
 	var parts []string
 	if s.Cores > 0 {
@@ -102,7 +102,7 @@ func also(others []string) string {
 	return strings.Join(others, "")
 }
 
-// origin says where the cost of a step came from.
+// origin names the source of a step's cost.
 func origin(s report.Step) string {
 	switch {
 	case s.Samples == 1:

@@ -14,9 +14,9 @@ import (
 	"github.com/dbake/dbake/runtime"
 )
 
-// folded is the progress in the log of a CI service that can fold lines: one line for
-// each change, and what a step printed, folded, when it has ended, so that steps that
-// ran at the same time are not mixed up. What a failed step printed is not folded.
+// folded is the progress in the log of a CI service that can fold lines: one line for each
+// change, and the output of a step, folded, when it has ended, so that steps that ran at
+// the same time are not mixed up. The output of a failed step is not folded.
 type folded struct {
 	*text
 	service service
@@ -36,7 +36,7 @@ func newFolded(w io.Writer, o Options, s service) *folded {
 	return &folded{text: newText(w, o), service: s}
 }
 
-// lifeSign is how often it is said that a step still runs.
+// lifeSign is how often a running step is reported.
 const lifeSign = 30 * time.Second
 
 // Begin implements Progress.
@@ -53,7 +53,7 @@ func (f *folded) Begin(b *plan.Build, p *plan.Plan, named bool) error {
 	return nil
 }
 
-// signs says from time to time what still runs.
+// signs reports from time to time which steps still run.
 func (f *folded) signs(stop, stopped chan struct{}) {
 	defer close(stopped)
 	t := time.NewTicker(lifeSign / 3)
@@ -165,7 +165,7 @@ func (f *folded) Observe(e runtime.Event) {
 	}
 }
 
-// printEnd says how a step ended, with what it printed.
+// printEnd reports how a step ended, with its output.
 func (f *folded) printEnd(st *scene.Step, at time.Duration) {
 	title := f.name(st)
 	switch st.State {
@@ -204,8 +204,8 @@ func (f *folded) fold(st *scene.Step, title string) {
 	fmt.Fprintf(to, "\x1b[0Ksection_end:%d:%s\r\x1b[0K\n", time.Now().Unix(), name)
 }
 
-// foreign lets write output of a step while the service takes nothing for a command but
-// a word that nobody can guess.
+// foreign writes output of a step while the service ignores all commands but a word that
+// nobody can guess.
 func (f *folded) foreign(write func()) {
 	if f.service != github {
 		write()

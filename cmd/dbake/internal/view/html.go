@@ -18,7 +18,7 @@ var planPage string
 
 var planTemplate = pageTemplate("plan", planPage)
 
-// page is what the template shows.
+// page is the data of the template.
 type page struct {
 	Title   string
 	Figures []figure
@@ -45,8 +45,8 @@ type pathRow struct{ From, Takes, Node, For, Name string }
 // visible is the smallest part of the width that a bar may have.
 const visible = 0.0005
 
-// HTML prints the plan as one page that needs nothing else: a chart of what each
-// node does when, and what the tables of [Plan] say.
+// HTML prints the plan as one self-contained page: a chart of each node over time, and the
+// tables of [Plan].
 func HTML(w io.Writer, p *report.Report) error {
 	pg := page{Title: headline(p), Figures: figures(p)}
 	pg.Charts = make([]chart, 1)
@@ -179,7 +179,7 @@ func newBar(p *report.Report, t report.Task, span time.Duration, critical bool, 
 	return b
 }
 
-// stageLabel is what is written on the bar of a shared step.
+// stageLabel is the label on the bar of a shared step.
 func stageLabel(step report.Step, jobs []string) string {
 	name := step.Stage
 	if name == "" {

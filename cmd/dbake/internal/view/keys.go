@@ -8,7 +8,7 @@ import (
 	"github.com/dbake/dbake/internal/imagekey"
 )
 
-// Key prints what goes into the image of a target, a line for each.
+// Key prints the inputs of a target's image, one a line.
 func Key(w io.Writer, k imagekey.Key) error {
 	fmt.Fprintf(w, "target        %s\nkey           %s\n", k.Target, k.Digest)
 	if k.Attested != "" {
@@ -37,7 +37,7 @@ func Key(w io.Writer, k imagekey.Key) error {
 	return t.write(w)
 }
 
-// KeyChanges prints what differs between the lines of two keys of a target.
+// KeyChanges prints the differences between the lines of two keys of a target.
 func KeyChanges(w io.Writer, target, since string, same bool, list []imagekey.Difference) error {
 	if same {
 		fmt.Fprintf(w, "%s: the same key as %s\n", target, since)
@@ -55,7 +55,7 @@ func KeyChanges(w io.Writer, target, since string, same bool, list []imagekey.Di
 	return t.write(w)
 }
 
-// short is the beginning of a digest, and the whole of what is none.
+// short returns the beginning of a digest, and any other text whole.
 func short(value string) string {
 	const algorithm, digits = len("sha256:"), 12
 	if len(value) == algorithm+64 && value[:algorithm] == "sha256:" {
@@ -76,7 +76,7 @@ const (
 	keysVersion = 1
 )
 
-// KeysJSON writes keys such that [ReadKeys] reads them. Values that are no digests are
+// KeysJSON writes keys in the form that [ReadKeys] reads. Values that are not digests are
 // replaced by their digests.
 func KeysJSON(w io.Writer, keys []imagekey.Key) error {
 	doc := keysDocument{keysFormat, keysVersion, []imagekey.Key{}}

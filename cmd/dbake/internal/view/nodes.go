@@ -20,7 +20,7 @@ type node struct {
 	Address string `json:"address"`
 	// Source says where the node was found: "--nodes" or "builder NAME".
 	Source string `json:"source,omitempty"`
-	// Usable says that a build would use the node, Health what there is to say of it.
+	// Usable is set when a build would use the node; Health describes its state.
 	Usable   bool    `json:"usable"`
 	Health   string  `json:"health"`
 	Version  string  `json:"version,omitempty"` // of its BuildKit
@@ -87,7 +87,7 @@ func NodesJSON(w io.Writer, list []engine.NodeState) error {
 	return enc.Encode(shown)
 }
 
-// Nodes prints nodes as a table, and below it what there is to say of their health.
+// Nodes prints nodes as a table, and below it remarks on their health.
 func Nodes(w io.Writer, list []engine.NodeState) error {
 	t := newTable(4, 5, 6, 7)
 	var said []string

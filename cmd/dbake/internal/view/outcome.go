@@ -12,16 +12,16 @@ import (
 	"github.com/dbake/dbake/runtime"
 )
 
-// Outcome is what a build has come to, whether it ran or not.
+// Outcome is the result of a build, whether it ran or not.
 type Outcome struct {
 	Started time.Time
 	// State is "done", "failed" or "interrupted".
 	State string
-	// Result is what the run did, nil when there was none; Run is what else is known
-	// of it.
+	// Result is the result of the run, nil when there was none; Run holds further facts
+	// about it.
 	Result *runtime.Result
 	Run    Run
-	// Err is why not everything was built; nil when it was.
+	// Err is why not everything was built; nil when everything was.
 	Err error
 }
 
@@ -99,7 +99,7 @@ func Markdown(w io.Writer, o Outcome) error {
 	return err
 }
 
-// outcomeLine is what a run has come to in one line.
+// outcomeLine is the result of a run in one line.
 func outcomeLine(r *runtime.Result, list []runtime.TargetResult, run Run) string {
 	count := map[runtime.State]int{}
 	for _, t := range list {
@@ -118,11 +118,11 @@ func outcomeLine(r *runtime.Result, list []runtime.TargetResult, run Run) string
 	return line
 }
 
-// markup is what would be markup in a page.
+// markup matches characters that would be markup in a page.
 var markup = strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;", "|", "&#124;", "`", "&#96;", "*", "&#42;", "_", "&#95;",
 	"[", "&#91;", "]", "&#93;", "\\", "&#92;", "~", "&#126;", "@", "&#64;", "#", "&#35;")
 
-// cell is text in a page that is none of its markup.
+// cell escapes text so that it is no markup of a page.
 func cell(text string) string { return markup.Replace(printable.Line(text)) }
 
 // plainText is text without colours.

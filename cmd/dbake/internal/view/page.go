@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// pageParts are what the pages have in common: their style, the charts, and the script
+// pageParts are the parts that all pages share: their style, the charts, and the script
 // that zooms, finds and moves in them.
 //
 //go:embed page.html

@@ -13,9 +13,8 @@ import (
 	"github.com/dbake/dbake/internal/report"
 )
 
-// Plan prints a plan as tables: what each node builds and when, what is shared and
-// how often it is built, what decides how long it takes, and how that compares with
-// the best there could be.
+// Plan prints a plan as tables: the targets and times of each node, the shared stages and
+// how often each is built, the critical path, and how far the plan is from the lower bound.
 func Plan(w io.Writer, p *report.Report) error {
 	for _, part := range []func(io.Writer, *report.Report) error{planTargets, planNodes, planStages, planPath} {
 		if err := part(w, p); err != nil {
@@ -27,8 +26,8 @@ func Plan(w io.Writer, p *report.Report) error {
 	return nil
 }
 
-// planTargets prints what each node builds, in order. A bar joins the targets that
-// are one solve.
+// planTargets prints the targets of each node, in order. A bar joins the targets that are
+// one solve.
 func planTargets(w io.Writer, p *report.Report) error {
 	t := newTable(3, 4, 5)
 	t.row("NODE", "", "TARGET", "DONE AT", "OWN", "SHARED", "COSTS FROM", "STEPS TO RUN")
@@ -61,7 +60,7 @@ func bracket(i, n int) string {
 	return "│"
 }
 
-// rebuild says which steps of a job have to be run, and why the first of them.
+// rebuild lists the steps of a job that have to run, and why the first of them does.
 func rebuild(j report.Job, nodes []plan.Node) string {
 	var text string
 	switch {
@@ -81,13 +80,13 @@ func rebuild(j report.Job, nodes []plan.Node) string {
 		text = fmt.Sprintf("%d of %d, from step %d", j.Steps-j.Warm, j.Steps, j.First)
 	}
 	if len(j.FetchedFrom) > 0 {
-		// What stands above a fetched step is always new, or it would be held.
+		// Steps above a fetched one are always new, or the node would hold them.
 		return text + ", rest from " + origins(j.FetchedFrom, nodes)
 	}
 	return text + ": " + string(j.Why)
 }
 
-// origins names where results are taken from.
+// origins names the sources of results.
 func origins(from []int, nodes []plan.Node) string {
 	var names []string
 	for _, n := range from {
@@ -133,7 +132,7 @@ func builtOn(s report.Stage, n int) string {
 	return text
 }
 
-// verb is a number of nodes that do something.
+// verb is a number of nodes with a verb.
 func verb(n int, one, many string) string {
 	if n == 1 {
 		return "1 node " + one
@@ -149,7 +148,7 @@ const (
 
 func planStages(w io.Writer, p *report.Report) error {
 	t := newTable(0, 1)
-	t.row("COST", "STEPS", "BUILT ON", "USED BY", "SHARED STAGE (its dearest step)")
+	t.row("COST", "STEPS", "BUILT ON", "USED BY", "SHARED STAGE (costliest step)")
 	for i, s := range p.Stages {
 		if i == maxStages {
 			break
@@ -173,8 +172,7 @@ func planStages(w io.Writer, p *report.Report) error {
 	return nil
 }
 
-// planPath prints the tasks that decide the makespan. Those that hardly count are
-// only counted.
+// planPath prints the tasks that decide the makespan. Very short ones are only counted.
 func planPath(w io.Writer, p *report.Report) error {
 	t := newTable(0, 1)
 	t.row("FROM", "TAKES", "ON", "FOR", "CRITICAL PATH")
@@ -201,7 +199,7 @@ func planPath(w io.Writer, p *report.Report) error {
 	return nil
 }
 
-// taskName is the step that a task runs, or which result it moves.
+// taskName is the step that a task runs, or the result that it moves.
 func taskName(p *report.Report, t report.Task) string {
 	name := p.Steps[t.Step].Name
 	if t.Kind == report.TaskRun {
@@ -256,7 +254,7 @@ func planTotals(w io.Writer, p *report.Report) {
 	}
 }
 
-// assumedSlots says what the plan counts on without having been told; "" when it was.
+// assumedSlots lists the slots that the plan assumes; "" when all nodes declare theirs.
 func assumedSlots(p *report.Report) string {
 	var names []string
 	for _, n := range p.Nodes {
@@ -273,8 +271,8 @@ func assumedSlots(p *report.Report) string {
 	return "assumed: " + strings.Join(names, ", ") + " (slots=N says it); what a node can do beyond that it is given all the same"
 }
 
-// duplicateNotes say what several nodes execute, why, and what it costs that they execute
-// no more.
+// duplicateNotes list the steps that several nodes execute, why, and the cost of not
+// executing more.
 func duplicateNotes(p *report.Report) []string {
 	var notes []string
 	var reasons []plan.Freedom
@@ -299,7 +297,8 @@ func duplicateNotes(p *report.Report) []string {
 	return notes
 }
 
-// platformNotes say what targets with several platforms and emulation mean for a plan.
+// platformNotes describe the effect of targets with several platforms and of emulation on a
+// plan.
 func platformNotes(p *report.Report) []string {
 	var notes []string
 	if p.Undivided > 0 {
@@ -325,7 +324,7 @@ func dividedTargets(p *report.Report) string {
 	return some(names, 3) + " are"
 }
 
-// gap says how far the plan may be from the best one.
+// gap is how far the plan may be from the best one.
 func gap(p *report.Report) string {
 	switch {
 	case p.Proven:
@@ -346,8 +345,8 @@ func gapOf(makespan, bound time.Duration) float64 {
 
 func percent(f float64) string { return fmt.Sprintf("%.1f%%", 100*f) }
 
-// sources says where the costs of a job's steps came from: one word when it is the
-// same for all of them, else "3 measured, 2 prior".
+// sources names the sources of the costs of a job's steps: one word when it is the same for
+// all of them, else "3 measured, 2 prior".
 func sources(from map[cost.Source]int) string {
 	var list, names []string
 	for _, s := range []cost.Source{cost.Measured, cost.Similar, cost.Prior} {

@@ -19,43 +19,42 @@ import (
 	"github.com/dbake/dbake/runtime"
 )
 
-// Progress shows people or programs what a command does, on one stream. Nothing else
-// writes there. All methods but Observe may be called from any goroutine.
+// Progress shows the progress of a command to people or programs, on one stream. Nothing
+// else writes there. All methods but Observe may be called from any goroutine.
 type Progress interface {
-	// Note says what is going on, in one line.
+	// Note shows a remark, in one line.
 	Note(text string)
-	// Warn says what deserves attention, in one line. During a run it is kept until
-	// the run has ended.
+	// Warn shows a warning, in one line. During a run it is kept until the run has ended.
 	Warn(text string)
 	// Prompt shows text that a person has to answer. It is false when no person
 	// reads the stream; then nothing was shown.
 	Prompt(text string) bool
-	// Begin starts the display of a run of b as p says. With named, several nodes take part and
-	// every line says which one it is about.
+	// Begin starts the display of a run of b by plan p. With named, several nodes take part
+	// and every line says which one it is about.
 	Begin(b *plan.Build, p *plan.Plan, named bool) error
 	// Observe shows an event of the run. It is called from one goroutine.
 	Observe(e runtime.Event)
 	// End returns when everything about the run is shown.
 	End()
-	// Remarks shows what the Dockerfile frontend noticed; with debug also the
-	// reasons and the lines concerned.
+	// Remarks shows the warnings of the Dockerfile frontend; with debug also the reasons
+	// and the lines concerned.
 	Remarks(list []plan.Remark, debug bool)
-	// Summary shows what a run did, beside what else is known of it.
+	// Summary shows the result of a run, with further facts about it.
 	Summary(r *runtime.Result, run Run)
 	// Timings shows where the time of the command went.
 	Timings(list []stopwatch.Phase)
 	// Error shows why the command failed; with debug also the chain of causes.
 	Error(err error, debug bool)
-	// Interrupt says that the command is to end: from now on no write waits longer
-	// than [patience] for a reader.
+	// Interrupt announces the end of the command: from now on no write waits longer than
+	// [patience] for a reader.
 	Interrupt()
 }
 
-// Run is what is known of a run beside its result.
+// Run holds facts about a run beside its result.
 type Run struct {
 	// Makespan is the predicted time.
 	Makespan time.Duration
-	// Bound is what no plan could have beaten if all predictions had been exact;
+	// Bound is the lower bound on the time of every plan if all predictions had been exact;
 	// 0 when there is none.
 	Bound time.Duration
 	// Logs is the directory of the logs of the targets, "" when there is none; Log
@@ -85,14 +84,14 @@ const (
 // Modes are the values of --progress that help and completion name.
 func Modes() []string { return []string{ModeAuto, ModePlain, ModeTTY, ModeQuiet, ModeRawJSON} }
 
-// ModeList is Modes as a sentence has them.
+// ModeList is Modes in words.
 func ModeList() string {
 	modes := Modes()
 	last := len(modes) - 1
 	return strings.Join(modes[:last], ", ") + " or " + modes[last]
 }
 
-// Options say how progress is shown.
+// Options choose how progress is shown.
 type Options struct {
 	Mode string // a value of --progress; "" is auto
 	// Keys is where a person types, if it is a terminal.
@@ -104,8 +103,8 @@ type Options struct {
 	Dir string
 }
 
-// New returns the progress that is asked for, on w. Auto is a live display when w is a
-// terminal, else what the CI service understands that reads w, else plain lines.
+// New returns the progress that the options ask for, on w. Auto is a live display when w is
+// a terminal, else the form of the CI service that reads w, else plain lines.
 func New(w io.Writer, o Options) (Progress, error) {
 	service := serviceOf(o.Env)
 	switch o.Mode {
@@ -131,8 +130,7 @@ func New(w io.Writer, o Options) (Progress, error) {
 	return nil, fmt.Errorf("invalid progress mode %q; use %s", o.Mode, ModeList())
 }
 
-// screenOf returns the terminal that w is, or why it is none on which a display can be
-// shown.
+// screenOf returns the terminal that w is, or why no display can be shown on it.
 func screenOf(w io.Writer, env map[string]string) (f *os.File, why string) {
 	f, ok := w.(*os.File)
 	if !ok || !term.IsTerminal(int(f.Fd())) {
@@ -161,11 +159,12 @@ const patience = 2 * time.Second
 // errUnread is the error of writes that no one reads.
 var errUnread = errors.New("nobody reads the progress")
 
-// outlet is a writer that can be given up: after Interrupt a write that nobody takes
+// outlet is a writer that can be abandoned: after Interrupt, a write that nobody reads
 // within patience makes it fail for good. It is safe for concurrent use.
 type outlet struct {
 	w io.Writer
-	// guarded says that a CI service reads this, and acts on what looks like a command.
+	// guarded is set when a CI service reads this, and acts on text that looks like a
+	// command.
 	guarded     bool
 	interrupted chan struct{}
 	once        sync.Once
@@ -213,7 +212,7 @@ func (o *outlet) put(p []byte) (int, error) {
 	if o.wait(done) {
 		return 0, errUnread
 	}
-	return len(p), nil // an output that takes no text has no one to be told
+	return len(p), nil // nobody could read an error about an output that takes no text
 }
 
 // wait returns when done is, or with true when patience is at an end.

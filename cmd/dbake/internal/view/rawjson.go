@@ -80,14 +80,14 @@ type event struct {
 	// "node-lost", "node-silent", "node-back", "summary" or "timings".
 	Event   string `json:"event"`
 	Message string `json:"message,omitempty"`
-	// Source is the place that an error points at.
+	// Source is the place that an error is about.
 	Source *place `json:"source,omitempty"`
 	// Log holds the last lines of the step that failed.
 	Log []string `json:"log,omitempty"`
-	// From is the node that had what is moved, To are those that something is sent to.
+	// From is the node that had the job or result, To are the nodes that get it.
 	From string   `json:"from,omitempty"`
 	To   []string `json:"to,omitempty"`
-	// State is what a target has come to: "submitted", "built", "exported", "failed" or
+	// State is the state of a target: "submitted", "built", "exported", "failed" or
 	// "skipped".
 	State   string     `json:"state,omitempty"`
 	Images  []rawImage `json:"images,omitempty"`
@@ -126,7 +126,7 @@ type rawTotals struct {
 	Seconds   float64     `json:"seconds"`
 	Predicted float64     `json:"predictedSeconds,omitempty"`
 	Bound     float64     `json:"predictedBoundSeconds,omitempty"`
-	// Moves are the jobs that another node took over than planned, in order of time.
+	// Moves are the jobs that moved to another node than planned, in order of time.
 	Moves []rawMove `json:"moves,omitempty"`
 	// Logs is the directory of the logs of the targets.
 	Logs string `json:"logs,omitempty"`
@@ -167,7 +167,7 @@ func (j *rawJSON) print(v any) {
 	if err != nil {
 		line, _ = json.Marshal(event{subject: subjectOf("", nil), Event: "error", Message: err.Error()}) // strings always encode
 	}
-	// What CI services take for a command can only be in a string.
+	// Only a string can hold text that a CI service takes for a command.
 	line = bytes.ReplaceAll(line, []byte("##"), []byte(`#\u0023`))
 	_, _ = j.Write(append(line, '\n')) // nothing can be done about a stream that takes no text
 }

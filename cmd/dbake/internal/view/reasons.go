@@ -41,7 +41,7 @@ func Reasons(w io.Writer, list []runs.Explanation, brief bool) error {
 	return nil
 }
 
-// telling are the steps that ran, and the sources that have changed.
+// telling returns the steps that ran, and the sources that have changed.
 func telling(e runs.Explanation) []runs.Reasons {
 	var list []runs.Reasons
 	ran := false

@@ -12,7 +12,7 @@ import (
 	"github.com/dbake/dbake/internal/memory/runs"
 )
 
-// Runs lists builds that are remembered.
+// Runs lists the recorded builds.
 func Runs(w io.Writer, list []*runs.Run) error {
 	if len(list) == 0 {
 		_, err := fmt.Fprintln(w, "no build is remembered")
@@ -26,7 +26,7 @@ func Runs(w io.Writer, list []*runs.Run) error {
 	return t.write(w)
 }
 
-// RunSummary prints what became of a build.
+// RunSummary prints the result of a build.
 func RunSummary(w io.Writer, r *runs.Run) error {
 	if err := runHead(w, r); err != nil {
 		return err
@@ -87,7 +87,7 @@ func stepTable(w io.Writer, r *runs.Run, places []int) error {
 	return t.write(w)
 }
 
-// stepOf names a step and whose it is.
+// stepOf names a step and its targets.
 func stepOf(s runs.Step) string {
 	if len(s.Targets) == 0 {
 		return s.Name
@@ -110,7 +110,7 @@ func RunSteps(w io.Writer, r *runs.Run, target string, cached bool) error {
 	return stepTable(w, r, places)
 }
 
-// RunFailures prints what failed.
+// RunFailures prints the targets and steps that failed.
 func RunFailures(w io.Writer, r *runs.Run) error {
 	t := newTable()
 	failed := 0

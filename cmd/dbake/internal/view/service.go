@@ -11,7 +11,7 @@ import (
 	"github.com/dbake/dbake/runtime"
 )
 
-// service is a CI service that reads what is shown, and acts on some of it.
+// service is a CI service that reads the progress, and acts on some of it.
 type service int
 
 const (
@@ -21,7 +21,7 @@ const (
 	another         // one that gets no notes, but acts on commands
 )
 
-// serviceOf finds out which service reads, from what it sets in the environment.
+// serviceOf recognises the service by the variables that it sets.
 func serviceOf(env map[string]string) service {
 	on := func(name string) bool {
 		v, err := strconv.ParseBool(env[name])
@@ -38,14 +38,14 @@ func serviceOf(env map[string]string) service {
 	return nobody
 }
 
-// annotations tell GitHub Actions where problems are, so that they are shown beside the
-// lines of the files. Elsewhere they are nothing.
+// annotations mark the places of problems for GitHub Actions, which shows them beside the
+// lines of the files. Elsewhere they are empty.
 type annotations struct{ Options }
 
 // maxAnnotation bounds the text of an annotation, in bytes.
 const maxAnnotation = 4000
 
-// errors annotates what an error is made of.
+// errors annotates the parts of an error.
 func (a annotations) errors(o *outlet, err error) {
 	for _, p := range split(err) {
 		title := ""
@@ -58,7 +58,7 @@ func (a annotations) errors(o *outlet, err error) {
 	}
 }
 
-// remarks annotates what the Dockerfile frontend noticed.
+// remarks annotates the warnings of the Dockerfile frontend.
 func (a annotations) remarks(o *outlet, list []plan.Remark) {
 	for _, r := range list {
 		var at *place
@@ -123,14 +123,13 @@ func escape(text string) string {
 	return strings.NewReplacer("%", "%25", "\r", "%0D", "\n", "%0A").Replace(text)
 }
 
-// commands writes what is meant for a CI service, past the guard against what only looks
-// like that. Everything foreign in it must be escaped.
+// commands writes commands to a CI service, past the guard against text that only looks
+// like one. The caller must escape all foreign text in them.
 type commands struct{ *outlet }
 
 func (c commands) Write(p []byte) (int, error) { return c.put(p) }
 
-// resultLine says what a job has come to, as "built" or "failed"; "" when there is
-// nothing to be said.
+// resultLine is the result of a job, such as "built" or "failed"; "" for none.
 func resultLine(e runtime.JobEvent) string {
 	switch e.Stage {
 	case "exported":

@@ -8,7 +8,7 @@ import (
 	"github.com/docker/go-units"
 )
 
-// Stored is one thing that dbake keeps on this machine.
+// Stored is one kind of state that dbake keeps on this machine.
 type Stored struct {
 	Name    string    `json:"name"`
 	Path    string    `json:"path"`
@@ -17,7 +17,7 @@ type Stored struct {
 	Help    string    `json:"help"`
 }
 
-// State prints what dbake keeps on this machine, then where.
+// State lists the state that dbake keeps on this machine, then where it is.
 func State(w io.Writer, rows []Stored, now time.Time) error {
 	t := newTable(1, 2)
 	t.row("NAME", "SIZE", "CHANGED", "WHAT")

@@ -13,8 +13,8 @@ import (
 	"github.com/dbake/dbake/runtime"
 )
 
-// Summary prints what a run did: for each target how it ended, for each node what
-// it did, and in all what was pushed, how long it took and what was predicted.
+// Summary prints the result of a run: the end of each target, the work of each node, and in
+// all the pushed images, the time and its prediction.
 func Summary(w io.Writer, r *runtime.Result, run Run) {
 	list := r.Targets()
 	targets(w, list)
@@ -29,10 +29,10 @@ func targets(w io.Writer, list []runtime.TargetResult) {
 	for _, t := range list {
 		fmt.Fprintf(tw, "%s\t%s\t%s\n", t.Name, dash(strings.Join(t.Nodes, ",")), ending(t))
 	}
-	_ = tw.Flush() // an output that does not take text has no one to be told
+	_ = tw.Flush() // nobody could read an error about an output that takes no text
 }
 
-// ending is the state of a target with what it made or why it made nothing.
+// ending is the state of a target with its image or the reason why it has none.
 func ending(t runtime.TargetResult) string {
 	if !t.State.Good() || len(t.Images) == 0 && t.State == runtime.Unchanged {
 		if t.Reason == "" {
@@ -109,7 +109,7 @@ func totals(w io.Writer, r *runtime.Result, list []runtime.TargetResult, run Run
 // namedLogs is how many logs of targets that failed are named.
 const namedLogs = 5
 
-// logs says where the logs are, and those first that somebody wants to read.
+// logs names the directory of the logs, and first those of failed targets.
 func logs(w io.Writer, list []runtime.TargetResult, run Run) {
 	if run.Logs == "" {
 		return
@@ -132,8 +132,8 @@ func logs(w io.Writer, list []runtime.TargetResult, run Run) {
 	fmt.Fprintf(w, "logs of the targets: %s%s\n", run.Logs, rest)
 }
 
-// comparison says how the time of a run compares with what was predicted. Nothing beats
-// a bound: where a run took less, what the bound was made of was wrong.
+// comparison compares the time of a run with the prediction. Nothing beats a bound: where a
+// run took less, the predictions behind it were wrong.
 func comparison(took time.Duration, p Run) string {
 	switch {
 	case p.Makespan <= 0:
@@ -166,7 +166,7 @@ func Timings(w io.Writer, list []stopwatch.Phase) {
 		row(p.Name, p)
 	}
 	row("all", all)
-	_ = tw.Flush() // an output that does not take text has no one to be told
+	_ = tw.Flush() // nobody could read an error about an output that takes no text
 }
 
 // milliseconds is d in seconds with the precision that short phases need.

@@ -10,8 +10,8 @@ import (
 // width is how wide tables are made.
 const width = 100
 
-// table is text in columns. Its last column takes what is left of the width; what
-// does not fit is taken out of its middle.
+// table is text in columns. Its last column takes the rest of the width; text that does not
+// fit loses its middle.
 type table struct {
 	// right holds the columns that are aligned right.
 	right map[int]bool
@@ -28,7 +28,7 @@ func newTable(right ...int) *table {
 
 func (t *table) row(cells ...string) { t.rows = append(t.rows, cells) }
 
-// minLast is the least that is kept of the last column, however wide the others.
+// minLast is the least width of the last column, however wide the others.
 const minLast = 24
 
 func (t *table) write(w io.Writer) error {

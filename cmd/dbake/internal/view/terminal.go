@@ -17,8 +17,8 @@ import (
 	"github.com/dbake/dbake/runtime"
 )
 
-// terminal is the progress for a person at a terminal. A run is shown by a live display
-// while it lasts; what stays behind it is text, as everywhere else.
+// terminal is the progress for a person at a terminal. A live display shows a run while it
+// lasts; afterwards text stays, as everywhere else.
 type terminal struct {
 	*text
 	screen *screen
@@ -42,7 +42,7 @@ func (s *screen) Read(p []byte) (int, error)  { return s.file.Read(p) }
 func (s *screen) Close() error                { return nil } // it is not ours
 func (s *screen) Fd() uintptr                 { return s.file.Fd() }
 
-// quick is how long a run may take that no display is opened for.
+// quick is how long a run must take before a display is opened for it.
 const quick = 300 * time.Millisecond
 
 func newTerminal(f *os.File, o Options) *terminal {
@@ -150,7 +150,7 @@ func (t *terminal) Error(err error, debug bool) {
 	t.text.Error(err, debug)
 }
 
-// failedLogs prints what the steps have printed that failed for good, whole.
+// failedLogs prints the whole output of the steps that failed for good.
 func failedLogs(w io.Writer, s *scene.Scene) {
 	for _, st := range s.Failed {
 		if recovered(s, st) {
@@ -172,7 +172,7 @@ func recovered(s *scene.Scene, st *scene.Step) bool {
 	return len(st.Targets) > 0
 }
 
-// writeLog writes what is kept of a log.
+// writeLog writes the kept part of a log.
 func writeLog(w io.Writer, log *scene.Log) {
 	before, gap, _ := log.Gap()
 	var b strings.Builder

@@ -18,7 +18,7 @@ var tracePage string
 
 var traceTemplate = pageTemplate("trace", tracePage)
 
-// tracedPage is what the template of a run shows.
+// tracedPage is the data of a run's template.
 type tracedPage struct {
 	Title   string
 	Figures []figure
@@ -43,9 +43,9 @@ type ranRow struct {
 // mostChanges is how many differences of two runs a page lists.
 const mostChanges = 200
 
-// RunPage prints a run as one page that needs nothing else: a chart of what each node
-// did when, and what became of the targets. With another run both are charted to one
-// scale, and what became slower or faster is listed; nil is none.
+// RunPage prints a run as one self-contained page: a chart of each node over time, and the
+// results of the targets. With another run, both are charted to one scale, and the steps
+// that became slower or faster are listed; nil is none.
 func RunPage(w io.Writer, r, then *runs.Run) error {
 	pg := &tracedPage{Title: fmt.Sprintf("run %s of %s: %s in %s", r.ID, r.Project, r.Outcome, formatSeconds(r.Wall)), Figures: runFigures(r, then)}
 	list := []*runs.Run{r}
@@ -128,7 +128,7 @@ func runFigures(r, then *runs.Run) []figure {
 	)
 }
 
-// slower says how two times compare.
+// slower compares two times in words.
 func slower(then, now float64) string {
 	switch d := now - then; {
 	case d > 0.05:
@@ -236,7 +236,7 @@ func movedFrom(m runs.Move) string {
 	return fmt.Sprintf("moved here from %s: %s", m.From, m.Why)
 }
 
-// taskBar is the bar of what is no step.
+// taskBar is the bar of a task that is not a step.
 func taskBar(t runs.Task) bar {
 	b := bar{Class: "transfer", Label: string(t.Kind), Title: t.Name}
 	lines := []string{fmt.Sprintf("%s to %s on %s: %s", formatSeconds(t.Start), formatSeconds(t.Start+t.Took), t.Node, formatSeconds(t.Took))}
@@ -251,8 +251,8 @@ func taskBar(t runs.Task) bar {
 	return b
 }
 
-// marks are where a node had results from a cache; what stands too near to be told apart
-// is one mark.
+// marks show when a node had results from a cache; those that are too near each other share
+// one mark.
 func marks(r *runs.Run, node string, span time.Duration) []bar {
 	const apart = 150 // that many have room beside each other
 	var list []bar
@@ -347,7 +347,7 @@ func (pg *tracedPage) tables(r, then *runs.Run) {
 // tellingChange is the least difference in seconds that is listed.
 const tellingChange = 0.05
 
-// effect is by how much longer a step was under way.
+// effect is how much longer a step took.
 func effect(c runs.Change) float64 {
 	var d float64
 	if c.Now != nil {

@@ -9,8 +9,8 @@ import (
 	"github.com/dbake/dbake/internal/plan"
 )
 
-// Warnings prints what the Dockerfile frontend remarked: how many remarks, and one
-// line for each; with debug also the reasons and the lines concerned.
+// Warnings prints the warnings of the Dockerfile frontend: their number, and one line for
+// each; with debug also the reasons and the lines concerned.
 func Warnings(w io.Writer, list []plan.Remark, debug bool) {
 	if len(list) == 0 {
 		return

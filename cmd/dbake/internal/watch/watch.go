@@ -1,8 +1,8 @@
-// Package watch says when files change that a build is made of.
+// Package watch reports changes of the files that a build reads.
 //
-// A [Watcher] holds what is watched; [Watcher.Next] waits for changes and returns their
-// names once it has been quiet for a moment, so that what an editor or a checkout does
-// in many steps is one change. Changes while nobody waits are kept by the system.
+// A [Watcher] watches them; [Watcher.Next] waits for changes and returns their names once
+// it has been quiet for a moment, so that the many steps of an editor or a checkout are one
+// change. Changes while nobody waits are kept by the system.
 package watch
 
 import (
@@ -53,8 +53,8 @@ func New() (*Watcher, error) {
 // Close ends the watch.
 func (w *Watcher) Close() error { return w.events.Close() }
 
-// Set replaces what is watched. What is at or below a name of ignored does not count: it
-// is what builds write. A directory that is not there is waited for in none.
+// Set replaces the roots. Files at or below a name of ignored do not count: builds write
+// them. A directory that does not exist is not waited for.
 func (w *Watcher) Set(roots []Root, ignored []string) error {
 	w.roots, w.ignored = roots, ignored
 	wanted := map[string]bool{}
@@ -119,7 +119,7 @@ func (w *Watcher) add(dir string) error {
 	return explain(err)
 }
 
-// explain says what can be done about the limits of the system.
+// explain adds a remedy to errors about the limits of the system.
 func explain(err error) error {
 	switch {
 	case err == nil:
@@ -158,7 +158,7 @@ func (w *Watcher) Next(ctx context.Context) ([]string, error) {
 			if ok && !errors.Is(err, fsnotify.ErrEventOverflow) {
 				return nil, explain(err)
 			}
-			// More has changed than the system could tell: anything may have.
+			// The system has lost changes: any file may have changed.
 			for _, r := range w.roots {
 				changed[r.Dir] = true
 			}
@@ -188,7 +188,7 @@ func (w *Watcher) grow(path string) error {
 	return nil
 }
 
-// counts reports whether a change of path is one of what is watched.
+// counts reports whether path is watched.
 func (w *Watcher) counts(path string) bool {
 	if w.isIgnored(path) || filepath.Base(path) == ".git" {
 		return false
