@@ -3,13 +3,12 @@
 //
 // # Removal in two phases
 //
-// A build that runs may have read the tag of a cache and fetch its layers minutes
-// later. So [Prune] first marks: the tag of an unwanted cache is replaced by a mark,
-// PREFIX.pruned-TIME-DIGEST, that keeps the content and that no build reads. The
-// second phase deletes what was marked longer ago than the grace period, unless a
-// build has written the same cache again since. Both phases may be done by one call
-// when the grace period is zero. Registries that delete no tags keep the tag until the
-// second phase.
+// A build that runs may have read the tag of a cache and fetch its layers minutes later. So
+// [Prune] first marks: the tag of an unwanted cache is replaced by a mark,
+// PREFIX.pruned-TIME-DIGEST, that keeps the content and that no build reads. The second
+// phase deletes caches that were marked longer ago than the grace period, unless a build
+// has written the same cache again since. Both phases may be done by one call when the
+// grace period is zero. Registries that delete no tags keep the tag until the second phase.
 //
 // Registries free the disk space in their own garbage collection.
 package cachestore

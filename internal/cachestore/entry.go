@@ -21,7 +21,7 @@ import (
 	"github.com/dbake/dbake/runtime/registry"
 )
 
-// Kind says what a tag of the repository is for.
+// Kind is the purpose of a tag of the repository.
 type Kind string
 
 // The kinds of tags.
@@ -76,8 +76,8 @@ const parallel = 8
 // markTag matches the marks that replace the tags of unwanted caches.
 var markTag = regexp.MustCompile(`^([A-Za-z0-9_][A-Za-z0-9_.-]*)\.pruned-([0-9]{1,12})-[0-9a-f]{12}$`)
 
-// List returns the tags of a repository, sorted: those with the prefix, or all when it
-// is "". What cannot be read is an entry with a Problem.
+// List returns the tags of a repository, sorted: those with the prefix, or all when it is
+// "". A tag that cannot be read is an entry with a Problem.
 func List(ctx context.Context, reg Registry, repo, prefix string) ([]Entry, error) {
 	all, err := list(ctx, reg, repo, prefix)
 	if err != nil {
@@ -102,7 +102,7 @@ func list(ctx context.Context, reg Registry, repo, prefix string) ([]Entry, erro
 	if err := eg.Wait(); err != nil {
 		return nil, err
 	}
-	// A tag that was deleted meanwhile is none.
+	// A tag that was deleted meanwhile is left out.
 	entries = slices.DeleteFunc(entries, func(e Entry) bool { return e.Digest == "" && e.Problem == "" })
 	divideTags(entries, prefix)
 	countOwn(entries)
@@ -157,7 +157,7 @@ func divideTags(entries []Entry, known string) {
 	}
 }
 
-// parseTag says what a tag is for. A prefix that is known decides where the name of the
+// parseTag returns the purpose of a tag. A known prefix decides where the name of the
 // cluster begins.
 func parseTag(tag, prefix string) Entry {
 	e := Entry{Tag: tag, Kind: Other, group: tag}
@@ -179,7 +179,7 @@ func parseTag(tag, prefix string) Entry {
 	return e
 }
 
-// read fills in what the registry says of a tag.
+// read fills in the registry's facts about a tag.
 func (e *Entry) read(ctx context.Context, reg Registry, repo string) error {
 	ref := repo + ":" + e.Tag
 	data, desc, err := reg.Manifest(ctx, ref)
@@ -222,7 +222,7 @@ func (e *Entry) read(ctx context.Context, reg Registry, repo string) error {
 	return e.readConfig(ctx, reg, ref, *config)
 }
 
-// spoil notes that the content is of no use.
+// spoil notes that the content is useless, and why.
 func (e *Entry) spoil(problem string) { e.Problem = problem }
 
 // maxConfig bounds the list of records that is read; an importer reads 1 MiB.

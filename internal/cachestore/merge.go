@@ -26,10 +26,10 @@ type Part struct {
 	Manifest ocispecs.Descriptor
 }
 
-// Join makes the cache ref of several in the same repository. Their layers stay where
-// they are; only the list of records is written anew. It returns the manifest. None is
-// made, and none returned, when a node could not read so long a list, or when it would
-// have more than most records; 0 = any number.
+// Join makes the cache ref of several in the same repository. Their layers stay where they
+// are; only the list of records is rewritten. It returns the manifest. None is made, and
+// none returned, when a node could not read so long a list, or when it would have more than
+// most records; 0 = any number.
 func Join(ctx context.Context, reg Registry, ref string, parts []Part, most int) (ocispecs.Descriptor, error) {
 	none := ocispecs.Descriptor{}
 	chains := cacheimport.NewCacheChains()
@@ -88,7 +88,7 @@ func (p Part) read(ctx context.Context, reg Registry, chains *cacheimport.CacheC
 		return fmt.Errorf("decode cache %s: %w", p.Ref, err)
 	}
 	if m.Config.MediaType != cacheimporttypes.CacheConfigMediaTypeV0 {
-		return fmt.Errorf("%s is no cache: its config is %q", p.Ref, m.Config.MediaType)
+		return fmt.Errorf("%s is not a cache: its config is %q", p.Ref, m.Config.MediaType)
 	}
 	layers := cacheimport.DescriptorProvider{}
 	for _, l := range m.Layers {
@@ -108,13 +108,13 @@ type Place struct{ Repo, Prefix string }
 
 func (p Place) String() string { return p.Repo + ":" + p.Prefix }
 
-// Merged is what became of one group of targets.
+// Merged is the result for one group of targets.
 type Merged struct {
 	Tag string `json:"tag"` // at the destination
 	// From are the caches that went into it, the destination's own first.
 	From []string `json:"from"`
-	// Whole reports whether they were joined to one. What is too large for one has
-	// the tags Tag-0, Tag-1, ..., in the order of From.
+	// Whole reports whether they were joined to one. Caches too large for one have the tags
+	// Tag-0, Tag-1, ..., in the order of From.
 	Whole bool `json:"whole"`
 }
 

@@ -14,7 +14,7 @@ import (
 	"github.com/dbake/dbake/runtime/registry"
 )
 
-// Rules say which caches are wanted. A cache goes when any rule is against it; a rule
+// Rules decide which caches are wanted. A cache goes when any rule is against it; a rule
 // that is zero is against none.
 type Rules struct {
 	// KeepLast keeps that many of the caches that begin with the same target: the
@@ -33,7 +33,7 @@ func (r Rules) IsZero() bool { return r == Rules{} }
 // that sent them.
 const stepLife = 24 * time.Hour
 
-// Request is what [Prune] is to do.
+// Request describes a call of [Prune].
 type Request struct {
 	Repo   string // without a tag
 	Prefix string // of the caches that the rules are about; "" = all
@@ -45,7 +45,7 @@ type Request struct {
 	Now    time.Time
 }
 
-// Report is what [Prune] did, or would do.
+// Report lists what [Prune] did, or would do.
 type Report struct {
 	Kept    []Entry `json:"kept"`
 	Marked  []Entry `json:"marked"`  // by this call
@@ -53,12 +53,12 @@ type Report struct {
 	Deleted []Entry `json:"deleted"`
 	// Freed is the size in bytes of the layers that only the deleted entries named.
 	Freed int64 `json:"freed"`
-	// Due is when the first of what is marked may be deleted; zero when nothing is.
+	// Due is when the first marked cache may be deleted; zero when none is marked.
 	Due time.Time `json:"due,omitzero"`
 }
 
-// Prune removes unwanted caches, as the doc of the package says. With an error the
-// report holds what was done until then. The registry's own error is wrapped.
+// Prune removes unwanted caches, as the doc of the package says. With an error the report
+// holds the work done until then. The registry's own error is wrapped.
 func Prune(ctx context.Context, reg Registry, req Request) (*Report, error) {
 	entries, err := list(ctx, reg, req.Repo, req.Prefix)
 	if err != nil {
@@ -168,7 +168,7 @@ type sweeper struct {
 	candidates, rest []Entry
 }
 
-// sweep deletes what was marked long enough ago.
+// sweep deletes the caches that were marked long enough ago.
 func (s *sweeper) sweep(ctx context.Context, marks []Entry) error {
 	slices.SortFunc(marks, func(x, y Entry) int {
 		return cmp.Or(x.Since.Compare(y.Since), cmp.Compare(x.Tag, y.Tag))

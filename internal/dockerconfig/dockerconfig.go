@@ -2,9 +2,9 @@
 // proxies and the docker context in use, and the contexts beside it. It reads them with
 // docker's own packages.
 //
-// A command has one [Config]. What it reads it reads once, when somebody first asks for
-// it. Who needs the configuration for what was asked for gets an error that names the
-// file; who can do without takes [Config.Optional], which warns once.
+// A command has one [Config]. It reads each file once, when it is first needed. A caller
+// that cannot do without the configuration gets an error that names the file; one that can
+// takes [Config.Optional], which warns once.
 package dockerconfig
 
 import (
@@ -34,8 +34,8 @@ type Config struct {
 	warn func()
 }
 
-// New returns the configuration that env names, and reads nothing. warn takes what keeps
-// it from being used where it is not needed; nil takes nothing.
+// New returns the configuration that env names, and reads nothing. warn takes errors about
+// a configuration that is optional; nil drops them.
 func New(env map[string]string, warn func(error)) *Config {
 	c := &Config{env: env, dir: env["DOCKER_CONFIG"]}
 	home := env["HOME"]
@@ -84,7 +84,7 @@ func (c *Config) load() (*configfile.ConfigFile, error) {
 	return file, nil
 }
 
-// checkRegular refuses what would be waited for, as a pipe.
+// checkRegular refuses files that a reader would wait for, such as pipes.
 func checkRegular(name string) error {
 	info, err := os.Stat(name)
 	if err == nil && !info.Mode().IsRegular() {
@@ -96,8 +96,8 @@ func checkRegular(name string) error {
 // File is config.json, empty when there is none. Its maps are shared: nobody changes them.
 func (c *Config) File() (*configfile.ConfigFile, error) { return c.read() }
 
-// Optional is File for who can do without: what cannot be read counts as empty, and the
-// user is warned of it, once.
+// Optional is File for callers that can do without: a file that cannot be read counts as
+// empty, and the user is warned once.
 func (c *Config) Optional() *configfile.ConfigFile {
 	file, err := c.read()
 	if err != nil {
@@ -107,8 +107,8 @@ func (c *Config) Optional() *configfile.ConfigFile {
 	return file
 }
 
-// Helper is the program that file has asked for the credentials for a registry, "" when
-// they are in file itself. The registry goes by the key that its credentials have in file.
+// Helper is the program that file names for the credentials of a registry, "" when they are
+// in file itself. The registry is given by the key of its credentials in file.
 func Helper(file *configfile.ConfigFile, registry string) string {
 	name, ok := file.CredentialHelpers[registry]
 	if !ok {

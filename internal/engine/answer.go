@@ -12,8 +12,8 @@ import (
 	"github.com/dbake/dbake/runtime/registry"
 )
 
-// Answer answers what the targets ask that are not to be built, in the order of their
-// names. The stage [Facts] must have been done.
+// Answer answers the questions of the targets that are not to be built, in the order of
+// their names. The stage [Facts] must have been done.
 func (s *Session) Answer(ctx context.Context) ([]*frontend.Called, error) {
 	opts := s.prepared.options(ctx, s.standby, s.facts)
 	offline := frontend.NewRegistryResolver(frontend.RegistryOptions{CacheDir: s.engine.memory.Dir("images"), Offline: true})
@@ -28,8 +28,8 @@ func (s *Session) Answer(ctx context.Context) ([]*frontend.Called, error) {
 	return answers, nil
 }
 
-// unreachable answers from what is known, and with a guess, where the network
-// does not: a check of a Dockerfile is worth having without its base image.
+// unreachable answers from memory, or with a guess, where the network does not: a check of
+// a Dockerfile is useful without its base image.
 type unreachable struct {
 	frontend.Resolver
 	offline frontend.Resolver

@@ -21,8 +21,8 @@ import (
 	"github.com/dbake/dbake/runtime/registry"
 )
 
-// buildCaches are the caches of a build: what is decided from, and how this machine
-// reaches the registries that hold them.
+// buildCaches are the caches of a build: the input of the decision, and the access of this
+// machine to the registries that hold them.
 type buildCaches struct {
 	cachepolicy.Input
 	access registry.Options
@@ -42,7 +42,7 @@ func (s *standby) caches(ctx context.Context, stores []cachepolicy.Store, b *pla
 		}
 	}
 	quick := c.access
-	// What is not known in time is guessed.
+	// Facts that do not arrive in time are guessed.
 	quick.Patience = registry.Patience{Silence: cachesTimeout, Busy: cachesTimeout, Away: -1}
 	c.client = s.client(quick)
 	c.Known = map[string][]string{}
@@ -69,8 +69,8 @@ func domain(repo string) string {
 // cachesTimeout bounds how long registries may take to say which caches they have.
 const cachesTimeout = 3 * time.Second
 
-// joinable returns what says whether the parts of a target can be put together; nil where
-// no registry was asked.
+// joinable returns a function that reports whether the parts of a target can be joined; nil
+// where no registry was asked.
 func (c *buildCaches) joinable(ctx context.Context, dir string) func(*ir.Target) bool {
 	if c.client == nil {
 		return nil
@@ -104,9 +104,9 @@ func (c *buildCaches) share(ctx context.Context, b *plan.Build, nodes []plan.Nod
 	return b, p, nil
 }
 
-// results returns, by ref, which results are known to be in the caches that
-// the nodes will read: those that earlier builds wrote and that are there
-// unchanged. What cannot be read of the ledger is not known.
+// results returns, by ref, which results are known to be in the caches that the nodes will
+// read: those that earlier builds wrote and that are there unchanged. Entries of the ledger
+// that cannot be read are unknown.
 func (c *buildCaches) results(ctx context.Context, m *memory.Memory) map[string]map[warm.ResultID]bool {
 	ledger := m.Caches()
 	known := map[string]bool{} // refs
@@ -123,8 +123,8 @@ func (c *buildCaches) results(ctx context.Context, m *memory.Memory) map[string]
 	return results
 }
 
-// manifests asks registries for the digests of the manifests that refs stand for.
-// Those that are not there, or not told in time, are left out.
+// manifests asks registries for the digests of the manifests that refs stand for. Manifests
+// that do not exist, or are not reported in time, are left out.
 func (c *buildCaches) manifests(ctx context.Context, refs []string) map[string]digest.Digest {
 	ctx, cancel := context.WithTimeout(ctx, cachesTimeout)
 	defer cancel()
@@ -148,7 +148,7 @@ func (c *buildCaches) manifests(ctx context.Context, refs []string) map[string]d
 	return found
 }
 
-// remember notes what the caches hold that a run has written.
+// remember notes the contents of the caches that a run has written.
 func (c *buildCaches) remember(ctx context.Context, m *memory.Memory, b *plan.Build, written []runtime.WrittenCache, now time.Time) error {
 	var refs []string
 	for _, w := range written {

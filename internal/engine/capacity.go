@@ -44,10 +44,10 @@ func busyCores(samples []runtime.MachineSample) float64 {
 	return (last.Busy - first.Busy).Seconds() / last.At.Sub(first.At).Seconds()
 }
 
-// estimate fills in how much processor time steps used whose nodes did not say, from how
-// busy their machine was while they ran: what its steps did not do in that time, nobody
-// did. It is at most what a step could have used. by are the samples of the machine that
-// each node runs on; at are the nodes, by address.
+// estimate fills in the processor time of steps whose nodes did not report it, from the
+// load of their machine while they ran: all of that load counts as theirs. It is at most
+// what a step could have used. by are the samples of the machine that each node runs on; at
+// are the nodes, by address.
 func estimate(list []plan.Measurement, samples map[string][]runtime.MachineSample, machines map[string]cost.Machine) {
 	for _, nodes := range sameMachine(machines) {
 		for _, node := range nodes {
@@ -107,5 +107,5 @@ func sameMachine(machines map[string]cost.Machine) [][]string {
 	return groups
 }
 
-// freshMachine is how long what a node reported of its machine is believed.
+// freshMachine is how long a node's report of its machine is believed.
 const freshMachine = 24 * time.Hour

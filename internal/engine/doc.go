@@ -1,11 +1,11 @@
 // Package engine takes a definition through all stages of dbake. It is the only
 // package that knows all of them, and their order: see [Stage].
 //
-// An [Engine] is the world that sessions run in, a [Session] one definition on its
-// way. Commands differ in how far they go: a definition is printed after [Compile],
-// "dbake plan" stops at [Divide], "dbake build" goes to the end, and questions about
-// Dockerfiles are answered after [Facts] by [Session.Answer]. What a session may ask
-// on its way, and of whom, is its [Reach]; the order is the same for all.
+// An [Engine] is the world that sessions run in, a [Session] one definition on its way.
+// Commands differ in how far they go: a definition is printed after [Compile], "dbake plan"
+// stops at [Divide], "dbake build" goes to the end, and questions about Dockerfiles are
+// answered after [Facts] by [Session.Answer]. Whom a session may ask for facts is its
+// [Reach]; the order is the same for all.
 //
 // Nodes are started when something is to be built. Where images were pushed that may be
 // those that are asked for ([Request].Reuse), that is known only after [Reuse]: until

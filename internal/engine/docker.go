@@ -26,7 +26,7 @@ func (n *nodes) enginesOnly() bool {
 }
 
 // withImages returns p with images for targets that write nothing, if all nodes are Docker
-// engines: what is built there is there, as docker build leaves it. p is not changed.
+// engines: they keep what they build, as docker build does. p is not changed.
 func (n *nodes) withImages(p *ir.Project) *ir.Project {
 	if !n.enginesOnly() {
 		return p
@@ -43,8 +43,8 @@ func (n *nodes) withImages(p *ir.Project) *ir.Project {
 	return &out
 }
 
-// unfit says what of p a Docker engine with a store of its own cannot write, nil for
-// nothing.
+// unfit returns an error about the first output of p that a Docker engine with a store of
+// its own cannot write, nil for none.
 func unfit(p *ir.Project) error {
 	const detail = "the Docker engine can do that with its containerd image store only; turn it on, or use another node"
 	for _, t := range p.Targets {

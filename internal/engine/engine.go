@@ -33,17 +33,17 @@ type Config struct {
 	// see this one.
 	Supervisor []string
 	Command    string
-	// Report takes what people should know.
+	// Report takes messages for people.
 	Report Reporter
 }
 
-// Reporter takes what happens in a session. Its methods but Observe may be called from
-// any goroutine.
+// Reporter takes the events of a session. Its methods but Observe may be called from any
+// goroutine.
 type Reporter interface {
-	// Note takes what is going on, Warn what deserves attention; each is one line.
+	// Note takes remarks, Warn warnings; each is one line.
 	Note(text string)
 	Warn(text string)
-	// Begin is called before a run of b as p says; named says that several nodes take
+	// Begin is called before a run of b by plan p; named is set when several nodes take
 	// part.
 	Begin(b *plan.Build, p *plan.Plan, named bool) error
 	// Observe takes an event of the run. It is called from one goroutine.
@@ -61,46 +61,48 @@ const (
 	Started              // registries, and all nodes, which are started for it
 )
 
-// Request is what a session is for.
+// Request describes the work of a session.
 type Request struct {
 	// Definition says how the definition is resolved. Its environment and its reader
 	// of remote definitions are set by the session.
 	Definition compiler.Options
-	// Moment is what the definition sees of the world; nil is what there is now.
+	// Moment is the state of files and environment that the definition sees; nil is the
+	// present one.
 	Moment *Moment
-	// Judge is asked whether a definition with such warnings is taken; nil takes all.
+	// Judge decides whether a definition with such warnings is accepted; nil accepts all.
 	Judge func(warnings []*ir.SourceError) error
-	// Admit is asked whether the definition may be planned or built; nil admits all.
+	// Admit decides whether the definition may be planned or built; nil admits all.
 	Admit func(ctx context.Context, a Admission) error
 	// Load starts to load images into an engine of this machine and returns the
 	// project in the form that it reads; nil when nothing is loaded.
 	Load func(ctx context.Context, p *ir.Project) (*ir.Project, func(context.Context) (io.WriteCloser, error), error)
 
-	// LoadEngine returns the ID of that engine, so that images which are built in it are
-	// not carried there; nil is not known.
+	// LoadEngine returns the ID of that engine, so that images built in it are not
+	// transferred there; nil is unknown.
 	LoadEngine func(ctx context.Context) string
 
 	Nodes Nodes
 	Reach Reach
-	// MaxAge is how old what is known of a tag of a base image may be; 0 asks anew.
+	// MaxAge is how old facts about the tag of a base image may be; 0 asks again.
 	MaxAge time.Duration
 
 	// Strategy divides the work, within Limit if it is not 0.
 	Strategy partition.Strategy
 	Planning partition.Options
 	Limit    time.Duration
-	// Duplicates says which steps several nodes may execute; a saved plan has its own.
+	// Duplicates is the rule for steps that several nodes may execute; a saved plan has its
+	// own.
 	Duplicates plan.Duplicates
 	// Saved is the plan to be built; nil makes one.
 	Saved *report.File
 	// History is the absolute name of the file of measured costs; "" is that of the
 	// user, and [cost.InMemory] keeps nothing.
 	History string
-	// Stores are the repositories through which nodes share results: what one hands to
-	// another goes through the first.
+	// Stores are the repositories through which nodes share results: transfers between
+	// nodes go through the first.
 	Stores []cachepolicy.Store
 
-	// Reuse says when an image that was pushed is taken for the one that is asked for.
+	// Reuse decides when a pushed image replaces a build.
 	Reuse ReuseMode
 	// Keys finds the keys of all images, also of those that are not pushed. ListFiles
 	// keeps which files steps read, for comparisons.
@@ -117,16 +119,16 @@ type Request struct {
 	// KeepGoing builds what does not depend on a failure; DeferOutput writes no
 	// output before all is built.
 	KeepGoing, DeferOutput bool
-	// NoSteal lets no node take over what was planned for another.
+	// NoSteal keeps jobs on the nodes that they were planned for.
 	NoSteal bool
 	// Provenance is which provenance of outputs stands in their metadata.
 	Provenance string
-	// Trace remembers what the nodes report from the inside of steps, pulls and exports.
+	// Trace records the spans that nodes report from inside steps, pulls and exports.
 	Trace bool
 }
 
-// duplicates is the rule for what several nodes may execute: that of the request, or of
-// the saved plan.
+// duplicates is the rule for steps that several nodes may execute: the request's, or the
+// saved plan's.
 func (r *Request) duplicates() plan.Duplicates {
 	if r.Warm {
 		return plan.DuplicatesAny // every node is to hold all of it
@@ -137,7 +139,7 @@ func (r *Request) duplicates() plan.Duplicates {
 	return r.Duplicates
 }
 
-// Admission is what is asked for.
+// Admission is a request for permission.
 type Admission struct {
 	// Project is the whole definition, Build the part of it that is to be built, in
 	// the form in which it is. Questions are the targets that ask for something else.
@@ -145,7 +147,7 @@ type Admission struct {
 	Questions      []*ir.Target
 }
 
-// Nodes says which nodes a session uses.
+// Nodes chooses the nodes of a session.
 type Nodes struct {
 	// Specs are the nodes; else they are those of Builder, else those that the
 	// environment names or that are kept running, else one on this machine.
@@ -181,8 +183,7 @@ func New(c Config) *Engine {
 	return &Engine{Config: c, memory: memory.New(c.Env, c.Report.Warn)}
 }
 
-// Path returns a file name of the user's, who is in dir, as an absolute one; "" stays
-// "".
+// Path makes a file name absolute that is relative to dir; "" stays "".
 func Path(dir, name string) string {
 	if name == "" || filepath.IsAbs(name) {
 		return name

@@ -83,10 +83,9 @@ func (e *Engine) withArtifactSwitch(p *ir.Project) *ir.Project {
 // envSourcePolicy names a file with a policy that BuildKit applies to sources.
 const envSourcePolicy = "EXPERIMENTAL_BUILDKIT_SOURCE_POLICY"
 
-// refusePolicies refuses what the environment and targets ask of source policies,
-// and --policy, which is a value of all targets: a build that went past a policy
-// would be worse than none. A policy beside a Dockerfile is found, and refused,
-// where the Dockerfile is compiled.
+// refusePolicies refuses source policies of the environment and of targets, and --policy,
+// which is a value of all targets: a build that ignores a policy would be worse than none.
+// A policy beside a Dockerfile is found, and refused, where the Dockerfile is compiled.
 func (e *Engine) refusePolicies(p *ir.Project) error {
 	if file := e.Env[envSourcePolicy]; file != "" {
 		return fmt.Errorf("the source policy %s cannot be enforced: dbake does not apply $%s; build with docker buildx, or without it", file, envSourcePolicy)

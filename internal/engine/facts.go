@@ -18,7 +18,8 @@ import (
 	"github.com/dbake/dbake/runtime/nodeset"
 )
 
-// facts are what is known of the nodes before Dockerfiles are compiled for them.
+// facts are the properties of the nodes that must be known before Dockerfiles are compiled
+// for them.
 type facts struct {
 	nodes []plan.Node
 	// platform is the one that Dockerfiles are compiled for; zero is that of this
@@ -35,8 +36,8 @@ type facts struct {
 	pool *runtime.Pool
 }
 
-// gather finds out about the nodes for a project, and starts them if that is in reach and
-// there is something to build.
+// gather collects facts about the nodes for a project, and starts them if the reach allows
+// it and there is something to build.
 func (s *standby) gather(ctx context.Context, p *ir.Project, reach Reach) (*facts, error) {
 	builds := len(p.Targets) > 0
 	if err := s.narrow(ctx, p, reach != Offline); err != nil {
@@ -70,7 +71,8 @@ func (s *standby) gather(ctx context.Context, p *ir.Project, reach Reach) (*fact
 	return f, nil
 }
 
-// wake finds out about nodes that rested, for a project that is to be built.
+// wake starts nodes that rested and collects their facts, for a project that is to be
+// built.
 func (s *standby) wake(ctx context.Context, p *ir.Project) (*facts, error) {
 	s.rest(false)
 	if err := s.narrow(ctx, p, true); err != nil {
@@ -86,8 +88,7 @@ func (s *standby) wake(ctx context.Context, p *ir.Project) (*facts, error) {
 	return s.ask(ctx)
 }
 
-// ask starts the nodes and returns what they say. Those that do not answer are left
-// out.
+// ask starts the nodes and returns their facts. Those that do not answer are left out.
 func (s *standby) ask(ctx context.Context) (*facts, error) {
 	pool, err := s.start(ctx)
 	if err != nil {
@@ -107,9 +108,8 @@ func (s *standby) ask(ctx context.Context) (*facts, error) {
 	return f, nil
 }
 
-// recall returns what Dockerfiles are compiled for as long as no node is asked: what
-// the nodes said when they last were, if that is known, else what the flags say and this
-// machine is.
+// recall returns the facts that Dockerfiles are compiled for as long as no node is asked:
+// those of the last time, if they are known, else those of the flags and of this machine.
 func (s *standby) recall() (f *facts, known bool) {
 	f = &facts{}
 	for _, spec := range s.nodes.specs {
@@ -123,8 +123,8 @@ func (s *standby) recall() (f *facts, known bool) {
 	return f, s.recallFacts(f)
 }
 
-// guess returns what is known of the nodes without starting any. Those that run are
-// asked, unless offline; of the others the flags and the ledger are believed.
+// guess returns facts about the nodes without starting any. Running nodes are asked, unless
+// offline; for the others the flags and the ledger are believed.
 func (s *standby) guess(ctx context.Context, offline bool) (*facts, error) {
 	n := s.nodes
 	f := &facts{}
@@ -158,7 +158,7 @@ func (s *standby) guess(ctx context.Context, offline bool) (*facts, error) {
 	return f, nil
 }
 
-// note notes what is special of a node.
+// note remembers the special properties of a node.
 func (f *facts) note(info runtime.NodeInfo) {
 	if info.OwnStore {
 		f.withOwnStore = append(f.withOwnStore, info.Name)
@@ -174,7 +174,7 @@ func buildPlatform(n plan.Node) ocispecs.Platform {
 	return n.Native
 }
 
-// assume returns a node as the planner sees it when it has said nothing.
+// assume returns a node as the planner sees it before it has answered.
 func (n *nodes) assume(s nodeset.Spec, ledger warm.Ledger) (plan.Node, error) {
 	p := plan.Node{Name: s.Name, Addr: s.Addr, Speed: s.Speed}
 	p.Slots, p.SlotsWhy, p.SlotsAssumed = slots(s)
@@ -196,8 +196,8 @@ func (n *nodes) assume(s nodeset.Spec, ledger warm.Ledger) (plan.Node, error) {
 	return p, nil
 }
 
-// plannerNode returns a node as the planner sees it when it has answered. records is
-// what it keeps, nil when it did not say.
+// plannerNode returns a node as the planner sees it when it has answered. records lists the
+// results it keeps, nil when it did not report them.
 func plannerNode(i runtime.NodeInfo, records warm.Records, ledger warm.Ledger) plan.Node {
 	p := plan.Node{Name: i.Name, Addr: i.Addr, Speed: i.Speed, Platforms: i.Platforms, Native: i.Native}
 	p.Slots, p.SlotsWhy, p.SlotsAssumed = slots(i.Spec)

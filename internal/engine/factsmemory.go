@@ -20,7 +20,8 @@ import (
 // maxFacts bounds the file that facts are kept in.
 const maxFacts = 1 << 20
 
-// keptFacts is what Dockerfiles were compiled for when these nodes were last asked.
+// keptFacts are the facts that Dockerfiles were compiled for when these nodes were last
+// asked.
 type keptFacts struct {
 	Addrs    []string          `json:"addrs"`
 	Platform ocispecs.Platform `json:"platform"`
@@ -40,7 +41,7 @@ func (s *standby) factsFile() (dir folder.Folder, name string, addrs []string) {
 	return folder.Folder{Dir: s.engine.memory.Dir("facts"), Limit: maxFacts}, hex.EncodeToString(sum[:12]) + ".json", addrs
 }
 
-// keepFacts remembers what Dockerfiles are compiled for with these nodes.
+// keepFacts remembers the facts that Dockerfiles are compiled for with these nodes.
 func (s *standby) keepFacts(f *facts) {
 	dir, name, addrs := s.factsFile()
 	if dir.Dir == "" {
@@ -58,8 +59,7 @@ func (s *standby) keepFacts(f *facts) {
 	}
 }
 
-// recallFacts fills in what nodes that are not asked were when they last were, if that is
-// known.
+// recallFacts fills in the last known facts of nodes that are not asked.
 func (s *standby) recallFacts(f *facts) bool {
 	dir, name, addrs := s.factsFile()
 	if dir.Dir == "" {
@@ -108,7 +108,7 @@ func capSet(ids []string) *apicaps.CapSet {
 	return &set
 }
 
-// compiles reports whether Dockerfiles are compiled for f as they are for other.
+// compiles reports whether Dockerfiles compile for f to the same as for other.
 func (f *facts) compiles(other *facts) bool {
 	native := func(p ocispecs.Platform) string {
 		if p.OS == "" {

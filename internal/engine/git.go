@@ -13,17 +13,16 @@ import (
 	"github.com/dbake/dbake/frontend"
 )
 
-// The variables that say to docker buildx what to record of a work tree:
-// BUILDX_GIT_INFO (default yes) puts it into the provenance, BUILDX_GIT_LABELS into
-// labels, and BUILDX_GIT_CHECK_DIRTY marks a revision that has changes beside it.
+// The variables by which docker buildx is told what to record of a work tree:
+// BUILDX_GIT_INFO (default yes) puts it into the provenance, BUILDX_GIT_LABELS into labels,
+// and BUILDX_GIT_CHECK_DIRTY marks a revision that has changes beside it.
 const (
 	envGitInfo   = "BUILDX_GIT_INFO"
 	envGitLabels = "BUILDX_GIT_LABELS"
 	envGitDirty  = "BUILDX_GIT_CHECK_DIRTY"
 )
 
-// tellVCS lets the frontend know of the work trees that contexts lie in. Each is
-// looked at once.
+// tellVCS tells the frontend about the work trees of contexts. Each is examined once.
 func (e *Engine) tellVCS(ctx context.Context, opts *frontend.Options) {
 	info, err := strconv.ParseBool(e.Env[envGitInfo])
 	opts.VCSProvenance = err != nil || info
@@ -71,8 +70,7 @@ func workTree(dir string) string {
 	}
 }
 
-// askGit asks git about the work tree at root. It is false when git does not take
-// it for one.
+// askGit asks git about the work tree at root. It is false when it is not one to git.
 func (e *Engine) askGit(ctx context.Context, git, root string) (frontend.VCS, bool) {
 	ask := func(args ...string) (string, error) {
 		cmd := exec.CommandContext(ctx, git, append([]string{"-C", root}, args...)...)

@@ -8,11 +8,11 @@ import (
 	"github.com/dbake/dbake/runtime/nodeset"
 )
 
-// NodeState is what is known of one of the nodes of a session.
+// NodeState describes one of the nodes of a session.
 type NodeState struct {
 	runtime.Inspection
 	Spec nodeset.Spec
-	// Rests says that the node is of this machine and is started when it is needed.
+	// Rests is set for a node of this machine that is started when it is needed.
 	Rests bool
 	// Slots is how many steps it is counted on to run at once; SlotsAssumed, that nobody
 	// said so.
@@ -23,8 +23,9 @@ type NodeState struct {
 	Held, Steps int
 }
 
-// Inspect looks at the nodes of the session without starting any, and with definition
-// at what they hold of it. The stage [Choose] must have been done.
+// Inspect asks the nodes of the session, without starting any, for their properties and,
+// with definition, for the results of it that they hold. The stage [Choose] must have been
+// done.
 func (s *Session) Inspect(ctx context.Context, definition bool) ([]NodeState, error) {
 	n := s.standby.nodes
 	held := map[string]int{}
@@ -60,7 +61,7 @@ func (n NodeState) Usable() bool {
 	return n.Rests || n.Err == nil && len(n.Info.Platforms) > 0
 }
 
-// Health says in a few words whether a node can be used, and what it cannot do.
+// Health describes in a few words whether a node can be used, and its limits.
 func (n NodeState) Health() string {
 	switch {
 	case n.Rests:

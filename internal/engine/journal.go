@@ -19,7 +19,7 @@ import (
 	"github.com/dbake/dbake/runtime"
 )
 
-// journal gathers what the steps of a run did, from its events.
+// journal records the steps of a run from its events.
 type journal struct {
 	started time.Time
 	build   *plan.Build
@@ -28,7 +28,7 @@ type journal struct {
 	moves   []runtime.MoveEvent
 }
 
-// taskKey is something that a node does besides the steps of the graph.
+// taskKey identifies a task of a node besides the steps of the graph.
 type taskKey struct {
 	node   string
 	vertex digest.Digest
@@ -53,8 +53,8 @@ func newJournal(b *plan.Build, now time.Time) *journal {
 	return &journal{started: now, build: b, steps: map[journalKey]*journalStep{}, tasks: map[taskKey]*journalStep{}}
 }
 
-// observe takes an event. The node may have a step done several times: what ran counts,
-// and of that the last.
+// observe takes an event. A node may report a step several times: executions count, and of
+// these the last.
 func (j *journal) observe(e runtime.Event) {
 	if move, ok := e.(runtime.MoveEvent); ok {
 		j.moves = append(j.moves, move)
@@ -94,7 +94,7 @@ func (j *journal) observe(e runtime.Event) {
 	}
 }
 
-// take takes in what a node says of a step or task.
+// take records a node's report of a step or task.
 func (s *journalStep) take(v *bkclient.Vertex, targets []string) {
 	if v.Cached && !s.cached {
 		return
@@ -106,8 +106,8 @@ func (s *journalStep) take(v *bkclient.Vertex, targets []string) {
 	s.err, _, _ = strings.Cut(v.Error, "\n")
 }
 
-// taskKind says what a vertex is that is none of the graph, by the names that BuildKit
-// gives those of exports and of caches; "" is something else.
+// taskKind is the kind of a vertex that is not in the graph, by the names that BuildKit
+// gives to exports and caches; "" is any other.
 func taskKind(name string) runs.TaskKind {
 	switch {
 	case strings.HasPrefix(name, "exporting "):
@@ -118,7 +118,7 @@ func taskKind(name string) runs.TaskKind {
 	return ""
 }
 
-// run puts together what is remembered of the run.
+// run assembles the record of the run.
 func (j *journal) run(ctx context.Context, project string, x *execution, full *plan.Build) *runs.Run {
 	r := &runs.Run{
 		ID: runs.NewID(j.started), Project: project, Started: j.started.UTC(), Wall: x.result.Wall.Seconds(),
@@ -156,7 +156,7 @@ func (j *journal) run(ctx context.Context, project string, x *execution, full *p
 	return r
 }
 
-// rememberSpans keeps what the nodes report of a run that was traced. Steps have there the
+// rememberSpans keeps the spans that nodes report of a traced run. Steps have there the
 // names that they have in the journal.
 func rememberSpans(ctx context.Context, x *execution, store runs.Store, id string) error {
 	told, err := x.pool.Spans(ctx, x.work.Tracing)
@@ -181,7 +181,7 @@ func rememberSpans(ctx context.Context, x *execution, store runs.Store, id strin
 	return errors.Join(err, store.AddSpans(id, list))
 }
 
-// nodeStates names what the nodes of a run keep, by node.
+// nodeStates names the states of the nodes of a run, by node.
 func nodeStates(x *execution) map[string]string {
 	states := map[string]string{}
 	if x.pool == nil {
@@ -196,9 +196,8 @@ func nodeStates(x *execution) map[string]string {
 	return states
 }
 
-// recipes adds to a run what the steps of all targets are made of, full being the build of
-// them. It returns the places
-// of the recipes, from 1, by the vertices of the build that ran.
+// recipes adds to a run the recipes of the steps of all targets; full is the build of them.
+// It returns the places of the recipes, from 1, by the vertices of the build that ran.
 func (j *journal) recipes(full *plan.Build, memory *memory.Memory, r *runs.Run) map[int]int {
 	hasher, err := memory.Runs().Hasher()
 	if err != nil {

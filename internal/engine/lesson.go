@@ -15,8 +15,8 @@ import (
 	"github.com/dbake/dbake/runtime"
 )
 
-// lesson is a run that later ones learn from: what its steps took, and what its nodes
-// hold now.
+// lesson is a run that later ones learn from: the costs of its steps, and the results that
+// its nodes hold now.
 type lesson struct {
 	memory  *memory.Memory
 	history *cost.Store
@@ -27,7 +27,7 @@ type lesson struct {
 	result  *runtime.Result
 }
 
-// remember notes what the steps of the run took and where their results are.
+// remember notes the costs of the run's steps and where their results are.
 func (l *lesson) remember(ctx context.Context, now time.Time) error {
 	// infos are the nodes, records what each keeps now, usage what it reports of builds.
 	infos, records, usage := l.facts.pool.All(), l.facts.pool.Records(ctx), l.usage(ctx)
@@ -55,7 +55,7 @@ func (l *lesson) remember(ctx context.Context, now time.Time) error {
 	return errors.Join(errs...)
 }
 
-// usage asks the nodes what the build used, as far as that is not known.
+// usage asks the nodes for the resources that the build used, as far as they are unknown.
 func (l *lesson) usage(ctx context.Context) []runtime.Usage {
 	nothing := make([]runtime.Usage, len(l.facts.pool.All()))
 	if !l.learns() {
@@ -64,8 +64,8 @@ func (l *lesson) usage(ctx context.Context) []runtime.Usage {
 	return l.facts.pool.Usage(ctx, l.result)
 }
 
-// learns reports whether the run can teach what something uses: a machine, or a step that
-// was run.
+// learns reports whether the run shows the use of a machine's resources: it ran a step, or
+// met a new machine.
 func (l *lesson) learns() bool {
 	if !l.lasting {
 		return false // nothing is kept
@@ -82,8 +82,8 @@ func (l *lesson) learns() bool {
 	return l.build.Unmeasured(ran)
 }
 
-// rememberMachines notes what the nodes reported of their machines, and estimates what
-// steps used where they did not.
+// rememberMachines notes the nodes' reports of their machines, and estimates the use of
+// steps where there are none.
 func (l *lesson) rememberMachines(infos []runtime.NodeInfo, usage []runtime.Usage, list []plan.Measurement) {
 	samples, machines := map[string][]runtime.MachineSample{}, map[string]cost.Machine{}
 	for i, u := range usage {
@@ -99,7 +99,7 @@ func (l *lesson) rememberMachines(infos []runtime.NodeInfo, usage []runtime.Usag
 	estimate(list, samples, machines)
 }
 
-// capacity is what node i can do at once, as the plan counted on it.
+// capacity is the number of steps that the plan assumes node i to run at once.
 func (l *lesson) capacity(i int, info runtime.NodeInfo) plan.Capacity {
 	if i < len(l.plan.Nodes) {
 		n := l.plan.Nodes[i]

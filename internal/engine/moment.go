@@ -16,8 +16,8 @@ import (
 	"github.com/dbake/dbake/internal/report"
 )
 
-// Moment is what a definition that is planned sees of the world: it is kept with the
-// plan, so that the plan is built as it was shown.
+// Moment is the state of files and environment that a planned definition sees. It is kept
+// with the plan, so that the plan is built as it was shown.
 type Moment struct {
 	now    time.Time
 	seed   [32]byte
@@ -25,21 +25,21 @@ type Moment struct {
 	looked map[string]bool
 }
 
-// NewMoment returns the world as it is now.
+// NewMoment returns the present moment.
 func NewMoment() *Moment {
 	m := &Moment{now: time.Now(), looked: map[string]bool{}}
 	crand.Read(m.seed[:]) // never fails
 	return m
 }
 
-// SavedMoment returns the world that a plan was made in.
+// SavedMoment returns the moment in which a plan was made.
 func SavedMoment(p *report.World) (*Moment, error) {
 	m := &Moment{now: p.Time, env: maps.Clone(p.Env), looked: map[string]bool{}}
 	if copy(m.seed[:], p.Seed) != len(m.seed) || len(p.Seed) != len(m.seed) {
 		return nil, fmt.Errorf("the plan is damaged: its seed has %d bytes instead of %d", len(p.Seed), len(m.seed))
 	}
 	for name := range m.env {
-		// What dbake itself is set with is for the command to say.
+		// Settings of dbake itself are for the command to choose.
 		if strings.HasPrefix(name, "BUILDX_") || name == "HOME" {
 			delete(m.env, name)
 		}
@@ -47,7 +47,7 @@ func SavedMoment(p *report.World) (*Moment, error) {
 	return m, nil
 }
 
-// apply sets the options that stand for the world. env is the environment as it is.
+// apply sets the options of the moment. env is the present environment.
 func (m *Moment) apply(o *compiler.Options) {
 	if m == nil {
 		return
@@ -99,7 +99,7 @@ func (m *Moment) World(p *ir.Project, env map[string]string) *report.World {
 	return f
 }
 
-// Note says what of a saved plan is not as it is now, for people.
+// Note lists the differences between the moment of a saved plan and now, for people.
 func (m *Moment) Note(env map[string]string) string {
 	text := fmt.Sprintf("building the plan of %s: timestamp() and uuidv4() give what they gave then", m.now.Local().Format(time.DateTime))
 	var changed []string

@@ -46,7 +46,7 @@ func (n *nodes) narrow(ctx context.Context, p *ir.Project, ask bool) error {
 				}
 			}
 		default:
-			n.warn(fmt.Sprintf("%v; it is left out, as it is not known what it runs", a.Err))
+			n.warn(fmt.Sprintf("%v; it is left out, because its platforms are not known", a.Err))
 			continue
 		}
 		known = append(known, c)

@@ -38,7 +38,7 @@ func (e *Engine) checkOut(ctx context.Context, rev string) (_ *checkout, err err
 	}
 	c := &checkout{root: workTree(e.Dir)}
 	if c.root == "" {
-		return nil, fmt.Errorf("%q is no saved plan, and no revision: %s lies in no git work tree", rev, e.Dir)
+		return nil, fmt.Errorf("%q is neither a saved plan nor a revision: %s lies in no git work tree", rev, e.Dir)
 	}
 	if c.tmp, err = os.MkdirTemp("", "dbake-revision-"); err != nil {
 		return nil, err
@@ -76,7 +76,7 @@ func (e *Engine) checkOut(ctx context.Context, rev string) (_ *checkout, err err
 func (w *treeWriter) absent(ctx context.Context, repo, rev string) error {
 	shallow, err := w.run(ctx, repo, nil, "rev-parse", "--is-shallow-repository")
 	if err != nil || strings.TrimSpace(shallow) != "true" {
-		return fmt.Errorf("%q is no saved plan, and no revision that this repository has; fetch it if it is elsewhere", rev)
+		return fmt.Errorf("%q is neither a saved plan nor a revision that this repository has; fetch it if it is elsewhere", rev)
 	}
 	fetch := "--depth=1 origin " + rev
 	if branch, ok := strings.CutPrefix(rev, "origin/"); ok {
@@ -85,7 +85,7 @@ func (w *treeWriter) absent(ctx context.Context, repo, rev string) error {
 	if strings.ContainsAny(rev, "~^@:{") {
 		fetch = "--unshallow" // it is counted from another one
 	}
-	return fmt.Errorf("%q is no saved plan, and no revision that this shallow clone has: fetch it with 'git fetch %s', or clone with more of the history (fetch-depth: 0 of actions/checkout)", rev, fetch)
+	return fmt.Errorf("%q is neither a saved plan nor a revision that this shallow clone has: fetch it with 'git fetch %s', or clone with more of the history (fetch-depth: 0 of actions/checkout)", rev, fetch)
 }
 
 // remove deletes the tree.

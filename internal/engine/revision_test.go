@@ -118,7 +118,7 @@ func TestCheckOut(t *testing.T) {
 	// What is no revision leaves nothing behind.
 	t.Setenv("TMPDIR", t.TempDir())
 	_, err = e.checkOut(t.Context(), "--help")
-	require.ErrorContains(t, err, `"--help" is no saved plan, and no revision`)
+	require.ErrorContains(t, err, `"--help" is neither a saved plan nor a revision`)
 	left, err := os.ReadDir(os.Getenv("TMPDIR"))
 	require.NoError(t, err)
 	require.Empty(t, left)

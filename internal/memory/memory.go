@@ -1,13 +1,12 @@
-// Package memory is what dbake remembers from run to run, below the user's cache
-// directory: what steps cost (history.db, package cost), what nodes and caches in
+// Package memory is dbake's memory from run to run, below the user's cache directory: the
+// costs of steps (history.db, package cost), the results that nodes and caches in
 // registries hold (nodes/, caches/, package warm), the digests of files (files/, package
-// filesum) and what registries said about images (images/, package imagefacts). Packages
-// above keep there what nodes were compiled for (facts/) and which images were pushed
-// (pushed/).
+// filesum) and registries' answers about images (images/, package imagefacts). Packages
+// above keep there the facts that Dockerfiles were compiled for (facts/) and the pushed
+// images (pushed/).
 //
-// It is a help and never needed: whatever is wrong with it is a warning. All of it but
-// the history, which is one database of bounded size, follows the rule of package
-// folder.
+// It is a help and never needed: any failure is only a warning. All of it but the history,
+// which is one database of bounded size, follows the rule of package folder.
 package memory
 
 import (
@@ -25,7 +24,7 @@ import (
 	"github.com/dbake/dbake/internal/memory/warm"
 )
 
-// Memory is what is remembered from run to run, below the user's cache directory.
+// Memory is dbake's memory from run to run, below the user's cache directory.
 type Memory struct {
 	base string // "" when there is no such directory
 	warn func(string)
@@ -34,7 +33,7 @@ type Memory struct {
 	forgotten map[string]bool // causes for which something was not; guarded by mu
 }
 
-// New returns the memory of a user. warn gets what is wrong with it.
+// New returns the memory of a user. warn takes its failures.
 //
 // A directory whose name is not absolute counts as none: it would be another one in
 // every project.
@@ -57,8 +56,8 @@ func (m *Memory) Dir(name string) string {
 	return filepath.Join(m.base, "dbake", name)
 }
 
-// Forgets says why something could not be remembered: each cause once, as a full
-// disk is met by all. It may be called from several goroutines.
+// Forgets warns why something could not be remembered: of each cause once, since a full
+// disk affects all. It may be called from several goroutines.
 func (m *Memory) Forgets(err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -77,30 +76,30 @@ func (m *Memory) Forgets(err error) {
 	m.warn(err.Error() + "; the build goes on without it")
 }
 
-// Nodes is where it is remembered what nodes hold.
+// Nodes is the ledger of the results that nodes hold.
 func (m *Memory) Nodes() warm.Ledger { return warm.Ledger{Dir: m.Dir("nodes"), Warn: m.Forgets} }
 
-// Caches is where it is remembered what caches in registries hold: a cache is
-// known by its ref, and is another one when its manifest has another digest.
+// Caches is the ledger of the results that caches in registries hold: a cache is known by
+// its ref, and is another one when its manifest has another digest.
 func (m *Memory) Caches() warm.Ledger {
 	return warm.Ledger{Dir: m.Dir("caches"), Warn: m.Forgets}
 }
 
-// Runs are what earlier builds did.
+// Runs is the store of the records of earlier builds.
 func (m *Memory) Runs() runs.Store { return runs.Store{Dir: m.Dir("runs")} }
 
-// Files are the digests of the user's files as far as earlier runs know them.
+// Files is the cache of the digests of the user's files.
 func (m *Memory) Files() *filesum.Cache { return filesum.Open(m.Dir("files"), time.Now()) }
 
-// SaveFiles keeps what was found out of the user's files. Where it cannot be kept,
-// the next run reads them again.
+// SaveFiles keeps the digests of the user's files. If that fails, the next run reads them
+// again.
 func (m *Memory) SaveFiles(files *filesum.Cache) {
 	if err := files.Save(); err != nil {
 		m.Forgets(err)
 	}
 }
 
-// Prune removes what no run has used for long, at most once a day.
+// Prune removes files that no run has used for long, at most once a day.
 func (m *Memory) Prune(now time.Time) {
 	if m.base == "" {
 		return
@@ -135,7 +134,7 @@ func (m *Memory) OpenHistory(name string) *cost.Store {
 	return history
 }
 
-// CloseHistory keeps what was measured.
+// CloseHistory saves the new measurements.
 func (m *Memory) CloseHistory(history *cost.Store) {
 	before := len(history.Notes())
 	if err := history.Close(); err != nil {

@@ -17,10 +17,9 @@ const (
 	spareMemory = 0.1
 )
 
-// Capacity returns the nodes with what is known of their machines: a node whose slots
-// nobody said is counted on for as many steps at once as its processors and memory
-// bear, given what the steps are known to use. An unknown step counts as one
-// processor.
+// Capacity returns the nodes with the capacity of their machines: a node without declared
+// slots is assumed to run as many steps at once as its processors and memory bear, given
+// the known use of the steps. An unknown step counts as one processor.
 func (b *Build) Capacity(nodes []Node) []Node { return b.prices.capacity(nodes) }
 
 func (p *prices) capacity(nodes []Node) []Node {
@@ -83,7 +82,7 @@ func (p *prices) demand() (cores, memory float64) {
 	return max(used/all, 1./mostSlots), memory
 }
 
-// Unmeasured reports whether it is not known of one of these steps what it uses.
+// Unmeasured reports whether the use of one of these steps is unknown.
 func (b *Build) Unmeasured(steps []digest.Digest) bool { return b.prices.unmeasured(steps) }
 
 func (p *prices) unmeasured(steps []digest.Digest) bool {

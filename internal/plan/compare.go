@@ -11,12 +11,12 @@ import (
 	"github.com/dbake/dbake/internal/memory/warm"
 )
 
-// Rerun is a step that one build has and another one has not with the same result.
+// Rerun is a step of one build whose result another build does not have.
 type Rerun struct {
 	Step    string
 	Targets []string // that need it, sorted
 	Cost    time.Duration
-	// Why says what made it so; "" when only what it stands on has changed.
+	// Why is the cause; "" when only its inputs have changed.
 	Why Why
 	// Files are those that differ of what it reads, sorted by path, when both builds
 	// list them.
@@ -69,7 +69,7 @@ func (c *comparison) find(n names) (vertex int, ok bool) {
 	return vertex, ok
 }
 
-// rerun returns the steps that would run again on a node that holds what is given.
+// rerun returns the steps that would run again on a node with these holdings.
 func (c *comparison) rerun(holds warm.Holdings) []Rerun {
 	b := c.now
 	node := []Node{{Holds: holds}}
@@ -110,7 +110,7 @@ func (c *comparison) rerun(holds warm.Holdings) []Rerun {
 	return list
 }
 
-// changedFiles compares what vertex i reads with what its counterpart did.
+// changedFiles compares the files of vertex i with those of its counterpart.
 func (c *comparison) changedFiles(i int) []FileChange {
 	now := c.now.Names
 	n := now.list[i]

@@ -21,15 +21,14 @@ import (
 	"github.com/dbake/dbake/llbmerge"
 )
 
-// content is what a vertex reads of the user's directories.
+// content summarises the files that a vertex reads of the user's directories.
 type content struct {
-	// key changes when a file that is read is changed; "" when none is. It is
-	// made of what a node compares: names, modes and contents, whoever owns the
-	// files and whenever they were written.
+	// key changes when a file that is read is changed; "" when none is. It covers what a
+	// node compares: names, modes and contents, but not owners and times.
 	key   string
 	bytes int64
-	// sets are what is read, if it is to be listed: what several vertices read is one
-	// set, which they share.
+	// sets are the files that are read, if they are to be listed: vertices that read the
+	// same share one set.
 	sets [][]found
 	// fault is why a node cannot be sent these files; nil when it can.
 	fault error
@@ -71,8 +70,8 @@ func (r *reader) add(ctx context.Context, all *content, local *llbmerge.Local, p
 	id := fmt.Sprintf("%q %q %q %q %q", dir, part.path, part.includes, part.excludes, local.ExcludePatterns)
 	c, ok := r.seen[id]
 	if !ok {
-		// What a step leaves out is looked at all the same: a change of it is one too
-		// many, and not one too few. It only has no fault.
+		// Files that a step leaves out are read all the same: a change of them counts once
+		// too often, never too rarely. Only their faults do not count.
 		all := part
 		all.excludes = nil
 		var err error
@@ -158,7 +157,7 @@ func Reads[V any](g *llbmerge.Graph, v *llbmerge.Vertex, source, dir string, pat
 			}
 			return nil
 		})
-		// What cannot be looked at is not shown to the function.
+		// Files that cannot be read are not passed to the function.
 		if named := (*fs.PathError)(nil); first == "" && errors.As(err, &named) {
 			if root, rootErr := filepath.EvalSymlinks(dir); rootErr == nil {
 				p, relErr := filepath.Rel(root, named.Path)

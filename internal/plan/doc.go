@@ -1,6 +1,5 @@
-// Package plan runs the compile stages in order and holds what they lead to: the
-// [Build], all that is known of a project before a node is chosen, and the [Plan],
-// which node builds what.
+// Package plan runs the compile stages in order and holds their results: the [Build], which
+// is a project before a node is chosen, and the [Plan], which node builds what.
 //
 //	project ─► frontend ─► llbmerge ─► Build ─► partition ─► Plan
 //
@@ -38,10 +37,10 @@
 //
 // # What is held
 //
-// Nodes hold what the ledger (internal/memory/warm) remembers and they have not thrown away
-// since ([Node]). A cache in a registry holds what the build had that wrote it
-// ([Build.WithCache]); such results are fetched where that is predicted to end sooner
-// than building them. A cache that a build on another machine wrote is read by the
+// Nodes hold the results that the ledger (internal/memory/warm) remembers and that they
+// have not thrown away since ([Node]). A cache in a registry holds what the build had that
+// wrote it ([Build.WithCache]); such results are fetched where that is predicted to end
+// sooner than building them. A cache that a build on another machine wrote is read by the
 // run, but not known to the plan.
 //
 // # Results that nodes take from each other

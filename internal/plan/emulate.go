@@ -60,7 +60,7 @@ func (p *prices) slower(n Node, needs map[string]ocispecs.Platform) map[string]f
 	return list
 }
 
-// EmulatedPlatform is what a node runs slower because it emulates it.
+// EmulatedPlatform is a platform that a node runs slower because it emulates it.
 type EmulatedPlatform struct {
 	Node     string
 	Platform string

@@ -12,15 +12,15 @@ import (
 	"github.com/dbake/dbake/internal/redact"
 )
 
-// export is what is known of writing the outputs of a job. Compressing and pushing
-// the layers of a large image takes as long as many a step; when the result was there
-// before, its layers are compressed and in the registry already.
+// export is the work of writing the outputs of a job. Compressing and pushing the layers of
+// a large image takes as long as many a step; when the result was there before, its layers
+// are compressed and in the registry already.
 type export struct {
 	fresh, again         cost.Step // zero when there is nothing to write
 	freshCost, againCost cost.Prediction
 }
 
-// of returns p with what the outputs of each job will cost.
+// of returns p with the costs of each job's outputs.
 func (p *prices) of(jobs []Job) *prices {
 	out := *p
 	out.jobs, out.exports = jobs, make([]export, len(jobs))
@@ -43,8 +43,8 @@ func exports(t *ir.Target) bool {
 	return false
 }
 
-// exportStep returns what the history knows the outputs of a job by: what is written
-// and how, but not where to.
+// exportStep returns the step under which the history keeps the outputs of a job: it covers
+// what is written and how, but not where to.
 func (p *prices) exportStep(j Job, what string) cost.Step {
 	var key strings.Builder
 	for _, v := range p.graph.roots(j.Units) {
@@ -65,9 +65,9 @@ func (p *prices) exportStep(j Job, what string) cost.Step {
 	}
 }
 
-// ExportCost predicts what the outputs of job i cost on these nodes; ok is false when
-// it has none. Which node will write them is not known yet: where one holds the result,
-// it is likely to be that.
+// ExportCost predicts the cost of the outputs of job i on these nodes; ok is false when it
+// has none. Which node will write them is not known yet: where one holds the result, it is
+// likely to be that.
 func (b *Build) ExportCost(i int, nodes []Node) (cost.Prediction, bool) {
 	return b.prices.export(i, nodes)
 }

@@ -30,8 +30,8 @@ func Join(faults []Fault) error {
 	return errors.Join(errs...)
 }
 
-// compileFaults returns the faults that an error of [frontend.Compile] consists of.
-// What is not the fault of a target is an error.
+// compileFaults returns the faults that an error of [frontend.Compile] consists of. An
+// error that is not the fault of a target is returned as such.
 func compileFaults(p *ir.Project, err error) ([]Fault, error) {
 	if err == nil {
 		return nil, nil

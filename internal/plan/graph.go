@@ -9,8 +9,8 @@ import (
 	"github.com/dbake/dbake/llbmerge"
 )
 
-// graph is the steps of all units with what finds them. Vertices are known by their
-// index.
+// graph holds the steps of all units, with indices to find them. Vertices are known by
+// their index.
 type graph struct {
 	*llbmerge.Graph
 	index map[digest.Digest]int

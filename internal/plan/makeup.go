@@ -18,9 +18,9 @@ import (
 	"github.com/dbake/dbake/llbmerge"
 )
 
-// Makeup is what the results of a build are made of, wherever that is done: unlike the
-// names that nodes and histories know steps by, it tells nothing of directories, of
-// other targets, of the sources of secrets and of how this machine reaches the network.
+// Makeup lists the inputs of the results of a build, independent of the machine: unlike the
+// names by which nodes and histories know steps, it does not depend on directories, other
+// targets, sources of secrets and this machine's access to the network.
 type Makeup struct {
 	build *Build
 	list  []Ingredient     // by vertex
@@ -32,7 +32,7 @@ type Makeup struct {
 type Ingredient struct {
 	Step string
 	Kind llbmerge.Kind
-	// Does is what the vertex does, apart from its inputs and files.
+	// Does identifies the work of the vertex, apart from its inputs and files.
 	Does digest.Digest
 	// Files are the names, modes and contents of what it reads of the user's
 	// directories; "" when it reads none.
@@ -41,14 +41,14 @@ type Ingredient struct {
 	Result digest.Digest
 	// Base is the image, repository or URL of a source; "" for others.
 	Base string
-	// Unknown says why the same vertex may have another result tomorrow; "" when
-	// nothing is known to make it so.
+	// Unknown is why the same vertex may have another result tomorrow; "" when there is no
+	// reason.
 	Unknown string
-	// Anew says that the vertex is to be built even if its result is known.
+	// Anew is set when the vertex has to be built even if its result is known.
 	Anew bool
 }
 
-// Makeup returns what the results of b are made of.
+// Makeup returns the inputs of the results of b.
 func (b *Build) Makeup(ctx context.Context, files *filesum.Cache) (*Makeup, error) {
 	m := &Makeup{build: b, list: make([]Ingredient, len(b.Graph.Vertices)), users: map[string][]int{}, roots: map[ir.UnitID]content{}}
 	for i, v := range b.Graph.Vertices {
@@ -107,7 +107,7 @@ func (m *Makeup) Unit(id ir.UnitID) (digest.Digest, []Ingredient) {
 	return digest.FromString(result), parts
 }
 
-// does encodes what a vertex does apart from its inputs and files.
+// does encodes the work of a vertex, apart from its inputs and files.
 func (m *Makeup) does(v *llbmerge.Vertex) ([]byte, error) {
 	if v.Local != nil {
 		return []byte("local"), nil // what is read of it counts where it is read
@@ -250,7 +250,7 @@ func isCommit(ref string) bool {
 	return (len(ref) == 40 || len(ref) == 64) && strings.Trim(ref, "0123456789abcdef") == ""
 }
 
-// Reread returns b with what its steps read now.
+// Reread returns b with the present state of the files that its steps read.
 func (b *Build) Reread(ctx context.Context, files *filesum.Cache) (*Build, error) {
 	now := *b
 	var err error

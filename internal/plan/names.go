@@ -17,10 +17,9 @@ import (
 	"github.com/dbake/dbake/llbmerge"
 )
 
-// Names are what the vertices of a graph are remembered by from run to run. The digest of
-// a vertex is not fit for that: what a local source transfers is the union of what
-// all targets of the run need, so that the digests above it change with the list
-// of targets. None of these names does.
+// Names identify the vertices of a graph from run to run. The digest of a vertex is not fit
+// for that: what a local source transfers is the union of what all targets of the run need,
+// so that the digests above it change with the list of targets. None of these names does.
 type Names struct {
 	graph *graph
 	list  []names // by vertex
@@ -30,14 +29,13 @@ type Names struct {
 
 // names are those of one vertex.
 type names struct {
-	// op is what the vertex and all below it do, whatever is in the files.
+	// op covers the work of the vertex and all below it, whatever is in the files.
 	op warm.OpID
-	// result is op with the files that are read: what a node holds by this name
+	// result is op with the files that are read: a result that a node holds under this name
 	// need not be built.
 	result warm.ResultID
-	// place and form tell why a result is not held: where in which Dockerfile the
-	// step stands, and what it does there apart from its inputs. "" when the
-	// place is not known.
+	// place and form explain why a result is not held: where in which Dockerfile the step
+	// stands, and its work there apart from its inputs. "" when the place is not known.
 	place warm.PlaceID
 	form  warm.FormID
 	slot  string // place for the history: the same for all targets of a Dockerfile
@@ -95,8 +93,8 @@ func newNames(ctx context.Context, g *graph, units []*frontend.Unit, base string
 	return out, faults, nil
 }
 
-// formOf encodes what a vertex does apart from its inputs. Constraints are left
-// out: they say where and whether to look into the cache, not what to do.
+// formOf encodes the work of a vertex apart from its inputs. Constraints are left out: they
+// say where and whether to look into the cache, not what to do.
 func formOf(v *llbmerge.Vertex) ([]byte, error) {
 	if l := v.Local; l != nil {
 		return fmt.Appendf(nil, "local %q %q %q", l.Name, l.IncludePatterns, l.ExcludePatterns), nil
@@ -152,7 +150,7 @@ func (n *Names) trace(i int, m Measurement) warm.Trace {
 	return warm.NewTrace(recordText(n.graph.Vertices[i]), m.Start, m.Start.Add(m.Took))
 }
 
-// recordText is what BuildKit writes on the result of a step.
+// recordText is the description that BuildKit gives to the result of a step.
 func recordText(v *llbmerge.Vertex) string {
 	if e := v.Op.GetExec(); e != nil {
 		return "mount / from exec " + strings.Join(e.GetMeta().GetArgs(), " ")
@@ -160,8 +158,8 @@ func recordText(v *llbmerge.Vertex) string {
 	return v.Step
 }
 
-// Operation identifies what vertex i of the graph and all below it do.
+// Operation identifies the work of vertex i of the graph and all below it.
 func (n *Names) Operation(i int) warm.OpID { return n.list[i].op }
 
-// Result names what vertex i leads to: its operation with the files that are read.
+// Result identifies the result of vertex i: its operation with the files that are read.
 func (n *Names) Result(i int) warm.ResultID { return n.list[i].result }

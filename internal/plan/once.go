@@ -12,16 +12,15 @@ import (
 	"github.com/dbake/dbake/partition"
 )
 
-// Duplicates says which of the steps that targets share may be executed on several
-// nodes of one run.
+// Duplicates is the rule for shared steps that may be executed on several nodes of one run.
 type Duplicates string
 
 // The rules, from the strictest.
 const (
 	// DuplicatesNever executes each step once.
 	DuplicatesNever Duplicates = "never"
-	// DuplicatesReproducible executes once what may give another result the second
-	// time. It is what the zero value means.
+	// DuplicatesReproducible executes steps once that may give another result the second
+	// time. The zero value means the same.
 	DuplicatesReproducible Duplicates = "reproducible"
 	// DuplicatesAny executes steps again wherever that ends sooner.
 	DuplicatesAny Duplicates = "any"
@@ -39,14 +38,14 @@ func ParseDuplicates(s string) (Duplicates, error) {
 	return "", fmt.Errorf("unknown rule for duplicates %q; known: never, reproducible, any", s)
 }
 
-// WithDuplicates returns b with another rule for what is executed on several nodes.
+// WithDuplicates returns b with another rule for steps that several nodes may execute.
 func (b *Build) WithDuplicates(d Duplicates) *Build {
 	out := *b
 	out.rule.duplicates = d
 	return &out
 }
 
-// rule says which steps several nodes may execute.
+// rule decides which steps several nodes may execute.
 type rule struct {
 	duplicates Duplicates
 	fetched    map[string]string // by sourceKey: the node that has what the URL holds
@@ -77,7 +76,8 @@ const (
 	FreeFiles Freedom = "it does the same everywhere"
 )
 
-// Freedom says, for every vertex of the graph, why several nodes may execute it; "" when one may.
+// Freedom returns, for every vertex of the graph, why several nodes may execute it; "" when
+// only one may.
 //
 // Bound are shared steps whose result may be another one the second time. So are steps
 // whose layers stand on those of a bound one, or it on theirs: they travel together. And so are the steps of a target that others

@@ -11,17 +11,16 @@ import (
 	"github.com/dbake/dbake/partition"
 )
 
-// Plan is which node builds what, in which order. It holds what is executed and what
-// the search for it found out; what people want to know of it beyond that is a
-// report (internal/report).
+// Plan is which node builds what, in which order. It holds the work to execute and the
+// findings of the search for it; further facts for people are a report (internal/report).
 type Plan struct {
 	Strategy string
 	Nodes    []Node
 	// Partitions are the jobs of each node in order, those together that are
 	// submitted as one solve; by node, indices of Build.Jobs.
 	Partitions [][][]int
-	// Pooled says that the jobs wait in one queue for whichever node is idle;
-	// Partitions are then only what is expected.
+	// Pooled is set when the jobs wait in one queue for idle nodes; Partitions are then
+	// only expected.
 	Pooled bool
 
 	// Problem is what was solved. Its target i is Build.Jobs[i] and its vertex i
@@ -33,8 +32,8 @@ type Plan struct {
 	// Exchange is what nodes build for each other. Its targets are the jobs.
 	Exchange Exchange
 
-	// Makespan is the predicted time of the whole run, Bound what no plan on
-	// these nodes can beat.
+	// Makespan is the predicted time of the whole run, Bound a lower bound on that of every
+	// plan on these nodes.
 	Makespan, Bound time.Duration
 	// Undivided is the makespan with no target divided that need not be; 0 when
 	// none is.
@@ -42,18 +41,18 @@ type Plan struct {
 	// Executed is the cost of all executions, Duplicated that of those beyond
 	// the first of each step; both at speed 1.
 	Executed, Duplicated time.Duration
-	// Proven says that no plan has a smaller makespan.
+	// Proven is set when no plan has a smaller makespan.
 	Proven bool
-	// Effort is how many tasks were scheduled to find the plan. Stopped says that
-	// the search was cut short by its time limit.
+	// Effort is how many tasks were scheduled to find the plan. Stopped is set when the
+	// time limit cut the search short.
 	Effort  int
 	Stopped bool
-	// Spent says that it is not known whether there is a shorter plan, because the
-	// budget of the search for a proof was used up.
+	// Spent is set when the budget of the search for a proof was used up, so that a shorter
+	// plan may exist.
 	Spent bool
 
-	// Duplicates is the rule for what several nodes may execute. Unbound is the
-	// makespan of a plan in which they may execute anything, 0 where it is not known.
+	// Duplicates is the rule for steps that several nodes may execute. Unbound is the
+	// makespan of a plan without such a rule, 0 where it is not known.
 	Duplicates Duplicates
 	Unbound    time.Duration
 }
@@ -202,7 +201,7 @@ const (
 	queue = "queue"
 )
 
-// follow fills in what follows from the problem and its schedule.
+// follow derives further fields from the problem and its schedule.
 func (p *Plan) follow() {
 	p.Makespan = p.Schedule.Makespan.Duration()
 	p.Executed, p.Duplicated = p.Schedule.Executed.Duration(), p.Schedule.Duplicated.Duration()
@@ -218,8 +217,8 @@ func (p *Plan) onDemand(b *Build) {
 	p.Exchange.addOnDemand(b.graph.onDemand(p.Problem))
 }
 
-// Fetches returns what node n takes from others, by vertex: the node that it takes
-// the result from, or partition.Registry.
+// Fetches returns the sources of the results that node n takes from others, by vertex: a
+// node, or partition.Registry.
 func (p *Plan) Fetches(n int) map[partition.VertexID]partition.NodeID {
 	list := map[partition.VertexID]partition.NodeID{}
 	if p.Assignment.Shares != nil {

@@ -10,7 +10,7 @@ import (
 	"github.com/dbake/dbake/llbmerge"
 )
 
-// prices are what the history says of steps and outputs.
+// prices are the history's predictions for steps and outputs.
 type prices struct {
 	graph   *graph
 	names   *Names
@@ -23,7 +23,7 @@ type prices struct {
 	exports []export // by job
 }
 
-// newPrices asks the history what each step of the graph will cost.
+// newPrices asks the history for the cost of each step of the graph.
 func newPrices(g *graph, names *Names, history *cost.Store) *prices {
 	p := &prices{graph: g, names: names, history: history}
 	p.steps = make([]cost.Prediction, len(g.Vertices))

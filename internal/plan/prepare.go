@@ -19,8 +19,8 @@ import (
 	"github.com/dbake/dbake/llbmerge"
 )
 
-// Build is what is known of a project before a node is chosen. It is immutable: what
-// looks like a change returns another one.
+// Build is a compiled project before a node is chosen. It is immutable: methods that change
+// something return another one.
 type Build struct {
 	Project *ir.Project
 	// Units are the compiled units, in the order of Project.Units.
@@ -29,7 +29,7 @@ type Build struct {
 	Graph *llbmerge.Graph
 	// Jobs are in the order of Project.Targets.
 	Jobs []Job
-	// Names are what the vertices are remembered by.
+	// Names identify the vertices from run to run.
 	Names *Names
 	// Costs are the predictions for Graph.Vertices, by index.
 	Costs []cost.Prediction
@@ -54,7 +54,7 @@ type Job struct {
 	Units  []*frontend.Unit
 }
 
-// Memory is what is known from earlier runs.
+// Memory holds the memory of earlier runs.
 type Memory struct {
 	History *cost.Store
 	Files   *filesum.Cache
@@ -62,8 +62,8 @@ type Memory struct {
 	List bool
 }
 
-// Prepare compiles and merges the units of a project and predicts what each step
-// costs. The error joins the faults of all targets that cannot be built.
+// Prepare compiles and merges the units of a project and predicts the cost of each step.
+// The error joins the faults of all targets that cannot be built.
 func Prepare(ctx context.Context, p *ir.Project, opts frontend.Options, known Memory) (*Build, error) {
 	b, faults, err := PrepareWhole(ctx, p, opts, known)
 	if err == nil {

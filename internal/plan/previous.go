@@ -5,10 +5,10 @@ import (
 	"github.com/dbake/dbake/partition"
 )
 
-// previous returns, for each job, the node that built it last, as far as what the
-// nodes hold tells; a negative one where it does not. A job that has to be rebuilt
-// goes back there unless another node is better: a node is sent only what has
-// changed in a directory that it knows.
+// previous returns, for each job, the node that built it last, as far as their holdings
+// show it; a negative one where they do not. A job that has to be rebuilt goes back there
+// unless another node is better: a node is sent only what has changed in a directory that
+// it knows.
 func previous(b *Build, nodes []Node) []partition.NodeID {
 	// A node is the better witness the more of the names of the job's root it has:
 	// the very result, the same with other files, another step at its place.

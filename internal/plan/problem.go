@@ -20,10 +20,10 @@ type Node struct {
 	Addr  string
 	Speed float64 // relative to 1
 	Slots int     // steps at once; >= 1
-	// SlotsAssumed says that Slots is a guess: predictions are made with it, and the
-	// node is given what it can do beyond.
+	// SlotsAssumed is set when Slots is a guess: predictions are made with it, and the node
+	// is given more if it can do more.
 	SlotsAssumed bool
-	// SlotsWhy says what they are guessed from, in a few words.
+	// SlotsWhy names the basis of the guess, in a few words.
 	SlotsWhy string
 	// Cores and Memory, in bytes, are what its machine has for it; 0 is not known.
 	Cores  float64
@@ -234,7 +234,7 @@ func (n Node) offers(needs map[string]ocispecs.Platform) []string {
 	return list
 }
 
-// placeable says so when no node can run all steps of a job.
+// placeable returns an error when no node can run all steps of a job.
 func placeable(j Job, t partition.Target, nodes []partition.Node) error {
 	for _, n := range nodes {
 		if !slices.ContainsFunc(t.Platforms, func(p string) bool { return !slices.Contains(n.Platforms, p) }) {

@@ -17,16 +17,16 @@ import (
 	"github.com/dbake/dbake/llbmerge"
 )
 
-// The bounds of what is named in recipes of one build. Beyond them only hashes of a whole
+// The bounds of the names in the recipes of one build. Beyond them only hashes of a whole
 // are kept.
 const (
 	maxFiles = 20_000
 	maxParts = 60_000
 )
 
-// Recipes says what the steps of a build are made of, for comparisons with later runs:
-// the recipes in the order of the graph, what they read, and for each vertex the place of
-// its recipe, -1 for those that have none. Values are told as hashes of h.
+// Recipes returns the recipes of a build's steps, for comparisons with later runs: in the
+// order of the graph, with the files that they read, and for each vertex the place of its
+// recipe, -1 for none. Values are hashes of h.
 func Recipes(b *Build, h runs.Hasher) (recipes []runs.Recipe, files []runs.FileSet, places []int, err error) {
 	w := &recipeWriter{build: b, hasher: h, names: StepNames(b), sets: map[*found]int{}, args: map[*pb.SourceInfo]map[string]bool{}, units: map[string]*frontend.Unit{}}
 	for _, u := range b.Units {
@@ -112,7 +112,7 @@ func (w *recipeWriter) part(kind runs.PartKind, name, value string) runs.Part {
 	return runs.Part{Kind: kind, Name: name, Hash: w.hasher.Sum(value)}
 }
 
-// plainPart is a part with a value that may be told.
+// plainPart is a part with a value that may be shown.
 func (w *recipeWriter) plainPart(kind runs.PartKind, name, value string) runs.Part {
 	p := w.part(kind, name, value)
 	p.Value = redact.Text(value)
@@ -152,7 +152,7 @@ func (w *recipeWriter) partsOf(v *llbmerge.Vertex, op *pb.Op) (list []runs.Part,
 	return append(list, w.part(kind, name, string(rest))), nil
 }
 
-// exec takes the parts out of an exec op, and leaves in it what is none of them.
+// exec takes the parts out of an exec op, and leaves the rest in it.
 func (w *recipeWriter) exec(e *pb.ExecOp, declared map[string]bool) []runs.Part {
 	var list []runs.Part
 	for _, m := range e.GetMounts() {
@@ -221,7 +221,7 @@ func (w *recipeWriter) declaredArgs(v *llbmerge.Vertex) map[string]bool {
 	return all
 }
 
-// argsOf returns the arguments that a Dockerfile declares; none of what is no Dockerfile.
+// argsOf returns the arguments that a Dockerfile declares; none for other text.
 func argsOf(data []byte) map[string]bool {
 	names := map[string]bool{}
 	file, err := parser.Parse(bytes.NewReader(data))

@@ -27,16 +27,16 @@ type Measurement struct {
 	Memory int64
 }
 
-// Capacity is what a node can do at once: as many steps as it has slots, or, when Cores
-// is not 0, as many as keep that many processors busy.
+// Capacity is the number of steps that a node can run at once: as many as it has slots, or,
+// when Cores is not 0, as many as keep that many processors busy.
 type Capacity struct {
 	Slots int
 	Cores float64
 }
 
-// Record teaches the history what a run took. capacity says what each node can do at
-// once, by address; of a node that is not among them it is not known. kept are the results that each node keeps, which tell the size of those that
-// were made.
+// Record adds the measurements of a run to the history. capacity is that of each node, by
+// address; it is unknown for other nodes. kept are the results that each node keeps, with
+// their sizes.
 //
 // A node does not keep to its slots: it runs what is ready, and writes outputs
 // besides. What is remembered is what an execution would have taken with no more at once

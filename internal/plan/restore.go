@@ -14,8 +14,8 @@ import (
 // ErrOutdated is wrapped when a saved plan does not fit what is to be built.
 var ErrOutdated = errors.New("the plan is outdated")
 
-// Saved is what is carried out again of a plan that was made earlier. Everything else
-// is predicted anew.
+// Saved is the part of an earlier plan that is carried out again. Everything else is
+// predicted again.
 type Saved struct {
 	Strategy string
 	Pooled   bool
@@ -33,7 +33,7 @@ type Part struct {
 	Platforms []string
 }
 
-// SavedNode is what one node builds. Nodes are recognised by name.
+// SavedNode is the work of one node. Nodes are recognised by name.
 type SavedNode struct {
 	Name string
 	// Partitions are the names of jobs, in order.

@@ -1,6 +1,6 @@
 package plan
 
-// Why says why a step has to be executed on a node.
+// Why is the reason why a step has to be executed on a node.
 type Why string
 
 // The reasons; the first that holds is given.
@@ -26,7 +26,7 @@ const (
 	WhyNew Why = "never built here"
 )
 
-// Why says why vertex i, whose inputs among steps are all held, is not held by node n.
+// Why returns why vertex i, whose inputs among steps are all held, is not held by node n.
 func (b *Build) Why(i, n int, nodes []Node) Why {
 	holds, v, name := nodes[n].Holds, b.Graph.Vertices[i], b.Names.list[i]
 	switch {

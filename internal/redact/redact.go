@@ -2,9 +2,9 @@
 // URLs, as user information or as parameters, and those among the attributes of
 // caches.
 //
-// It works on finished text, whatever the URL stood in: an error, a line of a log,
-// the name of a step, JSON. So it is applied once, where text leaves the process, and
-// nobody who makes an error has to think of it.
+// It works on finished text, whatever the URL stood in: an error, a line of a log, the name
+// of a step, JSON. So it is applied once, where text leaves the process, and makers of
+// errors need not care.
 package redact
 
 import (

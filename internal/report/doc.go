@@ -1,8 +1,8 @@
-// Package report describes a plan to people and to programs: what each node builds and
-// when, what targets share, what decides the time, and why.
+// Package report describes a plan to people and to programs: the work of each node over
+// time, the steps that targets share, the critical path, and the reasons.
 //
-// A [Report] is made from a build and its plan and changes nothing of them: what is
-// executed stands in [plan.Plan] alone.
+// A [Report] is made from a build and its plan and changes neither: a run reads [plan.Plan]
+// alone.
 //
 // # The JSON form
 //

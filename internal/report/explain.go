@@ -11,8 +11,8 @@ import (
 	"github.com/dbake/dbake/partition"
 )
 
-// Explanation tells why a job is on its node, what it would mean to have it on
-// another, and what it consists of.
+// Explanation describes why a job is on its node, the cost of having it on another, and its
+// steps.
 type Explanation struct {
 	Job  Job
 	Node string
@@ -26,8 +26,7 @@ type Explanation struct {
 	Steps []JobStep
 }
 
-// Alternative is what would be predicted with the job on another node and all else
-// as planned.
+// Alternative is the prediction with the job on another node and all else as planned.
 type Alternative struct {
 	Node     string
 	Chosen   bool
@@ -51,7 +50,7 @@ type JobStep struct {
 	Others []string
 }
 
-// StepState says what a node does about a step.
+// StepState is the treatment of a step on a node.
 type StepState string
 
 // The states of a step.
@@ -92,7 +91,7 @@ func (p *Report) Explain(ctx context.Context, name string) (*Explanation, error)
 	return e, nil
 }
 
-// absent says why there is no job of that name.
+// absent returns an error that explains why there is no job of that name.
 func (p *Report) absent(name string) error {
 	var parts []string
 	for _, j := range p.Jobs {

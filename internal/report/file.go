@@ -140,7 +140,7 @@ type World struct {
 	Withheld []string           `json:"environment_withheld,omitempty"`
 }
 
-// FileNode is a node and what it builds.
+// FileNode is a node and its work.
 type FileNode struct {
 	Name  string  `json:"name"`
 	Addr  string  `json:"addr,omitempty"`
@@ -179,7 +179,7 @@ type FileFetch struct {
 	From string `json:"from"`
 }
 
-// FileJob is a target and what is predicted of it.
+// FileJob is a target with its predictions.
 type FileJob struct {
 	Name string `json:"name"`
 	// Target and Platforms are those of a part of a divided target; left out of a
@@ -251,8 +251,8 @@ type FileStep struct {
 	InRegistry bool     `json:"in_registry,omitempty"`
 }
 
-// FileTask is what a node does with a step, "run", "send" or "fetch"; Step is an
-// index in Steps.
+// FileTask is a node's task with a step, "run", "send" or "fetch"; Step is an index in
+// Steps.
 type FileTask struct {
 	Kind  TaskKind `json:"kind"`
 	Step  int      `json:"step"`
@@ -363,8 +363,8 @@ func (p *Report) source(n int) string {
 	return p.Nodes[n].Name
 }
 
-// SavedPlan returns what is carried out again of the plan. A transfer of a step that is not
-// in the file is left out.
+// SavedPlan returns the part of the plan that is carried out again. A transfer of a step
+// that is not in the file is left out.
 func (f *File) SavedPlan() *plan.Saved {
 	s := &plan.Saved{Strategy: f.Strategy, Pooled: f.Pooled}
 	for _, t := range f.Targets {
@@ -401,7 +401,7 @@ func (f *File) Write(w io.Writer) error {
 	return enc.Encode(f)
 }
 
-// ErrNotPlan is wrapped when a file is no plan of dbake.
+// ErrNotPlan is wrapped when a file is not a plan of dbake.
 var ErrNotPlan = errors.New("not a plan of dbake")
 
 // ReadFile reads the JSON form. The error wraps [ErrNotPlan] when it is something

@@ -14,12 +14,12 @@ import (
 	"github.com/dbake/dbake/partition"
 )
 
-// Report is a plan with what people want to know of it. It is made for one build and
-// does not change.
+// Report is a plan with further facts for people. It is made for one build and does not
+// change.
 type Report struct {
 	*plan.Plan
 
-	// Shares are what each node builds, by node.
+	// Shares are the shares of the nodes, by node.
 	Shares []Share
 	// Jobs are the predictions for each job, in the order of Build.Jobs.
 	Jobs []Job
@@ -37,7 +37,7 @@ type Report struct {
 	// when the one before had ended, because it needed its result or its slot.
 	Critical []int
 
-	// Single is what the best node would take alone, 0 when none can build everything.
+	// Single is the time of the best node alone, 0 when none can build everything.
 	Single     time.Duration
 	SingleNode string
 	// Assumed are the base images whose config is a guess, sorted.
@@ -57,7 +57,7 @@ func New(ctx context.Context, b *plan.Build, p *plan.Plan) (*Report, error) {
 	return r, r.single(ctx)
 }
 
-// Share is what one node builds.
+// Share is the work of one node.
 type Share struct {
 	// Partitions are the jobs in order, those that are submitted as one solve
 	// together; indices of Build.Jobs.
@@ -155,7 +155,7 @@ type Task struct {
 	Start, End time.Duration
 }
 
-// TaskKind says what a node does with a step.
+// TaskKind is the kind of a node's task with a step.
 type TaskKind string
 
 // The kinds of tasks. Transfers take no slot.
@@ -169,7 +169,7 @@ var taskKinds = map[partition.Kind]TaskKind{partition.Exec: TaskRun, partition.E
 
 // Stage is a group of steps that the same jobs need.
 type Stage struct {
-	Name  string // that of its dearest step
+	Name  string // that of its costliest step
 	Steps int
 	Cost  time.Duration // of all its steps, at speed 1
 	Jobs  []string
@@ -207,7 +207,7 @@ func (p *Report) findDoubles(b *plan.Build) {
 	}
 }
 
-// single finds what one node would take.
+// single finds the time of one node alone.
 func (p *Report) single(ctx context.Context) error {
 	s, err := partition.Lookup("single")
 	if err != nil {
@@ -321,7 +321,7 @@ func (p *Report) tasks() {
 	}
 }
 
-// jobs fills in the prediction for each job and what the nodes are spared.
+// jobs fills in the prediction for each job and the work that warm nodes are spared.
 func (p *Report) jobs(b *plan.Build) {
 	p.Shares = make([]Share, len(p.Nodes))
 	for n, load := range p.Schedule.Nodes {
@@ -429,7 +429,7 @@ func (s *nodeShare) job(b *plan.Build, i int) Job {
 	return j
 }
 
-// stages gathers what several jobs share.
+// stages gathers the steps that several jobs share.
 func (p *Report) stages(b *plan.Build) {
 	type execution struct{ step, node int }
 	run := map[execution]bool{}

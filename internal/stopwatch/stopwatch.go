@@ -1,7 +1,7 @@
 // Package stopwatch divides the time of a command into phases.
 //
-// At any moment a [Watch] is in one phase, so what it says adds up to the time since
-// the first [Watch.Enter].
+// At any moment a [Watch] is in one phase, so its phases add up to the time since the first
+// [Watch.Enter].
 package stopwatch
 
 import (

@@ -28,8 +28,7 @@ func fileName(dir string) string {
 	return hex.EncodeToString(sum[:12])
 }
 
-// load returns what is remembered of the files below dir. What cannot be read is as
-// nothing.
+// load returns the remembered digests of the files below dir; none if they cannot be read.
 func (c *Cache) load(dir string) map[string]entry {
 	if c.dir != "" {
 		if b, err := c.folder().Read(fileName(dir)); err == nil {

@@ -57,13 +57,13 @@ type Cache struct {
 	roots map[string]*root // by absolute directory
 }
 
-// root is what is known of the files below a directory.
+// root holds the digests of the files below a directory.
 type root struct {
 	files map[string]entry // by name, relative to the root
 	dirty bool             // differs from what is on the disk
 }
 
-// entry is what is known of a file.
+// entry is the digest of a file, and the state it was read in.
 type entry struct {
 	id   identity
 	sum  Sum
@@ -73,7 +73,7 @@ type entry struct {
 	fresh bool
 }
 
-// identity tells versions of a file apart.
+// identity distinguishes versions of a file.
 type identity struct {
 	size     int64
 	modified int64 // in nanoseconds since 1970, as the next
@@ -137,8 +137,8 @@ func (c *Cache) Sums(ctx context.Context, dir string, names []string) (sums []Su
 // bufferSize is how much of a file is read at once.
 const bufferSize = 64 << 10
 
-// sum returns what is known of one file now. The error is why it cannot be read
-// although it is there.
+// sum returns the present digest of one file. The error is why it cannot be read although
+// it is there.
 func (c *Cache) sum(r *root, dir, name string) (*entry, error) {
 	path := filepath.Join(dir, name)
 	info, err := os.Lstat(path)
@@ -176,7 +176,7 @@ func (c *Cache) sum(r *root, dir, name string) (*entry, error) {
 	return &e, nil
 }
 
-// errNotRegular is returned for what is no regular file any more.
+// errNotRegular is returned for a file that is no longer regular.
 var errNotRegular = errors.New("not a regular file")
 
 // read returns the digest of a file and what the file was before it was read.
@@ -219,7 +219,7 @@ func (c *Cache) root(dir string) *root {
 	return r
 }
 
-// Save writes what was found out to the directory of the cache.
+// Save writes new digests to the directory of the cache.
 func (c *Cache) Save() error {
 	if c.dir == "" {
 		return nil

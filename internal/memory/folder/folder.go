@@ -3,9 +3,8 @@
 //
 //   - what is remembered is a help, never needed: a file that is missing, or is no
 //     regular file, says nothing, and its reader treats damage as the same;
-//   - a file is replaced whole, readable by its user only. Who adds to what other
-//     processes may add to does so under a lock beside the file, and waits for it
-//     [Wait] at most;
+//   - a file is replaced whole, readable by its user only. a file that several processes
+//     add to is changed under a lock beside it, for which each waits [Wait] at most;
 //   - a file that was neither read nor written for [Keep] goes ([Prune]).
 //
 // A [Folder] is safe for concurrent use.
@@ -41,7 +40,7 @@ const (
 // locked is the end of the name of a lock.
 const locked = ".lock"
 
-// ErrLocked says that another process kept a file locked for too long.
+// ErrLocked reports that another process kept a file locked for too long.
 var ErrLocked = errors.New("another process keeps it locked")
 
 // Folder is a directory, which need not exist yet. Names of files may have slashes.
@@ -88,8 +87,8 @@ func (f Folder) Write(name string, data []byte) error {
 	return os.Chtimes(f.Path(name), f.now(), f.now())
 }
 
-// Update replaces a file by what change makes of it, while no other Update of any
-// process does. An error of change is returned as it is, and nothing is written.
+// Update replaces a file by the result of change, while no other Update of any process
+// does. An error of change is returned as it is, and nothing is written.
 func (f Folder) Update(name string, change func(old []byte) ([]byte, error)) (err error) {
 	lock := flock.New(f.Path(name) + locked)
 	if err := os.MkdirAll(filepath.Dir(lock.Path()), 0o700); err != nil {
@@ -149,8 +148,8 @@ func prune(path string, now time.Time) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, lock.Unlock()) }()
-	// Who waits for this lock writes all the same, which costs what another process
-	// adds at that moment.
+	// A process that waits for this lock writes all the same, and may lose an entry that
+	// another adds at that moment.
 	return errors.Join(remove(path, now), os.Remove(path+locked))
 }
 

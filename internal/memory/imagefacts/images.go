@@ -21,8 +21,8 @@ import (
 // maxBlob bounds a file in bytes: an image's config with a long history.
 const maxBlob = 8 << 20
 
-// Store is a directory of such files. What cannot be read counts as absent, what cannot
-// be written is not kept; of either there is one warning.
+// Store is a directory of such files. A file that cannot be read counts as absent, one that
+// cannot be written is not kept; the first such failure is a warning.
 type Store struct {
 	folder folder.Folder
 	warn   func(error) // nil = nobody is warned

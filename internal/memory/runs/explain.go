@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// Explanation says why the steps of a target ran, or did not, in a run.
+// Explanation lists why the steps of a target ran, or did not, in a run.
 type Explanation struct {
 	Target string `json:"target"`
 	Run    string `json:"run"`
@@ -15,11 +15,11 @@ type Explanation struct {
 	Reason string `json:"reason,omitempty"`
 	// Steps are in an order in which each stands after those it is made of.
 	Steps []Reasons `json:"steps"`
-	// Unknown says why reasons are not known; "" when they are.
+	// Unknown is why the reasons are not known; "" when they are.
 	Unknown string `json:"unknown,omitempty"`
 }
 
-// Fate is what a run did about a step.
+// Fate is the treatment of a step in a run.
 type Fate string
 
 // The fates.
@@ -46,9 +46,9 @@ type Cause struct {
 	Kind CauseKind `json:"kind"`
 	// Name is that of the file, argument, secret or step.
 	Name string `json:"name,omitempty"`
-	// How says what became of it: added, removed, edited or mode.
+	// How is the kind of change: added, removed, edited or mode.
 	How string `json:"how,omitempty"`
-	// Then and Now are what may be shown of both runs.
+	// Then and Now are the values of both runs, as far as they may be shown.
 	Then string `json:"then,omitempty"`
 	Now  string `json:"now,omitempty"`
 }
@@ -74,12 +74,12 @@ const (
 	CauseKnown   CauseKind = "answered" // it has changed, and its result was known from elsewhere
 )
 
-// has reports whether a run knows what a target is made of.
+// has reports whether a run has the recipes of a target.
 func (r *Run) has(target string) bool {
 	return slices.ContainsFunc(r.Recipes, func(p Recipe) bool { return slices.Contains(p.Targets, target) })
 }
 
-// Target returns what became of a target; the zero value when it had no part in the run.
+// Target returns the result of a target; the zero value when it had no part in the run.
 func (r *Run) Target(name string) Target {
 	if i := slices.IndexFunc(r.Targets, func(t Target) bool { return t.Name == name }); i >= 0 {
 		return r.Targets[i]
@@ -87,14 +87,14 @@ func (r *Run) Target(name string) Target {
 	return Target{}
 }
 
-// ran is what a run did about one recipe.
+// ran is the treatment of one recipe in a run.
 type ran struct {
 	fate  Fate
 	nodes []string
 	took  float64
 }
 
-// fates returns what a run did about each of its recipes.
+// fates returns the treatment of each recipe in a run.
 func (r *Run) fates() []ran {
 	list := make([]ran, len(r.Recipes))
 	for i, p := range r.Recipes {
@@ -116,7 +116,7 @@ func (r *Run) fates() []ran {
 		case s.Cached:
 			fate = Cached
 		}
-		// What ran on some node counts, before what another had.
+		// An execution on one node counts before a held result on another.
 		if x.fate == Unasked || x.fate == Cached && fate != Cached {
 			x.fate, x.nodes, x.took = fate, nil, 0
 		}
@@ -128,8 +128,8 @@ func (r *Run) fates() []ran {
 	return list
 }
 
-// Explain says why the steps of a target ran in a run, compared with an earlier one; nil
-// is none.
+// Explain finds out why the steps of a target ran in a run, compared with an earlier one;
+// nil is none.
 func Explain(before, now *Run, target string) Explanation {
 	t := now.Target(target)
 	e := Explanation{Target: target, Run: now.ID, State: t.State, Reason: t.Reason, Steps: []Reasons{}}
@@ -175,7 +175,7 @@ type comparison struct {
 	same        map[int]int // the recipe of before that became one of now
 }
 
-// causes says why recipe i has its fate.
+// causes returns why recipe i has its fate.
 func (x *comparison) causes(i int) []Cause {
 	p, fate := x.now.Recipes[i], x.fates[i].fate
 	if x.before == nil {
@@ -275,7 +275,7 @@ func changedParts(was, p Recipe) []Cause {
 	return list
 }
 
-// explainLoss says why a step ran although nothing of it has changed.
+// explainLoss returns why a step ran although nothing of it has changed.
 func (x *comparison) explainLoss(i, old int) Cause {
 	was := x.was[old]
 	switch was.fate {

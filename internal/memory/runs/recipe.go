@@ -11,9 +11,9 @@ import (
 	"strings"
 )
 
-// Recipe is what a step is made of, or a source that steps stand on, part by part. Values
-// that may be secret, and files, stand there as hashes that only the machine that wrote
-// them can make again: see [Hasher].
+// Recipe lists the parts of a step, or of a source that steps stand on. Values that may be
+// secret, and files, stand there as hashes that only the machine that wrote them can make
+// again: see [Hasher].
 type Recipe struct {
 	Name   string `json:"name"`
 	Source bool   `json:"source,omitempty"` // an image, a repository or a URL
@@ -27,20 +27,20 @@ type Recipe struct {
 	Files   []int    `json:"files,omitempty"` // places of [Run.Files]
 	// Hash covers the parts, the files, and the hashes of the inputs.
 	Hash string `json:"hash"`
-	// Anew says that the step is to run even if its result is known.
+	// Anew is set when the step has to run even if its result is known.
 	Anew bool `json:"anew,omitempty"`
 }
 
-// Part is one thing that decides what a step does.
+// Part is one thing that determines a step.
 type Part struct {
 	Kind PartKind `json:"kind"`
 	Name string   `json:"name,omitempty"`
-	// Value is what the part says, where that may be shown; Hash stands for it.
+	// Value is the value of the part, where that may be shown; Hash stands for it.
 	Value string `json:"value,omitempty"`
 	Hash  string `json:"hash"`
 }
 
-// PartKind says what a part is.
+// PartKind is the kind of a part.
 type PartKind string
 
 // The kinds of parts.
@@ -56,7 +56,7 @@ const (
 	PartSource   PartKind = "source" // the image, repository or URL
 )
 
-// FileSet is what some step reads of one directory.
+// FileSet is the set of files that a step reads of one directory.
 type FileSet struct {
 	// Dir is the directory, relative to that of the project, with slashes.
 	Dir string `json:"dir"`
@@ -70,8 +70,8 @@ type FileSet struct {
 // path is the name of a file of the set for people.
 func (s FileSet) path(name string) string { return path.Join(s.Dir, name) }
 
-// Hasher makes hashes that nobody without its key can make: a value that is easily
-// guessed, as a password or a version, cannot be found by hashing guesses.
+// Hasher makes keyed hashes: a value that is easily guessed, such as a password or a
+// version, cannot be found by hashing guesses.
 type Hasher struct{ key []byte }
 
 // NewHasher returns a hasher with a key.
@@ -97,7 +97,7 @@ func (h Hasher) File(content, mode string) string {
 	return h.Sum("content", content) + "." + h.short(3, "mode", mode)
 }
 
-// ID names the key without telling it: hashes of different keys do not compare.
+// ID names the key without revealing it: hashes of different keys do not compare.
 func (h Hasher) ID() string { return h.Sum("key") }
 
 // keyFile holds the key of this machine and user, in the directory of the runs.
@@ -135,7 +135,7 @@ type FileChange struct {
 	How  string `json:"how"` // added, removed, edited, or mode
 }
 
-// changedFiles compares what two recipes read. named is false when it is only known that
+// changedFiles compares the files of two recipes. named is false when it is only known that
 // something differs.
 func changedFiles(then *Run, old Recipe, now *Run, recipe Recipe) (list []FileChange, named bool) {
 	read := func(r *Run, places []int) (files map[string]string, hashes []string, listed bool) {

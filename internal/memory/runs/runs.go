@@ -1,5 +1,5 @@
-// Package runs remembers what builds did: which steps ran on which node, when and for how
-// long, and what became of the targets. Each run is a file; the last [Most] are kept.
+// Package runs records builds: which steps ran on which node, when and for how long, and
+// the results of the targets. Each run is a file; the last [Most] are kept.
 package runs
 
 import (
@@ -35,8 +35,8 @@ const (
 	Interrupted = "interrupted"
 )
 
-// Run is what one build did. Times are in seconds, those of steps since the start of the
-// first one.
+// Run is the record of one build. Times are in seconds, those of steps since the start of
+// the first one.
 type Run struct {
 	ID      string    `json:"id"`
 	Project string    `json:"project"` // the directory of the definition
@@ -51,18 +51,18 @@ type Run struct {
 	Steps     []Step   `json:"steps"`
 	// Lead is how long after Started the first step began.
 	Lead float64 `json:"lead_s,omitempty"`
-	// Tasks are what nodes did besides steps, Moves what went to another node than
-	// planned; their times are those of steps.
+	// Tasks are the work of nodes besides steps, Moves the jobs that went to another node
+	// than planned; their times are those of steps.
 	Tasks []Task `json:"tasks,omitempty"`
 	Moves []Move `json:"moves,omitempty"`
-	// Recipes are what the steps are made of, Files what they read, Key names the key of
-	// the hashes in both.
+	// Recipes are those of the steps, Files the sets of files that they read, Key names the
+	// key of the hashes in both.
 	Recipes []Recipe  `json:"recipes,omitempty"`
 	Files   []FileSet `json:"files,omitempty"`
 	Key     string    `json:"key,omitempty"`
 }
 
-// Task is something that a node did besides steps.
+// Task is work of a node besides steps.
 type Task struct {
 	Kind    TaskKind `json:"kind"`
 	Name    string   `json:"name"`
@@ -73,7 +73,7 @@ type Task struct {
 	Error   string   `json:"error,omitempty"`
 }
 
-// TaskKind says what a task is.
+// TaskKind is the kind of a task.
 type TaskKind string
 
 // The kinds of tasks.
@@ -93,18 +93,18 @@ type Move struct {
 	Why     string   `json:"why"`
 }
 
-// Node is what one node did.
+// Node is the work of one node.
 type Node struct {
 	Name   string  `json:"name"`
 	Ran    int     `json:"ran"`
 	Cached int     `json:"cached"`
 	Busy   float64 `json:"busy_s"`
 	Lost   string  `json:"lost,omitempty"` // why it was given up
-	// State names what the node keeps: another one has lost what it had.
+	// State names the state of the node: with another one it has lost its results.
 	State string `json:"state,omitempty"`
 }
 
-// Target is what became of one target.
+// Target is the result of one target.
 type Target struct {
 	Name   string   `json:"name"`
 	State  string   `json:"state"`
@@ -123,8 +123,8 @@ type Step struct {
 	Error   string   `json:"error,omitempty"`  // the first line of it
 	// Inputs are the steps of the same node that it stands on, by their places in Steps.
 	Inputs []int `json:"inputs,omitempty"`
-	// Operation names what the step and all below it do, Result that with the files they
-	// read.
+	// Operation identifies the work of the step and all below it, Result that with the
+	// files they read.
 	Operation string `json:"operation"`
 	Result    string `json:"result"`
 	// Recipe is the place of what it is made of in [Run.Recipes], from 1; 0 is not kept.
@@ -247,7 +247,7 @@ func (s Store) earlier(ids []string, project, target string) *Run {
 	return nil
 }
 
-// ErrNone says that there is no such run.
+// ErrNone reports that there is no such run.
 var ErrNone = errors.New("no such run")
 
 // Read returns a run: the newest for "", else the one whose name begins with id.

@@ -9,8 +9,7 @@ import (
 	"time"
 )
 
-// Span is something that a node did inside of a step, a pull or an export, as it tells
-// itself.
+// Span is work of a node inside a step, a pull or an export, as the node reports it.
 type Span struct {
 	Node       string            `json:"node"`
 	ID         string            `json:"id"`

@@ -1,15 +1,14 @@
 // Package warm remembers which steps a node holds the results of.
 //
-// A [Ledger] is one small file for each node address, in a directory of the user's
-// cache. It is a memory, not a truth: a node may have thrown results away since, or
-// may have been given a new root. The latter is noticed by the id that a node keeps
-// in its root, the former by asking: a node tells what it keeps ([Record]), and the
-// ledger knows by which text and from which time the result of a step is found among
-// that ([Trace]).
+// A [Ledger] is one small file for each node address, in a directory of the user's cache.
+// It is a memory, not a truth: a node may have thrown results away since, or may have been
+// given a new root. The latter is noticed by the id that a node keeps in its root, the
+// former by asking: a node lists its cache records ([Record]), and the ledger knows the
+// text and the time by which to recognise the result of a step among them ([Trace]).
 //
-// A step has four identities ([Names]). Only that of its result says that it need not
-// be run; the others say what is different when it has to be. Each is a type of its
-// own, so that none is ever looked for among the others.
+// A step has four identities ([Names]). Only that of its result proves that it need not
+// run; the others explain the difference when it has to. Each is a type of its own, so that
+// none is ever looked for among the others.
 package warm
 
 import (
@@ -37,14 +36,14 @@ const maxFile = 64 << 20
 // read is as if it were not there.
 type Ledger struct {
 	Dir string
-	// Warn takes why something could not be read; nil for nobody.
+	// Warn takes errors of reading; nil drops them.
 	Warn func(error)
 	// Wait bounds the wait for another process that writes the same file; 0 is that of
 	// all folders.
 	Wait time.Duration
 }
 
-// file is what is known of one node.
+// file is the ledger of one node.
 type file struct {
 	Addr string `json:"addr"`
 	// ID is the id of the node's worker, kept in its root.
@@ -61,7 +60,7 @@ type file struct {
 
 // The identities of a step.
 type (
-	// ResultID covers the operation and the content of the files that it reads: who
+	// ResultID covers the operation and the content of the files that it reads: a node that
 	// holds this result need not run the step.
 	ResultID digest.Digest
 	// OpID covers what the step and all below it do, whatever is in the files.
@@ -90,7 +89,7 @@ type Holdings struct {
 	Forms   map[FormID]bool
 }
 
-// NewHoldings returns the holdings of who holds the results of some steps.
+// NewHoldings returns the holdings of a node with the results of some steps.
 func NewHoldings(steps []Names) Holdings {
 	h := Holdings{map[ResultID]bool{}, map[OpID]bool{}, map[PlaceID]bool{}, map[FormID]bool{}}
 	for _, n := range steps {
@@ -124,14 +123,14 @@ func NewTrace(text string, from, to time.Time) Trace {
 	return Trace{digest.FromString(text), from.UnixMilli(), to.UnixMilli() + 1}
 }
 
-// Record is a result that a node says it keeps.
+// Record is one of a node's cache records.
 type Record struct {
 	Text  string
 	Made  time.Time
 	Bytes int64
 }
 
-// Records are what a node keeps, by a digest of the text.
+// Records are those of a node, by a digest of the text.
 type Records map[digest.Digest][]Record
 
 // NewRecords makes records ready to be searched.
@@ -164,7 +163,7 @@ func (l Ledger) Holds(addr, id string) Holdings {
 	return f.holdings()
 }
 
-// load returns what is known of a node; ok is false when nothing is.
+// load returns the ledger of a node; ok is false when there is none.
 func (l Ledger) load(addr string) (f file, ok bool) {
 	if l.Dir == "" {
 		return file{}, false
@@ -188,9 +187,9 @@ func keySet[K comparable](times map[K]int64) map[K]bool {
 	return m
 }
 
-// Check is Holds for a node that was asked which results it keeps: those that it has
-// no more are not in held, but in lost. What cannot be found among the records of any
-// node is believed, unless everything that can is lost.
+// Check is Holds for a node that was asked which results it keeps: those that it has lost
+// are not in held, but in lost. A result that cannot be found among the records of any node
+// is believed, unless all that can be are lost.
 func (l Ledger) Check(addr, id string, records Records) (held Holdings, lost map[ResultID]bool) {
 	f, ok := l.load(addr)
 	if !ok || f.ID != id {
@@ -232,8 +231,8 @@ func (l Ledger) Add(addr, id string, steps []Names, traces map[ResultID]Trace, r
 	return nil
 }
 
-// Succeed notes that what was known by the id from is known by the id to now, and still
-// holds what it held. Of what has another id nothing is known.
+// Succeed notes that the node or cache with the id from has the id to now, and still holds
+// its results. Nothing is known of one with another id.
 func (l Ledger) Succeed(addr, from, to string) error {
 	if l.Dir == "" {
 		return nil
