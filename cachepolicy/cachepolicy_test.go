@@ -347,7 +347,7 @@ func TestParseStore(t *testing.T) {
 	for value, want := range map[string]string{
 		"":                              "the cache registry is empty",
 		"insecure=true":                 "the cache registry is empty",
-		"host/c,zstd":                   `"zstd" is no ATTR=VALUE`,
+		"host/c,zstd":                   `"zstd" is not ATTR=VALUE`,
 		"host/c,colour=red":             "unknown attribute colour; known are bases, compression, compression-level,",
 		"host/c,mode=most":              `mode cannot be "most"`,
 		"host/c,image-manifest=false":   `image-manifest cannot be "false"`,

@@ -75,7 +75,7 @@ func ParseStore(value string) (Store, error) {
 		case i == 0 && !ok:
 			k, v = "ref", f
 		case !ok:
-			return Store{}, fmt.Errorf("cache registry %q: %q is no ATTR=VALUE", value, f)
+			return Store{}, fmt.Errorf("cache registry %q: %q is not ATTR=VALUE", value, f)
 		}
 		if k = strings.TrimSpace(strings.ToLower(k)); given[k] {
 			return Store{}, fmt.Errorf("cache registry %q: %s is given twice", value, k)

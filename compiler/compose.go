@@ -70,7 +70,7 @@ func looksLikeCompose(ctx context.Context, f sourceFile, opt composeOptions) (bo
 		return false, err
 	}
 	if tooDeepYAML(f.Data) {
-		return hasComposeExtension(f.Name), fmt.Errorf("%s: lines are indented more than %d levels deep: this is no compose file", f.Name, maxIndents)
+		return hasComposeExtension(f.Name), fmt.Errorf("%s: lines are indented more than %d levels deep: this is not a compose file", f.Name, maxIndents)
 	}
 	if hasComposeExtension(f.Name) {
 		err := validateCompose(ctx, f, opt, env)

@@ -89,12 +89,12 @@ func encodingHint(data []byte) string {
 	case zeros > 0 && zeros*3 > min(len(data), 1<<16):
 		return "The file looks like UTF-16: save it as UTF-8"
 	case zeros > 0:
-		return "The file holds zero bytes: it is no text"
+		return "The file holds zero bytes: it is not text"
 	}
 	for i, line := 0, 1; i < len(data); {
 		r, size := utf8.DecodeRune(data[i:])
 		if r == utf8.RuneError && size == 1 {
-			return fmt.Sprintf("Byte 0x%02X in line %d is no UTF-8; the file may be Latin-1 (ISO 8859-1, Windows-1252): save it as UTF-8", data[i], line)
+			return fmt.Sprintf("Byte 0x%02X in line %d is not UTF-8; the file may be Latin-1 (ISO 8859-1, Windows-1252): save it as UTF-8", data[i], line)
 		}
 		if r == '\n' {
 			line++

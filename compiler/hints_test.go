@@ -28,7 +28,7 @@ func TestHints(t *testing.T) {
 		{name: "env of nothing", text: `target "default" { tags = [getenv()] }`, want: `declare variable "NAME" {} and write NAME`},
 		{name: "utf-16", text: "\xff\xfet\x00a\x00", want: "The file is UTF-16 (little-endian)"},
 		{name: "utf-16 without mark", text: "\x00t\x00a\x00r", want: "The file looks like UTF-16"},
-		{name: "latin-1", text: "# caf\xe9\ntarget \"default\" { labels = { a = \"caf\xe9\" } }", want: "Byte 0xE9 in line 1 is no UTF-8; the file may be Latin-1"},
+		{name: "latin-1", text: "# caf\xe9\ntarget \"default\" { labels = { a = \"caf\xe9\" } }", want: "Byte 0xE9 in line 1 is not UTF-8; the file may be Latin-1"},
 		{name: "zeros", text: "target \"a\" { context = \"\xe9\" }\n\x00 aaaaaaaaaaaaaaaaaaaaaaaaaaaa", want: "The file holds zero bytes"},
 		{name: "empty list", text: `variable "X" { type = list(string) }`, env: map[string]string{"X": ""},
 			want: "failed to parse  as CSV: EOF. X is set and empty: unset it to have the default, or set X_JSON to [] or {} to have nothing"},
@@ -105,7 +105,7 @@ func TestBrokenDotEnvIsNamed(t *testing.T) {
 	for content, want := range map[string]string{
 		"\ufeffA=1\n":  "It is the file .env that cannot be read: it begins with a byte order mark; save it as UTF-8 without one",
 		"A='x\n":       "It is the file .env that cannot be read",
-		"\xe9\xe9'=\n": "It is the file .env that cannot be read. Byte 0xE9 in line 1 is no UTF-8",
+		"\xe9\xe9'=\n": "It is the file .env that cannot be read. Byte 0xE9 in line 1 is not UTF-8",
 	} {
 		require.NoError(t, os.WriteFile(filepath.Join(o.Dir, ".env"), []byte(content), 0o644))
 		_, err := compiler.Compile(context.Background(), o)

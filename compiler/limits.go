@@ -29,7 +29,7 @@ const (
 func readBounded(r io.Reader) ([]byte, error) {
 	data, err := io.ReadAll(io.LimitReader(r, maxFileSize+1))
 	if err == nil && len(data) > maxFileSize {
-		err = fmt.Errorf("more than %d MiB: this is no build definition", maxFileSize>>20)
+		err = fmt.Errorf("more than %d MiB: this is not a build definition", maxFileSize>>20)
 	}
 	return data, err
 }

@@ -47,7 +47,7 @@ func TestAbsurdInput(t *testing.T) {
 
 	o.Files, o.Stdin = []string{"-"}, endless{}
 	_, err = compiler.Compile(context.Background(), o)
-	require.ErrorContains(t, err, "more than 64 MiB: this is no build definition")
+	require.ErrorContains(t, err, "more than 64 MiB: this is not a build definition")
 	o.Stdin = iotest.ErrReader(errors.New("broken"))
 	_, err = compiler.Compile(context.Background(), o)
 	require.ErrorContains(t, err, "read standard input: broken")

@@ -61,7 +61,7 @@ func (f settings) compareDuplicates(ctx context.Context, instances []schedfile.I
 	for _, text := range strings.Split(f.bandwidths, ",") {
 		bandwidth, err := strconv.ParseFloat(text, 64)
 		if err != nil || !(bandwidth > 0) {
-			return fmt.Errorf("bandwidth %q is no number of bytes per second", text)
+			return fmt.Errorf("bandwidth %q is not a number of bytes per second", text)
 		}
 		sums := map[plan.Duplicates]float64{}
 		for _, in := range instances {

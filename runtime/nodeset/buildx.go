@@ -334,7 +334,7 @@ func remoteNode(n builderNode) ([]Spec, error) {
 		return nil, fmt.Errorf("endpoint %s: %w", n.Endpoint, err)
 	}
 	if s.Local > 0 {
-		return nil, fmt.Errorf("endpoint %s is no address", n.Endpoint)
+		return nil, fmt.Errorf("endpoint %s is not an address", n.Endpoint)
 	}
 	for _, key := range []string{"cacert", "cert", "key", "servername"} {
 		if v := n.DriverOpts[key]; v != "" {

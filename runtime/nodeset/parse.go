@@ -231,7 +231,7 @@ func checkTCP(u *url.URL) error {
 		return fmt.Errorf("the address has no port; write tcp://%s:1234 if buildkitd listens on 1234", hostOr(u, "HOST"))
 	}
 	if p, err := strconv.Atoi(port); err != nil || p < 1 || p > math.MaxUint16 {
-		return fmt.Errorf("%s is no port; ports are 1 to %d", port, math.MaxUint16)
+		return fmt.Errorf("%s is not a port; ports are 1 to %d", port, math.MaxUint16)
 	}
 	return nil
 }
@@ -246,7 +246,7 @@ func noScheme(addr string) error {
 	case strings.Contains(addr, ":"):
 		return fmt.Errorf("the address has no scheme; for a daemon on the network write tcp://%s", addr)
 	default:
-		return fmt.Errorf("%q is no address; write for example tcp://%s:1234, or --builder %s for a builder of buildx", addr, addr, addr)
+		return fmt.Errorf("%q is not an address; write for example tcp://%s:1234, or --builder %s for a builder of buildx", addr, addr, addr)
 	}
 }
 

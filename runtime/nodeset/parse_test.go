@@ -72,14 +72,14 @@ func TestParseErrors(t *testing.T) {
 		{"", "--nodes names no node; write for example --nodes tcp://10.0.0.5:1234 or --nodes local:2"},
 		{"10.0.0.5:1234", "--nodes 10.0.0.5:1234: the address has no scheme; for a daemon on the network write tcp://10.0.0.5:1234"},
 		{"/run/bk.sock", "--nodes /run/bk.sock: the address has no scheme; for a socket write unix:///run/bk.sock"},
-		{"pool", `--nodes pool: "pool" is no address; write for example tcp://pool:1234, or --builder pool for a builder of buildx`},
+		{"pool", `--nodes pool: "pool" is not an address; write for example tcp://pool:1234, or --builder pool for a builder of buildx`},
 		{"a=", "--nodes a=: the address is missing; write for example tcp://10.0.0.5:1234"},
 		{"=tcp://a:1", "--nodes =tcp://a:1: the name before = is empty; write NAME=ADDRESS or only ADDRESS"},
 		{"-a=tcp://a:1", `--nodes -a=tcp://a:1: "-a" cannot name a node; use letters, digits, '.', '_' and '-', as in gpu-1=tcp://10.0.0.5:1234`},
 		{"http://a:1", `--nodes http://a:1: unknown kind of address "http://"; known are local:N, tcp://, unix://, docker://, npipe://, ssh://, docker-container://, kube-pod://`},
 		{"tcp://a", "--nodes tcp://a: the address has no port; write tcp://a:1234 if buildkitd listens on 1234"},
 		{"tcp://[fe80::1]", "--nodes tcp://[fe80::1]: the address has no port; write tcp://[fe80::1]:1234 if buildkitd listens on 1234"},
-		{"tcp://a:0", "--nodes tcp://a:0: 0 is no port; ports are 1 to 65535"},
+		{"tcp://a:0", "--nodes tcp://a:0: 0 is not a port; ports are 1 to 65535"},
 		{"tcp://a:x", `--nodes tcp://a:x: not an address: invalid port ":x" after host`},
 		{"tcp://a:1/x", "--nodes tcp://a:1/x: a tcp address is a host and a port, as in tcp://10.0.0.5:1234"},
 		{"unix://run/bk.sock", "--nodes unix://run/bk.sock: the path of the socket must be absolute; write unix:///run/bk.sock if that is its place"},
@@ -102,7 +102,7 @@ func TestParseErrors(t *testing.T) {
 		{"a=tcp://a:1 a=tcp://b:1", "--nodes a=tcp://b:1: another node has the name a already"},
 		{"tcp://a:1 tcp://A:1", "--nodes tcp://A:1: another node has this address already; give a daemon's capacity by slots=N"},
 		{"local:1 local:2", "--nodes local:2: local nodes are asked for twice; add the numbers up in one local:N"},
-		{"pool tcp://a", "--nodes pool: \"pool\" is no address; write for example tcp://pool:1234, or --builder pool for a builder of buildx\n" +
+		{"pool tcp://a", "--nodes pool: \"pool\" is not an address; write for example tcp://pool:1234, or --builder pool for a builder of buildx\n" +
 			"--nodes tcp://a: the address has no port; write tcp://a:1234 if buildkitd listens on 1234"},
 	} {
 		t.Run(tc.value, func(t *testing.T) {

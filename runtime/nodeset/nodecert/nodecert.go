@@ -51,7 +51,7 @@ func ParseNode(value string) (Node, error) {
 		case name == "":
 			return n, fmt.Errorf("node %q: a name is empty", value)
 		case strings.Contains(name, "://") || !hostName.MatchString(name) || len(name) > 253:
-			return n, fmt.Errorf("node %q: %q is no host name and no IP address; leave scheme and port out, as in builder1,10.0.0.5", value, name)
+			return n, fmt.Errorf("node %q: %q is neither a host name nor an IP address; leave scheme and port out, as in builder1,10.0.0.5", value, name)
 		}
 		if !slices.Contains(n.Names, name) {
 			n.Names = append(n.Names, name)
