@@ -46,6 +46,8 @@ type connection struct {
 	// silent returns the registries, each named by one of its refs, that do not answer
 	// the node in time; nil when it cannot be asked.
 	silent func(ctx context.Context, refs map[string]string) []string
+	// leaveOut has the node write no more caches to what has not answered; nil when silent is.
+	leaveOut func(where string)
 	// unreadable returns the first of a chain of results that the node cannot read, each of
 	// which contains the one before, or their number; nil when it cannot be asked.
 	unreadable func(ctx context.Context, chain []*pb.Definition, imports []ir.CacheEntry) int
@@ -163,7 +165,7 @@ func (a *attendant) within(ctx context.Context, d time.Duration) *connection {
 	if c != nil {
 		waits := func(text string) { a.workers.report(waitMessage{node: a.node, text: text}) }
 		if c.silent != nil {
-			c.daemon = &attentive{daemon: c.daemon, silent: c.silent, waits: waits}
+			c.daemon = &attentive{daemon: c.daemon, silent: c.silent, waits: waits, leaveOut: c.leaveOut}
 		}
 		c.daemon = &patient{daemon: c.daemon, waits: waits}
 	}

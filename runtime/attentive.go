@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -33,6 +34,22 @@ type attentive struct {
 	silent func(ctx context.Context, probes map[string]string) []string
 	// waits is called when a registry is silent.
 	waits func(text string)
+	// leaveOut has the node write no more caches to what has not answered.
+	leaveOut func(where string)
+}
+
+// muteError says that what an export writes to has not answered for a while.
+type muteError struct {
+	where  []string // as cacheHost names it
+	silent time.Duration
+}
+
+func (e *muteError) Error() string {
+	var names []string
+	for _, w := range e.where {
+		names = append(names, service(w))
+	}
+	return fmt.Sprintf("%s has not answered for %s", strings.Join(names, ", "), e.silent.Round(time.Second))
 }
 
 var _ daemon = (*attentive)(nil)
@@ -72,12 +89,19 @@ func (d *attentive) attend(ctx context.Context, req exportRequest, observe func(
 		}
 		observe(st)
 	})
-	var gaveUp *Rejected
-	if err != nil && ctx.Err() == nil && errors.As(context.Cause(exporting), &gaveUp) {
-		err = gaveUp
+	var mute *muteError
+	if err != nil && ctx.Err() == nil && errors.As(context.Cause(exporting), &mute) {
+		err = &Rejected{mute}
 	}
 	giveUp(nil)
 	<-watched
+	if mute != nil {
+		for _, c := range req.cacheTo {
+			if host := cacheHost(ir.CacheEntry{Type: c.Type, Attrs: c.Attrs}); slices.Contains(mute.where, host) {
+				d.leaveOut(host)
+			}
+		}
+	}
 	return resp, err
 }
 
@@ -106,15 +130,12 @@ func (d *attentive) watch(ctx context.Context, probes map[string]string, heard <
 		}
 		silent++
 		wait = quietExport
-		for i, host := range hosts {
-			hosts[i] = service(host)
-		}
-		text := fmt.Sprintf("%s has not answered for %s", strings.Join(hosts, ", "), time.Since(since).Round(time.Second))
+		mute := &muteError{where: hosts, silent: time.Since(since)}
 		if silent == maxSilent {
-			giveUp(&Rejected{errors.New(text)})
+			giveUp(mute)
 			return
 		}
-		d.waits(text)
+		d.waits(mute.Error())
 	}
 }
 

@@ -59,7 +59,8 @@ func TestAttentive(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				asked, told := 0, 0
-				d := &attentive{daemon: &tc.daemon, waits: func(string) { told++ }, silent: func(ctx context.Context, probes map[string]string) []string {
+				var left []string
+				d := &attentive{daemon: &tc.daemon, waits: func(string) { told++ }, leaveOut: func(where string) { left = append(left, where) }, silent: func(ctx context.Context, probes map[string]string) []string {
 					require.Len(t, probes, 1)
 					asked++
 					if !tc.silent(asked) {
@@ -74,8 +75,10 @@ func TestAttentive(t *testing.T) {
 				require.Equal(t, tc.asked, asked)
 				if tc.fails == "" {
 					require.NoError(t, err)
+					require.Empty(t, left)
 					return
 				}
+				require.Len(t, left, len(tc.req.cacheTo), "no other cache is written there")
 				require.EqualError(t, err, tc.fails)
 				require.False(t, retryable(err), "it was asked often enough")
 				require.Equal(t, maxSilent-1, told)

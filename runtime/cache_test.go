@@ -1,7 +1,9 @@
 package runtime
 
 import (
+	"context"
 	"testing"
+	"time"
 
 	bkclient "github.com/moby/buildkit/client"
 	digest "github.com/opencontainers/go-digest"
@@ -86,4 +88,78 @@ func TestUnwrittenCaches(t *testing.T) {
 		"target a: the cache cannot be written to registry: refused",
 		"target d: the cache cannot be written to the cache of GitHub Actions: refused",
 	}, warnings)
+}
+
+// exporter notes what it is asked to export, and fails as it is told.
+type exporter struct {
+	daemon
+	asked []string
+	fails map[string]error
+}
+
+func (d *exporter) export(_ context.Context, req exportRequest, _ func(*bkclient.SolveStatus)) (map[string]string, error) {
+	what := "nothing"
+	if req.entry != nil {
+		what = req.entry.Type
+	}
+	for _, c := range req.cacheTo {
+		what += " and " + c.Type
+	}
+	d.asked = append(d.asked, what)
+	return map[string]string{"containerimage.digest": "sha256:" + what, cacheManifest: "of " + what}, d.fails[what]
+}
+
+// Caches that need not be written are written when the outputs are, by a solve of their
+// own: what they are in may fall silent. Others are parts of what was asked for.
+func TestSpareCaches(t *testing.T) {
+	mute := &Rejected{&muteError{where: []string{"for caches of type s3"}, silent: 45 * time.Second}}
+	spare := map[string]string{"ignore-error": "true"}
+	for name, tt := range map[string]struct {
+		caches  []ir.CacheEntry
+		outputs []ir.Output
+		fails   map[string]error
+		asked   []string
+		cache   any    // what the metadata says of one
+		why     string // a cache was not written
+		err     string
+	}{
+		"none":          {outputs: []ir.Output{{Type: "registry"}}, asked: []string{"image"}, cache: "of image"},
+		"required":      {caches: []ir.CacheEntry{{Type: "s3"}}, outputs: []ir.Output{{Type: "registry"}}, asked: []string{"image and s3"}, cache: "of image and s3"},
+		"spare":         {caches: []ir.CacheEntry{{Type: "s3", Attrs: spare}}, outputs: []ir.Output{{Type: "registry"}}, asked: []string{"image", "nothing and s3"}, cache: "of nothing and s3"},
+		"inline":        {caches: []ir.CacheEntry{{Type: "inline", Attrs: spare}}, outputs: []ir.Output{{Type: "registry"}}, asked: []string{"image and inline"}, cache: "of image and inline"},
+		"both":          {caches: []ir.CacheEntry{{Type: "gha", Attrs: spare}, {Type: "s3"}}, outputs: []ir.Output{{Type: "registry"}}, asked: []string{"image and s3", "nothing and gha"}, cache: "of nothing and gha"},
+		"no output":     {caches: []ir.CacheEntry{{Type: "gha", Attrs: spare}, {Type: "s3"}}, asked: []string{"nothing and s3", "nothing and gha"}},
+		"spare alone":   {caches: []ir.CacheEntry{{Type: "gha", Attrs: spare}}, asked: []string{"nothing and gha"}},
+		"spare fails":   {caches: []ir.CacheEntry{{Type: "s3", Attrs: spare}}, outputs: []ir.Output{{Type: "registry"}}, fails: map[string]error{"nothing and s3": mute}, asked: []string{"image", "nothing and s3"}, cache: "of image", why: "the service for caches of type s3 has not answered for 45s"},
+		"required dies": {caches: []ir.CacheEntry{{Type: "s3"}, {Type: "gha", Attrs: spare}}, outputs: []ir.Output{{Type: "registry"}}, fails: map[string]error{"image and s3": mute}, asked: []string{"image and s3"}, err: "write output of type image: the service for caches of type s3 has not answered for 45s"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBuild(t, 1, "a")
+			b.Jobs[0].Target.Outputs = tt.outputs
+			w := newWork(b)
+			ws := newWorkers(1)
+			unit := b.Jobs[0].Units[0]
+			x, err := newExports(w, &caches{byUnit: map[ir.UnitID][]ir.CacheEntry{unit.ID: tt.caches}}, nil, ws)
+			require.NoError(t, err)
+			d := &exporter{fails: tt.fails}
+			p := &submission{conn: &connection{daemon: d}, ctx: t.Context(), node: &nodeRun{}}
+			got, err := x.write(p, 0, lookups{})
+			require.Equal(t, tt.asked, d.asked)
+			if tt.err != "" {
+				require.EqualError(t, err, tt.err)
+				return
+			}
+			require.NoError(t, err)
+			for _, r := range got.responses {
+				require.Equal(t, tt.cache, r.values[cacheManifest])
+			}
+			require.Len(t, got.responses, len(tt.outputs))
+			warned := unwritten{}
+			warned.note(got.spare.from, &bkclient.SolveStatus{Vertexes: []*bkclient.Vertex{{Name: "exporting cache to s3", Error: "context canceled"}}})
+			warned.fail(got.spare)
+			if tt.why != "" {
+				require.Equal(t, []string{"the cache cannot be written: " + tt.why}, warned.of("a"))
+			}
+		})
+	}
 }

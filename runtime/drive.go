@@ -428,6 +428,7 @@ func (m exportedMessage) note(r *run) []sched.Event {
 		return append(events, r.bar(m.p.node)...)
 	}
 	m.p.node.succeed()
+	r.unwritten.fail(m.written.spare)
 	res := r.accounts.finish(m.unit, m.p.node, m.written)
 	r.reporter.job(m.unit, m.p.node, "exported", res)
 	return []sched.Event{exported}

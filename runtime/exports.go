@@ -57,22 +57,23 @@ func newExports(w *work, c *caches, t *reporter, ws *workers) (*exports, error) 
 type written struct {
 	images    []Image
 	responses []response // by output
+	spare     spareCaches
 }
 
-// write has the node of p write the outputs of a job: one export-only solve for each. It
-// returns what was written, also when not all of it was.
+// write has the node of p write the outputs of a job: one export-only solve for each, and
+// one for the caches that need not be written, so that these hold up no output when what
+// they are written to falls silent. It returns what was written, also when not all of it
+// was.
 func (x *exports) write(p *submission, u sched.UnitID, known lookups) (w written, err error) {
 	job, outs := x.work.Jobs[u], x.outputs[u]
 	req, err := x.request(job, known)
 	if err != nil {
 		return w, err
 	}
-	if len(outs) == 0 && len(req.cacheTo) == 0 {
-		return w, nil
-	}
-	if len(outs) == 0 {
-		_, err := p.conn.export(p.ctx, req, x.observe(p.node, job, 0))
-		return w, err
+	var spare []bkclient.CacheOptionsEntry
+	req.cacheTo, spare = divideCaches(req.cacheTo)
+	if len(outs) == 0 && len(req.cacheTo) > 0 {
+		_, err = p.conn.export(p.ctx, req, x.workers.observe(p.node, exportSource(job, 0)))
 	}
 	for i, out := range outs {
 		number := 0
@@ -82,14 +83,30 @@ func (x *exports) write(p *submission, u sched.UnitID, known lookups) (w written
 		if i > 0 {
 			req.cacheTo = nil // written once
 		}
-		resp, err := x.writeOne(p, job, out, number, req)
-		if err != nil {
-			return w, err
+		var resp map[string]string
+		if resp, err = x.writeOne(p, job, out, number, req); err != nil {
+			break
 		}
 		w.images = append(w.images, out.images(resp)...)
 		w.responses = append(w.responses, response{pushed: out.pushed, file: out.dest, values: resp})
 	}
-	return w, nil
+	if err == nil && len(spare) > 0 {
+		x.writeSpare(p, job, req, spare, &w)
+	}
+	return w, err
+}
+
+// writeSpare writes the caches of a job that need not be written, and notes how that went.
+func (x *exports) writeSpare(p *submission, job plan.Job, req exportRequest, caches []bkclient.CacheOptionsEntry, w *written) {
+	req.entry, req.place, req.load, req.provenance, req.cacheTo = nil, "", false, "", caches
+	w.spare.from = exportSource(job, spareOutput)
+	resp, err := p.conn.export(p.ctx, req, x.workers.observe(p.node, w.spare.from))
+	switch manifest := resp[cacheManifest]; {
+	case err != nil:
+		w.spare.err = plain(err)
+	case manifest != "" && len(w.responses) > 0:
+		w.responses[0].values[cacheManifest] = manifest
+	}
 }
 
 // writeOne writes one output: the number-th from 1 of several, or 0 for the only one.
@@ -99,7 +116,7 @@ func (x *exports) writeOne(p *submission, job plan.Job, out output, number int, 
 	})
 	req.entry, req.place = w.export(), w.place()
 	req.load, req.loadEngine = out.load != nil, x.work.LoadEngine
-	resp, err := p.conn.export(p.ctx, req, x.observe(p.node, job, number))
+	resp, err := p.conn.export(p.ctx, req, x.workers.observe(p.node, exportSource(job, number)))
 	if err == nil {
 		err = w.commit()
 	}
@@ -113,13 +130,13 @@ func (x *exports) writeOne(p *submission, job plan.Job, out output, number int, 
 	return resp, nil
 }
 
-// observe returns what takes in the status of the solve for an output of a job, which is
-// numbered as in writeOne.
-func (x *exports) observe(n *nodeRun, job plan.Job, number int) func(*bkclient.SolveStatus) {
-	return x.workers.observe(n, &solveSource{
+// exportSource is the solve for an output of a job, which is numbered as in writeOne, or
+// spareOutput.
+func exportSource(job plan.Job, number int) *solveSource {
+	return &solveSource{
 		targets: []string{job.Target.Name}, job: job.Name, export: true, output: number,
 		id: fmt.Sprintf("%s\x00%d", job.Name, number),
-	})
+	}
 }
 
 // request returns what all outputs of a job have in common.

@@ -273,7 +273,7 @@ func (r *run) open(l *link, info NodeInfo, nr *nodeRun) (*connection, error) {
 			cancel()
 			stop()
 		},
-		silent: silent,
+		silent: silent, leaveOut: func(where string) { s.silent.add(where) },
 		unreadable: func(ctx context.Context, chain []*pb.Definition, imports []ir.CacheEntry) int {
 			return s.unreadable(ctx, offer.attachables(nil), chain, imports)
 		},

@@ -3,6 +3,7 @@ package runtime
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	bkclient "github.com/moby/buildkit/client"
@@ -28,6 +29,37 @@ func cacheTarget(vertex string) (where string, ok bool) {
 // written, by output. With ignore-error=true the outputs succeed all the same, and nothing
 // else reports it. It belongs to the loop.
 type unwritten map[outputOf]unwrittenCaches
+
+// spareOutput is the number of the solve that writes the caches of a job which need not be
+// written.
+const spareOutput = -1
+
+// divideCaches divides caches into those that an output is written with and those that need
+// not be written. Inline caches are parts of images.
+func divideCaches(caches []bkclient.CacheOptionsEntry) (with, spare []bkclient.CacheOptionsEntry) {
+	for _, c := range caches {
+		if ignore, err := strconv.ParseBool(c.Attrs["ignore-error"]); err == nil && ignore && c.Type != "inline" {
+			spare = append(spare, c)
+		} else {
+			with = append(with, c)
+		}
+	}
+	return with, spare
+}
+
+// spareCaches is how the writing of caches went that need not be written.
+type spareCaches struct {
+	from *solveSource // nil when there were none
+	err  error
+}
+
+// fail notes that caches which need not be written were not, and why, whatever the node
+// has said of that.
+func (x unwritten) fail(c spareCaches) {
+	if c.err != nil {
+		x[outputOf{c.from.job, c.from.output}] = unwrittenCaches{from: c.from, faults: []string{fmt.Sprintf("the cache cannot be written: %v", c.err)}}
+	}
+}
 
 // unwrittenCaches are those of one output; only its last try counts.
 type unwrittenCaches struct {

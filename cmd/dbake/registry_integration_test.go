@@ -19,6 +19,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -570,6 +571,92 @@ target "default" {
 			require.Regexp(t, `(?m)^ERROR: target default: failed on node n1: .*`+tt.fails, r.stderr)
 		})
 	}
+}
+
+// TestCacheServiceThatFallsSilent has registries and services of caches say nothing from
+// the first upload on. What was asked for is built and pushed, and a cache that need not be
+// written is a warning.
+func TestCacheServiceThatFallsSilent(t *testing.T) {
+	w := newWorld(t, 1)
+	part := func(s string) string { return base64.RawURLEncoding.EncodeToString([]byte(s)) }
+	token := part(`{"alg":"none"}`) + "." + part(`{"ac":"[{\"Scope\":\"main\",\"Permission\":3}]","nbf":1,"exp":4102444800}`) + "." + part("x")
+	for name, tt := range map[string]struct {
+		cache string // ADDR is that of the service
+		flag  bool   // it is a --cache-registry
+		kind  string
+		fails bool
+	}{
+		"registry":           {cache: "type=registry,ref=ADDR/cache:1,mode=max,ignore-error=true", kind: "registry ADDR"},
+		"registry, required": {cache: "type=registry,ref=ADDR/cache:1,mode=max", kind: "registry ADDR", fails: true},
+		"cache registry":     {cache: "ADDR/cache", flag: true, kind: "registry ADDR"},
+		"gha":                {cache: "type=gha,url=http://ADDR/,version=1,token=" + token + ",ignore-error=true", kind: "the service for caches of type gha"},
+		"s3":                 {cache: "type=s3,region=x,bucket=b,name=n,endpoint_url=http://ADDR,use_path_style=true,access_key_id=a,secret_access_key=b,ignore-error=true", kind: "the service for caches of type s3"},
+		"azblob":             {cache: "type=azblob,account_url=http://ADDR/account,container=c,name=n,secret_access_key=" + base64.StdEncoding.EncodeToString([]byte("key")) + ",ignore-error=true", kind: "the service for caches of type azblob"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			addr := muteOnUpload(t, w.registry)
+			at := func(s string) string { return strings.ReplaceAll(s, "ADDR", addr) }
+			dir, image := t.TempDir(), w.registry+"/silent/"+strings.NewReplacer(" ", "-", ",", "").Replace(name)+":1"
+			config := fmt.Sprintf("[registry.%q]\n  http = true\n[registry.%q]\n  http = true\n", addr, w.registry)
+			args := []string{"build", "--reuse", "never", "--nodes", node(t, config)}
+			to := strconv.Quote(at(tt.cache))
+			if tt.flag {
+				args, to = append(args, "--cache-registry", at(tt.cache)), ""
+			}
+			write(t, dir, fmt.Sprintf("target \"default\" {\n  dockerfile-inline = \"FROM %s/library/busybox:1\\nRUN echo %s > /x\"\n  tags = [%q]\n  output = [\"type=image,push=true\", \"type=local,dest=out\"]\n  cache-to = [%s]\n}\n", w.registry, name, image, to))
+			r := w.run(dir, args...)
+			if tt.fails {
+				require.NotZero(t, r.status, r.stderr)
+				require.Regexp(t, `(?m)^ERROR: .*`+regexp.QuoteMeta(at(tt.kind))+` has not answered for`, r.stderr)
+				return
+			}
+			require.Zero(t, r.status, r.stderr)
+			require.Regexp(t, `(?m)^WARNING: .*`+regexp.QuoteMeta(at(tt.kind))+` (has not answered for \d+s|did not answer within 10s)$`, r.stderr)
+			require.Len(t, regexp.MustCompile(`(?m)^WARNING: `).FindAllString(r.stderr, -1), 1, r.stderr)
+			require.Contains(t, r.stderr, "1 of 1 target built")
+			require.FileExists(t, filepath.Join(dir, "out", "x"))
+			_, _, err := registryClient(t).Manifest(t.Context(), image)
+			require.NoError(t, err)
+		})
+	}
+}
+
+// muteOnUpload is a registry and a service for caches that holds nothing and says nothing
+// once something is uploaded.
+func muteOnUpload(t *testing.T, registry string) (addr string) {
+	t.Helper()
+	f := newFront(t, registry)
+	var mute atomic.Bool
+	hold := make(chan struct{})
+	t.Cleanup(func() { close(hold) })
+	f.misbehave(func(rw http.ResponseWriter, r *http.Request) bool {
+		upload := r.Method == http.MethodPut || r.Method == http.MethodPatch || r.Method == http.MethodPost && strings.Contains(r.URL.Path, "/blobs/")
+		if upload && !strings.Contains(r.URL.RawQuery, "restype=container") || mute.Load() {
+			mute.Store(true)
+			select {
+			case <-r.Context().Done():
+			case <-hold:
+			}
+			return true
+		}
+		switch {
+		case strings.HasPrefix(r.URL.Path, "/v2/"):
+			return false
+		case strings.HasSuffix(r.URL.Path, "/caches"):
+			rw.WriteHeader(http.StatusCreated)
+			fmt.Fprint(rw, `{"cacheId":1}`)
+		case strings.HasSuffix(r.URL.Path, "/cache"):
+			rw.WriteHeader(http.StatusNoContent)
+		case strings.Contains(r.URL.RawQuery, "restype=container"):
+			rw.WriteHeader(http.StatusOK)
+		default:
+			rw.Header().Set("x-ms-error-code", "BlobNotFound")
+			rw.WriteHeader(http.StatusNotFound)
+		}
+		return true
+	})
+	return f.addr
 }
 
 // withTokens has f ask for tokens of the user u with the password p. All that were given

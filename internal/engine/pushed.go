@@ -52,7 +52,7 @@ func (p *pushed) client(insecure string) *registry.Client {
 	o := p.standby.registries()
 	o.Patience = registry.Patience{Silence: reusePatience, Busy: reusePatience, Away: -1}
 	o.Plain = func(ctx context.Context, repo string) bool {
-		return p.standby.awake() && p.standby.trustsPlainHTTP(ctx, repo) // no node is started for what may be unchanged
+		return p.awake() && p.standby.trustsPlainHTTP(ctx, repo) // no node is started for what may be unchanged
 	}
 	if insecure != "" {
 		o = o.Insecure(insecure)
@@ -62,6 +62,14 @@ func (p *pushed) client(insecure string) *registry.Client {
 	}
 	p.clients[insecure] = p.standby.client(o)
 	return p.clients[insecure]
+}
+
+// awake reports whether a node can be asked without starting any.
+func (p *pushed) awake() bool {
+	s := p.standby
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.pool != nil || s.resting
 }
 
 // own returns the records of this machine.
@@ -95,7 +103,7 @@ func (p *pushed) cacheClient() *registry.Client {
 // others returns the records of the cache repository.
 func (p *pushed) others(ctx context.Context) *imagekey.Records {
 	ref := p.ref()
-	again := p.plain && p.standby.awake()
+	again := p.plain && p.awake()
 	if p.asked && !again || ref == "" {
 		return &p.remote
 	}
@@ -105,7 +113,7 @@ func (p *pushed) others(ctx context.Context) *imagekey.Records {
 	switch {
 	case err == nil, ctx.Err() != nil:
 	case registry.SpeaksPlainHTTP(err): // for which nodes may be configured
-		p.plain = !p.standby.awake()
+		p.plain = !p.awake()
 	case errors.Is(err, imagekey.ErrForeign):
 		p.foreign = true
 		p.standby.engine.Report.Warn(fmt.Sprintf("which images were pushed is not known: %v", err))

@@ -120,13 +120,6 @@ func (s *standby) trustsPlainHTTP(ctx context.Context, repo string) bool {
 	return trusts
 }
 
-// awake reports whether a node can be asked without starting any.
-func (s *standby) awake() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.pool != nil || s.resting
-}
-
 // client returns a client that is closed with s.
 func (s *standby) client(o registry.Options) *registry.Client {
 	c := registry.New(o)
