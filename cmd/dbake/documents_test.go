@@ -61,12 +61,16 @@ func checkDocuments(dir string, args []string, status int, stdout, stderr string
 	if status < 2 && value("--progress") == "rawjson" {
 		errs = append(errs, schematest.CheckLines("rawjson", []byte(stderr)))
 	}
+	planned := "plan"
+	if slices.Contains(args, "--curve") {
+		planned = "curve"
+	}
 	// With --against a plan prints what is to be built, and is none.
 	if status == 0 && slices.Contains(args, "plan") && value("--format") == "json" && value("--against") == "" {
 		if file := value("-o", "--output"); file != "" && file != "-" {
-			check("plan", written(file))
+			check(planned, written(file))
 		} else {
-			check("plan", []byte(stdout))
+			check(planned, []byte(stdout))
 		}
 	}
 	return errors.Join(errs...)

@@ -26,6 +26,7 @@ type planCmd struct {
 	Output  string   `short:"o" placeholder:"FILE" help:"Write to a file instead of standard output."`
 	Explain string   `placeholder:"TARGET" help:"Explain why this target is on its node, what each other node would cost, and what its steps cost."`
 	Compare []string `placeholder:"NAME" help:"Show the plans of several strategies side by side; all is every one of them."`
+	Curve   bool     `help:"Show what the build would take on 1, 2, … nodes, and what the next node is worth: up to --max-nodes, which may be more than there are, else twice as many. With --format=json for an autoscaler."`
 	Against string   `placeholder:"REV" help:"Show what has changed since a commit, a branch or a saved plan instead of a plan: which files make which steps of which targets run again, and what that costs. With --format=json a matrix of the changed targets for CI."`
 	Timings bool     `help:"Show where the time of the command went, phase by phase, after the plan."`
 	Offline bool     `help:"Ask no registry and no node: base images that are not known are assumed, and named."`
@@ -60,6 +61,9 @@ func (c *planCmd) Run(ctx contextBinding, a *app) (err error) {
 	if c.Against != "" {
 		return c.changes(ctx, a, s)
 	}
+	if c.Curve {
+		return c.curve(ctx, a, s)
+	}
 	if err := s.Through(ctx, engine.Divide); err != nil {
 		return err
 	}
@@ -84,11 +88,11 @@ func (c *planCmd) request(a *app) (engine.Request, error) {
 	}
 	r.MaxAge, r.Reach = planMaxAge, engine.Running
 	r.ListFiles = c.Against != ""
-	if c.Against != "" || c.Format != "table" || c.Explain != "" || len(c.Compare) > 0 {
+	if !c.Curve && (c.Against != "" || c.Format != "table") || c.Explain != "" || len(c.Compare) > 0 {
 		// Building a saved plan decides which of its targets are built.
 		r.Reuse = engine.ReuseNever
 	}
-	r.Keys = c.Format == "json"
+	r.Keys = c.Format == "json" && !c.Curve
 	if c.Offline {
 		r.Reach = engine.Offline
 	}
@@ -184,6 +188,10 @@ func (c *planCmd) check() error {
 		return usageError{errors.New("--against excludes --explain and --compare")}
 	case c.Against != "" && c.Format != "table" && c.Format != "json":
 		return usageError{errors.New("--against is written as a table or as json")}
+	case c.Curve && (c.Against != "" || c.Explain != "" || len(c.Compare) > 0):
+		return usageError{errors.New("--curve excludes --against, --explain and --compare")}
+	case c.Curve && c.Format != "table" && c.Format != "json":
+		return usageError{errors.New("--curve is written as a table or as json")}
 	case c.Explain != "" && len(c.Compare) > 0:
 		return usageError{errors.New("--explain and --compare exclude each other")}
 	case (c.Explain != "" || len(c.Compare) > 0) && c.Format != "table":
@@ -201,6 +209,27 @@ func (c *planCmd) check() error {
 		}
 	}
 	return nil
+}
+
+// curve plans for 1 node and more.
+func (c *planCmd) curve(ctx context.Context, a *app, s *engine.Session) error {
+	if err := s.Through(ctx, engine.Caches); err != nil {
+		return err
+	}
+	curve, err := s.Curve(ctx, c.MaxNodes)
+	if err != nil {
+		return err
+	}
+	err = a.output(ctx, c.Output, func(w io.Writer) error {
+		if c.Format == "json" {
+			return curve.Write(w)
+		}
+		return view.Curve(w, curve)
+	})
+	if err == nil && c.Timings {
+		a.progress.Timings(s.Timings())
+	}
+	return err
 }
 
 // compare plans with several strategies.

@@ -232,18 +232,18 @@ func (s *Session) divide(ctx context.Context) (err error) {
 // With returns the build divided with a strategy, and the plan. The stage [Caches] must
 // have been done.
 func (s *Session) With(ctx context.Context, strategy partition.Strategy) (*plan.Build, *plan.Plan, error) {
-	return s.choose(ctx, s.build, strategy)
+	return s.choose(ctx, s.build, s.facts.nodes, strategy)
 }
 
-// choose is With for a build.
-func (s *Session) choose(ctx context.Context, b *plan.Build, strategy partition.Strategy) (*plan.Build, *plan.Plan, error) {
+// choose is With for a build and nodes.
+func (s *Session) choose(ctx context.Context, b *plan.Build, nodes []plan.Node, strategy partition.Strategy) (*plan.Build, *plan.Plan, error) {
 	may := s.caches.joinable(ctx, s.engine.Dir)
 	if s.request.Limit > 0 {
 		var stop context.CancelFunc
 		ctx, stop = context.WithTimeout(ctx, s.request.Limit)
 		defer stop()
 	}
-	return b.Choose(ctx, s.facts.nodes, strategy, s.request.Planning, may)
+	return b.Choose(ctx, nodes, strategy, s.request.Planning, may)
 }
 
 // Price finds out what the rule for duplicates costs the plan. The stage [Divide] must
@@ -252,7 +252,7 @@ func (s *Session) Price(ctx context.Context) error {
 	if len(s.plan.Nodes) < 2 || s.request.duplicates() == plan.DuplicatesAny || s.request.Saved != nil {
 		return nil
 	}
-	_, free, err := s.choose(ctx, s.build.WithDuplicates(plan.DuplicatesAny), s.request.Strategy)
+	_, free, err := s.choose(ctx, s.build.WithDuplicates(plan.DuplicatesAny), s.facts.nodes, s.request.Strategy)
 	if err == nil {
 		s.plan.Unbound = free.Makespan
 	}

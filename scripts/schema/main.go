@@ -22,6 +22,10 @@ var documents = []document{
 		title: "A plan: dbake plan --format json",
 	},
 	{
+		file: "curve.json", pkg: module + "internal/report", root: "Curve",
+		title: "What a build takes on 1 node and more: dbake plan --curve --format json",
+	},
+	{
 		file: "summary.json", pkg: module + "cmd/dbake/internal/view", root: "outcomeJSON",
 		title: "The summary of a build: dbake build --summary-json",
 	},

@@ -109,6 +109,36 @@ func TestPlanTable(t *testing.T) {
 	requireFits(t, golden(t, "plan-proven.table", func(w io.Writer) error { return Plan(w, proven) }))
 }
 
+// fixedCurve is a curve with a number of nodes that cannot build everything, one that has
+// nothing to do, and one that does not exist.
+func fixedCurve() *report.Curve {
+	pool := func(n int) []plan.Node {
+		return []plan.Node{{Name: "amd"}, {Name: "arm"}, {Name: "amd+1"}, {Name: "arm+1"}}[:n]
+	}
+	made := func(ends ...float64) *plan.Plan {
+		p := &plan.Plan{}
+		for _, end := range ends {
+			p.Makespan = max(p.Makespan, time.Duration(end*float64(second)))
+			p.Schedule.Nodes = append(p.Schedule.Nodes, partition.Load{Finish: partition.Seconds(end)})
+		}
+		return p
+	}
+	return report.NewCurve("affinity", 2, []report.CurvePlan{
+		{Nodes: pool(1), Why: plan.ErrNoNode},
+		{Nodes: pool(2), Plan: made(40, 30)},
+		{Nodes: pool(3), Assumed: 1, Plan: made(25, 20, 24)},
+		{Nodes: pool(4), Assumed: 2, Plan: made(26, 10, 10, 10)},
+	})
+}
+
+func TestCurve(t *testing.T) {
+	requireFits(t, golden(t, "curve.table", func(w io.Writer) error { return Curve(w, fixedCurve()) }))
+	golden(t, "curve.json", fixedCurve().Write)
+	var b bytes.Buffer
+	require.NoError(t, Curve(&b, report.NewCurve("affinity", 2, nil)))
+	require.Equal(t, "nothing is to be built: no node is needed\n", b.String())
+}
+
 func TestPlanFormats(t *testing.T) {
 	p := fixedPlan()
 	golden(t, "plan.dot", func(w io.Writer) error { return Dot(w, p) })

@@ -18,6 +18,7 @@ func TestSchemas(t *testing.T) {
 		return data
 	}
 	require.NoError(t, schematest.Check("plan", read("plan.json")))
+	require.NoError(t, schematest.Check("curve", read("curve.json")))
 	require.NoError(t, schematest.Check("summary", read("outcome.json")))
 	require.NoError(t, schematest.CheckLines("rawjson", read("progress.rawjson")))
 }
