@@ -1,10 +1,8 @@
 package runtime
 
 import (
-	"context"
 	"fmt"
 	"slices"
-	"strconv"
 
 	"github.com/containerd/containerd/v2/core/content"
 	digest "github.com/opencontainers/go-digest"
@@ -12,6 +10,7 @@ import (
 	"github.com/dbake/dbake/cachepolicy"
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/internal/plan"
+	"github.com/dbake/dbake/runtime/sched"
 )
 
 // caches are what is decided about caches before the first solve. Nothing of it changes
@@ -132,15 +131,15 @@ func (c *caches) probes(jobs []plan.Job) map[string]string {
 	return probes
 }
 
-// endWith returns a context that has the values of ctx and ends with either.
-func endWith(ctx, other context.Context) (context.Context, func()) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	stop := context.AfterFunc(other, func() { cancel(context.Cause(other)) })
-	return ctx, func() {
-		stop()
-		cancel(nil)
-	}
+// silentMessage says that a registry of caches does not answer a node.
+type silentMessage struct {
+	node *nodeRun
+	host string
 }
 
-// key names the i-th result of a solve that has no platforms.
-func key(i int) string { return strconv.Itoa(i) }
+func (m silentMessage) take(r *run) []sched.Event {
+	text := fmt.Sprintf("%s did not answer within %s: the caches in it are not used", service(m.host), reachTimeout)
+	r.reporter.waits(m.node, text)
+	r.reporter.warn(text)
+	return r.exchange.noteSilent(m.node.id, m.host)
+}

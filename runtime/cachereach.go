@@ -21,7 +21,6 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/dbake/dbake/compiler/ir"
-	"github.com/dbake/dbake/runtime/sched"
 )
 
 // A daemon reads the caches that a solve imports without a deadline, and looks a step
@@ -216,42 +215,4 @@ func service(where string) string {
 		return "the service " + where
 	}
 	return "registry " + where
-}
-
-// silentMessage says that a registry of caches does not answer a node.
-type silentMessage struct {
-	node *nodeRun
-	host string
-}
-
-func (m silentMessage) take(r *run) []sched.Event {
-	text := fmt.Sprintf("%s did not answer within %s: the caches in it are not used", service(m.host), reachTimeout)
-	r.reporter.waits(m.node, text)
-	r.reporter.warn(text)
-	return r.exchange.noteSilent(m.node.id, m.host)
-}
-
-// importVertex starts the name of the vertex that reads a cache, in BuildKit's status.
-const importVertex = "importing cache manifest from "
-
-// noteImports warns of caches that a node cannot read. That there is none is as
-// before the first build that writes it. What nodes have sent each other is sent again
-// in another way.
-func (x *exchange) noteImports(n *nodeRun, st *bkclient.SolveStatus) []sched.Event {
-	var events []sched.Event
-	for _, v := range st.Vertexes {
-		ref, ok := strings.CutPrefix(v.Name, importVertex)
-		if !ok || v.Error == "" || strings.Contains(v.Error, "context canceled") {
-			continue
-		}
-		if missed := x.noteMissed(n.id, func(e ir.CacheEntry) bool { return e.Attrs["ref"] == ref }); len(missed) > 0 {
-			x.reporter.warn(fmt.Sprintf("node %s cannot read what other nodes wrote to the cache registry; results go through this machine instead: %s", n.info.Name, v.Error))
-			events = append(events, missed...)
-			continue
-		}
-		if !strings.Contains(v.Error, ": not found") {
-			x.reporter.warn(fmt.Sprintf("cache %s cannot be read: %s", ref, v.Error))
-		}
-	}
-	return events
 }

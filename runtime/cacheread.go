@@ -18,6 +18,9 @@ import (
 	"github.com/dbake/dbake/compiler/ir"
 )
 
+// importVertex starts the name of the vertex that reads a cache, in BuildKit's status.
+const importVertex = "importing cache manifest from "
+
 // A cache is read before the first solve that imports it, so that a registry that falls
 // silent in the middle stops nobody: the daemon reads the caches of a solve in the
 // background, once for each build, and only what looks a step up in them waits for them.

@@ -40,8 +40,11 @@
 //   - activity: the phase that the run is in (phase.go)
 //
 // drive.go is where they meet: the commands of the scheduler, and the reports of solves
-// and exports. What belongs to a daemon alone, whatever the run, is in node.go, link.go,
-// session.go, solve.go, evaluation.go, export.go and the like.
+// and exports.
+//
+// The other half of the package is the daemon: all that a node can do, whatever the run
+// (node.go, link.go, session.go, solve.go, evaluation.go, export.go and the like). It uses
+// no name of the run's half (parts_test.go lists the files and checks that).
 //
 // # On a node
 //

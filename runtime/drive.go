@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	bkclient "github.com/moby/buildkit/client"
 
@@ -432,19 +431,4 @@ func (m exportedMessage) note(r *run) []sched.Event {
 	res := r.accounts.finish(m.unit, m.p.node, m.written)
 	r.reporter.job(m.unit, m.p.node, "exported", res)
 	return []sched.Event{exported}
-}
-
-// sleep waits for d or for the end of ctx.
-func sleep(ctx context.Context, d time.Duration) error {
-	if d <= 0 {
-		return nil
-	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }

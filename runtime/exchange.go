@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
@@ -352,4 +353,26 @@ func (x *exchange) warnUnsent(n *nodeRun, u sched.UnitID, err error) {
 	step, _ := x.work.step(u)
 	v, _ := x.work.stepVertex(step)
 	x.reporter.warn(fmt.Sprintf("node %s: %s could not be transferred: %v", n.info.Name, v.Step, plain(err)))
+}
+
+// noteImports warns of caches that a node cannot read. That there is none is as
+// before the first build that writes it. What nodes have sent each other is sent again
+// in another way.
+func (x *exchange) noteImports(n *nodeRun, st *bkclient.SolveStatus) []sched.Event {
+	var events []sched.Event
+	for _, v := range st.Vertexes {
+		ref, ok := strings.CutPrefix(v.Name, importVertex)
+		if !ok || v.Error == "" || strings.Contains(v.Error, "context canceled") {
+			continue
+		}
+		if missed := x.noteMissed(n.id, func(e ir.CacheEntry) bool { return e.Attrs["ref"] == ref }); len(missed) > 0 {
+			x.reporter.warn(fmt.Sprintf("node %s cannot read what other nodes wrote to the cache registry; results go through this machine instead: %s", n.info.Name, v.Error))
+			events = append(events, missed...)
+			continue
+		}
+		if !strings.Contains(v.Error, ": not found") {
+			x.reporter.warn(fmt.Sprintf("cache %s cannot be read: %s", ref, v.Error))
+		}
+	}
+	return events
 }

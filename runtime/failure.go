@@ -3,7 +3,6 @@ package runtime
 import (
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -132,27 +131,6 @@ func changedURL(v *llbmerge.Vertex, err error) bool {
 	src := v.Op.GetSource()
 	return src != nil && strings.HasPrefix(src.Identifier, "http") && strings.Contains(err.Error(), "digest mismatch")
 }
-
-// wrapping is what says only that a solve failed.
-var wrapping = regexp.MustCompile(`failed to run Build function: |failed to solve: |rpc error: code = \w+ desc = `)
-
-// plain returns err as a person would say it: without the layers that say only that
-// a solve failed.
-func plain(err error) error {
-	text := err.Error()
-	if short := wrapping.ReplaceAllString(text, ""); short != text {
-		return &plainError{text: short, err: err}
-	}
-	return err
-}
-
-type plainError struct {
-	text string
-	err  error
-}
-
-func (e *plainError) Error() string { return e.text }
-func (e *plainError) Unwrap() error { return e.err }
 
 // needs reports whether a job needs a vertex.
 func needs(j plan.Job, v *llbmerge.Vertex) bool {

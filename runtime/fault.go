@@ -231,3 +231,40 @@ func awaySigns(text string) bool {
 func AnsweredByRegistry(err error) bool {
 	return containsAny(strings.ToLower(err.Error()), answerSigns)
 }
+
+// lostBlob finds the blob that a node could not fetch, or that was not what it should be.
+var lostBlob = regexp.MustCompile(`could not fetch content descriptor (sha256:[0-9a-f]{64})|unexpected commit digest sha256:[0-9a-f]{64}, expected (sha256:[0-9a-f]{64})|failed commit on ref "[^"]*(sha256:[0-9a-f]{64})"`)
+
+// findLostBlob returns the blob that err says is gone; ok is false when it says something else.
+func findLostBlob(err error) (blob string, ok bool) {
+	if err == nil {
+		return "", false
+	}
+	for _, found := range lostBlob.FindStringSubmatch(err.Error()) {
+		if strings.HasPrefix(found, "sha256:") && len(found) == len("sha256:")+64 {
+			return found, true
+		}
+	}
+	return "", false
+}
+
+// plain returns err as a person would say it: without the layers that say only that
+// a solve failed.
+func plain(err error) error {
+	text := err.Error()
+	if short := wrapping.ReplaceAllString(text, ""); short != text {
+		return &plainError{text: short, err: err}
+	}
+	return err
+}
+
+type plainError struct {
+	text string
+	err  error
+}
+
+func (e *plainError) Error() string { return e.text }
+func (e *plainError) Unwrap() error { return e.err }
+
+// wrapping is what says only that a solve failed.
+var wrapping = regexp.MustCompile(`failed to run Build function: |failed to solve: |rpc error: code = \w+ desc = `)

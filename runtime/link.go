@@ -220,3 +220,13 @@ func (w watch) run(ctx context.Context) {
 		}
 	}
 }
+
+// endWith returns a context that has the values of ctx and ends with either.
+func endWith(ctx, other context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(other, func() { cancel(context.Cause(other)) })
+	return ctx, func() {
+		stop()
+		cancel(nil)
+	}
+}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"regexp"
 	"strings"
 	"time"
 
@@ -30,22 +29,6 @@ import (
 
 // findLimit bounds how long a node looks for what it lost: it fetches what it did not.
 const findLimit = 10 * time.Minute
-
-// lostBlob finds the blob that a node could not fetch, or that was not what it should be.
-var lostBlob = regexp.MustCompile(`could not fetch content descriptor (sha256:[0-9a-f]{64})|unexpected commit digest sha256:[0-9a-f]{64}, expected (sha256:[0-9a-f]{64})|failed commit on ref "[^"]*(sha256:[0-9a-f]{64})"`)
-
-// findLostBlob returns the blob that err says is gone; ok is false when it says something else.
-func findLostBlob(err error) (blob string, ok bool) {
-	if err == nil {
-		return "", false
-	}
-	for _, found := range lostBlob.FindStringSubmatch(err.Error()) {
-		if strings.HasPrefix(found, "sha256:") && len(found) == len("sha256:")+64 {
-			return found, true
-		}
-	}
-	return "", false
-}
 
 // ignoring is under which digest a node knows a vertex that ignores the cache while the
 // same one is known that does not (solver/jobs.go, loadUnlocked).

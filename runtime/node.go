@@ -440,3 +440,18 @@ func (l *link) openSession(ctx context.Context, sharedKey string, attach []sessi
 		<-done
 	}, nil
 }
+
+// sleep waits for d or for the end of ctx.
+func sleep(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return nil
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

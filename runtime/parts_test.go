@@ -7,6 +7,7 @@ import (
 	"go/token"
 	"go/types"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -24,24 +25,87 @@ type noImports struct{}
 
 func (noImports) Import(string) (*types.Package, error) { return nil, errors.New("not looked at") }
 
-// TestPartsOwnTheirFields has the fields of a part written by its own methods and by what
-// makes it, and by nothing else.
-func TestPartsOwnTheirFields(t *testing.T) {
+// sources are the files of the package, tests apart, with what their names stand for.
+type sources struct {
+	set   *token.FileSet
+	files []*ast.File
+	info  *types.Info
+	pkg   *types.Package
+}
+
+func readSources(t *testing.T) *sources {
 	names, err := filepath.Glob("*.go")
 	require.NoError(t, err)
-	set := token.NewFileSet()
-	var files []*ast.File
+	s := &sources{set: token.NewFileSet(), info: &types.Info{
+		Selections: map[*ast.SelectorExpr]*types.Selection{}, Uses: map[*ast.Ident]types.Object{},
+	}}
 	for _, name := range names {
 		if strings.HasSuffix(name, "_test.go") {
 			continue
 		}
-		f, err := parser.ParseFile(set, name, nil, 0)
+		f, err := parser.ParseFile(s.set, name, nil, 0)
 		require.NoError(t, err)
-		files = append(files, f)
+		s.files = append(s.files, f)
 	}
-	info := &types.Info{Selections: map[*ast.SelectorExpr]*types.Selection{}}
 	config := types.Config{Importer: noImports{}, Error: func(error) {}}
-	pkg, _ := config.Check("runtime", set, files, info) // what is unknown of imports are errors
+	s.pkg, _ = config.Check("runtime", s.set, s.files, s.info) // unknown imports are errors
+	return s
+}
+
+// runFiles are the files that a run is made of. All others are the daemon's part: what a
+// node can do, whatever the run. A new file is the daemon's until it is listed here.
+var runFiles = []string{
+	"run.go", "drive.go", "work.go", "workers.go", "submission.go", "noderun.go", "attend.go", "accounts.go", "reporter.go",
+	"result.go", "failure.go", "status.go", "phase.go", "build.go", "usage.go",
+	"exports.go", "join.go", "joinable.go", "tags.go", "untag.go",
+	"cache.go", "cachewaves.go", "joincache.go", "unwritten.go",
+	"exchange.go", "lostcache.go", "unread.go", "bases.go",
+}
+
+// TestDaemonKnowsNoRun has the daemon's part use no name of the run's, so that a node can
+// be understood, and tested, without a run. Local variables do not count.
+func TestDaemonKnowsNoRun(t *testing.T) {
+	s := readSources(t)
+	fileOf := func(p token.Pos) string { return s.set.Position(p).Filename }
+	seen := map[string]bool{}
+	down := 0 // uses in the direction that is right
+	for _, f := range s.files {
+		seen[fileOf(f.Package)] = true
+	}
+	for _, name := range runFiles {
+		require.True(t, seen[name], "there is no %s", name)
+	}
+	for id, o := range s.info.Uses {
+		if o.Pkg() != s.pkg || !isGlobal(s.pkg, o) {
+			continue
+		}
+		user, owner := fileOf(id.Pos()), fileOf(o.Pos())
+		switch byRun, ofRun := slices.Contains(runFiles, user), slices.Contains(runFiles, owner); {
+		case ofRun && !byRun:
+			t.Errorf("%s: the daemon's part uses %s of %s", s.set.Position(id.Pos()), o.Name(), owner)
+		case byRun && !ofRun:
+			down++
+		}
+	}
+	require.Greater(t, down, 200)
+}
+
+// isGlobal reports whether o is declared outside of functions, or a field or method.
+func isGlobal(pkg *types.Package, o types.Object) bool {
+	switch o := o.(type) {
+	case *types.Var:
+		return o.IsField() || o.Parent() == pkg.Scope()
+	case *types.Func:
+		return true
+	}
+	return o.Parent() == pkg.Scope()
+}
+
+// TestPartsOwnTheirFields has the fields of a part written by its own methods and by what
+// makes it, and by nothing else.
+func TestPartsOwnTheirFields(t *testing.T) {
+	s := readSources(t)
+	set, files, info, pkg := s.set, s.files, s.info, s.pkg
 	owner := map[types.Object]string{}
 	for _, name := range parts {
 		s, ok := pkg.Scope().Lookup(name).Type().Underlying().(*types.Struct)

@@ -9,7 +9,6 @@ import (
 	bkclient "github.com/moby/buildkit/client"
 
 	"github.com/dbake/dbake/compiler/ir"
-	"github.com/dbake/dbake/runtime/sched"
 )
 
 const (
@@ -115,15 +114,4 @@ func (d *patient) again(ctx context.Context, budget func(error) time.Duration, t
 		}
 		wait = min(2*wait, awayMaxWait)
 	}
-}
-
-// waitMessage says what a worker waits for.
-type waitMessage struct {
-	node *nodeRun
-	text string
-}
-
-func (m waitMessage) take(r *run) []sched.Event {
-	r.reporter.waits(m.node, m.text)
-	return nil
 }

@@ -162,3 +162,14 @@ func (r *reporter) node(n *nodeRun, e NodeEvent) {
 	e.At, e.Node = r.since(), n.info.Name
 	r.observe(e)
 }
+
+// waitMessage says what a worker waits for.
+type waitMessage struct {
+	node *nodeRun
+	text string
+}
+
+func (m waitMessage) take(r *run) []sched.Event {
+	r.reporter.waits(m.node, m.text)
+	return nil
+}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/containerd/platforms"
@@ -399,3 +400,6 @@ func cacheEntry(c ir.CacheEntry) bkclient.CacheOptionsEntry {
 	}
 	return bkclient.CacheOptionsEntry{Type: c.Type, Attrs: attrs}
 }
+
+// key names the i-th result of a solve that has no platforms.
+func key(i int) string { return strconv.Itoa(i) }
