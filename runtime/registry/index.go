@@ -25,8 +25,10 @@ const parallel = 4
 
 // Index is an image of several platforms that is to be put together.
 type Index struct {
-	// Names are the image's names; one without a tag gets the tag latest.
-	Names []string
+	// Names are the image's names; one without a tag gets the tag latest. With ByDigest the
+	// image is written to their repositories, and no tag is set.
+	Names    []string
+	ByDigest bool
 	// Parts are what the nodes pushed.
 	Parts []Part
 	// Platforms is the order of the images; those not listed follow in the
@@ -89,7 +91,11 @@ func (c *Client) PutIndex(ctx context.Context, index Index) (ocispec.Descriptor,
 		}
 	}
 	for _, n := range names {
-		if err := c.push(ctx, n.String(), desc, data); err != nil {
+		ref := n.String()
+		if index.ByDigest {
+			ref = n.Name() + "@" + desc.Digest.String()
+		}
+		if err := c.push(ctx, ref, desc, data); err != nil {
 			return ocispec.Descriptor{}, err
 		}
 	}
