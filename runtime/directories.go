@@ -19,6 +19,8 @@ import (
 	"github.com/tonistiigi/fsutil"
 	fstypes "github.com/tonistiigi/fsutil/types"
 	"google.golang.org/grpc"
+
+	"github.com/dbake/dbake/internal/localfile"
 )
 
 // transfers knows what one node read of the client's directories, and what could not
@@ -223,7 +225,8 @@ func (s *sourceFS) Walk(ctx context.Context, target string, fn fs.WalkDirFunc) e
 		s.transfer.sent.mu.Unlock()
 	}
 	return s.FS.Walk(ctx, target, func(path string, e fs.DirEntry, walkErr error) error {
-		if s.transfer.sent.leavesOut(s.name, path) {
+		// An output of this build that is not yet in its place is no input of it.
+		if s.transfer.sent.leavesOut(s.name, path) || localfile.IsBeside(filepath.Base(path)) {
 			if e != nil && e.IsDir() {
 				return fs.SkipDir
 			}

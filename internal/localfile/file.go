@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -33,6 +34,17 @@ type File struct {
 // The file must be ended with Commit or Discard. When ctx ends, so does what waits
 // for the reader of a pipe, with the cause of ctx.
 func Create(ctx context.Context, name string, waiting func()) (*File, error) {
+	return create(ctx, name, waiting, true)
+}
+
+// CreateBeside is Create for what must be possible to take back until Commit: where no file
+// can be made beside the old one, and for a stream, it fails.
+func CreateBeside(ctx context.Context, name string) (*File, error) {
+	return create(ctx, name, nil, false)
+}
+
+// create is Create; with inPlace, what cannot be written beside its place is written there.
+func create(ctx context.Context, name string, waiting func(), inPlace bool) (*File, error) {
 	place, err := Locate(name)
 	if err != nil {
 		return nil, err
@@ -41,12 +53,14 @@ func Create(ctx context.Context, name string, waiting func()) (*File, error) {
 	switch {
 	case place.IsDir():
 		return nil, &fs.PathError{Op: "write", Path: name, Err: syscall.EISDIR}
+	case !inPlace && place.IsStream():
+		return nil, &fs.PathError{Op: "write", Path: name, Err: ErrNotRegular}
 	case place.fd >= 0:
 		f.file, err = openDescriptor(ctx, place, waiting)
 	case place.IsStream():
 		f.file, err = openStream(ctx, place, waiting)
 	default:
-		err = f.openRegular()
+		err = f.openRegular(inPlace)
 	}
 	if err != nil {
 		return nil, err
@@ -89,8 +103,8 @@ func openStream(ctx context.Context, p Place, waiting func()) (*os.File, error) 
 	}
 }
 
-// openRegular opens a file beside the place, or else the place itself.
-func (f *File) openRegular() error {
+// openRegular opens a file beside the place, or else, with inPlace, the place itself.
+func (f *File) openRegular(inPlace bool) error {
 	old := f.place.info
 	if old != nil {
 		// Who may not write it shall not replace it.
@@ -114,7 +128,7 @@ func (f *File) openRegular() error {
 		f.file, f.temporary = tmp, true
 		return nil
 	}
-	if old == nil || !refused(err) {
+	if old == nil || !inPlace || !refused(err) {
 		return err
 	}
 	f.file, err = os.OpenFile(f.place.path, os.O_WRONLY|os.O_TRUNC, 0)
@@ -131,10 +145,23 @@ func refused(err error) bool {
 	return false
 }
 
+// temporaryPrefix begins the names of what waits to take its place.
+const temporaryPrefix = ".dbake-"
+
+// Beside returns a new name in the directory of path, for what is to take its place.
+func Beside(path string) string {
+	return filepath.Join(filepath.Dir(path), temporaryPrefix+rand.Text())
+}
+
+// IsBeside reports whether a name without a directory is such a name.
+func IsBeside(name string) bool {
+	return strings.HasPrefix(name, temporaryPrefix) && len(name) == len(temporaryPrefix)+len(rand.Text())
+}
+
 // beside makes a new file in the directory of path. The error is about path, as nobody
 // has heard of another.
 func beside(path string, perm fs.FileMode) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(filepath.Dir(path), ".dbake-"+rand.Text()), os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
+	f, err := os.OpenFile(Beside(path), os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
 	var named *fs.PathError
 	if errors.As(err, &named) {
 		return nil, &fs.PathError{Op: "create", Path: path, Err: named.Err}

@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/fsnotify/fsnotify"
+
+	"github.com/dbake/dbake/internal/localfile"
 )
 
 // Root is a directory that is watched.
@@ -102,6 +104,14 @@ func (w *Watcher) below(dir string) []string {
 }
 
 func (w *Watcher) isIgnored(path string) bool {
+	for dir := path; ; dir = filepath.Dir(dir) {
+		if localfile.IsBeside(filepath.Base(dir)) {
+			return true // an output that is not yet in its place
+		}
+		if dir == filepath.Dir(dir) {
+			break
+		}
+	}
 	return slices.ContainsFunc(w.ignored, func(name string) bool { return inside(name, path) })
 }
 
