@@ -12,6 +12,7 @@ import (
 
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/llbmerge"
+	"github.com/dbake/dbake/runtime/publish"
 	"github.com/dbake/dbake/runtime/sched"
 )
 
@@ -28,6 +29,7 @@ type accounts struct {
 	errs  []*StepError
 	known map[failureKey]*StepError
 	sick  []Sickness
+	rests []string // warnings of what is left over of outputs that are not published
 }
 
 func newAccounts(w *work) *accounts {
@@ -51,7 +53,39 @@ func (a *accounts) submit(u sched.UnitID, n *nodeRun) { a.results[u].Node = n.in
 
 // keep notes what was written of a job whose outputs were not all written.
 func (a *accounts) keep(u sched.UnitID, w written) {
-	a.results[u].Images, a.results[u].Metadata = w.images, metadataOf(w.responses)
+	a.drop(u)
+	res := &a.results[u]
+	res.Images, res.Metadata, res.withheld = w.images, metadataOf(w.responses), w.withheld
+}
+
+// drop forgets what is withheld of a job, since it is written anew.
+func (a *accounts) drop(u sched.UnitID) {
+	a.warnOfRest(a.results[u].withheld.discard())
+	a.results[u].withheld = nil
+}
+
+// warnOfRest notes that something withheld could not be removed.
+func (a *accounts) warnOfRest(err error) {
+	if err != nil {
+		a.rests = append(a.rests, "something that is not published is left over: "+err.Error())
+	}
+}
+
+// withheld are the outputs of all jobs that are done which are yet to be published. What is
+// withheld of others is removed.
+func (a *accounts) withheld() *publish.Batch {
+	b := &publish.Batch{}
+	for u := range a.results {
+		j := &a.results[u]
+		if j.State != Done {
+			a.drop(sched.UnitID(u))
+		}
+		if j.withheld != nil {
+			b.Tags = append(b.Tags, j.withheld.tags...)
+			b.Held = append(b.Held, j.withheld.held...)
+		}
+	}
+	return b
 }
 
 // finish notes that a node has done a job. The result is that of the job.
@@ -78,6 +112,7 @@ func (a *accounts) describe(j int) string {
 // reopen forgets what a node wrote of a job, and returns what that was, as describe does.
 func (a *accounts) reopen(u sched.UnitID, n *nodeRun) (was string) {
 	was = a.describe(int(u))
+	a.drop(u)
 	j := &a.results[u]
 	a.done[n] = slices.DeleteFunc(a.done[n], func(name string) bool { return name == j.Job })
 	*j = JobResult{Job: j.Job, Target: j.Target, State: NotStarted}
@@ -94,6 +129,9 @@ func (a *accounts) join(jobs []int, w written) {
 	}
 	first := &a.results[jobs[0]]
 	first.Images = w.images
+	if w.withheld != nil {
+		first.withheld = w.withheld
+	}
 	maps.Copy(first.Metadata, metadataOf(w.responses))
 }
 

@@ -29,7 +29,8 @@
 //     made (accounts.go)
 //   - reporter: the events for the observer, and the warnings (reporter.go)
 //   - exports: the outputs of jobs, joined images, and tags that are set right
-//     (exports.go, join.go, tags.go)
+//     (exports.go, join.go, tags.go); outputs that are withheld, to be published together
+//     (withhold.go, heldtree.go), are left to a batch of runtime/publish
 //   - caches: what is decided about caches before the first solve (cache.go); waves write
 //     those of clusters (cachewaves.go, joincache.go), unwritten are those that targets
 //     could not write (unwritten.go)

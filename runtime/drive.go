@@ -387,6 +387,7 @@ func (m exportedMessage) take(r *run) []sched.Event {
 	}
 	solved := p.endWrite(m.unit)
 	if p.state == ended {
+		r.accounts.warnOfRest(m.written.withheld.discard())
 		return nil
 	}
 	events := m.note(r)
@@ -398,6 +399,7 @@ func (m exportedMessage) take(r *run) []sched.Event {
 
 func (m exportedMessage) note(r *run) []sched.Event {
 	if m.again {
+		r.accounts.warnOfRest(m.written.withheld.discard())
 		return []sched.Event{sched.UnitFailed{
 			At: r.reporter.since(), Partition: m.p.id, Unit: m.unit, Vertex: sched.NoVertex, Err: plain(m.err).Error(), Retryable: true, Again: true,
 		}}
@@ -419,6 +421,7 @@ func (m exportedMessage) note(r *run) []sched.Event {
 	if m.err != nil {
 		if len(m.written.responses) > 0 {
 			r.accounts.keep(m.unit, m.written)
+			r.accounts.drop(m.unit)
 		}
 		if m.cancelled {
 			return nil // the end of the solve says why

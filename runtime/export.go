@@ -43,6 +43,8 @@ type output struct {
 	begun  *atomic.Bool
 	pushed bool
 	dest   string // of an archive or a directory, as it was given
+	// withheld is how it is withheld; nil is not at all.
+	withheld *withholding
 }
 
 // outputs translates the outputs of t, with the rules of buildx for names, push

@@ -9,6 +9,7 @@ import (
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/dbake/dbake/internal/plan"
+	"github.com/dbake/dbake/runtime/publish"
 	"github.com/dbake/dbake/runtime/registry"
 	"github.com/dbake/dbake/runtime/sched"
 )
@@ -23,15 +24,16 @@ type exports struct {
 	reporter *reporter
 	workers  *workers
 	outputs  [][]output // by job
+	dirs     *dirLocks
 	divided  []*divided
 	putIndex func(ctx context.Context, index registry.Index, insecure bool) (ocispecs.Descriptor, error)
 	tags     func(insecure []string) tagStore
 	cut      map[int]cutPush // by job
 }
 
-func newExports(w *work, c *caches, t *reporter, ws *workers) (*exports, error) {
+func newExports(w *work, c *caches, t *reporter, ws *workers, dirs *dirLocks) (*exports, error) {
 	x := &exports{
-		work: w, caches: c, reporter: t, workers: ws,
+		work: w, dirs: dirs, caches: c, reporter: t, workers: ws,
 		divided: dividedTargets(w.Build), putIndex: w.putIndex, tags: w.openTags, cut: map[int]cutPush{},
 	}
 	parts := map[int]*divided{} // by job
@@ -44,6 +46,8 @@ func newExports(w *work, c *caches, t *reporter, ws *workers) (*exports, error) 
 		outs, err := outputs(j.Target, w.Dir, w.Stdout, w.Load)
 		if d := parts[i]; err == nil && d != nil {
 			outs, err = d.divide(outs)
+		} else if err == nil && w.Withhold {
+			outs, err = withhold(j.Target, outs)
 		}
 		if err != nil {
 			return nil, err
@@ -58,6 +62,8 @@ type written struct {
 	images    []Image
 	responses []response // by output
 	spare     spareCaches
+	// withheld is what is to be published of it; nil without [Build.Withhold].
+	withheld *withheld
 }
 
 // write has the node of p write the outputs of a job: one export-only solve for each, and
@@ -75,6 +81,9 @@ func (x *exports) write(p *submission, u sched.UnitID, known lookups) (w written
 	if len(outs) == 0 && len(req.cacheTo) > 0 {
 		_, err = p.conn.export(p.ctx, req, x.workers.observe(p.node, exportSource(job, 0)))
 	}
+	if x.work.Withhold {
+		w.withheld = &withheld{}
+	}
 	for i, out := range outs {
 		number := 0
 		if len(outs) > 1 {
@@ -84,8 +93,12 @@ func (x *exports) write(p *submission, u sched.UnitID, known lookups) (w written
 			req.cacheTo = nil // written once
 		}
 		var resp map[string]string
-		if resp, err = x.writeOne(p, job, out, number, req); err != nil {
+		var held publish.Held
+		if resp, held, err = x.writeOne(p, job, out, number, req); err != nil {
 			break
+		}
+		if out.withheld != nil {
+			w.withheld.add(job.Target.Name, out, resp, held)
 		}
 		w.images = append(w.images, out.images(resp)...)
 		w.responses = append(w.responses, response{pushed: out.pushed, file: out.dest, values: resp})
@@ -106,28 +119,39 @@ func (x *exports) writeSpare(p *submission, job plan.Job, req exportRequest, cac
 		w.spare.err = plain(err)
 	case manifest != "" && len(w.responses) > 0:
 		w.responses[0].values[cacheManifest] = manifest
+		if w.withheld != nil {
+			w.withheld.responses[0].values[cacheManifest] = manifest
+		}
 	}
 }
 
-// writeOne writes one output: the number-th from 1 of several, or 0 for the only one.
-func (x *exports) writeOne(p *submission, job plan.Job, out output, number int, req exportRequest) (map[string]string, error) {
+// writeOne writes one output: the number-th from 1 of several, or 0 for the only one. held
+// is what is to be published of it on this machine, if it is withheld.
+func (x *exports) writeOne(p *submission, job plan.Job, out output, number int, req exportRequest) (resp map[string]string, held publish.Held, err error) {
 	w := out.begin(p.ctx, func(text string) {
 		x.workers.reportWithin(p.ctx, waitMessage{node: p.node, text: "target " + job.Target.Name + " " + text})
 	})
+	if err := w.prepare(); err != nil {
+		return nil, nil, errors.Join(err, w.discard())
+	}
 	req.entry, req.place = w.export(), w.place()
-	req.load, req.loadEngine = out.load != nil, x.work.LoadEngine
-	resp, err := p.conn.export(p.ctx, req, x.workers.observe(p.node, exportSource(job, number)))
-	if err == nil {
+	req.load, req.loadEngine, req.unlisted = out.load != nil, x.work.LoadEngine, out.withheld != nil
+	resp, err = p.conn.export(p.ctx, req, x.workers.observe(p.node, exportSource(job, number)))
+	switch {
+	case err != nil:
+	case out.withheld != nil:
+		held, err = w.hold(resp, x.dirs)
+	default:
 		err = w.commit()
 	}
 	if err != nil {
 		err = errors.Join(err, w.discard())
 		if here := (*OutputError)(nil); errors.As(err, &here) {
-			return nil, err
+			return nil, nil, err
 		}
-		return nil, fmt.Errorf("write output of type %s: %w", out.entry.Type, err)
+		return nil, nil, fmt.Errorf("write output of type %s: %w", out.entry.Type, err)
 	}
-	return resp, nil
+	return resp, held, nil
 }
 
 // exportSource is the solve for an output of a job, which is numbered as in writeOne, or

@@ -190,7 +190,7 @@ func (x *exports) joinTarget(ctx context.Context, d *divided, a *accounts) (w wr
 		}
 	}
 	for _, img := range d.images {
-		index := registry.Index{Names: img.names, Platforms: d.ordered, Annotations: img.annotations}
+		index := registry.Index{Names: img.names, ByDigest: x.work.Withhold, Platforms: d.ordered, Annotations: img.annotations}
 		for _, dgst := range img.parts {
 			index.Parts = append(index.Parts, registry.Part{Repo: img.repo, Digest: dgst})
 		}
@@ -198,18 +198,29 @@ func (x *exports) joinTarget(ctx context.Context, d *divided, a *accounts) (w wr
 		if err != nil {
 			return w, err
 		}
-		for _, name := range img.names {
-			w.images = append(w.images, Image{Name: name, Digest: desc.Digest.String(), Pushed: true})
-		}
 		dt, err := json.Marshal(desc)
 		if err != nil {
 			return w, fmt.Errorf("encode descriptor: %w", err)
 		}
-		w.responses = append(w.responses, response{pushed: true, values: map[string]string{
+		names := img.names
+		if x.work.Withhold {
+			names = []string{img.repo}
+		}
+		resp := map[string]string{
 			exptypes.ExporterImageDigestKey:     desc.Digest.String(),
 			exptypes.ExporterImageDescriptorKey: base64.StdEncoding.EncodeToString(dt),
-			exptypes.ExporterImageNameKey:       strings.Join(img.names, ","),
-		}})
+			exptypes.ExporterImageNameKey:       strings.Join(names, ","),
+		}
+		out := output{pushed: true}
+		if x.work.Withhold {
+			if w.withheld == nil {
+				w.withheld = &withheld{}
+			}
+			out.withheld = &withholding{names: img.names, insecure: img.insecure}
+			w.withheld.add(d.target.Name, out, resp, nil)
+		}
+		w.images = append(w.images, out.images(resp)...)
+		w.responses = append(w.responses, response{pushed: true, values: resp})
 	}
 	return w, nil
 }

@@ -1,11 +1,14 @@
 package runtime
 
 import (
+	"maps"
 	"slices"
 	"time"
 
 	bkclient "github.com/moby/buildkit/client"
 	digest "github.com/opencontainers/go-digest"
+
+	"github.com/dbake/dbake/runtime/publish"
 )
 
 // State is how a job ended.
@@ -21,6 +24,9 @@ const (
 	// Unchanged is a target that was not built because its image, or what it is made
 	// of, has not changed.
 	Unchanged State = "unchanged"
+	// Unpublished is a target that is built, and whose outputs are not where they were
+	// asked for, since something else failed.
+	Unpublished State = "not published"
 )
 
 // Good reports whether a target is as it was asked for.
@@ -40,6 +46,9 @@ type Result struct {
 	Caches []WrittenCache
 	// Sick are the nodes that failed jobs for reasons of their own.
 	Sick []Sickness
+	// Withheld is what is yet to be published; nil when everything is, or nothing will
+	// be.
+	Withheld *publish.Batch
 	// Warnings are remarks on the run as a whole.
 	Warnings []string
 	Wall     time.Duration
@@ -57,6 +66,8 @@ type JobResult struct {
 	Images []Image
 	// Metadata is the exporters' response, for the metadata file.
 	Metadata map[string]any
+
+	withheld *withheld // nil when nothing of it is yet to be published
 }
 
 // TargetResult is the end of one target, whose parts several nodes may have built.
@@ -70,7 +81,34 @@ type TargetResult struct {
 }
 
 // severity orders states: a target is what the worst of its parts is.
-var severity = map[State]int{Unchanged: 0, Done: 0, NotStarted: 1, Skipped: 2, Cancelled: 3, Failed: 4}
+var severity = map[State]int{Unchanged: 0, Done: 0, Unpublished: 1, NotStarted: 2, Skipped: 3, Cancelled: 4, Failed: 5}
+
+// Published notes that what was withheld is published.
+func (r *Result) Published() {
+	r.Withheld = nil
+	for i := range r.Jobs {
+		if j := &r.Jobs[i]; j.withheld != nil {
+			if len(j.withheld.responses) > 0 { // a part of a target has none
+				j.Images = j.withheld.images
+				maps.Copy(j.Metadata, metadataOf(j.withheld.responses))
+			}
+			j.withheld = nil
+		}
+	}
+}
+
+// Unpublished notes that what was withheld is not published, and why. Images stand for
+// themselves then, by their digests.
+func (r *Result) Unpublished(reason string) {
+	r.Withheld = nil
+	for i := range r.Jobs {
+		j := &r.Jobs[i]
+		if j.withheld != nil && j.State == Done {
+			j.State, j.Reason = Unpublished, reason
+		}
+		j.withheld = nil
+	}
+}
 
 // Targets returns the ends of the targets, in the order of the plan.
 func (r *Result) Targets() []TargetResult {

@@ -47,6 +47,8 @@ type Build struct {
 	Bases string
 	// Credentials are added to caches where nodes use them.
 	Credentials CacheCredentials
+	// Withhold publishes nothing: what was written is left to [Result.Withheld].
+	Withhold bool
 	// Registries is this machine's own access to registries, for what no single
 	// node can write.
 	Registries registry.Options
@@ -143,7 +145,7 @@ func newRun(b *Build, nodes []NodeInfo, observe func(Event)) (*run, error) {
 	for _, text := range warnings {
 		r.reporter.warn(text)
 	}
-	if r.exports, err = newExports(w, r.caches, r.reporter, r.workers); err != nil {
+	if r.exports, err = newExports(w, r.caches, r.reporter, r.workers, &r.dirs); err != nil {
 		return nil, err
 	}
 	if r.sched, err = sched.New(r.config()); err != nil {
@@ -200,9 +202,24 @@ func (r *run) run(ctx context.Context, connect connectFunc) (_ *Result, err erro
 	}
 	res.Wall = r.reporter.since()
 	if ctx.Err() != nil {
-		return res, context.Cause(ctx)
+		err = context.Cause(ctx)
 	}
-	return res, err
+	return res, r.withheld(res, err)
+}
+
+// withheld leaves what is yet to be published to the result of a run that has ended with
+// err, or removes it if that is an error.
+func (r *run) withheld(res *Result, err error) error {
+	if !r.work.Withhold {
+		return err
+	}
+	batch := r.accounts.withheld()
+	res.Warnings = append(res.Warnings, r.accounts.rests...)
+	if err != nil {
+		return errors.Join(err, batch.Discard())
+	}
+	res.Withheld = batch
+	return nil
 }
 
 // result gathers what the run led to.

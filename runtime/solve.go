@@ -144,6 +144,8 @@ type exportRequest struct {
 	// is known by its ID.
 	load       bool
 	loadEngine string
+	// unlisted says that an image in a layout gets no entry in its index.
+	unlisted bool
 }
 
 // frontendAttrs are the options of units that are exported as one: those of any of
@@ -239,7 +241,7 @@ func (s *solver) exporting(ctx context.Context, req exportRequest, opt bkclient.
 	if err != nil && ctx.Err() == nil {
 		err = cmp.Or(here.at(req.place), err)
 	}
-	if err == nil && req.entry != nil && stores[layoutExport] != nil {
+	if err == nil && req.entry != nil && stores[layoutExport] != nil && !req.unlisted {
 		err = enter(ctx, req.entry.OutputDir, resp)
 	}
 	return resp, err

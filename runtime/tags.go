@@ -87,6 +87,9 @@ func (x *exports) cutOff(p *submission) {
 // stand for what this run reports. Those that do not are set right. It returns what
 // is to be said of them.
 func (x *exports) verifyTags(ctx context.Context, a *accounts) []string {
+	if x.work.Withhold {
+		return nil // nodes set none
+	}
 	var said []string
 	ctx, cancel := context.WithTimeoutCause(ctx, verifyTimeout, fmt.Errorf("no answer within %s", verifyTimeout))
 	defer cancel()

@@ -13,6 +13,7 @@ import (
 	bkclient "github.com/moby/buildkit/client"
 
 	"github.com/dbake/dbake/internal/localfile"
+	"github.com/dbake/dbake/runtime/publish"
 )
 
 // OutputError is a failure to write, on this machine, what a node sent. No node is
@@ -43,13 +44,28 @@ type writing struct {
 	// notice takes what the user should know while something is waited for.
 	notice func(text string)
 
-	mu    sync.Mutex      // guards what follows
-	file  *localfile.File // nil until the node sends something
-	ended bool
+	// tree takes the files of a directory that is withheld; nil for none.
+	tree *heldTree
+
+	mu      sync.Mutex      // guards what follows
+	file    *localfile.File // nil until the node sends something
+	archive *heldArchive    // of an output that is withheld; nil until the node sends something
+	ended   bool
 }
 
 func (o output) begin(ctx context.Context, notice func(string)) *writing {
 	return &writing{output: o, ctx: ctx, notice: notice}
+}
+
+// prepare makes what an output that is withheld needs to be written.
+func (w *writing) prepare() (err error) {
+	if w.withheld == nil || w.entry.Type != bkclient.ExporterLocal {
+		return nil
+	}
+	if w.tree, err = newHeldTree(w.entry.OutputDir, w.entry.Attrs["mode"]); err != nil {
+		return &Rejected{&OutputError{Place: w.place(), Err: err}}
+	}
+	return nil
 }
 
 // place is what takes the output on this machine.
@@ -67,6 +83,10 @@ func (w *writing) place() string {
 func (w *writing) export() *bkclient.ExportEntry {
 	entry := w.entry
 	switch {
+	case w.tree != nil:
+		entry.OutputDir = w.tree.dir
+	case w.load != nil && w.withheld != nil:
+		entry.Output = func(map[string]string) (io.WriteCloser, error) { return w.spool() }
 	case w.load != nil:
 		entry.Output = func(map[string]string) (io.WriteCloser, error) { return w.load(w.ctx) }
 	case w.stdout != nil:
@@ -91,7 +111,13 @@ func (w *writing) create() (io.WriteCloser, error) {
 	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
 		return nil, err
 	}
-	f, err := localfile.Create(w.ctx, name, func() { w.notice(fmt.Sprintf("waits for a reader of the pipe %s", name)) })
+	var f *localfile.File
+	var err error
+	if w.withheld != nil {
+		f, err = localfile.CreateBeside(w.ctx, name)
+	} else {
+		f, err = localfile.Create(w.ctx, name, func() { w.notice(fmt.Sprintf("waits for a reader of the pipe %s", name)) })
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -105,6 +131,48 @@ func (w *writing) create() (io.WriteCloser, error) {
 		return &stream{Writer: f, Closer: f, begun: w.begun}, nil
 	}
 	return f, nil
+}
+
+// spool opens the file that keeps an archive for an engine.
+func (w *writing) spool() (io.WriteCloser, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.ended {
+		return nil, context.Canceled
+	}
+	f, err := os.CreateTemp("", "dbake-load-")
+	if err != nil {
+		return nil, err
+	}
+	w.archive = &heldArchive{name: f.Name(), load: w.load}
+	return f, nil
+}
+
+// hold ends the writing of an output that is withheld, and returns what is to be put in its
+// place; nil for an image that was pushed. resp is the response of the node, dirs keep
+// images apart that go into one layout.
+func (w *writing) hold(resp map[string]string, dirs *dirLocks) (publish.Held, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.ended = true
+	switch {
+	case w.tree != nil:
+		return w.tree, nil
+	case w.load != nil && w.archive == nil:
+		return nil, errors.New("the node sent nothing to be loaded")
+	case w.load != nil:
+		return w.archive, nil
+	case w.output.file != "" && w.file == nil:
+		return nil, fmt.Errorf("the node sent nothing for %s", w.output.file)
+	case w.output.file != "":
+		if err := w.file.Close(); err != nil {
+			return nil, &Rejected{&OutputError{Place: w.place(), Err: err}}
+		}
+		return &heldFile{file: w.file, place: w.output.file}, nil
+	case w.entry.OutputDir != "":
+		return &heldLayout{dir: w.entry.OutputDir, resp: resp, lock: dirs}, nil
+	}
+	return nil, nil
 }
 
 // commit makes a written file visible under its name.
@@ -129,10 +197,17 @@ func (w *writing) discard() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.ended = true
-	if w.file == nil {
-		return nil
+	var errs []error
+	if w.tree != nil {
+		errs = append(errs, w.tree.Discard())
 	}
-	return w.file.Discard()
+	if w.archive != nil {
+		errs = append(errs, w.archive.Discard())
+	}
+	if w.file != nil {
+		errs = append(errs, w.file.Discard())
+	}
+	return errors.Join(errs...)
 }
 
 // stream is a writer to where nothing can be taken back. Without a Closer, Close

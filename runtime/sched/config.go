@@ -135,6 +135,9 @@ type Options struct {
 	// DeferOutput writes outputs only once every unit is built, or has failed where
 	// KeepGoing lets the others go on: see [Defer].
 	DeferOutput bool
+	// Whole says that nothing counts before all is finished: what rests on a result that
+	// was lost with its node is always built again with that, even if only this node could.
+	Whole bool
 	// Steal lets idle nodes take what others have not submitted.
 	Steal bool
 	// NoHedge keeps a node that was stolen from from starting the same units as

@@ -408,7 +408,7 @@ func (s *fates) lostResults(n *node) (again []UnitID, lost []VertexID) {
 	}
 	slices.Sort(again)
 	slices.Sort(lost)
-	if s.stopping || slices.ContainsFunc(again, func(id UnitID) bool { return !s.buildable(id, n) }) {
+	if s.stopping || !s.cfg.Options.Whole && slices.ContainsFunc(again, func(id UnitID) bool { return !s.buildable(id, n) }) {
 		again = nil // better what is there than nothing
 	}
 	return again, lost

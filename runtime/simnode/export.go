@@ -121,6 +121,9 @@ func (j *job) writeImage(ctx context.Context, attrs map[string]string, metadata 
 			return err
 		}
 		for name := range strings.SplitSeq(attrs["name"], ",") {
+			if attrs[string(exptypes.OptKeyPushByDigest)] == "true" {
+				name += "@" + desc.Digest.String()
+			}
 			if _, err := p.node.options.Registry.put(name, desc.MediaType, top, blobs...); err != nil {
 				return err
 			}

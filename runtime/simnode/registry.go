@@ -23,7 +23,7 @@ import (
 type Registry struct {
 	mu     sync.Mutex
 	blobs  map[digest.Digest][]byte
-	tags   map[string]digest.Digest // by repository and tag, "host/name:tag"
+	tags   map[string]digest.Digest // by repository and tag, "host/name:tag", or digest
 	types  map[digest.Digest]string // media types of manifests
 	refuse int                      // how many writes are still refused
 	wires  wires
@@ -63,9 +63,7 @@ func (r *Registry) put(ref, mediaType string, manifest []byte, blobs ...[]byte) 
 		r.types, r.tags = map[digest.Digest]string{}, map[string]digest.Digest{}
 	}
 	r.types[d] = mediaType
-	if !strings.Contains(ref, "@") {
-		r.tags[ref] = d
-	}
+	r.tags[ref] = d
 	return d, nil
 }
 
@@ -124,7 +122,7 @@ func (r *Registry) Layers() []digest.Digest {
 	return list
 }
 
-// Names returns the refs that stand for something, sorted.
+// Names returns the refs that were written, with tags or digests, sorted.
 func (r *Registry) Names() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -163,10 +161,11 @@ func (r *Registry) Dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	}
 }
 
-// Close ends what Dial has started.
+// Close ends what Dial has started; it can be dialled again.
 func (r *Registry) Close() {
 	r.mu.Lock()
 	server := r.server
+	r.server, r.listen = nil, nil
 	r.mu.Unlock()
 	if server != nil {
 		_ = server.Close() // of connections in memory

@@ -24,6 +24,7 @@ import (
 	"github.com/dbake/dbake/partition"
 	"github.com/dbake/dbake/runtime"
 	"github.com/dbake/dbake/runtime/nodeset"
+	"github.com/dbake/dbake/runtime/publish"
 	"github.com/dbake/dbake/runtime/registry"
 	"github.com/dbake/dbake/runtime/sched"
 	"github.com/dbake/dbake/runtime/simnode"
@@ -132,6 +133,10 @@ type world struct {
 	hurt  map[string]bool
 	lossy bool
 	frail bool
+	// whole says that all is to be published or nothing, and stopped that it was
+	// interrupted. before is what the tags of images stood for when it began.
+	whole, stopped bool
+	before         map[string]digest.Digest
 	// said are the faults, for the one who looks into a seed.
 	said []string
 }
@@ -142,6 +147,7 @@ func newWorld(seed uint64, r *simnode.Registry) *world {
 	n := 1 + w.rng.IntN(4)
 	w.slots = 1 + w.rng.IntN(4)
 	w.cached = w.rng.IntN(2) == 0
+	w.whole, w.before = seed%3 == 1, tags(r)
 	for i := range n {
 		timing := simnode.DefaultTiming
 		timing.Push += time.Duration(w.rng.IntN(2000)) * time.Millisecond
@@ -175,10 +181,11 @@ func (w *world) order(t *testing.T, p *project, answered []runtime.NodeInfo) *ru
 	work := &runtime.Build{
 		Graph: b.Graph, Jobs: b.Jobs, Steps: made.Exchange.Steps,
 		Sched: runtime.Schedule(made, sched.Options{
-			KeepGoing: w.rng.IntN(3) == 0, DeferOutput: w.rng.IntN(4) == 0, Steal: len(list) > 1, Backoff: time.Second, Ahead: 1, NoHedge: w.rng.IntN(2) == 0,
+			KeepGoing: w.rng.IntN(3) == 0 && !w.whole, DeferOutput: w.rng.IntN(4) == 0 && !w.whole, Whole: w.whole, Steal: len(list) > 1, Backoff: time.Second, Ahead: 1, NoHedge: w.rng.IntN(2) == 0,
 		}),
 		Inputs:     runtime.Inputs{Dirs: b.Locals(), SSH: map[string][]string{}, SharedKey: "seeds"},
 		Dir:        t.TempDir(),
+		Withhold:   w.whole,
 		Registries: registry.Options{Dial: w.registry.Dial, Hosts: map[string]registry.Host{host: {PlainHTTP: true}}},
 	}
 	if w.cached {
@@ -335,6 +342,11 @@ func (w *world) carryOut(ctx context.Context, t *testing.T, p *project) (o outco
 	o.work = w.order(t, p, pool.Nodes())
 	stop := w.disturb()
 	defer stop()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	if w.whole {
+		defer w.interrupt(cancel)()
+	}
 	start := time.Now()
 	o.result, o.err = pool.Run(ctx, o.work, func(e runtime.Event) {
 		if *traceFlag {
@@ -344,7 +356,49 @@ func (w *world) carryOut(ctx context.Context, t *testing.T, p *project) (o outco
 			o.sent++
 		}
 	})
+	if w.whole {
+		o.err = w.publish(ctx, o)
+	}
 	return o
+}
+
+var errStopped = errors.New("interrupted")
+
+// interrupt has some runs interrupted; of those, some while they publish.
+func (w *world) interrupt(cancel context.CancelCauseFunc) (stop func()) {
+	rng := rand.New(rand.NewPCG(w.seed, 3))
+	if rng.IntN(4) > 0 {
+		return func() {}
+	}
+	at := time.Duration(rng.Float64() * 1.5 * float64(w.makespan))
+	w.said = append(w.said, fmt.Sprintf("it is interrupted at %s", at))
+	t := time.AfterFunc(at, func() { w.stopped = true; cancel(errStopped) })
+	return func() { t.Stop() }
+}
+
+// publish publishes what a run has withheld.
+func (w *world) publish(ctx context.Context, o outcome) error {
+	err := o.err
+	if err == nil {
+		err = o.result.Withheld.Publish(ctx, func([]string) publish.Registry { return registry.New(o.work.Registries) })
+	}
+	if o.result != nil && err == nil {
+		o.result.Published()
+	} else if o.result != nil {
+		o.result.Unpublished("something failed")
+	}
+	return err
+}
+
+// tags are those of images.
+func tags(r *simnode.Registry) map[string]digest.Digest {
+	list := map[string]digest.Digest{}
+	for _, name := range r.Names() {
+		if !strings.HasPrefix(name, cacheRepo) && !strings.Contains(name, "@") {
+			list[name], _ = r.Resolve(name)
+		}
+	}
+	return list
 }
 
 func (w *world) close() {
@@ -363,6 +417,9 @@ func (w *world) check(p *project, o outcome) (wrong []string) {
 		}
 		return wrong
 	}
+	if now := tags(w.registry); w.whole && o.err != nil && !maps.Equal(now, w.before) {
+		say("it failed, and these tags are set: %v; before: %v", now, w.before)
+	}
 	all := true
 	for _, j := range o.result.Jobs {
 		all = all && j.State == runtime.Done
@@ -378,8 +435,10 @@ func (w *world) check(p *project, o outcome) (wrong []string) {
 		say("everything is done, but: %v", o.err)
 	case !all && o.err == nil:
 		say("something is not done, and there is no error")
-	case !all && !p.fails && !w.frail:
+	case !all && !p.fails && !w.frail && !w.stopped:
 		say("it failed although one node is well: %v", o.err)
+	case all && w.stopped && w.whole && o.err != nil:
+		say("it was interrupted, and everything is said to be published")
 	case all && p.fails:
 		say("a step that fails everywhere did not")
 	}
