@@ -119,7 +119,7 @@ func (x *exports) writeSpare(p *submission, job plan.Job, req exportRequest, cac
 		w.spare.err = plain(err)
 	case manifest != "" && len(w.responses) > 0:
 		w.responses[0].values[cacheManifest] = manifest
-		if w.withheld != nil {
+		if w.withheld != nil && len(w.withheld.responses) > 0 { // a part of a target has none
 			w.withheld.responses[0].values[cacheManifest] = manifest
 		}
 	}

@@ -30,17 +30,18 @@ type buildCmd struct {
 	Progress     string `default:"auto" placeholder:"MODE" help:"How progress is shown: ${modes} ($$BUILDKIT_PROGRESS replaces auto)."`
 	MetadataFile string `placeholder:"FILE" help:"Write the digests and descriptors of what was built, as JSON by target."`
 	recordFlags
-	Jobs      jobs `short:"j" placeholder:"N|MODE" help:"Build at most N targets at once over all nodes (default: no limit); or what to do when a target fails: fail-fast ends the build (the default), defer-output does too and writes no output before every target is built, defer-error builds all that does not depend on it; MODE,parallel=N for both."`
-	KeepGoing bool `short:"k" help:"Same as --jobs=defer-error."`
-	Timings   bool `help:"Show where the time of the command went, phase by phase, after the summary."`
-	NoSteal   bool `help:"Do not move jobs between nodes."`
-	Trace     bool `help:"Have the nodes record what they do inside of steps, pulls and exports, for dbake trace --format otlp: takes some seconds after the build."`
+	Jobs      jobs      `short:"j" placeholder:"N|MODE" help:"Build at most N targets at once over all nodes (default: no limit); MODE is that of --execution; MODE,parallel=N for both."`
+	Execution execution `placeholder:"MODE" help:"What to do when a target fails: fail-fast ends the build (the default), defer-output does too and writes no output before every target is built, defer-error builds all that does not depend on it, atomic ends the build and publishes nothing: tags are set, and files put in their places, when every target is built and pushed."`
+	KeepGoing bool      `short:"k" help:"Same as --execution=defer-error."`
+	Timings   bool      `help:"Show where the time of the command went, phase by phase, after the summary."`
+	NoSteal   bool      `help:"Do not move jobs between nodes."`
+	Trace     bool      `help:"Have the nodes record what they do inside of steps, pulls and exports, for dbake trace --format otlp: takes some seconds after the build."`
 
 	ChangedSince string `placeholder:"REV" help:"Build only the targets that would have other images than at a commit, a branch or when a plan was saved, and list them."`
 	Format       string `default:"table" enum:"table,json" help:"How --changed-since lists the targets: table, or json for a matrix for CI on standard output."`
 
 	Watch    bool          `help:"Build, then build again what changed files touch, until interrupted."`
-	FailFast bool          `help:"Same as --jobs=fail-fast, which is the default."`
+	FailFast bool          `help:"Same as --execution=fail-fast, which is the default."`
 	Timeout  time.Duration `placeholder:"TIME" help:"End the build with an error when it takes longer than this, for example 20m."`
 
 	ListTargets   bool `hidden:""` // as buildx still has them
@@ -72,10 +73,7 @@ func (c *buildCmd) Run(binding contextBinding, a *app) (err error) {
 	if c.Timeout < 0 {
 		return usageError{fmt.Errorf("invalid value %s for --timeout: it must be longer than 0", c.Timeout)}
 	}
-	if c.Jobs, err = c.Jobs.orFailFast(c.FailFast, c.KeepGoing); err != nil {
-		return usageError{err}
-	}
-	if c.Jobs, err = c.Jobs.orKeepGoing(c.KeepGoing); err != nil {
+	if c.Execution, err = oneExecution(c.spellings()); err != nil {
 		return usageError{err}
 	}
 	saved, err := a.planFile(c.Targets)
@@ -108,11 +106,30 @@ func (c *buildCmd) Run(binding contextBinding, a *app) (err error) {
 	if call.method != "" {
 		return c.callAll(ctx, a, call)
 	}
-	c.deferFaults = c.Jobs.mode == deferError
+	c.deferFaults = c.Execution == deferError
 	if c.Watch {
 		return c.watch(ctx, a, call)
 	}
 	return c.build(ctx, a, call, nil)
+}
+
+// spellings are the flags that were given of those that say whether the build goes on when
+// a target fails.
+func (c *buildCmd) spellings() []spelling {
+	var given []spelling
+	if c.Execution != "" {
+		given = append(given, spelling{"--execution=" + string(c.Execution), c.Execution})
+	}
+	if c.Jobs.mode != "" {
+		given = append(given, spelling{"--jobs=" + string(c.Jobs.mode), c.Jobs.mode})
+	}
+	if c.FailFast {
+		given = append(given, spelling{"--fail-fast", failFast})
+	}
+	if c.KeepGoing {
+		given = append(given, spelling{"--keep-going", deferError})
+	}
+	return given
 }
 
 // checkWatch refuses flags that mean nothing beside --watch.
@@ -233,7 +250,8 @@ func (c *buildCmd) request(a *app) (engine.Request, error) {
 	images := loader{a.docker()}
 	r.Load, r.LoadEngine = images.load, images.engineID
 	r.Saved = c.saved
-	r.Jobs, r.KeepGoing, r.DeferOutput, r.NoSteal = c.Jobs.limit, c.Jobs.mode == deferError, c.Jobs.mode == deferOutput, c.NoSteal
+	r.Jobs, r.NoSteal = c.Jobs.limit, c.NoSteal
+	r.KeepGoing, r.DeferOutput, r.Atomic = c.Execution == deferError, c.Execution == deferOutput, c.Execution == atomically
 	r.Trace = c.Trace
 	if c.MetadataFile != "" {
 		r.Provenance = metadataProvenance(a.env)

@@ -219,13 +219,14 @@ func (c *completer) flagNames(word string) (list []completion) {
 
 // fixedValues are the values that flags may have, by flag; those that end in a sign go on.
 var fixedValues = map[string][]string{
-	"list":     {"targets", "variables", "type=targets,format=json", "type=variables,format=json"},
-	"call":     {"check", "outline", "targets"},
-	"strict":   {"off", "warn", "error"},
-	"jobs":     {"fail-fast", "defer-output", "defer-error"},
-	"platform": {"linux/amd64", "linux/arm64", "linux/arm/v7", "linux/386", "linux/ppc64le", "linux/riscv64", "linux/s390x"},
-	"nodes":    {"local:", "tcp://", "unix://", "ssh://", "docker://", "docker-container://", "kube-pod://"},
-	"allow":    {"network.host", "security.insecure", "device", "ssh", "fs=", "fs.read=", "fs.write=", "buildx.local.delete"},
+	"list":      {"targets", "variables", "type=targets,format=json", "type=variables,format=json"},
+	"call":      {"check", "outline", "targets"},
+	"strict":    {"off", "warn", "error"},
+	"jobs":      {"fail-fast", "defer-output", "defer-error", "atomic"},
+	"execution": {"fail-fast", "defer-output", "defer-error", "atomic"},
+	"platform":  {"linux/amd64", "linux/arm64", "linux/arm/v7", "linux/386", "linux/ppc64le", "linux/riscv64", "linux/s390x"},
+	"nodes":     {"local:", "tcp://", "unix://", "ssh://", "docker://", "docker-container://", "kube-pod://"},
+	"allow":     {"network.host", "security.insecure", "device", "ssh", "fs=", "fs.read=", "fs.write=", "buildx.local.delete"},
 }
 
 // values returns what the value of a flag may be.

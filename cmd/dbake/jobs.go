@@ -1,28 +1,62 @@
 package main
 
 import (
-	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/tonistiigi/go-csvvalue"
 )
 
-// jobs is the value of --jobs: whether the build goes on when a target fails, and how many
-// targets are built at once.
-type jobs struct {
-	mode  jobsMode // "" when the value names none
-	limit int      // 0 is no limit
-}
-
-type jobsMode string
+// execution is the value of --execution: whether the build goes on when a target fails, and
+// when outputs are published.
+// Some other flags are spellings of it.
+type execution string
 
 const (
-	failFast    jobsMode = "fail-fast"    // the first failure ends the build
-	deferOutput jobsMode = "defer-output" // as failFast, and outputs wait until all is built
-	deferError  jobsMode = "defer-error"  // what does not depend on the failure is built
+	failFast    execution = "fail-fast"    // the first failure ends the build
+	deferOutput execution = "defer-output" // as failFast, and outputs wait until all is built
+	deferError  execution = "defer-error"  // what does not depend on the failure is built
+	atomically  execution = "atomic"       // as failFast, and all is published, or nothing
 )
+
+// executionModes are its values, in the order of the help.
+var executionModes = []execution{failFast, deferOutput, deferError, atomically}
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (e *execution) UnmarshalText(text []byte) error {
+	if *e = execution(strings.TrimSpace(string(text))); !slices.Contains(executionModes, *e) {
+		return fmt.Errorf("invalid execution %q: expected fail-fast, defer-output, defer-error or atomic", text)
+	}
+	return nil
+}
+
+// spelling is a flag that was given, and what it says about the execution.
+type spelling struct {
+	flag string
+	mode execution
+}
+
+// oneExecution is what all flags say that were given, "" when there is none.
+func oneExecution(given []spelling) (execution, error) {
+	for _, s := range given {
+		if first := given[0]; s.mode != first.mode {
+			return "", fmt.Errorf("%s and %s exclude each other: the one is --execution=%s, the other --execution=%s", first.flag, s.flag, first.mode, s.mode)
+		}
+	}
+	if len(given) == 0 {
+		return "", nil
+	}
+	return given[0].mode, nil
+}
+
+// jobs is the value of --jobs: how many targets are built at once, and what --execution
+// says.
+type jobs struct {
+	mode  execution // "" when the value names none
+	limit int       // 0 is no limit
+}
 
 // UnmarshalText implements encoding.TextUnmarshaler for N and
 // MODE|mode=MODE[,parallel=N] in any order.
@@ -52,10 +86,8 @@ func (j *jobs) UnmarshalText(text []byte) error {
 		seen[key] = true
 		switch key {
 		case "mode":
-			switch j.mode = jobsMode(v); j.mode {
-			case failFast, deferOutput, deferError:
-			default:
-				return fmt.Errorf("invalid jobs mode %q: expected fail-fast, defer-output or defer-error", v)
+			if j.mode.UnmarshalText([]byte(v)) != nil {
+				return fmt.Errorf("invalid jobs mode %q: expected fail-fast, defer-output, defer-error or atomic", v)
 			}
 		case "parallel":
 			if j.limit, err = strconv.Atoi(v); err != nil || j.limit < 0 {
@@ -66,30 +98,4 @@ func (j *jobs) UnmarshalText(text []byte) error {
 		}
 	}
 	return nil
-}
-
-// orFailFast returns j in the mode that --fail-fast, if it was given, stands for.
-func (j jobs) orFailFast(fast, keepGoing bool) (jobs, error) {
-	switch {
-	case !fast:
-		return j, nil
-	case keepGoing:
-		return j, errors.New("--fail-fast and --keep-going exclude each other")
-	case j.mode != "" && j.mode != failFast:
-		return j, errors.New("--fail-fast is --jobs=fail-fast; it cannot be combined with --jobs=" + string(j.mode))
-	}
-	j.mode = failFast
-	return j, nil
-}
-
-// orKeepGoing returns j in the mode that --keep-going, if it was given, stands for.
-func (j jobs) orKeepGoing(keepGoing bool) (jobs, error) {
-	if !keepGoing {
-		return j, nil
-	}
-	if j.mode != "" && j.mode != deferError {
-		return j, errors.New("--keep-going is --jobs=defer-error; it cannot be combined with --jobs=" + string(j.mode))
-	}
-	j.mode = deferError
-	return j, nil
 }

@@ -19,6 +19,7 @@ func TestJobsFlag(t *testing.T) {
 		{text: "fail-fast", want: jobs{mode: failFast}},
 		{text: "defer-output", want: jobs{mode: deferOutput}},
 		{text: "mode=defer-error", want: jobs{mode: deferError}},
+		{text: "atomic,parallel=2", want: jobs{mode: atomically, limit: 2}},
 		{text: "defer-error,parallel=2", want: jobs{mode: deferError, limit: 2}},
 		{text: " PARALLEL = 2 , mode = defer-output ", want: jobs{mode: deferOutput, limit: 2}},
 		{text: "-1", err: `invalid jobs parallel value "-1": must be a non-negative integer`},
@@ -39,18 +40,27 @@ func TestJobsFlag(t *testing.T) {
 		require.NoError(t, err, c.text)
 		require.Equal(t, c.want, j, c.text)
 	}
+}
 
-	got, err := jobs{limit: 3}.orFailFast(true, false)
-	require.NoError(t, err)
-	require.Equal(t, jobs{mode: failFast, limit: 3}, got)
-	_, err = jobs{mode: deferError}.orFailFast(true, false)
-	require.ErrorContains(t, err, "cannot be combined with --jobs=defer-error")
-	_, err = jobs{}.orFailFast(true, true)
-	require.ErrorContains(t, err, "exclude each other")
-
-	got, err = jobs{limit: 2}.orKeepGoing(true)
-	require.NoError(t, err)
-	require.Equal(t, jobs{mode: deferError, limit: 2}, got)
-	_, err = jobs{mode: failFast}.orKeepGoing(true)
-	require.ErrorContains(t, err, "cannot be combined with --jobs=fail-fast")
+func TestOneExecution(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		given []spelling
+		want  execution
+		err   string
+	}{
+		{},
+		{given: []spelling{{"--fail-fast", failFast}}, want: failFast},
+		{given: []spelling{{"--execution=atomic", atomically}, {"--jobs=atomic", atomically}}, want: atomically},
+		{given: []spelling{{"--jobs=atomic", atomically}, {"--keep-going", deferError}},
+			err: "--jobs=atomic and --keep-going exclude each other: the one is --execution=atomic, the other --execution=defer-error"},
+	} {
+		got, err := oneExecution(c.given)
+		if c.err != "" {
+			require.EqualError(t, err, c.err)
+			continue
+		}
+		require.NoError(t, err)
+		require.Equal(t, c.want, got)
+	}
 }

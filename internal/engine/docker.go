@@ -44,8 +44,9 @@ func (n *nodes) withImages(p *ir.Project) *ir.Project {
 }
 
 // unfit returns an error about the first output of p that a Docker engine with a store of
-// its own cannot write, nil for none.
-func unfit(p *ir.Project) error {
+// its own cannot write, nil for none. Such an engine gives every image its names at once, so
+// that with atomic none can be held back.
+func unfit(p *ir.Project, atomic bool) error {
 	const detail = "the Docker engine can do that with its containerd image store only; turn it on, or use another node"
 	for _, t := range p.Targets {
 		if t.Linked {
@@ -65,6 +66,9 @@ func unfit(p *ir.Project) error {
 			if _, ok := o.Attrs["push-by-digest"]; ok {
 				return &ir.SourceError{Range: t.Origin("output"), Summary: fmt.Sprintf("target %s cannot be pushed by digest", t.Name), Detail: detail}
 			}
+		}
+		if image && atomic {
+			return &ir.SourceError{Range: t.Origin("output"), Summary: fmt.Sprintf("target %s: an image cannot be held back until all targets are built, as --execution atomic asks for", t.Name), Detail: detail}
 		}
 		if i := slices.IndexFunc(t.CacheTo, neededCache); i >= 0 {
 			return &ir.SourceError{Range: t.Origin("cache-to"), Summary: fmt.Sprintf("target %s: a cache of type %s cannot be written", t.Name, t.CacheTo[i].Type), Detail: detail}
@@ -92,7 +96,7 @@ func (s *standby) fit(f *facts, p *ir.Project) (changed bool, err error) {
 	if !f.ownStore() {
 		return false, nil
 	}
-	cannot := unfit(p)
+	cannot := unfit(p, s.atomic)
 	if cannot == nil {
 		return false, nil
 	}

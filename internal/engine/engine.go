@@ -119,6 +119,8 @@ type Request struct {
 	// KeepGoing builds what does not depend on a failure; DeferOutput writes no
 	// output before all is built.
 	KeepGoing, DeferOutput bool
+	// Atomic publishes nothing before all is built, and then all of it or nothing.
+	Atomic bool
 	// NoSteal keeps jobs on the nodes that they were planned for.
 	NoSteal bool
 	// Provenance is which provenance of outputs stands in their metadata.

@@ -22,6 +22,7 @@ import (
 	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/internal/report"
 	"github.com/dbake/dbake/runtime"
+	"github.com/dbake/dbake/runtime/publish"
 	"github.com/dbake/dbake/runtime/registry"
 )
 
@@ -124,7 +125,7 @@ func (im *Images) judge(ctx context.Context, full *plan.Build, unchanged map[str
 		return nil
 	}
 	var err error
-	if im.keys, err = im.engine.imageKeys(ctx, im.full); err != nil {
+	if im.keys, err = im.engine.imageKeys(ctx, im.full, im.request.Atomic); err != nil {
 		return err
 	}
 	found := make([]*kept, len(im.full.Jobs))
@@ -167,8 +168,9 @@ func (im *Images) judge(ctx context.Context, full *plan.Build, unchanged map[str
 }
 
 // imageKeys returns the keys of the images of all targets of a build, by target. Targets
-// whose outputs are wrong have none.
-func (e *Engine) imageKeys(ctx context.Context, b *plan.Build) (map[string]imagekey.Key, error) {
+// whose outputs are wrong have none. With withheld, they are those of images that get their
+// tags later: their attestations do not hold them.
+func (e *Engine) imageKeys(ctx context.Context, b *plan.Build, withheld bool) (map[string]imagekey.Key, error) {
 	makeup, err := b.Makeup(ctx, e.memory.Files())
 	if err != nil {
 		return nil, err
@@ -181,6 +183,9 @@ func (e *Engine) imageKeys(ctx context.Context, b *plan.Build) (map[string]image
 		}
 		var outputs []imagekey.Output
 		for _, x := range list {
+			if withheld {
+				x = x.Withheld()
+			}
 			outputs = append(outputs, imagekey.Output{Type: x.Type, Attrs: x.Attrs})
 		}
 		if keys[j.Target.Name], err = imagekey.Of(makeup, j, outputs); err != nil {
@@ -314,8 +319,19 @@ func (im *Images) leftOf(f *report.File, build *plan.Build) *plan.Saved {
 	return saved
 }
 
+// lacking are the names that unchanged images lack.
+func (im *Images) lacking() []publish.Tag {
+	var list []publish.Tag
+	for _, k := range im.kept {
+		for _, set := range k.set {
+			list = append(list, publish.Tag{Target: k.target, Name: set.name, From: set.from, Image: k.record.Image.Digest, Insecure: k.export.Insecure})
+		}
+	}
+	return list
+}
+
 // keep gives unchanged images the names that they lack, and returns the ends of all
-// targets that are not built.
+// targets that are not built. With [Request.Atomic] they have been published with the others.
 func (im *Images) keep(ctx context.Context) ([]runtime.JobResult, error) {
 	list := make([]runtime.JobResult, len(im.kept))
 	errs := make([]error, len(im.kept))
@@ -338,6 +354,9 @@ func (im *Images) keepOne(ctx context.Context, k kept) (runtime.JobResult, error
 		return r, nil
 	}
 	for _, set := range k.set {
+		if im.request.Atomic {
+			break
+		}
 		if err := im.pushed.write(ctx, set.name, set.from, k.record.Image.Digest, k.export.Insecure); err != nil {
 			err = fmt.Errorf("target %s: name its unchanged image %s: %w", k.target, set.name, err)
 			r.State, r.Reason, r.Err = runtime.Failed, err.Error(), err
@@ -401,7 +420,7 @@ func (im *Images) remember(ctx context.Context, result *runtime.Result, bases *f
 		if err != nil {
 			return err
 		}
-		keys, err := im.engine.imageKeys(ctx, again)
+		keys, err := im.engine.imageKeys(ctx, again, im.request.Atomic)
 		if err != nil {
 			return err
 		}
@@ -426,7 +445,8 @@ func (im *Images) pushedNow(result *runtime.Result, now time.Time) map[string]im
 	list := map[string]imagekey.Record{}
 	whole := map[string]bool{}
 	for _, t := range result.Targets() {
-		whole[t.Name] = t.State == runtime.Done
+		// An image that was held back is there, by its digest, and can be named.
+		whole[t.Name] = t.State == runtime.Done || t.State == runtime.Unpublished
 	}
 	targets := map[string]*ir.Target{}
 	for _, j := range im.full.Jobs {
@@ -441,7 +461,7 @@ func (im *Images) pushedNow(result *runtime.Result, now time.Time) map[string]im
 	}
 	for _, j := range result.Jobs {
 		t, k := targets[j.Target], im.keys[j.Target]
-		if t == nil || t.Linked || !whole[j.Target] || j.State != runtime.Done || k.Digest == "" || k.Unknown != "" {
+		if t == nil || t.Linked || !whole[j.Target] || k.Digest == "" || k.Unknown != "" {
 			continue
 		}
 		e, ok := im.recordable(t)

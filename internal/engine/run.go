@@ -50,7 +50,7 @@ func (s *Session) order(ctx context.Context) (err error) {
 	x.work = &runtime.Build{
 		Graph: s.build.Graph, Jobs: s.build.Jobs, Steps: s.plan.Exchange.Steps,
 		Sched: runtime.Schedule(s.plan, sched.Options{
-			Jobs: r.Jobs, KeepGoing: r.KeepGoing, DeferOutput: r.DeferOutput,
+			Jobs: r.Jobs, KeepGoing: r.KeepGoing, DeferOutput: r.DeferOutput, Whole: r.Atomic,
 			Steal:   !r.NoSteal && len(nodes.specs) > 1,
 			Backoff: time.Second, Ahead: 1,
 			// Nodes on one machine would only take the processor from each other.
@@ -64,6 +64,7 @@ func (s *Session) order(ctx context.Context) (err error) {
 		Cache: s.caches.Input, CacheHolds: s.caches.holds, Registries: s.caches.access,
 		Credentials: runtime.NewCacheCredentials(ctx, x.project, e.Env),
 		Provenance:  r.Provenance,
+		Withhold:    r.Atomic,
 		Watch:       s.watch,
 	}
 	if r.Trace {
@@ -107,7 +108,7 @@ func (x *execution) carryOut(ctx context.Context, images *Images, faults []plan.
 	x.journal = newJournal(x.build, start)
 	var ends []runtime.JobResult
 	var unnamed error
-	early := x.work == nil || !x.request.DeferOutput
+	early := !x.request.Atomic && (x.work == nil || !x.request.DeferOutput)
 	if early {
 		ends, unnamed = images.keep(ctx)
 	}
@@ -130,6 +131,9 @@ func (x *execution) carryOut(ctx context.Context, images *Images, faults []plan.
 	err = errors.Join(err, plan.Join(faults))
 	if x.result == nil {
 		return err
+	}
+	if !early {
+		err = x.publish(ctx, images, err)
 	}
 	if !early && err == nil {
 		ends, unnamed = images.keep(ctx)

@@ -75,8 +75,10 @@ func (s *scope) access(ctx context.Context, n *standby) (err error) {
 	if err := s.checkSaved(n); err != nil {
 		return err
 	}
-	s.project, s.load, err = s.loadable(ctx, s.buildable(s.definition, n))
-	return err
+	if s.project, s.load, err = s.loadable(ctx, s.buildable(s.definition, n)); err != nil || !s.request.Atomic {
+		return err
+	}
+	return runtime.CheckWithheld(s.project, s.load != nil)
 }
 
 // buildable returns p as it is planned and built.

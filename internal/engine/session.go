@@ -90,7 +90,7 @@ type Session struct {
 
 // Open starts a session. It must be closed.
 func (e *Engine) Open(r Request) *Session {
-	s := &Session{engine: e, request: r, watch: stopwatch.New(), standby: &standby{engine: e, choice: r.Nodes}}
+	s := &Session{engine: e, request: r, watch: stopwatch.New(), standby: &standby{engine: e, choice: r.Nodes, atomic: r.Atomic}}
 	s.scope = scope{engine: e, request: &s.request}
 	s.prepared = preparation{engine: e, request: &s.request}
 	s.images = Images{engine: e, request: &s.request, pushed: pushed{standby: s.standby}}

@@ -110,7 +110,7 @@ func (c *Changes) findUnchanged(ctx context.Context) (map[string]bool, error) {
 
 // Compare says what has become of the project since some state.
 func (c *Changes) Compare(ctx context.Context, since *Since) (*Comparison, error) {
-	keys, err := c.engine.imageKeys(ctx, c.full)
+	keys, err := c.engine.imageKeys(ctx, c.full, false)
 	if err != nil {
 		return nil, err
 	}
@@ -177,7 +177,7 @@ func (c *Changes) past(ctx context.Context, since *Since) (*past, error) {
 	}
 	p := &past{}
 	if p.build, err = c.buildAt(ctx, since.name, tree); err == nil {
-		p.keys, err = c.engine.imageKeys(ctx, p.build)
+		p.keys, err = c.engine.imageKeys(ctx, p.build, false)
 	}
 	return p, errors.Join(err, tree.remove())
 }

@@ -25,6 +25,7 @@ import (
 type standby struct {
 	engine *Engine
 	choice Nodes
+	atomic bool // nothing is published before all is built
 
 	mu         sync.Mutex // guards what follows
 	nodes      *nodes     // nil until they are needed

@@ -106,7 +106,7 @@ func outcomeLine(r *runtime.Result, list []runtime.TargetResult, run Run) string
 		count[t.State]++
 	}
 	line := fmt.Sprintf("%d of %d targets built", count[runtime.Done], len(list))
-	for _, s := range []runtime.State{runtime.Unchanged, runtime.Failed, runtime.Skipped, runtime.Cancelled, runtime.NotStarted} {
+	for _, s := range []runtime.State{runtime.Unchanged, runtime.Unpublished, runtime.Failed, runtime.Skipped, runtime.Cancelled, runtime.NotStarted} {
 		if count[s] > 0 {
 			line += fmt.Sprintf(", %d %s", count[s], s)
 		}

@@ -81,7 +81,7 @@ func nodes(w io.Writer, r *runtime.Result) {
 }
 
 func totals(w io.Writer, r *runtime.Result, list []runtime.TargetResult, run Run) {
-	done, images, unchanged := 0, 0, 0
+	done, images, unchanged, unpublished := 0, 0, 0, 0
 	var bytes int64
 	for _, t := range list {
 		switch t.State {
@@ -90,6 +90,8 @@ func totals(w io.Writer, r *runtime.Result, list []runtime.TargetResult, run Run
 			images += countPushed(t.Images)
 		case runtime.Unchanged:
 			unchanged++
+		case runtime.Unpublished:
+			unpublished++
 		}
 	}
 	for _, n := range r.Nodes {
@@ -98,6 +100,9 @@ func totals(w io.Writer, r *runtime.Result, list []runtime.TargetResult, run Run
 	kept := ""
 	if unchanged > 0 {
 		kept = fmt.Sprintf(", %d unchanged", unchanged)
+	}
+	if unpublished > 0 {
+		kept += fmt.Sprintf(", %d built and not published", unpublished)
 	}
 	fmt.Fprintf(w, "\n%d of %s built%s, %s pushed, %s of context sent, in %s", done, count(len(list), "target"), kept, count(images, "image"), units.BytesSize(float64(bytes)), seconds(r.Wall))
 	if done+unchanged == len(list) && done > 0 {
