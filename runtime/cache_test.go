@@ -139,7 +139,7 @@ func TestSpareCaches(t *testing.T) {
 			w := newWork(b)
 			ws := newWorkers(1)
 			unit := b.Jobs[0].Units[0]
-			x, err := newExports(w, &caches{byUnit: map[ir.UnitID][]ir.CacheEntry{unit.ID: tt.caches}}, nil, ws)
+			x, err := newExports(w, &caches{byUnit: map[ir.UnitID][]ir.CacheEntry{unit.ID: tt.caches}}, nil, ws, nil)
 			require.NoError(t, err)
 			d := &exporter{fails: tt.fails}
 			p := &submission{conn: &connection{daemon: d}, ctx: t.Context(), node: &nodeRun{}}

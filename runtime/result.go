@@ -83,8 +83,8 @@ type TargetResult struct {
 // severity orders states: a target is what the worst of its parts is.
 var severity = map[State]int{Unchanged: 0, Done: 0, Unpublished: 1, NotStarted: 2, Skipped: 3, Cancelled: 4, Failed: 5}
 
-// Published notes that what was withheld is published.
-func (r *Result) Published() {
+// NotePublished notes that what was withheld is published.
+func (r *Result) NotePublished() {
 	r.Withheld = nil
 	for i := range r.Jobs {
 		if j := &r.Jobs[i]; j.withheld != nil {
@@ -97,9 +97,9 @@ func (r *Result) Published() {
 	}
 }
 
-// Unpublished notes that what was withheld is not published, and why. Images stand for
+// NoteUnpublished notes that what was withheld is not published, and why. Images stand for
 // themselves then, by their digests.
-func (r *Result) Unpublished(reason string) {
+func (r *Result) NoteUnpublished(reason string) {
 	r.Withheld = nil
 	for i := range r.Jobs {
 		j := &r.Jobs[i]

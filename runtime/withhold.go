@@ -168,8 +168,8 @@ func (w *withholding) tags(target string, resp map[string]string) []publish.Tag 
 	return list
 }
 
-// published is a node's response as it is once the image has its names.
-func (w *withholding) published(resp map[string]string) map[string]string {
+// rename returns a node's response as it is when the image has its names.
+func (w *withholding) rename(resp map[string]string) map[string]string {
 	if len(w.names) == 0 {
 		return resp
 	}
@@ -183,7 +183,7 @@ func (w *withheld) add(target string, o output, resp map[string]string, held pub
 	named := resp
 	if o.withheld != nil {
 		w.tags = append(w.tags, o.withheld.tags(target, resp)...)
-		named = o.withheld.published(resp)
+		named = o.withheld.rename(resp)
 	}
 	if held != nil {
 		w.held = append(w.held, held)

@@ -86,8 +86,8 @@ func TestAtomic(t *testing.T) {
 	}
 	clean := func() {
 		t.Helper()
-		require.Empty(t, left(t, dir))
-		require.Empty(t, left(t, w.tmp))
+		require.Empty(t, leftovers(t, dir))
+		require.Empty(t, leftovers(t, w.tmp))
 	}
 
 	r := build("--var", "LAST=false")
@@ -160,8 +160,8 @@ func TestAtomic(t *testing.T) {
 	require.Contains(t, r.stderr, "target files: an output cannot be held back until all targets are built: it goes to standard output")
 }
 
-// left are the files that wait beside their places.
-func left(t *testing.T, dir string) []string {
+// leftovers are the files that wait beside their places.
+func leftovers(t *testing.T, dir string) []string {
 	t.Helper()
 	var list []string
 	for _, name := range listing(t, dir) {

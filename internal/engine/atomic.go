@@ -23,7 +23,7 @@ func (x *execution) publish(ctx context.Context, images *Images, failed error) e
 		batch = &publish.Batch{}
 	}
 	if failed != nil {
-		x.result.Unpublished(reasonOf(x.result))
+		x.result.NoteUnpublished(reasonOf(x.result))
 		return errors.Join(failed, batch.Discard())
 	}
 	batch.Tags = append(batch.Tags, images.lacking()...)
@@ -36,10 +36,10 @@ func (x *execution) publish(ctx context.Context, images *Images, failed error) e
 	}
 	err := batch.Publish(ctx, func(insecure []string) publish.Registry { return registry.New(access.Insecure(insecure...)) })
 	if err == nil {
-		x.result.Published()
+		x.result.NotePublished()
 		return nil
 	}
-	x.result.Unpublished("publishing failed")
+	x.result.NoteUnpublished("publishing failed")
 	var why *publish.Error
 	if errors.As(err, &why) && ctx.Err() != nil && len(why.Kept) > 0 {
 		x.engine.Report.Warn(why.Error()) // of an interrupted command only that is said

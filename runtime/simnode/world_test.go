@@ -383,9 +383,9 @@ func (w *world) publish(ctx context.Context, o outcome) error {
 		err = o.result.Withheld.Publish(ctx, func([]string) publish.Registry { return registry.New(o.work.Registries) })
 	}
 	if o.result != nil && err == nil {
-		o.result.Published()
+		o.result.NotePublished()
 	} else if o.result != nil {
-		o.result.Unpublished("something failed")
+		o.result.NoteUnpublished("something failed")
 	}
 	return err
 }
