@@ -42,7 +42,7 @@ func TestSchemas(t *testing.T) {
 	require.NoError(t, err)
 	files, err := filepath.Glob(filepath.Join(dir, "*.json"))
 	require.NoError(t, err)
-	require.Len(t, files, 4)
+	require.Len(t, files, 5)
 	page, err := os.ReadFile(filepath.Join(dir, "..", "automation.md"))
 	require.NoError(t, err)
 	for _, f := range files {
