@@ -179,39 +179,49 @@ func (c *buildCmd) build(ctx context.Context, a *app, call callFlag, r *round) (
 			return err
 		}
 	}
-	err = s.Through(ctx, engine.Run)
-	a.progress.Remarks(s.Build().Warnings(), a.debug)
+	failure, err := a.carryOut(ctx, s, logs, &o)
 	if err != nil {
 		return err
 	}
-	result, failure := s.Result()
 	if r != nil {
 		r.since = s.State(lastBuild)
 	}
-	for _, w := range result.Warnings {
-		a.progress.Warn(w)
-	}
-	if err := s.Through(ctx, engine.Remember); err != nil {
-		return err
-	}
-	o.Result, o.Run = result, logs.describe()
-	if p := s.Plan(); p != nil {
-		o.Run.Makespan, o.Run.Bound = p.Makespan, p.Bound
-	}
-	a.progress.Summary(result, o.Run)
 	if c.Timings {
 		a.progress.Timings(s.Timings())
 	}
 	if failure == nil && len(s.Questions()) > 0 {
 		return c.answer(ctx, a, s, call)
 	}
-	content := withWarnings(a.env, metadata(result), s.Build().Warnings())
+	content := withWarnings(a.env, metadata(o.Result), s.Build().Warnings())
 	if a.image != nil && failure == nil {
 		if content, err = a.image.finish(ctx, a, content); err != nil {
 			return err
 		}
 	}
 	return errors.Join(failure, c.writeMetadata(ctx, a, content, failure != nil))
+}
+
+// carryOut carries the plan of a session out, keeps what was learned, and shows and notes
+// the result. failure is why not everything was built although the run has ended.
+func (a *app) carryOut(ctx context.Context, s *engine.Session, logs *logged, o *view.Outcome) (failure, err error) {
+	err = s.Through(ctx, engine.Run)
+	a.progress.Remarks(s.Build().Warnings(), a.debug)
+	if err != nil {
+		return nil, err
+	}
+	result, failure := s.Result()
+	for _, w := range result.Warnings {
+		a.progress.Warn(w)
+	}
+	if err := s.Through(ctx, engine.Remember); err != nil {
+		return nil, err
+	}
+	o.Result, o.Run = result, logs.describe()
+	if p := s.Plan(); p != nil {
+		o.Run.Makespan, o.Run.Bound = p.Makespan, p.Bound
+	}
+	a.progress.Summary(result, o.Run)
+	return failure, nil
 }
 
 // tellChanges lists the targets that have changed if --changed-since asks for it.
@@ -283,7 +293,7 @@ func (c *buildCmd) admit(ctx context.Context, a *app, asked engine.Admission) er
 	return nil
 }
 
-// envNoDefaultLoad says that results are meant to stay in the cache.
+// envNoDefaultLoad reports that results are meant to stay in the cache.
 const envNoDefaultLoad = "BUILDX_NO_DEFAULT_LOAD"
 
 // warnNoOutput names the targets whose results go nowhere.

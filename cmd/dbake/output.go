@@ -14,6 +14,7 @@ import (
 
 	"github.com/dbake/dbake/internal/localfile"
 	"github.com/dbake/dbake/internal/redact"
+	"github.com/dbake/dbake/internal/report"
 	"github.com/dbake/dbake/runtime"
 )
 
@@ -128,8 +129,4 @@ func isMetadata(dt []byte) bool {
 }
 
 // writeJSON prints a value for programs.
-func (a *app) writeJSON(v any) error {
-	enc := json.NewEncoder(a.stdout)
-	enc.SetIndent("", "  ")
-	return enc.Encode(v)
-}
+func (a *app) writeJSON(v any) error { return report.WriteJSON(a.stdout, v) }

@@ -95,10 +95,7 @@ func docker(t *testing.T) func(args ...string) (stdout, stderr string, status in
 		t.Helper()
 		cmd := exec.Command(program, args...)
 		cmd.Dir, cmd.Env = dir, []string{"HOME=" + home, "PATH=" + os.Getenv("PATH")}
-		var stdout, stderr bytes.Buffer
-		cmd.Stdout, cmd.Stderr = &stdout, &stderr
-		_ = cmd.Run() // the status is what counts
-		return stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()
+		return runCommand(cmd)
 	}
 }
 

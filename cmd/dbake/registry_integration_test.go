@@ -131,12 +131,19 @@ func write(t *testing.T, dir, bake string) {
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "docker-bake.hcl"), []byte(bake), 0o644))
 }
 
+// newFronted starts a registry behind a front, and a node at addr that reaches it through
+// the front.
+func newFronted(t *testing.T) (w *world, f *front, addr string) {
+	t.Helper()
+	w = newWorld(t, 1)
+	f = newFront(t, w.registry)
+	return w, f, node(t, f.nodeConfig())
+}
+
 // TestNodesReachWhatTheClientDoesNot builds from images of registries that stand in
 // the nodes' configuration only.
 func TestNodesReachWhatTheClientDoesNot(t *testing.T) {
-	w := newWorld(t, 1)
-	f := newFront(t, w.registry)
-	addr := node(t, f.nodeConfig())
+	w, f, addr := newFronted(t)
 	dir := t.TempDir()
 	write(t, dir, fmt.Sprintf(`
 group "default" {
@@ -253,9 +260,7 @@ target "default" {
 
 // TestCacheThatCannotBeWritten is a warning, unless the user wants an error.
 func TestCacheThatCannotBeWritten(t *testing.T) {
-	w := newWorld(t, 1)
-	f := newFront(t, w.registry)
-	addr := node(t, f.nodeConfig())
+	w, f, addr := newFronted(t)
 	dir := t.TempDir()
 	write(t, dir, fmt.Sprintf("target \"default\" {\n  dockerfile-inline = \"FROM %s/library/busybox:1\\nRUN echo hi >/x\"\n  output = [\"type=cacheonly\"]\n}\n", f.addr))
 	f.misbehave(func(rw http.ResponseWriter, r *http.Request) bool {
@@ -328,9 +333,7 @@ target "default" {
 
 // TestRegistryThatFallsSilent says nothing to a push: for a while, and for good.
 func TestRegistryThatFallsSilent(t *testing.T) {
-	w := newWorld(t, 1)
-	f := newFront(t, w.registry)
-	addr := node(t, f.nodeConfig())
+	w, f, addr := newFronted(t)
 	dir := t.TempDir()
 	write(t, dir, fmt.Sprintf(`
 target "default" {
@@ -369,9 +372,7 @@ target "default" {
 // TestCacheRegistryThatIsSilent takes connections and says nothing. The run goes on
 // without it, and ends at once when it is interrupted meanwhile.
 func TestCacheRegistryThatIsSilent(t *testing.T) {
-	w := newWorld(t, 1)
-	f := newFront(t, w.registry)
-	addr := node(t, f.nodeConfig())
+	w, f, addr := newFronted(t)
 	mute, asked := silentServer(t)
 	dir := t.TempDir()
 	write(t, dir, fmt.Sprintf(`
@@ -407,9 +408,7 @@ target "default" {
 // nothing when its cache is read. The node goes on without the cache, and is well after an
 // interrupt.
 func TestCacheRegistryThatFallsSilent(t *testing.T) {
-	w := newWorld(t, 1)
-	f := newFront(t, w.registry)
-	addr := node(t, f.nodeConfig())
+	w, f, addr := newFronted(t)
 	mute, _ := silentServer(t)
 	dir := t.TempDir()
 	bake := func(caches ...string) {

@@ -84,6 +84,11 @@ func (s *shimmed) run(stdin, program string, args ...string) (stdout, stderr str
 	s.t.Helper()
 	cmd := exec.Command(program, args...)
 	cmd.Dir, cmd.Env, cmd.Stdin = s.dir, []string{"HOME=" + s.home, "PATH=" + os.Getenv("PATH")}, strings.NewReader(stdin)
+	return runCommand(cmd)
+}
+
+// runCommand runs a command and returns what it printed, and its status.
+func runCommand(cmd *exec.Cmd) (stdout, stderr string, status int) {
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	_ = cmd.Run() // the status is what counts

@@ -64,20 +64,6 @@ func (c *warmCmd) Run(ctx contextBinding, a *app) (err error) {
 	if err != nil {
 		return err
 	}
-	err = s.Through(ctx, engine.Run)
-	a.progress.Remarks(s.Build().Warnings(), a.debug)
-	if err != nil {
-		return err
-	}
-	result, failure := s.Result()
-	for _, w := range result.Warnings {
-		a.progress.Warn(w)
-	}
-	if err := s.Through(ctx, engine.Remember); err != nil {
-		return err
-	}
-	o.Result, o.Run = result, logs.describe()
-	o.Run.Makespan, o.Run.Bound = s.Plan().Makespan, s.Plan().Bound
-	a.progress.Summary(result, o.Run)
-	return failure
+	failure, err := a.carryOut(ctx, s, logs, &o)
+	return errors.Join(failure, err)
 }

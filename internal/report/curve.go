@@ -1,7 +1,6 @@
 package report
 
 import (
-	"encoding/json"
 	"io"
 	"time"
 
@@ -36,7 +35,7 @@ type CurvePoint struct {
 	Assumed int      `json:"assumed_nodes"`
 	// Used is how many of them have something to run.
 	Used int `json:"used_nodes"`
-	// Possible says that these nodes can build everything; Why why not. The other fields
+	// Possible is set when these nodes can build everything; Why why not. The other fields
 	// are 0 then.
 	Possible bool    `json:"possible"`
 	Why      string  `json:"why,omitempty"`
@@ -107,8 +106,5 @@ func (p *CurvePoint) count(made *plan.Plan) {
 
 // Write writes the JSON form.
 func (c *Curve) Write(w io.Writer) error {
-	enc := json.NewEncoder(w)
-	enc.SetEscapeHTML(false)
-	enc.SetIndent("", "  ")
-	return enc.Encode(c)
+	return WriteJSON(w, c)
 }

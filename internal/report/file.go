@@ -45,8 +45,8 @@ type File struct {
 	// makespan of a plan with any duplicates, left out where it was not asked for.
 	Doubled []FileDoubled `json:"duplicated_steps,omitempty"`
 	Unbound float64       `json:"any_duplicates_s,omitempty"`
-	// Pooled says that targets are given to idle nodes during the run; Partitions
-	// are then only what is expected.
+	// Pooled is set when targets are given to idle nodes during the run; Partitions are
+	// then only what is expected.
 	Pooled     bool    `json:"pooled,omitempty"`
 	Makespan   float64 `json:"makespan_s"`
 	LowerBound float64 `json:"lower_bound_s"`
@@ -146,7 +146,7 @@ type FileNode struct {
 	Addr  string  `json:"addr,omitempty"`
 	Speed float64 `json:"speed"`
 	Slots int     `json:"slots"`
-	// SlotsAssumed says that nobody said how many slots the node has.
+	// SlotsAssumed is set when nobody said how many slots the node has.
 	SlotsAssumed bool `json:"slots_assumed,omitempty"`
 	// Emulates holds the platforms that it emulates, with the factor by which a step
 	// takes longer for it.
@@ -394,11 +394,15 @@ func (f *File) SavedPlan() *plan.Saved {
 }
 
 // Write writes the JSON form, indented.
-func (f *File) Write(w io.Writer) error {
+func (f *File) Write(w io.Writer) error { return WriteJSON(w, f) }
+
+// WriteJSON writes a value in the form of all JSON documents that dbake prints: indented,
+// and without escapes for HTML.
+func WriteJSON(w io.Writer, v any) error {
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")
 	enc.SetEscapeHTML(false)
-	return enc.Encode(f)
+	return enc.Encode(v)
 }
 
 // ErrNotPlan is wrapped when a file is not a plan of dbake.

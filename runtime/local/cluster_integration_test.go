@@ -260,6 +260,17 @@ func child(t *testing.T, role string, args ...string) *exec.Cmd {
 	return cmd
 }
 
+// startChild starts a child and waits until its nodes run.
+func startChild(t *testing.T, cmd *exec.Cmd) {
+	t.Helper()
+	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	line, err := bufio.NewReader(out).ReadString('\n')
+	require.NoError(t, err)
+	require.Equal(t, "running\n", line)
+}
+
 func TestStartStop(t *testing.T) {
 	localtest.Need(t)
 	dir := localtest.Dir(t)
@@ -371,12 +382,7 @@ func TestKilledOwnerTakesItsDaemonsAlong(t *testing.T) {
 	localtest.Need(t)
 	dir := localtest.Dir(t)
 	owner := child(t, "builder", dir, localtest.Buildkitd(t))
-	out, err := owner.StdoutPipe()
-	require.NoError(t, err)
-	require.NoError(t, owner.Start())
-	line, err := bufio.NewReader(out).ReadString('\n')
-	require.NoError(t, err)
-	require.Equal(t, "running\n", line)
+	startChild(t, owner)
 	var exits []func()
 	for _, pid := range nodePIDs(t, dir) {
 		exits = append(exits, exitOf(t, pid))
@@ -680,12 +686,7 @@ func TestKilledUserTakesTheClusterAlong(t *testing.T) {
 	localtest.Need(t)
 	dir := localtest.Dir(t)
 	user := child(t, "sharer", dir, localtest.Buildkitd(t))
-	out, err := user.StdoutPipe()
-	require.NoError(t, err)
-	require.NoError(t, user.Start())
-	line, err := bufio.NewReader(out).ReadString('\n')
-	require.NoError(t, err)
-	require.Equal(t, "running\n", line)
+	startChild(t, user)
 	s, err := local.ReadStatus(t.Context(), dir)
 	require.NoError(t, err)
 	require.NotEqual(t, user.Process.Pid, s.PID)

@@ -6,6 +6,7 @@ import (
 	"io"
 
 	"github.com/dbake/dbake/internal/imagekey"
+	"github.com/dbake/dbake/internal/report"
 )
 
 // Key prints the inputs of a target's image, one a line.
@@ -83,10 +84,7 @@ func KeysJSON(w io.Writer, keys []imagekey.Key) error {
 	for _, k := range keys {
 		doc.Keys = append(doc.Keys, k.Hash())
 	}
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	enc.SetEscapeHTML(false)
-	return enc.Encode(doc)
+	return report.WriteJSON(w, doc)
 }
 
 // ReadKeys reads what [KeysJSON] wrote, by target.

@@ -2,7 +2,6 @@ package view
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"io"
 	"strconv"
@@ -12,6 +11,7 @@ import (
 	"github.com/docker/go-units"
 
 	"github.com/dbake/dbake/internal/engine"
+	"github.com/dbake/dbake/internal/report"
 )
 
 // node is a node as it is shown. Sizes are in bytes, times in milliseconds.
@@ -82,9 +82,7 @@ func NodesJSON(w io.Writer, list []engine.NodeState) error {
 	for _, n := range list {
 		shown = append(shown, shownNode(n))
 	}
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	return enc.Encode(shown)
+	return report.WriteJSON(w, shown)
 }
 
 // Nodes prints nodes as a table, and below it remarks on their health.

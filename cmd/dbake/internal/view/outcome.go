@@ -1,7 +1,6 @@
 package view
 
 import (
-	"encoding/json"
 	"fmt"
 	"html"
 	"io"
@@ -9,6 +8,7 @@ import (
 	"time"
 
 	"github.com/dbake/dbake/internal/printable"
+	"github.com/dbake/dbake/internal/report"
 	"github.com/dbake/dbake/runtime"
 )
 
@@ -50,9 +50,7 @@ func JSON(w io.Writer, o Outcome) error {
 		result = &runtime.Result{}
 	}
 	doc.rawTotals = newTotals(result, o.Run)
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	return enc.Encode(doc)
+	return report.WriteJSON(w, doc)
 }
 
 // maxMarkdown bounds the page of a job: GitHub refuses more than 1 MiB for a step.

@@ -1,12 +1,12 @@
 package view
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
 
 	"github.com/dbake/dbake/internal/memory/runs"
+	"github.com/dbake/dbake/internal/report"
 )
 
 // maxChanged is how many changed files of a step are named.
@@ -178,8 +178,5 @@ func cause(c runs.Cause) string {
 
 // ReasonsJSON writes explanations as JSON.
 func ReasonsJSON(w io.Writer, list []runs.Explanation) error {
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	enc.SetEscapeHTML(false)
-	return enc.Encode(list)
+	return report.WriteJSON(w, list)
 }
