@@ -16,7 +16,7 @@ import (
 	"github.com/dbake/dbake/runtime/sched"
 )
 
-// accounts are what a run has led to so far: the ends of its jobs, and the failures behind
+// accounts are the results of a run so far: the ends of its jobs, and the failures behind
 // them. They belong to the loop.
 type accounts struct {
 	work *work
@@ -43,7 +43,8 @@ func newAccounts(w *work) *accounts {
 // isDone reports whether a job is.
 func (a *accounts) isDone(j int) bool { return a.results[j].State == Done }
 
-// node is the name of the node that was given a job last; images are what was written of it.
+// node is the name of the node that was given a job last; images are those that were
+// written of it.
 func (a *accounts) node(j int) string { return a.results[j].Node }
 
 func (a *accounts) images(j int) []Image { return a.results[j].Images }
@@ -51,7 +52,7 @@ func (a *accounts) images(j int) []Image { return a.results[j].Images }
 // submit notes that a node was given a job.
 func (a *accounts) submit(u sched.UnitID, n *nodeRun) { a.results[u].Node = n.info.Name }
 
-// keep notes what was written of a job whose outputs were not all written.
+// keep notes the written images of a job whose outputs were not all written.
 func (a *accounts) keep(u sched.UnitID, w written) {
 	a.drop(u)
 	res := &a.results[u]
@@ -109,7 +110,7 @@ func (a *accounts) describe(j int) string {
 	return a.results[j].Job + " (" + strings.Join(images, ", ") + ")"
 }
 
-// reopen forgets what a node wrote of a job, and returns what that was, as describe does.
+// reopen forgets the images that a node wrote of a job, and describes them.
 func (a *accounts) reopen(u sched.UnitID, n *nodeRun) (was string) {
 	was = a.describe(int(u))
 	a.drop(u)
@@ -119,8 +120,8 @@ func (a *accounts) reopen(u sched.UnitID, n *nodeRun) (was string) {
 	return was
 }
 
-// join notes the images that the parts of a target were joined into. The target's first
-// job reports them; what the parts are called is of no use to anybody.
+// join notes the images that the parts of a target were joined into. The target's first job
+// reports them; the names of the parts are of no use.
 func (a *accounts) join(jobs []int, w written) {
 	for _, j := range jobs {
 		res := &a.results[j]
@@ -173,7 +174,7 @@ func (a *accounts) noteSick(n *nodeRun, reason string, jobs []int) {
 	}
 }
 
-// result gathers what the run led to.
+// result assembles the result of the run.
 func (a *accounts) result(finish sched.Finish, nodes nodeRuns) *Result {
 	res := &Result{Jobs: a.results, Sick: a.sick}
 	for u, o := range finish.Outcomes[:len(a.work.Jobs)] {
@@ -220,9 +221,8 @@ func (a *accounts) result(finish sched.Finish, nodes nodeRuns) *Result {
 	return res
 }
 
-// blame sees to it that a step that failed for good makes the targets fail whose
-// step it is, also those that were stopped before they met it, and that those which
-// only read such a target are skipped.
+// blame fails the targets of a step that failed for good, also those that were stopped
+// before they met it, and skips targets that only read such a target.
 func (a *accounts) blame() {
 	for _, e := range a.errs {
 		if e.Step == "" || a.recovered(e) {
@@ -283,7 +283,7 @@ func (a *accounts) recovered(e *StepError) bool {
 	return true
 }
 
-// nodeResult counts what a node did.
+// nodeResult sums up the work of a node.
 func (a *accounts) nodeResult(n *nodeRun) NodeResult {
 	res := NodeResult{
 		Name: n.info.Name, Lost: n.err,
@@ -345,8 +345,8 @@ func (a *accounts) nodeResult(n *nodeRun) NodeResult {
 	return res
 }
 
-// explain finds the step that is to blame for err, its place in a Dockerfile and
-// what it printed.
+// explain finds the step that is to blame for err, its place in a Dockerfile and its
+// output.
 func (a *accounts) explain(n *nodeRun, err error) failure {
 	f := failure{vertex: sched.NoVertex}
 	key := failureKey{node: n.info.Name, what: err.Error()}
@@ -390,7 +390,7 @@ func (a *accounts) explain(n *nodeRun, err error) failure {
 	return f
 }
 
-// unreadFailure is the failure of a step that reads what its node was not sent.
+// unreadFailure is the failure of a step that reads files that its node was not sent.
 func (a *accounts) unreadFailure(n *nodeRun, v sched.VertexID, err *InputError) failure {
 	f := failure{vertex: v}
 	step := a.work.Graph.Vertices[v]

@@ -19,8 +19,7 @@ const (
 	// breakGrace is how long a connection that broke may take to come about again
 	// before the node counts as lost. Its work waits for that long.
 	breakGrace = 3 * time.Second
-	// endGrace is how long a node may take to end what it keeps for the run, when
-	// all is done.
+	// endGrace is how long a node may take to end the run's builds when all is done.
 	endGrace = 3 * time.Second
 	// mostBreaks is how often a connection may break before its work goes elsewhere
 	// at once, mostLosses before the node is used no more. One that stayed for
@@ -60,10 +59,10 @@ func (c *connection) broken() bool { return c.ended.Err() != nil }
 // ctx ends before, and when the node cannot be used for the run, with errUnfit.
 type connectFunc func(ctx context.Context, a *attendant) (*connection, error)
 
-// errUnfit says that a node cannot be used for a run, however often it is asked.
+// errUnfit reports that a node cannot be used for a run, however often it is asked.
 var errUnfit = errors.New("it cannot be used for this build")
 
-// connect returns what connects to the nodes of p for r.
+// connect returns a function that connects to the nodes of p for r.
 func (p *Pool) connect(r *run) connectFunc {
 	return func(ctx context.Context, a *attendant) (*connection, error) {
 		node := p.nodes[a.node.id]
@@ -81,7 +80,7 @@ func (p *Pool) connect(r *run) connectFunc {
 	}
 }
 
-// fits checks that a node that joins late can do what the build was made for.
+// fits checks that a node that joins late supports what the build was compiled for.
 func (p *Pool) fits(ctx context.Context, l *link, info NodeInfo, assumed []ocispecs.Platform) error {
 	for _, want := range assumed {
 		if !anyMatch(info.Platforms, want) {
@@ -122,9 +121,9 @@ func addLate(c *sched.Config, n *nodeRun, assumed []ocispecs.Platform) {
 	c.Nodes = append(c.Nodes, late)
 }
 
-// attendant follows what becomes of one node of a run: it connects to it, notices when
-// the connection ends, waits a moment for a better one, and gives the node up, but takes
-// it back whenever it comes. It is a worker; its state is its own.
+// attendant follows one node of a run: it connects to it, notices when the connection ends,
+// waits a moment for a better one, and gives the node up, but takes it back whenever it
+// answers again. It is a worker; its state is its own.
 type attendant struct {
 	node    *nodeRun
 	workers *workers
@@ -236,8 +235,8 @@ func (a *attendant) attend(ctx context.Context, connect connectFunc) {
 	}
 }
 
-// nodeBroken says that a connection has ended. What was under way waits for the node
-// to come back or to be given up.
+// nodeBroken reports that a connection has ended. Work under way waits for the node to come
+// back or to be given up.
 type nodeBroken struct {
 	node *nodeRun
 	conn *connection
@@ -248,7 +247,7 @@ func (m nodeBroken) take(*run) []sched.Event {
 	return nil
 }
 
-// nodeBack says that a node can be used, for the first time or again.
+// nodeBack reports that a node can be used, for the first time or again.
 type nodeBack struct {
 	node *nodeRun
 	conn *connection
@@ -286,8 +285,8 @@ func (m nodeBack) take(r *run) []sched.Event {
 	return events
 }
 
-// nodeLost says that a node cannot be used. With returning set, it is hoped for: what
-// no other node can do waits for it.
+// nodeLost reports that a node cannot be used. With returning set, it may come back: work
+// that no other node can do waits for it.
 type nodeLost struct {
 	node      *nodeRun
 	err       error
@@ -305,7 +304,7 @@ func (m nodeLost) take(r *run) []sched.Event {
 	return []sched.Event{sched.NodeLost{At: r.reporter.since(), Node: n.id, Err: m.err.Error(), Reconnecting: m.returning}}
 }
 
-// bar gives a node up that fails whatever it is given, if there is another one.
+// bar gives up a node that fails all its work, if there is another one.
 func (r *run) bar(n *nodeRun) []sched.Event {
 	err := n.failsAll()
 	if err == nil || !slices.ContainsFunc(r.nodes, func(o *nodeRun) bool { return o != n && o.up() }) {
@@ -316,7 +315,7 @@ func (r *run) bar(n *nodeRun) []sched.Event {
 	return []sched.Event{sched.NodeLost{At: r.reporter.since(), Node: n.id, Err: err.Error()}}
 }
 
-// nodeSilent says for how long a node has said nothing; 0 that it is heard again.
+// nodeSilent reports for how long a node has been silent; 0 that it is heard again.
 type nodeSilent struct {
 	node *nodeRun
 	d    time.Duration

@@ -23,10 +23,9 @@ const (
 	maxSilent = 3
 )
 
-// attentive is a daemon that gives up an export when the registry says nothing. The
-// daemon itself pushes without a deadline, and rightly so: a large layer may take
-// long. So it is the registry that is asked, by the node, and only while the export
-// reports nothing.
+// attentive is a daemon that gives up an export when the registry is silent. The daemon
+// itself pushes without a deadline, and rightly so: a large layer may take long. So it is
+// the registry that is asked, by the node, and only while the export reports nothing.
 type attentive struct {
 	daemon
 	// silent returns the registries and services, each with its probe, that do not answer
@@ -38,7 +37,7 @@ type attentive struct {
 	leaveOut func(where string)
 }
 
-// muteError says that what an export writes to has not answered for a while.
+// muteError reports that what an export writes to has not answered for a while.
 type muteError struct {
 	where  []string // as cacheHost names it
 	silent time.Duration
@@ -105,7 +104,7 @@ func (d *attentive) attend(ctx context.Context, req exportRequest, observe func(
 	return resp, err
 }
 
-// watch gives up when neither the export nor the registry says anything.
+// watch gives up when both the export and the registry are silent.
 func (d *attentive) watch(ctx context.Context, probes map[string]string, heard <-chan struct{}, giveUp context.CancelCauseFunc) {
 	since, silent, wait := time.Now(), 0, quietExport
 	for {
@@ -154,8 +153,8 @@ func (req exportRequest) pushes() map[string]string {
 	return refs
 }
 
-// probes returns what the export writes to, as cacheHost names it, with what to ask for
-// there.
+// probes returns the hosts that the export writes to, as cacheHost names them, with a probe
+// for each.
 func (req exportRequest) probes() map[string]string {
 	probes := map[string]string{}
 	for host, ref := range req.pushes() {

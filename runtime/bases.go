@@ -58,7 +58,7 @@ func newBases(w *work) *bases {
 	return &bases{work: w, repo: w.Bases, access: w.Registries, copies: map[digest.Digest]*baseCopy{}, pulled: map[pulledBase]bool{}}
 }
 
-// copyOf returns the copy of the image that v names, which is made by the first who asks.
+// copyOf returns the copy of the image that v names. The first caller makes it.
 func (b *bases) copyOf(ctx context.Context, v *llbmerge.Vertex) (string, error) {
 	b.mu.Lock()
 	c := b.copies[v.Digest]
@@ -144,8 +144,8 @@ func manifestFor(ctx context.Context, c *registry.Client, ref string, platform o
 	return index.Manifests[found], nil
 }
 
-// seed has a node pull the copies of base images through c. What cannot be had that way is
-// left to the steps themselves, and reported.
+// seed makes a node pull the copies of base images through c. Images that fail are
+// reported, and left to the steps themselves.
 func (b *bases) seed(ctx context.Context, c *connection, node string, list []*llbmerge.Vertex, report func(text string)) {
 	within, cancel := context.WithTimeout(ctx, basesTimeout)
 	defer cancel()

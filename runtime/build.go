@@ -72,8 +72,8 @@ func stepUnit(p *plan.Plan, s plan.Intermediate) sched.Unit {
 	return sched.Unit{Name: p.Problem.Vertices[s.Vertex].Name, Root: sched.VertexID(s.Vertex), Early: true, OnDemand: s.Node < 0}
 }
 
-// addSteps adds what nodes build for each other, and puts everything where the plan
-// begins it.
+// addSteps adds the steps that nodes build for each other, and orders everything by its
+// planned start.
 func addSteps(c *sched.Config, p *plan.Plan) {
 	x := p.Exchange
 	for _, b := range x.Begin {

@@ -19,14 +19,14 @@ import (
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// The provenance of an output that is told with its metadata: all of it, or without
-// the steps and the metadata of the build.
+// The provenance in the metadata of an output: all of it, or without the steps and the
+// metadata of the build.
 const (
 	ProvenanceMin = "min"
 	ProvenanceMax = "max"
 )
 
-// The keys of docker buildx for what is known of a build besides its outputs.
+// The keys of docker buildx for facts about a build besides its outputs.
 const (
 	buildRefKey        = "buildx.build.ref"
 	buildProvenanceKey = "buildx.build.provenance"
@@ -45,9 +45,9 @@ func (s *solver) buildRef(ref string) string {
 	return fmt.Sprintf("%s/%s/%s", builder, s.spec.Name, ref)
 }
 
-// provenance returns the provenance of a build that has ended as the node keeps it,
-// under the keys of docker buildx. mode is ProvenanceMin or ProvenanceMax. A node
-// that keeps no history tells none.
+// provenance returns the provenance of a build that has ended as the node keeps it, under
+// the keys of docker buildx. mode is ProvenanceMin or ProvenanceMax. A node that keeps no
+// history returns none.
 func (l *link) provenance(ctx context.Context, ref, mode string) (map[string]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, recordTimeout)
 	defer cancel()

@@ -13,8 +13,8 @@ import (
 	"github.com/dbake/dbake/runtime/sched"
 )
 
-// caches are what is decided about caches before the first solve. Nothing of it changes
-// during a run.
+// caches are the decisions about caches before the first solve. They do not change during a
+// run.
 type caches struct {
 	input   cachepolicy.Input
 	imports []cachepolicy.Import
@@ -27,7 +27,7 @@ type caches struct {
 // results of all steps, not only of the last ones.
 type WrittenCache struct {
 	Ref string
-	// Manifest is the digest of what Ref stands for since; "" when it is not known.
+	// Manifest is the digest that Ref stands for now; "" when it is not known.
 	Manifest digest.Digest
 	Steps    []digest.Digest // whose results it holds
 	// Base is the manifest that Ref stood for before, whose entries are all in it too; ""
@@ -35,8 +35,8 @@ type WrittenCache struct {
 	Base digest.Digest
 }
 
-// decideCaches decides what can be decided before the first solve: imports, and
-// the caches that targets write themselves. It returns what is to be warned of, too.
+// decideCaches makes the decisions that need no solve: imports, and the caches that targets
+// write themselves. It also returns warnings.
 func decideCaches(b *Build) (c *caches, warnings []string, err error) {
 	c = &caches{input: b.Cache, byUnit: map[ir.UnitID][]ir.CacheEntry{}, shared: !b.Cache.Repo.IsZero()}
 	c.input.Nodes = map[ir.UnitID]int{}
@@ -85,9 +85,9 @@ func decideCaches(b *Build) (c *caches, warnings []string, err error) {
 	return c, warnings, nil
 }
 
-// importsOf returns what a solve of jobs reads. Each solve reads the manifests of all
-// its imports anew, so it gets those of its own clusters only: caches of steps that
-// it does not have are of no use to it.
+// importsOf returns the imports of a solve of jobs. Each solve reads the manifests of all
+// its imports again, so it gets those of its own clusters only: other caches are of no use
+// to it.
 func (c *caches) importsOf(jobs []plan.Job) []ir.CacheEntry {
 	var units []ir.UnitID
 	for _, j := range jobs {
@@ -104,8 +104,8 @@ func (c *caches) importsOf(jobs []plan.Job) []ir.CacheEntry {
 	return entries
 }
 
-// probes returns what holds caches of the run and can be asked whether it answers, as
-// cacheHost names it, with what to ask for.
+// probes returns the hosts of the run's caches that can be tried, as cacheHost names them,
+// with a probe for each.
 func (c *caches) probes(jobs []plan.Job) map[string]string {
 	probes := map[string]string{}
 	add := func(e ir.CacheEntry) {
@@ -131,7 +131,7 @@ func (c *caches) probes(jobs []plan.Job) map[string]string {
 	return probes
 }
 
-// silentMessage says that a registry of caches does not answer a node.
+// silentMessage reports that a registry of caches does not answer a node.
 type silentMessage struct {
 	node *nodeRun
 	host string

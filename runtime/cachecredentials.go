@@ -60,7 +60,7 @@ func NewCacheCredentials(ctx context.Context, p *ir.Project, env map[string]stri
 	return c
 }
 
-// complete returns e with what gives access to it. What e says itself stays.
+// complete returns e with the credentials for it. Attributes that e has already stay.
 func (c CacheCredentials) complete(e ir.CacheEntry) ir.CacheEntry {
 	var found map[string]string
 	switch e.Type {
@@ -89,7 +89,8 @@ func (c CacheCredentials) complete(e ir.CacheEntry) ir.CacheEntry {
 	return e
 }
 
-// actionsCache returns what a job of GitHub Actions knows of its cache service.
+// actionsCache returns the attributes by which a job of GitHub Actions reaches its cache
+// service.
 func actionsCache(attrs, env map[string]string) map[string]string {
 	version, given := attrs["version"]
 	if v2, err := strconv.ParseBool(env["ACTIONS_CACHE_SERVICE_V2"]); !given && err == nil && v2 {

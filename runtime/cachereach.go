@@ -46,7 +46,7 @@ func registryHost(e ir.CacheEntry) string {
 	return reference.Domain(ref)
 }
 
-// cacheHost is what serves a cache: its registry, or the service that its type names.
+// cacheHost names the server of a cache: its registry, or the service of its type.
 func cacheHost(e ir.CacheEntry) string {
 	if host := registryHost(e); host != "" {
 		return host
@@ -84,8 +84,8 @@ func cacheAddress(e ir.CacheEntry) string {
 	return u.Host
 }
 
-// cacheProbe is the source that a node asks for to find out whether what serves a cache
-// answers; "" when there is none. What the answer is does not matter.
+// cacheProbe is the source that a node asks for to find out whether the server of a cache
+// answers; "" when there is none. Any answer will do.
 func cacheProbe(e ir.CacheEntry) string {
 	if registryHost(e) != "" {
 		return imageProbe(e.Attrs["ref"])
@@ -94,7 +94,7 @@ func cacheProbe(e ir.CacheEntry) string {
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
 		return ""
 	}
-	// Nothing but the place: what else is in the URL may be a secret.
+	// Only the address: the rest of the URL may hold a secret.
 	return (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: "/"}).String()
 }
 
@@ -102,7 +102,7 @@ func cacheProbe(e ir.CacheEntry) string {
 // answers.
 func imageProbe(ref string) string { return "docker-image://" + ref }
 
-// silentCaches are what serves caches and does not answer the node.
+// silentCaches are the servers of caches that do not answer the node.
 type silentCaches struct {
 	mu   sync.Mutex
 	list []string // as cacheHost names it; guarded by mu
@@ -126,15 +126,15 @@ func (c *silentCaches) add(where string) bool {
 	return true
 }
 
-// leaveOut has the solves and exports of the node keep away from what does not answer.
+// leaveOut keeps the solves and exports of the node away from a silent server.
 func (s *solver) leaveOut(where string) {
 	if s.silent.add(where) {
 		s.unheard(where)
 	}
 }
 
-// probe finds what serves caches and does not answer the node in time, and has its
-// solves and exports keep away from it.
+// probe finds the servers of caches that do not answer the node in time, and keeps its
+// solves and exports away from them.
 func (s *solver) probe(ctx context.Context, attach []session.Attachable, probes map[string]string) []string {
 	hosts := s.link.silent(ctx, attach, probes)
 	for _, h := range hosts {
@@ -143,8 +143,7 @@ func (s *solver) probe(ctx context.Context, attach []session.Attachable, probes 
 	return hosts
 }
 
-// heard returns the caches that are served by something that answers, as far as is
-// known.
+// heard returns the caches whose servers answer, as far as is known.
 func (s *solver) heard(entries []ir.CacheEntry) []ir.CacheEntry {
 	return slices.DeleteFunc(slices.Clone(entries), func(e ir.CacheEntry) bool { return s.silent.has(cacheHost(e)) })
 }
@@ -172,9 +171,8 @@ func (s *solver) writable(entries []bkclient.CacheOptionsEntry) ([]bkclient.Cach
 	return kept, nil
 }
 
-// silent returns what does not answer in time, of registries and services as cacheHost
-// names them, with their probes. An answer of any kind will do, also that there is no
-// such image.
+// silent returns the registries and services, as cacheHost names them, that do not answer
+// their probes in time. Any answer will do, also that there is no such image.
 func (l *link) silent(ctx context.Context, attach []session.Attachable, probes map[string]string) []string {
 	if len(probes) == 0 {
 		return nil
@@ -209,7 +207,7 @@ func (l *link) silent(ctx context.Context, attach []session.Attachable, probes m
 	return silent
 }
 
-// service names what serves caches, as cacheHost does, for people.
+// service describes a server of caches, as cacheHost names it, for people.
 func service(where string) string {
 	if strings.Contains(where, " ") {
 		return "the service " + where

@@ -23,9 +23,9 @@ const importVertex = "importing cache manifest from "
 
 // A cache is read before the first solve that imports it, so that a registry that falls
 // silent in the middle stops nobody: the daemon reads the caches of a solve in the
-// background, once for each build, and only what looks a step up in them waits for them.
-// So a solve that imports them and has no step to look up comes first. What is not read in
-// time is left out from then on.
+// background, once for each build, and only what looks a step up in them waits for them. So
+// a solve that imports them and has no step to look up comes first. A cache that is not
+// read in time is left out from then on.
 
 const (
 	// readTimeout is how long the reading of a cache may take until its registry is asked
@@ -142,9 +142,8 @@ func (r *readings) note(name string, vertex digest.Digest) {
 	}
 }
 
-// nothing is a definition that no daemon loads: its only op needs another that is not
-// there. It serves to have caches read, and nothing else (solver/llbsolver/bridge.go,
-// loadResult).
+// nothing is a definition that no daemon loads: its only op needs another that is missing.
+// Solving it only makes the daemon read caches (solver/llbsolver/bridge.go, loadResult).
 func nothing() (*pb.Definition, error) {
 	op := &pb.Op{Inputs: []*pb.Input{{Digest: digest.FromString("").String()}}}
 	dt, err := op.Marshal()
@@ -154,7 +153,7 @@ func nothing() (*pb.Definition, error) {
 	return &pb.Definition{Def: [][]byte{dt}}, nil
 }
 
-// read has the caches of a solve read in the build ev, and returns those to import: they
+// read makes the build ev read the caches of a solve, and returns those to import: they
 // have been read, or could not be.
 func (s *solver) read(ctx context.Context, ev *evaluation, entries []ir.CacheEntry) ([]ir.CacheEntry, error) {
 	entries = s.heard(entries)

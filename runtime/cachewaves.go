@@ -20,8 +20,8 @@ import (
 // [cachepolicy.Writer]. A wave is a solve of its own on the results that its node
 // still holds.
 
-// mostWaves is how many waves a node may write at once while it builds: what the
-// registry takes is shared with the outputs.
+// mostWaves is how many waves a node may write at once while it builds: they share the
+// registry's bandwidth with the outputs.
 const mostWaves = 4
 
 // waves write the caches of clusters. They belong to the loop.
@@ -59,7 +59,7 @@ func manifestOf(resp map[string]string) ocispecs.Descriptor {
 	return d
 }
 
-// waveMessage says how the writing of a cache went.
+// waveMessage reports how writing a cache ended.
 type waveMessage struct {
 	node     *nodeRun
 	export   cachepolicy.Export
@@ -161,7 +161,7 @@ func (w *waves) write(ctx context.Context, x cachepolicy.Export, early bool) {
 	})
 }
 
-// request returns what writes x, and the targets that it is of.
+// request returns the export that writes x, and its targets.
 func (w *waves) request(x cachepolicy.Export) (req exportRequest, targets []string, err error) {
 	known := w.lost.lookups(w.nodes[x.Node])
 	req.cacheTo = []bkclient.CacheOptionsEntry{cacheEntry(x.Entry)}
@@ -180,7 +180,7 @@ func (w *waves) request(x cachepolicy.Export) (req exportRequest, targets []stri
 	return req, targets, nil
 }
 
-// builtOn says where the units were built.
+// builtOn returns the nodes that built the units.
 func (w *waves) builtOn(finish sched.Finish) map[ir.UnitID]int {
 	nodes := map[ir.UnitID]int{}
 	for u, o := range finish.Outcomes[:len(w.work.Jobs)] {

@@ -12,9 +12,9 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// LLBCaps asks the nodes what they support and returns what all of them do: any
-// node may be given any step. Only a build tells, so that each node is sent an
-// empty one. A node that breaks off meanwhile has no say.
+// LLBCaps asks the nodes for their capabilities and returns those that all have: any node
+// may be given any step. Only a build reports them, so each node is sent an empty one. A
+// node whose connection breaks meanwhile does not count.
 func (p *Pool) LLBCaps(ctx context.Context) (*apicaps.CapSet, error) {
 	var mu sync.Mutex
 	var sets []apicaps.CapSet
@@ -53,7 +53,7 @@ func (p *Pool) LLBCaps(ctx context.Context) (*apicaps.CapSet, error) {
 	return &common, nil
 }
 
-// caps asks the daemon what it supports.
+// caps asks the daemon for its capabilities.
 func (l *link) caps(ctx context.Context) (set apicaps.CapSet, err error) {
 	err = l.gateway(ctx, nil, func(_ context.Context, c gateway.Client) error {
 		set = c.BuildOpts().LLBCaps
@@ -62,7 +62,7 @@ func (l *link) caps(ctx context.Context) (set apicaps.CapSet, err error) {
 	return set, err
 }
 
-// sayCaps is what the daemon supports, nil when it does not say in time.
+// sayCaps are the capabilities of the daemon, nil when it does not report them in time.
 func (l *link) sayCaps(ctx context.Context) *apicaps.CapSet {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
@@ -73,7 +73,8 @@ func (l *link) sayCaps(ctx context.Context) *apicaps.CapSet {
 	return &set
 }
 
-// CommonCaps returns what all nodes support that said so, nil when none did.
+// CommonCaps returns the capabilities that all nodes have in common, nil when none reported
+// any.
 func CommonCaps(answers []Answer) *apicaps.CapSet {
 	var sets []apicaps.CapSet
 	for _, a := range answers {

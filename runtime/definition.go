@@ -54,7 +54,7 @@ const (
 const (
 	// maxDefinition is the largest single file that is taken for a definition.
 	maxDefinition = 2 << 20
-	// headerSize is what has to be read of a file to see that it is an archive.
+	// headerSize is how much of a file has to be read to recognise an archive.
 	headerSize = 1024
 )
 
@@ -111,7 +111,7 @@ func (d *Definitions) ReadDefinition(ctx context.Context, url string, names []st
 	return def, nil
 }
 
-// fetched is what was found behind a URL.
+// fetched is the content of a URL.
 type fetched struct {
 	files []compiler.RemoteFile
 	tree  *pb.Definition // nil for a single file
@@ -161,7 +161,7 @@ func readTree(ctx context.Context, c gateway.Client, st llb.State, names []strin
 	f := &fetched{tree: def}
 	for _, name := range names {
 		if _, err := ref.StatFile(ctx, gateway.StatRequest{Path: name}); err != nil {
-			// The tree is there: what cannot be looked at in it does not exist.
+			// The tree is there: a path in it that cannot be read does not exist.
 			if optional && ctx.Err() == nil {
 				continue
 			}

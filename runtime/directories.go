@@ -23,8 +23,8 @@ import (
 	"github.com/dbake/dbake/internal/localfile"
 )
 
-// transfers knows what one node read of the client's directories, and what could not
-// be sent to it.
+// transfers records the client's directories that one node has read, and the files that
+// could not be sent to it.
 type transfers struct {
 	bytes atomic.Int64
 
@@ -36,8 +36,8 @@ type transfers struct {
 	fresh  map[string]bool
 }
 
-// InputError says that a file of this machine could not be sent to a node. No node is
-// to blame.
+// InputError reports that a file of this machine could not be sent to a node. No node is to
+// blame.
 type InputError struct {
 	Path string
 	Err  error
@@ -93,7 +93,7 @@ func (t *transfers) leavesOut(source, path string) bool {
 	return t.unread[source][path] != nil
 }
 
-// takeUnread returns all that is left out of the sources that left out more since the
+// takeUnread returns all files left out of the sources that have left out more since the
 // last call.
 func (t *transfers) takeUnread() map[string]map[string]*InputError {
 	t.mu.Lock()
@@ -109,9 +109,9 @@ func (t *transfers) takeUnread() map[string]map[string]*InputError {
 	return changed
 }
 
-// directories serves the local sources of a session, notes what cannot be read and
-// counts what is. Ownership is reset to root, as BuildKit's own client does, so that
-// the digest of a layer does not depend on who ran the build.
+// directories serves the local sources of a session, notes files that cannot be read and
+// counts bytes. Ownership is reset to root, as BuildKit's own client does, so that the
+// digest of a layer does not depend on who ran the build.
 type directories struct {
 	dirs map[string]string
 	sent *transfers
@@ -277,8 +277,8 @@ func (e dirEntry) Info() (fs.FileInfo, error) {
 	return info, nil
 }
 
-// leftOut says that an entry is not sent. It is not known to fsutil, which would leave
-// out more.
+// leftOut reports that an entry is not sent. fsutil does not know this error; for its own
+// it would leave out more.
 type leftOut struct{ text string }
 
 func (e *leftOut) Error() string { return e.text }
@@ -299,12 +299,12 @@ func (s *sourceFS) readable(path string, mode fs.FileMode) error {
 	return err
 }
 
-// gone reports whether something is not there.
+// gone reports whether err means that a file does not exist.
 func gone(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)
 }
 
-// inputError says that path cannot be read.
+// inputError returns the error that path cannot be read.
 func (s *sourceFS) inputError(path string, err error) *InputError {
 	var named *fs.PathError
 	for errors.As(err, &named) {
@@ -344,7 +344,7 @@ func (s *sourceFS) Open(path string) (io.ReadCloser, error) {
 	return r, nil
 }
 
-// fileReader reads a file and counts what is read.
+// fileReader reads a file and counts the bytes.
 type fileReader struct {
 	fs   *sourceFS
 	path string

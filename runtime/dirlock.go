@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// dirLocks keep the exports of a run apart that write blobs into one directory: two
-// that write the same blob would take each other's files away, and BuildKit's client
-// gives up at once when it finds the index locked.
+// dirLocks serialise the exports of a run that write blobs into one directory: two that
+// write the same blob would take each other's files away, and BuildKit's client gives up at
+// once when it finds the index locked.
 type dirLocks struct {
 	mu   sync.Mutex
 	held map[string]chan struct{} // by directory; full while it is held; guarded by mu
@@ -17,7 +17,7 @@ type dirLocks struct {
 
 // lock waits until all dirs are free, or ctx ends.
 func (l *dirLocks) lock(ctx context.Context, dirs []string) (unlock func(), err error) {
-	dirs = slices.Compact(slices.Sorted(slices.Values(dirs))) // in one order, so that nobody waits for each other
+	dirs = slices.Compact(slices.Sorted(slices.Values(dirs))) // in one order, so that no two wait for each other
 	var taken []chan struct{}
 	unlock = func() {
 		for _, c := range taken {

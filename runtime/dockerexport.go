@@ -25,7 +25,7 @@ import (
 // storeExporter is that exporter.
 const storeExporter = "moby"
 
-// remedyStore ends messages about what an engine cannot do.
+// remedyStore ends messages about the limits of an engine's own store.
 const remedyStore = "turn its containerd image store on, or build on another node"
 
 // exportFromEngine is export for a node that is such an engine.

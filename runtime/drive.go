@@ -12,11 +12,10 @@ import (
 	"github.com/dbake/dbake/runtime/sched"
 )
 
-// errNodeLost is the cause of what ends because its node is gone.
+// errNodeLost is the cause of work that ends because its node is gone.
 var errNodeLost = errors.New("node lost")
 
-// carryOut starts what a command asks for and returns the events that follow at
-// once.
+// carryOut starts the work of a command and returns the events that follow at once.
 func (r *run) carryOut(cmd sched.Command) []sched.Event {
 	switch cmd := cmd.(type) {
 	case sched.Submit:
@@ -143,16 +142,16 @@ func (r *run) abandon(p *submission, reason string) {
 	r.submissions.end(p)
 }
 
-// end closes the books on p; with retryable set, what failed in it may be tried again.
+// end closes the books on p; with retryable set, its failed units may be tried again.
 func (r *run) end(p *submission, err string, retryable bool) sched.PartitionEnded {
 	r.submissions.end(p)
 	return sched.PartitionEnded{At: r.reporter.since(), Partition: p.id, Err: err, Retryable: retryable}
 }
 
-// settle notes what an event and the scheduler's answer to it mean for a
-// submission. A unit's fate is settled when it is exported or has failed, or when
-// it was built and the scheduler neither wants its outputs nor will. With no unit
-// left, the solve that holds the results may end.
+// settle updates a submission after an event and the scheduler's answer to it. A unit's
+// fate is settled when it is exported or has failed, or when it was built and the scheduler
+// neither wants its outputs nor will. With no unit left, the solve that holds the results
+// may end.
 func (r *run) settle(ev sched.Event, cmds []sched.Command) []sched.Event {
 	var id sched.PartitionID
 	var unit sched.UnitID
@@ -185,8 +184,8 @@ func (r *run) settle(ev sched.Event, cmds []sched.Command) []sched.Event {
 	return []sched.Event{r.end(p, "", false)}
 }
 
-// reopen forgets what jobs have written that are to be built again, because they rest
-// on results that were lost.
+// reopen forgets the outputs of jobs that are to be built again because they rest on lost
+// results.
 func (r *run) reopen(cmd sched.Reopen) {
 	node := r.nodes[cmd.Node]
 	var steps, again, keep []string
@@ -279,7 +278,7 @@ func (r *run) noteBuilt(p *submission, u sched.UnitID) []sched.Event {
 	return []sched.Event{sched.UnitBuilt{At: r.reporter.since(), Partition: p.id, Unit: u}}
 }
 
-// evaluatedMessage says that every root of a submission is there.
+// evaluatedMessage reports that every root of a submission is there.
 type evaluatedMessage struct{ p *submission }
 
 func (m evaluatedMessage) take(r *run) []sched.Event {
@@ -290,7 +289,7 @@ func (m evaluatedMessage) take(r *run) []sched.Event {
 	return events
 }
 
-// solvedMessage says that the solve of a submission has ended.
+// solvedMessage reports that the solve of a submission has ended.
 type solvedMessage struct {
 	p         *submission
 	err       error
@@ -329,8 +328,7 @@ func (m solvedMessage) take(r *run) []sched.Event {
 	return append(events, m.fail(r)...)
 }
 
-// fail ends a submission that could not be solved, with the units that are to blame on
-// what failed.
+// fail ends a submission that could not be solved, and blames its units.
 func (m solvedMessage) fail(r *run) []sched.Event {
 	p := m.p
 	if u := p.units[0]; r.work.onDemand(u) { // such a unit is submitted by itself
@@ -352,7 +350,7 @@ func (m solvedMessage) fail(r *run) []sched.Event {
 	return append(events, r.bar(p.node)...)
 }
 
-// exportedMessage says how the outputs of a unit went.
+// exportedMessage reports how writing the outputs of a unit ended.
 type exportedMessage struct {
 	p       *submission
 	unit    sched.UnitID
@@ -413,7 +411,7 @@ func (m exportedMessage) note(r *run) []sched.Event {
 		case m.cancelled:
 			return nil // the end of the solve says why
 		case m.err != nil:
-			// That is no failure: who wanted it builds it.
+			// That is not a failure: a node that needs it builds it.
 			return append(r.exchange.noteUnsent(m.p.node, step, m.err), exported)
 		}
 		return append(r.exchange.noteSent(m.p.node, step, m.sent), exported)

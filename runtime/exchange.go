@@ -33,9 +33,9 @@ const cacheManifest = "cache.manifest"
 // through the client.
 const sendLimit = 5 * time.Minute
 
-// exchange hands results of steps from node to node. Each is written as a cache of
-// its own, to the cache registry or, where there is none or it fails, into a directory
-// of the client; from then on every solve of the run imports it, by its digest.
+// exchange transfers results of steps between nodes. Each is written as a cache of its own,
+// to the cache registry or, where there is none or it fails, into a directory of the
+// client; from then on every solve of the run imports it, by its digest.
 //
 // It belongs to the loop. Its workers use the fields that are set at the start.
 type exchange struct {
@@ -48,14 +48,15 @@ type exchange struct {
 	// Invariant: a step in sent is in by.
 	sent map[int]ir.CacheEntry
 	by   map[int]*nodeRun
-	// mark ends the tags of this run, so that no other run reads, replaces or deletes
-	// them. tags are those that nodes were told to write; see untag.
+	// mark ends the tags of this run, so that no other run reads, replaces or deletes them.
+	// tags are those that nodes were asked to write; see untag.
 	mark string
 	tags map[string]bool
-	// direct says that the registry failed some node, or that there is none: what follows
-	// goes through the client. Invariant: it is never unset.
+	// direct is set when the registry failed some node, or there is none: later transfers
+	// go through the client. Invariant: it is never unset.
 	direct bool
-	// found is what was sent, and all below it. Invariant: with a step all that it stands on.
+	// found are the steps that were sent, and all below them. Invariant: with a step all
+	// that it stands on.
 	found map[sched.VertexID]bool
 	once  map[sched.VertexID]*nodeRun // who has executed a step with one result
 }
@@ -87,7 +88,7 @@ func (x *exchange) sends() bool {
 	return false
 }
 
-// close removes what is left at the client.
+// close removes the directory at the client.
 func (x *exchange) close() error {
 	if x.dir == "" {
 		return nil
@@ -95,7 +96,7 @@ func (x *exchange) close() error {
 	return os.RemoveAll(x.dir)
 }
 
-// imports are those of what was sent, in the order of the steps.
+// imports are those of the steps that were sent, in their order.
 func (x *exchange) imports() []ir.CacheEntry {
 	var list []ir.CacheEntry
 	for _, step := range slices.Sorted(maps.Keys(x.sent)) {
@@ -147,7 +148,7 @@ func (x *exchange) export(step int, v *llbmerge.Vertex, direct bool) ir.CacheEnt
 	return e
 }
 
-// importEntry is the import of what was written as the response of the node says.
+// importEntry is the import of the cache that the node's response describes.
 func (x *exchange) importEntry(step int, resp map[string]string, direct bool) (ir.CacheEntry, error) {
 	var m ocispecs.Descriptor
 	if err := json.Unmarshal([]byte(resp[cacheManifest]), &m); err != nil {
@@ -192,8 +193,8 @@ func (x *exchange) importsFor(n *nodeRun, jobs []plan.Job, caches []ir.CacheEntr
 	return slices.Concat(caches, sent)
 }
 
-// write has a node write a step through c, as long as within lasts. It returns the import
-// of what was written, nil when the step is not for others.
+// write makes a node write a step through c, as long as within lasts. It returns the import
+// of the result, nil when the step is not for others.
 func (x *exchange) write(within context.Context, c *connection, step int, direct bool, known lookups, observe func(*bkclient.SolveStatus)) (*ir.CacheEntry, error) {
 	if len(x.work.Steps[step].Sent) == 0 {
 		return nil, nil
@@ -268,8 +269,8 @@ func (x *exchange) noteExecution(n *nodeRun, v sched.VertexID) {
 	}
 }
 
-// noteSent makes what was written of a step known to the solves that follow; sent is nil when
-// it is for nobody.
+// noteSent makes the result of a step known to the solves that follow; sent is nil when no
+// node needs it.
 func (x *exchange) noteSent(n *nodeRun, step int, sent *ir.CacheEntry) []sched.Event {
 	if sent == nil {
 		return nil
@@ -284,8 +285,8 @@ func (x *exchange) noteSent(n *nodeRun, step int, sent *ir.CacheEntry) []sched.E
 	return events
 }
 
-// noteUnsent notes that a step could not be sent. That is no failure of the run: who wanted it
-// builds it.
+// noteUnsent notes that a step could not be sent. That is not a failure of the run: a node
+// that needs it builds it.
 func (x *exchange) noteUnsent(n *nodeRun, step int, err error) []sched.Event {
 	v, _ := x.work.stepVertex(step)
 	x.reporter.send(n, step, plain(err))
@@ -297,8 +298,8 @@ func (x *exchange) noteUnsent(n *nodeRun, step int, err error) []sched.Event {
 	return events
 }
 
-// detour has all that is sent from now on go through the client, since a step could not
-// go through the registry.
+// detour sends all later results through the client, since one could not go through the
+// registry.
 func (x *exchange) detour(n *nodeRun, step int, err error) {
 	if x.direct {
 		return
@@ -308,8 +309,8 @@ func (x *exchange) detour(n *nodeRun, step int, err error) {
 	x.reporter.warn(fmt.Sprintf("node %s: %s could not be transferred through the cache registry; results go through this machine instead: %v", n.info.Name, v.Step, plain(err)))
 }
 
-// noteSilent notes that a registry does not answer a node. It returns what the node misses for
-// that.
+// noteSilent notes that a registry does not answer a node. It returns the results that the
+// node misses.
 func (x *exchange) noteSilent(n sched.NodeID, host string) []sched.Event {
 	if registryHost(x.registry()) == host {
 		x.direct = true
@@ -344,8 +345,8 @@ func (x *exchange) send(p *submission, step int, known lookups, ws *workers) fun
 // holds reports whether a vertex is among what was sent, or below it.
 func (x *exchange) holds(v sched.VertexID) bool { return x.found[v] }
 
-// warnUnsent warns that a result which was asked for could not be sent. Whose step it is
-// fails by itself if it was the step.
+// warnUnsent warns that a result which was asked for could not be sent. If the step itself
+// failed, its targets report that.
 func (x *exchange) warnUnsent(n *nodeRun, u sched.UnitID, err error) {
 	if ve := (*bkerrdefs.VertexError)(nil); errors.As(err, &ve) {
 		return

@@ -216,7 +216,7 @@ func boolAttr(attrs map[string]string, key string) (bool, error) {
 	return b, nil
 }
 
-// images lists what the response of an image export names.
+// images lists the images that the response of an export names.
 func (o output) images(resp map[string]string) []Image {
 	digest := resp[exptypes.ExporterImageDigestKey]
 	if digest == "" {
@@ -242,9 +242,9 @@ type Export struct {
 	Attrs map[string]string // those of BuildKit; to be read only
 	// Names are those that the image gets; without tags where it is pushed by digest.
 	Names []string
-	// Pushed says that nothing but an image in a registry comes of it.
+	// Pushed is set when the output is only an image in a registry.
 	Pushed bool
-	// ByDigest says that no tag is set.
+	// ByDigest is set when no tag is set.
 	ByDigest bool
 	// Insecure lets the registry speak plain HTTP, or have any certificate.
 	Insecure bool

@@ -57,7 +57,7 @@ func newExports(w *work, c *caches, t *reporter, ws *workers, dirs *dirLocks) (*
 	return x, nil
 }
 
-// written is what was written of a job.
+// written are the outputs of a job that were written.
 type written struct {
 	images    []Image
 	responses []response // by output
@@ -68,8 +68,8 @@ type written struct {
 
 // write has the node of p write the outputs of a job: one export-only solve for each, and
 // one for the caches that need not be written, so that these hold up no output when what
-// they are written to falls silent. It returns what was written, also when not all of it
-// was.
+// they are written to falls silent. It returns those that were written, also when not all
+// were.
 func (x *exports) write(p *submission, u sched.UnitID, known lookups) (w written, err error) {
 	job, outs := x.work.Jobs[u], x.outputs[u]
 	req, err := x.request(job, known)
@@ -163,7 +163,7 @@ func exportSource(job plan.Job, number int) *solveSource {
 	}
 }
 
-// request returns what all outputs of a job have in common.
+// request returns the part of the export requests that all outputs of a job have in common.
 func (x *exports) request(job plan.Job, known lookups) (exportRequest, error) {
 	req := exportRequest{provenance: x.work.Provenance}
 	for i, u := range job.Units {

@@ -34,7 +34,7 @@ type StepError struct {
 	Err    error
 }
 
-// Error tells where what failed, with the last lines of its output.
+// Error names the place and the failure, with the last lines of output.
 func (e *StepError) Error() string {
 	var b strings.Builder
 	b.WriteString(e.Summary())
@@ -75,7 +75,7 @@ func (e *StepError) Summary() string {
 	return b.String()
 }
 
-// Short tells what failed and how, for where the rest is plain.
+// Short names the step and its failure, for readers who know the rest.
 func (e *StepError) Short() string {
 	if e.Step == "" {
 		return e.Err.Error()
@@ -91,13 +91,13 @@ func (e *StepError) Unwrap() []error {
 	return []error{e.Source, e.Err}
 }
 
-// failureKey is what makes two failures the same.
+// failureKey is equal for two failures that are the same.
 type failureKey struct {
 	node string
 	what string // the step's digest, or the error's text
 }
 
-// failure is an error with what the scheduler has to know of it.
+// failure is an error with the facts that the scheduler needs.
 type failure struct {
 	err       *StepError
 	vertex    sched.VertexID

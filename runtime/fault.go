@@ -49,8 +49,8 @@ func (e *StepFailed) Error() string { return e.Err.Error() }
 // Unwrap returns the cause.
 func (e *StepFailed) Unwrap() error { return e.Err }
 
-// Rejected is any other failure: what was asked for was refused or is not right. It
-// would be refused again.
+// Rejected is any other failure: the request was refused or is wrong. It would be refused
+// again.
 type Rejected struct{ Err error }
 
 func (e *Rejected) Error() string { return e.Err.Error() }
@@ -68,7 +68,7 @@ type sign struct{ text, reason string }
 // containerd's snapshotters and registry client, the kernel. Errors lose their type
 // on the way through gRPC, so that only the text is left.
 var (
-	// sickSigns say that the node could not do its part.
+	// sickSigns mean that the node could not do its part.
 	sickSigns = []sign{
 		{"no space left on device", "no space left"},
 		{"disk quota exceeded", "its disk quota is used up"},
@@ -107,17 +107,17 @@ var (
 	// stepSigns make a failure of the runtime one of the step: what it is told to
 	// run is not there.
 	stepSigns = []string{"executable file not found in $path", ": no such file or directory: unknown", "exec format error", "permission denied: unknown"}
-	// clientSigns say that it was this machine that could not go on.
+	// clientSigns mean that this machine could not go on.
 	clientSigns = []string{"error from receiver:", "error from sender:", inputSign}
-	// passingSigns say that a node was away for a moment.
+	// passingSigns mean that a node was away for a moment.
 	passingSigns = []string{
 		"code = unavailable",
 		"no such job",       // the gateway gave the build up before it had registered
 		"no active session", // the connection broke under the session
 	}
-	// registrySigns say that a registry, or another server that a node asks, is away
-	// or wants to be asked later. A name that does not exist and a certificate that
-	// is not trusted are not among them.
+	// registrySigns mean that a registry, or another server that a node asks, is away or
+	// wants to be asked later. A name that does not exist and a certificate that is not
+	// trusted are not among them.
 	registrySigns = []string{
 		"408 request timeout", "429 too many requests", "toomanyrequests",
 		"500 internal server error", "502 bad gateway", "503 service unavailable", "504 gateway timeout",
@@ -127,9 +127,9 @@ var (
 		"temporary failure in name resolution", "server misbehaving",
 		"net/http: request canceled while waiting", "http2: server sent goaway", "http2: client connection lost",
 	}
-	// silenceSigns say that a server took a connection and said nothing.
+	// silenceSigns mean that a server took a connection and then was silent.
 	silenceSigns = []string{"tls handshake timeout", "timeout awaiting response headers"}
-	// answerSigns say that a registry gave an answer, be it a refusal.
+	// answerSigns mean that a registry gave an answer, be it a refusal.
 	answerSigns = []string{": not found", "pull access denied", "authorization failed", "unexpected status"}
 )
 
@@ -235,7 +235,8 @@ func AnsweredByRegistry(err error) bool {
 // lostBlob finds the blob that a node could not fetch, or that was not what it should be.
 var lostBlob = regexp.MustCompile(`could not fetch content descriptor (sha256:[0-9a-f]{64})|unexpected commit digest sha256:[0-9a-f]{64}, expected (sha256:[0-9a-f]{64})|failed commit on ref "[^"]*(sha256:[0-9a-f]{64})"`)
 
-// findLostBlob returns the blob that err says is gone; ok is false when it says something else.
+// findLostBlob returns the blob whose loss err reports; ok is false when it reports
+// something else.
 func findLostBlob(err error) (blob string, ok bool) {
 	if err == nil {
 		return "", false
@@ -248,8 +249,8 @@ func findLostBlob(err error) (blob string, ok bool) {
 	return "", false
 }
 
-// plain returns err as a person would say it: without the layers that say only that
-// a solve failed.
+// plain returns err in plain words: without the layers that only report that a solve
+// failed.
 func plain(err error) error {
 	text := err.Error()
 	if short := wrapping.ReplaceAllString(text, ""); short != text {
@@ -266,5 +267,5 @@ type plainError struct {
 func (e *plainError) Error() string { return e.text }
 func (e *plainError) Unwrap() error { return e.err }
 
-// wrapping is what says only that a solve failed.
+// wrapping matches text that only reports that a solve failed.
 var wrapping = regexp.MustCompile(`failed to run Build function: |failed to solve: |rpc error: code = \w+ desc = `)

@@ -19,9 +19,8 @@ import (
 	"github.com/dbake/dbake/internal/dockerconfig"
 )
 
-// Gateway lets the compile stage use the nodes of a pool for what it cannot do
-// itself, as running another frontend. Env is the environment that secrets are
-// read from.
+// Gateway lets the compile stage use the nodes of a pool for work that it cannot do itself,
+// such as running another frontend. Env is the environment that secrets are read from.
 type Gateway struct {
 	Pool *Pool
 	Env  map[string]string
@@ -100,8 +99,8 @@ func (p *Pool) preferring(pl ocispecs.Platform) []*node {
 // error.
 const gatewayLog = 20
 
-// GatewayError is what failed on a node before the build began, with the last lines
-// of what was printed there.
+// GatewayError is a failure on a node before the build began, with the last lines of output
+// there.
 type GatewayError struct {
 	Log []string
 	Err error
@@ -188,8 +187,8 @@ func hurry(ctx context.Context, f func()) (done func()) {
 	}
 }
 
-// SecretSources says where the values of secrets are, by id. As upstream, an id
-// alone is the name of an environment variable, or else of a file.
+// SecretSources returns the sources of secrets, by id. As upstream, an id alone is the name
+// of an environment variable, or else of a file.
 func SecretSources(secrets map[string]frontend.Secret, env map[string]string, path func(string) string) map[string]SecretSource {
 	sources := map[string]SecretSource{}
 	for id, s := range secrets {
@@ -200,7 +199,7 @@ func SecretSources(secrets map[string]frontend.Secret, env map[string]string, pa
 	return sources
 }
 
-// SecretSourceOf says where the value of one secret is.
+// SecretSourceOf returns the source of one secret.
 func SecretSourceOf(s ir.Secret, env map[string]string, path func(string) string) SecretSource {
 	switch _, set := env[s.ID]; {
 	case s.Src != "":

@@ -26,15 +26,15 @@ const (
 	imageBudget = 20 * time.Second
 )
 
-// Images finds out through nodes what images are. Nodes reach registries as their
-// own configuration says, with mirrors, authorities and names that this machine
-// does not have; they log in with the user's credentials.
+// Images resolves images through nodes. Nodes reach registries as their own configuration
+// says, with mirrors, authorities and names that this machine does not have; they log in
+// with the user's credentials.
 type Images struct {
 	Pool *Pool
 	Env  map[string]string
 	// Docker holds the credentials for registries.
 	Docker *dockerconfig.Config
-	// Skip reports the nodes that know no more than this machine; nil skips none.
+	// Skip reports whether a node knows no more than this machine; nil skips none.
 	Skip func(NodeInfo) bool
 	// Notify shows a line while a registry is waited for; may be nil.
 	Notify func(line string)

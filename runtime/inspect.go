@@ -10,14 +10,14 @@ import (
 	"github.com/dbake/dbake/runtime/nodeset"
 )
 
-// Inspection is what a node says when it is looked at.
+// Inspection is a node's answer to an inspection.
 type Inspection struct {
 	Info NodeInfo
 	// Took is how long it took to answer, from the dial on.
 	Took time.Duration
-	// Disk is what its results take, in bytes, and InUse what of it cannot be thrown
-	// away now; DiskMost is what it may keep, 0 when there is no limit. Known is false
-	// when it did not say in time.
+	// Disk is the size of its results in bytes, and InUse the part of it that cannot be
+	// thrown away now; DiskMost is how much it may keep, 0 when there is no limit. Known is
+	// false when it did not answer in time.
 	Disk, InUse, DiskMost int64
 	Known                 bool
 	// Err is a [*NodeError] when the node cannot be asked.
@@ -75,7 +75,7 @@ func inspect(ctx context.Context, s nodeset.Spec) (x Inspection) {
 	return x
 }
 
-// mostKept is the least of what rules for all results allow to be kept, 0 for no limit.
+// mostKept is the least limit of the rules that apply to all results, 0 for no limit.
 func mostKept(rules []bkclient.PruneInfo) int64 {
 	var most int64
 	for _, r := range rules {

@@ -81,8 +81,8 @@ func platformOrder(t *ir.Target, p ocispecs.Platform) int {
 	return len(t.Platforms)
 }
 
-// divide makes the outputs of a job those of one part: pushed by digest, to be
-// named when all parts are there. What is not pushed cannot be put together.
+// divide makes the outputs of a job those of one part: pushed by digest, to be named when
+// all parts are there. Only pushed outputs can be joined.
 func (d *divided) divide(outs []output) ([]output, error) {
 	first := d.images == nil
 	for i := range outs {

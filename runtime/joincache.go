@@ -18,9 +18,9 @@ import (
 // mostJoins is how many caches are joined at once.
 const mostJoins = 8
 
-// join joins the parts of clusters. Where this machine cannot do it the parts
-// remain, and are read side by side. It returns the joins whose base has become too
-// large to be joined to.
+// join joins the parts of clusters. If this machine cannot join them, the parts remain and
+// are read side by side. It returns the joins whose base has become too large to be joined
+// to.
 func (w *waves) join(ctx context.Context, joins []cachepolicy.Join) (outgrown []cachepolicy.Join) {
 	if len(joins) == 0 {
 		return nil

@@ -33,13 +33,13 @@ var (
 	errLinkEnded  = errors.New("the node is shutting down")
 )
 
-// SilenceError says that a node was asked and said nothing.
+// SilenceError reports that a node was asked and did not answer.
 type SilenceError struct{ For time.Duration }
 
 func (e *SilenceError) Error() string { return fmt.Sprintf("no answer within %s", e.For) }
 
-// link is one connection to a daemon. It is never mended: when it has ended, all
-// calls through it fail, and who needs the node takes another link.
+// link is one connection to a daemon. It is never mended: when it has ended, all calls
+// through it fail, and users of the node take another link.
 type link struct {
 	spec   nodeset.Spec
 	client *bkclient.Client
@@ -62,8 +62,7 @@ type wire struct {
 	err   error  // how reading ended; guarded by mu
 }
 
-// firstBytes is how much of what a daemon says is kept: enough to tell protocols
-// from each other.
+// firstBytes is how much of a daemon's first bytes is kept: enough to recognise a protocol.
 const firstBytes = 16
 
 func (w *wire) Read(p []byte) (int, error) {

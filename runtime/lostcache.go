@@ -55,7 +55,7 @@ func newLostResults(w *work, x *exchange, t *reporter, ws *workers) *lostResults
 	}
 }
 
-// lookups says of steps, by digest, whether they are to be looked up, whatever the graph
+// lookups decides for steps, by digest, whether they are looked up, whatever the graph
 // says: true for those that ignore the cache and were executed in this run, since the
 // newest result that there is of them is the one that counts; false for those whose result
 // the node could not read. Nil is none.
@@ -96,7 +96,7 @@ func (l lookups) in(def *pb.Definition) *pb.Definition {
 	return def
 }
 
-// lostMessage says which results of p a node cannot read.
+// lostMessage reports the results of p that a node cannot read.
 type lostMessage struct {
 	p     *submission
 	then  message // what is taken when nothing was found

@@ -9,7 +9,7 @@ import (
 	"github.com/moby/buildkit/exporter/containerimage/exptypes"
 )
 
-// response is what a node answered when it had written one output.
+// response is a node's answer after it has written one output.
 type response struct {
 	pushed bool
 	file   string // of an archive or a layout, as it was given

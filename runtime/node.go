@@ -28,14 +28,14 @@ const (
 	redialMost  = 5 * time.Second
 )
 
-// DialOptions say how nodes are reached. The zero value is usable.
+// DialOptions choose how nodes are reached. The zero value is usable.
 type DialOptions struct {
 	// Timeout is how long a node may be silent, when it is dialled and later;
 	// 0 = DefaultNodeTimeout.
 	Timeout time.Duration
-	// Silent is called while a node that was asked says nothing, every few seconds
-	// with the time that this has lasted, and with 0 when it is heard again. It may
-	// be called from several goroutines at once.
+	// Silent is called while a node does not answer, every few seconds with the time that
+	// this has lasted, and with 0 when it is heard again. It may be called from several
+	// goroutines at once.
 	Silent func(node string, d time.Duration)
 }
 
@@ -53,7 +53,7 @@ type Pool struct {
 	caps *apicaps.CapSet // what the build is compiled for, once asked; guarded by mu
 }
 
-// NodeInfo is what a node said of itself.
+// NodeInfo is a node's description of itself.
 type NodeInfo struct {
 	nodeset.Spec
 	// Platforms are the platforms whose steps the node can run, its default
@@ -66,7 +66,7 @@ type NodeInfo struct {
 	// Version is the version of its BuildKit, "" when it does not say.
 	Version string
 	// EngineID is the ID of the Docker engine that the node is inside of, "" for others.
-	// OwnStore says that the engine keeps images in a store of its own, not in that of
+	// OwnStore is set when the engine keeps images in a store of its own, not in that of
 	// containerd: then it cannot write archives of type oci, caches, indexes and
 	// attestations.
 	EngineID string
@@ -87,7 +87,7 @@ type node struct {
 	silent func(time.Duration)
 }
 
-// NodeError says which node could not do what.
+// NodeError records an operation that failed on a node.
 type NodeError struct {
 	Node, Addr string
 	Op         string
@@ -101,8 +101,8 @@ func (e *NodeError) Error() string {
 // Unwrap returns the cause.
 func (e *NodeError) Unwrap() error { return e.Err }
 
-// Dial connects to the nodes and asks what they can do. Those that do not answer
-// within the timeout are left out, and reached for until the pool is closed; see
+// Dial connects to the nodes and asks for their descriptions. Those that do not answer
+// within the timeout are left out, and tried again until the pool is closed; see
 // [Pool.Absent]. When none answers, the error names each, as a [*NodeError].
 func Dial(ctx context.Context, specs []nodeset.Spec, opts DialOptions) (*Pool, error) {
 	p := &Pool{timeout: cmp.Or(opts.Timeout, DefaultNodeTimeout)}
@@ -231,14 +231,14 @@ func (n *node) await(ctx context.Context) (*link, error) {
 	}
 }
 
-// lastInfo returns what the node last said of itself.
+// lastInfo returns the node's last description of itself.
 func (n *node) lastInfo() NodeInfo {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.info
 }
 
-// onSilence sets what takes reports of silence and returns what did.
+// onSilence sets the function that takes reports of silence and returns the one before.
 func (n *node) onSilence(f func(time.Duration)) (before func(time.Duration)) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -255,7 +255,7 @@ func (n *node) reportSilence(d time.Duration) {
 	}
 }
 
-// dial opens a link and asks the daemon what it can do. The silence of a node that
+// dial opens a link and asks the daemon for its description. The silence of a node that
 // nobody waits for, as it was away before, is not reported.
 func (n *node) dial(ctx context.Context, first bool) (*link, NodeInfo, error) {
 	silence := &SilenceError{For: n.timeout}
@@ -380,12 +380,12 @@ func parsePlatforms(names []string) ([]ocispecs.Platform, error) {
 	return list, nil
 }
 
-// Nodes returns what the nodes that answered to Dial said of themselves, in the order
-// of the request.
+// Nodes returns the descriptions of the nodes that answered to Dial, in the order of the
+// request.
 func (p *Pool) Nodes() []NodeInfo { return infos(p.nodes[:p.ready]) }
 
-// All returns what Nodes does and then what is known of the nodes that did not answer
-// to Dial. One that has answered since has an ID.
+// All returns what Nodes does, followed by the nodes that did not answer to Dial, as far as
+// they are known. One that has answered since has an ID.
 func (p *Pool) All() []NodeInfo { return infos(p.nodes) }
 
 func infos(nodes []*node) []NodeInfo {
@@ -397,7 +397,7 @@ func infos(nodes []*node) []NodeInfo {
 	return list
 }
 
-// Absent says of each node that did not answer to Dial, and has not since, why.
+// Absent returns, for each node that has not answered since Dial, why.
 func (p *Pool) Absent() []error {
 	var errs []error
 	for _, n := range p.nodes[p.ready:] {

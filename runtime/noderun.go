@@ -11,7 +11,7 @@ import (
 	"github.com/dbake/dbake/runtime/sched"
 )
 
-// nodeState is what a node is to a run.
+// nodeState is the state of a node in a run.
 type nodeState int
 
 const (
@@ -37,8 +37,8 @@ var nodeMoves = map[nodeState][]nodeState{
 	givenUp:  {inUse, barred},
 }
 
-// nodeRun is one node's part of a run: what it is, what its solves have reported, and
-// what waits for it. It belongs to the loop, but for its tracker's and its transfers'
+// nodeRun is one node's part of a run: its description, the reports of its solves, and the
+// work that waits for it. It belongs to the loop, but for its tracker's and its transfers'
 // own rules.
 type nodeRun struct {
 	info    NodeInfo
@@ -85,8 +85,8 @@ func (n *nodeRun) move(to nodeState) bool {
 	return true
 }
 
-// connect gives the node a connection. It returns what waited for one, which may not be
-// empty when the node was broken only.
+// connect gives the node a connection. It returns the work that waited for one, which may
+// not be empty when the node was broken only.
 func (n *nodeRun) connect(c *connection) (deferred []message, waiting []*submission) {
 	n.conn = c
 	if n.state == barred {
@@ -160,7 +160,7 @@ func (n *nodeRun) defers(c *connection, m message) bool {
 	return true
 }
 
-// abandon forgets what waits for the node.
+// abandon forgets the work that waits for the node.
 func (n *nodeRun) abandon() { n.deferred, n.waiting = nil, nil }
 
 // hold keeps results until the end of the run; letGo gives them up.

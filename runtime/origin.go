@@ -17,16 +17,16 @@ import (
 	"github.com/dbake/dbake/runtime/registry"
 )
 
-// Origin is what is known of the build that made an image, by the keys of docker buildx,
-// such that the metadata of a build that finds the image unchanged can say the same. It
-// holds no values of build args and labels: who builds again knows them.
+// Origin describes the build that made an image, by the keys of docker buildx, so that the
+// metadata of a build that finds the image unchanged can repeat it. It holds no values of
+// build args and labels: the new build knows them.
 type Origin map[string]string
 
 // noProvenance is the provenance of a build whose node reported none.
 const noProvenance = "none"
 
-// OriginOf returns what the metadata of a target says of its build; asked says that the
-// provenance was asked for.
+// OriginOf returns the origin in the metadata of a target; asked is set when the provenance
+// was asked for.
 func OriginOf(metadata map[string]any, asked bool) Origin {
 	o := Origin{}
 	provenance := false
@@ -218,7 +218,7 @@ func keepsQuiet(units []*frontend.Unit) bool {
 	return slices.ContainsFunc(units, func(u *frontend.Unit) bool { return len(u.Target.Secrets)+len(u.Target.SSH) > 0 })
 }
 
-// With returns o and what other knows besides.
+// With returns o with the further facts of other.
 func (o Origin) With(other Origin) Origin {
 	all := maps.Clone(other)
 	if all == nil {

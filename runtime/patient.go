@@ -24,8 +24,8 @@ const (
 	awayMaxWait = 8 * time.Second
 )
 
-// patient is a daemon that tries again what failed because of a registry: a push,
-// or a step that waits for its base image.
+// patient is a daemon that repeats work which failed because of a registry: a push, or a
+// step that waits for its base image.
 type patient struct {
 	daemon
 	// waits is called from the goroutine of the call before each wait.

@@ -14,8 +14,8 @@ const (
 	phaseEnd   = "end"
 )
 
-// activity is what goes on in a run beside the steps; it lets the watch know which phase
-// that makes. It belongs to the loop.
+// activity is the work of a run beside its steps; it tells the watch the phase that follows
+// from it. It belongs to the loop.
 type activity struct {
 	watch   *stopwatch.Watch // nil for nobody
 	nodes   nodeRuns

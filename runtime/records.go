@@ -20,8 +20,8 @@ const (
 	askTimeout = 3 * time.Second
 )
 
-// Records asks every node which results it keeps, in the order of All. Of a node that
-// does not say in time they are nil.
+// Records asks every node for the results it keeps, in the order of All. They are nil for a
+// node that does not answer in time.
 func (p *Pool) Records(ctx context.Context) []warm.Records {
 	list := make([]warm.Records, len(p.nodes))
 	var eg errgroup.Group
@@ -52,7 +52,7 @@ func (l *link) records(ctx context.Context) (warm.Records, error) {
 	return warm.NewRecords(list), nil
 }
 
-// Answer is what a node says when a plan is made.
+// Answer is a node's answer when a plan is made.
 type Answer struct {
 	Info    NodeInfo
 	Caps    *apicaps.CapSet // the LLB that it supports; nil when it did not say
@@ -60,8 +60,8 @@ type Answer struct {
 	Err     error           // a [*NodeError] when the node cannot be asked
 }
 
-// Ask asks the nodes that can be reached at once what they can do and what they
-// keep, each answer in the place of its node.
+// Ask asks the nodes that can be reached at once for their capabilities and results, each
+// answer in the place of its node.
 func Ask(ctx context.Context, specs []nodeset.Spec) []Answer {
 	answers := make([]Answer, len(specs))
 	var eg errgroup.Group

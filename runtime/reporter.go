@@ -11,8 +11,9 @@ import (
 	"github.com/dbake/dbake/runtime/sched"
 )
 
-// reporter is what a run tells: events to its observer while it goes on, warnings at its
-// end. It belongs to the loop, and nothing of what it notes is read again by the run.
+// reporter makes the reports of a run: events for its observer while it goes on, warnings
+// at its end. It belongs to the loop, and nothing of what it notes is read again by the
+// run.
 type reporter struct {
 	work     *work
 	nodes    nodeRuns
@@ -40,7 +41,7 @@ func (r *reporter) warnOf(what, more string) {
 	}
 }
 
-// job reports what a job has come to on a node.
+// job reports the new state of a job on a node.
 func (r *reporter) job(u sched.UnitID, n *nodeRun, stage string, res *JobResult) {
 	job := r.work.Jobs[u]
 	r.observe(JobEvent{At: r.since(), Job: job.Name, Target: job.Target.Name, Node: n.info.Name, Stage: stage, Result: res})
@@ -63,7 +64,7 @@ func (r *reporter) move(cmd sched.Submit, moves []sched.Move) {
 	r.observe(e)
 }
 
-// send reports what became of the sending of a step by a node.
+// send reports how sending a step by a node ended.
 func (r *reporter) send(n *nodeRun, step int, err error) {
 	v, _ := r.work.stepVertex(step)
 	e := SendEvent{At: r.since(), Node: n.info.Name, Step: v.Step, Targets: r.work.stepTargets(r.work.vertex[v.Digest]), Err: err}
@@ -79,7 +80,7 @@ func (r *reporter) send(n *nodeRun, step int, err error) {
 // queueInterval is the least time between two reports of what nodes have before them.
 const queueInterval = 200 * time.Millisecond
 
-// queues reports what every node has before it, unless that was done a moment ago.
+// queues reports the work that every node has before it, unless that was done a moment ago.
 func (r *reporter) queues(s *sched.Scheduler) {
 	now := r.since()
 	if r.queuesAt > 0 && now-r.queuesAt < queueInterval {
@@ -157,13 +158,13 @@ func (r *reporter) waits(n *nodeRun, text string) {
 	r.observe(WaitEvent{At: r.since(), Node: n.info.Name, Text: text})
 }
 
-// node reports what became of a node; its name and the time are filled in.
+// node reports the new state of a node; its name and the time are filled in.
 func (r *reporter) node(n *nodeRun, e NodeEvent) {
 	e.At, e.Node = r.since(), n.info.Name
 	r.observe(e)
 }
 
-// waitMessage says what a worker waits for.
+// waitMessage reports what a worker waits for.
 type waitMessage struct {
 	node *nodeRun
 	text string

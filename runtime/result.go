@@ -32,15 +32,15 @@ const (
 // Good reports whether a target is as it was asked for.
 func (s State) Good() bool { return s == Done || s == Unchanged }
 
-// Result is what a run led to. It is complete whether the run failed or not.
+// Result is the result of a run. It is complete whether the run failed or not.
 type Result struct {
 	// Jobs are in the order of the plan.
 	Jobs []JobResult
 	// Nodes are in the order of the pool.
 	Nodes []NodeResult
-	// Steals tell which jobs ran elsewhere than planned, in order of time.
+	// Steals are the jobs that ran elsewhere than planned, in order of time.
 	Steals []Steal
-	// Measured is what nodes spent time on, for the cost history.
+	// Measured are the times of the nodes' work, for the cost history.
 	Measured []Measured
 	// Caches are those that were written to registries.
 	Caches []WrittenCache
@@ -139,7 +139,7 @@ func (r *Result) Targets() []TargetResult {
 	return list
 }
 
-// NodeResult is what one node did.
+// NodeResult is the work of one node.
 type NodeResult struct {
 	Name    string
 	Targets []string // built here, in order of their end; a part counts as its target
@@ -171,7 +171,7 @@ type Steal struct {
 	Here, There time.Duration
 }
 
-// Sickness is what a node could not do, and why. The jobs were tried elsewhere.
+// Sickness is work that a node could not do, and why. The jobs were tried elsewhere.
 type Sickness struct {
 	Node   string
 	Reason string // in a few words
@@ -237,14 +237,14 @@ type SendEvent struct {
 	Err     error
 }
 
-// QueueEvent says what every node has before it. It is reported at the start of a run,
-// then when that has changed, but not more often than anybody can read.
+// QueueEvent reports the work that every node has before it. It is reported at the start of
+// a run, then when that has changed, but not more often than anybody can read.
 type QueueEvent struct {
 	At    time.Duration
 	Nodes []NodeQueue // in the order of the pool
 }
 
-// NodeQueue is what one node has before it.
+// NodeQueue is the work that one node has before it.
 type NodeQueue struct {
 	Node   string
 	Up     bool     // it is in use
@@ -254,7 +254,7 @@ type NodeQueue struct {
 	Ends time.Duration
 }
 
-// NodeEvent says what became of a node: it was given up, is back, or is silent.
+// NodeEvent reports the new state of a node: it was given up, is back, or is silent.
 type NodeEvent struct {
 	At     time.Duration
 	Node   string
@@ -263,7 +263,7 @@ type NodeEvent struct {
 	Back   bool          // it is used again, or heard again
 }
 
-// WaitEvent tells what a node waits for.
+// WaitEvent reports what a node waits for.
 type WaitEvent struct {
 	At   time.Duration
 	Node string

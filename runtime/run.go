@@ -25,7 +25,7 @@ import (
 // sees steps that run late.
 const tickInterval = 2 * time.Second
 
-// Build is everything a run needs beside the nodes.
+// Build is the input of a run beside the nodes.
 type Build struct {
 	// Graph holds the steps of all jobs, those of equal work once.
 	Graph *llbmerge.Graph
@@ -37,7 +37,7 @@ type Build struct {
 	// vertices beyond those stand for no step. Its nodes are those of the pool.
 	Sched  sched.Config
 	Inputs Inputs
-	// Cache is what caches are decided from. Its Nodes and Fleet are filled in by
+	// Cache is the input of the decision about caches. Its Nodes and Fleet are filled in by
 	// Run.
 	Cache cachepolicy.Input
 	// CacheHolds are the units whose results refs are known to hold, of all steps; by ref.
@@ -54,12 +54,12 @@ type Build struct {
 	Registries registry.Options
 	// Entitlements are those the user granted and some step needs.
 	Entitlements []string
-	// Provenance says which provenance of outputs stands in their metadata:
-	// ProvenanceMin or ProvenanceMax, "" for none.
+	// Provenance chooses the provenance in the metadata of outputs: ProvenanceMin or
+	// ProvenanceMax, "" for none.
 	Provenance string
 	// Tracing has the nodes record what they do; nil is not wanted.
 	Tracing *Tracing
-	// Dir is what relative output paths stand against.
+	// Dir is the base of relative output paths.
 	Dir string
 	// Stdout takes the archives whose destination is "-". Load takes images for
 	// the local engine; nil when there is none.
@@ -222,7 +222,7 @@ func (r *run) withheld(res *Result, err error) error {
 	return nil
 }
 
-// result gathers what the run led to.
+// result assembles the result of the run.
 func (r *run) result(finish sched.Finish) *Result {
 	res := r.accounts.result(finish, r.nodes)
 	r.accounts.warnUnwritten(r.unwritten, r.reporter.warn)
@@ -249,7 +249,7 @@ func (r *run) release() {
 	r.pump(&r.workers.all)
 }
 
-// hangUp says that nodes did not end in time what was interrupted.
+// hangUp reports that nodes did not end in time what was interrupted.
 type hangUp struct{}
 
 func (hangUp) take(r *run) []sched.Event {

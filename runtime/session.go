@@ -32,9 +32,8 @@ import (
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Inputs is what the client alone holds and the nodes ask for while they build:
-// local directories, secrets and ssh agents. The same inputs are offered to every
-// node.
+// Inputs are those that only the client holds and that nodes ask for while they build:
+// local directories, secrets and ssh agents. The same inputs are offered to every node.
 type Inputs struct {
 	// Dirs maps the name of a local source to its absolute directory.
 	Dirs map[string]string
@@ -54,8 +53,8 @@ type Inputs struct {
 	SharedKey string
 }
 
-// SecretSource says where a secret's value is: in a file or in an environment
-// variable of the client. The value itself is read only when a node asks for it.
+// SecretSource is where a secret's value is: in a file or in an environment variable of the
+// client. The value itself is read only when a node asks for it.
 type SecretSource struct {
 	File   string // absolute
 	Env    string
@@ -95,8 +94,8 @@ func (s *secretStore) GetSecret(_ context.Context, id string) ([]byte, error) {
 	return append([]byte(src.Prefix), dt...), nil
 }
 
-// services returns what every session of a run offers: directories, image layouts,
-// secrets, agents and the user's registry credentials.
+// services returns the services that every session of a run offers: directories, image
+// layouts, secrets, agents and the user's registry credentials.
 func (in Inputs) services(sent *transfers) (services, error) {
 	for name, dir := range in.Dirs {
 		if !filepath.IsAbs(dir) {
@@ -132,7 +131,7 @@ func (in Inputs) services(sent *transfers) (services, error) {
 	return services{attach: list, stores: stores, logins: in.logins()}, nil
 }
 
-// services are what the sessions of one node offer.
+// services are those that the sessions of one node offer.
 type services struct {
 	attach []session.Attachable
 	stores map[string]content.Store // by the id under which a node asks

@@ -140,7 +140,7 @@ type exportRequest struct {
 	frontend map[string]string // attestations and SOURCE_DATE_EPOCH, as a frontend would have received them
 	// provenance says which provenance the response holds, see [Build.Provenance].
 	provenance string
-	// load says that the output is for a Docker engine, and loadEngine for which, as it
+	// load is set when the output is for a Docker engine, and loadEngine for which, as it
 	// is known by its ID.
 	load       bool
 	loadEngine string

@@ -39,8 +39,8 @@ const (
 	solving unitState = iota
 	// built is one whose results are there, and the scheduler knows.
 	built
-	// failing is reported as failed to the scheduler, as it reads what its node was not
-	// sent.
+	// failing is reported as failed to the scheduler, as it reads files that its node was
+	// not sent.
 	failing
 	// settled is one whose results are needed no longer: it was exported, or failed, or
 	// the scheduler does not want its outputs.
@@ -72,7 +72,7 @@ type submission struct {
 	conn   *connection
 	ctx    context.Context
 	cancel context.CancelCauseFunc
-	// unread is how many steps read what its node was not sent, when it began.
+	// unread is how many steps read files that its node was not sent, when it began.
 	unread int
 	// writing are the units that a worker writes something of. solved is the report of the
 	// solve's end. Invariant: it is there only while some worker writes.

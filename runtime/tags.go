@@ -30,8 +30,8 @@ const (
 type cutPush struct {
 	node string
 	at   time.Duration // since the start of the run
-	// silent says that the connection ended because nothing was heard: the node may
-	// not know that it has.
+	// silent is set when the connection ended because nothing was heard: the node may not
+	// know that it has.
 	silent bool
 }
 

@@ -35,7 +35,7 @@ const (
 	mostSpans  = 50_000
 )
 
-// Tracing has the nodes of one run record what they do inside of steps, pulls and
+// Tracing makes the nodes of one run record spans of their work inside steps, pulls and
 // exports, each build under a trace of its own. It is safe for concurrent use.
 type Tracing struct {
 	mu   sync.Mutex
@@ -99,7 +99,7 @@ func (c tracedClient) Solve(ctx context.Context, req gateway.SolveRequest) (*gat
 	return c.Client.Solve(ctx, req)
 }
 
-// Spans asks the nodes what they recorded. What is not told in time, or not kept, is left
+// Spans asks the nodes for their spans. Those not reported in time, or not kept, are left
 // out; the error names the nodes.
 func (p *Pool) Spans(ctx context.Context, t *Tracing) ([]Span, error) {
 	ctx, cancel := context.WithTimeout(ctx, spansTimeout)

@@ -18,8 +18,8 @@ import (
 // noticing, too. What was left out is noted before the node has the directory, and
 // looked at here before the result of any step is taken for good.
 
-// unread are the steps that read what could not be sent to a node, and why it could not.
-// It belongs to the loop.
+// unread are the steps that read files which could not be sent to a node, and why. It
+// belongs to the loop.
 type unread struct {
 	work  *work
 	steps map[*nodeRun]map[sched.VertexID]*InputError
@@ -29,8 +29,8 @@ func newUnread(w *work) *unread {
 	return &unread{work: w, steps: map[*nodeRun]map[sched.VertexID]*InputError{}}
 }
 
-// take takes in what was left out of what was sent to a node, and reports whether more of
-// its steps read that.
+// take notes the files left out of transfers to a node, and reports whether more of its
+// steps read them.
 func (x *unread) take(n *nodeRun) bool {
 	fresh := n.sent.takeUnread()
 	found := false
@@ -52,7 +52,7 @@ func (x *unread) take(n *nodeRun) bool {
 	return found
 }
 
-// count is how many steps of a node read what it was not sent.
+// count is how many steps of a node read files that it was not sent.
 func (x *unread) count(n *nodeRun) int { return len(x.steps[n]) }
 
 // each calls f for each of them, in order.
@@ -62,7 +62,7 @@ func (x *unread) each(n *nodeRun, f func(sched.VertexID, *InputError)) {
 	}
 }
 
-// takeUnread fails the units that read what was left out of what was sent to a node.
+// takeUnread fails the units that read files left out of transfers to a node.
 func (r *run) takeUnread(n *nodeRun) []sched.Event {
 	if !r.unread.take(n) {
 		return nil
@@ -74,7 +74,7 @@ func (r *run) takeUnread(n *nodeRun) []sched.Event {
 	return events
 }
 
-// failReaders fails the open units of p that read what its node was not sent.
+// failReaders fails the open units of p that read files that its node was not sent.
 func (r *run) failReaders(p *submission) []sched.Event {
 	var events []sched.Event
 	r.unread.each(p.node, func(v sched.VertexID, err *InputError) {

@@ -28,7 +28,7 @@ const (
 	mostUsage = 8
 )
 
-// Usage is what a node's build history says about its machine and the steps it ran.
+// Usage is a node's machine and the resources of its steps, from its build history.
 type Usage struct {
 	// Samples are those of the whole machine, by time.
 	Samples []MachineSample
@@ -43,8 +43,8 @@ type MachineSample struct {
 	Memory      int64 // bytes that it has
 }
 
-// StepUsage is what an execution of a step used: processor time, the most memory that
-// it held, and the bytes that it read and wrote.
+// StepUsage are the resources that an execution of a step used: processor time, the most
+// memory that it held, and the bytes that it read and wrote.
 type StepUsage struct {
 	CPU         time.Duration
 	Memory      int64
@@ -88,7 +88,7 @@ func spread(list []string, n int) []string {
 	return out
 }
 
-// usage reads what is kept of some builds.
+// usage reads the records of some builds.
 func (l *link) usage(ctx context.Context, refs []string) Usage {
 	u := Usage{Steps: map[digest.Digest]StepUsage{}}
 	store := proxy.NewContentStore(l.client.ContentClient())

@@ -18,8 +18,8 @@ import (
 	"github.com/dbake/dbake/runtime/sched"
 )
 
-// work is what a run has to build, with what is asked about it all the time: which step
-// belongs to whom. It does not change during a run, so the loop and its workers share it.
+// work is the work of a run, with answers to the question which step belongs to whom. It
+// does not change during a run, so the loop and its workers share it.
 type work struct {
 	*Build
 	units    map[ir.UnitID]*frontend.Unit
@@ -69,14 +69,15 @@ func newWork(b *Build) *work {
 	return w
 }
 
-// isStep tells vertices that do work on other vertices' results from sources and
-// from joins.
+// isStep reports whether a vertex does work on other vertices' results, and is neither a
+// source nor a join.
 func (w *work) isStep(d digest.Digest) bool {
 	v, ok := w.vertex[d]
 	return ok && w.Graph.Vertices[v].Kind.IsStep()
 }
 
-// isShared tells vertices of the graph from those that a solve has for itself.
+// isShared reports whether a vertex is of the graph, and not one that a solve has for
+// itself.
 func (w *work) isShared(d digest.Digest) bool {
 	_, ok := w.vertex[d]
 	return ok
@@ -268,7 +269,7 @@ func (w *work) mostRecords(units []ir.UnitID) int {
 	return 4*len(seen) + 100
 }
 
-// image is what an exporter needs of a unit.
+// image is the input of an exporter for a unit.
 func (w *work) image(u *frontend.Unit, known lookups) (image, error) {
 	img := image{
 		definition: u.Definition, platform: u.ExportPlatform,

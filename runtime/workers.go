@@ -10,7 +10,7 @@ import (
 	"github.com/dbake/dbake/runtime/sched"
 )
 
-// message is what a worker reports to the loop.
+// message is a report of a worker to the loop.
 type message interface {
 	// take notes the message and returns what the scheduler has to know.
 	take(r *run) []sched.Event
@@ -57,7 +57,7 @@ func (w *workers) reportWithin(ctx context.Context, m message) {
 	}
 }
 
-// observe returns what reports the status of a solve on a node.
+// observe returns an observer that reports the status of a solve on a node.
 func (w *workers) observe(n *nodeRun, from *solveSource) func(*bkclient.SolveStatus) {
 	return func(st *bkclient.SolveStatus) { w.report(statusMessage{node: n, from: from, status: st}) }
 }

@@ -36,7 +36,7 @@ var ErrInUse = errors.New("state directory in use")
 // ErrNotRunning is returned by [Down] when there was nothing to stop.
 var ErrNotRunning = errors.New("no cluster is running")
 
-// Options says where a cluster keeps its state and how large it is.
+// Options choose where a cluster keeps its state and how large it is.
 type Options struct {
 	// StateDir is created when missing; "" = [DefaultStateDir].
 	StateDir string
@@ -60,8 +60,8 @@ type Options struct {
 	// Command is how other users see this one, as "dbake build".
 	Command string `json:"-"`
 
-	// Notify gets, one line at a time, what the user should know although it is
-	// no error, such as a port that had to change. It may be nil.
+	// Notify takes remarks for the user, one line at a time, such as a port that had to
+	// change. It may be nil.
 	Notify func(line string) `json:"-"`
 }
 
@@ -178,10 +178,10 @@ func (c *Cluster) KeptNodes() int { return c.kept }
 func (c *Cluster) StateDir() string { return c.dir }
 
 // Start starts the registry and the daemons, or joins those who use them already, and
-// returns when they answer. Entitlements are the insecure ones that the daemons must
-// allow: network.host, security.insecure. When it fails, or ctx ends before, this
-// process uses nothing. Once it has returned, ctx has no say any more: call Stop. A
-// cluster that was started may be started again, with other entitlements.
+// returns when they answer. Entitlements are the insecure ones that the daemons must allow:
+// network.host, security.insecure. When it fails, or ctx ends before, this process uses
+// nothing. Once it has returned, ctx no longer matters: call Stop. A cluster that was
+// started may be started again, with other entitlements.
 func (c *Cluster) Start(ctx context.Context, entitlements ...string) error {
 	wants := Wants{
 		Nodes: c.opts.Nodes, Entitlements: slices.Compact(slices.Sorted(slices.Values(entitlements))),
@@ -272,7 +272,7 @@ func (c *Cluster) addMember(m *member, r reply) {
 	}()
 }
 
-// watch joins anew when the supervisor is gone, until ctx ends.
+// watch joins again when the supervisor is gone, until ctx ends.
 func (c *Cluster) watch(ctx context.Context, m *member) {
 	for backoff := minBackoff; ; {
 		select {

@@ -13,11 +13,11 @@ import (
 )
 
 const (
-	// protocol is the version of what is said on the control socket.
+	// protocol is the version of the messages on the control socket.
 	protocol = 1
 
-	// heartbeat is how often a supervisor says that it is still at it, and silence
-	// is how long its users believe that without a word.
+	// heartbeat is how often a working supervisor gives a sign of life, and silence is how
+	// long its users wait for one.
 	heartbeat = 2 * time.Second
 	silence   = 15 * time.Second
 
@@ -28,7 +28,7 @@ const (
 // A user keeps one connection to the supervisor for as long as it uses the nodes, so
 // that the kernel reports its end, however it ends. Both sides write JSON values.
 
-// request is what a user sends.
+// request is a message of a user.
 type request struct {
 	Op    string // join, leave, keep, down
 	User  User   // who asks
@@ -36,7 +36,7 @@ type request struct {
 	Nodes int    // of keep
 }
 
-// reply is what a supervisor sends: a greeting at first; then, for each request, any
+// reply is a message of a supervisor: a greeting at first; then, for each request, any
 // number of notes and empty replies, and one that is done.
 type reply struct {
 	Protocol int    `json:",omitempty"` // of the greeting
@@ -161,7 +161,7 @@ func (s *server) attend(ctx context.Context, conn net.Conn) {
 	}
 }
 
-// answer does what a request asks for, and shows meanwhile that somebody is there.
+// answer carries out a request, and gives signs of life meanwhile.
 func (s *server) answer(ctx context.Context, u *user, r request, send func(reply)) reply {
 	stop := make(chan struct{})
 	var beating sync.WaitGroup
@@ -201,7 +201,7 @@ func (s *server) answer(ctx context.Context, u *user, r request, send func(reply
 	return done
 }
 
-// UsedError says who uses a cluster that was to be stopped.
+// UsedError names the users of a cluster that was to be stopped.
 type UsedError struct{ Users []User }
 
 func (e *UsedError) Error() string {
@@ -253,7 +253,7 @@ func connect(ctx context.Context, dir string) (*member, error) {
 	return m, nil
 }
 
-// next returns what the supervisor says within a limit. The error is io.EOF when it
+// next returns the supervisor's next message within a limit. The error is io.EOF when it
 // hung up.
 func (m *member) next(ctx context.Context, limit time.Duration) (reply, error) {
 	t := time.NewTimer(limit)

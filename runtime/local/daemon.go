@@ -18,7 +18,7 @@ import (
 	"github.com/moby/buildkit/client"
 )
 
-// daemonConfig is what all daemons of a cluster have in common.
+// daemonConfig is the configuration that all daemons of a cluster have in common.
 type daemonConfig struct {
 	registry     string
 	parallelism  int
@@ -265,7 +265,7 @@ func (d *daemon) err() error {
 	return fmt.Errorf("node %s: buildkitd ended: %s%s", d.node.Name, how, logTail(d.node.LogFile))
 }
 
-// stop ends the daemon and removes what it left. With ctx done it kills at once.
+// stop ends the daemon and removes its leftovers. With ctx done it kills at once.
 func (d *daemon) stop(ctx context.Context) error {
 	if ctx.Err() == nil {
 		if err := terminate(d.pid); err != nil {
@@ -288,7 +288,7 @@ func (d *daemon) stop(ctx context.Context) error {
 		<-d.exited
 	}
 	if err := sweep(d.stateDir, d.node.Name); err != nil {
-		return fmt.Errorf("clear away what node %s left: %w", d.node.Name, err)
+		return fmt.Errorf("remove the leftovers of node %s: %w", d.node.Name, err)
 	}
 	return nil
 }

@@ -116,8 +116,8 @@ func startSupervisor(ctx context.Context, dir string, opts Options) error {
 	if os.Getenv(supervisorEnv) != "" {
 		return errors.New("start the cluster's supervisor: this process was started as one itself")
 	}
-	// Here and not by the supervisor, whose working directory and PATH may differ. Who
-	// joins a cluster that runs needs no programs.
+	// Here and not by the supervisor, whose working directory and PATH may differ. Joining
+	// a running cluster needs no programs.
 	found, err := findPrograms(opts.Buildkitd)
 	if err != nil {
 		return err
@@ -131,7 +131,8 @@ func startSupervisor(ctx context.Context, dir string, opts Options) error {
 	return s.await(ctx)
 }
 
-// launched is a supervisor that was started and has not said yet whether it takes users.
+// launched is a supervisor that was started and has not reported yet whether it takes
+// users.
 type launched struct {
 	process *os.Process
 	ready   *os.File   // what it reports; it ends with the report

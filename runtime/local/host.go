@@ -45,7 +45,7 @@ type user struct {
 	User
 }
 
-// Wants is what a user needs of the daemons.
+// Wants are the needs of a user.
 type Wants struct {
 	Nodes        int
 	Entitlements []string // sorted
@@ -56,8 +56,8 @@ type Wants struct {
 // errEnding is the answer of a host that is about to end: the next one is to be asked.
 var errEnding = errors.New("the cluster is stopping")
 
-// newHost takes the state directory and clears away what a crashed predecessor left.
-// The registry runs when it returns, but no daemon does.
+// newHost takes the state directory and removes the leftovers of a crashed predecessor. The
+// registry runs when it returns, but no daemon does.
 func newHost(ctx context.Context, dir string, opts Options, shared bool, log func(string, ...any)) (*host, error) {
 	programs, err := findPrograms(opts.Buildkitd)
 	if err != nil {
@@ -143,9 +143,9 @@ func (h *host) acquire(ctx context.Context) (func(), error) {
 	}
 }
 
-// join gives u the nodes that it wants, and returns when they answer. It waits for
-// others as long as daemons must be started anew for u. Of several nodes some may
-// fail: then notify gets a line. A user that joined before may join again with other wants.
+// join gives u the nodes that it wants, and returns when they answer. It waits for others
+// if daemons must be restarted for u. Of several nodes some may fail: then notify gets a
+// line. A user that joined before may join again with other wants.
 func (h *host) join(ctx context.Context, u *user, wants Wants, notify func(string)) error {
 	if err := h.admit(ctx, u, wants, notify); err != nil {
 		return err
@@ -209,7 +209,7 @@ func (h *host) admit(ctx context.Context, u *user, wants Wants, notify func(stri
 	}
 }
 
-// add enters u, and says where the daemons differ from what it wants.
+// add enters u, and returns where the daemons differ from its wants.
 func (h *host) add(u *user, wants Wants, notify func(string)) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -386,7 +386,7 @@ func describe(users []User) string {
 	return strings.Join(texts, ", ")
 }
 
-// err returns what is wrong with a node, nil while it answers.
+// err returns the error of a node, nil while it answers.
 func (h *host) err(name string) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -148,7 +148,7 @@ func (k *keeper) daemon() *daemon {
 	return k.current
 }
 
-// lastErr returns nil while the daemon answers, else what is known of its failure.
+// lastErr returns nil while the daemon answers, else its last failure.
 func (k *keeper) lastErr() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -12,8 +12,8 @@ import (
 // maxSocketPath is how long the path of a socket may be; the kernel takes 107 bytes.
 const maxSocketPath = 100
 
-// makeStateDir creates a state directory and those below it that are for their owner
-// alone. It refuses one in which somebody else could replace what runs there.
+// makeStateDir creates a state directory and those below it that are for their owner alone.
+// It refuses one in which somebody else could replace the programs and files.
 func makeStateDir(dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("create state directory: %w", err)

@@ -15,14 +15,14 @@ type programs struct {
 	runc      string
 }
 
-// Possible returns an error when this machine cannot run local nodes. buildkitd is what
-// they would be started with; "" is the default.
+// Possible returns an error when this machine cannot run local nodes. buildkitd is the
+// program for them; "" is the default.
 func Possible(buildkitd string) error {
 	_, err := findPrograms(buildkitd)
 	return err
 }
 
-// findPrograms checks what a cluster needs of this machine.
+// findPrograms finds the programs that a cluster needs, and checks this machine.
 func findPrograms(buildkitd string) (programs, error) {
 	if runtime.GOOS != "linux" {
 		return programs{}, fmt.Errorf("local nodes need Linux, this is %s: give the nodes of a cluster elsewhere with --nodes tcp://HOST:PORT", runtime.GOOS)

@@ -86,7 +86,7 @@ func makeRegistryDir(dir string) error {
 	return nil
 }
 
-// serveRegistry serves what is below dir to who connects to the listeners.
+// serveRegistry serves the content of dir on the listeners.
 func serveRegistry(dir, addr string, listeners []net.Listener, logFile io.WriteCloser) (*Registry, error) {
 	logger := logrus.New()
 	logger.SetOutput(logFile)

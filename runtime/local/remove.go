@@ -9,9 +9,9 @@ import (
 	"path/filepath"
 )
 
-// Remove deletes what the nodes of a state directory ("" = [DefaultStateDir]) have
-// built, and with registry also what was pushed to its registry. It refuses while
-// a process runs them ([ErrInUse]); a directory without local nodes is no error.
+// Remove deletes the builds of the nodes of a state directory ("" = [DefaultStateDir]), and
+// with registry also the images pushed to its registry. It refuses while a process runs
+// them ([ErrInUse]); a directory without local nodes is no error.
 func Remove(ctx context.Context, dir string, registry bool) error {
 	dir, err := stateDir(dir)
 	if err != nil {

@@ -22,7 +22,7 @@ func (c *Cluster) Resting() (*Resting, error) {
 		return nil, err
 	}
 	inner := &innerListener{conns: make(chan net.Conn), closed: make(chan struct{})}
-	// The file for the log is that of who runs the cluster.
+	// The log file belongs to the process that runs the cluster.
 	registry, err := serveRegistry(dir, c.Registry(), []net.Listener{inner}, unread{io.Discard})
 	if err != nil {
 		return nil, err

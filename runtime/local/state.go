@@ -43,7 +43,7 @@ type owner struct {
 	PID     int    `json:"pid"`
 	Started uint64 `json:"started"`
 
-	// Shared says that it is a supervisor, which others can join.
+	// Shared is set when it is a supervisor, which others can join.
 	Shared bool `json:"shared,omitempty"`
 
 	// Nodes is how many nodes run, or are to run.
@@ -125,9 +125,9 @@ func lockOrOwner(ctx context.Context, dir string) (*flock.Flock, *state, error) 
 	}
 }
 
-// reclaim ends and removes what a crashed cluster left in a state directory, and saves the
-// state as change makes it. It returns the lock, which is held, or an error while a
-// process runs the nodes.
+// reclaim ends and removes the leftovers of a crashed cluster in a state directory, and
+// saves the state as change makes it. It returns the lock, which is held, or an error while
+// a process runs the nodes.
 func reclaim(ctx context.Context, dir string, change func(*state)) (*flock.Flock, error) {
 	lock, st, err := lockOrOwner(ctx, dir)
 	if err != nil {
@@ -194,8 +194,8 @@ func freeAddr() (string, error) {
 	return addr, l.Close()
 }
 
-// clearLeftovers ends daemons whose owner died and removes what they left. The
-// caller holds the lock.
+// clearLeftovers ends daemons whose owner died and removes their files. The caller holds
+// the lock.
 func (st *state) clearLeftovers(ctx context.Context, dir string) error {
 	for i := range st.Nodes {
 		n := &st.Nodes[i]
@@ -206,7 +206,7 @@ func (st *state) clearLeftovers(ctx context.Context, dir string) error {
 			n.PID, n.Started, n.Daemon = 0, 0, 0
 		}
 		if err := sweep(dir, n.Name); err != nil {
-			return fmt.Errorf("clear away what node %s left: %w", n.Name, err)
+			return fmt.Errorf("remove the leftovers of node %s: %w", n.Name, err)
 		}
 	}
 	st.Owner = nil

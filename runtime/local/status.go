@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Status is what can be seen of a cluster from outside.
+// Status is the state of a cluster as seen from outside.
 type Status struct {
 	StateDir string
 	Running  bool // somebody runs it; the daemons may be dead all the same
@@ -72,7 +72,7 @@ func ReadStatus(ctx context.Context, dir string) (*Status, error) {
 	return s, errors.Join(eg.Wait(), ctx.Err())
 }
 
-// look asks the daemon for what only it knows.
+// look asks the daemon for facts that only it knows.
 func (n *NodeStatus) look(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()

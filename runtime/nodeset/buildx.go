@@ -23,13 +23,13 @@ import (
 	"github.com/dbake/dbake/internal/dockerconfig"
 )
 
-// containerPrefix is what buildx puts before a node's name to name its container.
+// containerPrefix precedes a node's name in that of its container.
 const containerPrefix = "buildx_buildkit_"
 
 // remedy ends the messages about builders that are no BuildKit nodes.
 const remedy = "make a builder with 'docker buildx create --driver docker-container --bootstrap', or use --nodes, for example --nodes local:1"
 
-// BuilderError says why a builder of buildx gives no nodes.
+// BuilderError is why a builder of buildx gives no nodes.
 type BuilderError struct {
 	Builder string
 	Err     error
@@ -133,7 +133,7 @@ func Foreign(name string, config *dockerconfig.Config) bool {
 // cloudScheme is that of the nodes of Docker Build Cloud.
 const cloudScheme = "cloud://"
 
-// store reads the directory of buildx and what it needs of docker's.
+// store reads the directory of buildx, and docker's as far as needed.
 type store struct {
 	docker *dockerconfig.Config
 	env    map[string]string
@@ -185,7 +185,7 @@ func readJSON(path string, v any) (found bool, err error) {
 	return true, nil
 }
 
-// unknown says why there is no stored builder of that name.
+// unknown returns the error that there is no stored builder of that name, with the cause.
 func (st *store) unknown(name string) error {
 	entries, err := os.ReadDir(filepath.Join(st.dir, "instances"))
 	if err != nil || len(entries) == 0 {

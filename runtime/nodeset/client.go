@@ -27,17 +27,17 @@ import (
 	"github.com/dbake/dbake/runtime/nodeset/dockerengine"
 )
 
-// programs are what is started for the addresses of a scheme.
+// programs are those started for the addresses of a scheme.
 var programs = map[string]string{
 	"ssh":              "ssh",
 	"docker-container": "docker",
 	"kube-pod":         "kubectl",
 }
 
-// Dial opens one connection to the node, with TLS when the node is given with it.
-// ctx bounds the dial, not the connection. What is wrong in plain words is an error
-// of type [*Refusal]. A program that the connection needs and that is not on PATH is
-// an error at once.
+// Dial opens one connection to the node, with TLS when the node is given with it. ctx
+// bounds the dial, not the connection. An error that explains the failure in plain words is
+// a [*Refusal]. A program that the connection needs and that is not on PATH is an error at
+// once.
 func (s Spec) Dial(ctx context.Context) (net.Conn, error) {
 	if s.Addr == "" {
 		return nil, errors.New("the node has no address: it has not been started")
@@ -68,7 +68,7 @@ func (s Spec) Dial(ctx context.Context) (net.Conn, error) {
 	}
 	secured := tls.Client(conn, config)
 	if err := secured.HandshakeContext(ctx); err != nil {
-		_ = conn.Close() // the handshake's error is the one to tell
+		_ = conn.Close() // the handshake's error is the one to report
 		return nil, s.explainHandshake(err)
 	}
 	return secured, nil

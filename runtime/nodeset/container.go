@@ -21,10 +21,10 @@ const configDir = "/etc/buildkit"
 // configFile is the name of the daemon's configuration among them.
 const configFile = "buildkitd.toml"
 
-// Boot has the container of the node run, if the node is one that docker buildx keeps
-// in a container: one that stands still is started, one that is not there is made.
-// notice takes what is done. booted is false when there was nothing to do, or no engine
-// to ask: who dials the node says why it cannot be reached.
+// Boot runs the container of the node, if the node is one that docker buildx keeps in a
+// container: a stopped one is started, a missing one is made. notice takes remarks on the
+// progress. booted is false when there was nothing to do, or no engine to ask: dialling the
+// node then reports why it cannot be reached.
 func (s Spec) Boot(ctx context.Context, notice func(string)) (booted bool, err error) {
 	if s.Container == nil || s.Engine == nil {
 		return false, nil
@@ -67,8 +67,8 @@ func container(n builderNode) (*dockerengine.Container, error) {
 	return c, nil
 }
 
-// containerOption sets what a driver option says of the container. Options about other
-// things are not read.
+// containerOption applies a driver option to the container. Options about other things are
+// not read.
 func containerOption(c *dockerengine.Container, key, value string) (err error) {
 	number := func(to *int64) { *to, err = strconv.ParseInt(value, 10, 64) }
 	size := func(to *int64) {

@@ -2,10 +2,10 @@
 // values of --nodes ([Parse]), from a builder that buildx has stored
 // ([FromBuilder]), or from the builder that buildx would choose ([Default]).
 //
-// It reads and never writes. A [Spec] says where a node is and how to reach it;
-// [Spec.Dial] connects to it, and says in plain words why that fails ([Refusal]).
-// To find nodes it starts one program, kubectl: buildx stores only the name of the
-// deployment of a builder of the kubernetes driver, not the pods.
+// It reads and never writes. A [Spec] describes where a node is and how to reach it;
+// [Spec.Dial] connects to it, and explains failures in plain words ([Refusal]). To find
+// nodes it starts one program, kubectl: buildx stores only the name of the deployment of a
+// builder of the kubernetes driver, not the pods.
 //
 // # Values of --nodes
 //

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// podList is what is needed of the answer of "kubectl get pods -o json".
+// podList is the needed part of the answer of "kubectl get pods -o json".
 type podList struct {
 	Items []struct {
 		Metadata struct {

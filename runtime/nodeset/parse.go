@@ -39,7 +39,7 @@ var schemes = []struct{ name, example string }{
 // options are the keys that may follow an address.
 var options = []string{"name", "speed", "slots", "platforms", "cacert", "cert", "key", "servername"}
 
-// NodeError says what is wrong with one node of a --nodes value.
+// NodeError is an error in one node of a --nodes value.
 type NodeError struct {
 	Value string // the node as given
 	Err   error
@@ -236,7 +236,7 @@ func checkTCP(u *url.URL) error {
 	return nil
 }
 
-// noScheme guesses what was meant by an address without scheme.
+// noScheme guesses the meaning of an address without scheme.
 func noScheme(addr string) error {
 	switch {
 	case addr == "":

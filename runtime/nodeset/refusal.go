@@ -14,16 +14,16 @@ import (
 	"time"
 )
 
-// Refusal says in plain words why a node cannot be talked to.
+// Refusal explains in plain words why a node cannot be reached.
 type Refusal struct {
-	// Reason is what is wrong, and what to do where that is known.
+	// Reason is the fault, and its remedy where that is known.
 	Reason string
 	Err    error // what was seen
 }
 
 func (e *Refusal) Error() string { return e.Reason }
 
-// Unwrap returns what was seen.
+// Unwrap returns the error behind it.
 func (e *Refusal) Unwrap() error { return e.Err }
 
 // explainDial turns the failure of a dial into words.
@@ -77,7 +77,7 @@ func (s Spec) explainHandshake(err error) error {
 	return fmt.Errorf("TLS handshake: %w", err)
 }
 
-// explainAlert turns what the node says of our TLS into words.
+// explainAlert puts the node's TLS alert into words.
 func (s Spec) explainAlert(alert string, err error) error {
 	if s.TLS != nil && s.TLS.Cert == "" {
 		return &Refusal{fmt.Sprintf("the node wants a client certificate; give cert=FILE and key=FILE (it says: %s)", alert), err}
@@ -99,8 +99,8 @@ func remoteAlert(err error) string {
 // whether it wants TLS.
 const tlsProbeTimeout = 3 * time.Second
 
-// Explain says in plain words why a connection that came about ended before the node
-// answered. heard is what came first through it, err how it ended.
+// Explain returns in plain words why a connection ended before the node answered. heard are
+// its first bytes, err is how it ended.
 func (s Spec) Explain(ctx context.Context, heard []byte, err error) error {
 	if alert := remoteAlert(err); alert != "" {
 		return s.explainAlert(alert, err)
@@ -121,9 +121,9 @@ func (s Spec) Explain(ctx context.Context, heard []byte, err error) error {
 	return err
 }
 
-// listen connects to the node, sends nothing, and returns what the node has against that:
-// under TLS 1.3 a client certificate is judged after the handshake. A node that takes it
-// speaks first.
+// listen connects to the node, sends nothing, and returns the node's objection: under TLS
+// 1.3 a client certificate is judged after the handshake. A node that takes it speaks
+// first.
 func (s Spec) listen(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, tlsProbeTimeout)
 	defer cancel()

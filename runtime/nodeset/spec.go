@@ -33,7 +33,7 @@ type Spec struct {
 	// Local > 0 asks for that many daemons on this machine. Speed, Slots and
 	// Platforms hold for each of them.
 	Local int `json:"local,omitempty"`
-	// Source says where the node was found: "--nodes" or "builder NAME".
+	// Source is where the node was found: "--nodes" or "builder NAME".
 	Source string `json:"source,omitempty"`
 }
 

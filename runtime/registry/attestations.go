@@ -13,7 +13,7 @@ import (
 const (
 	// MaxStatement is the largest attestation that is read.
 	MaxStatement = 16 << 20
-	// annotationPredicate says what a layer of an attestation attests.
+	// annotationPredicate holds the type of the predicate in a layer of an attestation.
 	annotationPredicate = "in-toto.io/predicate-type"
 )
 

@@ -25,8 +25,8 @@ import (
 	"github.com/dbake/dbake/internal/dockerconfig"
 )
 
-// Credentials returns what to log in with at a registry. An empty user with a
-// secret is an identity token; two empty strings mean that there is nothing.
+// Credentials returns the login for a registry. An empty user with a secret is an identity
+// token; two empty strings are no login.
 type Credentials func(host string) (user, secret string, err error)
 
 // Options configure a [Client].
@@ -34,13 +34,13 @@ type Options struct {
 	// Credentials may be nil; see [DockerCredentials]. They are asked for one
 	// at a time.
 	Credentials Credentials
-	// Hosts says how to reach registries, by host with port, as it stands in
-	// names: "docker.io", "10.0.0.5:5000". Hosts not listed are reached over TLS.
+	// Hosts describes how to reach registries, by host with port, as it stands in names:
+	// "docker.io", "10.0.0.5:5000". Hosts not listed are reached over TLS.
 	Hosts map[string]Host
 	// Plain reports whether a registry that Hosts does not list, and that turned out to
 	// speak plain HTTP, may be asked over that, by a repository in it; nil is no.
 	Plain func(ctx context.Context, repo string) bool
-	// Patience says how long registries are waited for.
+	// Patience is how long to wait for registries.
 	Patience Patience
 	// Notify shows a line to the user while a registry is waited for; may be nil.
 	Notify func(line string)
@@ -63,7 +63,7 @@ func (o Options) Insecure(hosts ...string) Options {
 	return o
 }
 
-// Host says how to reach one registry.
+// Host describes how to reach one registry.
 type Host struct {
 	// Mirrors are asked first when reading, in this order. Each is a host with
 	// port, with its own entry in [Options].Hosts if it needs one.
@@ -94,7 +94,7 @@ type Client struct {
 	known    map[string]login               // by host
 }
 
-// login is what a keychain said.
+// login is the answer of a keychain.
 type login struct {
 	user, secret string
 	err          error // that it did not answer
@@ -110,16 +110,16 @@ const (
 // HelperTimeout is how long a credential helper may take. Some ask a person.
 const HelperTimeout = 60 * time.Second
 
-// HelperError says that the credential helper of docker's configuration has not
-// answered for a host within [HelperTimeout].
+// HelperError reports that the credential helper of docker's configuration has not answered
+// for a host within [HelperTimeout].
 type HelperError struct{ Host string }
 
 func (e *HelperError) Error() string {
 	return fmt.Sprintf("credentials for %s: the credential helper of the Docker configuration has not answered for %s", e.Host, HelperTimeout)
 }
 
-// askHelper looks up what to log in with at a host. A helper that does not answer is
-// given up: its process cannot be ended from here, and is left to itself.
+// askHelper looks up the login for a host. A helper that does not answer is given up: its
+// process cannot be ended from here, and is left to itself.
 func askHelper(cfg interface {
 	GetAuthConfig(host string) (types.AuthConfig, error)
 }, host string) (types.AuthConfig, error) {

@@ -42,8 +42,8 @@ func repositories(from, to string) (src, dst reference.Named, err error) {
 // maxDepth is how far indexes may hold indexes.
 const maxDepth = 4
 
-// copyManifest copies what a manifest names and then itself: a registry takes no
-// manifest whose parts it lacks. done holds what was copied, in the path and beside.
+// copyManifest copies the parts of a manifest and then itself: a registry takes no manifest
+// whose parts it lacks. done holds what was copied, in the path and beside.
 func (c *Client) copyManifest(ctx context.Context, src, dst reference.Named, desc ocispec.Descriptor, done map[digest.Digest]bool) error {
 	return c.copyManifestAt(ctx, src, dst, desc, done, 0)
 }

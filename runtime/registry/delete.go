@@ -12,14 +12,14 @@ import (
 	"github.com/distribution/reference"
 )
 
-// ErrKept is the cause when a registry does not delete what it was asked to: many
-// delete nothing, or no tags, unless configured to.
+// ErrKept is the cause when a registry does not delete content on request: many delete
+// nothing, or no tags, unless configured to.
 var ErrKept = errors.New("the registry does not delete it")
 
-// Delete removes what ref stands for: with a digest the manifest and every tag of it,
-// with a tag the tag alone. A manifest that does not exist is [ErrNotFound]; a
-// registry that deletes nothing, or no tags, gives [ErrKept]. The content is gone from
-// the registry's disk only after its garbage collection.
+// Delete removes the content of ref: with a digest the manifest and every tag of it, with a
+// tag the tag alone. A manifest that does not exist is [ErrNotFound]; a registry that
+// deletes nothing, or no tags, gives [ErrKept]. The content is gone from the registry's
+// disk only after its garbage collection.
 func (c *Client) Delete(ctx context.Context, ref string) error {
 	const op = "delete"
 	ctx = c.prepare(ctx)

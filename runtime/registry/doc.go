@@ -1,5 +1,5 @@
-// Package registry is the client's own access to registries, with the user's
-// docker credentials: what a node cannot do for the others.
+// Package registry is the client's own access to registries, with the user's docker
+// credentials: for work that a node cannot do for the others.
 //
 // Nodes push and pull by themselves. Left to the client are the tags that exist
 // ([Client.Tags], which cache references are worth importing), configs of base
@@ -15,13 +15,12 @@
 //
 // # Waiting
 //
-// A request on which no byte moves for [Patience].Silence ends, one that writes after
-// six times that. What a registry answers with 429 or 5xx, and what breaks off or
-// cannot be connected to, is tried again: with waits that double from half a second to
-// eight, not before Retry-After, and until [Patience] ends. [Options].Notify is called
-// of every wait. A registry for which patience has ended is asked once from then on,
-// until it answers. Names that do not exist and certificates that are not trusted are
-// final.
+// A request on which no byte moves for [Patience].Silence ends, one that writes after six
+// times that. Requests that a registry answers with 429 or 5xx, that break off or cannot
+// connect, are tried again: with waits that double from half a second to eight, not before
+// Retry-After, and until [Patience] ends. [Options].Notify is called of every wait. A
+// registry for which patience has ended is asked once from then on, until it answers. Names
+// that do not exist and certificates that are not trusted are final.
 //
 // # Errors
 //

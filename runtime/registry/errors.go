@@ -29,7 +29,7 @@ var (
 // errWebPage is an answer that no registry gives.
 var errWebPage = errors.New("the answer is a web page: is a login page or a proxy in the way?")
 
-// Error says what could not be done with which reference.
+// Error records an operation that failed, and its reference.
 type Error struct {
 	Op    string // "read", "write", "delete", "list tags of"
 	Ref   string
@@ -38,10 +38,10 @@ type Error struct {
 	Tried string // how often it was tried; "" = once
 }
 
-// Error says what could not be done, and why.
+// Error names the operation, the reference and the reason.
 func (e *Error) Error() string { return fmt.Sprintf("%s %s: %s", e.Op, e.Ref, e.Reason()) }
 
-// Reason says why, without the operation and the reference.
+// Reason is the reason alone, without the operation and the reference.
 func (e *Error) Reason() string {
 	if e.Tried != "" {
 		return e.reason() + "; " + e.Tried
@@ -156,8 +156,8 @@ func SpeaksPlainHTTP(err error) bool {
 	return err != nil && strings.Contains(err.Error(), "server gave HTTP response to HTTPS client")
 }
 
-// brief leaves the URL out of a request's error: it can hold tokens, and the
-// reference has been said.
+// brief leaves the URL out of a request's error: it can hold tokens, and the reference is
+// named already.
 func brief(err error) error {
 	var busy *busyError
 	if errors.As(err, &busy) {

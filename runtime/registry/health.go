@@ -8,7 +8,7 @@ import (
 // noteEvery is how often a line about one registry is shown.
 const noteEvery = 2 * time.Second
 
-// health is what a client has met with at each registry.
+// health is the state of each registry as a client has found it.
 type health struct {
 	mu   sync.Mutex // guards the fields below
 	gone map[string]error

@@ -23,13 +23,13 @@ import (
 // limit requests, and nodes are pushing meanwhile.
 const parallel = 4
 
-// Index is an image of several platforms that is to be put together.
+// Index is an image of several platforms that is to be joined.
 type Index struct {
 	// Names are the image's names; one without a tag gets the tag latest. With ByDigest the
 	// image is written to their repositories, and no tag is set.
 	Names    []string
 	ByDigest bool
-	// Parts are what the nodes pushed.
+	// Parts are the images that the nodes pushed.
 	Parts []Part
 	// Platforms is the order of the images; those not listed follow in the
 	// order of Parts.
@@ -56,14 +56,13 @@ type entry struct {
 	repo string
 }
 
-// PutIndex puts an image together and writes it under all its names. Parts that
-// are themselves indexes give their images and, for each image, its attestations.
-// What is not yet in the repository of a name is copied there, within one registry
-// by mounting where that is allowed. A single part is written as it is, unless
-// annotations are to be added.
+// PutIndex puts an image together and writes it under all its names. Parts that are
+// themselves indexes give their images and, for each image, its attestations. Content that
+// the repository of a name lacks is copied there, within one registry by mounting where
+// that is allowed. A single part is written as it is, unless annotations are to be added.
 //
-// It returns the descriptor of what the names now stand for. Names are written in
-// order, after everything else; on failure the later ones are as they were.
+// It returns the descriptor that the names now stand for. Names are written in order, after
+// everything else; on failure the later ones are as they were.
 func (c *Client) PutIndex(ctx context.Context, index Index) (ocispec.Descriptor, error) {
 	ctx = c.prepare(ctx)
 	names, err := index.names()

@@ -9,8 +9,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Push writes a blob or a manifest: desc.MediaType says which. A manifest gets the
-// tag of ref; of a blob only the repository counts.
+// Push writes a blob or a manifest, by desc.MediaType. A manifest gets the tag of ref; of a
+// blob only the repository counts.
 func (c *Client) Push(ctx context.Context, ref string, desc ocispec.Descriptor, data []byte) error {
 	ctx = c.prepare(ctx)
 	n, err := parseRef("write", ref)

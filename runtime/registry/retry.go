@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// Patience says how long a [Client] waits for registries. Zero fields have the
-// stated defaults.
+// Patience is how long a [Client] waits for registries. Zero fields have the stated
+// defaults.
 type Patience struct {
 	// Silence ends a request on which no byte moves for that long; 0 is 10 s.
 	Silence time.Duration
@@ -93,9 +93,8 @@ func (c *Client) document(ctx context.Context, op, ref string, try func(context.
 	})
 }
 
-// patienceWith says for how long in all what failed with err is tried again, and
-// how long to wait before the try that follows n; the budget is 0 when err is
-// final.
+// patienceWith returns for how long in all a request that failed with err is tried again,
+// and the wait before the try that follows n; the budget is 0 when err is final.
 func (c *Client) patienceWith(host string, err error, n int) (budget, wait time.Duration) {
 	wait = min(firstWait<<min(n, 10), maxWait)
 	var busy *busyError

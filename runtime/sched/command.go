@@ -20,9 +20,9 @@ type Export struct {
 	Unit      UnitID
 }
 
-// Defer says that the outputs of a unit that was just built are written later: what
-// its submission holds of it must stay until the Export that follows, or the end of
-// the submission.
+// Defer reports that the outputs of a unit that was just built are written later: what its
+// submission holds of it must stay until the Export that follows, or the end of the
+// submission.
 type Defer struct {
 	Partition PartitionID
 	Unit      UnitID
@@ -32,20 +32,20 @@ type Defer struct {
 type CancelPartition struct {
 	Partition PartitionID
 	Reason    string
-	// Recalled says that it has not begun, and that its units are submitted again,
-	// some of them to another node.
+	// Recalled is set when it has not begun, and that its units are submitted again, some
+	// of them to another node.
 	Recalled bool
 }
 
-// Abandon says that a submission went down with its node. Nothing is owed.
+// Abandon reports that a submission went down with its node. Nothing is owed.
 type Abandon struct {
 	Partition PartitionID
 	Reason    string
 }
 
-// Reopen says that results of steps with one result were lost with a node before they
-// were sent, and are needed: they are built again, and so are the finished units that
-// rest on them. What these had written counts no longer.
+// Reopen reports that results of steps with one result were lost with a node before they
+// were sent, and are needed: they are built again, and so are the finished units that rest
+// on them. What these had written counts no longer.
 type Reopen struct {
 	Node  NodeID
 	Units []UnitID   // ascending; may be empty
@@ -67,7 +67,7 @@ func (Abandon) command()         {}
 func (Reopen) command()          {}
 func (Finish) command()          {}
 
-// Why tells how a submission came to its node.
+// Why is how a submission came to its node.
 type Why int
 
 // The ways of a partition to a node.
@@ -98,7 +98,7 @@ type Move struct {
 	Setup time.Duration
 }
 
-// State is what became of a unit.
+// State is the end of a unit.
 type State int
 
 // The ways a unit ends.
@@ -113,7 +113,7 @@ var stateNames = [...]string{"not started", "built", "failed", "skipped"}
 
 func (s State) String() string { return name(stateNames[:], int(s)) }
 
-// Outcome tells what became of a unit.
+// Outcome is the end of a unit, with its cause.
 type Outcome struct {
 	State State
 	// Node is where it was built or failed; NoNode when neither happened.

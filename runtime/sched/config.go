@@ -62,12 +62,12 @@ type Vertex struct {
 	Memory int64
 	// Inputs are the vertices it needs; Inputs[0] is its layer parent.
 	Inputs []VertexID
-	// Platform is what a node must have to execute it; "" is any.
+	// Platform is that of the nodes that can execute it; "" is any.
 	Platform string
 	// Output marks an export. A unit with only exports left is never stolen.
 	Output bool
-	// Once says that two executions may have different results, so that the run
-	// has one: other nodes take that of the node which executed it.
+	// Once is set when two executions may have different results, so that the run has one:
+	// other nodes take that of the node which executed it.
 	Once bool
 }
 
@@ -80,12 +80,12 @@ type Unit struct {
 	// Nodes restricts the unit to these nodes; empty is no restriction.
 	Nodes []NodeID
 	After []UnitID // must be finished before this unit is submitted
-	// Early says that other nodes wait for what it exports: with
-	// [Options.DeferOutput] it is exported all the same.
+	// Early is set when other nodes wait for what it exports: with [Options.DeferOutput] it
+	// is exported all the same.
 	Early bool
-	// OnDemand says that it sends its root, a vertex with Once, to other nodes and is
-	// only built when one waits for it, where the result is. It is in no partition,
-	// nothing depends on it, and its failure fails nothing.
+	// OnDemand is set when it sends its root, a vertex with Once, to other nodes and is
+	// only built when one waits for it, where the result is. It is in no partition, nothing
+	// depends on it, and its failure fails nothing.
 	OnDemand bool
 }
 
@@ -94,10 +94,10 @@ type Node struct {
 	Name  string
 	Speed float64 // relative to 1; 0 = 1
 	Slots int     // steps at once that are counted on; 0 = 1
-	// SlotsAssumed says that Slots is a guess. It serves predictions, and holds no
+	// SlotsAssumed is set when Slots is a guess. It serves predictions, and holds no
 	// submission back: the daemon knows its limits itself.
 	SlotsAssumed bool
-	// Memory is what its steps may hold together, in bytes; 0 = unknown, no limit.
+	// Memory is how much its steps may hold together, in bytes; 0 = unknown, no limit.
 	Memory int64
 	// Platforms it can execute; empty is any.
 	Platforms []string

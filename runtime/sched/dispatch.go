@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// policy decides what a node is given, and what it may take from others.
+// policy decides which units a node is given, and which it may take from others.
 type policy struct {
 	queues
 	inflight int // units submitted and not finished or deferred, duplicates counted

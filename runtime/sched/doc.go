@@ -1,9 +1,9 @@
-// Package sched decides a run: what is submitted to which node and when, what an
-// idle node steals, what is retried, what happens when a node is lost, a unit
-// fails or the user cancels. It carries nothing out.
+// Package sched decides a run: which units are submitted to which node and when, what an
+// idle node steals, what is retried, and what happens when a node is lost, a unit fails or
+// the user cancels. It carries nothing out.
 //
-// A [Scheduler] is a state machine. Whoever drives it, real daemons or a simulator,
-// hands it every [Event] in the order seen and carries out the returned commands:
+// A [Scheduler] is a state machine. Its driver, for real daemons or a simulator, passes it
+// every [Event] in the order seen and carries out the returned commands:
 //
 //	s, err := sched.New(cfg)
 //	for ev := range events {

@@ -5,14 +5,13 @@ import (
 	"time"
 )
 
-// estimator predicts how long things take, from the problem, from what nodes hold and have
-// to do, and from what the run has measured.
+// estimator predicts how long things take, from the problem, from the holdings and the work
+// of nodes, and from the run's measurements.
 type estimator struct {
 	speeds
 }
 
-// way tells how n would best come to hold v and what that costs, in the unit of
-// demand.load.
+// way returns how n would best come to hold v and its cost, in the unit of demand.load.
 func (s *estimator) way(n *node, v VertexID) (way uint8, work int64) {
 	if n.fetches.has(v) {
 		return byFetch, int64(s.transfer(v))
@@ -73,7 +72,7 @@ func (s *estimator) remaining(n *node) float64 {
 	return least
 }
 
-// survey is what a node would have to do for some units.
+// survey is the work that a node would have for some units.
 type survey struct {
 	exec  float64 // on one slot
 	fetch float64
@@ -82,8 +81,8 @@ type survey struct {
 	unsure float64
 	// ok is false when the node may not execute a step that it cannot fetch.
 	ok bool
-	// early is set when something that is to be sent to the node is not there yet:
-	// who does not wait for it executes it.
+	// early is set when a transfer to the node is still pending: a unit that does not wait
+	// for it executes the step.
 	early bool
 }
 

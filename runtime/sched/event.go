@@ -6,7 +6,7 @@ import "time"
 // one that is earlier than the last event's counts as that time.
 type Event interface{ at() time.Duration }
 
-// NodeUp says that a node can be used, for the first time or again. One that was lost is
+// NodeUp reports that a node can be used, for the first time or again. One that was lost is
 // taken to hold nothing.
 type NodeUp struct {
 	At   time.Duration
@@ -16,7 +16,7 @@ type NodeUp struct {
 	Emulates map[string]float64
 }
 
-// NodeLost says that a node cannot be used: it was never reached or has gone.
+// NodeLost reports that a node cannot be used: it was never reached or has gone.
 type NodeLost struct {
 	At   time.Duration
 	Node NodeID
@@ -26,15 +26,15 @@ type NodeLost struct {
 	Reconnecting bool
 }
 
-// VertexStarted says that a step began to run. It is optional: without it, steps
-// under way count as not begun when finish times are estimated.
+// VertexStarted reports that a step began to run. It is optional: without it, steps under
+// way count as not begun when finish times are estimated.
 type VertexStarted struct {
 	At     time.Duration
 	Node   NodeID
 	Vertex VertexID
 }
 
-// VertexDone says that a node now holds a vertex.
+// VertexDone reports that a node now holds a vertex.
 type VertexDone struct {
 	At     time.Duration
 	Node   NodeID
@@ -45,20 +45,20 @@ type VertexDone struct {
 	Cached bool
 }
 
-// VertexCached says that the registry now holds a vertex: every node can fetch it.
+// VertexCached reports that the registry now holds a vertex: every node can fetch it.
 type VertexCached struct {
 	At     time.Duration
 	Vertex VertexID
 }
 
-// VertexUnsent says that the result of a vertex could not be sent to other nodes in any
+// VertexUnsent reports that the result of a vertex could not be sent to other nodes in any
 // way: those that need it build it.
 type VertexUnsent struct {
 	At     time.Duration
 	Vertex VertexID
 }
 
-// VertexMissed says that a node could not read the result of a vertex that
+// VertexMissed reports that a node could not read the result of a vertex that
 // [VertexCached] reported. What needs it there is taken back, and it is sent again.
 type VertexMissed struct {
 	At     time.Duration
@@ -66,35 +66,35 @@ type VertexMissed struct {
 	Vertex VertexID
 }
 
-// UnitBuilt says that a unit's root is built; its outputs are not written yet.
+// UnitBuilt reports that a unit's root is built; its outputs are not written yet.
 type UnitBuilt struct {
 	At        time.Duration
 	Partition PartitionID
 	Unit      UnitID
 }
 
-// UnitExported says that a unit's outputs are written: the unit is finished.
+// UnitExported reports that a unit's outputs are written: the unit is finished.
 type UnitExported struct {
 	At        time.Duration
 	Partition PartitionID
 	Unit      UnitID
 }
 
-// UnitFailed says that a unit could not be built or exported. When a submission
-// fails because of one step, the driver sends it for each unit that uses the step.
+// UnitFailed reports that a unit could not be built or exported. When a submission fails
+// because of one step, the driver sends it for each unit that uses the step.
 type UnitFailed struct {
 	At        time.Duration
 	Partition PartitionID
 	Unit      UnitID
 	Vertex    VertexID // the failing step, or NoVertex
 	Err       string
-	// Retryable says that the failure came from the surroundings and that another
-	// attempt may succeed.
+	// Retryable is set when the failure came from the surroundings and that another attempt
+	// may succeed.
 	Retryable bool
-	// Again says that what made it fail was removed: it does not count as an attempt.
+	// Again is set when what made it fail was removed: it does not count as an attempt.
 	Again bool
-	// Elsewhere says that it may succeed on another node only. It is tried once on
-	// one; a second failure of this kind, or no other node, is final.
+	// Elsewhere is set when it may succeed on another node only. It is tried once on one; a
+	// second failure of this kind, or no other node, is final.
 	Elsewhere bool
 }
 
@@ -117,8 +117,8 @@ type Cancel struct {
 	Reason string // "" = "canceled"
 }
 
-// Tick says that time has passed and nothing else happened. Steps that run late
-// are seen only when time passes, so a driver sends one every few seconds.
+// Tick reports that time has passed and nothing else happened. Steps that run late are seen
+// only when time passes, so a driver sends one every few seconds.
 type Tick struct{ At time.Duration }
 
 func (e NodeUp) at() time.Duration         { return e.At }

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// fates decide what becomes of submissions and units: what is submitted again and where,
-// what has failed, and what ends with it. They say so in commands.
+// fates decide the ends of submissions and units: which units are submitted again and
+// where, which have failed, and which end with them. They answer with commands.
 type fates struct {
 	policy
 	lastRun  PartitionID // the highest that was given out
@@ -70,8 +70,8 @@ func (s *fates) submit(n *node, ids []UnitID, p *part) {
 	s.emit(Submit{Partition: r.id, Node: n.id, Units: ids, Why: p.why, Delay: delay})
 }
 
-// takeBack ends a submission and returns the part in the queue of its node that what
-// was not finished of it has become.
+// takeBack ends a submission, queues its unfinished units at its node, and returns that
+// part.
 func (s *fates) takeBack(r *run, reason string) *part {
 	p := &part{why: Planned, pooled: r.pooled, orphan: NoNode}
 	var units []UnitID
@@ -172,8 +172,8 @@ func (s *fates) close(r *run, e ending) []*part {
 	return ps
 }
 
-// leaves ends the work of a submission, which has ended, at a unit. It reports whether the
-// unit is left with nobody at work on it, and is worth it.
+// leaves ends the work of a submission, which has ended, on a unit. It reports whether no
+// other submission works on the unit and it is still needed.
 func (s *fates) leaves(r *run, i int) bool {
 	id, st := r.units[i].id, r.units[i].st
 	if st == settled || st == recalled {
@@ -195,7 +195,7 @@ func (s *fates) leaves(r *run, i int) bool {
 	return true
 }
 
-// fate is what becomes of a unit whose submission has ended without its result.
+// fate is the treatment of a unit whose submission has ended without its result.
 type fate int
 
 const (
@@ -297,7 +297,7 @@ func (s *fates) toPool(p *part) {
 	}
 }
 
-// checkPools fails what no node can run any more.
+// checkPools fails the units that no node can run any longer.
 func (s *fates) checkPools() {
 	for _, l := range s.pools {
 		if len(l.parts) == 0 || s.usable(l.parts[0].units) {
@@ -351,9 +351,8 @@ func (s *fates) stop(reason string) {
 	s.stopping, s.reason = true, reason
 }
 
-// skipDependents ends everything queued that needs a unit which failed. What is
-// already submitted is left to end by itself: it may share the failing step, and
-// then says so.
+// skipDependents ends everything queued that needs a unit which failed. Submissions end by
+// themselves: one that shares the failing step then fails with it.
 func (s *fates) skipDependents(id UnitID) {
 	for _, d := range s.rdeps[id] {
 		if u := &s.units[d]; u.state < submitted {

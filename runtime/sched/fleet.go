@@ -2,7 +2,8 @@ package sched
 
 import "slices"
 
-// fleet is who holds and does what: the nodes, the registry, and whose results count.
+// fleet is the state of the nodes and the registry: their holdings, their work, and whose
+// results count.
 type fleet struct {
 	graph
 	nodes  []*node

@@ -22,7 +22,7 @@ type graph struct {
 	path  []float64 // valid where stamped
 	stack []VertexID
 	list  []VertexID
-	// picked is what gather has found, several the units of a submission.
+	// picked are the units that gather has found, several those of a submission.
 	picked, several []UnitID
 }
 

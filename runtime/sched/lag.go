@@ -44,13 +44,13 @@ type tally struct {
 	squares float64
 }
 
-// doubt is what speaks for a node's having become slow.
+// doubt is the evidence that a node has become slow.
 type doubt struct {
 	odds     float64 // their logarithm; 0 = none
 	exp, got float64 // of the steps that raised it, in nanoseconds
 }
 
-// expectation is what a step is to take on n if n is as it should be, in nanoseconds.
+// expectation is the time of a step on n if n is as it should be, in nanoseconds.
 func (s *speeds) expectation(n *node, v VertexID) (exp float64, measured bool) {
 	if m := s.learned.measured[v]; m > 0 {
 		return float64(m) / s.pace(n, v), true

@@ -34,8 +34,8 @@ func (st memberState) busy() int {
 	return 0
 }
 
-// advance brings a member into a later state. What is counted by state is counted here
-// and nowhere else.
+// advance brings a member into a later state. All counts by state are kept here and nowhere
+// else.
 func (s *fates) advance(r *run, i int, to memberState) {
 	m, n := &r.units[i], r.n
 	from := m.st

@@ -18,7 +18,7 @@ import (
 // the registry, through the client, and once more.
 const maxSends = 3
 
-// results is what is known of the steps that have one result.
+// results are the owners and senders of the steps that have one result.
 type results struct {
 	some    bool     // there are any
 	by      []NodeID // by vertex: the owner, valid as far as owner says so; NoNode = none
@@ -283,7 +283,7 @@ func (s *queues) reconsider() {
 	s.pooled = s.pooled || len(s.pools) > 0
 }
 
-// vertexMissed takes back what n was given in the belief that it could fetch v.
+// vertexMissed takes back the units that n was given in the belief that it could fetch v.
 func (s *Scheduler) vertexMissed(e VertexMissed) {
 	n := s.node(e.Node)
 	if n == nil || !s.validVertex(e.Vertex) || !s.cached.has(e.Vertex) || !s.cfg.Vertices[e.Vertex].Once || n.held.has(e.Vertex) {

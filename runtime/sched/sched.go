@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// Scheduler is the state of one run. It takes events in; what it is made of is told under
-// Parts in the documentation of the package.
+// Scheduler is the state of one run. It takes events in; its parts are described in the
+// documentation of the package.
 type Scheduler struct {
 	thieves
 	finished bool // Finish was returned
@@ -30,7 +30,7 @@ type node struct {
 	err   string // of the loss
 	speed float64
 	slots int
-	// assumed says that slots is a guess, which limits nothing.
+	// assumed is set when slots is a guess, which limits nothing.
 	assumed bool
 	// emulates holds the platforms at which it is slower, with the factor.
 	emulates map[string]float64
@@ -87,13 +87,12 @@ type run struct {
 	blamed   bool // a unit of it failed by name
 	again    bool // what made it end early was removed
 	pooled   bool
-	// waits says that nothing of it has begun: it may be recalled.
+	// waits is set when nothing of it has begun: it may be recalled.
 	waits bool
 	since time.Duration // when it was submitted
 }
 
-// New returns the scheduler of a run. The error tells everything that is wrong with
-// the configuration.
+// New returns the scheduler of a run. The error lists all faults of the configuration.
 func New(cfg Config) (*Scheduler, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, fmt.Errorf("sched: %w", err)
@@ -202,9 +201,9 @@ func singles(units []UnitID) [][]UnitID {
 	return out
 }
 
-// Step takes in one event and returns what must be done because of it, in order.
-// The slice belongs to the caller. Events for submissions that have ended, and for
-// nodes, units and vertices that do not exist, change nothing.
+// Step takes one event and returns the commands that follow from it, in order. The slice
+// belongs to the caller. Events for submissions that have ended, and for nodes, units and
+// vertices that do not exist, change nothing.
 func (s *Scheduler) Step(ev Event) []Command {
 	if s.finished || ev == nil {
 		return nil
@@ -301,7 +300,7 @@ func (s *Scheduler) nodeUp(e NodeUp) {
 	}
 }
 
-// reckon counts what n has to do again, as the time that it takes has changed.
+// reckon counts the work of n again, as its time has changed.
 func (s *fates) reckon(n *node) {
 	n.all.reset()
 	n.sub.reset()

@@ -2,19 +2,19 @@ package sched
 
 import "time"
 
-// speeds are what is known of how long steps take and how fast nodes are: what was
-// predicted, corrected by what the run has measured.
+// speeds are the times of steps and the speeds of nodes: the predictions, corrected by the
+// run's measurements.
 type speeds struct {
 	fleet
 	now     time.Duration // of the last event; it never goes back
 	learned learning
 	seen    int // changes whenever something that the lag of a node rests on does
-	// lagsAny says that some node lagged when seen was lagsSeen.
+	// lagsAny is set when some node lagged when seen was lagsSeen.
 	lagsAny  bool
 	lagsSeen int
 }
 
-// learning is what the run has measured, all nodes together.
+// learning holds the run's measurements, all nodes together.
 type learning struct {
 	measured []int64   // nanoseconds at speed 1; 0 = not measured
 	begun    []running // the earliest step under way, for those not measured

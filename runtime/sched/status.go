@@ -6,10 +6,9 @@ import (
 	"time"
 )
 
-// outcomes tells what became of every unit. A unit that could not be built because
-// something it depends on failed is skipped, even when it was part of the same
-// submission and failed with it: so the answer does not depend on what was
-// submitted together.
+// outcomes returns the end of every unit. A unit that could not be built because something
+// it depends on failed is skipped, even when it was part of the same submission and failed
+// with it: so the answer does not depend on what was submitted together.
 func (s *fates) outcomes() []Outcome {
 	out := make([]Outcome, len(s.units))
 	order := make([]UnitID, len(s.units))
@@ -47,12 +46,12 @@ func (s *fates) outcomes() []Outcome {
 	return out
 }
 
-// Outcomes tells what has become of every unit so far, indexed by UnitID. A unit
-// that is still to come is NotStarted without a reason. The slice is the caller's.
+// Outcomes returns the ends of all units so far, indexed by UnitID. A unit that is still to
+// come is NotStarted without a reason. The slice is the caller's.
 func (s *Scheduler) Outcomes() []Outcome { return s.outcomes() }
 
-// Moves returns what changed its node so far, in order of time. The slice is the
-// caller's.
+// Moves returns the units that changed their node so far, in order of time. The slice is
+// the caller's.
 func (s *Scheduler) Moves() []Move { return slices.Clone(s.moves) }
 
 // Done reports whether Finish was returned.

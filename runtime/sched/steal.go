@@ -23,7 +23,7 @@ const (
 	// a factor between 0.3 and 3, less makes more steals that turn out bad; more
 	// gives away good ones.
 	margin = 0.2
-	// maxWaits bounds how far what a unit waits for is followed.
+	// maxWaits bounds how deep the chain of a unit's waits is followed.
 	maxWaits = 4
 	// risk is the part by which steps that were never measured are expected to take
 	// longer when a thief must run them: the owner's share of the same error counts
@@ -34,8 +34,8 @@ const (
 	settling = 2 * time.Second
 )
 
-// thieves let nodes take work from each other, and build a second time what another node
-// is slow at.
+// thieves let nodes take work from each other, and build units a second time that another
+// node is slow at.
 type thieves struct{ fates }
 
 // steal lets idle nodes take work and reports whether one did.
@@ -117,8 +117,8 @@ func (a arrivals) after(busy, slots float64) float64 {
 	return max(end, max(first, busy)+a.exec/slots)
 }
 
-// due is the least time until what a unit waits for is there; of what that waits
-// for in turn, depth links are looked at.
+// due is a lower bound on the time until a unit's inputs are there, following at most depth
+// waits in a chain.
 func (s *estimator) due(u UnitID, depth int) float64 {
 	var latest float64
 	for _, d := range s.cfg.Units[u].After {
@@ -231,7 +231,7 @@ func (s *estimator) recallable(n *node) []*run {
 	return list
 }
 
-// assess returns what n should take of some units, or nil: all of them, or else the
+// assess returns the units of some that n should take, or nil: all of them, or else the
 // last half, or else the last one. What n waits for itself comes first.
 func (s *policy) assess(n, owner *node, all []UnitID, waiting arrivals) *loot {
 	rest := s.remaining(owner)

@@ -2,7 +2,7 @@ package sched
 
 import "slices"
 
-// unit is what the scheduler knows of a unit.
+// unit is the state of a unit.
 type unit struct {
 	state unitState
 	// part is where it is queued. Invariant: it is set if and only if the unit is queued.
@@ -46,8 +46,8 @@ var unitMoves = [...][]unitState{
 	over:      {idle},
 }
 
-// turn brings a unit into another state. It does nothing when that cannot follow. What is
-// counted by state is counted here and nowhere else.
+// turn brings a unit into another state. It does nothing when that cannot follow. All
+// counts by state are kept here and nowhere else.
 func (s *fleet) turn(id UnitID, to unitState) {
 	u := &s.units[id]
 	if !slices.Contains(unitMoves[u.state], to) {

@@ -9,8 +9,8 @@ import (
 	gatewayapi "github.com/moby/buildkit/frontend/gateway/pb"
 )
 
-// Behavior is what a step does, as far as its command says so. The words of a shell that
-// are known are these; all others do nothing:
+// Behavior is the effect of a step's command. The words of a shell that are known are
+// these; all others do nothing:
 //
 //	sleep SECONDS
 //	echo TEXT          prints a line, unless it goes to a file

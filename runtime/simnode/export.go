@@ -17,7 +17,7 @@ import (
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// export makes what a solve asks for of its result, and returns the response.
+// export makes the outputs that a solve asks for, and returns the response.
 func (j *job) export(ctx context.Context, req *controlapi.SolveRequest, res *gatewayapi.Result) (map[string]string, error) {
 	resp := map[string]string{}
 	var refs []ref

@@ -16,7 +16,7 @@ import (
 	digest "github.com/opencontainers/go-digest"
 )
 
-// Options say what a node is like.
+// Options describe a node.
 type Options struct {
 	// Registry is what it pulls from and pushes to.
 	Registry *Registry
@@ -28,11 +28,11 @@ type Options struct {
 	Latency time.Duration
 	// Slow is by how much its steps take longer than they say; 0 = 1.
 	Slow float64
-	// Timing is what its own work takes.
+	// Timing is the time of its own work.
 	Timing Timing
 }
 
-// Timing is what the work of a daemon takes, besides that of steps.
+// Timing is the time of a daemon's work, besides that of steps.
 type Timing struct{ Pull, Push, Import, Export, Step time.Duration }
 
 // DefaultTiming is that of a daemon near its registry.
@@ -61,7 +61,7 @@ type Execution struct {
 	At    time.Time
 }
 
-// disk is what a machine holds, whatever becomes of its process.
+// disk holds the state of a machine that outlives its process.
 type disk struct {
 	id string
 
@@ -140,7 +140,7 @@ func (n *Node) dial(ctx context.Context, _ string) (net.Conn, error) {
 	}
 }
 
-// Lose has the machine go: its connections break, and what it was doing ends.
+// Lose takes the machine away: its connections break, and its work ends.
 func (n *Node) Lose() {
 	n.mu.Lock()
 	p := n.process

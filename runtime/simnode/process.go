@@ -227,7 +227,7 @@ func (p *process) Prune(_ *controlapi.PruneRequest, stream controlapi.Control_Pr
 }
 
 // Solve implements the control API: a build that the client leads through the gateway, and
-// what is made of its result.
+// the outputs of its result.
 func (p *process) Solve(ctx context.Context, req *controlapi.SolveRequest) (*controlapi.SolveResponse, error) {
 	if req.Frontend != "" || req.Definition != nil {
 		return nil, status.Error(codes.Unimplemented, "a simulated node solves through the gateway only")

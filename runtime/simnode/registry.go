@@ -39,7 +39,7 @@ func (r *Registry) Refuse(n int) {
 	r.refuse = n
 }
 
-// busyError is what a node says of a registry that is busy.
+// busyError is a node's error about a busy registry.
 type busyError struct{ host string }
 
 func (e *busyError) Error() string {

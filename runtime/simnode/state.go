@@ -53,7 +53,7 @@ type flight struct {
 	err     error
 }
 
-// result is what a step has made.
+// result is the result of a step.
 type result struct {
 	name    string
 	key     digest.Digest
@@ -286,7 +286,7 @@ func (p *process) make(ctx context.Context, st *state) (*result, error) {
 	return res, nil
 }
 
-// opDigest is what a step is looked up by besides its inputs.
+// opDigest is the digest by which a step is looked up, besides its inputs.
 func opDigest(op *pb.Op) digest.Digest {
 	c := op.CloneVT()
 	for _, in := range c.Inputs {
@@ -309,7 +309,7 @@ func chain(op digest.Digest, inputs []digest.Digest) digest.Digest {
 	return digest.FromString(b.String())
 }
 
-// keyOf returns what a step is looked up by. Sources have to be read for that.
+// keyOf returns the key by which a step is looked up. Sources have to be read for that.
 func (p *process) keyOf(ctx context.Context, st *state) (digest.Digest, error) {
 	p.mu.Lock()
 	key := st.key
@@ -514,7 +514,7 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// execute does what a step does.
+// execute carries out a step.
 func (p *process) execute(ctx context.Context, st *state, key digest.Digest, inputs []*result) (_ *result, err error) {
 	if st.op.GetPassthrough() != nil {
 		return &result{name: st.name, key: key}, nil

@@ -39,7 +39,7 @@ const cacheRepo = host + "/cache"
 // project is a generated project, compiled and merged.
 type project struct {
 	build *plan.Build
-	// fails says that one of its steps fails wherever it runs.
+	// fails is set when one of its steps fails wherever it runs.
 	fails bool
 }
 

@@ -43,9 +43,8 @@ type Limits struct {
 // StateDir is where BuildKit keeps its state in a container.
 const StateDir = "/var/lib/buildkit"
 
-// Boot has a container run: it starts one that stands still and makes one that does
-// not exist, for which its image is pulled. notice takes what is done. That BuildKit in
-// it answers already is not said.
+// Boot runs a container: it starts a stopped one and makes a missing one, for which it
+// pulls the image. notice takes remarks on the progress. BuildKit in it may not answer yet.
 func (e *Engine) Boot(ctx context.Context, c Container, notice func(string)) error {
 	var found struct {
 		State struct{ Running, Paused bool }

@@ -14,7 +14,7 @@ import (
 // DefaultHost is where the docker command looks for an engine by itself.
 const DefaultHost = "unix:///var/run/docker.sock"
 
-// Endpoint says where an engine is and how to reach it.
+// Endpoint describes where an engine is and how to reach it.
 type Endpoint struct {
 	// Host is an address, as unix:///var/run/docker.sock.
 	Host string

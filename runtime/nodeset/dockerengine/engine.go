@@ -114,13 +114,13 @@ func (e *Engine) dial(ctx context.Context) (net.Conn, error) {
 	}
 	secured := tls.Client(conn, config)
 	if err := secured.HandshakeContext(ctx); err != nil {
-		_ = conn.Close() // the handshake's error is the one to tell
+		_ = conn.Close() // the handshake's error is the one to report
 		return nil, err
 	}
 	return secured, nil
 }
 
-// Info is what an engine says of itself.
+// Info is an engine's description of itself.
 type Info struct {
 	ID              string
 	ServerVersion   string
@@ -212,7 +212,7 @@ func cause(err error) error {
 	return err
 }
 
-// StatusError is an answer of an engine that is no success.
+// StatusError is an answer of an engine that is not a success.
 type StatusError struct {
 	Code    int
 	Message string
@@ -245,9 +245,9 @@ func answerError(resp *http.Response) error {
 	return &StatusError{resp.StatusCode, fmt.Sprintf("%s: %s", resp.Status, bytes.TrimSpace(data))}
 }
 
-// Hijack opens a connection to what is behind a path of the engine and speaks
-// another protocol: /grpc is the BuildKit inside it, /session takes sessions for it.
-// ctx bounds the dial, not the connection.
+// Hijack opens a connection to a service behind a path of the engine that speaks another
+// protocol: /grpc is the BuildKit inside it, /session takes sessions for it. ctx bounds the
+// dial, not the connection.
 func (e *Engine) Hijack(ctx context.Context, path, proto string, meta map[string][]string) (net.Conn, error) {
 	conn, err := e.dial(ctx)
 	if err != nil {

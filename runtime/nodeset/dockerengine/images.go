@@ -94,8 +94,8 @@ func (e *Engine) Pull(ctx context.Context, ref string) error {
 	return messages(resp.Body, nil)
 }
 
-// messages reads what the engine says while it works, to the end, and closes it. aux
-// takes what is for programs.
+// messages reads the engine's messages to the end, and closes the stream. aux takes those
+// for programs.
 func messages(body io.ReadCloser, aux func(json.RawMessage)) (err error) {
 	defer func() { err = errors.Join(err, body.Close()) }()
 	dec := json.NewDecoder(body)

@@ -71,14 +71,14 @@ type Certificate struct {
 	Until time.Time // when it ends
 }
 
-// Made is what [Make] has made; a nil Certificate was there before.
+// Made lists the certificates that [Make] has made; a nil Certificate existed before.
 type Made struct {
 	Authority *Certificate
 	Client    *Certificate
 	Nodes     []Certificate // in the order of the request
 }
 
-// ExistsError says that a file is there already.
+// ExistsError reports that a file is there already.
 type ExistsError struct{ File string }
 
 func (e *ExistsError) Error() string {
@@ -260,7 +260,8 @@ func (m *maker) node(n Node) (Certificate, error) {
 	return c, err
 }
 
-// template is what all certificates have; its life ends with that of the authority.
+// template holds the fields that all certificates share; its life ends with that of the
+// authority.
 func (m *maker) template(name string, life time.Duration) *x509.Certificate {
 	until := m.now.Add(life)
 	if m.cert != nil && m.cert.NotAfter.Before(until) {
