@@ -31,7 +31,7 @@ const (
 	envSeparator = "BUILDX_BAKE_PATH_SEPARATOR"
 )
 
-// ErrNoDefinition says that there was nothing to read.
+// ErrNoDefinition reports that there was nothing to read.
 var ErrNoDefinition = errors.New("couldn't find a bake definition")
 
 // fileNames returns the files that were named: as options, else in the

@@ -37,7 +37,7 @@ func readBounded(r io.Reader) ([]byte, error) {
 // place is what is being evaluated, for who has to give it up.
 type place struct{ at atomic.Pointer[hcl.Range] }
 
-// enter says that rng is being evaluated until leave is called with what enter returned.
+// enter reports that rng is being evaluated until leave is called with what enter returned.
 func (p *place) enter(rng hcl.Range) (before *hcl.Range) { return p.at.Swap(&rng) }
 
 func (p *place) leave(before *hcl.Range) { p.at.Store(before) }
@@ -45,7 +45,7 @@ func (p *place) leave(before *hcl.Range) { p.at.Store(before) }
 // inFile is enter for what has no better place than a file.
 func (p *place) inFile(name string) { p.enter(hcl.Range{Filename: name}) }
 
-// error says that the definition is given up where p is.
+// error reports that the definition is given up where p is.
 func (p *place) error(src sources, problem string) error {
 	rng := p.at.Load()
 	if rng == nil {

@@ -17,7 +17,7 @@ type override struct {
 	value  string
 	values []string
 	append bool // as the last --set of the key has it
-	// named says that the key has a name, as KEY.NAME.
+	// named is set when the key has a name, as KEY.NAME.
 	named bool
 	// clear is set once the key was given an empty value: nothing inherited stays.
 	clear bool

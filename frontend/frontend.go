@@ -323,7 +323,7 @@ func (c *compilation) all(ctx context.Context, units []ir.Unit) ([]*Unit, error)
 	return done, errors.Join(errs...)
 }
 
-// linkError says that a link names a target that is not in the project.
+// linkError reports that a link names a target that is not in the project.
 func linkError(t *ir.Target, name string) error {
 	path := "contexts"
 	for _, k := range ir.SortedKeys(t.Contexts) {

@@ -78,7 +78,7 @@ type RegistryResolver struct {
 type pin struct {
 	desc ocispecs.Descriptor // without a digest when that is not known
 	node bool                // a node said so
-	// recalled says that it did so in an earlier run; configs are then those of an image
+	// recalled is set when it did so in an earlier run; configs are then those of an image
 	// that a node reported, by platform.
 	recalled bool
 	configs  map[string]digest.Digest
@@ -396,7 +396,7 @@ func (r *RegistryResolver) config(ctx context.Context, ref reference.Named, desc
 	return blobs.read(ctx, config)
 }
 
-// errUnknown says that a blob is not in the cache and nobody may be asked.
+// errUnknown reports that a blob is not in the cache and nobody may be asked.
 var errUnknown = errors.New("not known while offline")
 
 // blobReader reads manifests and configs of one image, through the cache.

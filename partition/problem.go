@@ -47,11 +47,11 @@ type Vertex struct {
 	Inputs []VertexID
 	// Platform restricts who may execute the vertex; "" = every node. Any node may hold it.
 	Platform string
-	// Once says that two executions may end in different results, so that a plan
-	// contains at most one: when several nodes come to hold the vertex, all of them
-	// but one fetch it, and all of them where some node that needs it is warm with it
-	// or the registry is what they fetch from. What is fetched only because the layers
-	// of something fetched stand on it travels with that, without a latency of its own.
+	// Once is set when two executions may end in different results, so that a plan contains
+	// at most one: when several nodes come to hold the vertex, all of them but one fetch
+	// it, and all of them where some node that needs it is warm with it or the registry is
+	// what they fetch from. What is fetched only because the layers of something fetched
+	// stand on it travels with that, without a latency of its own.
 	Once bool
 }
 

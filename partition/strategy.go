@@ -73,14 +73,14 @@ type Plan struct {
 	Assignment Assignment
 	Schedule   Schedule
 	Bound      Bound
-	// Proven says that no feasible plan has a smaller makespan.
+	// Proven is set when no feasible plan has a smaller makespan.
 	Proven bool
 	// Steps is the number of tasks scheduled to find the plan.
 	Steps int
-	// Stopped says that ctx was done before the search was.
+	// Stopped is set when ctx was done before the search was.
 	Stopped bool
-	// Spent says that the budget was used up before it was known whether a shorter
-	// plan exists. Only of strategies that look for a proof.
+	// Spent is set when the budget was used up before it was known whether a shorter plan
+	// exists. Only of strategies that look for a proof.
 	Spent bool
 }
 

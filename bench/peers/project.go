@@ -21,7 +21,7 @@ type project struct {
 	// bound is the shortest time in which slots slots can execute it; nil when it is
 	// not known.
 	bound func(slots int) time.Duration
-	// unlimited says that it is built on nodes without a limit of steps.
+	// unlimited is set when it is built on nodes without a limit of steps.
 	unlimited bool
 	// nodes is the number of nodes that it is built on; 0 = as asked for.
 	nodes int

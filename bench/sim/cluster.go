@@ -25,8 +25,8 @@ type World struct {
 	Lost []Loss
 	// Slowed nodes become slow for good at these times.
 	Slowed []Slowdown
-	// Assumed says that the scheduler does not keep to the slots of the nodes, which
-	// do so themselves.
+	// Assumed is set when the scheduler does not keep to the slots of the nodes, which do
+	// so themselves.
 	Assumed bool
 }
 

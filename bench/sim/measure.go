@@ -22,7 +22,7 @@ type Row struct {
 	Makespan   float64 `json:"makespan_s"`
 	LowerBound float64 `json:"lower_bound_s"`
 	Gap        float64 `json:"gap"`
-	// Proven says that no plan is shorter.
+	// Proven is set when no plan is shorter.
 	Proven bool `json:"proven"`
 	// Duplicated is the work done more than once, Executed all of it.
 	Duplicated float64 `json:"duplicated_s"`

@@ -40,7 +40,7 @@ type Comparison struct {
 	Unchanged []string
 	// Steps are those that would run again.
 	Steps []plan.Rerun
-	// Lines says that differences of lines are known, and Files those of files.
+	// Lines is set when differences of lines are known, and Files those of files.
 	Lines, Files bool
 }
 
@@ -48,7 +48,7 @@ type Comparison struct {
 type TargetChange struct {
 	Target    string
 	Platforms []string
-	// Added says that it was not there, or could not be compiled.
+	// Added is set when it was not there, or could not be compiled.
 	Added bool
 	// Always says why it is built whatever has changed; "" when it is not.
 	Always string
@@ -60,7 +60,7 @@ type TargetChange struct {
 	Cost  time.Duration
 	// Files are the files that make them run again, each once.
 	Files []plan.FileChange
-	// Linked says that it is built only for those that read it.
+	// Linked is set when it is built only for those that read it.
 	Linked bool
 }
 

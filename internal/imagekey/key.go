@@ -24,8 +24,8 @@ const format = "dbake image key 1"
 type Line struct {
 	Label string `json:"label"`
 	Value string `json:"value"`
-	// Attested says that only attestations show it; Part that it is a part of
-	// the line that follows, which covers it.
+	// Attested is set when only attestations show it; Part that it is a part of the line
+	// that follows, which covers it.
 	Attested bool `json:"attested,omitempty"`
 	Part     bool `json:"part,omitempty"`
 }
@@ -40,7 +40,7 @@ type Key struct {
 	Lines    []Line        `json:"lines"`
 	// Unknown says why the image may be another one tomorrow; "" when it may not.
 	Unknown string `json:"always_built,omitempty"`
-	// Anew says that the target asks to be built whatever is known.
+	// Anew is set when the target asks to be built whatever is known.
 	Anew bool `json:"no_cache,omitempty"`
 }
 

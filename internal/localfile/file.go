@@ -24,7 +24,7 @@ type File struct {
 	stop  func() bool     // ends the watch on ctx
 	file  *os.File
 	place Place
-	// temporary says that file is beside its place, and takes it with Commit.
+	// temporary is set when file is beside its place, and takes it with Commit.
 	temporary bool
 }
 
@@ -278,8 +278,8 @@ func Replace(path string, data []byte, perm fs.FileMode) error {
 	return nil
 }
 
-// ErrNotRegular says that a pipe, a directory or something else is where a file
-// should be.
+// ErrNotRegular reports that a pipe, a directory or something else is where a file should
+// be.
 var ErrNotRegular = errors.New("not a regular file")
 
 // Read returns the content of a regular file of at most limit bytes. Nothing else is

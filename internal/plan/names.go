@@ -39,8 +39,8 @@ type names struct {
 	place warm.PlaceID
 	form  warm.FormID
 	slot  string // place for the history: the same for all targets of a Dockerfile
-	// files says that op and result are not one: the vertex, or one below it,
-	// reads files.
+	// files is set when op and result are not one: the vertex, or one below it, reads
+	// files.
 	files bool
 	read  content
 }

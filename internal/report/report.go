@@ -144,8 +144,8 @@ type Step struct {
 	result warm.ResultID // "" where it is op
 }
 
-// Fetch says that one node takes a result from another; indices of Plan.Nodes, and
-// From is partition.Registry where it comes from the registry.
+// Fetch reports that one node takes a result from another; indices of Plan.Nodes, and From
+// is partition.Registry where it comes from the registry.
 type Fetch struct{ To, From int }
 
 // Task is an execution of a step, or a transfer of its result.

@@ -36,7 +36,7 @@ var (
 	formatValue    = []byte("dbake-history/1")
 )
 
-// errDamaged says that a history cannot be read and should be moved aside.
+// errDamaged reports that a history cannot be read and should be moved aside.
 var errDamaged = errors.New("the history is damaged")
 
 // load reads the file and the samples left beside it.

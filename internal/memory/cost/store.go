@@ -21,8 +21,8 @@ type Options struct {
 	Timeout time.Duration
 	// ReadOnly never writes: Flush does nothing.
 	ReadOnly bool
-	// Own says that nobody but dbake puts a file at the path: one that is no history
-	// is damaged, and moved aside. A history of a later version is not.
+	// Own is set when nobody but dbake puts a file at the path: one that is no history is
+	// damaged, and moved aside. A history of a later version is not.
 	Own bool
 	// Speeds are the declared speeds of nodes, by name; 1 where there is none.
 	Speeds map[string]float64
@@ -265,9 +265,9 @@ func (s *Store) guess(step Step) Prediction {
 }
 
 var (
-	// ErrLocked says that another process kept the history locked for too long.
+	// ErrLocked reports that another process kept the history locked for too long.
 	ErrLocked = errors.New("the history is in use by another process")
-	// ErrForeign says that a file is no history, or one of a later version.
+	// ErrForeign reports that a file is no history, or one of a later version.
 	ErrForeign = errors.New("not a history file of this version")
 )
 

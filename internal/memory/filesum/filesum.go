@@ -68,8 +68,8 @@ type entry struct {
 	id   identity
 	sum  Sum
 	seen int64 // day when it was last asked for
-	// fresh says that the file might be changed once more without a visible
-	// difference: the digest is good for this run only.
+	// fresh is set when the file might be changed once more without a visible difference:
+	// the digest is good for this run only.
 	fresh bool
 }
 

@@ -124,7 +124,7 @@ func (d *Display) Scene() *scene.Scene { return d.model.Scene }
 // screen adapts the display to the library that draws it.
 type screen struct{ *Display }
 
-// tick says that it is time for a frame.
+// tick reports that it is time for a frame.
 type tick struct{}
 
 func (s screen) Init() tea.Cmd { return next() }

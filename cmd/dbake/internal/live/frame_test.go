@@ -110,7 +110,7 @@ func (p *play) own(target string, n int) (digest.Digest, int) {
 	return "", -1
 }
 
-// step says that a step began at a time and, unless it is negative, took some.
+// step reports that a step began at a time and, unless it is negative, took some.
 func (p *play) step(node, target string, n int, began, took float64, mark string) {
 	d, index := p.own(target, n)
 	targets := []string{target}
@@ -185,7 +185,7 @@ func building() *play {
 	return p.at(34.2)
 }
 
-// move says that a node takes a target over from another one.
+// move reports that a node takes a target over from another one.
 func move(p *play, target, from, to string) runtime.Event {
 	return runtime.MoveEvent{At: p.now, Jobs: []string{target}, Targets: []string{target}, Node: to, From: from, Why: "stolen"}
 }

@@ -39,8 +39,8 @@ type Scene struct {
 // Node is one node.
 type Node struct {
 	Name string
-	// Up says that it is in use, Lost why it was given up, and Silent for how long it
-	// has not answered.
+	// Up is set when it is in use, Lost why it was given up, and Silent for how long it has
+	// not answered.
 	Up     bool
 	Lost   string
 	Silent time.Duration

@@ -93,7 +93,7 @@ func (s *Set) Path(target string) string {
 	return ""
 }
 
-// Begin says that a run starts.
+// Begin reports that a run starts.
 func (s *Set) Begin(o scene.Outlook) {
 	s.scene, s.start, s.last = scene.NewBrief(o), time.Now(), map[*scene.Step]mark{}
 	var names []string

@@ -24,7 +24,7 @@ type page struct {
 	Figures []figure
 	charts
 	Hidden int // tasks too short to be seen
-	// Transfers says that results travel between nodes.
+	// Transfers is set when results travel between nodes.
 	Transfers bool
 	Targets   []targetRow
 	Stages    []stageRow
