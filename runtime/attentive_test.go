@@ -36,7 +36,7 @@ func (d *pusher) export(ctx context.Context, _ exportRequest, observe func(*bkcl
 }
 
 func TestAttentive(t *testing.T) {
-	push := exportRequest{entry: &bkclient.ExportEntry{Type: bkclient.ExporterImage, Attrs: map[string]string{"push": "true", "name": "r.test/a:1,r.test/b:1"}}}
+	push := exportRequest{entry: &bkclient.ExportEntry{Type: bkclient.ExporterImage, Attrs: map[string]string{"push": "true", "name": "r.test/a,r.test/b:1"}}}
 	cache := exportRequest{cacheTo: []bkclient.CacheOptionsEntry{{Type: "registry", Attrs: map[string]string{"ref": "r.test/cache:1"}}}}
 	actions := exportRequest{cacheTo: []bkclient.CacheOptionsEntry{{Type: "gha", Attrs: map[string]string{"url": "https://actions.test/secret/?token=x"}}}}
 	for _, tc := range []struct {

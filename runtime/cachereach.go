@@ -99,8 +99,16 @@ func cacheProbe(e ir.CacheEntry) string {
 }
 
 // imageProbe is the source that a node asks for to find out whether the registry of ref
-// answers.
-func imageProbe(ref string) string { return "docker-image://" + ref }
+// answers. A node asks no registry for a name that has neither tag nor digest.
+func imageProbe(ref string) string {
+	if named, err := reference.ParseNormalizedNamed(ref); err == nil {
+		ref = reference.TagNameOnly(named).String()
+	}
+	return imageScheme + ref
+}
+
+// imageScheme begins the name of an image as a source.
+const imageScheme = "docker-image://"
 
 // silentCaches are the servers of caches that do not answer the node.
 type silentCaches struct {
@@ -186,7 +194,7 @@ func (l *link) silent(ctx context.Context, attach []session.Attachable, probes m
 		for host, probe := range probes {
 			eg.Go(func() error {
 				_, err := c.ResolveSourceMetadata(ctx, &pb.SourceOp{Identifier: probe}, sourceresolver.Opt{
-					LogName: "[internal] ask for " + strings.TrimPrefix(probe, imageProbe("")), ImageOpt: &sourceresolver.ResolveImageOpt{},
+					LogName: "[internal] ask for " + strings.TrimPrefix(probe, imageScheme), ImageOpt: &sourceresolver.ResolveImageOpt{},
 				})
 				// The node knows the deadline and may report it before it is seen here.
 				late := ctx.Err() != nil || grpcerrors.Code(err) == codes.DeadlineExceeded

@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -17,6 +18,9 @@ func TestCacheProbe(t *testing.T) {
 		probe, address string
 	}{
 		{cacheRegistry, map[string]string{"ref": "r.test:5000/cache:1"}, "docker-image://r.test:5000/cache:1", "r.test:5000"},
+		{cacheRegistry, map[string]string{"ref": "r.test:5000/cache"}, "docker-image://r.test:5000/cache:latest", "r.test:5000"},
+		{cacheRegistry, map[string]string{"ref": "user/cache"}, "docker-image://docker.io/user/cache:latest", "docker.io"},
+		{cacheRegistry, map[string]string{"ref": "r.test/c@sha256:" + strings.Repeat("0", 64)}, "docker-image://r.test/c@sha256:" + strings.Repeat("0", 64), "r.test"},
 		{cacheGHA, map[string]string{"url": "http://one.test:81/a/b?token=x", "token": "x"}, "http://one.test:81/", "one.test:81"},
 		{cacheGHA, map[string]string{"url": "https://one.test/", "url_v2": "https://user:x@two.test/y"}, "https://two.test/", "two.test"},
 		{cacheGHA, map[string]string{"url": "https://one.test/", "url_v2": "https://two.test/", "version": "1"}, "https://one.test/", "one.test"},

@@ -78,8 +78,11 @@ func (x *exports) write(p *submission, u sched.UnitID, known lookups) (w written
 	}
 	var spare []bkclient.CacheOptionsEntry
 	req.cacheTo, spare = divideCaches(req.cacheTo)
-	if len(outs) == 0 && len(req.cacheTo) > 0 {
-		_, err = p.conn.export(p.ctx, req, x.workers.observe(p.node, exportSource(job, 0)))
+	if len(outs) == 0 && (len(req.cacheTo) > 0 || req.provenance != "") {
+		var resp map[string]string
+		if resp, err = p.conn.export(p.ctx, req, x.workers.observe(p.node, exportSource(job, 0))); err == nil {
+			w.responses = []response{{values: resp}} // of a build that has a record, too
+		}
 	}
 	if x.work.Withhold {
 		w.withheld = &withheld{}
