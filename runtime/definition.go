@@ -36,6 +36,8 @@ type Definitions struct {
 	Docker *dockerconfig.Config
 	// Path returns a file name of the user's as an absolute one.
 	Path func(string) string
+	// Notify shows a line while something is waited for; may be nil.
+	Notify func(line string)
 
 	tree *pb.Definition
 }
@@ -91,7 +93,7 @@ func (d *Definitions) ReadDefinition(ctx context.Context, url string, names []st
 		if err != nil {
 			return err
 		}
-		err = l.gateway(ctx, offer.attachables(nil), func(ctx context.Context, c gateway.Client) (err error) {
+		err = l.gatewayNoting(ctx, offer.attachables(nil), d.Notify, func(ctx context.Context, c gateway.Client) (err error) {
 			f, err = read(ctx, c, url, names, optional)
 			return err
 		})

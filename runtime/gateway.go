@@ -28,6 +28,8 @@ type Gateway struct {
 	Docker *dockerconfig.Config
 	// Path returns a file name of the user's as an absolute one.
 	Path func(string) string
+	// Notify shows a line while something is waited for; may be nil.
+	Notify func(line string)
 }
 
 var _ frontend.Gateway = (*Gateway)(nil)
@@ -46,7 +48,7 @@ func (g *Gateway) Build(ctx context.Context, s frontend.Session, fn func(context
 		if err != nil {
 			return err
 		}
-		return l.gateway(ctx, offer.attachables(nil), func(ctx context.Context, c gateway.Client) error {
+		return l.gatewayNoting(ctx, offer.attachables(nil), g.Notify, func(ctx context.Context, c gateway.Client) error {
 			return fn(ctx, namedClient{c, name})
 		})
 	})
@@ -116,6 +118,11 @@ func (e *GatewayError) Unwrap() error { return e.Err }
 // gateway calls fn with the client of a build whose session offers attach. A call
 // that does not end soon after ctx breaks the link.
 func (l *link) gateway(ctx context.Context, attach []session.Attachable, fn func(context.Context, gateway.Client) error) error {
+	return l.gatewayNoting(ctx, attach, nil, fn)
+}
+
+// gatewayNoting is gateway with a line of what the node is at, every now and then.
+func (l *link) gatewayNoting(ctx context.Context, attach []session.Attachable, note func(text string), fn func(context.Context, gateway.Client) error) error {
 	defer l.hurry(ctx)()
 	both, stop := l.within(ctx)
 	defer stop()
@@ -126,17 +133,15 @@ func (l *link) gateway(ctx context.Context, attach []session.Attachable, fn func
 		return err
 	}
 	defer leave()
+	both, giveUp := context.WithCancelCause(both)
+	defer giveUp(nil)
+	w := fetchWait{note: note, giveUp: giveUp}
 	status := make(chan *bkclient.SolveStatus)
 	drained := make(chan struct{})
-	var log []string
 	go func() {
 		defer close(drained)
-		for st := range status {
-			// What happens on the way to a definition is not shown unless it fails.
-			for _, line := range st.Logs {
-				log = append(log, strings.Split(strings.TrimRight(string(line.Data), "\n"), "\n")...)
-				log = log[max(0, len(log)-gatewayLog):]
-			}
+		w.follow(status)
+		for range status { // it was given up
 		}
 	}()
 	var cause error
@@ -146,6 +151,7 @@ func (l *link) gateway(ctx context.Context, attach []session.Attachable, fn func
 			return gateway.NewResult(), cause
 		}, status)
 	<-drained
+	var gaveUp *Rejected
 	switch {
 	case err == nil:
 		return nil
@@ -153,11 +159,13 @@ func (l *link) gateway(ctx context.Context, attach []session.Attachable, fn func
 		return errors.Join(context.Cause(ctx), err)
 	case l.ctx.Err() != nil:
 		return errors.Join(l.reason(nil), err)
+	case errors.As(context.Cause(both), &gaveUp):
+		return gaveUp
 	case cause != nil:
 		err = cause // what the node makes of it is only its text
 	}
-	if len(log) > 0 {
-		return &GatewayError{Log: log, Err: err}
+	if len(w.log) > 0 {
+		return &GatewayError{Log: w.log, Err: err}
 	}
 	return err
 }

@@ -64,7 +64,7 @@ func (s *standby) Build(ctx context.Context, session frontend.Session, fn func(c
 	if err != nil {
 		return err
 	}
-	gw := &runtime.Gateway{Pool: pool, Env: s.engine.Env, Docker: s.engine.Docker, Path: s.engine.path}
+	gw := &runtime.Gateway{Pool: pool, Env: s.engine.Env, Docker: s.engine.Docker, Path: s.engine.path, Notify: s.engine.Report.Note}
 	return gw.Build(ctx, session, fn)
 }
 
@@ -74,7 +74,7 @@ func (s *standby) ReadDefinition(ctx context.Context, url string, names []string
 	if err != nil {
 		return nil, err
 	}
-	d := &runtime.Definitions{Pool: pool, Env: s.engine.Env, Docker: s.engine.Docker, Path: s.engine.path}
+	d := &runtime.Definitions{Pool: pool, Env: s.engine.Env, Docker: s.engine.Docker, Path: s.engine.path, Notify: s.engine.Report.Note}
 	def, err := d.ReadDefinition(ctx, url, names, optional)
 	if err != nil {
 		return nil, err
