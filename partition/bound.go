@@ -44,6 +44,7 @@ type nodeClass struct {
 func (m *model) classes() []nodeClass {
 	index := make(map[string]int, m.nn)
 	var out []nodeClass
+	var nodes [][]int // by class
 	var key strings.Builder
 	for n, node := range m.p.Nodes {
 		key.Reset()
@@ -71,9 +72,13 @@ func (m *model) classes() []nodeClass {
 			i = len(out)
 			index[key.String()] = i
 			out = append(out, nodeClass{node: n})
+			nodes = append(nodes, nil)
 		}
-		out[i].capacity += m.capacity(n)
+		nodes[i] = append(nodes[i], n)
 		out[i].count++
+	}
+	for i := range out {
+		out[i].capacity = m.together(nodes[i])
 	}
 	return out
 }
@@ -130,15 +135,16 @@ func (b *bounder) work() float64 {
 		}
 	}
 	most := 0.0
+	var nodes []int
 	for i, set := range m.run {
-		cap := 0.0
+		nodes = nodes[:0]
 		for n := range m.nn {
 			if hasBit(set, n) {
-				cap += m.capacity(n)
+				nodes = append(nodes, n)
 			}
 		}
 		if need[i] > 0 {
-			most = max(most, need[i]/cap)
+			most = max(most, need[i]/m.together(nodes))
 		}
 	}
 	return most

@@ -16,6 +16,31 @@ type canonical struct {
 	from []int // original id of each target
 }
 
+// gather puts nodes of one machine side by side, where the first of them stands, and
+// machines whose first nodes are alike in an order by the others.
+func (c *canonical) gather(p Problem, compare func(a, b int) int) {
+	shared := map[string][]int{}
+	for _, n := range c.node {
+		if m := p.Nodes[n].Machine; m != "" {
+			shared[m] = append(shared[m], n)
+		}
+	}
+	if len(shared) == 0 {
+		return
+	}
+	var groups [][]int
+	for _, n := range c.node {
+		switch list := shared[p.Nodes[n].Machine]; {
+		case len(list) == 0:
+			groups = append(groups, []int{n})
+		case list[0] == n:
+			groups = append(groups, list)
+		}
+	}
+	slices.SortStableFunc(groups, func(a, b []int) int { return slices.CompareFunc(a, b, compare) })
+	c.node = slices.Concat(groups...)
+}
+
 func canonicalise(p Problem) canonical {
 	c := canonical{
 		p:    Problem{Vertices: p.Vertices, Network: p.Network},
@@ -25,10 +50,12 @@ func canonicalise(p Problem) canonical {
 	for i, n := range p.Nodes {
 		nodeKey[i] = fmt.Sprint(sortCopy(n.Platforms), sortCopy(n.Warm), n.Emulates) // maps print in order
 	}
-	slices.SortStableFunc(c.node, func(a, b int) int {
+	compare := func(a, b int) int {
 		x, y := p.Nodes[a], p.Nodes[b]
 		return cmp.Or(cmp.Compare(y.Speed, x.Speed), cmp.Compare(y.Slots, x.Slots), cmp.Compare(nodeKey[a], nodeKey[b]))
-	})
+	}
+	slices.SortStableFunc(c.node, compare)
+	c.gather(p, compare)
 	for i, n := range c.node {
 		c.at[n] = i
 		c.p.Nodes = append(c.p.Nodes, p.Nodes[n])

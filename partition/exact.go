@@ -214,8 +214,8 @@ func (e *branching) solve() bool {
 	if e.upper <= float64(e.r.bound.Max)*(1+1e-12) {
 		return true
 	}
-	if e.m.nn > maxExactNodes {
-		return false
+	if e.m.nn > maxExactNodes || e.m.machine != nil {
+		return false // what nodes share is not enumerated
 	}
 	e.decide(0, 0)
 	return !e.out && e.missed >= e.below()

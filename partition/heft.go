@@ -84,6 +84,7 @@ type board struct {
 	d        *draft
 	closure  *closure
 	slotFree [][]float64
+	roomFree [][]float64 // per machine that nodes share, as slotFree
 	down, up []float64
 	held     []map[int32]float64 // per node; absent = not held
 	where    [][]int32           // per vertex: nodes that executed it, in order
@@ -93,6 +94,7 @@ type board struct {
 	need     []bool
 	apart    []bool // needed for more than the layers of a fetched one
 	slots    []float64
+	rooms    []float64
 	class    []int     // per node: its class
 	cheapest [][]int32 // per class: nodes by when their first slot is free, a heap
 }
@@ -119,6 +121,9 @@ func newBoard(m *model, d *draft) *board {
 				b.where[v] = append(b.where[v], int32(n))
 			}
 		}
+	}
+	for _, room := range m.room {
+		b.roomFree = append(b.roomFree, make([]float64, room))
 	}
 	for v := range m.nv {
 		b.exported[v] = math.Inf(1)
@@ -249,6 +254,9 @@ func (b *board) try(list []int32, n int, commit bool) float64 {
 	down := b.occupy(list, n, commit)
 	if commit {
 		copy(b.slotFree[n], b.slots)
+		if g := b.m.machineOf(n); g >= 0 {
+			copy(b.roomFree[g], b.rooms)
+		}
 		b.down[n] = down
 		for _, v := range list {
 			if b.need[v] && b.mode[v] == modePull {
@@ -264,6 +272,9 @@ func (b *board) try(list []int32, n int, commit bool) float64 {
 // other's way: by the sooner of building and fetching.
 func (b *board) choose(list []int32, n int) {
 	m, held, firstFree := b.m, b.held[n], slices.Min(b.slotFree[n])
+	if g := m.machineOf(n); g >= 0 {
+		firstFree = max(firstFree, slices.Min(b.roomFree[g]))
+	}
 	for _, v := range list {
 		if at, ok := held[v]; ok {
 			b.end[v], b.mode[v] = at, modeHeld
@@ -309,11 +320,26 @@ func (b *board) demand(list []int32) {
 	}
 }
 
+// earliest returns the index of the first of what is free soonest.
+func earliest(free []float64) int {
+	k := 0
+	for i, at := range free {
+		if at < free[k] {
+			k = i
+		}
+	}
+	return k
+}
+
 // occupy gives the vertices that are needed, in order, the slots and the link of n, and
 // returns until when the link is taken.
 func (b *board) occupy(list []int32, n int, commit bool) (down float64) {
 	m := b.m
 	b.slots = append(b.slots[:0], b.slotFree[n]...)
+	b.rooms = b.rooms[:0]
+	if g := m.machineOf(n); g >= 0 {
+		b.rooms = append(b.rooms, b.roomFree[g]...)
+	}
 	down = b.down[n]
 	for _, v := range list {
 		if !b.need[v] || b.mode[v] == modeHeld {
@@ -340,18 +366,21 @@ func (b *board) occupy(list []int32, n int, commit bool) (down float64) {
 			}
 			continue
 		}
-		k := 0
-		for i, free := range b.slots {
-			if free < b.slots[k] {
-				k = i
-			}
+		k, room := earliest(b.slots), -1
+		free := b.slots[k]
+		if len(b.rooms) > 0 {
+			room = earliest(b.rooms)
+			free = max(free, b.rooms[room])
 		}
-		b.end[v] = max(ready, b.slots[k]) + m.exec(int(v), n)
+		b.end[v] = max(ready, free) + m.exec(int(v), n)
 		if !m.runs(int(v), n) {
 			// Only another node can execute it; derive will find which.
 			b.end[v] = ready + m.cost[v] + 2*m.xfer[v]
 		} else {
 			b.slots[k] = b.end[v]
+			if room >= 0 {
+				b.rooms[room] = b.end[v]
+			}
 			if commit {
 				b.where[v] = append(b.where[v], int32(n))
 			}

@@ -79,6 +79,9 @@ func TestStrategiesObeyTheRules(t *testing.T) {
 		if seed%2 == 0 {
 			drawOnce(rng, p)
 		}
+		if seed%3 == 0 {
+			drawMachines(rng, p)
+		}
 		if _, err := compile(p); err != nil {
 			require.ErrorIs(t, err, ErrUnplaceable, "seed %d", seed)
 			continue
@@ -94,6 +97,7 @@ func TestStrategiesObeyTheRules(t *testing.T) {
 			require.LessOrEqual(t, float64(got.Bound.Max), float64(got.Schedule.Makespan)*(1+1e-9), "seed %d %s", seed, s.Name())
 			requireOrder(t, p, got)
 			requireOnce(t, p, got)
+			requireSlots(t, p, got)
 			require.Equal(t, got, plan(t, s.Name(), p, o), "seed %d %s: not deterministic", seed, s.Name())
 			makespan[s.Name()] = got.Schedule.Makespan
 		}
@@ -108,6 +112,41 @@ func TestStrategiesObeyTheRules(t *testing.T) {
 func drawOnce(rng *rand.Rand, p Problem) {
 	for v := range p.Vertices {
 		p.Vertices[v].Once = rng.IntN(3) == 0
+	}
+}
+
+// drawMachines puts some of the nodes on machines that they share.
+func drawMachines(rng *rand.Rand, p Problem) {
+	shared := map[string]int{"m1": 1 + rng.IntN(4), "m2": 1 + rng.IntN(4)}
+	for n := range p.Nodes {
+		x := &p.Nodes[n]
+		x.Machine = []string{"", "m1", "m2"}[rng.IntN(3)]
+		x.Shared = shared[x.Machine]
+	}
+}
+
+// requireSlots checks that no node and no machine runs more at once than it may.
+func requireSlots(t *testing.T, p Problem, got Plan) {
+	t.Helper()
+	for n, node := range p.Nodes {
+		for _, at := range got.Schedule.Tasks {
+			here, beside := 0, 0
+			for _, x := range got.Schedule.Tasks {
+				if x.Kind != Exec || at.Start < x.Start || x.End <= at.Start {
+					continue
+				}
+				if int(x.Node) == n {
+					here++
+				}
+				if p.Nodes[x.Node].Machine == node.Machine {
+					beside++
+				}
+			}
+			require.LessOrEqual(t, here, node.Slots, "%s at %v", node.Name, at.Start)
+			if node.Machine != "" {
+				require.LessOrEqual(t, beside, node.Shared, "%s at %v", node.Machine, at.Start)
+			}
+		}
 	}
 }
 
@@ -206,6 +245,9 @@ func TestExactAgainstBruteForce(t *testing.T) {
 		if seed%2 == 0 {
 			drawOnce(rng, p)
 		}
+		if seed%3 == 0 {
+			drawMachines(rng, p)
+		}
 		m, err := compile(p)
 		if err != nil {
 			continue
@@ -263,6 +305,9 @@ func TestRelabelling(t *testing.T) {
 		if seed%2 == 0 {
 			drawOnce(rng, p)
 		}
+		if seed%3 == 0 {
+			drawMachines(rng, p)
+		}
 		if _, err := compile(p); err != nil {
 			continue
 		}
@@ -308,6 +353,38 @@ func TestNativeNodesArePreferred(t *testing.T) {
 		many := plan(t, s, foreign(12), Options{})
 		require.InDelta(t, 100, float64(many.Schedule.Makespan), 1e-9, s)
 	}
+}
+
+// Nodes that share a machine are together no faster than that.
+func TestNodesShareAMachine(t *testing.T) {
+	p := Problem{Network: Network{Bandwidth: 1}}
+	for i := range 9 {
+		p.Vertices = append(p.Vertices, Vertex{Name: fmt.Sprint("v", i), Cost: 10})
+		p.Targets = append(p.Targets, Target{Name: fmt.Sprint("t", i), Root: VertexID(i)})
+	}
+	for n := range 3 {
+		p.Nodes = append(p.Nodes, Node{Name: fmt.Sprint("n", n), Speed: 1, Slots: 1, Machine: "this", Shared: 2})
+	}
+	for _, s := range Strategies() {
+		got := plan(t, s.Name(), p, Options{Budget: 20_000})
+		require.EqualValues(t, 45, got.Bound.Work, s.Name())
+		switch s.Name() {
+		case "single":
+			require.EqualValues(t, 90, got.Schedule.Makespan)
+		case "affinity", "exact", "heft", "lpt":
+			require.EqualValues(t, 50, got.Schedule.Makespan, s.Name())
+		default:
+			require.GreaterOrEqual(t, got.Schedule.Makespan, Seconds(50), s.Name())
+		}
+	}
+	apart := p
+	apart.Nodes = slices.Clone(p.Nodes)
+	apart.Nodes[2].Machine = ""
+	require.EqualValues(t, 30, plan(t, "affinity", apart, Options{}).Schedule.Makespan)
+	apart.Nodes[1].Shared = 3
+	require.ErrorContains(t, apart.Validate(), "node n1: machine this must run the same number")
+	apart.Nodes[1].Shared = 0
+	require.ErrorContains(t, apart.Validate(), "node n1: machine this must run the same number")
 }
 
 func TestMoreNodesNeverRaiseTheBound(t *testing.T) {

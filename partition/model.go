@@ -20,7 +20,12 @@ type model struct {
 	ship  []float64
 	speed []float64
 	slots []int32
-	slow  []float64 // per platform and node: what emulation costs; nil if nothing is emulated
+	// machine is, per node, the machine whose limit it shares, an index into room and
+	// members; -1 where its own slots are the only limit. nil if that is so for all.
+	machine []int32
+	room    []int32   // per machine: how many vertices run at once
+	members [][]int32 // per machine: its nodes
+	slow    []float64 // per platform and node: what emulation costs; nil if nothing is emulated
 
 	inOff, in     []int32 // inputs of v: in[inOff[v]:inOff[v+1]]
 	consOff, cons []int32
@@ -50,6 +55,7 @@ func compile(p Problem) (*model, error) {
 	for i, n := range p.Nodes {
 		m.speed[i], m.slots[i] = n.Speed, int32(n.Slots)
 	}
+	m.compileMachines()
 	m.cost = make([]float64, m.nv)
 	m.xfer, m.ship = make([]float64, m.nv), make([]float64, m.nv)
 	m.cached = make([]bool, m.nv)
@@ -213,6 +219,40 @@ func (m *model) compilePlatforms() {
 	}
 }
 
+// compileMachines finds the machines that cannot run what the slots of their nodes could.
+func (m *model) compileMachines() {
+	nodes := map[string][]int32{}
+	slots := map[string]int{}
+	for n, node := range m.p.Nodes {
+		if node.Machine != "" {
+			nodes[node.Machine] = append(nodes[node.Machine], int32(n))
+			slots[node.Machine] += node.Slots
+		}
+	}
+	for n, node := range m.p.Nodes {
+		list := nodes[node.Machine]
+		if len(list) == 0 || int(list[0]) != n || slots[node.Machine] <= node.Shared {
+			continue
+		}
+		if m.machine == nil {
+			m.machine = slices.Repeat([]int32{-1}, m.nn)
+		}
+		for _, o := range list {
+			m.machine[o] = int32(len(m.room))
+		}
+		m.room = append(m.room, int32(node.Shared))
+		m.members = append(m.members, list)
+	}
+}
+
+// machineOf returns the machine whose limit n shares, -1 if there is none.
+func (m *model) machineOf(n int) int {
+	if m.machine == nil {
+		return -1
+	}
+	return int(m.machine[n])
+}
+
 // compileEmulation fills in slow; index numbers the platforms.
 func (m *model) compileEmulation(index map[string]int32) {
 	for n, node := range m.p.Nodes {
@@ -305,8 +345,53 @@ func (m *model) allowedSet(t int) []uint64      { return m.allowSet[m.allow[t]] 
 func (m *model) isWarm(v, n int) bool           { return m.warm[v*m.w+n>>6]>>(n&63)&1 != 0 }
 func (m *model) pace(v, n int) float64          { return m.paceOf(int(m.plat[v]), n) }
 func (m *model) exec(v, n int) float64          { return m.cost[v] / m.pace(v, n) }
-func (m *model) capacity(n int) float64         { return m.speed[n] * float64(m.slots[n]) }
+func (m *model) most(n int) float64             { return m.speed[n] * float64(m.slots[n]) }
 func (m *model) set(s []uint64, v int) []uint64 { return s[v*m.w : (v+1)*m.w] }
+
+// limitOf returns the machine whose limit tasks of resource r share, -1 if there is none.
+func (m *model) limitOf(r int32) int {
+	if r%3 != int32(Exec) {
+		return -1
+	}
+	return m.machineOf(int(r / 3))
+}
+
+// capacity is what n does in a second when all nodes of its machine are busy.
+func (m *model) capacity(n int) float64 {
+	g := m.machineOf(n)
+	if g < 0 {
+		return m.most(n)
+	}
+	slots := int32(0)
+	for _, o := range m.members[g] {
+		slots += m.slots[o]
+	}
+	return m.most(n) * float64(m.room[g]) / float64(slots)
+}
+
+// together is the most that some nodes, in ascending order, do in a second.
+func (m *model) together(nodes []int) float64 {
+	sum := 0.0
+	if m.machine == nil {
+		for _, n := range nodes {
+			sum += m.most(n)
+		}
+		return sum
+	}
+	own, fastest := make([]float64, len(m.room)), make([]float64, len(m.room))
+	for _, n := range nodes {
+		if g := m.machineOf(n); g >= 0 {
+			own[g] += m.most(n)
+			fastest[g] = max(fastest[g], m.speed[n])
+		} else {
+			sum += m.most(n)
+		}
+	}
+	for g, room := range m.room {
+		sum += min(own[g], fastest[g]*float64(room))
+	}
+	return sum
+}
 
 // twice says where two results of v come from that may have one only; "" when there
 // is none or one.

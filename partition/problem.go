@@ -61,7 +61,11 @@ type Node struct {
 	// Speed divides costs; > 0.
 	Speed float64
 	// Slots is the number of vertices that run at once, each at full speed; >= 1.
-	Slots     int
+	Slots int
+	// Machine names what the node shares with others that name it; "" = nobody. Of
+	// these no more than Shared vertices run at once, the same number for each.
+	Machine   string
+	Shared    int
 	Platforms []string
 	// Emulates holds those of Platforms that the node runs by emulation, with the
 	// factor, >= 1, by which a vertex takes longer for it.
@@ -162,10 +166,18 @@ func (p Problem) Validate() error {
 	if err := p.checkVertices(); err != nil {
 		return err
 	}
+	shared := map[string]Node{} // by machine: one of its nodes
 	for _, n := range p.Nodes {
 		if err := p.checkNode(n); err != nil {
 			return err
 		}
+		if n.Machine == "" {
+			continue
+		}
+		if o, ok := shared[n.Machine]; n.Shared < 1 || ok && o.Shared != n.Shared {
+			return problemErrorf("node %s: machine %s must run the same number of vertices, at least one, for each of its nodes", n.Name, n.Machine)
+		}
+		shared[n.Machine] = n
 	}
 	if !isAmount(p.Network.Bandwidth) || p.Network.Bandwidth == 0 || !isAmount(float64(p.Network.Latency)) {
 		return problemErrorf("network: bandwidth must be positive and latency not negative")

@@ -76,6 +76,7 @@ type simulator struct {
 	held   []int32 // per vertex and needing node: the task that brings it, -1 = warm
 	export []int32 // per vertex: its export task, -1
 	free   []int32 // per resource
+	room   []int32 // per machine: how many more tasks it runs
 	queue  [][]int32
 	freed  []int32 // per resource: the task that last released a unit
 	dirty  []int32
@@ -627,6 +628,7 @@ func (s *simulator) play(limit float64) float64 {
 	for p := range m.nn {
 		s.free[3*p], s.free[3*p+1], s.free[3*p+2] = m.slots[p], 1, 1
 	}
+	s.room = append(s.room[:0], m.room...)
 	for r := range s.queue {
 		s.queue[r] = s.queue[r][:0]
 	}
@@ -641,9 +643,12 @@ func (s *simulator) play(limit float64) float64 {
 	for {
 		for _, r := range s.dirty {
 			s.isDirt[r] = false
-			for s.free[r] > 0 && len(s.queue[r]) > 0 {
-				i := s.popQueue(r)
-				s.free[r]--
+			for u := s.next(r); u >= 0; u = s.next(r) {
+				i := s.popQueue(u)
+				s.free[u]--
+				if g := m.limitOf(u); g >= 0 {
+					s.room[g]--
+				}
 				if now+s.level[i] > limit {
 					s.forget()
 					return math.Inf(1)
@@ -652,7 +657,7 @@ func (s *simulator) play(limit float64) float64 {
 				s.end[i] = now + s.dur[i]
 				s.played++
 				if s.trace && now > 0 && (s.last[i] < 0 || s.end[s.last[i]] < now) {
-					s.last[i] = s.freed[r]
+					s.last[i] = s.freed[u]
 				}
 				s.pushEvent(i)
 			}
@@ -665,8 +670,7 @@ func (s *simulator) play(limit float64) float64 {
 		for len(s.events) > 0 && s.end[s.events[0]] == now {
 			i := s.popEvent()
 			r := s.where[i]*3 + int32(s.kind[i])
-			s.free[r]++
-			s.freed[r] = i
+			s.release(r, i)
 			s.touch(r)
 			for e := s.head[i]; e >= 0; e = s.edgeNx[e] {
 				to := s.edgeTo[e]
@@ -674,6 +678,41 @@ func (s *simulator) play(limit float64) float64 {
 					s.ready(to, i)
 				}
 			}
+		}
+	}
+}
+
+// next returns the resource whose next task starts now that r may have room: r itself,
+// or that of a node beside it on its machine, whichever task goes first; -1 if none.
+func (s *simulator) next(r int32) int32 {
+	g := s.m.limitOf(r)
+	if g < 0 {
+		if s.free[r] > 0 && len(s.queue[r]) > 0 {
+			return r
+		}
+		return -1
+	}
+	best := int32(-1)
+	if s.room[g] == 0 {
+		return best
+	}
+	for _, n := range s.m.members[g] {
+		u := 3*n + int32(Exec)
+		if s.free[u] > 0 && len(s.queue[u]) > 0 && (best < 0 || s.goesFirst(s.queue[u][0], s.queue[best][0])) {
+			best = u
+		}
+	}
+	return best
+}
+
+// release gives back the unit of r that i had.
+func (s *simulator) release(r, i int32) {
+	s.free[r]++
+	s.freed[r] = i
+	if g := s.m.limitOf(r); g >= 0 {
+		s.room[g]++
+		for _, n := range s.m.members[g] {
+			s.freed[3*n+int32(Exec)] = i
 		}
 	}
 }

@@ -178,6 +178,7 @@ func buildPlatform(n plan.Node) ocispecs.Platform {
 func (n *nodes) assume(s nodeset.Spec, ledger warm.Ledger) (plan.Node, error) {
 	p := plan.Node{Name: s.Name, Addr: s.Addr, Speed: s.Speed}
 	p.Slots, p.SlotsWhy, p.SlotsAssumed = slots(s)
+	p.Machine, p.Shared = machine(s)
 	names := s.Platforms
 	if len(names) == 0 {
 		names = s.Prefers // as long as it is not known what else it runs
@@ -201,6 +202,7 @@ func (n *nodes) assume(s nodeset.Spec, ledger warm.Ledger) (plan.Node, error) {
 func plannerNode(i runtime.NodeInfo, records warm.Records, ledger warm.Ledger) plan.Node {
 	p := plan.Node{Name: i.Name, Addr: i.Addr, Speed: i.Speed, Platforms: i.Platforms, Native: i.Native}
 	p.Slots, p.SlotsWhy, p.SlotsAssumed = slots(i.Spec)
+	p.Machine, p.Shared = machine(i.Spec)
 	if records == nil {
 		p.Holds = ledger.Holds(i.Addr, i.ID)
 	} else {

@@ -103,8 +103,8 @@ func (l *lesson) rememberMachines(infos []runtime.NodeInfo, usage []runtime.Usag
 func (l *lesson) capacity(i int, info runtime.NodeInfo) plan.Capacity {
 	if i < len(l.plan.Nodes) {
 		n := l.plan.Nodes[i]
-		c := plan.Capacity{Slots: n.Slots}
-		if n.SlotsAssumed {
+		c := plan.Capacity{Slots: n.Slots, Machine: n.Machine}
+		if n.SlotsAssumed || n.Machine != "" {
 			c.Cores = n.Cores
 		}
 		return c

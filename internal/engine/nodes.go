@@ -290,17 +290,32 @@ func (n *nodes) mayRest(s nodeset.Spec) bool {
 // a plan counts on, the fewer nodes it makes use of.
 const assumedSlots = 4
 
+// localSlots is the number of steps that this machine is counted on to run at once.
+func localSlots() int { return max(2, goruntime.NumCPU()) }
+
+// thisMachine is the name of this machine as a plan knows it.
+const thisMachine = "this machine"
+
+// machine names what a node runs on, and how many steps that runs at once, as far as its
+// spec says so.
+func machine(s nodeset.Spec) (name string, shared int) {
+	if s.Beside > 0 {
+		return thisMachine, localSlots()
+	}
+	return "", 0
+}
+
 // slots is the number of steps that a node is counted on to run at once until its machine
 // is known; assumed when the user did not say, and why says from what. Nodes of this
-// machine share what it has.
+// machine have a part of it each.
 func slots(s nodeset.Spec) (n int, why string, assumed bool) {
 	switch {
 	case s.Slots > 0:
 		return s.Slots, "", false
 	case s.Beside > 1:
-		return max(2, max(assumedSlots, goruntime.NumCPU())/s.Beside), fmt.Sprintf("it is one of %d nodes on this machine", s.Beside), true
+		return (localSlots() + s.Beside - 1) / s.Beside, fmt.Sprintf("it is one of %d nodes on this machine (processors: %d)", s.Beside, goruntime.NumCPU()), true
 	case s.Beside > 0:
-		return max(2, max(assumedSlots, goruntime.NumCPU())), "", true
+		return localSlots(), fmt.Sprintf("it is on this machine (processors: %d)", goruntime.NumCPU()), true
 	}
 	return assumedSlots, "", true
 }

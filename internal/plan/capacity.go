@@ -19,35 +19,69 @@ const (
 
 // Capacity returns the nodes with the capacity of their machines: a node without declared
 // slots is assumed to run as many steps at once as its processors and memory bear, given
-// the known use of the steps. An unknown step counts as one processor.
+// the known use of the steps. An unknown step counts as one processor. Nodes of one
+// machine have a part of that each, and no more together.
 func (b *Build) Capacity(nodes []Node) []Node { return b.prices.capacity(nodes) }
 
 func (p *prices) capacity(nodes []Node) []Node {
-	out := make([]Node, len(nodes))
+	out := slices.Clone(nodes)
 	share, memory := p.demand()
-	sharing := p.sharing(nodes)
-	for i, n := range nodes {
-		out[i] = n
-		m, ok := p.history.Machine(n.Addr)
-		if !ok {
-			if n.SlotsAssumed && n.SlotsWhy == "" {
-				out[i].SlotsWhy = "nothing is known of its machine yet"
+	for _, group := range p.machines(nodes) {
+		m, ok := p.machine(nodes, group)
+		bears, why := nodes[group[0]].Shared, "" // what the machine runs at once
+		if ok {
+			slots := m.Cores / share
+			why = fmt.Sprintf("%s, and a step uses %.2g of one", quantity(m.Cores, "processor"), share)
+			if free := (1 - spareMemory) * float64(m.Memory); memory > 0 && free > 0 && free/memory < slots {
+				slots, why = free/memory, fmt.Sprintf("%.1f GB of memory, and a step takes %.1f", float64(m.Memory)/1e9, memory/1e9)
 			}
-			continue
+			bears = max(1, min(int(slots+0.5), len(group)*mostSlots))
 		}
-		cores := m.Cores / float64(sharing[i])
-		out[i].Cores, out[i].Memory = cores, m.Memory/int64(sharing[i])
-		if !n.SlotsAssumed {
-			continue
+		for _, i := range group {
+			n := &out[i]
+			if ok {
+				n.Cores, n.Memory = m.Cores, m.Memory/int64(len(group))
+			}
+			n.Machine, n.Shared = "", 0
+			if len(group) > 1 {
+				n.Machine, n.Shared = nodes[group[0]].Addr, bears
+			}
+			switch {
+			case !n.SlotsAssumed:
+				continue
+			case ok && len(group) > 1:
+				n.SlotsWhy = fmt.Sprintf("it is one of %d nodes on a machine with ", len(group)) + why
+			case ok:
+				n.SlotsWhy = "it has " + why
+			case n.SlotsWhy == "":
+				n.SlotsWhy = "nothing is known of its machine yet"
+			}
+			if ok || len(group) > 1 {
+				n.Slots = (bears + len(group) - 1) / len(group)
+			}
 		}
-		slots, why := cores/share, fmt.Sprintf("it has %s, and a step uses %.2g of one", quantity(m.Cores, "processor"), share)
-		if sharing[i] > 1 {
-			why = fmt.Sprintf("it is one of %d nodes on a machine of %s, and a step uses %.2g of one", sharing[i], quantity(m.Cores, "processor"), share)
+	}
+	return out
+}
+
+// machine returns what is known of the machine of a group of nodes.
+func (p *prices) machine(nodes []Node, group []int) (m cost.Machine, ok bool) {
+	for _, i := range group {
+		if told, yes := p.history.Machine(nodes[i].Addr); yes {
+			m, ok = told, true
 		}
-		if free := (1 - spareMemory) * float64(out[i].Memory); memory > 0 && free > 0 && free/memory < slots {
-			slots, why = free/memory, fmt.Sprintf("it has %.1f GB of memory, and a step takes %.1f", float64(out[i].Memory)/1e9, memory/1e9)
+	}
+	return m, ok
+}
+
+// Alone returns the nodes as they are while the others of their machines have nothing to
+// do: a node whose slots are assumed has all that its machine bears.
+func Alone(nodes []Node) []Node {
+	out := slices.Clone(nodes)
+	for i, n := range out {
+		if n.SlotsAssumed && n.Machine != "" {
+			out[i].Slots = n.Shared
 		}
-		out[i].Slots, out[i].SlotsWhy = max(1, min(int(slots+0.5), mostSlots)), why
 	}
 	return out
 }
@@ -92,19 +126,26 @@ func (p *prices) unmeasured(steps []digest.Digest) bool {
 	})
 }
 
-// sharing returns, for each node, how many of the nodes run on its machine.
-func (p *prices) sharing(nodes []Node) []int {
-	counts := make([]int, len(nodes))
-	for i, n := range nodes {
-		m, ok := p.history.Machine(n.Addr)
-		for _, o := range nodes {
-			if other, told := p.history.Machine(o.Addr); ok && told && m.Same(other) {
-				counts[i]++
-			}
+// machines groups nodes by the machine that they run on, as they say themselves or as
+// the history knows.
+func (p *prices) machines(nodes []Node) [][]int {
+	var groups [][]int
+	same := func(a, b Node) bool {
+		if a.Machine != "" || b.Machine != "" {
+			return a.Machine == b.Machine
 		}
-		counts[i] = max(1, counts[i])
+		m, ok := p.history.Machine(a.Addr)
+		other, told := p.history.Machine(b.Addr)
+		return ok && told && m.Same(other)
 	}
-	return counts
+	for i, n := range nodes {
+		at := slices.IndexFunc(groups, func(g []int) bool { return same(nodes[g[0]], n) })
+		if at < 0 {
+			at, groups = len(groups), append(groups, nil)
+		}
+		groups[at] = append(groups[at], i)
+	}
+	return groups
 }
 
 func quantity(n float64, noun string) string {

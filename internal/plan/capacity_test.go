@@ -16,12 +16,14 @@ func TestCapacity(t *testing.T) {
 	boot := time.Unix(1_700_000_000, 0)
 	machine := cost.Machine{Cores: 4, Memory: 8e9, Boot: boot, When: boot}
 	assumed := func(addr string) Node { return Node{Name: addr, Addr: addr, Slots: 4, SlotsAssumed: true} }
+	local := []Node{{Name: "a", Addr: "a", Slots: 2, SlotsAssumed: true, Machine: "this", Shared: 3}, {Name: "b", Addr: "b", Slots: 2, SlotsAssumed: true, Machine: "this", Shared: 3}}
 	for name, c := range map[string]struct {
 		machines map[string]cost.Machine
 		cores    float64 // that every step uses; 0 is not known
 		memory   int64
 		nodes    []Node
 		slots    []int
+		shared   int    // what their machine runs for both; 0 = they are apart
 		why      string // of the first
 	}{
 		"never seen":       {nodes: []Node{assumed("a")}, slots: []int{4}, why: "nothing is known of its machine yet"},
@@ -29,7 +31,11 @@ func TestCapacity(t *testing.T) {
 		"steps that wait":  {machines: map[string]cost.Machine{"a": machine}, cores: 0.25, nodes: []Node{assumed("a")}, slots: []int{16}, why: "it has 4 processors, and a step uses 0.25 of one"},
 		"hardly anything":  {machines: map[string]cost.Machine{"a": machine}, cores: 0.001, nodes: []Node{assumed("a")}, slots: []int{mostSlots}},
 		"wide steps":       {machines: map[string]cost.Machine{"a": machine}, cores: 4, nodes: []Node{assumed("a")}, slots: []int{1}},
-		"two on a machine": {machines: map[string]cost.Machine{"a": machine, "b": machine}, nodes: []Node{assumed("a"), assumed("b")}, slots: []int{2, 2}, why: "it is one of 2 nodes on a machine of 4 processors, and a step uses 1 of one"},
+		"two on a machine": {machines: map[string]cost.Machine{"a": machine, "b": machine}, nodes: []Node{assumed("a"), assumed("b")}, slots: []int{2, 2}, shared: 4, why: "it is one of 2 nodes on a machine with 4 processors, and a step uses 1 of one"},
+		"two that say so":  {nodes: local, slots: []int{2, 2}, shared: 3, why: "nothing is known of its machine yet"},
+		"one that told":    {machines: map[string]cost.Machine{"b": machine}, nodes: local, slots: []int{2, 2}, shared: 4},
+		"many that wait":   {machines: map[string]cost.Machine{"b": machine}, cores: 0.001, nodes: local, slots: []int{mostSlots, mostSlots}, shared: 2 * mostSlots},
+		"one of two said":  {machines: map[string]cost.Machine{"b": machine}, nodes: []Node{{Name: "a", Addr: "a", Slots: 3, Machine: "this", Shared: 3}, local[1]}, slots: []int{3, 2}, shared: 4},
 		"linkers":          {machines: map[string]cost.Machine{"a": machine}, memory: 6e9, nodes: []Node{assumed("a")}, slots: []int{1}, why: "it has 8.0 GB of memory, and a step takes 6.0"},
 		"the user says it": {machines: map[string]cost.Machine{"a": machine}, cores: 0.25, nodes: []Node{{Name: "a", Addr: "a", Slots: 3}}, slots: []int{3}},
 		"one is not known": {machines: map[string]cost.Machine{"b": machine}, nodes: []Node{assumed("a"), assumed("b")}, slots: []int{4, 4}},
@@ -49,6 +55,12 @@ func TestCapacity(t *testing.T) {
 				slots = append(slots, n.Slots)
 			}
 			require.Equal(t, c.slots, slots)
+			for _, n := range nodes {
+				require.Equal(t, c.shared, n.Shared)
+				require.Equal(t, c.shared > 0, n.Machine != "")
+				require.Equal(t, nodes[0].Machine, n.Machine)
+			}
+			require.Equal(t, nodes, b.Capacity(nodes), "it stays so")
 			if c.why != "" {
 				require.Equal(t, c.why, nodes[0].SlotsWhy)
 			}

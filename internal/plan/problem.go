@@ -25,7 +25,12 @@ type Node struct {
 	SlotsAssumed bool
 	// SlotsWhy names the basis of the guess, in a few words.
 	SlotsWhy string
-	// Cores and Memory, in bytes, are what its machine has for it; 0 is not known.
+	// Machine names what it runs on when other nodes do, too, and Shared is how many steps
+	// that runs at once for all of them; "" and 0 otherwise. [Build.Capacity] sets Shared.
+	Machine string
+	Shared  int
+	// Cores is the number of its machine's processors, Memory how many bytes that has for
+	// the node; 0 is not known.
 	Cores  float64
 	Memory int64
 	// Platforms whose steps it can run; empty is unknown, and taken for all.
@@ -73,7 +78,7 @@ func (b *Build) problem(nodes []Node) (partition.Problem, error) {
 	}
 	for _, n := range nodes {
 		t.Nodes = append(t.Nodes, partition.Node{
-			Name: n.Name, Speed: n.Speed, Slots: n.Slots, Platforms: n.offers(t.needs), Emulates: b.prices.slower(n, t.needs), Warm: t.warm(n, results),
+			Name: n.Name, Speed: n.Speed, Slots: n.Slots, Machine: n.Machine, Shared: n.Shared, Platforms: n.offers(t.needs), Emulates: b.prices.slower(n, t.needs), Warm: t.warm(n, results),
 		})
 	}
 	if err := t.targets(); err != nil {

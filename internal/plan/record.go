@@ -32,6 +32,9 @@ type Measurement struct {
 type Capacity struct {
 	Slots int
 	Cores float64
+	// Machine names what the node shares both with those that name the same; "" is
+	// nobody.
+	Machine string
 }
 
 // Record adds the measurements of a run to the history. capacity is that of each node, by
@@ -116,15 +119,17 @@ type execution struct {
 	vertex digest.Digest
 }
 
-// charge returns, for each measurement, its time with the parts during which its node
-// did more at once than it can counted in proportion.
+// charge returns, for each measurement, its time with the parts during which its node,
+// or the machine that this shares, did more at once than it can counted in proportion.
 func charge(ms []Measurement, capacity map[string]Capacity) []time.Duration {
 	byNode := map[string][]int{}
 	for i, m := range ms {
-		byNode[m.Node] = append(byNode[m.Node], i)
+		at := cmp.Or(capacity[m.Node].Machine, m.Node)
+		byNode[at] = append(byNode[at], i)
 	}
 	out := make([]time.Duration, len(ms))
-	for node, list := range byNode {
+	for _, list := range byNode {
+		most := capacity[ms[list[0]].Node].most()
 		type edge struct {
 			at    time.Time
 			index int
@@ -145,18 +150,18 @@ func charge(ms []Measurement, capacity map[string]Capacity) []time.Duration {
 		for k, e := range edges {
 			if k > 0 {
 				span := e.at.Sub(edges[k-1].at)
-				if most := capacity[node].most(); most > 0 && load > most {
+				if most > 0 && load > most {
 					span = time.Duration(float64(span) * most / load)
 				}
 				shared += span
 			}
 			if e.begin {
 				began[e.index] = shared
-				load += ms[e.index].load(capacity[node])
+				load += ms[e.index].load(capacity[ms[e.index].Node])
 			} else {
 				out[e.index] = shared - began[e.index]
 				delete(began, e.index)
-				load -= ms[e.index].load(capacity[node])
+				load -= ms[e.index].load(capacity[ms[e.index].Node])
 			}
 		}
 	}

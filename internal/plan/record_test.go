@@ -45,6 +45,17 @@ func TestCharge(t *testing.T) {
 	}
 }
 
+// Nodes that share a machine wait for each other.
+func TestChargeOnASharedMachine(t *testing.T) {
+	capacity := map[string]Capacity{"a": {Slots: 1, Cores: 2, Machine: "m"}, "b": {Slots: 1, Cores: 2, Machine: "m"}, "c": {Slots: 1, Cores: 2}}
+	ms := []Measurement{during("a", 0, 4), during("a", 0, 4), during("b", 0, 4), during("b", 0, 4), during("c", 0, 4)}
+	var got []float64
+	for _, d := range charge(ms, capacity) {
+		got = append(got, d.Seconds())
+	}
+	require.InDeltaSlice(t, []float64{2, 2, 2, 2, 4}, got, 1e-6)
+}
+
 // Where it is known what steps use of a machine, those that wait take nothing from the
 // others, and those that work take more the more they use.
 func TestChargeByProcessors(t *testing.T) {

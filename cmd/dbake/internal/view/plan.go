@@ -257,10 +257,27 @@ func planTotals(w io.Writer, p *report.Report) {
 // assumedSlots lists the slots that the plan assumes; "" when all nodes declare theirs.
 func assumedSlots(p *report.Report) string {
 	var names []string
+	told := map[string]bool{} // machines that nodes share
 	for _, n := range p.Nodes {
-		if n.SlotsAssumed {
-			names = append(names, fmt.Sprintf("%s runs %s at once", n.Name, count(n.Slots, "step")))
+		if !n.SlotsAssumed || told[n.Machine] {
+			continue
 		}
+		if n.Machine == "" {
+			names = append(names, fmt.Sprintf("%s runs %s at once", n.Name, count(n.Slots, "step")))
+			continue
+		}
+		told[n.Machine] = true
+		var same []string
+		for _, o := range p.Nodes {
+			if o.Machine == n.Machine {
+				same = append(same, o.Name)
+			}
+		}
+		if len(same) > 4 {
+			same = append(same[:3], count(len(same)-3, "more node"))
+		}
+		last := len(same) - 1
+		names = append(names, fmt.Sprintf("%s and %s run %s at once in all, on one machine", strings.Join(same[:last], ", "), same[last], count(n.Shared, "step")))
 	}
 	if len(names) == 0 {
 		return ""

@@ -226,3 +226,29 @@ func TestPlatformNotes(t *testing.T) {
 	}, platformNotes(p))
 	require.Empty(t, platformNotes(fixedPlan()))
 }
+
+// Nodes that share a machine are counted on together.
+func TestAssumedSlots(t *testing.T) {
+	node := func(name, machine string) plan.Node {
+		return plan.Node{Name: name, Slots: 4, SlotsAssumed: true, Machine: machine, Shared: 6, SlotsWhy: "why"}
+	}
+	for name, c := range map[string]struct {
+		nodes []plan.Node
+		want  string
+	}{
+		"told":  {nodes: []plan.Node{{Name: "a", Slots: 2}}},
+		"alone": {nodes: []plan.Node{node("a", "")}, want: "assumed: a runs 4 steps at once ("},
+		"local": {nodes: []plan.Node{node("a", "m"), node("b", "m"), node("x", ""), node("c", "m")}, want: "assumed: a, b and c run 6 steps at once in all, on one machine, x runs 4 steps at once ("},
+		"many":  {nodes: []plan.Node{node("a", "m"), node("b", "m"), node("c", "m"), node("d", "m"), node("e", "m")}, want: "assumed: a, b, c and 2 more nodes run 6 steps at once in all, on one machine ("},
+	} {
+		t.Run(name, func(t *testing.T) {
+			made := &plan.Plan{Nodes: c.nodes}
+			got := assumedSlots(&report.Report{Plan: made})
+			if c.want == "" {
+				require.Empty(t, got)
+				return
+			}
+			require.True(t, strings.HasPrefix(got, c.want), got)
+		})
+	}
+}
