@@ -50,6 +50,7 @@ func rewrite(ctx context.Context, def *pb.Definition, change func(context.Contex
 	}
 	digests := make(map[string]string, len(def.Def))
 	emitted := make(map[string]bool, len(def.Def))
+	var caps capSets
 	for _, dt := range def.Def {
 		var op pb.Op
 		if err := op.UnmarshalVT(dt); err != nil {
@@ -100,6 +101,7 @@ func rewrite(ctx context.Context, def *pb.Definition, change func(context.Contex
 				}
 				md.Caps[string(pb.CapSourceHTTPChecksum)] = true
 			}
+			md.Caps = caps.share(md.Caps)
 			out.Metadata[dgst] = md
 		}
 	}
@@ -109,6 +111,21 @@ func rewrite(ctx context.Context, def *pb.Definition, change func(context.Contex
 	}
 	out.Source = src
 	return out, nil
+}
+
+// capSets are the sets of capabilities that the ops of a definition need. There are few,
+// and as a map for each op they are much of what a large build takes of memory.
+type capSets []map[string]bool
+
+// share returns the set that is equal to caps; whoever changes it copies it first.
+func (c *capSets) share(caps map[string]bool) map[string]bool {
+	for _, have := range *c {
+		if maps.Equal(have, caps) {
+			return have
+		}
+	}
+	*c = append(*c, caps)
+	return caps
 }
 
 // rewriteSource rewrites the source maps.
