@@ -6,9 +6,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -115,7 +120,7 @@ func TestFloors(t *testing.T) {
 }
 
 // ARCHITECTURE.md shows the same floors, is short enough to be read, and names no file
-// that does not exist; CONTRIBUTING.md neither.
+// and no identifier that does not exist; CONTRIBUTING.md neither.
 func TestPapers(t *testing.T) {
 	text, err := os.ReadFile("ARCHITECTURE.md")
 	require.NoError(t, err)
@@ -135,6 +140,9 @@ func TestPapers(t *testing.T) {
 		}
 	}
 	path := regexp.MustCompile("`([a-z][a-z0-9_./-]*)`")
+	// An identifier has a capital inside, or is qualified by a package.
+	identifier := regexp.MustCompile("`(?:[a-z]+\\.)?([A-Za-z][a-z0-9]+[A-Z]\\w*|[A-Z][a-z]\\w*)`")
+	declared := declaredNames(t)
 	for _, paper := range []string{"ARCHITECTURE.md", "CONTRIBUTING.md"} {
 		text, err := os.ReadFile(paper)
 		require.NoError(t, err)
@@ -145,5 +153,54 @@ func TestPapers(t *testing.T) {
 				require.NoError(t, err, paper)
 			}
 		}
+		for _, m := range identifier.FindAllStringSubmatch(string(text), -1) {
+			if m[1] != "Makefile" {
+				require.True(t, declared[m[1]], "%s: nothing is called %s", paper, m[1])
+			}
+		}
 	}
+}
+
+// declaredNames are the names that the Go files of the module declare: of functions, types,
+// constants, variables and fields.
+func declaredNames(t *testing.T) map[string]bool {
+	names := map[string]bool{}
+	err := filepath.WalkDir(".", func(path string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if e.IsDir() {
+			if path != "." && (strings.HasPrefix(e.Name(), ".") || e.Name() == "testdata" || e.Name() == "bin") {
+				return fs.SkipDir
+			}
+			return nil
+		}
+		if !strings.HasSuffix(path, ".go") {
+			return nil
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
+		if err != nil {
+			return err
+		}
+		ast.Inspect(f, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.FuncDecl:
+				names[n.Name.Name] = true
+			case *ast.TypeSpec:
+				names[n.Name.Name] = true
+			case *ast.ValueSpec:
+				for _, id := range n.Names {
+					names[id.Name] = true
+				}
+			case *ast.Field:
+				for _, id := range n.Names {
+					names[id.Name] = true
+				}
+			}
+			return true
+		})
+		return nil
+	})
+	require.NoError(t, err)
+	return names
 }
