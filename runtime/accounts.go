@@ -30,10 +30,12 @@ type accounts struct {
 	known map[failureKey]*StepError
 	sick  []Sickness
 	rests []string // warnings of what is left over of outputs that are not published
+	// trials are the steps among them that ran and failed.
+	trials *trials
 }
 
 func newAccounts(w *work) *accounts {
-	a := &accounts{work: w, done: map[*nodeRun][]string{}, known: map[failureKey]*StepError{}}
+	a := &accounts{work: w, done: map[*nodeRun][]string{}, known: map[failureKey]*StepError{}, trials: newTrials(w)}
 	for _, j := range w.Jobs {
 		a.results = append(a.results, JobResult{Job: j.Name, Target: j.Target.Name, State: NotStarted})
 	}
@@ -207,6 +209,7 @@ func (a *accounts) result(finish sched.Finish, nodes nodeRuns) *Result {
 			}
 		}
 	}
+	res.FailedSteps = a.trials.result(nodes)
 	a.blame()
 	for _, m := range finish.Moves {
 		s := Steal{At: m.At, Why: m.Why.String(), From: nodes.name(m.From), To: nodes.name(m.To), Here: m.Here, There: m.There}
@@ -373,6 +376,17 @@ func (a *accounts) explain(n *nodeRun, err error) failure {
 		f.elsewhere, f.sickness = true, "a URL that holds something else by now"
 	}
 	f.retryable = f.elsewhere || errors.As(err, &unavailable)
+	if f.vertex != sched.NoVertex {
+		n.flaw(f.vertex)
+	}
+	var failed *StepFailed
+	if f.vertex != sched.NoVertex && errors.As(err, &failed) {
+		f.execution, f.way = max(1, n.tracker.failures(a.work.Graph.Vertices[f.vertex].Digest)), failed.Way
+		a.trials.note(f.vertex, FailedExecution{Node: n.info.Name, Number: f.execution, ExitCode: failed.ExitCode})
+		if a.retries() {
+			key.number = f.execution
+		}
+	}
 	if known := a.known[key]; known != nil {
 		f.err = known
 		return f
@@ -387,7 +401,34 @@ func (a *accounts) explain(n *nodeRun, err error) failure {
 		f.err.Source = a.work.source(v)
 		f.err.Targets = a.work.stepTargets(f.vertex)
 	}
+	if f.execution > 0 && a.retries() {
+		a.supersede(a.trials.replace(f.vertex, f.err), f.err)
+	}
 	return f
+}
+
+// retries reports whether steps that fail are executed again.
+func (a *accounts) retries() bool { return a.work.Sched.Options.RetrySteps > 0 }
+
+// supersede has the newest failure of a step stand for an older one, if there is any.
+func (a *accounts) supersede(old, err *StepError) {
+	if old == nil {
+		return
+	}
+	a.errs = slices.DeleteFunc(a.errs, func(e *StepError) bool { return e == old })
+	for k, e := range a.known {
+		if e == old {
+			a.known[k] = err
+		}
+	}
+	for _, name := range old.Jobs {
+		err.Jobs = appendNew(err.Jobs, name)
+	}
+	for i := range a.results {
+		if a.results[i].Err == error(old) {
+			a.results[i].Err = err
+		}
+	}
 }
 
 // unreadFailure is the failure of a step that reads files that its node was not sent.

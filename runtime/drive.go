@@ -48,6 +48,7 @@ func (r *run) submit(cmd sched.Submit) []sched.Event {
 	if err := p.cut(r.work, r.lost.lookups(n), r.exchange.importsFor(n, jobs, r.caches.importsOf(jobs))); err != nil {
 		return []sched.Event{r.end(p, err.Error(), false)}
 	}
+	p.slice.anew = r.work.needAny(p.units, n.flawed)
 	if cmd.Why != sched.Planned {
 		r.reporter.move(cmd, r.sched.Moves())
 	}
@@ -226,7 +227,7 @@ func (r *run) reopen(cmd sched.Reopen) {
 // fail notes why a unit failed.
 func (r *run) fail(p *submission, u sched.UnitID, f failure) sched.Event {
 	r.accounts.fail(u, p.node, f)
-	return sched.UnitFailed{At: r.reporter.since(), Partition: p.id, Unit: u, Vertex: f.vertex, Err: f.err.Summary(), Retryable: f.retryable, Elsewhere: f.elsewhere}
+	return sched.UnitFailed{At: r.reporter.since(), Partition: p.id, Unit: u, Vertex: f.vertex, Err: f.err.Summary(), Retryable: f.retryable, Elsewhere: f.elsewhere, Execution: f.execution, Way: f.way}
 }
 
 // statusMessage is progress of a solve.
@@ -332,7 +333,10 @@ func (m solvedMessage) take(r *run) []sched.Event {
 func (m solvedMessage) fail(r *run) []sched.Event {
 	p := m.p
 	if u := p.units[0]; r.work.onDemand(u) { // such a unit is submitted by itself
-		r.exchange.warnUnsent(p.node, u, m.err)
+		var failed *StepFailed
+		if !r.accounts.retries() || !errors.As(classify(m.err, nil), &failed) {
+			r.exchange.warnUnsent(p.node, u, m.err) // else it is executed again, and sent
+		}
 		text := plain(m.err).Error()
 		return []sched.Event{
 			sched.UnitFailed{At: r.reporter.since(), Partition: p.id, Unit: u, Vertex: sched.NoVertex, Err: text},

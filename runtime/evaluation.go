@@ -3,6 +3,7 @@ package runtime
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 
@@ -33,8 +34,17 @@ type evaluation struct {
 	users  int           // solves under way or held; guarded by evaluations.mu
 	leave  chan struct{} // closed when the build may end; guarded by evaluations.mu
 	left   bool
+	// retired is closed when later partitions get another build: who holds results in
+	// this one takes them along. Guarded by evaluations.mu.
+	retired chan struct{}
+	// failures are the steps whose failure its status has shown.
+	failures failures
 	// readings are the caches that it reads.
 	readings readings
+}
+
+func newEvaluation() *evaluation {
+	return &evaluation{ready: make(chan struct{}), ended: make(chan struct{}), leave: make(chan struct{}), retired: make(chan struct{})}
 }
 
 // errEvaluationEnded is returned when a build ends before it was ready for use.
@@ -46,7 +56,7 @@ var errEvaluationEnded = errors.New("the build ended before it began")
 func (e *evaluations) enter(ctx context.Context, start func(*evaluation)) (ev *evaluation, exit func(retire bool), err error) {
 	e.mu.Lock()
 	if e.current == nil {
-		e.current = &evaluation{ready: make(chan struct{}), ended: make(chan struct{}), leave: make(chan struct{})}
+		e.current = newEvaluation()
 		e.all = append(e.all, e.current)
 		go start(e.current)
 	}
@@ -60,6 +70,7 @@ func (e *evaluations) enter(ctx context.Context, start func(*evaluation)) (ev *e
 		ev.users--
 		if retire && e.current == ev {
 			e.current = nil
+			close(ev.retired)
 		}
 		if e.current != ev && ev.users == 0 {
 			ev.release()
@@ -75,6 +86,25 @@ func (e *evaluations) enter(ctx context.Context, start func(*evaluation)) (ev *e
 	}
 	exit(true)
 	return nil, nil, err
+}
+
+// settle waits until the builds have ended that later partitions do not get: while one
+// knows a step that has failed, the node does not run the step for another one either.
+func (e *evaluations) settle(ctx context.Context) error {
+	e.mu.Lock()
+	current, all := e.current, slices.Clone(e.all)
+	e.mu.Unlock()
+	for _, ev := range all {
+		if ev == current {
+			continue
+		}
+		select {
+		case <-ev.ended:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
 }
 
 // release lets the build end; e.mu is held.
@@ -105,6 +135,7 @@ func (s *solver) run(ctx context.Context, ev *evaluation, observe func(*bkclient
 	both := func(st *bkclient.SolveStatus) {
 		ev.readings.observe(st)
 		observe(st)
+		ev.failures.observe(st)
 	}
 	_, ev.err = s.build(ctx, s.session, bkclient.SolveOpt{}, both, func(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
 		ev.client = c
@@ -120,28 +151,54 @@ func (s *solver) run(ctx context.Context, ev *evaluation, observe func(*bkclient
 
 // evaluate implements daemon.
 func (s *solver) evaluate(ctx context.Context, p partition, observe func(*bkclient.SolveStatus), evaluated func(), release <-chan struct{}) error {
-	ev, exit, err := s.evaluations.enter(ctx, func(ev *evaluation) { s.run(s.life, ev, observe) })
-	if err != nil {
-		return err
-	}
-	err = s.evaluateAll(ctx, ev, p)
-	defer func() {
-		_, gone := findLostBlob(err)
-		exit(gone || err != nil && (retryable(err) || strings.Contains(err.Error(), inputSign)))
-	}()
-	if err != nil {
-		if ctx.Err() != nil {
-			return errors.Join(context.Cause(ctx), err)
+	if p.anew {
+		if err := s.evaluations.settle(ctx); err != nil {
+			return err
 		}
-		return err
 	}
-	evaluated()
-	select {
-	case <-release:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	before := func() {} // leaves the build in which the results were until now
+	defer func() { before() }()
+	for first := true; ; first = false {
+		ev, exit, err := s.evaluations.enter(ctx, func(ev *evaluation) { s.run(s.life, ev, observe) })
+		if err != nil {
+			return err
+		}
+		err = s.evaluateAll(ctx, ev, p)
+		before()
+		before = func() {}
+		if err != nil {
+			ev.failures.await(ctx, err)
+			exit(s.retires(err))
+			if ctx.Err() != nil {
+				return errors.Join(context.Cause(ctx), err)
+			}
+			return err
+		}
+		if first {
+			evaluated()
+		}
+		select {
+		case <-release:
+			exit(false)
+			return nil
+		case <-ctx.Done():
+			exit(false)
+			return context.Cause(ctx)
+		case <-ev.retired:
+			// The next build gets the results as they are while this one has them.
+			before = func() { exit(false) }
+		}
 	}
+}
+
+// retires reports whether later partitions get another build after such a failure.
+func (s *solver) retires(err error) bool {
+	if _, gone := findLostBlob(err); gone || strings.Contains(err.Error(), inputSign) {
+		return true
+	}
+	var failed *StepFailed
+	err = classify(err, nil)
+	return retryable(err) || s.retrySteps && errors.As(err, &failed)
 }
 
 // end implements daemon.

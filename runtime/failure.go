@@ -31,7 +31,9 @@ type StepError struct {
 	Log []string
 	// Source points at the step in its Dockerfile; nil when it has no place.
 	Source *ir.SourceError
-	Err    error
+	// Trial is what became of the step where failed steps are executed again; else nil.
+	Trial *FailedStep
+	Err   error
 }
 
 // Error names the place and the failure, with the last lines of output.
@@ -72,6 +74,13 @@ func (e *StepError) Summary() string {
 		return b.String()
 	}
 	fmt.Fprintf(&b, "failed on node %s: %v", e.Node, e.Err)
+	if e.Trial != nil && len(e.Trial.Failures) > 1 {
+		var names []string
+		for _, f := range e.Trial.Failures {
+			names = append(names, f.Node)
+		}
+		fmt.Fprintf(&b, " (it was executed %d times and %s: %s)", len(names), map[bool]string{true: "is flaky", false: "fails everywhere"}[e.Trial.Verdict() == Flaky], strings.Join(names, ", "))
+	}
 	return b.String()
 }
 
@@ -95,6 +104,8 @@ func (e *StepError) Unwrap() []error {
 type failureKey struct {
 	node string
 	what string // the step's digest, or the error's text
+	// number is that of the execution that failed, where steps are executed again.
+	number int
 }
 
 // failure is an error with the facts that the scheduler needs.
@@ -104,25 +115,16 @@ type failure struct {
 	retryable bool
 	elsewhere bool // only another node may succeed
 	sickness  string
+	// execution numbers those of the step on the node that failed, when it ran and failed
+	// by itself; way is how.
+	execution int
+	way       string
 }
 
 // blames reports whether a unit fails because of f: when a step failed, those that
 // need it.
 func (f failure) blames(w *work, u sched.UnitID) bool {
-	if f.vertex == sched.NoVertex {
-		return true
-	}
-	if step, ok := w.step(u); ok {
-		v, _ := w.stepVertex(step)
-		return w.Graph.Needs(v.Digest, w.Graph.Vertices[f.vertex].Digest)
-	}
-	users := w.Graph.Vertices[f.vertex].Users
-	for _, unit := range w.Jobs[u].Units {
-		if slices.Contains(users, string(unit.ID)) {
-			return true
-		}
-	}
-	return false
+	return f.vertex == sched.NoVertex || w.needs(u, f.vertex)
 }
 
 // changedURL reports whether v is an HTTP source and err says that it holds something

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -38,10 +39,13 @@ func (e *NodeSick) Error() string {
 func (e *NodeSick) Unwrap() error { return e.Err }
 
 // StepFailed is the failure of a step that ran and ended with an exit code. It would
-// fail again.
+// fail again, unless the step is flaky: see Options.RetrySteps of runtime/sched.
 type StepFailed struct {
 	ExitCode string // as BuildKit writes it
-	Err      error
+	// Way is equal for failures with the same exit code and the same last output, but for
+	// numbers, which may be times, ports and the like.
+	Way string
+	Err error
 }
 
 func (e *StepFailed) Error() string { return e.Err.Error() }
@@ -152,7 +156,7 @@ func classify(err error, log []string) error {
 		if reason := find(loggedSigns, strings.ToLower(strings.Join(log, "\n"))); reason != "" {
 			return &NodeSick{Reason: reason, Err: err}
 		}
-		return &StepFailed{ExitCode: m[1], Err: err}
+		return &StepFailed{ExitCode: m[1], Way: wayOf(m[1], log), Err: err}
 	}
 	if strings.Contains(text, inputSign) && strings.Contains(text, errWentAway.Error()) {
 		return &Unavailable{err} // the next transfer is of what is there then
@@ -173,6 +177,26 @@ func classify(err error, log []string) error {
 		return &NodeSick{Reason: "it has a fault", Err: err}
 	}
 	return &Rejected{err}
+}
+
+// wayLines is how many of the last lines of its output tell in which way a step failed.
+const wayLines = 3
+
+// varying is what differs between two failures of one kind: numbers, also in base 16.
+var varying = regexp.MustCompile(`0x[0-9a-fA-F]+|\b[0-9a-fA-F]*[0-9][0-9a-fA-F]*|[0-9]+`)
+
+// wayOf names the way in which a step failed that printed log.
+func wayOf(code string, log []string) string {
+	var last []string
+	for _, line := range slices.Backward(log) {
+		if line = strings.TrimSpace(varying.ReplaceAllString(line, "0")); line == "" {
+			continue
+		}
+		if last = append(last, line); len(last) == wayLines {
+			break
+		}
+	}
+	return code + "\n" + strings.Join(last, "\n")
 }
 
 // find returns the reason of the first sign in text, "" when there is none.

@@ -57,6 +57,7 @@ type nodeRun struct {
 	sickness string // the last of them
 
 	running map[digest.Digest]bool // steps
+	flawed  []sched.VertexID       // steps that failed on it
 	held    []func()               // let go of results that are kept until the end of the run
 	// deferred are the reports on solves and exports that ended with the connection, and
 	// waiting the submissions that came without one. Invariant: when the node is
@@ -138,6 +139,13 @@ func (n *nodeRun) fail(reason string) { n.sick, n.sickness = n.sick+1, reason }
 // mostSick is how many failures in a row that are its own end the use of a node: one
 // that fails all it is given would be given more and more, as it is always free.
 const mostSick = 3
+
+// flaw notes that a step failed on the node.
+func (n *nodeRun) flaw(v sched.VertexID) {
+	if !slices.Contains(n.flawed, v) {
+		n.flawed = append(n.flawed, v)
+	}
+}
 
 // failsAll returns why the node is to be given up for good; nil when it is not.
 func (n *nodeRun) failsAll() error {

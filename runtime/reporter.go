@@ -20,12 +20,13 @@ type reporter struct {
 	start    time.Time
 	observe  func(Event)
 	warnings []string
-	ended    []bool        // by job: it was reported that it failed or was skipped
-	queuesAt time.Duration // when the queues were reported last; 0 is never
+	retried  map[sched.VertexID]int // how many failures of a step it was reported of
+	ended    []bool                 // by job: it was reported that it failed or was skipped
+	queuesAt time.Duration          // when the queues were reported last; 0 is never
 }
 
 func newReporter(w *work, nodes nodeRuns, observe func(Event)) *reporter {
-	return &reporter{work: w, nodes: nodes, start: time.Now(), observe: observe, ended: make([]bool, len(w.Jobs))}
+	return &reporter{work: w, nodes: nodes, start: time.Now(), observe: observe, retried: map[sched.VertexID]int{}, ended: make([]bool, len(w.Jobs))}
 }
 
 // since is the time since the start of the run.
@@ -62,6 +63,17 @@ func (r *reporter) move(cmd sched.Submit, moves []sched.Move) {
 		}
 	}
 	r.observe(e)
+}
+
+// retry reports that a step is executed again after so many failures, unless that was
+// reported.
+func (r *reporter) retry(v sched.VertexID, s *FailedStep, failures int) {
+	if s == nil || r.retried[v] >= failures || failures > len(s.Failures) {
+		return
+	}
+	r.retried[v] = failures
+	f := s.Failures[failures-1]
+	r.observe(RetryEvent{At: r.since(), Node: f.Node, Step: s.Step, Targets: s.Targets, ExitCode: f.ExitCode, Attempt: failures, Limit: 1 + r.work.Sched.Options.RetrySteps})
 }
 
 // send reports how sending a step by a node ended.

@@ -49,6 +49,8 @@ type Result struct {
 	// Withheld is what is yet to be published; nil when everything is, or nothing will
 	// be.
 	Withheld *publish.Batch
+	// FailedSteps are those that ran and failed, whether or not they succeeded after that.
+	FailedSteps []*FailedStep
 	// Warnings are remarks on the run as a whole.
 	Warnings []string
 	Wall     time.Duration
@@ -226,6 +228,17 @@ type MoveEvent struct {
 	Why     string
 }
 
+// RetryEvent reports that a step has failed on a node and is executed again.
+type RetryEvent struct {
+	At       time.Duration
+	Node     string // on which it failed
+	Step     string
+	Targets  []string // whose step it is
+	ExitCode string   // as BuildKit writes it
+	Attempt  int      // the one that failed, from 1
+	Limit    int      // of attempts
+}
+
 // SendEvent reports that a node has sent the result of a step for others, or that it
 // could not; then those build it themselves.
 type SendEvent struct {
@@ -274,6 +287,7 @@ func (StatusEvent) event() {}
 func (WaitEvent) event()   {}
 func (JobEvent) event()    {}
 func (MoveEvent) event()   {}
+func (RetryEvent) event()  {}
 func (NodeEvent) event()   {}
 func (SendEvent) event()   {}
 func (QueueEvent) event()  {}

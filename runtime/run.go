@@ -35,7 +35,9 @@ type Build struct {
 	Steps []plan.Intermediate
 	// Sched is the problem and the plan. Its vertex i is Graph.Vertices[i];
 	// vertices beyond those stand for no step. Its nodes are those of the pool.
-	Sched  sched.Config
+	Sched sched.Config
+	// Past is what is known of the vertices of Graph from earlier runs; it may be shorter.
+	Past   []Trials
 	Inputs Inputs
 	// Cache is the input of the decision about caches. Its Nodes and Fleet are filled in by
 	// Run.
@@ -277,7 +279,8 @@ func (r *run) open(l *link, info NodeInfo, nr *nodeRun) (*connection, error) {
 	}
 	s := &solver{
 		link: l, life: ctx, services: offer, sharedKey: in.SharedKey, entitlements: r.work.Entitlements, dirs: &r.dirs, tracing: r.work.Tracing,
-		asks: silent, unheard: func(where string) { r.workers.report(silentMessage{node: nr, host: where}) },
+		retrySteps: r.work.Sched.Options.RetrySteps > 0,
+		asks:       silent, unheard: func(where string) { r.workers.report(silentMessage{node: nr, host: where}) },
 	}
 	var stop func()
 	if s.session, stop, err = l.openSession(ctx, in.SharedKey, offer.attachables(nil)); err != nil {
@@ -335,6 +338,7 @@ func (r *run) loop(ctx, writing context.Context, connect connectFunc) sched.Fini
 			ev := queue[0]
 			cmds := r.sched.Step(ev)
 			r.reporter.ends(ev, r.sched)
+			r.noteTrial(ev)
 			queue = append(queue[1:], r.settle(ev, cmds)...)
 			for _, cmd := range cmds {
 				if f, ok := cmd.(sched.Finish); ok {

@@ -73,6 +73,7 @@ type solver struct {
 	// life ends when the connection does.
 	life         context.Context
 	evaluations  evaluations
+	retrySteps   bool // steps that fail are executed again
 	entitlements []string
 	silent       silentCaches
 	// asks returns the registries, each named by one of its refs, that do not answer the
@@ -101,6 +102,8 @@ type partition struct {
 	// would make its neighbours miss. Results that other nodes have sent come on top,
 	// before the first solve that needs them.
 	imports []ir.CacheEntry
+	// anew says that a step of it has failed on the node before.
+	anew bool
 }
 
 // evaluateAll runs every step of p: in one solve, or in one for each unit where

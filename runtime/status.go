@@ -65,6 +65,10 @@ type vertexStatus struct {
 	cached bool
 	done   bool
 	runs   []execution
+	// failures are the executions that failed; ended says that what comes next is of
+	// another one.
+	failures []execution
+	ended    bool
 	// layers are the times at which layers of its result were fetched or unpacked;
 	// unpacked says that some were unpacked.
 	layers   []time.Time
@@ -136,6 +140,7 @@ func (t *tracker) observe(st *bkclient.SolveStatus, from *solveSource) (*bkclien
 		// Every stream tells a vertex's output in order and from its start.
 		if s := t.at(l.Vertex); l.Timestamp.After(s.logged) {
 			s.logged = l.Timestamp
+			s.renew()
 			s.tail.add(l.Stream, string(l.Data))
 			fresh.Logs = append(fresh.Logs, l)
 		}
@@ -220,13 +225,17 @@ func (t *tracker) vertex(v *bkclient.Vertex, s *vertexStatus, changes *[]change)
 	case v.Started == nil:
 		return !s.begun
 	case v.Completed == nil:
+		if s.knows(*v.Started) {
+			return false
+		}
+		s.renew()
 		if !s.begun && !v.Cached && t.isStep(v.Digest) {
 			s.begun = true
 			*changes = append(*changes, change{vertex: v.Digest})
 		}
 		return !s.done
 	case v.Error != "":
-		return !s.done
+		return s.fail(execution{*v.Started, *v.Completed}) && !s.done
 	case v.Cached:
 		if s.done {
 			return false
@@ -255,6 +264,27 @@ func (t *tracker) vertex(v *bkclient.Vertex, s *vertexStatus, changes *[]change)
 		})
 	}
 	return true
+}
+
+// fail notes an execution that failed, and reports whether that is news.
+func (s *vertexStatus) fail(e execution) bool {
+	if s.knows(e.started) {
+		return false
+	}
+	s.failures, s.ended, s.begun = append(s.failures, e), true, false
+	return true
+}
+
+// knows reports whether the execution that was started then has failed, as is known.
+func (s *vertexStatus) knows(started time.Time) bool {
+	return slices.ContainsFunc(s.failures, func(f execution) bool { return f.started.Equal(started) })
+}
+
+// renew forgets what an execution printed that has failed, since another one has begun.
+func (s *vertexStatus) renew() {
+	if s.ended {
+		s.ended, s.tail = false, outputTail{}
+	}
 }
 
 // isLayer tells the statuses of layers that are fetched or unpacked from others.
@@ -289,6 +319,9 @@ func (t *tracker) status(d digest.Digest) vertexStatus {
 
 // forget forgets a vertex that is about to run once more.
 func (t *tracker) forget(d digest.Digest) { delete(t.vertices, d) }
+
+// failures is how many executions of a step have failed.
+func (t *tracker) failures(d digest.Digest) int { return len(t.status(d).failures) }
 
 // hasRun reports whether the node ran any of the steps.
 func (t *tracker) hasRun(steps []digest.Digest) bool {

@@ -95,6 +95,23 @@ func (w *work) stepVertex(step int) (*llbmerge.Vertex, llbmerge.Root) {
 	return v, llbmerge.Root{Digest: v.Digest}
 }
 
+// needs reports whether a unit needs a step.
+func (w *work) needs(u sched.UnitID, v sched.VertexID) bool {
+	if step, ok := w.step(u); ok {
+		root, _ := w.stepVertex(step)
+		return w.Graph.Needs(root.Digest, w.Graph.Vertices[v].Digest)
+	}
+	users := w.Graph.Vertices[v].Users
+	return slices.ContainsFunc(w.Jobs[u].Units, func(x *frontend.Unit) bool { return slices.Contains(users, string(x.ID)) })
+}
+
+// needAny reports whether some of the units needs some of the steps.
+func (w *work) needAny(units []sched.UnitID, steps []sched.VertexID) bool {
+	return slices.ContainsFunc(steps, func(v sched.VertexID) bool {
+		return slices.ContainsFunc(units, func(u sched.UnitID) bool { return w.needs(u, v) })
+	})
+}
+
 // onDemand reports whether a unit only sends a result that a node turned out to need.
 func (w *work) onDemand(u sched.UnitID) bool {
 	step, ok := w.step(u)

@@ -18,6 +18,7 @@ import (
 	"github.com/dbake/dbake/internal/entitlement"
 	"github.com/dbake/dbake/internal/report"
 	"github.com/dbake/dbake/partition"
+	"github.com/dbake/dbake/runtime"
 )
 
 type buildCmd struct {
@@ -30,12 +31,13 @@ type buildCmd struct {
 	Progress     string `default:"auto" placeholder:"MODE" help:"How progress is shown: ${modes} ($$BUILDKIT_PROGRESS replaces auto)."`
 	MetadataFile string `placeholder:"FILE" help:"Write the digests and descriptors of what was built, as JSON by target."`
 	recordFlags
-	Jobs      jobs      `short:"j" placeholder:"N|MODE" help:"Build at most N targets at once over all nodes (default: no limit); MODE is that of --execution; MODE,parallel=N for both."`
-	Execution execution `placeholder:"MODE" help:"What to do when a target fails: fail-fast ends the build (the default), defer-output does too and writes no output before every target is built, defer-error builds all that does not depend on it, atomic ends the build and publishes nothing: tags are set, and files put in their places, when every target is built and pushed."`
-	KeepGoing bool      `short:"k" help:"Same as --execution=defer-error."`
-	Timings   bool      `help:"Show where the time of the command went, phase by phase, after the summary."`
-	NoSteal   bool      `help:"Do not move jobs between nodes."`
-	Trace     bool      `help:"Have the nodes record what they do inside of steps, pulls and exports, for dbake trace --format otlp: takes some seconds after the build."`
+	Jobs       jobs      `short:"j" placeholder:"N|MODE" help:"Build at most N targets at once over all nodes (default: no limit); MODE is that of --execution; MODE,parallel=N for both."`
+	Execution  execution `placeholder:"MODE" help:"What to do when a target fails: fail-fast ends the build (the default), defer-output does too and writes no output before every target is built, defer-error builds all that does not depend on it, atomic ends the build and publishes nothing: tags are set, and files put in their places, when every target is built and pushed."`
+	KeepGoing  bool      `short:"k" help:"Same as --execution=defer-error."`
+	RetrySteps int       `placeholder:"N" help:"Execute a step that fails again, up to N times, on another node if there is one: tells flaky steps from broken ones."`
+	Timings    bool      `help:"Show where the time of the command went, phase by phase, after the summary."`
+	NoSteal    bool      `help:"Do not move jobs between nodes."`
+	Trace      bool      `help:"Have the nodes record what they do inside of steps, pulls and exports, for dbake trace --format otlp: takes some seconds after the build."`
 
 	ChangedSince string `placeholder:"REV" help:"Build only the targets that would have other images than at a commit, a branch or when a plan was saved, and list them."`
 	Format       string `default:"table" enum:"table,json" help:"How --changed-since lists the targets: table, or json for a matrix for CI on standard output."`
@@ -72,6 +74,9 @@ func (c *buildCmd) Run(binding contextBinding, a *app) (err error) {
 	}
 	if c.Timeout < 0 {
 		return usageError{fmt.Errorf("invalid value %s for --timeout: it must be longer than 0", c.Timeout)}
+	}
+	if c.RetrySteps < 0 {
+		return usageError{fmt.Errorf("invalid value %d for --retry-steps: it must be 0 or more", c.RetrySteps)}
 	}
 	if c.Execution, err = oneExecution(c.spellings()); err != nil {
 		return usageError{err}
@@ -186,6 +191,7 @@ func (c *buildCmd) build(ctx context.Context, a *app, call callFlag, r *round) (
 	if r != nil {
 		r.since = s.State(lastBuild)
 	}
+	c.hintFlaky(a, o.Result)
 	if c.Timings {
 		a.progress.Timings(s.Timings())
 	}
@@ -222,6 +228,19 @@ func (a *app) carryOut(ctx context.Context, s *engine.Session, logs *logged, o *
 	}
 	a.progress.Summary(result, o.Run)
 	return failure, nil
+}
+
+// hintFlaky names the option that would have helped, when a step failed that is known to
+// be flaky.
+func (c *buildCmd) hintFlaky(a *app, r *runtime.Result) {
+	if c.RetrySteps > 0 {
+		return
+	}
+	for _, s := range r.FailedSteps {
+		if s.Passed == "" && s.Past.Flaky() {
+			a.progress.Note(fmt.Sprintf("%s failed %d of %d times before this build with the same inputs: --retry-steps 2 executes such steps again", s.Step, s.Past.Failed, s.Past.All))
+		}
+	}
 }
 
 // tellChanges lists the targets that have changed if --changed-since asks for it.
@@ -262,7 +281,7 @@ func (c *buildCmd) request(a *app) (engine.Request, error) {
 	r.Saved = c.saved
 	r.Jobs, r.NoSteal = c.Jobs.limit, c.NoSteal
 	r.KeepGoing, r.DeferOutput, r.Atomic = c.Execution == deferError, c.Execution == deferOutput, c.Execution == atomically
-	r.Trace = c.Trace
+	r.Trace, r.RetrySteps = c.Trace, c.RetrySteps
 	if c.MetadataFile != "" {
 		r.Provenance = metadataProvenance(a.env)
 	}

@@ -121,6 +121,8 @@ type Request struct {
 	KeepGoing, DeferOutput bool
 	// Atomic publishes nothing before all is built, and then all of it or nothing.
 	Atomic bool
+	// RetrySteps is how often a step that fails is executed again; 0 is never.
+	RetrySteps int
 	// NoSteal keeps jobs on the nodes that they were planned for.
 	NoSteal bool
 	// Provenance is which provenance of outputs stands in their metadata.

@@ -16,6 +16,7 @@ import (
 	"github.com/dbake/dbake/internal/memory/warm"
 	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/internal/redact"
+	"github.com/dbake/dbake/llbmerge"
 	"github.com/dbake/dbake/runtime"
 )
 
@@ -150,6 +151,15 @@ func (j *journal) run(ctx context.Context, project string, x *execution, full *p
 	}
 	places := j.recipes(full, x.engine.memory, r)
 	r.Steps, r.Tasks = j.list(first, places), j.listTasks(first)
+	names := plan.StepNames(j.build)
+	for _, s := range x.result.FailedSteps {
+		i := slices.IndexFunc(j.build.Graph.Vertices, func(v *llbmerge.Vertex) bool { return v.Digest == s.Vertex })
+		failed := runs.FailedStep{Name: names[i], Targets: s.Targets, Verdict: string(s.Verdict()), Passed: s.Passed}
+		for _, f := range s.Failures {
+			failed.Failures = append(failed.Failures, runs.Failure{Node: f.Node, ExitCode: f.ExitCode})
+		}
+		r.FailedSteps = append(r.FailedSteps, failed)
+	}
 	for _, m := range j.moves {
 		r.Moves = append(r.Moves, runs.Move{At: max(m.At.Seconds()-r.Lead, 0), Targets: m.Targets, Node: m.Node, From: m.From, Why: m.Why})
 	}

@@ -45,6 +45,7 @@ func (l *lesson) remember(ctx context.Context, now time.Time) error {
 	}
 	l.rememberMachines(infos, usage, list)
 	l.build.Record(l.history, list, capacity, kept, now)
+	l.build.RecordFailures(l.history, l.mishaps(addr), now)
 	var errs []error
 	for i, n := range l.result.Nodes {
 		if n.Lost == nil && infos[i].ID != "" {
@@ -53,6 +54,17 @@ func (l *lesson) remember(ctx context.Context, now time.Time) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// mishaps are the executions that failed; addr are the addresses of nodes by their names.
+func (l *lesson) mishaps(addr map[string]string) []plan.Mishap {
+	var list []plan.Mishap
+	for _, s := range l.result.FailedSteps {
+		for _, f := range s.Failures {
+			list = append(list, plan.Mishap{Node: addr[f.Node], Vertex: s.Vertex})
+		}
+	}
+	return list
 }
 
 // usage asks the nodes for the resources that the build used, as far as they are unknown.

@@ -52,7 +52,7 @@ func (s *Session) order(ctx context.Context) (err error) {
 		Sched: runtime.Schedule(s.plan, sched.Options{
 			Jobs: r.Jobs, KeepGoing: r.KeepGoing, DeferOutput: r.DeferOutput, Whole: r.Atomic,
 			Steal:   !r.NoSteal && len(nodes.specs) > 1,
-			Backoff: time.Second, Ahead: 1,
+			Backoff: time.Second, Ahead: 1, RetrySteps: r.RetrySteps,
 			// Nodes on one machine would only take the processor from each other.
 			NoHedge: nodes.cluster != nil,
 		}),
@@ -78,6 +78,10 @@ func (s *Session) order(ctx context.Context) (err error) {
 	}
 	for i, c := range s.build.Costs {
 		x.work.Sched.Vertices[i].Memory = c.Memory
+		past := runtime.Trials{}
+		past.Failed, past.All = s.build.Trials(i)
+		x.work.Past = append(x.work.Past, past)
+		x.work.Sched.Vertices[i].Flaky = past.Flaky()
 	}
 	if x.work.Load != nil && r.LoadEngine != nil && s.facts.ownStore() {
 		x.work.LoadEngine = r.LoadEngine(ctx)

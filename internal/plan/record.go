@@ -102,6 +102,9 @@ func (p *prices) record(history *cost.Store, ms []Measurement, capacity map[stri
 			}
 			r, _ := kept[m.Node].Find(p.names.trace(v, m)) // 0 is not known
 			made.Bytes = max(0, r.Bytes)
+			if step.Kind == cost.Run {
+				made.Inputs = p.inputs(v)
+			}
 		}
 		if m.CPU > 0 && step.Kind == cost.Run {
 			made.CPU, made.Memory = m.CPU, m.Memory
@@ -112,6 +115,37 @@ func (p *prices) record(history *cost.Store, ms []Measurement, capacity map[stri
 		history.Record(s.step, s.Sample)
 	}
 }
+
+// Mishap is an execution of a step that failed.
+type Mishap struct {
+	Node   string // its address
+	Vertex digest.Digest
+}
+
+// RecordFailures teaches the history which executions of steps failed in a run.
+func (b *Build) RecordFailures(history *cost.Store, list []Mishap, now time.Time) {
+	for i, m := range list {
+		if v, ok := b.graph.index[m.Vertex]; ok {
+			when := now.Add(time.Duration(i)) // equal ones would be one
+			history.RecordFailure(b.prices.known[v], cost.Failure{Node: m.Node, When: when, Inputs: b.prices.inputs(v)})
+		}
+	}
+}
+
+// Trials counts the latest executions of vertex i on what it reads now that failed, and
+// all of them, as far as the history knows.
+func (b *Build) Trials(i int) (failed, all int) {
+	return b.prices.history.Trials(b.prices.known[i], b.prices.inputs(i))
+}
+
+// inputs names what a step is executed on.
+func (p *prices) inputs(v int) string {
+	r := string(p.names.list[v].result)
+	return r[:min(len(r), inputsLength)]
+}
+
+// inputsLength is how much of the name of a result tells it from others of one step.
+const inputsLength = len("sha256:") + 16
 
 // execution is something that ran on a node.
 type execution struct {

@@ -87,7 +87,7 @@ func (w Why) String() string { return name(whyNames[:], int(w)) }
 // Move is one entry of the ledger: units that changed their node.
 type Move struct {
 	At    time.Duration
-	Why   Why // Stolen, Recalled, Hedged or Rescued
+	Why   Why // Stolen, Recalled, Hedged, Rescued or Retried
 	Units []UnitID
 	From  NodeID
 	To    NodeID

@@ -69,6 +69,8 @@ type Vertex struct {
 	// Once is set when two executions may have different results, so that the run has one:
 	// other nodes take that of the node which executed it.
 	Once bool
+	// Flaky says that it failed before, and succeeded with the same inputs.
+	Flaky bool
 }
 
 // Unit is one target on one platform.
@@ -140,6 +142,9 @@ type Options struct {
 	Whole bool
 	// Steal lets idle nodes take what others have not submitted.
 	Steal bool
+	// RetrySteps is how often a step that ran and failed is executed again, on another
+	// node if there is one; 0 is never.
+	RetrySteps int
 	// NoHedge keeps a node that was stolen from from starting the same units as
 	// well: for nodes that share a machine, where the one slows the other down.
 	NoHedge bool

@@ -96,6 +96,12 @@ type UnitFailed struct {
 	// Elsewhere is set when it may succeed on another node only. It is tried once on one; a
 	// second failure of this kind, or no other node, is final.
 	Elsewhere bool
+	// Execution numbers the executions of Vertex that failed on the node, from 1, when
+	// the step ran and failed by itself: it may be executed again, see
+	// [Options.RetrySteps]. Several units may report the same one. 0 is any other
+	// failure. Way is equal for executions that failed in the same way.
+	Execution int
+	Way       string
 }
 
 // PartitionEnded is the last event of a submission. Units of it that are neither

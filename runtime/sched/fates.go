@@ -15,7 +15,8 @@ type fates struct {
 	deferred int         // units whose outputs wait for the other units
 	reason   string      // why nothing is submitted any more; "" while stopping is not set
 	moves    []Move      // in order of time
-	out      []Command   // of the event that is being taken in, in order
+	trials   map[VertexID]*trial
+	out      []Command // of the event that is being taken in, in order
 }
 
 func (s *fates) emit(c Command) { s.out = append(s.out, c) }
@@ -162,7 +163,8 @@ func (s *fates) close(r *run, e ending) []*part {
 		if len(units) == 0 {
 			return
 		}
-		ps = append(ps, &part{units: units, why: Rescued, pooled: r.pooled, delay: delay, orphan: r.n.id})
+		flawed := slices.ContainsFunc(units, func(u UnitID) bool { return s.units[u].confined })
+		ps = append(ps, &part{units: units, why: Rescued, pooled: r.pooled, delay: delay, flawed: flawed, orphan: r.n.id})
 	}
 	group(units[innocent], false)
 	group(units[again], !e.lost && !r.again)
@@ -264,8 +266,10 @@ func (s *fates) place(p *part) {
 		return
 	}
 	if p.orphan != NoNode && p.orphan != n.id {
-		p.why = Rescued
-		s.moves = append(s.moves, Move{At: s.now, Why: Rescued, Units: slices.Clone(p.units), From: p.orphan, To: n.id, Here: here})
+		if p.why = Rescued; p.flawed {
+			p.why = Retried
+		}
+		s.moves = append(s.moves, Move{At: s.now, Why: p.why, Units: slices.Clone(p.units), From: p.orphan, To: n.id, Here: here})
 	}
 	s.enqueue(&n.lane, p.units, true, p)
 	s.wake(n)

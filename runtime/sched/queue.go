@@ -32,6 +32,7 @@ type part struct {
 	why    Why
 	pooled bool // came from the pool and returns there
 	delay  bool // back off before it starts
+	flawed bool // a step of it is executed again
 	dirty  bool // readiness must be looked at
 	// watch is the generation of its entries in node.watch: it waits there for a
 	// step under way; 0 = it does not.

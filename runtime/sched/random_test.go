@@ -74,6 +74,7 @@ func randomConfig(r choices) Config {
 		KeepGoing: r.Intn(2) == 0, Steal: r.Intn(4) > 0, Backoff: time.Duration(r.Intn(2)) * time.Second,
 	}
 	cfg.Options.DeferOutput = r.Intn(4) == 0
+	cfg.Options.RetrySteps = max(0, r.Intn(8)-4)
 	cfg.Plan = make([][]Partition, len(cfg.Nodes))
 	nu := r.Intn(16)
 	for u := range nu {
@@ -770,7 +771,7 @@ func (c *chaos) advance(s *submission, quiet bool) error {
 	if bad := c.unitBad(u); bad != NoVertex {
 		s.units[i] = chaosFailed
 		s.failed = true
-		return c.step(UnitFailed{At: c.now, Partition: s.Partition, Unit: u, Vertex: bad, Err: "exit code 1"})
+		return c.step(UnitFailed{At: c.now, Partition: s.Partition, Unit: u, Vertex: bad, Err: "exit code 1", Execution: int(s.Partition), Way: []string{"one", "another"}[c.r.Intn(2)]})
 	}
 	if s.units[i] == chaosBuilding {
 		s.units[i] = chaosDenied // unless the answer says Export or Defer

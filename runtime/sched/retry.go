@@ -19,6 +19,7 @@ const (
 	final     fault = iota // it would again
 	passing                // the surroundings are to blame, or the node is lost
 	misplaced              // the node is to blame: another one may succeed
+	flawed                 // a step ran and failed, and is executed again
 )
 
 // mayRetry reports whether a unit that failed on n is tried again; if not, ending is to be
@@ -28,6 +29,7 @@ const (
 //   - Attempts that fail for what may pass are counted. The last of Options.MaxAttempts
 //     is final.
 //   - What failed because of its node is tried on another one, once.
+//   - A step that ran and failed is executed again as [Scheduler.flaw] says.
 //   - Anything else is final.
 func (s *fates) mayRetry(id UnitID, n *node, f fault) (yes bool, ending string) {
 	u := &s.units[id]
@@ -39,6 +41,8 @@ func (s *fates) mayRetry(id UnitID, n *node, f fault) (yes bool, ending string) 
 		return true, ""
 	case f == misplaced:
 		return s.avoid(id, n), ""
+	case f == flawed:
+		return true, ""
 	case f == passing && u.tries < s.cfg.Options.MaxAttempts:
 		return true, ""
 	case f == passing:

@@ -111,7 +111,7 @@ func New(cfg Config) (*Scheduler, error) {
 	if err := s.order(); err != nil {
 		return nil, fmt.Errorf("sched: %w", err)
 	}
-	s.learned = newLearning(cfg.Vertices)
+	s.learned, s.trials = newLearning(cfg.Vertices), map[VertexID]*trial{}
 	s.once = s.newResults()
 	for i := range s.units {
 		s.units[i].out = Outcome{Node: NoNode, Because: NoUnit, Vertex: NoVertex}
@@ -330,6 +330,7 @@ func (s *Scheduler) nodeLost(e NodeLost) {
 	if e.Reconnecting {
 		n.state = expected
 	}
+	s.unconfine()
 	if n.err == "" {
 		n.err = "node lost"
 	}
@@ -508,11 +509,14 @@ func (s *Scheduler) unitFailed(e UnitFailed) {
 	}
 	f := final
 	switch {
+	case e.Execution > 0 && s.cfg.Options.RetrySteps > 0 && s.validVertex(e.Vertex):
+		f = s.flaw(e, r.n)
 	case e.Elsewhere:
 		f = misplaced
 	case e.Retryable:
 		f = passing
 	}
+	u.flunked = u.flunked || f == final || f == flawed
 	yes, ending := s.mayRetry(e.Unit, r.n, f)
 	if yes {
 		return

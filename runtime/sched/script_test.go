@@ -21,10 +21,10 @@ var update = flag.Bool("update", false, "rewrite golden files")
 //
 //	add-nodes N [speed=F] [slots=N] [assumed] [platforms=A,B]     nodes n1, n2, ...
 //	node NAME [speed=F] [slots=N] [assumed] [memory=N] [platforms=A,B] [warm=V,...]
-//	vertex NAME COST [in=V,...] [bytes=N] [memory=N] [platform=P] [once]
+//	vertex NAME COST [in=V,...] [bytes=N] [memory=N] [platform=P] [once] [flaky]
 //	unit NAME ROOT [after=U,...] [platforms=P,...] [nodes=N,...] [early] [on-demand]
 //	network [bandwidth=N] [latency=D] [cached=V,...]
-//	options [steal] [keep-going] [defer-output] [ahead=N] [jobs=N] [attempts=N] [backoff=D]
+//	options [steal] [keep-going] [defer-output] [ahead=N] [jobs=N] [attempts=N] [retry-steps=N] [backoff=D]
 //	plan NODE U,U U ...                                 a partition per word
 //	pool U,U U ...
 //	start                                               new scheduler, nothing is up
@@ -34,7 +34,7 @@ var update = flag.Bool("update", false, "rewrite golden files")
 //	unsent V                     missed V NODE
 //	built U [PART]               exported U [PART]
 //	done U                       built and exported
-//	fail U [vertex=V] [retryable] [ERR...]
+//	fail U [vertex=V] [retryable] [execution=N way=W] [ERR...]
 //	end PART [retryable] [ERR...]
 //	cancel [REASON...]           tick
 //	status                       moves
@@ -183,7 +183,7 @@ func (sc *script) node(name string) NodeID {
 }
 
 func (sc *script) command(w []string) {
-	kv, rest := args(w[1:], "steal", "keep-going", "retryable", "elsewhere", "reconnecting", "cached", "output", "assumed", "defer-output", "early", "once", "on-demand")
+	kv, rest := args(w[1:], "steal", "keep-going", "retryable", "elsewhere", "reconnecting", "cached", "output", "assumed", "defer-output", "early", "once", "on-demand", "flaky")
 	speed := func() float64 {
 		if kv["speed"] == "" {
 			return 0
@@ -208,7 +208,7 @@ func (sc *script) command(w []string) {
 	case "vertex":
 		sc.cfg.Vertices = append(sc.cfg.Vertices, Vertex{
 			Cost: sc.duration(rest[1]), Bytes: int64(sc.number(kv["bytes"])), Memory: int64(sc.number(kv["memory"])),
-			Inputs: sc.vertices(kv["in"]), Platform: kv["platform"], Output: kv["output"] != "", Once: kv["once"] != "",
+			Inputs: sc.vertices(kv["in"]), Platform: kv["platform"], Output: kv["output"] != "", Once: kv["once"] != "", Flaky: kv["flaky"] != "",
 		})
 		sc.verts = append(sc.verts, rest[0])
 	case "unit":
@@ -230,7 +230,7 @@ func (sc *script) command(w []string) {
 		sc.cfg.Options = Options{
 			Steal: kv["steal"] != "", KeepGoing: kv["keep-going"] != "", DeferOutput: kv["defer-output"] != "",
 			Ahead: sc.number(kv["ahead"]),
-			Jobs:  sc.number(kv["jobs"]), MaxAttempts: sc.number(kv["attempts"]),
+			Jobs:  sc.number(kv["jobs"]), MaxAttempts: sc.number(kv["attempts"]), RetrySteps: sc.number(kv["retry-steps"]),
 		}
 		if kv["backoff"] != "" {
 			sc.cfg.Options.Backoff = sc.duration(kv["backoff"])
@@ -298,6 +298,7 @@ func (sc *script) command(w []string) {
 		sc.step(UnitFailed{
 			At: sc.now, Unit: sc.unit(rest[0]), Partition: sc.part(rest[:1]), Vertex: v,
 			Retryable: kv["retryable"] != "", Elsewhere: kv["elsewhere"] != "", Err: strings.Join(rest[1:], " "),
+			Execution: sc.number(kv["execution"]), Way: kv["way"],
 		})
 	case "end":
 		sc.step(PartitionEnded{

@@ -356,7 +356,7 @@ func (s *thieves) hedge(n *node) bool {
 		thief := s.nodes[g.to]
 		g.units = slices.DeleteFunc(g.units, func(id UnitID) bool {
 			u := &s.units[id]
-			if u.state >= granted || len(u.runs) > 1 {
+			if u.state >= granted || len(u.runs) > 1 || u.flunked {
 				return true
 			}
 			// Queued again, or on its way somewhere else: that is not for us.
@@ -450,7 +450,7 @@ func (s *estimator) latestOwners(n *node) []*node {
 // worth it.
 func (s *policy) second(n, owner *node, m member) *loot {
 	u := &s.units[m.id]
-	if m.st != building || u.state >= granted || len(u.runs) > 1 || u.moves >= maxMoves || !s.cfg.allows(m.id, n.id) {
+	if m.st != building || u.state >= granted || len(u.runs) > 1 || u.flunked || u.moves >= maxMoves || !s.cfg.allows(m.id, n.id) {
 		return nil
 	}
 	units := []UnitID{m.id}

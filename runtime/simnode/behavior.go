@@ -15,12 +15,14 @@ import (
 //	sleep SECONDS
 //	echo TEXT          prints a line, unless it goes to a file
 //	exit CODE, false   ends the step
+//	flaky PART         ends so large a part of its executions, drawn by the node, with code 1
 //	/dev/urandom, date anywhere: no two executions give the same result
 type Behavior struct {
 	Took   time.Duration
 	Prints []string
 	Random bool
 	Exit   uint32
+	Flaky  float64
 }
 
 // behave reads a command.
@@ -44,6 +46,10 @@ func behave(args []string) Behavior {
 		case "echo":
 			if !strings.Contains(part, ">") {
 				b.Prints = append(b.Prints, strings.Join(words[1:], " "))
+			}
+		case "flaky":
+			if part, err := strconv.ParseFloat(words[len(words)-1], 64); err == nil {
+				b.Flaky = part
 			}
 		case "false":
 			b.Exit = 1

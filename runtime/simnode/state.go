@@ -550,6 +550,11 @@ func (p *process) execute(ctx context.Context, st *state, key digest.Digest, inp
 	if sick := p.node.sickness(); sick != nil && st.op.GetExec() != nil {
 		return nil, sick
 	}
+	p.disk.mu.Lock()
+	if b.Flaky > 0 && p.disk.rand.Float64() < b.Flaky {
+		b.Exit = 1
+	}
+	p.disk.mu.Unlock()
 	if b.Exit != 0 {
 		p.node.note(Execution{Vertex: st.original, Name: st.name, At: time.Now()})
 		return nil, exitError(args, b.Exit)

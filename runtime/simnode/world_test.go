@@ -128,6 +128,12 @@ type world struct {
 	slots    int
 	cached   bool // there is a repository for caches
 	makespan time.Duration
+	// retrySteps is how often steps that fail are executed again; past is what is known
+	// of steps, by their names.
+	retrySteps int
+	past       map[string]runtime.Trials
+	// calm says that nothing happens to the nodes.
+	calm bool
 	// hurt are the nodes to which something happens; lossy says that some result may
 	// be built twice for it, and frail that no node is spared.
 	hurt  map[string]bool
@@ -182,11 +188,16 @@ func (w *world) order(t *testing.T, p *project, answered []runtime.NodeInfo) *ru
 		Graph: b.Graph, Jobs: b.Jobs, Steps: made.Exchange.Steps,
 		Sched: runtime.Schedule(made, sched.Options{
 			KeepGoing: w.rng.IntN(3) == 0 && !w.whole, DeferOutput: w.rng.IntN(4) == 0 && !w.whole, Whole: w.whole, Steal: len(list) > 1, Backoff: time.Second, Ahead: 1, NoHedge: w.rng.IntN(2) == 0,
+			RetrySteps: w.retrySteps,
 		}),
 		Inputs:     runtime.Inputs{Dirs: b.Locals(), SSH: map[string][]string{}, SharedKey: "seeds"},
 		Dir:        t.TempDir(),
 		Withhold:   w.whole,
 		Registries: registry.Options{Dial: w.registry.Dial, Hosts: map[string]registry.Host{host: {PlainHTTP: true}}},
+	}
+	for i, v := range b.Graph.Vertices {
+		work.Past = append(work.Past, w.past[v.Step])
+		work.Sched.Vertices[i].Flaky = work.Past[i].Flaky()
 	}
 	if w.cached {
 		repo, err := cachepolicy.ParseRepo(cacheRepo)
@@ -278,6 +289,9 @@ func (w *world) delay() {
 
 // disturb draws what happens, and when.
 func (w *world) disturb() (stop func()) {
+	if w.calm {
+		return func() {}
+	}
 	w.frail = w.rng.IntN(10) == 0
 	count := w.rng.IntN(5)
 	span := int(w.makespan.Milliseconds()*3/2) + 500

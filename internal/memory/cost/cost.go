@@ -48,6 +48,16 @@ type Sample struct {
 	// unknown.
 	CPU    time.Duration
 	Memory int64
+	// Inputs names what it was executed on: it is equal for executions that should have
+	// given the same result. "" is not known.
+	Inputs string
+}
+
+// Failure is an execution of a step that ended with an exit code.
+type Failure struct {
+	Node   string
+	When   time.Time
+	Inputs string // as in Sample
 }
 
 // Source tells what a prediction rests on.

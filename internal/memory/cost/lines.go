@@ -29,6 +29,14 @@ type stepLine struct {
 	Platform string       `json:"platform,omitempty"`
 	Input    int64        `json:"inputBytes,omitempty"`
 	Samples  []sampleLine `json:"samples"`
+	// Failures are executions that ended with an exit code.
+	Failures []failureLine `json:"failures,omitempty"`
+}
+
+type failureLine struct {
+	Node   string    `json:"node"`
+	When   time.Time `json:"when"`
+	Inputs string    `json:"inputs,omitempty"`
 }
 
 type sampleLine struct {
@@ -39,6 +47,7 @@ type sampleLine struct {
 
 	CPU    time.Duration `json:"cpuNs,omitempty"`
 	Memory int64         `json:"memory,omitempty"`
+	Inputs string        `json:"inputs,omitempty"`
 }
 
 // machineLine is a line about a node. They stand behind those of the steps.
@@ -68,9 +77,12 @@ func writeLines(w io.Writer, steps map[string]*record, machines map[string]Machi
 	}
 	for _, key := range slices.Sorted(maps.Keys(steps)) {
 		r := steps[key]
-		l := stepLine{key, r.slot, r.kind, r.family, r.command, r.platform, r.input, []sampleLine{}}
+		l := stepLine{key, r.slot, r.kind, r.family, r.command, r.platform, r.input, []sampleLine{}, nil}
 		for _, x := range r.samples {
 			l.Samples = append(l.Samples, sampleLine(x))
+		}
+		for _, f := range r.failures {
+			l.Failures = append(l.Failures, failureLine(f))
 		}
 		if err := enc.Encode(l); err != nil {
 			return err
@@ -150,7 +162,10 @@ func parseLines(r io.Reader) (map[string]*record, map[string]Machine, error) {
 				rec.samples = append(rec.samples, x)
 			}
 		}
-		if len(rec.samples) == 0 {
+		for _, f := range l.Failures {
+			rec.failures = append(rec.failures, Failure(f).clean())
+		}
+		if len(rec.samples)+len(rec.failures) == 0 {
 			continue
 		}
 		sorted := &record{}

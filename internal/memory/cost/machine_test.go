@@ -86,7 +86,11 @@ func TestUsageOfSamples(t *testing.T) {
 	require.Equal(t, r, read)
 
 	before := (&record{kind: Run, samples: []Sample{{Node: "a", Took: 1, When: time.Unix(0, 5).UTC()}}}).encode()
-	before = append([]byte{1}, before[1:len(before)-2]...) // without CPU and Memory
+	second := append([]byte{2}, before[1:len(before)-2]...) // without Inputs and failures
+	read, err = decode(second)
+	require.NoError(t, err)
+	require.Equal(t, time.Duration(1), read.samples[0].Took)
+	before = append([]byte{1}, before[1:len(before)-4]...) // and without CPU and Memory
 	read, err = decode(before)
 	require.NoError(t, err)
 	require.Equal(t, time.Duration(1), read.samples[0].Took)

@@ -27,23 +27,33 @@ type record struct {
 	platform string
 	input    int64
 	samples  []Sample // by time, latest last
+	// failures are those of the latest executions that failed, latest last.
+	failures []Failure
 }
 
 // last is when the step ran last.
 func (r *record) last() time.Time {
-	if len(r.samples) == 0 {
-		return time.Time{}
+	var last time.Time
+	if n := len(r.samples); n > 0 {
+		last = r.samples[n-1].When
 	}
-	return r.samples[len(r.samples)-1].When
+	if n := len(r.failures); n > 0 && r.failures[n-1].When.After(last) {
+		last = r.failures[n-1].When
+	}
+	return last
 }
 
 // merge adds what other knows. The description of the one that ran later wins.
 func (r *record) merge(other *record) {
 	if !other.last().Before(r.last()) {
-		samples := r.samples
+		samples, failures := r.samples, r.failures
 		*r = *other
-		r.samples = samples
+		r.samples, r.failures = samples, failures
 	}
+	failures := slices.Concat(r.failures, other.failures)
+	slices.SortFunc(failures, compareFailures)
+	failures = slices.CompactFunc(failures, func(a, b Failure) bool { return compareFailures(a, b) == 0 })
+	r.failures = failures[max(0, len(failures)-maxSamples):]
 	all := slices.Concat(r.samples, other.samples)
 	slices.SortFunc(all, compareSamples)
 	all = slices.CompactFunc(all, func(a, b Sample) bool { return compareSamples(a, b) == 0 })
@@ -55,7 +65,7 @@ func (r *record) merge(other *record) {
 
 func (r *record) clone() *record {
 	c := *r
-	c.samples = slices.Clone(r.samples)
+	c.samples, c.failures = slices.Clone(r.samples), slices.Clone(r.failures)
 	return &c
 }
 
@@ -68,7 +78,29 @@ func compareSamples(a, b Sample) int {
 		cmp.Compare(a.Bytes, b.Bytes),
 		cmp.Compare(a.CPU, b.CPU),
 		cmp.Compare(a.Memory, b.Memory),
+		cmp.Compare(a.Inputs, b.Inputs),
 	)
+}
+
+// compareFailures is compareSamples for failures.
+func compareFailures(a, b Failure) int {
+	return cmp.Or(a.When.Compare(b.When), cmp.Compare(a.Node, b.Node), cmp.Compare(a.Inputs, b.Inputs))
+}
+
+// trials counts the executions on inputs that failed, and all of them, as far as both
+// are remembered.
+func (r *record) trials(inputs string) (failed, all int) {
+	for _, f := range r.failures {
+		if f.Inputs == inputs {
+			failed, all = failed+1, all+1
+		}
+	}
+	for _, x := range r.samples {
+		if x.Inputs == inputs {
+			all++
+		}
+	}
+	return failed, all
 }
 
 // clean brings a sample into the form in which it is kept; ok is false when it says
@@ -77,20 +109,30 @@ func clean(x Sample) (Sample, bool) {
 	if x.Took <= 0 || x.Bytes < 0 || x.CPU < 0 || x.Memory < 0 {
 		return x, false
 	}
-	x.Node = clip(x.Node)
-	if y := x.When.Year(); y < 1970 || y > 2200 { // not in nanoseconds of 64 bits
-		x.When = time.Unix(0, 0)
-	}
-	x.When = time.Unix(0, x.When.UnixNano()).UTC()
+	x.Node, x.When, x.Inputs = clip(x.Node), instant(x.When), clip(x.Inputs)
 	return x, true
+}
+
+// clean brings a failure into the form in which it is kept.
+func (f Failure) clean() Failure {
+	return Failure{Node: clip(f.Node), When: instant(f.When), Inputs: clip(f.Inputs)}
+}
+
+// instant is a time in the form in which it is kept: in nanoseconds of 64 bits.
+func instant(t time.Time) time.Time {
+	if y := t.Year(); y < 1970 || y > 2200 {
+		t = time.Unix(0, 0)
+	}
+	return time.Unix(0, t.UnixNano()).UTC()
 }
 
 func clip(s string) string { return s[:min(len(s), maxText)] }
 
 // The encoding of a record: its fields in order, integers as varints, strings with
-// their length before them. The first encoding had no CPU and Memory.
+// their length before them. The first encoding had no CPU and Memory, the second no Inputs
+// and no failures.
 
-const encoding = 2
+const encoding = 3
 
 var errRecord = errors.New("malformed record")
 
@@ -114,6 +156,13 @@ func (r *record) encode() []byte {
 		b = binary.AppendVarint(b, x.When.UnixNano())
 		b = binary.AppendVarint(b, int64(x.CPU))
 		b = binary.AppendVarint(b, x.Memory)
+		text(x.Inputs)
+	}
+	b = binary.AppendUvarint(b, uint64(len(r.failures)))
+	for _, f := range r.failures {
+		text(f.Node)
+		b = binary.AppendVarint(b, f.When.UnixNano())
+		text(f.Inputs)
 	}
 	return b
 }
@@ -167,7 +216,23 @@ func decode(b []byte) (*record, error) {
 		if version > 1 {
 			x.CPU, x.Memory = time.Duration(int()), int()
 		}
+		if version > 2 {
+			x.Inputs = text()
+		}
 		r.samples = append(r.samples, x)
+	}
+	if version > 2 {
+		if n = uint(); n > math.MaxInt16 {
+			return nil, errRecord
+		}
+		for range n {
+			if bad {
+				break
+			}
+			f := Failure{Node: text()}
+			f.When, f.Inputs = time.Unix(0, int()).UTC(), text()
+			r.failures = append(r.failures, f)
+		}
 	}
 	if bad || len(b) > 0 {
 		return nil, errRecord

@@ -68,18 +68,51 @@ func (s *Store) Record(step Step, sample Sample) {
 	if !ok || step.Key == "" || len(step.Key) > maxText {
 		return
 	}
-	r := &record{
-		slot: clip(step.Slot), kind: step.Kind, family: prior(step).family,
-		platform: clip(step.Platform), input: max(0, step.InputBytes), samples: []Sample{sample},
-	}
-	if step.Command != "" {
-		r.command = digest.FromString(step.Command).Encoded()
-	}
+	r := describe(step)
+	r.samples = []Sample{sample}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	add(s.steps, string(step.Key), r)
 	add(s.pending, string(step.Key), r)
 	s.invalidate()
+}
+
+// RecordFailure notes that a step was executed and failed, as Record does.
+func (s *Store) RecordFailure(step Step, f Failure) {
+	if step.Key == "" || len(step.Key) > maxText {
+		return
+	}
+	r := describe(step)
+	r.failures = []Failure{f.clean()}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	add(s.steps, string(step.Key), r)
+	add(s.pending, string(step.Key), r)
+	s.invalidate()
+}
+
+// Trials counts the latest executions of a step on the same inputs that failed, and all
+// of them.
+func (s *Store) Trials(step Step, inputs string) (failed, all int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := s.steps[string(step.Key)]
+	if r == nil || step.Key == "" || inputs == "" {
+		return 0, 0
+	}
+	return r.trials(inputs)
+}
+
+// describe returns a record without any execution.
+func describe(step Step) *record {
+	r := &record{
+		slot: clip(step.Slot), kind: step.Kind, family: prior(step).family,
+		platform: clip(step.Platform), input: max(0, step.InputBytes),
+	}
+	if step.Command != "" {
+		r.command = digest.FromString(step.Command).Encoded()
+	}
+	return r
 }
 
 // add merges r into the records; they do not keep r itself.

@@ -55,6 +55,8 @@ type Run struct {
 	// than planned; their times are those of steps.
 	Tasks []Task `json:"tasks,omitempty"`
 	Moves []Move `json:"moves,omitempty"`
+	// FailedSteps are the steps that failed, whether or not they succeeded after that.
+	FailedSteps []FailedStep `json:"failed_steps,omitempty"`
 	// Recipes are those of the steps, Files the sets of files that they read, Key names the
 	// key of the hashes in both.
 	Recipes []Recipe  `json:"recipes,omitempty"`
@@ -83,6 +85,22 @@ const (
 	Fetch  TaskKind = "fetch"  // the result of a step comes from another node, or from a cache
 	Export TaskKind = "export" // an output or a cache is written
 )
+
+// FailedStep is a step that failed.
+type FailedStep struct {
+	Name    string   `json:"name"`
+	Targets []string `json:"targets"` // whose step it is
+	// Verdict is "flaky", "fails everywhere" or "failed".
+	Verdict  string    `json:"verdict"`
+	Failures []Failure `json:"failures"`
+	Passed   string    `json:"passed,omitempty"` // the node on which it succeeded
+}
+
+// Failure is an execution that failed.
+type Failure struct {
+	Node     string `json:"node"`
+	ExitCode string `json:"exit_code"`
+}
 
 // Move is work that went to another node than planned.
 type Move struct {

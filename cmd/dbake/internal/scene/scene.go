@@ -235,6 +235,8 @@ func (s *Scene) Apply(at time.Duration, e runtime.Event) Change {
 		s.job(at, e)
 	case runtime.MoveEvent:
 		s.noteMove(at, e)
+	case runtime.RetryEvent:
+		s.news(at, Warned, e.Node, fmt.Sprintf("attempt %d of %d failed with exit code %s: %s", e.Attempt, e.Limit, e.ExitCode, Name(e.Targets, printable.Line(e.Step))))
 	case runtime.SendEvent:
 		s.noteSend(at, e)
 	case runtime.QueueEvent:

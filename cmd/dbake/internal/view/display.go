@@ -126,6 +126,8 @@ func (t *text) Observe(e runtime.Event) {
 		}
 	case runtime.MoveEvent:
 		t.say(t.start.Add(e.At), e.Node, e.Targets, moveLine(e))
+	case runtime.RetryEvent:
+		t.say(t.start.Add(e.At), e.Node, e.Targets, retryLine(e))
 	case runtime.SendEvent:
 		t.say(t.start.Add(e.At), e.Node, e.Targets, sendLine(e))
 	case runtime.WaitEvent:
@@ -142,6 +144,11 @@ func moveLine(e runtime.MoveEvent) string {
 		return "built here: " + e.Why
 	}
 	return fmt.Sprintf("built here: %s from %s", e.Why, e.From)
+}
+
+// retryLine says that a step is executed again.
+func retryLine(e runtime.RetryEvent) string {
+	return fmt.Sprintf("attempt %d of %d failed with exit code %s and is followed by another: %s", e.Attempt, e.Limit, e.ExitCode, printable.Line(e.Step))
 }
 
 // sendLine reports how sending a step's result ended.

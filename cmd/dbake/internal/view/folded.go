@@ -155,6 +155,8 @@ func (f *folded) Observe(e runtime.Event) {
 		}
 	case runtime.MoveEvent:
 		f.say(e.Node, e.Targets, moveLine(e))
+	case runtime.RetryEvent:
+		f.say(e.Node, e.Targets, retryLine(e))
 	case runtime.SendEvent:
 		f.say(e.Node, e.Targets, sendLine(e))
 	case runtime.WaitEvent:

@@ -82,6 +82,11 @@ func Markdown(w io.Writer, o Outcome) error {
 			fmt.Fprintf(&b, "| %s | %d | %d | %d | %d | %s |\n", cell(name), len(n.Targets), n.Ran, n.Cached, n.Shared, seconds(n.Busy))
 		}
 		fmt.Fprintln(&b)
+		for _, s := range o.Result.FailedSteps {
+			if s.Verdict() != runtime.Once && b.Len() < maxMarkdown/2 {
+				fmt.Fprintf(&b, "%s\n\n", cell(failedLine(s)))
+			}
+		}
 	}
 	if o.Err != nil {
 		for _, e := range rawErrors(o.Err) {

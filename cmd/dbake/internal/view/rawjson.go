@@ -76,7 +76,7 @@ type status struct {
 // event is anything but the status of steps.
 type event struct {
 	subject
-	// Event is "note", "warning", "error", "target", "moved", "sent", "waits",
+	// Event is "note", "warning", "error", "target", "moved", "retry", "sent", "waits",
 	// "node-lost", "node-silent", "node-back", "summary" or "timings".
 	Event   string `json:"event"`
 	Message string `json:"message,omitempty"`
@@ -128,6 +128,8 @@ type rawTotals struct {
 	Bound     float64     `json:"predictedBoundSeconds,omitempty"`
 	// Moves are the jobs that moved to another node than planned, in order of time.
 	Moves []rawMove `json:"moves,omitempty"`
+	// FailedSteps are the steps that failed, whether or not they succeeded after that.
+	FailedSteps []rawFailedStep `json:"failedSteps,omitempty"`
 	// Logs is the directory of the logs of the targets.
 	Logs string `json:"logs,omitempty"`
 }
@@ -139,6 +141,25 @@ type rawTarget struct {
 	Reason string     `json:"reason,omitempty"`
 	Images []rawImage `json:"images,omitempty"`
 	Log    string     `json:"log,omitempty"` // the file
+}
+
+// rawFailedStep is a step that failed.
+type rawFailedStep struct {
+	Step    string   `json:"step"`
+	Targets []string `json:"targets"`
+	// Verdict is "flaky", "fails everywhere" or "failed".
+	Verdict  string       `json:"verdict"`
+	Failures []rawFailure `json:"failures"`
+	PassedOn string       `json:"passedOn,omitempty"` // the node on which it succeeded
+	// PastFailures and PastExecutions count those before this build on the same inputs.
+	PastFailures   int `json:"pastFailures,omitempty"`
+	PastExecutions int `json:"pastExecutions,omitempty"`
+}
+
+// rawFailure is an execution that failed.
+type rawFailure struct {
+	Node     string `json:"node"`
+	ExitCode string `json:"exitCode"`
 }
 
 // rawMove is a move at a time since the start of the run, in seconds.
@@ -209,6 +230,8 @@ func (j *rawJSON) Observe(e runtime.Event) {
 		j.print(ev)
 	case runtime.MoveEvent:
 		j.print(event{subject: subjectOf(e.Node, e.Targets), Event: "moved", Message: e.Why, From: e.From})
+	case runtime.RetryEvent:
+		j.print(event{subject: subjectOf(e.Node, e.Targets), Event: "retry", Message: retryLine(e)})
 	case runtime.SendEvent:
 		ev := event{subject: subjectOf(e.Node, e.Targets), Event: "sent", Message: e.Step, To: e.To}
 		if e.Err != nil {
@@ -331,6 +354,16 @@ func newTotals(r *runtime.Result, run Run) *rawTotals {
 			rn.Lost = n.Lost.Error()
 		}
 		t.Nodes = append(t.Nodes, rn)
+	}
+	for _, s := range r.FailedSteps {
+		raw := rawFailedStep{
+			Step: s.Step, Targets: s.Targets, Verdict: string(s.Verdict()), Failures: []rawFailure{}, PassedOn: s.Passed,
+			PastFailures: s.Past.Failed, PastExecutions: s.Past.All,
+		}
+		for _, f := range s.Failures {
+			raw.Failures = append(raw.Failures, rawFailure{f.Node, f.ExitCode})
+		}
+		t.FailedSteps = append(t.FailedSteps, raw)
 	}
 	for _, s := range r.Steals {
 		t.Moves = append(t.Moves, rawMove{At: s.At.Seconds(), Jobs: s.Jobs, From: s.From, To: s.To, Why: s.Why})

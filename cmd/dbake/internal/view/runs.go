@@ -120,12 +120,20 @@ func RunFailures(w io.Writer, r *runs.Run) error {
 			failed++
 		}
 	}
-	if failed == 0 {
+	if failed == 0 && len(r.FailedSteps) == 0 {
 		_, err := fmt.Fprintln(w, "nothing failed")
 		return err
 	}
-	if err := t.write(w); err != nil {
+	if failed == 0 {
+		fmt.Fprintln(w, "no target failed")
+	} else if err := t.write(w); err != nil {
 		return err
+	}
+	for i, s := range r.FailedSteps {
+		if i == 0 {
+			fmt.Fprintln(w)
+		}
+		fmt.Fprintln(w, trialLine(s))
 	}
 	var places []int
 	for i, s := range r.Steps {
@@ -138,6 +146,22 @@ func RunFailures(w io.Writer, r *runs.Run) error {
 	}
 	fmt.Fprintln(w)
 	return stepTable(w, r, places)
+}
+
+// trialLine says on which nodes a step failed, and where it succeeded.
+func trialLine(s runs.FailedStep) string {
+	var places []string
+	for _, f := range s.Failures {
+		places = append(places, fmt.Sprintf("%s (exit code %s)", f.Node, f.ExitCode))
+	}
+	text := fmt.Sprintf("%s: %s failed on %s", s.Verdict, lineName("", s.Targets, s.Name), strings.Join(places, ", "))
+	if len(s.Failures) == 1 {
+		text = strings.TrimPrefix(text, "failed: ")
+	}
+	if s.Passed != "" {
+		text += ", then succeeded on " + s.Passed
+	}
+	return text
 }
 
 // RunSlowest prints the n steps that took longest.

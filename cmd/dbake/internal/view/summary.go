@@ -9,6 +9,7 @@ import (
 
 	"github.com/docker/go-units"
 
+	"github.com/dbake/dbake/internal/printable"
 	"github.com/dbake/dbake/internal/stopwatch"
 	"github.com/dbake/dbake/runtime"
 )
@@ -75,9 +76,19 @@ func nodes(w io.Writer, r *runtime.Result) {
 	for _, s := range r.Sick {
 		fmt.Fprintf(w, "%s could not build %s: %s\n", s.Node, strings.Join(s.Jobs, ", "), s.Reason)
 	}
+	for _, s := range r.FailedSteps {
+		if s.Verdict() != runtime.Once {
+			fmt.Fprintln(w, failedLine(s))
+		}
+	}
 	for _, s := range r.Steals {
 		fmt.Fprintf(w, "%s took over %s from %s after %s (%s)\n", s.To, strings.Join(s.Jobs, ", "), s.From, seconds(s.At), s.Why)
 	}
+}
+
+// failedLine says what is known of a step that failed.
+func failedLine(s *runtime.FailedStep) string {
+	return fmt.Sprintf("%s: %s %s", s.Verdict(), lineName("", s.Targets, printable.Line(s.Step)), s)
 }
 
 func totals(w io.Writer, r *runtime.Result, list []runtime.TargetResult, run Run) {
