@@ -5,7 +5,11 @@ import (
 	"errors"
 	"testing"
 	"testing/synctest"
+	"time"
 
+	bkclient "github.com/moby/buildkit/client"
+	"github.com/moby/buildkit/solver/errdefs"
+	digest "github.com/opencontainers/go-digest"
 	"github.com/stretchr/testify/require"
 )
 
@@ -82,5 +86,52 @@ func TestEvaluationsThatDoNotBegin(t *testing.T) {
 		require.NoError(t, err)
 		exit(false)
 		e.end()
+	})
+}
+
+// Once a step has failed in a build, who holds results in it is told to take them along,
+// and who needs that step waits for its end.
+func TestEvaluationsSettle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var e evaluations
+		started := 0
+		first, holds, err := e.enter(t.Context(), begin(&started))
+		require.NoError(t, err)
+		_, fails, err := e.enter(t.Context(), begin(&started))
+		require.NoError(t, err)
+		require.NoError(t, e.settle(t.Context()), "the build that later partitions get does not count")
+		fails(true)
+		<-first.retired
+		settled := make(chan error, 1)
+		go func() { settled <- e.settle(t.Context()) }()
+		synctest.Wait()
+		require.Empty(t, settled)
+		second, exit, err := e.enter(t.Context(), begin(&started))
+		require.NoError(t, err)
+		require.NotSame(t, first, second)
+		holds(false)
+		require.NoError(t, <-settled)
+		exit(false)
+		e.end()
+	})
+}
+
+// A failure waits for the status that shows it, and not for ever.
+func TestFailuresAwait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := digest.FromString("v")
+		failed := errdefs.WrapVertex(errors.New("exit code: 1"), d)
+		now := time.Now()
+		var f failures
+		time.AfterFunc(time.Second, func() {
+			f.observe(&bkclient.SolveStatus{Vertexes: []*bkclient.Vertex{{Digest: d, Started: &now, Completed: &now, Error: "exit code: 1"}}})
+		})
+		f.await(t.Context(), failed)
+		require.Equal(t, time.Second, time.Since(now))
+		f.await(t.Context(), failed)
+		f.await(t.Context(), errors.New("about no vertex"))
+		require.Equal(t, time.Second, time.Since(now))
+		f.await(t.Context(), errdefs.WrapVertex(errors.New("no status"), digest.FromString("other")))
+		require.Equal(t, time.Second+statusWait, time.Since(now))
 	})
 }

@@ -11,6 +11,14 @@ import (
 	"google.golang.org/grpc/status"
 )
 
+func TestWayOf(t *testing.T) {
+	way := wayOf("1", []string{"ok", "test 17 took 0.31s", "connection to 10.0.0.7:41234 refused", "", "0xc000123f60: FAIL"})
+	require.Equal(t, way, wayOf("1", []string{"test 3 took 12.5s", "connection to 10.0.0.9:5 refused", "0xc0ffee0000: FAIL"}))
+	require.NotEqual(t, way, wayOf("2", []string{"test 3 took 12.5s", "connection to 10.0.0.9:5 refused", "0xc0ffee0000: FAIL"}))
+	require.NotEqual(t, way, wayOf("1", []string{"test 3 took 12.5s", "connection to 10.0.0.9:5 reset", "0xc0ffee0000: FAIL"}))
+	require.Equal(t, wayOf("1", nil), wayOf("1", []string{""}))
+}
+
 // TestClassify has messages as BuildKit v0.34.2 and what it calls write them.
 func TestClassify(t *testing.T) {
 	const process = `process "/bin/sh -c make" did not complete successfully: exit code: `

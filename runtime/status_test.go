@@ -289,3 +289,36 @@ func TestPlain(t *testing.T) {
 	require.Same(t, other, plain(other))
 	require.Equal(t, "bad", plain(status.Error(codes.InvalidArgument, "bad")).Error())
 }
+
+// A step that failed and is executed again on its node is reported again, and what it
+// printed before is not what it printed last.
+func TestTrackerFailures(t *testing.T) {
+	all := func(digest.Digest) bool { return true }
+	tr := newTracker(all, all)
+	d := digest.FromString("v")
+	at := func(s int) *time.Time { x := time.Unix(int64(s), 0); return &x }
+	from := &solveSource{targets: []string{"a"}}
+	see := func(v bkclient.Vertex, logs ...*bkclient.VertexLog) (*bkclient.SolveStatus, []change) {
+		v.Digest = d
+		return tr.observe(&bkclient.SolveStatus{Vertexes: []*bkclient.Vertex{&v}, Logs: logs}, from)
+	}
+	began := []change{{vertex: d}}
+	_, changes := see(bkclient.Vertex{Started: at(1)}, &bkclient.VertexLog{Vertex: d, Timestamp: *at(2), Data: []byte("first\n")})
+	require.Equal(t, began, changes)
+	for i := range 2 { // another stream repeats it
+		fresh, _ := see(bkclient.Vertex{Started: at(1), Completed: at(3), Error: "exit code: 1"})
+		require.Len(t, fresh.Vertexes, 1-i)
+		require.Equal(t, 1, tr.failures(d))
+		require.Equal(t, []string{"first"}, tr.logTail(d))
+	}
+	_, changes = see(bkclient.Vertex{Started: at(1)})
+	require.Empty(t, changes, "that execution is known to have failed")
+	_, changes = see(bkclient.Vertex{Started: at(5)})
+	require.Equal(t, began, changes)
+	require.Empty(t, tr.logTail(d))
+	see(bkclient.Vertex{Started: at(5), Completed: at(6), Error: "exit code: 1"}, &bkclient.VertexLog{Vertex: d, Timestamp: *at(6), Data: []byte("second\n")})
+	require.Equal(t, 2, tr.failures(d))
+	_, changes = see(bkclient.Vertex{Started: at(7), Completed: at(9)})
+	require.Equal(t, []change{{vertex: d, done: true, took: 2 * time.Second}}, changes)
+	require.Equal(t, 2, tr.failures(d))
+}

@@ -20,12 +20,14 @@ import (
 const trialsFile = `
 group "default" { targets = ["flaky", "other"] }
 target "flaky" {
+  entitlements = ["network.host"]
   dockerfile-inline = "FROM busybox\nRUN head -c 9 /dev/urandom > /r\nRUN --network=host echo %[1]s; wget -q -O /dev/null http://%[2]s/flaky && echo fine\n"
 }
 target "other" {
   dockerfile-inline = "FROM busybox\nRUN head -c 9 /dev/urandom > /r\nRUN echo other\n"
 }
 target "broken" {
+  entitlements = ["network.host"]
   dockerfile-inline = "FROM busybox\nRUN --network=host echo %[1]s; wget -q -O /dev/null http://%[2]s/broken\n"
 }
 `
@@ -90,7 +92,7 @@ func TestRetrySteps(t *testing.T) {
 		write(t, dir, fmt.Sprintf(trialsFile, fmt.Sprintf("build%d", build), j.addr))
 		asked := j.fail(failures)
 		file := filepath.Join(dir, "summary.json")
-		args := append([]string{"build", target, "--progress", "plain", "--state-dir", w.state, "--summary-json", file, "--strategy", "single"}, w.on(nodes)...)
+		args := append([]string{"build", target, "--progress", "plain", "--state-dir", w.state, "--summary-json", file, "--strategy", "single", "--allow", "network.host"}, w.on(nodes)...)
 		cmd := w.command(dir, append(args, more...)...)
 		said, err := cmd.CombinedOutput()
 		dt, _ := os.ReadFile(file) // the checks miss what is not there
@@ -136,7 +138,7 @@ func TestRetrySteps(t *testing.T) {
 	out, summary, executions, err := run(2, 0, "broken", "--retry-steps", "5")
 	require.Error(t, err)
 	require.Equal(t, 3, executions, "once more than on two nodes: %s", out)
-	require.Equal(t, "fails everywhere", only(verdicts(summary)))
+	require.Equal(t, "fails-everywhere", only(verdicts(summary)))
 	require.Contains(t, out, "fails everywhere")
 
 	out, summary, executions, err = run(2, 1, "flaky")

@@ -13,6 +13,7 @@ import (
 	"github.com/gofrs/flock"
 
 	"github.com/dbake/dbake/cmd/dbake/internal/scene"
+	"github.com/dbake/dbake/internal/printable"
 	"github.com/dbake/dbake/runtime"
 )
 
@@ -152,7 +153,7 @@ func (s *Set) apply(at time.Duration, e runtime.Event) {
 			s.say([]string{e.Target}, fmt.Sprintf("%s %s\n", e.Job, map[string]string{"failed": "failed", "skipped": "was skipped: what it needs failed"}[e.Stage]))
 		}
 	case runtime.RetryEvent:
-		s.say(e.Targets, fmt.Sprintf("%s attempt %d of %d failed with exit code %s, attempt %d follows: %s\n", e.Node, e.Attempt, e.Limit, e.ExitCode, e.Attempt+1, e.Step))
+		s.say(e.Targets, fmt.Sprintf("%s attempt %d of %d failed with exit code %s, attempt %d follows: %s\n", e.Node, e.Attempt, e.Limit, e.ExitCode, e.Attempt+1, printable.Line(e.Step)))
 	case runtime.MoveEvent:
 		for _, n := range s.scene.News[min(news, len(s.scene.News)):] {
 			s.say(e.Targets, fmt.Sprintf("%s %s\n", n.Node, n.Text))

@@ -85,6 +85,11 @@ func exampleResult() *runtime.Result {
 			{Name: "n1", Targets: []string{"app"}, Ran: 3, Cached: 1, Shared: 2, Busy: 3 * time.Second, ContextBytes: 2048},
 			{Name: "n2", Targets: []string{"app"}, Ran: 1, Busy: time.Second, Lost: errors.New("gone")},
 		},
+		FailedSteps: []*runtime.FailedStep{
+			{Step: "[base 1/2] RUN false", Targets: []string{"base"}, Failures: []runtime.FailedExecution{{Node: "n1", Number: 1, ExitCode: "1"}, {Node: "n2", Number: 1, ExitCode: "1"}}},
+			{Step: "[app 2/2] RUN make test", Targets: []string{"app"}, Failures: []runtime.FailedExecution{{Node: "n2", Number: 1, ExitCode: "2"}}, Passed: "n1", Past: runtime.Trials{Failed: 1, All: 4}},
+			{Step: "[late 2/2] RUN once", Targets: []string{"late"}, Failures: []runtime.FailedExecution{{Node: "n1", Number: 1, ExitCode: "2"}}},
+		},
 	}
 }
 
@@ -223,4 +228,12 @@ func TestInterruptUnread(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestRetryLine(t *testing.T) {
+	e := runtime.RetryEvent{Node: "n2", Step: "[build 2/4] RUN a\n\x1b[2Jb", Targets: []string{"api"}, ExitCode: "1", Attempt: 1, Limit: 3}
+	require.Equal(t, "attempt 1 of 3 failed with exit code 1 and is followed by another: [build 2/4] RUN a b", retryLine(e))
+	var b bytes.Buffer
+	newRawJSON(&b).Observe(e)
+	require.JSONEq(t, `{"node": "n2", "targets": ["api"], "event": "retry", "message": "`+retryLine(e)+`"}`, b.String())
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"strings"
 
 	bkclient "github.com/moby/buildkit/client"
 	bkerrdefs "github.com/moby/buildkit/solver/errdefs"
@@ -147,7 +148,7 @@ type rawTarget struct {
 type rawFailedStep struct {
 	Step    string   `json:"step"`
 	Targets []string `json:"targets"`
-	// Verdict is "flaky", "fails everywhere" or "failed".
+	// Verdict is "flaky", "fails-everywhere" or "failed".
 	Verdict  string       `json:"verdict"`
 	Failures []rawFailure `json:"failures"`
 	PassedOn string       `json:"passedOn,omitempty"` // the node on which it succeeded
@@ -357,7 +358,7 @@ func newTotals(r *runtime.Result, run Run) *rawTotals {
 	}
 	for _, s := range r.FailedSteps {
 		raw := rawFailedStep{
-			Step: s.Step, Targets: s.Targets, Verdict: string(s.Verdict()), Failures: []rawFailure{}, PassedOn: s.Passed,
+			Step: s.Step, Targets: s.Targets, Verdict: strings.ReplaceAll(string(s.Verdict()), " ", "-"), Failures: []rawFailure{}, PassedOn: s.Passed,
 			PastFailures: s.Past.Failed, PastExecutions: s.Past.All,
 		}
 		for _, f := range s.Failures {
