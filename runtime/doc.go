@@ -26,7 +26,7 @@
 //   - nodeRuns: what a node is to the run, with its states, and what waits for it
 //     (noderun.go); an attendant is the worker that reaches for it (attend.go)
 //   - accounts: the ends of jobs and the failures behind them, from which the Result is
-//     made (accounts.go)
+//     made (accounts.go); trials are the steps among these that ran and failed (trials.go)
 //   - reporter: the events for the observer, and the warnings (reporter.go)
 //   - exports: the outputs of jobs, joined images, and tags that are set right
 //     (exports.go, join.go, tags.go); outputs that are withheld, to be published together

@@ -23,6 +23,7 @@ type evaluations struct {
 	mu      sync.Mutex
 	current *evaluation   // guarded by mu
 	all     []*evaluation // guarded by mu
+	over    bool          // no build begins any more; guarded by mu
 }
 
 // evaluation is one such build.
@@ -55,6 +56,10 @@ var errEvaluationEnded = errors.New("the build ended before it began")
 // again.
 func (e *evaluations) enter(ctx context.Context, start func(*evaluation)) (ev *evaluation, exit func(retire bool), err error) {
 	e.mu.Lock()
+	if e.over {
+		e.mu.Unlock()
+		return nil, nil, errEvaluationEnded
+	}
 	if e.current == nil {
 		e.current = newEvaluation()
 		e.all = append(e.all, e.current)
@@ -118,7 +123,7 @@ func (ev *evaluation) release() {
 // end lets every build end and waits for it.
 func (e *evaluations) end() {
 	e.mu.Lock()
-	e.current = nil
+	e.current, e.over = nil, true
 	all := e.all
 	for _, ev := range all {
 		ev.release()
@@ -185,6 +190,12 @@ func (s *solver) evaluate(ctx context.Context, p partition, observe func(*bkclie
 			exit(false)
 			return context.Cause(ctx)
 		case <-ev.retired:
+			select {
+			case <-release:
+				exit(false)
+				return nil
+			default:
+			}
 			// The next build gets the results as they are while this one has them.
 			before = func() { exit(false) }
 		}

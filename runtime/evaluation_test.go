@@ -59,6 +59,8 @@ func TestEvaluations(t *testing.T) {
 		require.True(t, over(second))
 		require.Equal(t, 2, started)
 		e.end()
+		_, _, err := e.enter(t.Context(), begin(&started))
+		require.ErrorIs(t, err, errEvaluationEnded, "nobody would end it")
 	})
 }
 

@@ -21,8 +21,8 @@ type failures struct {
 	seen map[string]chan struct{} // by vertex: closed when its failure was shown; guarded by mu
 }
 
-// shown returns what is closed when the failure of a vertex was shown.
-func (f *failures) shown(vertex string) chan struct{} {
+// signal returns the channel that is closed when the failure of a vertex was shown.
+func (f *failures) signal(vertex string) chan struct{} {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.seen == nil {
@@ -40,7 +40,7 @@ func (f *failures) observe(st *bkclient.SolveStatus) {
 		if v.Error == "" || v.Completed == nil {
 			continue
 		}
-		c := f.shown(v.Digest.String())
+		c := f.signal(v.Digest.String())
 		select {
 		case <-c:
 		default:
@@ -58,7 +58,7 @@ func (f *failures) await(ctx context.Context, err error) {
 	t := time.NewTimer(statusWait)
 	defer t.Stop()
 	select {
-	case <-f.shown(ve.Digest):
+	case <-f.signal(ve.Digest):
 	case <-t.C:
 	case <-ctx.Done():
 	}

@@ -394,6 +394,9 @@ func (s *Scheduler) vertexDone(e VertexDone) {
 	if n == nil || n.state != up || !s.validVertex(e.Vertex) {
 		return
 	}
+	if !e.Cached {
+		s.trials[e.Vertex].pass()
+	}
 	if !e.Cached && e.Took > 0 && !n.held.has(e.Vertex) {
 		s.learn(n, e.Vertex, e.Took)
 		s.noteBegun(n, e.Vertex)

@@ -8,6 +8,7 @@ import (
 // trial is what is known of a step that ran and failed.
 type trial struct {
 	failures []failedRun // in the order in which they were reported
+	before   int         // how many of them came before it succeeded somewhere
 	// last says that it is executed once more at most, over that it is not executed
 	// again.
 	last, over bool
@@ -31,6 +32,8 @@ func (f failedRun) same(g failedRun) bool {
 //
 //   - It is executed again [Options.RetrySteps] times at most, however many units need it:
 //     what several units report is one execution.
+//   - Once it has succeeded somewhere, it is flaky, and what failed before counts no more:
+//     another node has to execute it anew when a step above it is executed again there.
 //   - What failed in the same way on two nodes is executed once more at most, unless it
 //     is known to be flaky.
 //   - It is executed again where it has failed least often, and elsewhere than this time
@@ -66,8 +69,15 @@ func (s *fates) flaw(e UnitFailed, n *node) fault {
 func (t *trial) fail(f failedRun, limit int, flaky bool) {
 	t.failures = append(t.failures, f)
 	alike := slices.ContainsFunc(t.failures, func(g failedRun) bool { return g.node != f.node && g.way == f.way })
-	t.over = t.over || t.last || len(t.failures) > limit
-	t.last = t.last || alike && !flaky
+	t.over = t.over || t.last || len(t.failures)-t.before > limit
+	t.last = t.last || alike && !flaky && t.before == 0
+}
+
+// pass notes that the step was executed and succeeded.
+func (t *trial) pass() {
+	if t != nil && !t.over {
+		t.before, t.last = len(t.failures), false
+	}
 }
 
 // on is how often the step has failed on a node.
