@@ -120,6 +120,10 @@
 // a node could not do for want of space or the like, [NodeSick], is tried on another
 // node, once; a node that fails all it is given is given up.
 //
+// With RetrySteps of runtime/sched a step that failed is executed again. A node does that in
+// another build (evaluation.go): while the build knows the step, its failure stays. So the
+// results that others hold there move to the next build, and the failed one ends.
+//
 // # Several nodes for one target
 //
 // A target whose platforms no node can run all of, or which ends sooner that way, is

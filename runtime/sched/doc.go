@@ -111,8 +111,9 @@
 //
 // Units of a lost node go where they are expected to finish earliest. Those that
 // had been submitted count an attempt; [Options.MaxAttempts] of them make the unit
-// fail with the node's error. A failure marked Retryable counts the same way. Any
-// other failure is final: without [Options.KeepGoing] nothing more is submitted and
+// fail with the node's error. A failure marked Retryable counts the same way. A step
+// that ran and failed is executed again as often as [Options.RetrySteps] says, and nothing
+// is cancelled meanwhile. Any other failure is final: without [Options.KeepGoing] nothing more is submitted and
 // what runs is cancelled, but for submissions whose outputs are being written, which
 // end first; with it, everything that does not depend on the failed
 // unit is still built, the innocent members of a failed submission included.
@@ -140,7 +141,7 @@
 //   - queues: the parts that nobody was given yet, in lanes (queue.go)
 //   - policy: what a node is given, or may take (dispatch.go, and the questions of steal.go)
 //   - fates: what becomes of submissions and units: what is submitted, fails, is tried
-//     again (retry.go, the whole rule) or ends with others (fates.go, member.go)
+//     again (retry.go, the whole rule; trial.go for steps that failed) or ends with others (fates.go, member.go)
 //   - thieves: nodes that take work from each other or build it a second time (steal.go)
 //   - Scheduler: events in, commands out (sched.go)
 //
