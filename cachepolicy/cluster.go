@@ -97,7 +97,7 @@ func Group(units []ir.UnitID, records map[ir.UnitID][]int, expensive func(vertex
 	return clusters
 }
 
-// part is what one export of a cluster holds.
+// part is the content of one export of a cluster.
 type part struct {
 	cluster string
 	node    int

@@ -8,7 +8,7 @@ import (
 	"github.com/dbake/dbake/compiler/ir"
 )
 
-// Input is what [Decide] decides from.
+// Input is the input of [Decide].
 type Input struct {
 	// Store is where clusters are kept; the zero Store means that only what the
 	// targets ask for themselves is imported and exported.
@@ -65,7 +65,7 @@ type Cluster struct {
 // Name returns the part of the ref that stands for c: [Name] of its units.
 func (c Cluster) Name() string { return Name(c.Units) }
 
-// Policy is what to import and export.
+// Policy lists the caches to import and export.
 type Policy struct {
 	// Imports are for the solves of their units on every node, in this order.
 	Imports []Import
@@ -76,7 +76,7 @@ type Policy struct {
 	Joins []Join
 	// TargetExports go with the export solve of the target on that node.
 	TargetExports []TargetExport
-	// Skipped is what was considered and left out.
+	// Skipped are the caches that were considered and left out.
 	Skipped []Skipped
 	// Warnings are for the user.
 	Warnings []Warning

@@ -47,7 +47,7 @@ type writing struct {
 	sent   map[int]map[int]bool // records that a node has written, or is about to
 }
 
-// writtenUnit is what became of a unit.
+// writtenUnit is the state of a unit.
 type writtenUnit struct {
 	node  int
 	state unitState

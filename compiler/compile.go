@@ -179,7 +179,7 @@ func (o *Options) resolve(at *place, def *loaded, req request, args arguments) (
 	return p, nil
 }
 
-// checks returns what the checks of targets need to know.
+// checks returns the options of the checks of targets.
 func (o *Options) checks(remote *RemoteDefinition) checkOptions {
 	c := checkOptions{Dir: o.Dir, Terminal: o.Terminal, Defer: o.DeferFaults, Lookup: func(name string) (string, bool) {
 		v, ok := o.Env[name]

@@ -33,7 +33,7 @@ import (
 // section. Everything else a compose file may say (networks, depends_on, keys
 // from the future) is cut away before the check and can thus never be wrong.
 
-// composeOptions is what compose files see of the world outside them.
+// composeOptions are the surroundings that compose files see.
 type composeOptions struct {
 	At *place
 	// Dir is the directory that relative paths start from, and in which .env is
@@ -152,8 +152,8 @@ func (o composeOptions) environment() (map[string]string, error) {
 	return env, nil
 }
 
-// dotEnvAdvice says what is wrong with a .env file that cannot be read: every
-// compose file is read with it.
+// dotEnvAdvice describes the fault of a .env file that cannot be read: every compose file
+// is read with it.
 func dotEnvAdvice(data []byte) string {
 	switch {
 	case bytes.HasPrefix(data, []byte("\xef\xbb\xbf")):
@@ -198,7 +198,7 @@ func (o composeOptions) base() string {
 	return dir
 }
 
-// composeProject is what is left of compose files for builds.
+// composeProject is the part of compose files that concerns builds.
 type composeProject struct {
 	*types.Project
 	// profiles are those of each service that has any.
@@ -330,7 +330,7 @@ func modelProfiles(model map[string]any) map[string][]string {
 	return out
 }
 
-// modelDependencies returns what the services of a model depend on.
+// modelDependencies returns the dependencies of a model's services.
 func modelDependencies(model map[string]any) map[string][]string {
 	out := map[string][]string{}
 	services, _ := model["services"].(map[string]any)

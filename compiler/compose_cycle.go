@@ -151,7 +151,7 @@ func endless(path string) string {
 	return ""
 }
 
-// composeFault is what makes a compose file one that is not read.
+// composeFault is why a compose file is not read.
 type composeFault struct {
 	doc  *composeDoc
 	node *yaml.Node
@@ -160,7 +160,7 @@ type composeFault struct {
 
 func (e *composeFault) Error() string { return e.text }
 
-// visit tells how far a node has been followed.
+// visit is how far a node has been followed.
 type visit int
 
 const (

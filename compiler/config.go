@@ -2,7 +2,7 @@ package compiler
 
 import "github.com/dbake/dbake/compiler/ir"
 
-// config is what the files define: groups and targets in order of definition,
+// config holds the definitions of the files: groups and targets in order of definition,
 // targets of one name merged.
 type config struct {
 	groups  []*ir.Group

@@ -22,7 +22,7 @@ import (
 // without a daemon: that values have their form, and that the files and sockets
 // they name exist.
 
-// checkOptions is what the checks see of the world.
+// checkOptions are the surroundings that the checks see.
 type checkOptions struct {
 	// Dir is the directory that relative paths start from.
 	Dir string
@@ -161,7 +161,7 @@ type advisedError struct {
 
 func (e *advisedError) Unwrap() error { return e.error }
 
-// secretAdvice says why a secret was looked for where it is not.
+// secretAdvice explains why a secret was looked for where it is not.
 func secretAdvice(s ir.Secret, path string) string {
 	switch {
 	case s.Src == "":

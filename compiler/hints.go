@@ -78,7 +78,7 @@ func environmentHint(name string) string {
 // isText reports whether a file can be text in UTF-8.
 func isText(data []byte) bool { return utf8.Valid(data) && bytes.IndexByte(data, 0) < 0 }
 
-// encodingHint says what a file that is not UTF-8 seems to be.
+// encodingHint names the encoding that a file seems to have if it is not UTF-8.
 func encodingHint(data []byte) string {
 	zeros := bytes.Count(data[:min(len(data), 1<<16)], []byte{0})
 	switch {

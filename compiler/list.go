@@ -15,7 +15,7 @@ import (
 	"github.com/dbake/dbake/compiler/ir"
 )
 
-// listing is what --list asks for.
+// listing is the value of --list.
 type listing struct {
 	kind string // "targets" or "variables"
 	json bool

@@ -11,8 +11,8 @@ import (
 	"github.com/dbake/dbake/compiler/ir"
 )
 
-// override is what the command line says about one key of one target. Values of
-// several --set of one key are collected.
+// override is the command line's value for one key of one target. Values of several --set
+// of one key are collected.
 type override struct {
 	value  string
 	values []string
@@ -163,7 +163,7 @@ func parseOverrides(args arguments, c *config, lookup func(string) (string, bool
 	return all, nil
 }
 
-// parseGiven returns what the arguments of --set name.
+// parseGiven returns the things that the arguments of --set name.
 func parseGiven(args []string) (ir.Given, error) {
 	var g ir.Given
 	for _, arg := range args {

@@ -33,8 +33,7 @@ type classified struct {
 	hcl     []hclSource
 }
 
-// parse tells the files apart, and returns what the compose files among them
-// define.
+// parse classifies the files, and returns the definitions of the compose files among them.
 //
 // A compose file that is the only one is valid if reading it succeeds, and reading
 // takes most of the time there is: it is checked on its own only for the error.

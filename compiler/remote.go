@@ -19,7 +19,7 @@ type RemoteReader interface {
 	ReadDefinition(ctx context.Context, url string, names []string, optional bool) (*RemoteDefinition, error)
 }
 
-// RemoteDefinition is what a RemoteReader found.
+// RemoteDefinition is the finding of a RemoteReader.
 type RemoteDefinition struct {
 	Files []RemoteFile
 	// Tree is true when the files came from a repository or an archive, which
@@ -39,7 +39,7 @@ type RemoteFile struct {
 // errNoRemote is returned for a URL when no RemoteReader was given.
 var errNoRemote = errors.New("remote definitions need a node that can fetch them")
 
-// request is what the positional arguments ask for.
+// request is the meaning of the positional arguments.
 type request struct {
 	url        string // of the definition; "" is local
 	cmdContext string // value of BAKE_CMD_CONTEXT

@@ -8,7 +8,7 @@ import (
 	"github.com/dbake/dbake/compiler/ir"
 )
 
-// selection is what a request resolves to.
+// selection is a resolved request.
 type selection struct {
 	targets map[string]*definition
 	order   []string // of targets: as asked for, then links as they were met

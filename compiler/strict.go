@@ -14,8 +14,8 @@ import (
 	"github.com/dbake/dbake/compiler/ir"
 )
 
-// warnings returns what a strict reading objects to, in order of place: what the
-// language lets pass although it is most likely a mistake.
+// warnings returns the objections of a strict reading, in order of place: things that the
+// language allows although they are most likely mistakes.
 func (l *loaded) warnings(p *ir.Project) ([]*ir.SourceError, error) {
 	w := &warner{sources: l.sources}
 	for _, message := range l.composed {

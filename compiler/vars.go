@@ -449,7 +449,7 @@ func (r validation) check(scope *hcl.EvalContext) hcl.Diagnostics {
 	return problem("Validation failed", text)
 }
 
-// shownVariable is what --list shows of a variable.
+// shownVariable is a variable as --list shows it.
 type shownVariable struct {
 	Name        string  `json:"name"`
 	Description string  `json:"description,omitempty"`

@@ -27,8 +27,7 @@ type Called struct {
 	// Result is the answer as the frontend gave it: "result.json",
 	// "result.txt", "result.statuscode", "version".
 	Result map[string][]byte
-	// StatusCode is what the command should exit with because of this answer:
-	// 1 for a lint with findings.
+	// StatusCode is the exit status that this answer asks for: 1 for a lint with findings.
 	StatusCode int
 
 	dockerfile string // what to call the Dockerfile

@@ -53,13 +53,13 @@ type recordedWarning struct {
 
 var _ gateway.Client = (*recorder)(nil)
 
-// needsNode says what cannot be found out in this process.
+// needsNode is an error about facts that only a node can find out.
 type needsNode struct {
 	what string
 	attr string // the attribute of the target that asks for it
 }
 
-// Error returns what cannot be found out.
+// Error names the missing fact.
 func (e *needsNode) Error() string { return e.what }
 
 // inProcess tells the caller of a frontend that its syntax line names an image
@@ -260,7 +260,7 @@ func (r *recorder) resolve(ctx context.Context, ref string, opt sourceresolver.O
 	return r.image(ctx, ref, p)
 }
 
-// metadataError is what a node says when an image cannot be resolved.
+// metadataError is a node's error when an image cannot be resolved.
 func metadataError(ref string, err error) error {
 	return fmt.Errorf("failed to resolve source metadata for %s: %w", ref, err)
 }

@@ -252,7 +252,7 @@ func pinReference(ref string, resolve func(reference.Named) (string, error)) (st
 	return resolve(named)
 }
 
-// facts are what a definition needs from outside.
+// facts are those that a definition needs from outside.
 type facts struct {
 	locals, stores, secrets, agents, entitlements, devices map[string]bool
 }

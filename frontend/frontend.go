@@ -180,7 +180,7 @@ type Gateway interface {
 	Build(ctx context.Context, s Session, fn func(context.Context, gateway.Client) error) error
 }
 
-// Session is what a build on a node may ask of this machine.
+// Session holds the services that a build on a node may use on this machine.
 type Session struct {
 	// Platform is that of the unit; a node that can run it is preferred.
 	Platform ocispecs.Platform

@@ -17,7 +17,7 @@ type commits struct {
 	refs map[string]*commit // by URL and reference
 }
 
-// commit is what a node said of one reference.
+// commit is a node's answer about one reference.
 type commit struct {
 	mu  sync.Mutex
 	git *sourceresolver.ResolveGitResponse // nil until a node was asked

@@ -39,7 +39,7 @@ type idTable struct {
 	linked string
 }
 
-// declaration says who declares an id.
+// declaration names the targets that declare an id.
 type declaration struct {
 	sources []string // keys, sorted, each once
 	targets int      // how many declare it

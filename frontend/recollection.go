@@ -10,7 +10,7 @@ import (
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Recollection is what the reference of an image stood for in some run.
+// Recollection is the meaning of an image's reference in some run.
 type Recollection struct {
 	Ref   string              `json:"ref"`
 	Image ocispecs.Descriptor `json:"image"`

@@ -74,7 +74,7 @@ type RegistryResolver struct {
 	recalled bool // a tag is what it was in an earlier run
 }
 
-// pin is what a reference stands for during a run.
+// pin is the meaning of a reference during a run.
 type pin struct {
 	desc ocispecs.Descriptor // without a digest when that is not known
 	node bool                // a node said so
@@ -345,7 +345,7 @@ var ErrNoNode = errors.New("no node to ask")
 // reached.
 var ErrNodesAway = errors.New("no node can be reached")
 
-// unresolvedError says why neither this machine nor a node has found an image.
+// unresolvedError is why neither this machine nor a node has found an image.
 type unresolvedError struct{ client, node error }
 
 // Error gives the word of the node, which counts.

@@ -24,7 +24,7 @@ type ImageRequest struct {
 	Platform ocispecs.Platform
 }
 
-// Image is what is known of an image.
+// Image holds the facts about an image.
 type Image struct {
 	// Digest is that of the manifest or index that the reference names; empty
 	// when it is not known.

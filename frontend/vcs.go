@@ -6,7 +6,7 @@ import (
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// VCS is what a version control system says of a work tree.
+// VCS describes a work tree by its version control system.
 type VCS struct {
 	Root     string // absolute, without symbolic links
 	Revision string // "" before the first commit
@@ -16,7 +16,7 @@ type VCS struct {
 // entrypointLabel holds the path of the Dockerfile in its repository.
 const entrypointLabel = "com.docker.image.source.entrypoint"
 
-// vcsAttrs tells where the unit's directories come from.
+// vcsAttrs sets the options that describe the origin of the unit's directories.
 func (c *compilation) vcsAttrs(in *inputs) error {
 	context, local := in.sources[recordedContext]
 	if c.VCS == nil || !local || context.dir == "" {

@@ -97,7 +97,7 @@ type Group struct {
 // ErrUnknownUnit is wrapped when a graph is asked for a unit that it lacks.
 var ErrUnknownUnit = errors.New("unit is not in the graph")
 
-// unit is what a graph knows of a unit.
+// unit is a unit of a graph.
 type unit struct {
 	vertices []int // in dependency order, the root last
 	root     int   // -1 when the unit is empty

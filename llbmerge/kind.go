@@ -6,7 +6,7 @@ import (
 	"github.com/moby/buildkit/solver/pb"
 )
 
-// Kind says what a vertex does.
+// Kind is the kind of a vertex.
 type Kind uint8
 
 // The kinds of vertices. KindUnknown stands for ops that this version of BuildKit's

@@ -25,7 +25,7 @@ type place struct {
 	ranges []*pb.Range
 }
 
-// unitGraph is what one unit needs, in dependency order.
+// unitGraph holds the ops of one unit, in dependency order.
 type unitGraph struct {
 	nodes  []node
 	root   int // -1 when the unit is empty

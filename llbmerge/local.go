@@ -12,7 +12,7 @@ import (
 	digest "github.com/opencontainers/go-digest"
 )
 
-// Local is what a vertex reads from a directory of the client.
+// Local describes the files that a vertex reads from a directory of the client.
 type Local struct {
 	// Name is the name of the source in the graph: the identity that the caller
 	// gave to the directory.

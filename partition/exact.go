@@ -189,7 +189,7 @@ func (e *branching) prepare() {
 	}
 }
 
-// twins tells whether two nodes differ in name only.
+// twins reports whether two nodes differ in name only.
 func (m *model) twins(a, b int) bool {
 	if m.slots[a] != m.slots[b] || !m.equalPace(a, b) {
 		return false
@@ -268,8 +268,8 @@ func (e *branching) decide(depth int, used uint32) {
 	e.decided[v] = false
 }
 
-// canonical tells whether set takes unused nodes of a class in order: any other
-// choice is the same with the nodes renamed.
+// canonical reports whether set takes unused nodes of a class in order: any other choice is
+// the same with the nodes renamed.
 func (e *branching) canonical(set, used uint32) bool {
 	for fresh := set &^ used; fresh != 0; fresh &= fresh - 1 {
 		n := bits.TrailingZeros32(fresh)

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// Reason tells why a target is on its node.
+// Reason is why a target is on its node.
 type Reason struct {
 	Target TargetID
 	Node   NodeID
@@ -46,7 +46,7 @@ const (
 	BecauseStrategy Because = "the strategy put it there; another node would end the build sooner"
 )
 
-// Alternative is what would happen with the target on Node and all else as planned.
+// Alternative is the prediction with the target on Node and all else as planned.
 type Alternative struct {
 	Node NodeID
 	// Makespan is when the whole build would end, Done when the target would.
@@ -138,7 +138,8 @@ type explainer struct {
 	list []int32 // all the target needs
 }
 
-// holdings returns what of the target is warm on n and what others on n need too.
+// holdings returns the vertices of the target that are warm on n, and those that others on
+// n need too.
 func (e *explainer) holdings(n int) (warm, shared []VertexID) {
 	d := e.base.clone()
 	d.node = slices.Delete(d.node, e.t, e.t+1)

@@ -113,7 +113,7 @@ type Assignment struct {
 	Shares []Share
 }
 
-// Share is what a node does differently from building all it needs in default order.
+// Share is how a node's work differs from building all it needs in default order.
 type Share struct {
 	// Fetch lists vertices taken from another place instead of executed, by
 	// ascending vertex. All fetches of one vertex name the same place.
@@ -126,7 +126,7 @@ type Share struct {
 	Order []VertexID
 }
 
-// Fetch says where a node takes a vertex from.
+// Fetch is a vertex that a node takes from elsewhere.
 type Fetch struct {
 	Vertex VertexID
 	From   NodeID // another node, or Registry

@@ -1,6 +1,6 @@
 package partition
 
-// Kind says what a task does and which resource of its node it occupies.
+// Kind is the kind of a task, which decides the resource of its node that it occupies.
 type Kind uint8
 
 const (
@@ -40,7 +40,7 @@ type Load struct {
 	Finish   Seconds // end of the node's last task
 }
 
-// Schedule is what an Assignment leads to.
+// Schedule is the execution of an Assignment over time.
 type Schedule struct {
 	Makespan Seconds
 	// Tasks are in order of vertex; within a vertex executions by node, then the

@@ -140,7 +140,7 @@ func (s *searcher) again(d *draft) {
 	}
 }
 
-// objective is what annealing minimises.
+// objective is the quantity that annealing minimises.
 func (s *searcher) objective(a score) float64 { return a.makespan + s.weight*a.effort }
 
 // try schedules cur. It reports false as soon as the objective must exceed limit.

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// Options are what a strategy gets beside the problem. The zero value is good.
+// Options are the arguments of a strategy beside the problem. The zero value is good.
 type Options struct {
 	// Budget is how many tasks the strategy may schedule while it searches; 0 =
 	// DefaultBudget, negative = none beyond the starting plans. Counting work, not
@@ -144,7 +144,7 @@ func (s placement) Plan(ctx context.Context, p Problem, o Options) (Plan, error)
 	return r.finish(s.name, s.place(r))
 }
 
-// run is what one call of Plan carries along.
+// run is the state of one call of Plan.
 type run struct {
 	ctx   context.Context
 	form  canonical

@@ -20,8 +20,8 @@ type Project struct {
 	Targets []*Target
 	// Given are what the command line names with --set.
 	Given Given
-	// Warnings are what a strict reading of the files objects to, in order of
-	// place; nil unless asked for.
+	// Warnings are the objections of a strict reading of the files, in order of place; nil
+	// unless asked for.
 	Warnings []*SourceError
 }
 

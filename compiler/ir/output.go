@@ -21,7 +21,7 @@ const (
 	TypeAzblob = "azblob"
 )
 
-// OutputForm says what an output makes.
+// OutputForm is the kind of thing that an output makes.
 type OutputForm int
 
 // The forms of outputs.

@@ -2,7 +2,7 @@ package ir
 
 import "strings"
 
-// SourceKind says what a context is.
+// SourceKind is the kind of a context.
 type SourceKind int
 
 // The kinds of contexts.

@@ -237,7 +237,7 @@ type Result struct {
 	PerNode    []Share           `json:"per_node"`
 }
 
-// Share is what one node does differently from building all it needs in default order.
+// Share is how a node's work differs from building all it needs in default order.
 type Share struct {
 	Node  string            `json:"node"`
 	Fetch map[string]string `json:"fetch,omitempty"`
