@@ -39,7 +39,7 @@ type idTable struct {
 	linked string
 }
 
-// declaration names the targets that declare an id.
+// declaration holds the sources of an id, and how many targets declare it.
 type declaration struct {
 	sources []string // keys, sorted, each once
 	targets int      // how many declare it
