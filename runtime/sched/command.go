@@ -28,6 +28,13 @@ type Defer struct {
 	Unit      UnitID
 }
 
+// Release says that the outputs of a unit whose export was deferred will not be written:
+// what its submission holds of it may go.
+type Release struct {
+	Partition PartitionID
+	Unit      UnitID
+}
+
 // CancelPartition asks to end a submission early. PartitionEnded is still owed.
 type CancelPartition struct {
 	Partition PartitionID
@@ -62,6 +69,7 @@ type Finish struct {
 func (Submit) command()          {}
 func (Export) command()          {}
 func (Defer) command()           {}
+func (Release) command()         {}
 func (CancelPartition) command() {}
 func (Abandon) command()         {}
 func (Reopen) command()          {}
@@ -106,10 +114,11 @@ const (
 	NotStarted State = iota // or stopped before it was finished: see Attempts
 	Built                   // and exported
 	Failed
-	Skipped // something it depends on failed
+	Skipped     // something it depends on failed
+	Unpublished // built, and not exported, since one of its gates failed
 )
 
-var stateNames = [...]string{"not started", "built", "failed", "skipped"}
+var stateNames = [...]string{"not started", "built", "failed", "skipped", "unpublished"}
 
 func (s State) String() string { return name(stateNames[:], int(s)) }
 
@@ -123,7 +132,8 @@ type Outcome struct {
 	// Submits counts its submissions, hedges included.
 	Submits int
 	// Because is the failed unit that a skipped one depends on, the first in order
-	// of UnitID when there are several; otherwise NoUnit.
+	// of UnitID when there are several, or the gate that keeps an unpublished one;
+	// otherwise NoUnit.
 	Because UnitID
 	Vertex  VertexID // the failing step of a failed unit, or NoVertex
 	Reason  string   // why it was not built

@@ -82,6 +82,10 @@ type Unit struct {
 	// Nodes restricts the unit to these nodes; empty is no restriction.
 	Nodes []NodeID
 	After []UnitID // must be finished before this unit is submitted
+	// Gates must be finished before its outputs are written. If one fails, they are not:
+	// see [Unpublished]. Shut is set when one has failed before the run.
+	Gates []UnitID
+	Shut  bool
 	// Early is set when other nodes wait for what it exports: with [Options.DeferOutput] it
 	// is exported all the same.
 	Early bool

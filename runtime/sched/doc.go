@@ -34,7 +34,8 @@
 // and only the first may publish it. A driver never waits for an Export that was
 // not in that answer, unless the answer was [Defer]: with [Options.DeferOutput]
 // every Export follows once all units are built, so that a build which fails has
-// written nothing. A deferred unit counts as finished for what comes after it.
+// written nothing, and with [Unit.Gates] once these are finished. If a gate fails,
+// [Release] follows instead. A deferred unit counts as finished for what comes after it.
 //
 // [CancelPartition] asks for an early end; PartitionEnded is still owed.
 // [Abandon] says that the node is gone and that nothing is owed. [Finish] is the

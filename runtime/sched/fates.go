@@ -89,27 +89,6 @@ func (s *fates) takeBack(r *run, reason string) *part {
 	return p
 }
 
-// writeDeferred asks for the outputs that wait, once every unit is built or settled.
-func (s *fates) writeDeferred() {
-	if s.deferred == 0 {
-		return
-	}
-	for id := range s.units {
-		if u := &s.units[id]; u.state < granted {
-			return
-		}
-	}
-	for id := range s.units {
-		u := &s.units[id]
-		if r := u.granted; r != nil {
-			if _, i := s.find(r.id, UnitID(id)); r.units[i].st == deferred {
-				s.advance(r, i, exporting)
-				s.emit(Export{Partition: r.id, Unit: UnitID(id)})
-			}
-		}
-	}
-}
-
 func (s *fates) cancel(r *run, reason string) {
 	if !r.canceled {
 		r.canceled = true

@@ -56,10 +56,13 @@ func (s *fleet) find(p PartitionID, u UnitID) (*run, int) {
 // available reports whether the results of a unit are there for others.
 func (s *fleet) available(id UnitID) bool {
 	u := &s.units[id]
-	if u.out.State == Built {
+	if u.out.State == Built || u.out.State == Unpublished {
 		return true
 	}
-	return slices.ContainsFunc(u.runs, func(x ref) bool { return x.r.units[x.i].st == deferred })
+	return slices.ContainsFunc(u.runs, func(x ref) bool {
+		m := x.r.units[x.i]
+		return m.st == deferred || m.st == exporting && m.waited
+	})
 }
 
 // pick returns those of the units, which are in topological order, that may be

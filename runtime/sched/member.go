@@ -6,6 +6,9 @@ import "slices"
 type member struct {
 	id UnitID
 	st memberState
+	// waited says that it was deferred: others may have begun in the belief that it counts
+	// as finished.
+	waited bool
 }
 
 // memberState is how far a submission is with a unit. The states are in order of
@@ -60,6 +63,7 @@ func (s *fates) advance(r *run, i int, to memberState) {
 		s.deferred--
 	}
 	if to == deferred {
+		m.waited = true
 		s.wakeDependents(m.id)
 	}
 	if to.lives() || !from.lives() {

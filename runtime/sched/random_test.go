@@ -89,6 +89,10 @@ func randomConfig(r choices) Config {
 				x.After = append(x.After, UnitID(r.Intn(u)))
 			}
 		}
+		if u > 0 && !x.Early && r.Intn(4) == 0 {
+			x.Gates = []UnitID{UnitID(r.Intn(u))}
+		}
+		x.Shut = !x.Early && r.Intn(40) == 0
 		if r.Intn(4) == 0 {
 			x.Platforms = platforms[:1]
 		}
@@ -139,19 +143,20 @@ func randomConfig(r choices) Config {
 // chaos drives a scheduler with the events that its commands ask for, in any order,
 // and with some that nobody asked for, and checks every command.
 type chaos struct {
-	cfg    Config
-	r      choices
-	s      *Scheduler
-	bad    map[VertexID]bool // steps that fail everywhere
-	calm   bool              // no losses, no transient failures, no cancel
-	now    time.Duration
-	up     []bool
-	gone   []bool // will not come back
-	subs   []*submission
-	last   PartitionID
-	built  map[UnitID]bool // exported, accepted
-	stop   bool
-	finish *Finish
+	cfg      Config
+	r        choices
+	s        *Scheduler
+	bad      map[VertexID]bool // steps that fail everywhere
+	calm     bool              // no losses, no transient failures, no cancel
+	now      time.Duration
+	up       []bool
+	gone     []bool // will not come back
+	subs     []*submission
+	last     PartitionID
+	built    map[UnitID]bool // exported, accepted
+	released map[UnitID]bool // built, and given up
+	stop     bool
+	finish   *Finish
 }
 
 type submission struct {
@@ -159,7 +164,8 @@ type submission struct {
 	units  []chaosUnit
 	cancel bool
 	failed bool
-	begun  bool // for sure
+	begun  bool            // for sure
+	waited map[UnitID]bool // deferred
 }
 
 type chaosUnit int
@@ -180,7 +186,7 @@ func newChaos(cfg Config, r choices) (*chaos, error) {
 		return nil, err
 	}
 	return &chaos{
-		cfg: cfg, r: r, s: s, bad: map[VertexID]bool{}, built: map[UnitID]bool{},
+		cfg: cfg, r: r, s: s, bad: map[VertexID]bool{}, built: map[UnitID]bool{}, released: map[UnitID]bool{},
 		up: make([]bool, len(cfg.Nodes)), gone: make([]bool, len(cfg.Nodes)),
 	}, nil
 }
@@ -429,10 +435,13 @@ func (c *chaos) command(ev Event, cmd Command) error {
 		i := slices.Index(s.Units, cmd.Unit)
 		e, ok := ev.(UnitBuilt)
 		now := ok && e.Unit == cmd.Unit && e.Partition == cmd.Partition
-		if defers := c.cfg.Options.DeferOutput && !c.cfg.Units[cmd.Unit].Early; !defers && !now {
+		defers, gated := c.cfg.Options.DeferOutput && !c.cfg.Units[cmd.Unit].Early, len(c.cfg.Units[cmd.Unit].Gates) > 0
+		if !defers && !gated && !now {
 			return errors.New("not in answer to UnitBuilt")
-		} else if defers && s.units[i] != chaosDeferred {
+		} else if (defers || !now) && s.units[i] != chaosDeferred {
 			return errors.New("was not deferred")
+		} else if open, _ := c.gates(cmd.Unit); !open {
+			return errors.New("before its gates are open")
 		} else if defers && slices.ContainsFunc(c.s.units, func(u unit) bool { return u.state < granted }) {
 			return errors.New("before all is built")
 		}
@@ -451,6 +460,18 @@ func (c *chaos) command(ev Event, cmd Command) error {
 		}
 		s := c.sub(cmd.Partition)
 		s.units[slices.Index(s.Units, cmd.Unit)] = chaosDeferred
+		if s.waited == nil {
+			s.waited = map[UnitID]bool{}
+		}
+		s.waited[cmd.Unit] = true
+	case Release:
+		s := c.sub(cmd.Partition)
+		i := slices.Index(s.Units, cmd.Unit)
+		if _, shut := c.gates(cmd.Unit); !shut || s.units[i] != chaosDeferred {
+			return errors.New("its gates have not failed, or it was not deferred")
+		}
+		s.units[i] = chaosDenied
+		c.released[cmd.Unit] = true
 	case CancelPartition:
 		s := c.sub(cmd.Partition)
 		if s == nil || s.cancel {
@@ -554,11 +575,21 @@ func (c *chaos) work(n *node, units []UnitID, chain bool) float64 {
 	return all
 }
 
+// gates reports whether all gates of a unit are finished, and whether one has failed.
+func (c *chaos) gates(u UnitID) (open, shut bool) {
+	open, shut = !c.cfg.Units[u].Shut, c.cfg.Units[u].Shut
+	for _, g := range c.cfg.Units[u].Gates {
+		open = open && c.built[g]
+		shut = shut || c.s.units[g].state == over && !c.built[g]
+	}
+	return open, shut
+}
+
 // there reports whether the results of a unit are there for others.
 func (c *chaos) there(u UnitID) bool {
-	return c.built[u] || slices.ContainsFunc(c.subs, func(s *submission) bool {
+	return c.built[u] || c.released[u] || slices.ContainsFunc(c.subs, func(s *submission) bool {
 		i := slices.Index(s.Units, u)
-		return i >= 0 && s.units[i] == chaosDeferred
+		return i >= 0 && (s.units[i] == chaosDeferred || s.units[i] == chaosExporting && s.waited[u])
 	})
 }
 
@@ -569,7 +600,7 @@ func (c *chaos) inFlight() int {
 	n := 0
 	for _, s := range c.subs {
 		for i, u := range s.Units {
-			if s.units[i] <= chaosExporting && s.units[i] != chaosDeferred && !c.built[u] {
+			if s.units[i] <= chaosExporting && s.units[i] != chaosDeferred && !c.built[u] && !c.released[u] {
 				n++
 			}
 		}
@@ -589,7 +620,10 @@ func (c *chaos) checkFinish() error {
 		if o.State != Built && o.Reason == "" {
 			return fmt.Errorf("u%d: %s without a reason", u, o.State)
 		}
-		if (o.State == Skipped) != (o.Because != NoUnit) {
+		if (o.State == Unpublished) != c.released[u] {
+			return fmt.Errorf("u%d: %s, released %v", u, o.State, c.released[u])
+		}
+		if o.State != Unpublished && (o.State == Skipped) != (o.Because != NoUnit) {
 			return fmt.Errorf("u%d: %s because of %d", u, o.State, o.Because)
 		}
 		if o.State == Skipped && c.finish.Outcomes[o.Because].State != Failed {

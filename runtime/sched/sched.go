@@ -260,6 +260,7 @@ func (s *Scheduler) Step(ev Event) []Command {
 // settle brings everything that follows from an event about.
 func (s *Scheduler) settle() {
 	s.release()
+	s.closeGates()
 	for !s.stopping {
 		s.refresh()
 		s.retouch()
@@ -268,11 +269,12 @@ func (s *Scheduler) settle() {
 			continue
 		}
 		s.retouch()
-		if !s.steal() {
+		if !s.steal() && !s.closeGates() {
 			break
 		}
 	}
 	if s.stopping {
+		s.closeGates()
 		// What is built and being written may end: the failure of one target is no
 		// reason to break off the pushes of others.
 		s.cancelRuns(func(r *run) bool { return !r.writes() })
@@ -478,7 +480,7 @@ func (s *Scheduler) unitBuilt(e UnitBuilt) {
 	}
 	u.granted = r
 	s.turn(e.Unit, granted)
-	if s.cfg.Options.DeferOutput && !s.cfg.Units[e.Unit].Early {
+	if s.defers(e.Unit) {
 		s.advance(r, i, deferred)
 		s.emit(Defer{Partition: r.id, Unit: e.Unit})
 		return
@@ -535,7 +537,7 @@ func (s *Scheduler) unitFailed(e UnitFailed) {
 func (s *fleet) doomed(id UnitID) bool {
 	return slices.ContainsFunc(s.deps[id], func(d UnitID) bool {
 		u := &s.units[d]
-		return u.state == over && u.out.State != Built
+		return u.state == over && u.out.State != Built && u.out.State != Unpublished
 	})
 }
 

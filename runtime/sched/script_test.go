@@ -22,7 +22,7 @@ var update = flag.Bool("update", false, "rewrite golden files")
 //	add-nodes N [speed=F] [slots=N] [assumed] [platforms=A,B]     nodes n1, n2, ...
 //	node NAME [speed=F] [slots=N] [assumed] [memory=N] [platforms=A,B] [warm=V,...]
 //	vertex NAME COST [in=V,...] [bytes=N] [memory=N] [platform=P] [once] [flaky]
-//	unit NAME ROOT [after=U,...] [platforms=P,...] [nodes=N,...] [early] [on-demand]
+//	unit NAME ROOT [after=U,...] [platforms=P,...] [nodes=N,...] [early] [on-demand] [gates=U,...] [shut]
 //	network [bandwidth=N] [latency=D] [cached=V,...]
 //	options [steal] [keep-going] [defer-output] [ahead=N] [jobs=N] [attempts=N] [retry-steps=N] [backoff=D]
 //	plan NODE U,U U ...                                 a partition per word
@@ -65,6 +65,7 @@ type script struct {
 	now   time.Duration
 	out   strings.Builder
 	open  []Submit
+	gates map[UnitID]string
 }
 
 func newScript(t *testing.T) *script { return &script{t: t} }
@@ -183,7 +184,7 @@ func (sc *script) node(name string) NodeID {
 }
 
 func (sc *script) command(w []string) {
-	kv, rest := args(w[1:], "steal", "keep-going", "retryable", "elsewhere", "reconnecting", "cached", "output", "assumed", "defer-output", "early", "once", "on-demand", "flaky")
+	kv, rest := args(w[1:], "steal", "keep-going", "retryable", "elsewhere", "reconnecting", "cached", "output", "assumed", "defer-output", "early", "once", "on-demand", "flaky", "shut")
 	speed := func() float64 {
 		if kv["speed"] == "" {
 			return 0
@@ -216,7 +217,12 @@ func (sc *script) command(w []string) {
 			Name: rest[0], Root: sc.vertex(rest[1]), Platforms: list(kv["platforms"]),
 			After: sc.units(kv["after"]),
 			Early: kv["early"] != "", OnDemand: kv["on-demand"] != "",
+			Shut: kv["shut"] != "",
 		}
+		if sc.gates == nil {
+			sc.gates = map[UnitID]string{}
+		}
+		sc.gates[UnitID(len(sc.cfg.Units))] = kv["gates"] // of units that may follow
 		for _, n := range list(kv["nodes"]) {
 			u.Nodes = append(u.Nodes, sc.node(n))
 		}
@@ -254,6 +260,9 @@ func (sc *script) command(w []string) {
 			sc.cfg.Pool = append(sc.cfg.Pool, sc.units(p))
 		}
 	case "start":
+		for u, names := range sc.gates {
+			sc.cfg.Units[u].Gates = sc.units(names)
+		}
 		var err error
 		if sc.s, err = New(sc.cfg); err != nil {
 			fmt.Fprintln(&sc.out, err)
@@ -378,6 +387,8 @@ func (sc *script) step(ev Event) {
 			fmt.Fprintf(&sc.out, "export %s of p%d\n", sc.cfg.Units[c.Unit].Name, c.Partition)
 		case Defer:
 			fmt.Fprintf(&sc.out, "defer %s of p%d\n", sc.cfg.Units[c.Unit].Name, c.Partition)
+		case Release:
+			fmt.Fprintf(&sc.out, "release %s of p%d\n", sc.cfg.Units[c.Unit].Name, c.Partition)
 		case CancelPartition:
 			fmt.Fprintf(&sc.out, "cancel p%d: %s\n", c.Partition, c.Reason)
 		case Abandon:

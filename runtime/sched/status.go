@@ -18,15 +18,21 @@ func (s *fates) outcomes() []Outcome {
 	}
 	for _, id := range order {
 		o := &out[id]
-		if o.State == Built {
+		switch o.State {
+		case Built:
 			o.Reason = ""
+			continue
+		case Unpublished:
 			continue
 		}
 		cause := NoUnit
 		for _, d := range s.deps[id] {
 			c := out[d].Because
-			if out[d].State == Failed {
+			switch out[d].State {
+			case Failed:
 				c = d
+			case Unpublished:
+				c = NoUnit // it is there
 			}
 			if c != NoUnit && (cause == NoUnit || c < cause) {
 				cause = c

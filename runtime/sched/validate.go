@@ -82,6 +82,11 @@ func (c *checking) units() {
 				c.bad("unit %d (%s): bad dependency %d", i, u.Name, d)
 			}
 		}
+		for _, g := range u.Gates {
+			if g < 0 || int(g) >= len(c.Units) || int(g) == i {
+				c.bad("unit %d (%s): bad gate %d", i, u.Name, g)
+			}
+		}
 	}
 }
 
