@@ -56,6 +56,7 @@ type definition struct {
 	extraHosts       map[string]*string // as args
 	policy           []ir.Policy
 	dependsOn        []string // extension of dbake
+	gates            []string // extension of dbake
 	builtWith        []string // by depends_on of compose, which orders nothing
 
 	// Set on resolved targets only.
@@ -116,6 +117,12 @@ type setKey struct {
 // dependsOnAttribute orders a target after others without reading their results.
 // It is dbake's own; docker buildx ignores it.
 const dependsOnAttribute = "depends_on"
+
+// gatesAttribute names the targets that must succeed before a target is published. Other
+// tools ignore it.
+const gatesAttribute = "gates"
+
+func fieldGates(t *definition) *[]string { return &t.gates }
 
 func targetAttribute(name string) *targetAttr {
 	for i := range attributes {
@@ -491,4 +498,9 @@ var attributes = []targetAttr{
 		normalize: distinct(func(t *definition) *[]string { return &t.dependsOn }),
 		// What is not built orders nothing: see [definition.lower].
 		lower: func(*definition, *ir.Target) {}},
+	{name: gatesAttribute, field: "gates", result: "Gates",
+		decode:    plain(cty.List(cty.String), fieldGates),
+		merge:     adds(fieldGates),
+		normalize: distinct(fieldGates),
+		lower:     func(t *definition, out *ir.Target) { out.Gates = t.gates }},
 }

@@ -24,7 +24,7 @@ func TestEveryFieldHasARow(t *testing.T) {
 		require.NotNil(t, a.merge, a.name)
 		require.Equal(t, a.result != "", a.lower != nil, a.name)
 		require.Equal(t, a.compose != nil, a.isSet != nil, a.name)
-		require.True(t, a.result == "" || a.print != nil || a.name == dependsOnAttribute, "%s is not printed", a.name)
+		require.True(t, a.result == "" || a.print != nil || a.name == dependsOnAttribute || a.name == gatesAttribute, "%s is not printed", a.name)
 		for _, k := range a.set {
 			require.NotNil(t, k.apply, k.key)
 			require.NotEqual(t, unknownOverride, k.kind, k.key)
@@ -62,7 +62,7 @@ func TestMergeReachesEveryField(t *testing.T) {
 		cacheFrom: []*ir.CacheEntry{{Type: one}}, cacheTo: []ir.CacheEntry{{Type: one}}, stage: &one, secrets: []*ir.Secret{{ID: one}}, ssh: []ir.SSH{{ID: one}},
 		platforms: []string{one}, outputs: []*ir.Output{{Type: one}}, pull: new(bool), noCache: new(bool), network: &one, noCacheFilter: []string{one}, shmSize: &one,
 		ulimits: []string{one}, resources: &ir.Resources{Memory: &one}, call: &one, entitlements: []string{one}, extraHosts: map[string]*string{"h": &one},
-		policy: []ir.Policy{{Filename: one}}, dependsOn: []string{one},
+		policy: []ir.Policy{{Filename: one}}, dependsOn: []string{one}, gates: []string{one},
 	}
 	var child definition
 	child.merge(&full)

@@ -73,6 +73,8 @@ type Options struct {
 	// WithDeps treats the targets that the requested ones link to or depend on, in
 	// bake files or as services of compose files, as if they were requested too.
 	WithDeps bool
+	// Gates add gates to targets: each is TARGET=TEST[,TEST].
+	Gates []string
 	// Strict fills Project.Warnings.
 	Strict bool
 }
@@ -125,6 +127,9 @@ func (o *Options) resolve(at *place, def *loaded, req request, args arguments) (
 	}
 	s, err := r.selectTargets(names, excluded, o.WithDeps)
 	if err != nil {
+		return nil, err
+	}
+	if err := r.addGates(s, o.Gates); err != nil {
 		return nil, err
 	}
 	if err := r.link(s); err != nil {

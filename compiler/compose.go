@@ -360,7 +360,7 @@ func buildModel(model map[string]any) map[string]any {
 				kept[name] = map[string]any{}
 			case map[string]any:
 				s := make(map[string]any, 4)
-				for _, key := range []string{"image", "build", "environment", "env_file"} {
+				for _, key := range []string{"image", "build", "environment", "env_file", ownExtensionKey} {
 					if v, ok := service[key]; ok {
 						s[key] = v
 					}
@@ -591,6 +591,14 @@ func serviceTarget(project *types.Project, service types.ServiceConfig) (*defini
 	if err := extendTarget(d, build.Extensions); err != nil {
 		return nil, inBuild(err, extensionKey)
 	}
+	if d.gates, err = composeGates(build.Extensions); err != nil {
+		return nil, inBuild(err, ownExtensionKey)
+	}
+	more, err := composeGates(service.Extensions)
+	if err != nil {
+		return nil, err
+	}
+	d.gates = append(d.gates, more...)
 	if len(d.tags) == 0 && service.Image != "" {
 		d.tags = []string{service.Image}
 	}

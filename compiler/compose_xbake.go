@@ -1,6 +1,7 @@
 package compiler
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"maps"
@@ -30,6 +31,35 @@ type extension struct {
 	NoCache       *bool             `yaml:"no-cache"`
 	NoCacheFilter stringOrList      `yaml:"no-cache-filter"`
 	Contexts      map[string]string `yaml:"contexts"`
+}
+
+// ownExtensionKey is the key of a build section that holds what only dbake knows of a target.
+const ownExtensionKey = "x-dbake"
+
+// composeGates returns the targets that an x-dbake section names as gates. What it does not
+// know is an error: a gate that is misspelled would let everything through.
+func composeGates(extensions map[string]any) ([]string, error) {
+	section := extensions[ownExtensionKey]
+	if section == nil {
+		return nil, nil
+	}
+	data, err := yaml.Marshal(section)
+	if err != nil {
+		return nil, err
+	}
+	var own struct {
+		Gates stringOrList `yaml:"gates"`
+	}
+	dec := yaml.NewDecoder(bytes.NewReader(data))
+	dec.KnownFields(true)
+	if err := dec.Decode(&own); err != nil {
+		return nil, fmt.Errorf("%s has one key, gates, with a list of services: %w", ownExtensionKey, err)
+	}
+	var gates []string
+	for _, name := range own.Gates {
+		gates = append(gates, composeTargetName(name))
+	}
+	return gates, nil
 }
 
 // stringOrList is a list of strings, or one string of them separated by blanks.

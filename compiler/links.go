@@ -15,8 +15,8 @@ type linker struct {
 	done      map[string]struct{}
 }
 
-// link adds every target that the selected ones link to, directly or not. A
-// target that is there only because of a link exports nothing.
+// link adds every target that the selected ones link to, directly or not, and their gates. A
+// target that is there only because of that exports nothing.
 func (r *resolver) link(s *selection) error {
 	l := &linker{resolver: r, selection: s, done: map[string]struct{}{}}
 	for _, name := range slices.Clone(s.order) {
@@ -24,7 +24,7 @@ func (r *resolver) link(s *selection) error {
 			return err
 		}
 	}
-	return nil
+	return l.gates()
 }
 
 func (l *linker) visit(name string, path []string) error {

@@ -200,6 +200,8 @@ func (a *accounts) result(finish sched.Finish, nodes nodeRuns) *Result {
 			if o.Because != sched.NoUnit {
 				j.Reason = a.work.Jobs[o.Because].Name + " failed"
 			}
+		case sched.Unpublished:
+			j.State, j.Reason = Unpublished, a.work.closedBy(sched.UnitID(u), o)
 		default:
 			j.State = NotStarted
 			if o.Submits > 0 {
@@ -254,6 +256,11 @@ func (a *accounts) err(finish sched.Finish, nodes nodeRuns) error {
 	for _, e := range a.errs {
 		if len(e.Jobs) > 0 && !a.recovered(e) {
 			errs = append(errs, e)
+		}
+	}
+	for u, o := range finish.Outcomes[:len(a.work.Jobs)] {
+		if o.State == sched.Unpublished {
+			errs = append(errs, fmt.Errorf("%s is built but not published: %s", a.work.Jobs[u].Name, a.results[u].Reason))
 		}
 	}
 	if len(errs) > 0 {

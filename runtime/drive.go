@@ -26,6 +26,10 @@ func (r *run) carryOut(cmd sched.Command) []sched.Event {
 		if p := r.submissions.at(cmd.Partition); p != nil {
 			r.export(p, cmd.Unit)
 		}
+	case sched.Release:
+		if p := r.submissions.at(cmd.Partition); p != nil {
+			return r.closeUnit(p, cmd.Unit)
+		}
 	case sched.Reopen:
 		r.reopen(cmd)
 	case sched.CancelPartition:
@@ -173,7 +177,16 @@ func (r *run) settle(ev sched.Event, cmds []sched.Command) []sched.Event {
 		return nil
 	}
 	p := r.submissions.at(id)
-	if p == nil || !p.settle(unit) {
+	if p == nil {
+		return nil
+	}
+	return r.closeUnit(p, unit)
+}
+
+// closeUnit notes that the results of a unit are needed no longer. With the last unit of its
+// submission, the solve that holds the results ends.
+func (r *run) closeUnit(p *submission, unit sched.UnitID) []sched.Event {
+	if !p.settle(unit) {
 		return nil
 	}
 	if !r.caches.shared {

@@ -57,7 +57,7 @@ func readSources(t *testing.T) *sources {
 var runFiles = []string{
 	"run.go", "drive.go", "work.go", "workers.go", "submission.go", "noderun.go", "attend.go", "accounts.go", "reporter.go",
 	"result.go", "failure.go", "status.go", "phase.go", "build.go", "usage.go",
-	"exports.go", "join.go", "joinable.go", "tags.go", "untag.go",
+	"exports.go", "gates.go", "join.go", "joinable.go", "tags.go", "untag.go",
 	"cache.go", "cachewaves.go", "joincache.go", "unwritten.go",
 	"exchange.go", "lostcache.go", "unread.go", "bases.go", "trials.go",
 }

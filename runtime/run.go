@@ -49,6 +49,8 @@ type Build struct {
 	Bases string
 	// Credentials are added to caches where nodes use them.
 	Credentials CacheCredentials
+	// Faulty are targets that could not be prepared, so that they are not among Jobs.
+	Faulty []string
 	// Withhold publishes nothing: what was written is left to [Result.Withheld].
 	Withhold bool
 	// Registries is this machine's own access to registries, for what no single
@@ -168,6 +170,7 @@ func (r *run) config() sched.Config {
 	for _, a := range r.attendants[min(len(c.Nodes), len(r.attendants)):] {
 		a.join(&c, r.nodes.assumedPlatforms(a.node))
 	}
+	c.Units = r.work.gates(c.Units)
 	c.Vertices = slices.Clone(c.Vertices)
 	for i := len(r.work.Graph.Vertices); i < len(c.Vertices); i++ {
 		c.Vertices[i].Output = true // no step of the graph

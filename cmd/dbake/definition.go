@@ -97,7 +97,7 @@ func (f *definitionFlags) options(a *app) compiler.Options {
 		Files: f.File, Targets: f.Targets, Vars: f.Var,
 		Overrides: f.Set, Push: f.Push, Load: f.Load, NoCache: f.NoCache, Pull: f.Pull,
 		Call: call, SBOM: f.SBOM, Provenance: f.Provenance, Policy: f.Policy,
-		Profiles: f.Profile, Exclude: f.Exclude, WithDeps: f.WithDeps, Strict: f.Strict != strictOff, DeferFaults: f.deferFaults,
+		Profiles: f.Profile, Exclude: f.Exclude, WithDeps: f.WithDeps, Gates: f.Gate, Strict: f.Strict != strictOff, DeferFaults: f.deferFaults,
 	}
 	if a.image != nil {
 		o.Stdin, o.SetName = a.image.definition(), a.image.flagOf

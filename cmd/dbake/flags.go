@@ -28,6 +28,7 @@ type definitionFlags struct {
 	Strict   strictness `placeholder:"off|warn|error" help:"Report what bake accepts in silence: unknown attributes, blocks and keys of compose files, unused variables, values of --var that nobody asks for, versions that lose a zero, cache refs and tags written twice. With --strict=error they are errors."`
 	Exclude  []string   `placeholder:"NAME" help:"Leave these targets out."`
 	WithDeps bool       `help:"Build also what the targets read or depend on, by depends_on of compose files too."`
+	Gate     []string   `sep:"none" placeholder:"TARGET=TEST,..." help:"Publish TARGET only if these tests succeed: targets that are built with it, and write nothing unless they are asked for themselves. Names of targets or groups, or patterns. Repeatable; files say it with gates."`
 	// saved is set when the flags come from a plan, and so grant nothing.
 	saved bool
 	// deferFaults makes a missing input an error of its target only.

@@ -29,7 +29,7 @@ func requestOf(d *definitionFlags, n *nodeFlags, p *planFlags) report.Request {
 		Files: redactEach(d.File), Targets: redactEach(d.Targets), Set: redactEach(d.Set), Vars: redactEach(d.Var),
 		NoCache: d.NoCache, Pull: d.Pull,
 		SBOM: d.SBOM, Provenance: d.Provenance, Policy: d.Policy, Push: d.Push, Load: d.Load,
-		Strict: d.Strict != strictOff, Exclude: d.Exclude, WithDeps: d.WithDeps, Profiles: d.Profile,
+		Strict: d.Strict != strictOff, Exclude: d.Exclude, WithDeps: d.WithDeps, Gates: d.Gate, Profiles: d.Profile,
 		Nodes: n.Nodes, Builder: n.Builder, Platforms: n.Platform, MaxNodes: n.MaxNodes,
 		CacheRegistry: p.CacheRegistry,
 	}
@@ -112,7 +112,7 @@ func (c *buildCmd) useSaved(a *app, f *report.File) error {
 	*d = definitionFlags{
 		File: r.Files, Targets: r.Targets, Set: r.Set, Var: r.Vars, NoCache: r.NoCache, Pull: r.Pull,
 		SBOM: r.SBOM, Provenance: r.Provenance, Policy: r.Policy, Push: r.Push, Load: r.Load,
-		Exclude: r.Exclude, WithDeps: r.WithDeps, Profile: r.Profiles,
+		Exclude: r.Exclude, WithDeps: r.WithDeps, Gate: r.Gates, Profile: r.Profiles,
 		Allow: d.Allow, Call: d.Call, Check: d.Check, saved: true,
 	}
 	if r.Strict {

@@ -79,8 +79,11 @@ type Target struct {
 	// DependsOn names targets of the project that must be built before this one
 	// although none of their output is read (an extension of dbake).
 	DependsOn []string
+	// Gates names targets of the project that must succeed before the outputs of this one
+	// are written (an extension of dbake).
+	Gates []string
 	// Linked is true for a target that is built only because another one names
-	// it in its contexts.
+	// it in its contexts, or as a gate.
 	Linked bool
 
 	// Fault is why the target cannot be built although its definition is right, as a

@@ -151,6 +151,9 @@ func (im *Images) judge(ctx context.Context, full *plan.Build, unchanged map[str
 		}
 		eg.Go(func() error {
 			k := im.lookUp(ctx, name, e, r)
+			if k != nil && len(k.set) > 0 && len(j.Target.Gates) > 0 {
+				k = nil // its gates decide whether it gets the names, so they are built with it
+			}
 			if k != nil && !im.pushed.origin(ctx, k, j.Units, im.request.Provenance, im.request.Reuse == ReuseAlways) {
 				k = nil
 			}

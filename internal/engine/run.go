@@ -65,6 +65,7 @@ func (s *Session) order(ctx context.Context) (err error) {
 		Credentials: runtime.NewCacheCredentials(ctx, x.project, e.Env),
 		Provenance:  r.Provenance,
 		Withhold:    r.Atomic,
+		Faulty:      faulty(s.prepared.faults),
 		Watch:       s.watch,
 	}
 	if r.Trace {
@@ -147,6 +148,15 @@ func (x *execution) carryOut(ctx context.Context, images *Images, faults []plan.
 	images.addTo(x.result, x.project, ends)
 	x.result.Wall = time.Since(start)
 	return nil
+}
+
+// faulty are the targets of faults.
+func faulty(faults []plan.Fault) []string {
+	var names []string
+	for _, f := range faults {
+		names = append(names, f.Target)
+	}
+	return names
 }
 
 // faultResults are the targets that were not built because of faults.

@@ -12,6 +12,11 @@ import (
 // whatever it asks for itself. The agents that contexts need are declared in it.
 func split(p *ir.Project) (called []*ir.Target, build *ir.Project) {
 	needed := map[string]bool{}
+	for _, t := range p.Targets {
+		for _, name := range t.Gates {
+			needed[name] = needed[name] || frontend.Method(t.Call) == ""
+		}
+	}
 	for i := len(p.Targets) - 1; i >= 0; i-- {
 		// Links point to earlier targets only.
 		if t := p.Targets[i]; frontend.Method(t.Call) == "" || needed[t.Name] {

@@ -260,10 +260,16 @@ func (b *Build) Reread(ctx context.Context, files *filesum.Cache) (*Build, error
 	return &now, nil
 }
 
-// Only returns the build of some targets of b, by name, and of what these link to.
+// Only returns the build of some targets of b, by name, of their gates, and of what all these
+// link to.
 // Targets that are only linked write nothing.
 func (b *Build) Only(ctx context.Context, wanted map[string]bool, known Memory) (*Build, error) {
 	keep := map[string]bool{}
+	for _, t := range b.Project.Targets {
+		for _, name := range t.Gates {
+			keep[name] = keep[name] || wanted[t.Name]
+		}
+	}
 	for i := len(b.Project.Targets) - 1; i >= 0; i-- {
 		// Links point to earlier targets only.
 		if t := b.Project.Targets[i]; wanted[t.Name] || keep[t.Name] {

@@ -94,6 +94,7 @@ type Request struct {
 	Strict     bool     `json:"strict,omitempty"`
 	Exclude    []string `json:"exclude,omitempty"`
 	WithDeps   bool     `json:"with_deps,omitempty"`
+	Gates      []string `json:"gates,omitempty"`
 	Profiles   []string `json:"profiles,omitempty"`
 
 	Nodes         []string `json:"nodes,omitempty"`
@@ -186,6 +187,8 @@ type FileJob struct {
 	// whole one.
 	Target    string   `json:"target,omitempty"`
 	Platforms []string `json:"platforms,omitempty"`
+	// Gates are the targets that must succeed before it is published.
+	Gates []string `json:"gates,omitempty"`
 	// Definition changes when anything in the resolved definition of the target
 	// does.
 	Definition digest.Digest `json:"definition"`
@@ -310,7 +313,7 @@ func (p *Report) File(request Request, definitions map[string]digest.Digest) *Fi
 	}
 	for _, j := range p.Jobs {
 		fj := FileJob{
-			Name: j.Name, Definition: definitions[j.Target], Node: p.Nodes[j.Node].Name,
+			Name: j.Name, Gates: j.Gates, Definition: definitions[j.Target], Node: p.Nodes[j.Node].Name,
 			Done: j.Done.Seconds(), Own: j.Own.Seconds(), Shared: j.Shared.Seconds(),
 			Steps: j.Steps, Warm: j.Warm, First: j.First, Why: string(j.Why), Reason: j.Reason, From: j.From,
 		}

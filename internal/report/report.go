@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/internal/memory/cost"
 	"github.com/dbake/dbake/internal/memory/warm"
 	"github.com/dbake/dbake/internal/plan"
@@ -57,6 +58,14 @@ func New(ctx context.Context, b *plan.Build, p *plan.Plan) (*Report, error) {
 	return r, r.single(ctx)
 }
 
+// gatesOf are the gates of a target that publishes something.
+func gatesOf(t *ir.Target) []string {
+	if t.Linked {
+		return nil
+	}
+	return t.Gates
+}
+
 // Share is the work of one node.
 type Share struct {
 	// Partitions are the jobs in order, those that are submitted as one solve
@@ -87,7 +96,9 @@ type Job struct {
 	Target string
 	// Platforms are those of a part of a divided target; nil for a whole one.
 	Platforms []string
-	Node      int // index of Plan.Nodes
+	// Gates are the targets that must succeed before it is published.
+	Gates []string
+	Node  int // index of Plan.Nodes
 	// Done is when its result is predicted to be there.
 	Done time.Duration
 	// Own is the cost of its steps that have to be run and that no other job
@@ -387,7 +398,7 @@ func (p *Report) share(n int, w *plan.Walker) *nodeShare {
 func (s *nodeShare) job(b *plan.Build, i int) Job {
 	root := s.Problem.Targets[i].Root
 	j := Job{
-		Name: b.Jobs[i].Name, Target: b.Jobs[i].Target.Name, Platforms: b.PartOf(i),
+		Name: b.Jobs[i].Name, Target: b.Jobs[i].Target.Name, Platforms: b.PartOf(i), Gates: gatesOf(b.Jobs[i].Target),
 		Node: s.node, Done: s.Schedule.Done[i].Duration(), From: map[cost.Source]int{},
 	}
 	position := map[partition.VertexID]int{}

@@ -3,6 +3,7 @@ package view
 import (
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -234,6 +235,9 @@ func planTotals(w io.Writer, p *report.Report) {
 	if pulls, images := p.Pulls(); pulls > 0 {
 		paragraph(w, "  ", fmt.Sprintf("base images to pull, over all nodes: %d, distinct: %d", pulls, images))
 	}
+	for _, note := range gateNotes(p) {
+		paragraph(w, "  ", note)
+	}
 	for _, note := range platformNotes(p) {
 		paragraph(w, "  ", note)
 	}
@@ -310,6 +314,23 @@ func duplicateNotes(p *report.Report) []string {
 	}
 	if more := p.Makespan - p.Unbound; p.Unbound > 0 && more > p.Unbound/200 {
 		notes = append(notes, fmt.Sprintf("other steps have one result, which nodes take from each other: executing them again would end %s sooner (--duplicates=any)", seconds(more)))
+	}
+	return notes
+}
+
+// gateNotes name the targets that are published only if others succeed, those with the same
+// gates together.
+func gateNotes(p *report.Report) []string {
+	byGates := map[string][]string{} // targets
+	for _, j := range p.Jobs {
+		if key := some(j.Gates, len(j.Gates)); len(j.Gates) > 0 && !slices.Contains(byGates[key], j.Target) {
+			byGates[key] = append(byGates[key], j.Target)
+		}
+	}
+	var notes []string
+	for _, key := range slices.Sorted(maps.Keys(byGates)) {
+		targets := byGates[key]
+		notes = append(notes, fmt.Sprintf("published only if %s can be built: %s", key, some(targets, 5)))
 	}
 	return notes
 }
