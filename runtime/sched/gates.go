@@ -37,7 +37,7 @@ func (s *fates) writeDeferred() {
 	if s.deferred == 0 || s.cfg.Options.DeferOutput && slices.ContainsFunc(s.units, func(u unit) bool { return u.state < granted }) {
 		return
 	}
-	s.eachDeferred(func(r *run, i int) {
+	eachDeferred(s, func(r *run, i int) {
 		if open, _, _ := s.gate(r.units[i].id); open {
 			s.advance(r, i, exporting)
 			s.emit(Export{Partition: r.id, Unit: r.units[i].id})
@@ -47,12 +47,12 @@ func (s *fates) writeDeferred() {
 
 // closeGates gives up the outputs that wait behind a gate that has failed, and reports
 // whether there were any.
-func (s *fates) closeGates() bool {
+func closeGates(s *fates) bool {
 	before := s.deferred
 	if before > 0 {
-		s.eachDeferred(func(r *run, i int) {
+		eachDeferred(s, func(r *run, i int) {
 			if _, shut, because := s.gate(r.units[i].id); shut {
-				s.withhold(r, i, because)
+				withhold(s, r, i, because)
 			}
 		})
 	}
@@ -60,7 +60,7 @@ func (s *fates) closeGates() bool {
 }
 
 // eachDeferred calls do with the units whose outputs wait, in order.
-func (s *fates) eachDeferred(do func(r *run, i int)) {
+func eachDeferred(s *fates, do func(r *run, i int)) {
 	for id := range s.units {
 		r := s.units[id].granted
 		if r == nil {
@@ -73,7 +73,7 @@ func (s *fates) eachDeferred(do func(r *run, i int)) {
 }
 
 // withhold ends a unit that was built and whose outputs will not be written.
-func (s *fates) withhold(r *run, i int, because UnitID) {
+func withhold(s *fates, r *run, i int, because UnitID) {
 	id := r.units[i].id
 	s.advance(r, i, settled)
 	u := &s.units[id]

@@ -260,7 +260,7 @@ func (s *Scheduler) Step(ev Event) []Command {
 // settle brings everything that follows from an event about.
 func (s *Scheduler) settle() {
 	s.release()
-	s.closeGates()
+	closeGates(&s.fates)
 	for !s.stopping {
 		s.refresh()
 		s.retouch()
@@ -269,12 +269,12 @@ func (s *Scheduler) settle() {
 			continue
 		}
 		s.retouch()
-		if !s.steal() && !s.closeGates() {
+		if !s.steal() && !closeGates(&s.fates) {
 			break
 		}
 	}
 	if s.stopping {
-		s.closeGates()
+		closeGates(&s.fates)
 		// What is built and being written may end: the failure of one target is no
 		// reason to break off the pushes of others.
 		s.cancelRuns(func(r *run) bool { return !r.writes() })
