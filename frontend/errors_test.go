@@ -67,7 +67,7 @@ func TestErrors(t *testing.T) {
 		{name: "extra host", files: "-- Dockerfile --\nFROM alpine\n", target: ir.Target{ExtraHosts: map[string]string{"h": "nowhere"}},
 			want: `bake.hcl:18,3-9: invalid host h:nowhere`},
 		{name: "host gateway", files: "-- Dockerfile --\nFROM alpine\n", target: ir.Target{ExtraHosts: map[string]string{"h": "host-gateway"}},
-			want: `bake.hcl:18,3-9: unable to derive the IP value for host-gateway: it is known to the docker driver only`},
+			want: `bake.hcl:18,3-9: unable to derive the IP value for host-gateway: only a Docker engine knows it, and all nodes must have the same`},
 		{name: "policy", files: "-- Dockerfile --\nFROM alpine\n", target: ir.Target{Policy: []ir.Policy{{Filename: "p.rego"}}},
 			want: `bake.hcl:19,3-9: source policy p.rego of target t cannot be enforced; dbake does not evaluate Rego policies; build this target with docker buildx, or disable the policy with policy = ["disabled=true"]`},
 		{name: "policy beside the Dockerfile", files: "-- svc/Dockerfile --\nFROM alpine\n-- svc/Dockerfile.rego --\n", target: ir.Target{Context: ir.ParseContext("svc", nil)},

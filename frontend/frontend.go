@@ -68,6 +68,9 @@ type Options struct {
 	// used where there is another way, as for COPY --link; a step that needs one
 	// for which there is none fails on the node, which says so.
 	LLBCaps *apicaps.CapSet
+	// HostGateway is the IP address that "host-gateway" stands for among extra hosts; empty
+	// is not known.
+	HostGateway string
 	// Parallelism is how many units are compiled at once; 0 is one for each
 	// processor, at least four since much of the time is spent waiting for
 	// registries.

@@ -492,7 +492,7 @@ func (c *compilation) optionAttrs(in *inputs) error {
 	if err := ulimitAttr(in); err != nil {
 		return err
 	}
-	if err := extraHostsAttr(in); err != nil {
+	if err := c.extraHostsAttr(in); err != nil {
 		return err
 	}
 	return resourceAttrs(in)
@@ -542,13 +542,16 @@ func ulimitAttr(in *inputs) error {
 
 // extraHostsAttr writes the hosts in order of name: the order is part of each
 // step's digest.
-func extraHostsAttr(in *inputs) error {
+func (c *compilation) extraHostsAttr(in *inputs) error {
 	var hosts []string
 	for _, host := range ir.SortedKeys(in.unit.Target.ExtraHosts) {
 		for ip := range strings.SplitSeq(in.unit.Target.ExtraHosts[host], ",") {
 			at := "extra-hosts." + host
-			if ip == "host-gateway" {
-				return in.at(at, nil, "unable to derive the IP value for host-gateway: it is known to the docker driver only")
+			if ip == ir.HostGateway {
+				if c.HostGateway == "" {
+					return in.at(at, nil, "unable to derive the IP value for host-gateway: only a Docker engine knows it, and all nodes must have the same")
+				}
+				ip = c.HostGateway
 			}
 			if len(ip) > 2 && ip[0] == '[' && ip[len(ip)-1] == ']' {
 				ip = ip[1 : len(ip)-1]

@@ -53,6 +53,9 @@ func TestAttrs(t *testing.T) {
 			want: map[string]string{"ulimit": "core=0:0,nofile=1024:2048,nproc=6:6"}},
 		{name: "extra-hosts", target: ir.Target{ExtraHosts: map[string]string{"z": "10.0.0.1,[::1]", "a": "1.2.3.4"}},
 			want: map[string]string{"add-hosts": "a=1.2.3.4,z=10.0.0.1,z=::1"}},
+		{name: "host gateway", target: ir.Target{ExtraHosts: map[string]string{"h": "host-gateway,1.2.3.4"}},
+			opts: func(o *Options) { o.HostGateway = "172.17.0.1" },
+			want: map[string]string{"add-hosts": "h=172.17.0.1,h=1.2.3.4"}},
 		{name: "resources", target: ir.Target{Resources: &ir.Resources{
 			Memory: ptr("512m"), MemorySwap: ptr("-1"), CPUShares: ptr(int64(2)), CPUPeriod: ptr(int64(3)),
 			CPUQuota: ptr(int64(4)), CpusetCPUs: ptr("0-1"), CpusetMems: ptr("0")}},

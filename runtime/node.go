@@ -71,6 +71,9 @@ type NodeInfo struct {
 	// attestations.
 	EngineID string
 	OwnStore bool
+	// HostGateway is the address under which containers of a Docker engine reach its
+	// machine, "" when the node does not say.
+	HostGateway string
 }
 
 // node is one daemon, connected or not.
@@ -333,6 +336,7 @@ func (l *link) probe(ctx context.Context, s nodeset.Spec) (NodeInfo, error) {
 	if s.Engine != nil && s.Container == nil {
 		_, containerd := workers[0].Labels[snapshotterLabel]
 		info.OwnStore = !containerd
+		info.HostGateway = workers[0].Labels[hostGatewayLabel]
 		engine, err := dockerengine.New(*s.Engine)
 		if err != nil {
 			return info, err
@@ -365,8 +369,12 @@ func (l *link) probe(ctx context.Context, s nodeset.Spec) (NodeInfo, error) {
 	return info, nil
 }
 
-// snapshotterLabel is a label of workers that keep results in containerd.
-const snapshotterLabel = "org.mobyproject.buildkit.worker.snapshotter"
+const (
+	// snapshotterLabel is a label of workers that keep results in containerd.
+	snapshotterLabel = "org.mobyproject.buildkit.worker.snapshotter"
+	// hostGatewayLabel is a label of the worker of a Docker engine: an IP address.
+	hostGatewayLabel = "org.mobyproject.buildkit.worker.moby.host-gateway-ip"
+)
 
 func parsePlatforms(names []string) ([]ocispecs.Platform, error) {
 	var list []ocispecs.Platform

@@ -42,6 +42,10 @@ type Group struct {
 	Range       Range
 }
 
+// HostGateway stands among the addresses of an extra host for that of the machine that the
+// Docker engine runs on.
+const HostGateway = "host-gateway"
+
 // Target is one resolved bake target: inheritance, overrides and defaults are
 // applied. Empty fields were not set.
 type Target struct {
@@ -73,7 +77,7 @@ type Target struct {
 	Resources        *Resources
 	Call             string
 	Entitlements     []string
-	ExtraHosts       map[string]string
+	ExtraHosts       map[string]string // addresses, or HostGateway, divided by commas
 	Policy           []Policy
 
 	// DependsOn names targets of the project that must be built before this one

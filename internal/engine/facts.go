@@ -32,6 +32,9 @@ type facts struct {
 	// withOwnStore are the names of the nodes that are Docker engines which keep images in
 	// a store of their own.
 	withOwnStore []string
+	// hostGateway is the address that "host-gateway" stands for on all nodes; "" when one
+	// does not know, or they differ.
+	hostGateway string
 	// pool is that of the nodes when they were started for the build.
 	pool *runtime.Pool
 }
@@ -104,6 +107,7 @@ func (s *standby) ask(ctx context.Context) (*facts, error) {
 		f.nodes = append(f.nodes, plannerNode(info, records[i], s.engine.memory.Nodes()))
 	}
 	f.platform = buildPlatform(f.nodes[0])
+	f.hostGateway = commonGateway(pool.Nodes())
 	s.keepFacts(f)
 	return f, nil
 }
@@ -155,7 +159,29 @@ func (s *standby) guess(ctx context.Context, offline bool) (*facts, error) {
 		}
 	}
 	f.platform = buildPlatform(f.nodes[max(0, first)])
+	if offline {
+		last := &facts{}
+		s.recallFacts(last)
+		f.hostGateway = last.hostGateway
+		return f, nil
+	}
+	infos := make([]runtime.NodeInfo, len(answers))
+	for i, a := range answers {
+		infos[i] = a.Info
+	}
+	f.hostGateway = commonGateway(infos)
 	return f, nil
+}
+
+// commonGateway is the address that "host-gateway" stands for on all nodes, or "". All
+// steps are made once for all nodes, so it must not matter which of them runs one.
+func commonGateway(nodes []runtime.NodeInfo) string {
+	for _, n := range nodes {
+		if n.HostGateway != nodes[0].HostGateway {
+			return ""
+		}
+	}
+	return nodes[0].HostGateway
 }
 
 // note remembers the special properties of a node.
@@ -222,6 +248,7 @@ func (s *standby) frontendOptions(ctx context.Context, f *facts, resolver *front
 		ProxyArgs:         s.engine.proxyArgs(),
 		NodePlatform:      f.platform,
 		LLBCaps:           f.caps,
+		HostGateway:       f.hostGateway,
 	}
 	if !offline {
 		opts.Gateway = s

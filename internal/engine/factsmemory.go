@@ -30,6 +30,8 @@ type keptFacts struct {
 	// OwnStore are the names of the Docker engines that keep images in a store of their
 	// own.
 	OwnStore []string `json:"own_store,omitempty"`
+	// HostGateway is what "host-gateway" stands for on all nodes.
+	HostGateway string `json:"host_gateway,omitempty"`
 }
 
 // factsFile is where the facts of nodes are kept.
@@ -47,7 +49,7 @@ func (s *standby) keepFacts(f *facts) {
 	if dir.Dir == "" {
 		return
 	}
-	data, err := json.Marshal(keptFacts{Addrs: addrs, Platform: f.platform, Caps: capIDs(f.caps), OwnStore: f.withOwnStore})
+	data, err := json.Marshal(keptFacts{Addrs: addrs, Platform: f.platform, Caps: capIDs(f.caps), OwnStore: f.withOwnStore, HostGateway: f.hostGateway})
 	if err == nil {
 		if old, readErr := dir.Read(name); readErr == nil && string(old) == string(data) {
 			return
@@ -80,7 +82,7 @@ func (s *standby) recallFacts(f *facts) bool {
 	if !slices.Equal(kept.Addrs, addrs) || kept.Platform.OS == "" {
 		return false
 	}
-	f.platform, f.caps, f.withOwnStore = kept.Platform, capSet(kept.Caps), kept.OwnStore
+	f.platform, f.caps, f.withOwnStore, f.hostGateway = kept.Platform, capSet(kept.Caps), kept.OwnStore, kept.HostGateway
 	return true
 }
 

@@ -95,6 +95,9 @@ func (im *Images) mayRest(ctx context.Context, p *ir.Project, n *standby) (*fact
 	if n.nodes.hasEngine() && !known {
 		return nil, false // what a Docker engine can write is not known before it is asked
 	}
+	if f.hostGateway == "" && slices.ContainsFunc(p.Targets, wantsHostGateway) {
+		return nil, false // a Docker engine may know it
+	}
 	if !n.restRegistry(ctx) {
 		return nil, false
 	}
@@ -556,4 +559,15 @@ func (im *Images) Always() map[string]string {
 // machine, by target, their lines hashed.
 func (im *Images) Last() (map[string]imagekey.Key, error) {
 	return im.engine.images().Last(im.full.Project.Dir)
+}
+
+// wantsHostGateway reports whether a target has a host whose address is that of the machine
+// that it is built on.
+func wantsHostGateway(t *ir.Target) bool {
+	for _, ips := range t.ExtraHosts {
+		if slices.Contains(strings.Split(ips, ","), ir.HostGateway) {
+			return true
+		}
+	}
+	return false
 }
