@@ -116,7 +116,7 @@ var (
 	// passingSigns mean that a node was away for a moment.
 	passingSigns = []string{
 		"code = unavailable",
-		"no such job",       // the gateway gave the build up before it had registered
+		unregisteredSign,
 		"no active session", // the connection broke under the session
 	}
 	// registrySigns mean that a registry, or another server that a node asks, is away or
@@ -136,6 +136,9 @@ var (
 	// answerSigns mean that a registry gave an answer, be it a refusal.
 	answerSigns = []string{": not found", "pull access denied", "authorization failed", "unexpected status"}
 )
+
+// unregisteredSign means that a node gave a build up before it had registered.
+const unregisteredSign = "no such job"
 
 // classify gives a failure on a node its type: [*StepFailed], [*NodeSick],
 // [*Unavailable] or [*Rejected]. log is the last output of the step that failed.

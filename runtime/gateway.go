@@ -123,6 +123,32 @@ func (l *link) gateway(ctx context.Context, attach []session.Attachable, fn func
 
 // gatewayNoting is gateway with a line of what the node is at, every now and then.
 func (l *link) gatewayNoting(ctx context.Context, attach []session.Attachable, note func(text string), fn func(context.Context, gateway.Client) error) error {
+	return beginAgain(ctx, fn, func(fn func(context.Context, gateway.Client) error) error {
+		return l.callGateway(ctx, attach, note, fn)
+	})
+}
+
+// gatewayAttempts is how often a build is begun that a node gives up before it has begun. A
+// starved one does so after 3 s.
+const gatewayAttempts = 5
+
+// beginAgain has call begin a build that calls fn until fn has been called, within reason.
+func beginAgain(ctx context.Context, fn func(context.Context, gateway.Client) error, call func(func(context.Context, gateway.Client) error) error) (err error) {
+	for range gatewayAttempts {
+		begun := false
+		err = call(func(ctx context.Context, c gateway.Client) error {
+			begun = true
+			return fn(ctx, c)
+		})
+		if err == nil || begun || ctx.Err() != nil || !strings.Contains(err.Error(), unregisteredSign) {
+			break
+		}
+	}
+	return err
+}
+
+// callGateway calls fn once at most.
+func (l *link) callGateway(ctx context.Context, attach []session.Attachable, note func(text string), fn func(context.Context, gateway.Client) error) error {
 	defer l.hurry(ctx)()
 	both, stop := l.within(ctx)
 	defer stop()
