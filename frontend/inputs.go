@@ -492,7 +492,7 @@ func (c *compilation) optionAttrs(in *inputs) error {
 	if err := ulimitAttr(in); err != nil {
 		return err
 	}
-	if err := c.extraHostsAttr(in); err != nil {
+	if err := extraHostsAttr(in, c.HostGateway); err != nil {
 		return err
 	}
 	return resourceAttrs(in)
@@ -541,17 +541,17 @@ func ulimitAttr(in *inputs) error {
 }
 
 // extraHostsAttr writes the hosts in order of name: the order is part of each
-// step's digest.
-func (c *compilation) extraHostsAttr(in *inputs) error {
+// step's digest. gateway is what "host-gateway" stands for.
+func extraHostsAttr(in *inputs, gateway string) error {
 	var hosts []string
 	for _, host := range ir.SortedKeys(in.unit.Target.ExtraHosts) {
 		for ip := range strings.SplitSeq(in.unit.Target.ExtraHosts[host], ",") {
 			at := "extra-hosts." + host
 			if ip == ir.HostGateway {
-				if c.HostGateway == "" {
+				if gateway == "" {
 					return in.at(at, nil, "unable to derive the IP value for host-gateway: only a Docker engine knows it, and all nodes must have the same")
 				}
-				ip = c.HostGateway
+				ip = gateway
 			}
 			if len(ip) > 2 && ip[0] == '[' && ip[len(ip)-1] == ']' {
 				ip = ip[1 : len(ip)-1]
