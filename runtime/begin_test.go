@@ -14,6 +14,7 @@ func TestBeginAgain(t *testing.T) {
 	early := errors.New("rpc error: code = NotFound desc = no such job abc")
 	for name, c := range map[string]struct {
 		early   int   // how often the node gives up before fn is called
+		over    bool  // the node knows the build no more when it has ended
 		fn      error // of the call
 		stopped bool
 		calls   int
@@ -21,6 +22,8 @@ func TestBeginAgain(t *testing.T) {
 	}{
 		"at once":         {calls: 1},
 		"later":           {early: 3, calls: 4},
+		"over already":    {over: true, calls: 1},
+		"over after all":  {early: 1, over: true, calls: 2},
 		"never":           {early: 100, calls: gatewayAttempts, want: early},
 		"its own failure": {fn: early, calls: 1, want: early},
 		"stopped":         {early: 100, stopped: true, calls: 1, want: early},
@@ -36,7 +39,10 @@ func TestBeginAgain(t *testing.T) {
 				if calls++; calls <= c.early {
 					return early
 				}
-				return fn(ctx, nil)
+				if err := fn(ctx, nil); err != nil || !c.over {
+					return err
+				}
+				return early
 			})
 			require.Equal(t, c.calls, calls)
 			require.Equal(t, c.want, err)

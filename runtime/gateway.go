@@ -132,16 +132,25 @@ func (l *link) gatewayNoting(ctx context.Context, attach []session.Attachable, n
 // starved one does so after 3 s.
 const gatewayAttempts = 5
 
-// beginAgain has call begin a build that calls fn until fn has been called, within reason.
+// beginAgain has call begin a build that calls fn until fn has been called, within reason. A
+// node may also say that it knows no such build when it is asked for the status of one that
+// is over already.
 func beginAgain(ctx context.Context, fn func(context.Context, gateway.Client) error, call func(func(context.Context, gateway.Client) error) error) (err error) {
 	for range gatewayAttempts {
 		begun := false
+		var cause error
 		err = call(func(ctx context.Context, c gateway.Client) error {
 			begun = true
-			return fn(ctx, c)
+			cause = fn(ctx, c)
+			return cause
 		})
-		if err == nil || begun || ctx.Err() != nil || !strings.Contains(err.Error(), unregisteredSign) {
-			break
+		switch {
+		case err == nil || !strings.Contains(err.Error(), unregisteredSign):
+			return err
+		case begun && cause == nil:
+			return nil
+		case begun || ctx.Err() != nil:
+			return err
 		}
 	}
 	return err
