@@ -56,7 +56,7 @@ func (p *prices) capacity(nodes []Node) []Node {
 			case n.SlotsWhy == "":
 				n.SlotsWhy = "nothing is known of its machine yet"
 			}
-			if ok || len(group) > 1 {
+			if ok {
 				n.Slots = (bears + len(group) - 1) / len(group)
 			}
 		}
