@@ -140,7 +140,9 @@ func (t *tracker) observe(st *bkclient.SolveStatus, from *solveSource) (*bkclien
 		// Every stream tells a vertex's output in order and from its start.
 		if s := t.at(l.Vertex); l.Timestamp.After(s.logged) {
 			s.logged = l.Timestamp
-			s.renew()
+			if s.ended && l.Timestamp.After(s.failures[len(s.failures)-1].completed) {
+				s.renew() // what an execution printed may come after its end is known
+			}
 			s.tail.add(l.Stream, string(l.Data))
 			fresh.Logs = append(fresh.Logs, l)
 		}

@@ -322,3 +322,18 @@ func TestTrackerFailures(t *testing.T) {
 	require.Equal(t, []change{{vertex: d, done: true, took: 2 * time.Second}}, changes)
 	require.Equal(t, 2, tr.failures(d))
 }
+
+// What a step printed last may come when its failure is known already; what it prints in
+// another execution stands alone.
+func TestTrackerLogsAfterTheFailure(t *testing.T) {
+	tr := newTracker(yes, yes)
+	say := func(s float64, data string) {
+		tr.observe(&bkclient.SolveStatus{Logs: []*bkclient.VertexLog{{Vertex: step, Data: []byte(data), Timestamp: *at(s)}}}, &solveSource{})
+	}
+	say(1, "first\n")
+	tr.observe(&bkclient.SolveStatus{Vertexes: []*bkclient.Vertex{{Digest: step, Started: at(0), Completed: at(3), Error: "exit code: 1"}}}, &solveSource{})
+	say(2, "second\n")
+	require.Equal(t, []string{"first", "second"}, tr.logTail(step))
+	say(5, "again\n")
+	require.Equal(t, []string{"again"}, tr.logTail(step))
+}
