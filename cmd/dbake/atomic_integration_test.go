@@ -23,16 +23,17 @@ const together = `
 variable "DBAKE_REGISTRY" { default = "" }
 variable "VERSION" { default = "1" }
 variable "LAST" { default = "true" }
+variable "PAUSE" { default = "1" }
 group "default" { targets = ["app", "files", "last"] }
 target "app" {
   name   = "t${i}"
   matrix = { i = [0, 1, 2, 3] }
-  args   = { I = "${i}", VERSION = VERSION }
+  args   = { I = "${i}", VERSION = VERSION, PAUSE = PAUSE }
   tags   = ["${DBAKE_REGISTRY}/whole/t${i}:1", "${DBAKE_REGISTRY}/whole/also:t${i}"]
   output = ["type=registry"]
 }
 target "files" {
-  args   = { I = "files", VERSION = VERSION }
+  args   = { I = "files", VERSION = VERSION, PAUSE = PAUSE }
   tags   = ["whole/files:1"]
   output = ["type=local,dest=out", "type=tar,dest=out.tar", "type=oci,dest=layout,tar=false"]
 }
@@ -52,7 +53,8 @@ EOT
 FROM busybox:1
 ARG I
 ARG VERSION
-RUN echo started $I && sleep 1 && echo $VERSION > /version && echo $I > /name-$VERSION
+ARG PAUSE
+RUN echo started $I && sleep $PAUSE && echo $VERSION > /version && echo $I > /name-$VERSION
 `
 
 // tags returns what every tag below a path of the registry stands for.
@@ -137,12 +139,12 @@ func TestAtomic(t *testing.T) {
 	require.Equal(t, 130, status(), rest)
 	unchanged(rest)
 
-	cmd := w.command(dir, append([]string{"build", "--progress", "plain", "--reuse", "never", "--execution", "atomic", "--var", "VERSION=4"}, w.on(2)...)...)
+	cmd := w.command(dir, append([]string{"build", "--progress", "plain", "--reuse", "never", "--execution", "atomic", "--var", "VERSION=4", "--var", "PAUSE=8"}, w.on(2)...)...)
 	out, err := cmd.StderrPipe()
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())
-	shown := awaitNode(t, out, "n2")
-	require.NoError(t, syscall.Kill(daemon(t, filepath.Join(w.state, "nodes", "n2")), syscall.SIGKILL))
+	shown, node := awaitStep(t, out, func(string) bool { return true })
+	require.NoError(t, syscall.Kill(daemon(t, filepath.Join(w.state, "nodes", node)), syscall.SIGKILL))
 	rest = readAll(t, out)
 	_ = cmd.Wait() // the status is looked at below
 	require.Zero(t, cmd.ProcessState.ExitCode(), "%s%s", shown, rest)

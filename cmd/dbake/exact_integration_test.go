@@ -719,12 +719,19 @@ var startedOn = regexp.MustCompile(`(?m)^#(\d+) (n\d+) \[[^\n]*RUN echo started`
 // awaitNode reads until a step that prints has begun on the node.
 func awaitNode(t *testing.T, r io.Reader, node string) string {
 	t.Helper()
+	shown, _ := awaitStep(t, r, func(name string) bool { return name == node })
+	return shown
+}
+
+// awaitStep reads until a step that prints has begun on a node that counts.
+func awaitStep(t *testing.T, r io.Reader, counts func(node string) bool) (shown, node string) {
+	t.Helper()
 	var seen []byte
 	buf := make([]byte, 4096)
 	for {
 		for _, m := range startedOn.FindAllSubmatch(seen, -1) {
-			if string(m[2]) == node && regexp.MustCompile(`(?m)^#`+string(m[1])+` [\d.]+ started`).Match(seen) {
-				return string(seen)
+			if counts(string(m[2])) && regexp.MustCompile(`(?m)^#`+string(m[1])+` [\d.]+ started`).Match(seen) {
+				return string(seen), string(m[2])
 			}
 		}
 		n, err := r.Read(buf)
