@@ -114,32 +114,8 @@ func (l *linker) gate(t *definition, gate string) error {
 
 // gateLoop returns an error if targets wait for each other.
 func (s *selection) gateLoop() error {
-	const visiting, visited = 1, 2
-	state := map[string]int{}
-	var path []string
-	var visit func(name string) error
-	visit = func(name string) error {
-		switch state[name] {
-		case visited:
-			return nil
-		case visiting:
-			return errors.New("gates wait for each other: " + strings.Join(append(path[slices.Index(path, name):], name), " -> "))
-		}
-		state[name] = visiting
-		path = append(path, name)
-		for _, gate := range s.targets[name].gates {
-			if err := visit(gate); err != nil {
-				return err
-			}
-		}
-		path = path[:len(path)-1]
-		state[name] = visited
-		return nil
-	}
-	for _, name := range s.order {
-		if err := visit(name); err != nil {
-			return err
-		}
+	if _, loop := postorder(s.order, func(name string) []string { return s.targets[name].gates }); loop != nil {
+		return errors.New("gates wait for each other: " + strings.Join(loop, " -> "))
 	}
 	return nil
 }

@@ -88,43 +88,66 @@ func subset(list, of []string) bool {
 // sort returns the targets of a selection so that links and depends_on edges
 // point backwards, ties in order of definition.
 func (s *selection) sort(c *config) ([]*definition, error) {
-	const visiting, visited = 1, 2
-	state := make(map[string]int, len(s.targets))
-	out := make([]*definition, 0, len(s.targets))
-	var path []string
-	var visit func(name string) error
-	visit = func(name string) error {
+	names := make([]string, len(c.targets))
+	for i, t := range c.targets {
+		names[i] = t.name
+	}
+	order, loop := postorder(names, func(name string) []string {
 		t, ok := s.targets[name]
-		if !ok || state[name] == visited {
+		if !ok {
 			return nil
 		}
-		if state[name] == visiting {
-			loop := append(path[slices.Index(path, name):], name)
-			return fmt.Errorf("depends_on loop: %s", strings.Join(loop, " -> "))
+		var before []string
+		for _, key := range ir.SortedKeys(t.contexts) {
+			if link, ok := ir.LinkTarget(t.contexts[key]); ok {
+				before = append(before, link)
+			}
+		}
+		return append(before, t.dependsOn...)
+	})
+	if loop != nil {
+		return nil, fmt.Errorf("depends_on loop: %s", strings.Join(loop, " -> "))
+	}
+	out := make([]*definition, 0, len(s.targets))
+	for _, name := range order {
+		if t, ok := s.targets[name]; ok {
+			out = append(out, t)
+		}
+	}
+	return out, nil
+}
+
+// postorder returns the names and all that next leads to, each once and behind what it leads
+// to. If they lead back to one of them, loop is the way, from that name to itself.
+func postorder(names []string, next func(name string) []string) (order, loop []string) {
+	const visiting, visited = 1, 2
+	state := map[string]int{}
+	var path []string
+	var visit func(name string) bool
+	visit = func(name string) bool {
+		switch state[name] {
+		case visited:
+			return true
+		case visiting:
+			loop = append(path[slices.Index(path, name):], name)
+			return false
 		}
 		state[name] = visiting
 		path = append(path, name)
-		for _, key := range ir.SortedKeys(t.contexts) {
-			if link, ok := ir.LinkTarget(t.contexts[key]); ok {
-				if err := visit(link); err != nil {
-					return err
-				}
-			}
-		}
-		for _, before := range t.dependsOn {
-			if err := visit(before); err != nil {
-				return err
+		for _, n := range next(name) {
+			if !visit(n) {
+				return false
 			}
 		}
 		path = path[:len(path)-1]
 		state[name] = visited
-		out = append(out, t)
-		return nil
+		order = append(order, name)
+		return true
 	}
-	for _, t := range c.targets {
-		if err := visit(t.name); err != nil {
-			return nil, err
+	for _, name := range names {
+		if !visit(name) {
+			return nil, loop
 		}
 	}
-	return out, nil
+	return order, nil
 }
