@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -297,15 +298,7 @@ func restore(ctx context.Context, cause error, entries []*entry, placed []Kept) 
 	_ = eg.Wait() // they report through failed
 	failed.Unset = names(entries, func(e *entry) bool { return !e.tried && !e.done })
 	slices.Sort(failed.Restored)
-	slices.SortStableFunc(failed.Kept[len(placed):], func(x, y Kept) int {
-		switch {
-		case x.Place < y.Place:
-			return -1
-		case x.Place > y.Place:
-			return 1
-		}
-		return 0
-	})
+	slices.SortStableFunc(failed.Kept[len(placed):], func(x, y Kept) int { return strings.Compare(x.Place, y.Place) })
 	return failed
 }
 
