@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -167,12 +166,13 @@ func (s *solver) writable(entries []bkclient.CacheOptionsEntry) ([]bkclient.Cach
 	}
 	var kept []bkclient.CacheOptionsEntry
 	for _, e := range entries {
-		host := cacheHost(ir.CacheEntry{Type: e.Type, Attrs: e.Attrs})
+		entry := ir.CacheEntry{Type: e.Type, Attrs: e.Attrs}
+		host := cacheHost(entry)
 		if !s.silent.has(host) {
 			kept = append(kept, e)
 			continue
 		}
-		if ignore, err := strconv.ParseBool(e.Attrs["ignore-error"]); err != nil || !ignore {
+		if !entry.MayFail() {
 			return nil, &Rejected{fmt.Errorf("%s did not answer within %s", service(host), reachTimeout)}
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	bkclient "github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/exporter/containerimage/exptypes"
 
+	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/internal/redact"
 	"github.com/dbake/dbake/runtime/nodeset/dockerengine"
 )
@@ -152,7 +153,7 @@ func (s *solver) withoutCaches(entries []bkclient.CacheOptionsEntry) ([]bkclient
 			kept = append(kept, e)
 			continue
 		}
-		if ignore, err := boolAttr(e.Attrs, "ignore-error"); err != nil || !ignore {
+		if !(ir.CacheEntry{Type: e.Type, Attrs: e.Attrs}).MayFail() {
 			return nil, &Rejected{fmt.Errorf("the Docker engine cannot write a cache of type %s: %s", e.Type, remedyStore)}
 		}
 	}

@@ -3,9 +3,9 @@ package runtime
 import (
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 
+	"github.com/dbake/dbake/compiler/ir"
 	bkclient "github.com/moby/buildkit/client"
 )
 
@@ -38,7 +38,7 @@ const spareOutput = -1
 // not be written. Inline caches are parts of images.
 func divideCaches(caches []bkclient.CacheOptionsEntry) (with, spare []bkclient.CacheOptionsEntry) {
 	for _, c := range caches {
-		if ignore, err := strconv.ParseBool(c.Attrs["ignore-error"]); err == nil && ignore && c.Type != "inline" {
+		if c.Type != "inline" && (ir.CacheEntry{Type: c.Type, Attrs: c.Attrs}).MayFail() {
 			spare = append(spare, c)
 		} else {
 			with = append(with, c)

@@ -89,3 +89,9 @@ func (e CacheEntry) Path(attr string) string {
 	}
 	return e.Attrs[attr]
 }
+
+// MayFail reports whether failing to write the cache is only a warning.
+func (e CacheEntry) MayFail() bool {
+	may, err := strconv.ParseBool(e.Attrs["ignore-error"])
+	return err == nil && may
+}

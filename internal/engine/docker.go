@@ -3,7 +3,6 @@ package engine
 import (
 	"fmt"
 	"slices"
-	"strconv"
 
 	bkclient "github.com/moby/buildkit/client"
 
@@ -86,8 +85,7 @@ func unfit(p *ir.Project, atomic bool) error {
 // neededCache reports whether a cache is apart from its image and failing to write it an
 // error.
 func neededCache(e ir.CacheEntry) bool {
-	ignore, err := strconv.ParseBool(e.Attrs["ignore-error"])
-	return e.Type != "inline" && (err != nil || !ignore)
+	return e.Type != "inline" && !e.MayFail()
 }
 
 // fit leaves out the Docker engines that cannot write what the project asks for, and
