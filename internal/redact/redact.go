@@ -19,16 +19,24 @@ var (
 	// userinfo is what precedes the host in a URL. A password may hold an at sign. In
 	// the references of images an at sign precedes the digest, so that only schemes of
 	// URLs count.
-	userinfo = regexp.MustCompile(`(?i)\b(https?|git|git\+https?|ssh|git\+ssh|ftps?|tcp|wss?|socks5h?)://([^/?#\s"'<>\\` + "`" + `]*)@`)
+	userinfo = regexp.MustCompile(`(?i)\b(https?|git|git\+https?|ssh|git\+ssh|ftps?|tcp|wss?|socks5h?)://([^/?#\s"<>\\` + "`" + `]*)@`)
+	// host is what git and ssh say of the host of a URL that they took apart and decoded:
+	// they do so without its scheme, and take for the host what is none to them.
+	host = regexp.MustCompile(`(?i)(unable to look up |unable to connect to |strange hostname '|could not resolve hostname |connect to host )` +
+		`([^\n"]{1,1000}?)( \(port \d+\)|:(?:\n|\\n|$)|' blocked| port \d+: |: (?:name or service not known|temporary failure in name resolution|no address associated with hostname|nodename nor servname provided))`)
+	// login is whom they say it of.
+	login = regexp.MustCompile(`(?i)(\\n|)[^\s"'\\:@]+:[^\s"'\\]+(@[^\s"'\\@/]+?)(: permission denied|'s password: )`)
+	// address is where they tried to reach it.
+	address = regexp.MustCompile(`(\\n|)[^\s"'\\]+(@[^\s"'\\@/]+?\[\d+: [0-9a-f.:]+\]: errno=)`)
 	// parameter is a secret among the parameters of a URL.
 	parameter = regexp.MustCompile(`(?i)([?&](?:[a-z0-9]+[_-])*(?:token|password|passwd|secret|signature|sig|credential|api_?key|access_?key|auth|authtoken)=)[^&#\s"'<>\\,]+`)
 	// attribute is a secret among the attributes of a cache, as text.
-	attribute = regexp.MustCompile(`(?i)\b(access_key_id|secret_access_key|session_token|account_key)=[^,\s"'\\]+`)
+	attribute = regexp.MustCompile(`(?i)\b(access_key_id|secret_access_key|session_token|account_key|ghtoken)=[^,\s"'\\]+`)
 	// token is the attribute of a list, as in type=gha,token=x: the word alone is that
 	// of many programs.
 	token = regexp.MustCompile(`(?i)(type=[a-z0-9]+,(?:[^\s"'\\]*,)?token=|[=\s"']token=)([^,\s"'\\]+)((?:,[^\s"'\\]*)?)`)
 	// member is such an attribute in JSON.
-	member = regexp.MustCompile(`("(?:access_key_id|secret_access_key|session_token|account_key|token)"\s*:\s*)"(?:[^"\\]|\\.)*"`)
+	member = regexp.MustCompile(`("(?:access_key_id|secret_access_key|session_token|account_key|token|ghtoken)"\s*:\s*)"(?:[^"\\]|\\.)*"`)
 )
 
 // Text returns s without secrets.
@@ -37,6 +45,9 @@ func Text(s string) string {
 		return s
 	}
 	s = userinfo.ReplaceAllStringFunc(s, hideUser)
+	s = host.ReplaceAllStringFunc(s, hideHost)
+	s = login.ReplaceAllString(s, "${1}"+Mark+":"+Mark+"${2}${3}")
+	s = address.ReplaceAllString(s, "${1}"+Mark+"${2}")
 	s = parameter.ReplaceAllString(s, "${1}"+Mark)
 	s = attribute.ReplaceAllString(s, "${1}="+Mark)
 	s = token.ReplaceAllStringFunc(s, hideToken)
@@ -50,7 +61,7 @@ func suspect(s string) bool {
 		return true
 	}
 	lower := strings.ToLower(s)
-	for _, word := range []string{"token", "_key"} {
+	for _, word := range []string{"token", "_key", "unable to look up", "unable to connect", "strange hostname", "hostname ", "to host ", "]: errno=", ": permission denied", "'s password: "} {
 		if strings.Contains(lower, word) {
 			return true
 		}
@@ -73,6 +84,25 @@ func hideUser(match string) string {
 		return match
 	}
 	return scheme + "://" + Mark + "@"
+}
+
+// hideHost hides the user and the password in what git or ssh took for a host. A password
+// with a slash in it ends there, to them.
+func hideHost(match string) string {
+	parts := host.FindStringSubmatch(match)
+	before, name, after := parts[1], parts[2], parts[3]
+	at := strings.LastIndexByte(name, '@')
+	if at >= 0 {
+		hidden := Mark
+		if strings.Contains(name[:at], ":") {
+			hidden = Mark + ":" + Mark
+		}
+		return before + hidden + name[at:] + after
+	}
+	if _, rest, ok := strings.Cut(name, ":"); !ok || strings.Trim(rest, "0123456789") == "" || strings.Contains(rest, ":") {
+		return match // a host, with its port, or an address of IPv6
+	}
+	return before + Mark + after
 }
 
 // hideToken hides the token in a list of attributes, if it is one.
