@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -21,11 +22,19 @@ const (
 	quietMax    = 30 * time.Second
 	// maxSilent is how often in a row the registry may be silent then.
 	maxSilent = 3
+	// longestQuiet is how long an export may report nothing although the registry answers,
+	// and longestQuietCache that for caches alone. A node does not report how much of a
+	// layer it has sent, so that a large one looks like one that the registry never takes.
+	longestQuiet      = 2 * time.Hour
+	longestQuietCache = 30 * time.Minute
+	// quietShown is after how long it is shown that an export reports nothing. It is shown
+	// again each time that it has taken twice as long.
+	quietShown = time.Minute
 )
 
-// attentive is a daemon that gives up an export when the registry is silent. The daemon
-// itself pushes without a deadline, and rightly so: a large layer may take long. So it is
-// the registry that is asked, by the node, and only while the export reports nothing.
+// attentive is a daemon that gives up an export when the registry is silent, or never takes
+// what it is sent. The daemon itself pushes without a deadline: a large layer may take long.
+// So it is the registry that is asked, by the node, and only while the export reports nothing.
 type attentive struct {
 	daemon
 	// silent returns the registries and services, each with its probe, that do not answer
@@ -37,16 +46,21 @@ type attentive struct {
 	leaveOut func(where string)
 }
 
-// muteError reports that what an export writes to has not answered for a while.
+// muteError reports that what an export writes to has not answered for a while, or that it
+// answers and the export reports nothing.
 type muteError struct {
-	where  []string // as cacheHost names it
-	silent time.Duration
+	where   []string // as cacheHost names it
+	silent  time.Duration
+	answers bool
 }
 
 func (e *muteError) Error() string {
 	var names []string
 	for _, w := range e.where {
 		names = append(names, service(w))
+	}
+	if e.answers {
+		return fmt.Sprintf("nothing was heard for %s of what is sent to %s", e.silent.Round(time.Second), strings.Join(names, ", "))
 	}
 	return fmt.Sprintf("%s has not answered for %s", strings.Join(names, ", "), e.silent.Round(time.Second))
 }
@@ -69,8 +83,7 @@ func (d *attentive) exportCache(ctx context.Context, req exportRequest, observe 
 type exportFunc func(context.Context, exportRequest, func(*bkclient.SolveStatus)) (map[string]string, error)
 
 func (d *attentive) attend(ctx context.Context, req exportRequest, observe func(*bkclient.SolveStatus), export exportFunc) (map[string]string, error) {
-	probes := req.probes()
-	if len(probes) == 0 {
+	if len(req.receivers()) == 0 {
 		return export(ctx, req, observe)
 	}
 	exporting, giveUp := context.WithCancelCause(ctx)
@@ -79,7 +92,7 @@ func (d *attentive) attend(ctx context.Context, req exportRequest, observe func(
 	watched := make(chan struct{})
 	go func() {
 		defer close(watched)
-		d.watch(exporting, probes, heard, giveUp)
+		d.watch(exporting, req, heard, giveUp)
 	}()
 	resp, err := export(exporting, req, func(st *bkclient.SolveStatus) {
 		select {
@@ -104,9 +117,14 @@ func (d *attentive) attend(ctx context.Context, req exportRequest, observe func(
 	return resp, err
 }
 
-// watch gives up when both the export and the registry are silent.
-func (d *attentive) watch(ctx context.Context, probes map[string]string, heard <-chan struct{}, giveUp context.CancelCauseFunc) {
-	since, silent, wait := time.Now(), 0, quietExport
+// watch gives up when both the export and the registry are silent, or the export is for
+// longer than any would be.
+func (d *attentive) watch(ctx context.Context, req exportRequest, heard <-chan struct{}, giveUp context.CancelCauseFunc) {
+	probes, limit := req.probes(), longestQuiet
+	if req.entry == nil {
+		limit = longestQuietCache
+	}
+	since, silent, wait, show := time.Now(), 0, quietExport, quietShown
 	for {
 		t := time.NewTimer(wait)
 		select {
@@ -115,7 +133,7 @@ func (d *attentive) watch(ctx context.Context, probes map[string]string, heard <
 			return
 		case <-heard:
 			t.Stop()
-			since, silent, wait = time.Now(), 0, quietExport
+			since, silent, wait, show = time.Now(), 0, quietExport, quietShown
 			continue
 		case <-t.C:
 		}
@@ -124,6 +142,15 @@ func (d *attentive) watch(ctx context.Context, probes map[string]string, heard <
 			return
 		}
 		if len(hosts) == 0 {
+			quiet := &muteError{where: req.receivers(), silent: time.Since(since), answers: true}
+			if quiet.silent >= limit {
+				giveUp(quiet)
+				return
+			}
+			if quiet.silent >= show {
+				d.waits(quiet.Error())
+				show = 2 * quiet.silent
+			}
 			silent, wait = 0, min(2*wait, quietMax)
 			continue
 		}
@@ -136,6 +163,19 @@ func (d *attentive) watch(ctx context.Context, probes map[string]string, heard <
 		}
 		d.waits(mute.Error())
 	}
+}
+
+// receivers are the registries and services that the export writes to, as cacheHost names
+// them, in order.
+func (req exportRequest) receivers() []string {
+	hosts := slices.Collect(maps.Keys(req.pushes()))
+	for _, c := range req.cacheTo {
+		if c.Type != cacheLocal && c.Type != ir.TypeInline {
+			hosts = append(hosts, cacheHost(ir.CacheEntry{Type: c.Type, Attrs: c.Attrs}))
+		}
+	}
+	slices.Sort(hosts)
+	return slices.Compact(hosts)
 }
 
 // pushes returns a ref in each registry that the output of the export goes to.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -45,10 +46,14 @@ func registryHost(e ir.CacheEntry) string {
 	return reference.Domain(ref)
 }
 
-// cacheHost names the server of a cache: its registry, or the service of its type.
+// cacheHost names the server of a cache: its registry, or the service of its type, with its
+// address if that is known.
 func cacheHost(e ir.CacheEntry) string {
 	if host := registryHost(e); host != "" {
 		return host
+	}
+	if host := cacheAddress(e); host != "" {
+		return "for caches of type " + e.Type + " at " + host
 	}
 	return "for caches of type " + e.Type
 }
@@ -63,11 +68,41 @@ func cacheService(e ir.CacheEntry) string {
 		}
 		return e.Attrs["url"]
 	case cacheS3:
-		return e.Attrs["endpoint_url"]
+		if given := e.Attrs["endpoint_url"]; given != "" {
+			return given
+		}
+		return awsService(e.Attrs["region"], e.Attrs["bucket"])
 	case cacheAzblob:
 		return e.Attrs["account_url"]
 	}
 	return ""
+}
+
+var (
+	// bucketName is a name of a bucket that is a part of a host's name, and regionName one
+	// of a region.
+	bucketName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{1,61}[a-z0-9]$`)
+	regionName = regexp.MustCompile(`^[a-z]{2,5}(-[a-z]+)+-[0-9]+$`)
+	// awsPartitions are the domains of regions, by how their names begin; the last is of
+	// all others.
+	awsPartitions = []struct{ prefix, domain string }{
+		{"cn-", "amazonaws.com.cn"}, {"us-isob-", "sc2s.sgov.gov"}, {"us-isof-", "csp.hci.ic.gov"}, {"us-iso-", "c2s.ic.gov"},
+		{"eu-isoe-", "cloud.adc-e.uk"}, {"eusc-", "amazonaws.eu"}, {"", "amazonaws.com"},
+	}
+)
+
+// awsService is the URL at which AWS serves a bucket when no other is given; "" for buckets
+// that are reached in other ways, and when the node has the name of the region.
+func awsService(region, bucket string) string {
+	if !regionName.MatchString(region) || strings.HasPrefix(bucket, "arn:") || strings.HasSuffix(bucket, "--x-s3") {
+		return ""
+	}
+	host := "s3." + region
+	if bucketName.MatchString(bucket) {
+		host = bucket + "." + host
+	}
+	i := slices.IndexFunc(awsPartitions, func(p struct{ prefix, domain string }) bool { return strings.HasPrefix(region, p.prefix) })
+	return "https://" + host + "." + awsPartitions[i].domain
 }
 
 // cacheAddress is the host, with its port, that a node connects to for a cache; "" when

@@ -28,6 +28,15 @@ func TestCacheProbe(t *testing.T) {
 		{cacheGHA, nil, "", ""},
 		{cacheS3, map[string]string{"bucket": "b", "endpoint_url": "http://s3.test:9000"}, "http://s3.test:9000/", "s3.test:9000"},
 		{cacheS3, map[string]string{"bucket": "b", "region": "r"}, "", ""},
+		{cacheS3, map[string]string{"bucket": "caches"}, "", ""},
+		{cacheS3, map[string]string{"bucket": "caches", "region": "eu-west-1"}, "https://caches.s3.eu-west-1.amazonaws.com/", "caches.s3.eu-west-1.amazonaws.com"},
+		{cacheS3, map[string]string{"bucket": "caches", "region": "cn-north-1", "use_path_style": "true"}, "https://caches.s3.cn-north-1.amazonaws.com.cn/", "caches.s3.cn-north-1.amazonaws.com.cn"},
+		{cacheS3, map[string]string{"bucket": "caches", "region": "us-gov-west-1"}, "https://caches.s3.us-gov-west-1.amazonaws.com/", "caches.s3.us-gov-west-1.amazonaws.com"},
+		{cacheS3, map[string]string{"bucket": "of.example.com", "region": "us-east-1"}, "https://s3.us-east-1.amazonaws.com/", "s3.us-east-1.amazonaws.com"},
+		{cacheS3, map[string]string{"region": "us-east-1"}, "https://s3.us-east-1.amazonaws.com/", "s3.us-east-1.amazonaws.com"},
+		{cacheS3, map[string]string{"bucket": "x", "region": "us-east-1.evil.test/"}, "", ""},
+		{cacheS3, map[string]string{"bucket": "arn:aws:s3:us-east-1:1:accesspoint/x", "region": "us-east-1"}, "", ""},
+		{cacheS3, map[string]string{"bucket": "x--use1-az4--x-s3", "region": "us-east-1"}, "", ""},
 		{cacheAzblob, map[string]string{"account_url": "https://a.blob.test"}, "https://a.blob.test/", "a.blob.test"},
 		{cacheLocal, map[string]string{"dest": "/x"}, "", ""},
 		{ir.TypeInline, nil, "", ""},
@@ -35,5 +44,19 @@ func TestCacheProbe(t *testing.T) {
 		e := ir.CacheEntry{Type: tt.kind, Attrs: tt.attrs}
 		require.Equal(t, tt.probe, cacheProbe(e), "%v", e)
 		require.Equal(t, tt.address, cacheAddress(e), "%v", e)
+	}
+}
+
+// Two services of one type are told from each other, or the caches of one that answers would
+// be left out with those of another that does not.
+func TestCacheHost(t *testing.T) {
+	for want, e := range map[string]ir.CacheEntry{
+		"r.test:5000":                                                {Type: cacheRegistry, Attrs: map[string]string{"ref": "r.test:5000/cache:1"}},
+		"for caches of type gha at one.test":                         {Type: cacheGHA, Attrs: map[string]string{"url": "https://user:pa55@one.test/?token=pa55"}},
+		"for caches of type s3 at minio.test:9000":                   {Type: cacheS3, Attrs: map[string]string{"endpoint_url": "http://minio.test:9000/x"}},
+		"for caches of type s3 at caches.s3.eu-west-1.amazonaws.com": {Type: cacheS3, Attrs: map[string]string{"bucket": "caches", "region": "eu-west-1"}},
+		"for caches of type azblob":                                  {Type: cacheAzblob},
+	} {
+		require.Equal(t, want, cacheHost(e))
 	}
 }
