@@ -299,7 +299,7 @@ func (c *buildCmd) admit(ctx context.Context, a *app, asked engine.Admission) er
 	if len(asked.Build.Targets) == 0 {
 		return nil
 	}
-	if err := a.checkPlaces(asked.Build, flagFile{"--metadata-file", c.MetadataFile}, flagFile{"--summary-json", c.SummaryJSON}); err != nil {
+	if err := a.checkPlaces(asked.Build, flagFile{metadataFlag, c.MetadataFile}, flagFile{"--summary-json", c.SummaryJSON}); err != nil {
 		c.misplaced = true
 		return err
 	}

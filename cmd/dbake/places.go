@@ -39,10 +39,13 @@ type claim struct {
 // flagFile is a file that is written because of a flag.
 type flagFile struct{ flag, name string }
 
+const metadataFlag = "--metadata-file"
+
 // placeCheck finds places that would be written twice.
 type placeCheck struct {
 	dir      string
 	stdout   localfile.Place
+	closed   bool                // standard output
 	byPath   map[string][]*claim // those that are no streams
 	streams  []*claim
 	mirrors  []*claim
@@ -58,15 +61,17 @@ func (a *app) checkPlaces(p *ir.Project, files ...flagFile) error {
 	c := &placeCheck{dir: p.Dir, byPath: map[string][]*claim{}}
 	if a.stdout == os.Stdout {
 		// Where it leads may have a name, too, as in "> out.tar".
-		if place, err := localfile.Locate("/dev/stdout"); err == nil {
+		place, err := localfile.Locate("/dev/stdout")
+		if err == nil {
 			c.stdout = place
 		}
+		c.closed = errors.Is(err, localfile.ErrClosed)
 	}
 	for _, f := range files {
-		switch f.name {
-		case "":
-		case "-":
-			c.stream(&claim{kind: claimFile, by: f.flag, name: "standard output", place: c.stdout})
+		switch {
+		case f.name == "":
+		case f.name == "-" && f.flag != metadataFlag: // which docker buildx takes for a name
+			c.standard(&claim{kind: claimFile, by: f.flag})
 		default:
 			c.add(&claim{kind: claimFile, by: f.flag, name: f.name}, a.path(f.name))
 		}
@@ -114,9 +119,7 @@ func (c *placeCheck) output(t *ir.Target, o ir.Output, at ir.Range) {
 	switch o.Dest {
 	case "": // loaded, or refused
 	case "-":
-		cl.name = "standard output"
-		cl.place = c.stdout
-		c.stream(cl)
+		c.standard(cl)
 	default:
 		c.add(cl, c.path(o.Dest))
 	}
@@ -125,10 +128,14 @@ func (c *placeCheck) output(t *ir.Target, o ir.Output, at ir.Range) {
 // add notes a claim and its faults. A place that cannot be examined is left to its writer.
 func (c *placeCheck) add(cl *claim, path string) {
 	place, err := localfile.Locate(path)
-	if err != nil {
-		if cl.at.IsZero() {
-			c.errs = append(c.errs, usageError{fmt.Errorf("%s: %w", cl.by, err)})
-		}
+	switch {
+	case err != nil && cl.at.IsZero():
+		c.errs = append(c.errs, usageError{fmt.Errorf("%s: %w", cl.by, err)})
+		return
+	case errors.Is(err, localfile.ErrClosed):
+		c.errs = append(c.errs, &ir.SourceError{Range: cl.at, Summary: fmt.Sprintf("%s: %v", cl.by, err), Detail: "name a file", Err: err})
+		return
+	case err != nil:
 		return
 	}
 	cl.place = place
@@ -154,6 +161,19 @@ func (c *placeCheck) add(cl *claim, path string) {
 	if cl.kind == claimMirror {
 		c.mirrors = append(c.mirrors, cl)
 	}
+}
+
+// standard notes an output to standard output.
+func (c *placeCheck) standard(cl *claim) {
+	cl.name, cl.place = "standard output", c.stdout
+	if c.closed {
+		c.errs = append(c.errs, &ir.SourceError{
+			Range: cl.at, Summary: fmt.Sprintf("%s writes standard output, and %v", cl.by, localfile.ErrClosed),
+			Detail: "name a file; /dev/null is one, too",
+		})
+		return
+	}
+	c.stream(cl)
 }
 
 // stream notes an output to a stream, which cannot be overwritten.

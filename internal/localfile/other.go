@@ -10,6 +10,8 @@ import (
 
 func inherited(int) bool { return true }
 
+func replacesClosed(int) bool { return false }
+
 func openDescriptor(_ context.Context, p Place, _ func()) (*os.File, error) {
 	return os.OpenFile(p.path, os.O_WRONLY, 0)
 }

@@ -22,6 +22,18 @@ func inherited(fd int) bool {
 	return err == nil && flags&unix.FD_CLOEXEC == 0
 }
 
+// replacesClosed reports whether a descriptor is what the Go runtime opens in the place of
+// one that is closed.
+func replacesClosed(fd int) bool {
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	if err != nil || flags&unix.O_ACCMODE != unix.O_RDWR {
+		return false
+	}
+	var is, null unix.Stat_t
+	return unix.Fstat(fd, &is) == nil && unix.Stat(os.DevNull, &null) == nil &&
+		is.Mode&unix.S_IFMT == unix.S_IFCHR && is.Rdev == null.Rdev
+}
+
 // openDescriptor opens what the process has open as p.fd. A pipe or a device is
 // opened once more, so that waiting can be ended without a change to what other
 // processes share; a regular file goes on where the descriptor stands.
