@@ -84,11 +84,12 @@ func (c *buildCmd) answer(ctx context.Context, a *app, s *engine.Session, flag c
 	}
 	var status int
 	if flag.json {
-		if status, err = view.CallsJSON(a.stdout, s.Project(), answers, flag.ignoreStatus); err != nil {
-			return err
-		}
+		status, err = view.CallsJSON(a.stdout, s.Project(), answers, flag.ignoreStatus)
 	} else {
-		status = view.Calls(a.stdout, answers, flag.ignoreStatus)
+		status, err = view.Calls(a.stdout, answers, flag.ignoreStatus)
+	}
+	if err != nil {
+		return err
 	}
 	if c.MetadataFile != "" {
 		byTarget := map[string]map[string]any{}

@@ -70,8 +70,8 @@ func (c *historyImportCmd) Run(a *app) error {
 	if err := history.Close(); err != nil {
 		return err
 	}
-	fmt.Fprintf(a.stdout, "%d steps read, %d known now\n", steps, history.Len())
-	return nil
+	_, err = fmt.Fprintf(a.stdout, "%d steps read, %d known now\n", steps, history.Len())
+	return err
 }
 
 func importHistory(history *cost.Store, a *app, name string) (int, error) {

@@ -14,7 +14,8 @@ import (
 // Calls prints the answers of the frontend for people, each under the name and the
 // description of its target. It returns the status that the command should exit
 // with: 1 when an answer is an error, else the first that an answer gives.
-func Calls(w io.Writer, answers []*frontend.Called, ignoreStatus bool) (status int) {
+func Calls(to io.Writer, answers []*frontend.Called, ignoreStatus bool) (status int, err error) {
+	w := &bytes.Buffer{}
 	for i, c := range answers {
 		if i > 0 {
 			fmt.Fprintln(w)
@@ -24,13 +25,14 @@ func Calls(w io.Writer, answers []*frontend.Called, ignoreStatus bool) (status i
 			fmt.Fprintln(w, c.Target.Description)
 		}
 		fmt.Fprintln(w)
-		err := c.Print(w)
-		if err != nil {
-			fmt.Fprintf(w, "error: %v\n", err)
+		failure := c.Print(w)
+		if failure != nil {
+			fmt.Fprintf(w, "error: %v\n", failure)
 		}
-		status = exitStatus(status, c, err, ignoreStatus)
+		status = exitStatus(status, c, failure, ignoreStatus)
 	}
-	return status
+	_, err = to.Write(w.Bytes())
+	return status, err
 }
 
 // exitStatus is the status after one more answer.
