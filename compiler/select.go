@@ -68,6 +68,9 @@ func (r *resolver) unknown(target, name string, groups []string) error {
 		return r.config.notRequestable(target, arg, r.path)
 	}
 	err := r.config.missing(target)
+	if r.config.groupIndex()[target] != nil {
+		err = &ir.SourceError{Summary: "failed to find target " + target, Detail: fmt.Sprintf("%q is a group that is a member of itself", target)}
+	}
 	for _, g := range groups {
 		if group := r.config.groupIndex()[g]; slices.Contains(group.Targets, target) {
 			return r.sources.at(group.Range, err)
