@@ -38,6 +38,8 @@ type recorder struct {
 	mu       sync.Mutex // guards the fields below
 	images   map[string]bool
 	assumed  map[string]bool
+	asked    []imageAnswer
+	read     []fileAnswer
 	warnings []recordedWarning
 	need     *needsNode // the first thing that only a node can tell
 
@@ -69,7 +71,7 @@ type inProcess struct{ cmdline string }
 // Error is seen only if the error escapes.
 func (e *inProcess) Error() string { return "frontend " + e.cmdline + " runs in process" }
 
-func newRecorder(c *compilation, in *inputs, remote gateway.Client) (*recorder, error) {
+func newRecorder(ctx context.Context, c *compilation, in *inputs, remote gateway.Client) (*recorder, error) {
 	r := &recorder{
 		in:        in,
 		resolver:  c.Resolver,
@@ -79,7 +81,7 @@ func newRecorder(c *compilation, in *inputs, remote gateway.Client) (*recorder, 
 		platform:  c.NodePlatform,
 		llbCaps:   c.llbCaps,
 		caps:      c.gatewayCaps,
-		frontends: make(map[string]llb.State, len(in.defs)),
+		frontends: make(map[string]llb.State, len(in.defs)+len(in.linked)),
 		images:    map[string]bool{},
 		assumed:   map[string]bool{},
 	}
@@ -89,10 +91,17 @@ func newRecorder(c *compilation, in *inputs, remote gateway.Client) (*recorder, 
 			r.contents = &c.contents
 		}
 	}
+	for name, u := range in.linked {
+		st, err := c.marked.state(ctx, c, u)
+		if err != nil {
+			return nil, fmt.Errorf("result of linked target %s: %w", u.Target.Name, err)
+		}
+		r.frontends[name] = st
+	}
 	for name, def := range in.defs {
 		st, err := defState(def)
 		if err != nil {
-			return nil, fmt.Errorf("result of a linked target as context %s: %w", name, err)
+			return nil, fmt.Errorf("context %s: %w", name, err)
 		}
 		r.frontends[name] = st
 	}
@@ -183,7 +192,7 @@ func (r *recorder) Solve(ctx context.Context, req gateway.SolveRequest) (*gatewa
 		if err != nil {
 			return nil, fmt.Errorf("local source %s: %w", name, err)
 		}
-		res.SetRef(dir)
+		res.SetRef(&watchedDir{dirRef: dir, recorder: r, source: name, attrs: src.Attrs})
 		return res, nil
 	}
 	res.SetRef(&recordedRef{recorder: r, def: req.Definition})
@@ -278,6 +287,7 @@ func (r *recorder) image(ctx context.Context, ref string, p ocispecs.Platform) (
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.asked = append(r.asked, newImageAnswer(named, platforms.Normalize(p), img))
 	r.images[named.String()] = true
 	if img.Assumed {
 		r.assumed[named.String()] = true

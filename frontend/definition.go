@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/distribution/reference"
 	"github.com/moby/buildkit/solver/pb"
@@ -26,6 +27,7 @@ type rewriter struct {
 	rename map[string]string // local source names
 	ids    *idTable
 	target *ir.Target
+	caps   *capSets
 	// secrets and agents are what the ids mean that the target's own steps use.
 	secrets map[string]Secret
 	agents  map[string]ir.SSH
@@ -38,19 +40,18 @@ type rewriter struct {
 
 // apply returns def rewritten; def itself is left alone.
 func (rw *rewriter) apply(ctx context.Context, def *pb.Definition) (*pb.Definition, error) {
-	return rewrite(ctx, def, rw.op)
+	return rewrite(ctx, def, rw.op, rw.caps)
 }
 
 // rewrite returns def with each op as change leaves it, its inputs apart. change
 // reports whether it changed anything.
-func rewrite(ctx context.Context, def *pb.Definition, change func(context.Context, *pb.Op) (bool, error)) (*pb.Definition, error) {
+func rewrite(ctx context.Context, def *pb.Definition, change func(context.Context, *pb.Op) (bool, error), caps *capSets) (*pb.Definition, error) {
 	out := &pb.Definition{
 		Def:      make([][]byte, 0, len(def.Def)),
 		Metadata: make(map[string]*pb.OpMetadata, len(def.Metadata)),
 	}
 	digests := make(map[string]string, len(def.Def))
 	emitted := make(map[string]bool, len(def.Def))
-	var caps capSets
 	for _, dt := range def.Def {
 		var op pb.Op
 		if err := op.UnmarshalVT(dt); err != nil {
@@ -105,7 +106,7 @@ func rewrite(ctx context.Context, def *pb.Definition, change func(context.Contex
 			out.Metadata[dgst] = md
 		}
 	}
-	src, err := rewriteSource(ctx, def.Source, digests, change)
+	src, err := rewriteSource(ctx, def.Source, digests, change, caps)
 	if err != nil {
 		return nil, err
 	}
@@ -113,23 +114,28 @@ func rewrite(ctx context.Context, def *pb.Definition, change func(context.Contex
 	return out, nil
 }
 
-// capSets are the sets of capabilities that the ops of a definition need. There are few,
+// capSets are the sets of capabilities that the ops of definitions need. There are few,
 // and as a map for each op they are much of what a large build takes of memory.
-type capSets []map[string]bool
+type capSets struct {
+	mu   sync.Mutex
+	list []map[string]bool // guarded by mu
+}
 
 // share returns the set that is equal to caps; whoever changes it copies it first.
 func (c *capSets) share(caps map[string]bool) map[string]bool {
-	for _, have := range *c {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, have := range c.list {
 		if maps.Equal(have, caps) {
 			return have
 		}
 	}
-	*c = append(*c, caps)
+	c.list = append(c.list, caps)
 	return caps
 }
 
 // rewriteSource rewrites the source maps.
-func rewriteSource(ctx context.Context, src *pb.Source, digests map[string]string, change func(context.Context, *pb.Op) (bool, error)) (*pb.Source, error) {
+func rewriteSource(ctx context.Context, src *pb.Source, digests map[string]string, change func(context.Context, *pb.Op) (bool, error), caps *capSets) (*pb.Source, error) {
 	if src == nil {
 		return nil, nil
 	}
@@ -144,7 +150,7 @@ func rewriteSource(ctx context.Context, src *pb.Source, digests map[string]strin
 	for _, info := range src.Infos {
 		info = info.CloneVT()
 		if info.Definition != nil && info.Definition.Def != nil {
-			def, err := rewrite(ctx, info.Definition, change)
+			def, err := rewrite(ctx, info.Definition, change, caps)
 			if err != nil {
 				return nil, err
 			}
@@ -255,6 +261,9 @@ func pinReference(ref string, resolve func(reference.Named) (string, error)) (st
 // facts are those that a definition needs from outside.
 type facts struct {
 	locals, stores, secrets, agents, entitlements, devices map[string]bool
+	// moving is set when a source is not known by the files and images that were asked
+	// for: one of a repository or a URL.
+	moving bool
 }
 
 func newFacts() *facts {
@@ -287,6 +296,7 @@ func (f *facts) add(def *pb.Definition) error {
 
 func (f *facts) source(src *pb.SourceOp) {
 	scheme, ref, _ := strings.Cut(src.Identifier, "://")
+	f.moving = f.moving || scheme != "local" && scheme != "docker-image"
 	switch scheme {
 	case "local":
 		f.locals[ref] = true
@@ -348,39 +358,54 @@ func (f *facts) exec(e *pb.ExecOp) {
 	}
 }
 
-// needs fills in what unit refers to. Links must have been taken into account by
-// [Unit.closure]; in and rw know the sources of the unit itself.
-func (c *compilation) needs(unit *Unit, in *inputs, rw *rewriter) error {
+// origin is what a unit was made of, its definition and the answers of the frontend apart.
+type origin struct {
+	needs   *facts
+	secrets map[string]Secret // that the unit's own steps use
+	agents  map[string]ir.SSH
+	images  []string // that it asked for itself
+	assumed []string
+}
+
+// needsOf returns what the definitions of a unit need from outside.
+func needsOf(unit *Unit) (*facts, error) {
 	f := newFacts()
 	if err := f.add(unit.Definition); err != nil {
-		return err
+		return nil, err
 	}
 	for _, a := range unit.Attestations {
 		if err := f.add(a.Ref); err != nil {
-			return err
+			return nil, err
 		}
 	}
+	return f, nil
+}
+
+// take fills in what the unit refers to: that of its links, and its own.
+func (u *Unit) take(in *inputs, made *origin) error {
+	u.closure(in.links)
 	for _, name := range ir.SortedKeys(in.sources) {
 		if src := in.sources[name]; src.files == nil {
-			setDefaultLocal(unit.Locals, name, src.dir)
+			setDefaultLocal(u.Locals, name, src.dir)
 		}
 	}
 	for _, id := range ir.SortedKeys(in.ociStores) {
-		setDefault(unit.OCIStores, id, in.ociStores[id])
+		setDefault(u.OCIStores, id, in.ociStores[id])
 	}
-	maps.Copy(unit.Secrets, rw.secrets)
-	maps.Copy(unit.SSH, rw.agents)
+	maps.Copy(u.Secrets, made.secrets)
+	maps.Copy(u.SSH, made.agents)
+	f := made.needs
 	for name := range f.locals {
-		if _, ok := unit.Locals[name]; !ok {
+		if _, ok := u.Locals[name]; !ok {
 			return errors.New("local source " + name + " is not known")
 		}
 	}
-	keep(unit.Locals, f.locals)
-	keep(unit.OCIStores, f.stores)
-	keep(unit.Secrets, f.secrets)
-	keep(unit.SSH, f.agents)
-	unit.Entitlements = ir.SortedKeys(f.entitlements)
-	unit.Devices = ir.SortedKeys(f.devices)
+	keep(u.Locals, f.locals)
+	keep(u.OCIStores, f.stores)
+	keep(u.Secrets, f.secrets)
+	keep(u.SSH, f.agents)
+	u.Entitlements = ir.SortedKeys(f.entitlements)
+	u.Devices = ir.SortedKeys(f.devices)
 	return nil
 }
 

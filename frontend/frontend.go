@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/dbake/dbake/compiler/ir"
+	"github.com/dbake/dbake/internal/memory/units"
 )
 
 // SyntaxRemote, as [Options.Syntax], makes a node run the frontend image that a
@@ -71,6 +72,8 @@ type Options struct {
 	// HostGateway is the IP address that "host-gateway" stands for among extra hosts; empty
 	// is not known.
 	HostGateway string
+	// Units remembers compiled units; nil does not.
+	Units *units.Store
 	// Parallelism is how many units are compiled at once; 0 is one for each
 	// processor, at least four since much of the time is spent waiting for
 	// registries.
@@ -217,6 +220,9 @@ type compilation struct {
 	commits  commits
 	contents contents
 	vcsLock  sync.Mutex // held while VCS is asked
+	marked   markedUnits
+	caps     capSets
+	common   []byte // what all units are compiled from, for [inputs.encode]
 
 	llbCaps, gatewayCaps apicaps.CapSet
 }
@@ -249,6 +255,7 @@ func newCompilation(p *ir.Project, o Options) (*compilation, error) {
 	if o.LLBCaps != nil {
 		c.llbCaps = *o.LLBCaps
 	}
+	c.common = commonInputs(c)
 	return c, nil
 }
 
@@ -347,13 +354,23 @@ func (c *compilation) compile(ctx context.Context, u ir.Unit, links map[string][
 	if err != nil {
 		return nil, err
 	}
+	key, err := in.encode(c)
+	if err != nil {
+		return nil, err
+	}
+	if unit := c.recallUnit(ctx, in, key); unit != nil {
+		return unit, nil
+	}
 	var unit *Unit
 	err = c.hereOrRemote(ctx, in, func(ctx context.Context, remote gateway.Client) error {
 		rec, res, err := c.build(ctx, in, remote, nil)
 		if err != nil {
 			return err
 		}
-		unit, err = c.unit(ctx, in, rec, res)
+		var made *origin
+		if unit, made, err = c.unit(ctx, in, rec, res); err == nil && remote == nil {
+			rec.keep(c.Units, unit, made, key)
+		}
 		return err
 	})
 	if err != nil {

@@ -111,5 +111,5 @@ func (r *recorder) pin(ctx context.Context, def *pb.Definition) (*pb.Definition,
 			return r.pinGit(ctx, src)
 		}
 		return false, nil
-	})
+	}, &capSets{})
 }

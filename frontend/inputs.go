@@ -44,6 +44,8 @@ type inputs struct {
 	attrs map[string]string         // frontend options
 	defs  map[string]*pb.Definition // frontend inputs
 	links map[string][]*Unit
+	// linked are the results of linked units that are frontend inputs besides defs.
+	linked map[string]*Unit
 
 	// sources are what the local names in recorded definitions mean; rename
 	// maps those of them that are not stable to ones that are.
@@ -77,6 +79,7 @@ func (c *compilation) prepare(ctx context.Context, u ir.Unit, links map[string][
 		attrs:     map[string]string{},
 		defs:      map[string]*pb.Definition{},
 		links:     links,
+		linked:    map[string]*Unit{},
 		sources:   map[string]source{},
 		rename:    map[string]string{},
 		ociStores: map[string]string{},
@@ -347,7 +350,7 @@ func (c *compilation) namedContexts(ctx context.Context, in *inputs) error {
 		in.attrs["frontend.caps"] = "moby.buildkit.frontend.contexts+forward"
 		switch from.Kind {
 		case ir.SourceTarget:
-			if err := c.linkedContext(ctx, in, k, from.Ref); err != nil {
+			if err := c.linkedContext(in, k, from.Ref); err != nil {
 				return err
 			}
 		case ir.SourceTree:
@@ -401,18 +404,14 @@ func nameContexts(attrs map[string]string, keys []string) {
 }
 
 // linkedContext hands the results of target name over as context k.
-func (c *compilation) linkedContext(ctx context.Context, in *inputs, k, name string) error {
+func (c *compilation) linkedContext(in *inputs, k, name string) error {
 	parents := in.links[name]
 	add := func(suffix, input string, u *Unit) error {
 		in.attrs["context:"+k+suffix] = "input:" + input
-		if _, ok := in.defs[input]; ok {
+		if in.defs[input] != nil || in.linked[input] != nil {
 			return nil
 		}
-		def, err := rewrite(ctx, u.Definition, c.ids.mark)
-		if err != nil {
-			return fmt.Errorf("result of linked target %s: %w", name, err)
-		}
-		in.defs[input] = def
+		in.linked[input] = u
 		if input == recordedDockerfile && !in.inline && in.dockerfileURL == "" {
 			// An input of this name holds the Dockerfile, unless the option is
 			// there. One named "context" replaces the main context.

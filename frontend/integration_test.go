@@ -135,15 +135,23 @@ func theirs(t *testing.T, d *daemon, c *compilation, in *inputs) (*Unit, error) 
 			// Keeps the daemon from running the image of the syntax line, which
 			// is what is compared against.
 			attrs["cmdline"] = "docker/dockerfile:1"
-			res, err := gc.Solve(ctx, gateway.SolveRequest{Frontend: "dockerfile.v0", FrontendOpt: attrs, FrontendInputs: in.defs})
+			defs := maps.Clone(in.defs)
+			for name, u := range in.linked {
+				def, err := rewrite(ctx, u.Definition, c.ids.mark, &c.caps)
+				if err != nil {
+					return err
+				}
+				defs[name] = def
+			}
+			res, err := gc.Solve(ctx, gateway.SolveRequest{Frontend: "dockerfile.v0", FrontendOpt: attrs, FrontendInputs: defs})
 			if err != nil {
 				return err
 			}
-			rec, err := newRecorder(c, in, gc)
+			rec, err := newRecorder(ctx, c, in, gc)
 			if err != nil {
 				return err
 			}
-			unit, err = c.unit(ctx, in, rec, res)
+			unit, _, err = c.unit(ctx, in, rec, res)
 			return err
 		})
 	})

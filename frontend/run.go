@@ -23,7 +23,7 @@ import (
 
 // build runs the Dockerfile frontend with the options of in and more.
 func (c *compilation) build(ctx context.Context, in *inputs, remote gateway.Client, more map[string]string) (*recorder, *gateway.Result, error) {
-	rec, err := newRecorder(c, in, remote)
+	rec, err := newRecorder(ctx, c, in, remote)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -80,30 +80,35 @@ func (c *compilation) fetchDockerfile(ctx context.Context, in *inputs) error {
 	})
 }
 
-// unit makes a Unit of the frontend's result.
-func (c *compilation) unit(ctx context.Context, in *inputs, rec *recorder, res *gateway.Result) (*Unit, error) {
-	u := &Unit{
+// newUnit returns the unit of in as far as that is known before it is compiled.
+func newUnit(in *inputs) *Unit {
+	return &Unit{
 		ID:             in.unit.ID,
 		Target:         in.unit.Target,
 		Platform:       in.platform,
 		ExportPlatform: in.platform,
 		Dockerfile:     in.knownDockerfile(),
+		MultiPlatform:  isMultiPlatform(in),
 		FrontendAttrs:  in.attrs,
-		Frontend:       rec.foreign,
 		Metadata:       map[string][]byte{},
 		Locals:         map[string]Local{},
 		OCIStores:      map[string]string{},
 		Secrets:        map[string]Secret{},
 		SSH:            map[string]ir.SSH{},
 	}
-	u.MultiPlatform = isMultiPlatform(in)
+}
+
+// unit makes a Unit of the frontend's result.
+func (c *compilation) unit(ctx context.Context, in *inputs, rec *recorder, res *gateway.Result) (*Unit, *origin, error) {
+	u := newUnit(in)
+	u.Frontend = rec.foreign
 	ref, id, err := singleRef(res)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	rw := c.rewriter(in, rec)
 	if u.Definition, err = definitionOf(ctx, ref, rw); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	for _, k := range ir.SortedKeys(res.Metadata) {
 		v := res.Metadata[k]
@@ -113,7 +118,7 @@ func (c *compilation) unit(ctx context.Context, in *inputs, rec *recorder, res *
 			u.Config = v
 		case exptypes.ExporterPlatformsKey:
 			if err := u.exportPlatform(in, v); err != nil {
-				return nil, err
+				return nil, nil, err
 			}
 		default:
 			u.Metadata[k] = v
@@ -123,7 +128,7 @@ func (c *compilation) unit(ctx context.Context, in *inputs, rec *recorder, res *
 		for _, a := range res.Attestations[k] {
 			att, err := attestation(ctx, a, rw)
 			if err != nil {
-				return nil, err
+				return nil, nil, err
 			}
 			u.Attestations = append(u.Attestations, att)
 		}
@@ -131,12 +136,16 @@ func (c *compilation) unit(ctx context.Context, in *inputs, rec *recorder, res *
 	u.Images = ir.SortedKeys(rec.images)
 	u.Assumed = ir.SortedKeys(rec.assumed)
 	u.URLs = rec.urls
-	u.closure(in.links)
-	if err := c.needs(u, in, rw); err != nil {
-		return nil, err
+	needs, err := needsOf(u)
+	if err != nil {
+		return nil, nil, err
+	}
+	made := &origin{needs: needs, secrets: rw.secrets, agents: rw.agents, images: u.Images, assumed: u.Assumed}
+	if err := u.take(in, made); err != nil {
+		return nil, nil, err
 	}
 	u.Warnings = c.warnings(in, rec.warnings)
-	return u, nil
+	return u, made, nil
 }
 
 // isMultiPlatform reports whether the options ask for an index.
@@ -181,6 +190,7 @@ func (u *Unit) exportPlatform(in *inputs, data []byte) error {
 func (c *compilation) rewriter(in *inputs, rec *recorder) *rewriter {
 	return &rewriter{
 		rename:  in.rename,
+		caps:    &c.caps,
 		ids:     c.ids,
 		target:  in.unit.Target,
 		secrets: map[string]Secret{},

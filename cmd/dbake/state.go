@@ -44,6 +44,7 @@ func (f stateFlags) list(a *app) ([]kept, error) {
 		{"runs", "runs", "what builds did, for dbake log"},
 		{"pushed", "pushed", "which images were pushed, and of what they are made"},
 		{"files", "files", "digests of your files"},
+		{"units", "units", "what your Dockerfiles were compiled to"},
 		{"images", "images", "what registries said of base images"},
 		{"facts", "facts", "what nodes were like when they were last used"},
 	} {

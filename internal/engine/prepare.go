@@ -33,6 +33,7 @@ func (p *preparation) options(ctx context.Context, n *standby, f *facts) fronten
 		p.resolver = n.resolver(p.request.MaxAge, offline, p.others)
 	}
 	o := n.frontendOptions(ctx, f, p.resolver, offline)
+	o.Units = p.engine.memory.Units(p.engine.Dir)
 	o.FetchURLs = p.request.Reach == Started && p.request.duplicates() != plan.DuplicatesAny
 	return o
 }
@@ -45,6 +46,7 @@ func (p *preparation) prepare(ctx context.Context, project *ir.Project, opts fro
 	}
 	known := p.planMemory()
 	build, faults, err := plan.PrepareWhole(ctx, project, opts, known)
+	p.engine.memory.SaveUnits(opts.Units)
 	if err != nil {
 		return err
 	}

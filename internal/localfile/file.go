@@ -1,6 +1,7 @@
 package localfile
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -299,5 +300,8 @@ func Read(path string, limit int64) (data []byte, err error) {
 	case info.Size() > limit:
 		return nil, &fs.PathError{Op: "read", Path: path, Err: fmt.Errorf("larger than %d bytes", limit)}
 	}
-	return io.ReadAll(io.LimitReader(f, limit))
+	// Not to grow a buffer for what is as large as it says; it may have grown meanwhile.
+	b := bytes.NewBuffer(make([]byte, 0, info.Size()+bytes.MinRead))
+	_, err = b.ReadFrom(io.LimitReader(f, limit))
+	return b.Bytes(), err
 }

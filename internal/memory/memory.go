@@ -1,7 +1,7 @@
 // Package memory is dbake's memory from run to run, below the user's cache directory: the
 // costs of steps (history.db, package cost), the results that nodes and caches in
 // registries hold (nodes/, caches/, package warm), the digests of files (files/, package
-// filesum) and registries' answers about images (images/, package imagefacts). Packages
+// filesum), the LLB of Dockerfiles (units/, package units) and registries' answers about images (images/, package imagefacts). Packages
 // above keep there the facts that Dockerfiles were compiled for (facts/) and the pushed
 // images (pushed/).
 //
@@ -21,6 +21,7 @@ import (
 	"github.com/dbake/dbake/internal/memory/filesum"
 	"github.com/dbake/dbake/internal/memory/folder"
 	"github.com/dbake/dbake/internal/memory/runs"
+	"github.com/dbake/dbake/internal/memory/units"
 	"github.com/dbake/dbake/internal/memory/warm"
 )
 
@@ -99,6 +100,19 @@ func (m *Memory) SaveFiles(files *filesum.Cache) {
 	}
 }
 
+// Units is what the Dockerfiles of the project in a directory were compiled to.
+func (m *Memory) Units(project string) *units.Store {
+	return units.Open(m.Dir("units"), project, time.Now())
+}
+
+// SaveUnits keeps what Dockerfiles were compiled to. If that fails, the next run compiles
+// them again.
+func (m *Memory) SaveUnits(s *units.Store) {
+	if err := s.Save(); err != nil {
+		m.Forgets(err)
+	}
+}
+
 // Prune removes files that no run has used for long, at most once a day.
 func (m *Memory) Prune(now time.Time) {
 	if m.base == "" {
@@ -111,7 +125,7 @@ func (m *Memory) Prune(now time.Time) {
 		return
 	}
 	errs := []error{err, base.Write(pruned, []byte(now.UTC().Format(time.RFC3339)))}
-	for _, name := range []string{"nodes", "caches", "files", "images", "facts", "pushed", "runs"} {
+	for _, name := range []string{"nodes", "caches", "files", "units", "images", "facts", "pushed", "runs"} {
 		errs = append(errs, folder.Prune(m.Dir(name), now))
 	}
 	if err := errors.Join(errs...); err != nil {
