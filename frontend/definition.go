@@ -88,7 +88,7 @@ func rewrite(ctx context.Context, def *pb.Definition, change func(context.Contex
 		emitted[dgst] = true
 		out.Def = append(out.Def, dt)
 		if md := def.Metadata[old]; md != nil {
-			md = md.CloneVT()
+			md = ownMetadata(md, op.GetSource() != nil)
 			if src := op.GetSource(); src != nil && src.Attrs[pb.AttrLocalUniqueID] == "" {
 				delete(md.Caps, string(pb.CapSourceLocalUnique))
 				delete(md.Caps, string(pb.CapSourceLocalSessionID))
@@ -112,6 +112,22 @@ func rewrite(ctx context.Context, def *pb.Definition, change func(context.Contex
 	}
 	out.Source = src
 	return out, nil
+}
+
+// ownMetadata returns a copy of md whose fields may be replaced, and, with caps, also the
+// capabilities in it. All else is shared: nobody changes it.
+func ownMetadata(md *pb.OpMetadata, caps bool) *pb.OpMetadata {
+	if len(md.ProtoReflect().GetUnknown()) > 0 {
+		return md.CloneVT()
+	}
+	md = &pb.OpMetadata{
+		IgnoreCache: md.IgnoreCache, Description: md.Description, ExportCache: md.ExportCache,
+		Caps: md.Caps, ProgressGroup: md.ProgressGroup, LinuxResources: md.LinuxResources,
+	}
+	if caps {
+		md.Caps = maps.Clone(md.Caps)
+	}
+	return md
 }
 
 // capSets are the sets of capabilities that the ops of definitions need. There are few,
@@ -145,16 +161,16 @@ func rewriteSource(ctx context.Context, src *pb.Source, digests map[string]strin
 		if !ok {
 			continue
 		}
-		out.Locations[dgst] = locs.CloneVT()
+		out.Locations[dgst] = locs // nobody changes it
 	}
 	for _, info := range src.Infos {
-		info = info.CloneVT()
 		if info.Definition != nil && info.Definition.Def != nil {
 			def, err := rewrite(ctx, info.Definition, change, caps)
 			if err != nil {
 				return nil, err
 			}
-			info.Definition = def
+			// The text of the file is shared.
+			info = &pb.SourceInfo{Filename: info.Filename, Data: info.Data, Definition: def, Language: info.Language}
 		}
 		out.Infos = append(out.Infos, info)
 	}

@@ -182,6 +182,7 @@ func (b *builder) add(user int, ug *unitGraph) error {
 		if len(d) > 0 && d[len(d)-1].user == user {
 			// Two ops of the unit became one.
 			same := &d[len(d)-1]
+			same.meta = same.meta.CloneVT() // its maps may be those of other ops
 			joinMetadata(same.meta, n.meta)
 			same.locs.add(n.locs...)
 			continue
@@ -260,10 +261,24 @@ func (b *builder) finish() {
 		}
 		g.groups[at].Vertices = append(g.groups[at].Vertices, i)
 		v.Users = g.groups[at].Users
-		v.Step = stepOf(g.details[i].metadata(nil), v.Op)
+		v.Step = g.details[i].step(v.Op)
 		v.Place = placeOf(v.Step)
 		v.Stage = v.Place.Stage
 	}
+}
+
+// step returns what the users call an op: the least name, as metadata has it.
+func (d details) step(op *pb.Op) string {
+	name, found := "", false
+	for _, x := range d {
+		if own, ok := x.meta.Description[customName]; ok && (!found || own < name) {
+			name, found = own, true
+		}
+	}
+	if name != "" {
+		return name
+	}
+	return opName(op)
 }
 
 // metadata joins what the users say for whom in is true; nil is all. There is at

@@ -133,7 +133,7 @@ func (b *builder) load(u Unit) (*unitGraph, error) {
 		if n.locs, err = places(def.Source, files, name); err != nil {
 			return nil, err
 		}
-		n.meta = cloneMetadata(def.Metadata[name])
+		n.meta = ownMetadata(def.Metadata[name])
 		state[top.op], position[top.op] = done, len(g.nodes)
 		g.nodes = append(g.nodes, n)
 		stack = stack[:len(stack)-1]

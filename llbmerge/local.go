@@ -3,6 +3,7 @@ package llbmerge
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"strconv"
@@ -152,11 +153,9 @@ func (n *node) finish() ([]byte, digest.Digest, error) {
 		}
 	}
 	l.FollowPaths = g.follow
-	caps := n.meta.Caps
-	if caps == nil {
-		caps = map[string]bool{}
-		n.meta.Caps = caps
-	}
+	caps := map[string]bool{}
+	maps.Copy(caps, n.meta.Caps)
+	n.meta.Caps = caps
 	delete(caps, string(pb.CapSourceLocalUnique))
 	delete(caps, string(pb.CapSourceLocalSessionID))
 	caps[string(pb.CapSourceLocal)] = true

@@ -19,12 +19,20 @@ const (
 	groupPrefix = "dbake:"
 )
 
-// cloneMetadata returns a copy of md, which may be nil.
-func cloneMetadata(md *pb.OpMetadata) *pb.OpMetadata {
+// ownMetadata returns a copy of md, which may be nil, whose fields may be replaced. Its maps
+// are those of md: as copies for each op and unit they were the largest part of a graph.
+func ownMetadata(md *pb.OpMetadata) *pb.OpMetadata {
 	if md == nil {
 		return &pb.OpMetadata{}
 	}
-	md = md.CloneVT()
+	if len(md.ProtoReflect().GetUnknown()) > 0 {
+		md = md.CloneVT()
+	} else {
+		md = &pb.OpMetadata{
+			IgnoreCache: md.IgnoreCache, Description: md.Description, ExportCache: md.ExportCache,
+			Caps: md.Caps, ProgressGroup: md.ProgressGroup.CloneVT(), LinuxResources: md.LinuxResources,
+		}
+	}
 	if len(md.Description) == 0 {
 		md.Description = nil
 	}
@@ -165,14 +173,6 @@ func joinSets(x, y string) string {
 	list := strings.Split(x+","+y, ",")
 	slices.Sort(list)
 	return strings.Join(slices.Compact(list), ",")
-}
-
-// stepOf returns what an op is called for its own sake.
-func stepOf(md *pb.OpMetadata, op *pb.Op) string {
-	if name := md.Description[customName]; name != "" {
-		return name
-	}
-	return opName(op)
 }
 
 // opName describes an op that brings no name.
