@@ -423,3 +423,34 @@ func TestWarmthNeverLengthensExact(t *testing.T) {
 		}
 	}
 }
+
+// What the search compares is what Evaluate says of the plan that comes of it.
+func TestTheSearchReckonsAsEvaluateDoes(t *testing.T) {
+	for seed := range uint64(40) {
+		rng := rand.New(rand.NewPCG(seed, 7))
+		p := randomProblem(rng, 4+rng.IntN(20), 2+rng.IntN(3), 1+rng.IntN(10))
+		if seed%2 == 0 {
+			drawOnce(rng, p)
+		}
+		r, err := newRun(t.Context(), p, Options{Seed: seed})
+		if err != nil {
+			require.ErrorIs(t, err, ErrUnplaceable)
+			continue
+		}
+		s := newSearcher(r, seed, 0)
+		s.begin(heft(r))
+		for range 50 {
+			s.undo = s.undo[:0]
+			if !s.move() {
+				continue
+			}
+			makespan := r.makespan(s.cur)
+			if r.sim.broken {
+				continue
+			}
+			got, err := Evaluate(r.form.p, r.sim.assignment(s.cur))
+			require.NoError(t, err, "seed %d", seed)
+			require.Equal(t, makespan, float64(got.Makespan), "seed %d", seed)
+		}
+	}
+}

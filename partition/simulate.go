@@ -183,6 +183,9 @@ func (s *simulator) settle(v int, wish int32, need, pull, warm, run []uint64) in
 			s.extra = append(s.extra, int32(v))
 		}
 		clearBit(pull, q)
+		if firstBit(pull) < 0 {
+			return auto // nobody takes it from there
+		}
 	}
 	return int32(q)
 }
