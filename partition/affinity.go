@@ -51,7 +51,8 @@ type start struct {
 	makespan float64
 }
 
-// starts returns the plans of the placements, the shortest first.
+// starts returns the plans of the placements, the shortest first, but for one that fits
+// slots more tightly, which comes second.
 func (r *run) starts() []start {
 	var out []start
 	add := func(d *draft) { out = append(out, start{d, r.makespan(d)}) }
@@ -65,6 +66,19 @@ func (r *run) starts() []start {
 		add(place(r))
 	}
 	slices.SortStableFunc(out, func(a, b start) int { return cmp.Compare(a.makespan, b.makespan) })
+	// Plans of a kind with heft's are of no use unless they are better. Then they come
+	// second: what is shorter at first is not always shorter in the end.
+	best := out[0].makespan
+	for _, place := range []func(*run) *draft{heftByFit, heftBySumAndFit} {
+		if r.ctx.Err() != nil {
+			break
+		}
+		d := place(r)
+		if makespan := r.makespan(d); makespan < best {
+			best = makespan
+			out = slices.Insert(out, 1, start{d, makespan})
+		}
+	}
 	return out
 }
 
@@ -96,31 +110,30 @@ func (r *run) again() *draft {
 // nothing better, there is nothing to look for.
 func (r *run) search(starts []start) *draft {
 	first := newSearcher(r, 1, float64(r.bound.Max))
-	first.begin(starts[0].d)
+	shortest := slices.MinFunc(starts, func(a, b start) int { return cmp.Compare(a.makespan, b.makespan) })
+	first.begin(shortest.d)
 	if r.m.nn == 1 || r.settled(first.bestScore) {
 		r.steps += first.steps
-		return starts[0].d
+		return shortest.d
 	}
-	var best *draft
-	var shortest score
+	best, score := shortest.d, first.bestScore
 	for k, budget := range r.o.rounds() {
-		if k > 0 {
-			if r.ctx.Err() != nil || r.settled(shortest) {
-				break
-			}
-			starts = slices.Insert(slices.Clone(starts), 0, start{best, shortest.makespan})
+		if r.ctx.Err() != nil || r.settled(score) {
+			break
 		}
-		found := r.round(starts, budget, uint64(k*chains))
-		if best == nil || found.bestScore.less(shortest) {
-			best, shortest = found.best, found.bestScore
+		found, others := r.round(starts, budget, uint64(k*chains))
+		if r.o.Previous != nil || found.bestScore.less(score) {
+			best, score = found.best, found.bestScore
 		}
+		starts = slices.Concat([]start{{best, score.makespan}}, others, starts)
 	}
 	return best
 }
 
 // round anneals in phases: at first each chain from its own start, in the last ones
-// all from the best.
-func (r *run) round(starts []start, budget int, seed uint64) *searcher {
+// all from the best. Where there was time for one phase only, it also returns where the
+// chains ended that did not find that.
+func (r *run) round(starts []start, budget int, seed uint64) (found *searcher, others []start) {
 	list := make([]*searcher, chains)
 	for i := range list {
 		list[i] = newSearcher(r, seed+uint64(i+1), float64(r.bound.Max))
@@ -146,6 +159,9 @@ func (r *run) round(starts []start, budget int, seed uint64) *searcher {
 			meet(list)
 		}
 	}
+	if len(plan) == 1 {
+		others = apart(list)
+	}
 	meet(list)
 	if r.o.Previous != nil {
 		r.stay(list[0], budget)
@@ -155,7 +171,7 @@ func (r *run) round(starts []start, budget int, seed uint64) *searcher {
 	for _, c := range list {
 		r.steps += c.steps
 	}
-	return list[0]
+	return list[0], others
 }
 
 // stay prefers a plan that moves less than the best of c and is hardly longer: the
@@ -207,14 +223,32 @@ func schedule(m *model, budget int, d *draft, c *searcher) []phase {
 	return []phase{{until: budget, hot: 0.0001, cold: 0.00001}}
 }
 
-// meet gives every chain the best draft of all.
-func meet(list []*searcher) {
+// leader returns the chain with the best draft.
+func leader(list []*searcher) *searcher {
 	best := list[0]
 	for _, c := range list[1:] {
 		if c.bestScore.less(best.bestScore) {
 			best = c
 		}
 	}
+	return best
+}
+
+// apart returns the drafts of the chains that do not lead.
+func apart(list []*searcher) []start {
+	var out []start
+	best := leader(list)
+	for _, c := range list {
+		if c != best {
+			out = append(out, start{c.best.clone(), c.bestScore.makespan})
+		}
+	}
+	return out
+}
+
+// meet gives every chain the best draft of all.
+func meet(list []*searcher) {
+	best := leader(list)
 	for _, c := range list {
 		if c != best {
 			c.best.copyFrom(best.best)

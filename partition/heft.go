@@ -11,8 +11,19 @@ import (
 // targets, longest path first, with marginal costs: what a node already holds, or
 // will by then, is free, and each missing vertex is built or fetched, whichever
 // holds it sooner given the slots and links taken so far.
-func heft(r *run) *draft {
-	m := r.m
+func heft(r *run) *draft { return heftOrder(r.m, r.m.byPath(), earliest) }
+
+// heftByFit is heft with slots that stand idle as little as possible.
+func heftByFit(r *run) *draft { return heftOrder(r.m, r.m.byPath(), snuggest) }
+
+// heftBySum orders targets by all the work below them instead of the longest path.
+func heftBySum(r *run) *draft { return heftOrder(r.m, r.m.bySum(), earliest) }
+
+// heftBySumAndFit does both.
+func heftBySumAndFit(r *run) *draft { return heftOrder(r.m, r.m.bySum(), snuggest) }
+
+// byPath returns the targets, longest path first.
+func (m *model) byPath() []int {
 	order := make([]int, m.nt)
 	for t := range order {
 		order[t] = t
@@ -21,7 +32,7 @@ func heft(r *run) *draft {
 	slices.SortStableFunc(order, func(a, b int) int {
 		return cmp.Compare(length[m.root[b]], length[m.root[a]])
 	})
-	return heftOrder(m, order)
+	return order
 }
 
 // pathLengths returns per vertex the cost of the longest chain that ends with it.
@@ -36,9 +47,8 @@ func (m *model) pathLengths() []float64 {
 	return length
 }
 
-// heftBySum orders targets by all the work below them instead of the longest path.
-func heftBySum(r *run) *draft {
-	m := r.m
+// bySum returns the targets, those with the most work below them first.
+func (m *model) bySum() []int {
 	sum := make([]float64, m.nt)
 	c := newClosure(m)
 	for t := range m.nt {
@@ -51,12 +61,14 @@ func heftBySum(r *run) *draft {
 		order[t] = t
 	}
 	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(sum[b], sum[a]) })
-	return heftOrder(m, order)
+	return order
 }
 
-func heftOrder(m *model, order []int) *draft {
+func heftOrder(m *model, order []int, pick func(free []float64, ready float64) int) *draft {
 	d := m.newDraft()
-	newBoard(m, d).placeAll(order)
+	b := newBoard(m, d)
+	b.pick = pick
+	b.placeAll(order)
 	return d
 }
 
@@ -80,8 +92,10 @@ func (b *board) placeAll(order []int) {
 // board is a schedule in the making: when each slot and link is free again, and
 // from when each node holds what.
 type board struct {
-	m        *model
-	d        *draft
+	m *model
+	d *draft
+	// pick chooses the slot for what is ready at a time from when each is free.
+	pick     func(free []float64, ready float64) int
 	closure  *closure
 	slotFree [][]float64
 	roomFree [][]float64 // per machine that nodes share, as slotFree
@@ -107,7 +121,7 @@ const (
 
 func newBoard(m *model, d *draft) *board {
 	b := &board{
-		m: m, d: d, closure: newClosure(m),
+		m: m, d: d, pick: earliest, closure: newClosure(m),
 		slotFree: make([][]float64, m.nn), down: make([]float64, m.nn), up: make([]float64, m.nn),
 		held: make([]map[int32]float64, m.nn), where: make([][]int32, m.nv),
 		exported: make([]float64, m.nv), end: make([]float64, m.nv), mode: make([]uint8, m.nv), need: make([]bool, m.nv), apart: make([]bool, m.nv),
@@ -321,10 +335,23 @@ func (b *board) demand(list []int32) {
 }
 
 // earliest returns the index of the first of what is free soonest.
-func earliest(free []float64) int {
+func earliest(free []float64, _ float64) int {
 	k := 0
 	for i, at := range free {
 		if at < free[k] {
+			k = i
+		}
+	}
+	return k
+}
+
+// snuggest returns the index of the first of what is free last of all that is free in
+// time, and of what is free soonest when nothing is: what is free long before is left to
+// what is ready then.
+func snuggest(free []float64, ready float64) int {
+	k := 0
+	for i, at := range free {
+		if best := free[k]; at <= ready && (at > best || best > ready) || best > ready && at < best {
 			k = i
 		}
 	}
@@ -366,10 +393,10 @@ func (b *board) occupy(list []int32, n int, commit bool) (down float64) {
 			}
 			continue
 		}
-		k, room := earliest(b.slots), -1
+		k, room := b.pick(b.slots, ready), -1
 		free := b.slots[k]
 		if len(b.rooms) > 0 {
-			room = earliest(b.rooms)
+			room = b.pick(b.rooms, ready)
 			free = max(free, b.rooms[room])
 		}
 		b.end[v] = max(ready, free) + m.exec(int(v), n)

@@ -3,6 +3,7 @@ package partition_test
 import (
 	"bytes"
 	"context"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/dbake/dbake/bench/gen"
 	"github.com/dbake/dbake/partition"
 	"github.com/dbake/dbake/partition/schedfile"
 )
@@ -179,25 +181,30 @@ func TestReadRejects(t *testing.T) {
 	}
 }
 
-// More budget never makes a worse plan, and what nothing can be better than is not
-// searched for.
+// More budget never makes a worse plan.
 func TestBudget(t *testing.T) {
 	affinity, err := partition.Lookup("affinity")
 	require.NoError(t, err)
-	const round = 60_000
-	for _, in := range instances(t, "pub-m*.json") {
-		before := partition.Seconds(0)
-		for _, budget := range []int{round, 2 * round, 3 * round, 5 * round, 7 * round} {
-			plan, err := affinity.Plan(t.Context(), in.Problem, partition.Options{Budget: budget, Round: round})
+	shortest := func(name string, p partition.Problem, budgets []int, round int) {
+		before := partition.Seconds(math.Inf(1))
+		for _, budget := range budgets {
+			plan, err := affinity.Plan(t.Context(), p, partition.Options{Budget: budget, Round: round})
 			require.NoError(t, err)
-			if before > 0 {
-				require.LessOrEqual(t, plan.Schedule.Makespan, before, "%s with %d", in.Name, budget)
-			}
+			require.LessOrEqual(t, plan.Schedule.Makespan, before, "%s with %d", name, budget)
 			before = plan.Schedule.Makespan
 		}
 	}
+	for _, in := range instances(t, "pub-*.json") {
+		shortest(in.Name, in.Problem, []int{-1, 1, 100, 1000, 3000, 10_000, 20_000, 60_000, 100_000, 180_000, 300_000}, 60_000)
+	}
+	for i, class := range gen.Classes() {
+		in, err := gen.New(class, gen.Size{Targets: 40, Nodes: 2 + i%7, Slots: 2}, uint64(i))
+		require.NoError(t, err)
+		shortest(class, in.Problem, []int{-1, 2000, 50_000, 100_000, 200_000, 600_000, 800_000, 1_600_000}, 200_000)
+	}
 }
 
+// What nothing can be better than is not searched for.
 func TestNothingToSearchFor(t *testing.T) {
 	affinity, err := partition.Lookup("affinity")
 	require.NoError(t, err)

@@ -13,12 +13,13 @@ type Options struct {
 	// DefaultBudget, negative = none beyond the starting plans. Counting work, not
 	// time, makes equal input give equal plans on every machine.
 	//
-	// More of it never makes a worse plan than Round does: what goes beyond is spent
-	// in rounds of Round, twice that, four times that, each of which begins with the
-	// best plan so far. A round that the rest is too little for is left out.
+	// More of it never makes a worse plan: it is spent in rounds of fixed sizes, each of
+	// which begins with the best plan so far. Up to Round each brings what is spent to
+	// four times what it was, from there on to twice that and Round more. A round that
+	// the rest is too little for is left out. With Previous there is one round, as the
+	// shortest plan is not what is looked for.
 	Budget int
-	// Round is the budget of the first round; 0 = DefaultBudget. A smaller Budget is a
-	// single round of that size.
+	// Round is what the rounds up to one of them amount to; 0 = DefaultBudget.
 	Round int
 	// Seed feeds the random choices.
 	Seed uint64
@@ -41,19 +42,35 @@ func (o Options) budget() int {
 	return o.Budget
 }
 
-// rounds are the budgets to search with, one after the other.
+// leastRound is the size that the first round is no smaller than: a few plans of a small
+// problem.
+const leastRound = 1000
+
+// rounds are the budgets to search with, one after the other. What they are does not
+// depend on the budget, only how many there are.
 func (o Options) rounds() []int {
-	left, size := o.budget(), o.Round
-	if size <= 0 {
-		size = DefaultBudget
+	if o.Previous != nil {
+		return []int{o.budget()}
 	}
-	if left <= size {
-		return []int{left}
+	round := o.Round
+	if round <= 0 {
+		round = DefaultBudget
+	}
+	parts := 1
+	for round/(4*parts) >= leastRound {
+		parts *= 4
 	}
 	var list []int
-	for ; left >= size; size *= 2 {
+	spent, size := 0, round/parts
+	for size <= o.budget()-spent {
 		list = append(list, size)
-		left -= size
+		spent += size
+		if parts > 1 {
+			parts /= 4
+			size = round/parts - spent
+		} else {
+			size = min(spent, math.MaxInt-round) + round
+		}
 	}
 	return list
 }
