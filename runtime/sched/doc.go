@@ -84,9 +84,9 @@
 // Estimates may still be wrong. So the node that was stolen from may, once it has
 // nothing else to do, start the same units itself when it would now finish them
 // before the thief: the first to build a unit exports it, the other is cancelled.
-// That bounds what a bad steal can cost. In the same way a node that has nothing at all
-// to do starts what another node has begun and would end with much later: its prediction
-// was bad.
+// That bounds what a bad steal can cost. In the same way a node that has a slot free and
+// nothing queued starts what another node has begun and would end with much later: its
+// prediction was bad.
 //
 // # Slow nodes
 //

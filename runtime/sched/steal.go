@@ -394,14 +394,14 @@ func (s *thieves) hedge(n *node) bool {
 // which a second build of it must be done.
 const sooner = 0.9
 
-// speculate starts on n, which has nothing of its own to do, a unit that another node
-// is building and would end with much later: the node has become slow, or what it was
+// speculate starts on n, which has a slot free and nothing of its own for it, a unit that
+// another node is building and would end with much later: the node has become slow, or what it was
 // given takes longer than it was thought to. The first to build it exports it.
 func (s *thieves) speculate(n *node) bool {
 	if s.cfg.Options.NoHedge || !n.spare(0) {
 		return false
 	}
-	busy := len(n.parts) > 0 || len(n.sub.m) > 0
+	busy := len(n.parts) > 0
 	if busy && !s.anyLags() {
 		return false
 	}
