@@ -60,6 +60,24 @@ func TestRunFollowsThePlan(t *testing.T) {
 	}
 }
 
+// With right estimates no run ends later than 1.03 of its plan, on any number of nodes.
+// The instances are those of partition/testdata, which were drawn for its tests.
+func TestRunsEndWithTheirPlans(t *testing.T) {
+	paths, err := filepath.Glob("../../partition/testdata/pub-*.json")
+	require.NoError(t, err)
+	require.NotEmpty(t, paths)
+	for _, path := range paths {
+		in, err := ReadInstance(path)
+		require.NoError(t, err)
+		plan := makePlan(t, in.Problem, 300_000)
+		for _, steal := range []bool{false, true} {
+			run, err := Execute(in.Problem, plan, World{}, steal)
+			require.NoError(t, err)
+			require.LessOrEqual(t, run.Makespan.Seconds(), 1.03*float64(plan.Schedule.Makespan), "%s, stealing: %t", in.Name, steal)
+		}
+	}
+}
+
 // Whatever goes wrong, every target is built, and equal runs are equal.
 func TestRunsInABadWorld(t *testing.T) {
 	for i, class := range gen.Classes() {
