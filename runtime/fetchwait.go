@@ -27,7 +27,14 @@ type fetchWait struct {
 	giveUp context.CancelCauseFunc
 
 	open map[digest.Digest]fetching
-	log  []string // the last lines that were printed
+	log  []fetchLine // the last lines that were printed
+	good map[digest.Digest]bool
+}
+
+// fetchLine is a line that was printed on the way to a definition.
+type fetchLine struct {
+	by   digest.Digest
+	text string
 }
 
 // fetching is something that the node is at.
@@ -38,7 +45,7 @@ type fetching struct {
 
 // follow takes in the status of a call until there is no more.
 func (w *fetchWait) follow(status <-chan *bkclient.SolveStatus) {
-	w.open = map[digest.Digest]fetching{}
+	w.open, w.good = map[digest.Digest]fetching{}, map[digest.Digest]bool{}
 	shown := time.NewTicker(fetchShown)
 	defer shown.Stop()
 	heard := time.Now()
@@ -72,15 +79,29 @@ func (w *fetchWait) take(st *bkclient.SolveStatus) {
 		switch {
 		case v.Completed != nil:
 			delete(w.open, v.Digest)
+			w.good[v.Digest] = v.Error == ""
 		case v.Started != nil && !known:
 			w.open[v.Digest] = fetching{name: redact.Text(strings.TrimPrefix(v.Name, "[internal] ")), since: time.Now()}
 		}
 	}
 	// What happens on the way to a definition is not shown unless it fails.
 	for _, line := range st.Logs {
-		w.log = append(w.log, strings.Split(strings.TrimRight(string(line.Data), "\n"), "\n")...)
+		for text := range strings.SplitSeq(strings.TrimRight(string(line.Data), "\n"), "\n") {
+			w.log = append(w.log, fetchLine{line.Vertex, text})
+		}
 		w.log = w.log[max(0, len(w.log)-gatewayLog):]
 	}
+}
+
+// said returns the last lines of what did not succeed: they may say why.
+func (w *fetchWait) said() []string {
+	var list []string
+	for _, line := range w.log {
+		if !w.good[line.by] {
+			list = append(list, line.text)
+		}
+	}
+	return list
 }
 
 // oldest returns what the node has been at for the longest time.

@@ -70,3 +70,29 @@ func TestFetchWait(t *testing.T) {
 	require.Regexp(t, `^fetch: nothing was heard of it for 10m`, err.Error())
 	require.NotEmpty(t, notes)
 }
+
+// With an error go the lines of what failed, and of what did not end, not those of what
+// succeeded before.
+func TestFetchWaitSaid(t *testing.T) {
+	w := fetchWait{giveUp: func(error) {}}
+	status := make(chan *bkclient.SolveStatus)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		w.follow(status)
+	}()
+	now := time.Now()
+	print := func(name, text string, ended bool, failure string) {
+		v := &bkclient.Vertex{Digest: digest.FromString(name), Started: &now, Error: failure}
+		if ended {
+			v.Completed = &now
+		}
+		status <- &bkclient.SolveStatus{Vertexes: []*bkclient.Vertex{v}, Logs: []*bkclient.VertexLog{{Vertex: v.Digest, Data: []byte(text)}}}
+	}
+	print("refs", "abc refs/heads/main\n", true, "")
+	print("fetch", "fatal: no such ref\nhint: none\n", true, "exit status 128")
+	print("frontend", "panic\n", false, "")
+	close(status)
+	<-done
+	require.Equal(t, []string{"fatal: no such ref", "hint: none", "panic"}, w.said())
+}

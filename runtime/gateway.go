@@ -199,8 +199,8 @@ func (l *link) callGateway(ctx context.Context, attach []session.Attachable, not
 	case cause != nil:
 		err = cause // what the node makes of it is only its text
 	}
-	if len(w.log) > 0 {
-		return &GatewayError{Log: w.log, Err: err}
+	if said := w.said(); len(said) > 0 {
+		return &GatewayError{Log: said, Err: err}
 	}
 	return err
 }
