@@ -118,7 +118,7 @@ func newOutput(t *ir.Target, o ir.Output, dir string, stdout io.Writer, load fun
 		out.entry.OutputDir = dest
 		return out, nil
 	case bkclient.ExporterOCI, bkclient.ExporterDocker, bkclient.ExporterTar:
-		return archive(out, o, dest, stdout, load)
+		return archive(out, t, o, dest, stdout, load)
 	default:
 		return output{}, fmt.Errorf("unknown output type %q; known are image, registry, local, tar, oci, docker and cacheonly", o.Type)
 	}
@@ -126,7 +126,10 @@ func newOutput(t *ir.Target, o ir.Output, dir string, stdout io.Writer, load fun
 
 // archive completes an output whose result comes as one stream or as a directory
 // in OCI layout (tar=false).
-func archive(out output, o ir.Output, dest string, stdout io.Writer, load func(ctx context.Context) (io.WriteCloser, error)) (output, error) {
+func archive(out output, t *ir.Target, o ir.Output, dest string, stdout io.Writer, load func(ctx context.Context) (io.WriteCloser, error)) (output, error) {
+	if o.Type == bkclient.ExporterDocker && dest != "" && needsIndex(t) {
+		return output{}, errors.New("docker exporter does not support exporting manifest lists, use the oci exporter instead")
+	}
 	if v, ok := out.entry.Attrs["tar"]; ok && out.entry.Type != bkclient.ExporterTar {
 		tar, err := strconv.ParseBool(v)
 		if err != nil {
@@ -159,6 +162,12 @@ func archive(out output, o ir.Output, dest string, stdout io.Writer, load func(c
 	}
 	out.file, out.dest = dest, o.Dest
 	return out, nil
+}
+
+// needsIndex reports whether the image of a target is an index: of platforms, or of an image
+// and what is attested of it.
+func needsIndex(t *ir.Target) bool {
+	return len(t.PlatformList()) > 1 || slices.ContainsFunc(t.Attest, func(a ir.Attest) bool { return !a.Disabled })
 }
 
 // annotate adds t's annotations to the attributes of an exporter. The form is

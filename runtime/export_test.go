@@ -295,3 +295,32 @@ func TestFrontendAttrs(t *testing.T) {
 		frontendAttrs([]*frontend.Unit{one, unit("platform", "linux/arm/v7")}))
 	require.Equal(t, "linux/amd64", one.FrontendAttrs["platform"])
 }
+
+// An archive for Docker holds one image: what cannot be right is refused before anything is
+// built.
+func TestDockerArchiveOfIndex(t *testing.T) {
+	const refused = "target app: docker exporter does not support exporting manifest lists, use the oci exporter instead"
+	provenance := []ir.Attest{{Type: "provenance", Attrs: map[string]string{"mode": "max"}}}
+	for name, tt := range map[string]struct {
+		target ir.Target
+		output ir.Output
+		err    string
+	}{
+		"one image":               {target: ir.Target{Platforms: []string{"linux/amd64"}}, output: ir.Output{Type: "docker", Dest: "x.tar"}},
+		"platforms":               {target: ir.Target{Platforms: []string{"linux/amd64,linux/arm64"}}, output: ir.Output{Type: "docker", Dest: "x.tar"}, err: refused},
+		"attestation":             {target: ir.Target{Attest: provenance}, output: ir.Output{Type: "docker", Dest: "-"}, err: refused},
+		"in a directory":          {target: ir.Target{Attest: provenance}, output: ir.Output{Type: "docker", Dest: "x", Attrs: map[string]string{"tar": "false"}}, err: refused},
+		"no attestation":          {target: ir.Target{Attest: []ir.Attest{{Type: "sbom", Disabled: true}}}, output: ir.Output{Type: "docker", Dest: "x.tar"}},
+		"another kind of archive": {target: ir.Target{Platforms: []string{"linux/amd64", "linux/arm64"}}, output: ir.Output{Type: "oci", Dest: "x.tar"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tt.target.Name, tt.target.Outputs = "app", []ir.Output{tt.output}
+			_, err := outputs(&tt.target, t.TempDir(), io.Discard, nil)
+			if tt.err == "" {
+				require.NoError(t, err)
+				return
+			}
+			require.EqualError(t, err, tt.err)
+		})
+	}
+}
