@@ -55,6 +55,31 @@ func (c *compilation) sourceError(in *inputs, err error) error {
 	return out
 }
 
+// lintSign begins the error of a Dockerfile whose warnings are errors, by "# check=error=true".
+// The names of the rules follow in no order, and nothing says which lines they are about.
+const lintSign = "lint violation found for rules: "
+
+// withFindings returns the error of a Dockerfile whose warnings are errors with the lines that
+// they are about; other errors as they are.
+func withFindings(warnings []Warning, err error) error {
+	_, rules, ok := strings.Cut(err.Error(), lintSign)
+	if !ok || len(warnings) == 0 {
+		return err
+	}
+	names := strings.Split(rules, ", ")
+	slices.Sort(names)
+	out := &ir.SourceError{Range: warnings[0].Range, Summary: lintSign + strings.Join(names, ", "), Err: err}
+	var found []string
+	for _, w := range warnings {
+		found = append(found, w.Message) // which ends with the line
+		if w.Excerpt != "" && !strings.Contains(out.Excerpt, w.Excerpt) {
+			out.Excerpt += w.Excerpt
+		}
+	}
+	out.Detail = strings.Join(found, "; ")
+	return out
+}
+
 // badIgnore returns the line of a .dockerignore that holds no pattern, nil when none is
 // found on this machine.
 func (c *compilation) badIgnore(in *inputs, err error) error {

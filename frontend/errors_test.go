@@ -50,6 +50,12 @@ func TestErrors(t *testing.T) {
 			excerpt: "Dockerfile:2\n--------------------\n   1 |     FROM alpine\n   2 | >>> COPY onlyone\n   3 |     \n--------------------\n"},
 		{name: "unknown stage", files: "-- Dockerfile --\nFROM alpine AS base\n", target: ir.Target{Stage: "bse"},
 			want: `bake.hcl:12,3-9: target stage "bse" could not be found (did you mean base?)`},
+		{name: "findings are errors", files: "-- Dockerfile --\n# check=error=true\nFROM alpine as X\nMAINTAINER me\n",
+			want: "Dockerfile:2,1-17: lint violation found for rules: FromAsCasing, MaintainerDeprecated, StageNameCasing; " +
+				"FromAsCasing: 'as' and 'FROM' keywords' casing do not match (line 2); StageNameCasing: Stage name 'X' should be lowercase (line 2); " +
+				"MaintainerDeprecated: Maintainer instruction is deprecated in favor of using label (line 3)",
+			excerpt: "Dockerfile:2\n--------------------\n   1 |     # check=error=true\n   2 | >>> FROM alpine as X\n   3 |     MAINTAINER me\n   4 |     \n--------------------\n" +
+				"Dockerfile:3\n--------------------\n   1 |     # check=error=true\n   2 |     FROM alpine as X\n   3 | >>> MAINTAINER me\n   4 |     \n--------------------\n"},
 		{name: "base image", files: "-- Dockerfile --\nFROM alpine\nFROM missing:1\n",
 			want:    "Dockerfile:2,1-15: missing:1: failed to resolve source metadata for docker.io/library/missing:1: docker.io/library/missing:1: not found",
 			excerpt: "Dockerfile:2\n--------------------\n   1 |     FROM alpine\n   2 | >>> FROM missing:1\n   3 |     \n--------------------\n"},

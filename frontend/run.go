@@ -42,7 +42,7 @@ func (c *compilation) build(ctx context.Context, in *inputs, remote gateway.Clie
 		return nil, nil, rec.need
 	}
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, withFindings(c.warnings(in, rec.warnings), err)
 	}
 	if err := c.refuseRemotePolicy(ctx, in, rec); err != nil {
 		return nil, nil, err
