@@ -152,6 +152,9 @@ func (x *exports) writeOne(p *submission, job plan.Job, out output, number int, 
 		if here := (*OutputError)(nil); errors.As(err, &here) {
 			return nil, nil, err
 		}
+		if len(req.cacheTo) > 0 && ofCache(err) {
+			return nil, nil, fmt.Errorf("write the cache with the output of type %s: %w", out.entry.Type, err)
+		}
 		return nil, nil, fmt.Errorf("write output of type %s: %w", out.entry.Type, err)
 	}
 	return resp, held, nil

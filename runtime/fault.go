@@ -253,6 +253,12 @@ func awaySigns(text string) bool {
 	return strings.HasSuffix(text, ": eof") || containsAny(text, registrySigns)
 }
 
+// cacheSigns mean that an export failed because of a cache that is written with an output.
+var cacheSigns = []string{" cache exporter: ", "unknown cache exporter", "error writing layer blob", "error writing config blob", "error writing manifest blob"}
+
+// ofCache reports whether an export failed because of its cache, not of its output.
+func ofCache(err error) bool { return containsAny(strings.ToLower(err.Error()), cacheSigns) }
+
 // AnsweredByRegistry reports whether a registry has answered the node that failed
 // with err, be it with a refusal.
 func AnsweredByRegistry(err error) bool {

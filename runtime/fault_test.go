@@ -80,3 +80,19 @@ func TestClassify(t *testing.T) {
 		require.Equal(t, tt.want == "unavailable", tt.log == nil && retryable(tt.err), tt.err)
 	}
 }
+
+// The messages are those of BuildKit v0.34.2.
+func TestOfCache(t *testing.T) {
+	for text, want := range map[string]bool{
+		"failed to configure s3 cache exporter: bucket ($AWS_BUCKET) not set for s3 cache":            true,
+		`unknown cache exporter: "bogus"`:                                                             true,
+		"error writing layer blob: failed to copy: unexpected status from PUT request: 403 Forbidden": true,
+		"error writing manifest blob: unexpected status from PUT request: 500 Internal Server Error":  true,
+		"failed to push r.test/app:1: unexpected status from POST request: 403 Forbidden":             false,
+		"cannot overwrite a from linux/arm64 with linux/amd64 when split option is disabled":          false,
+		"index annotations not supported for single platform export":                                  false,
+		"failed to compute cache key: failed to calculate checksum of ref x::y: \"/nope\": not found": false,
+	} {
+		require.Equal(t, want, ofCache(errors.New(text)), text)
+	}
+}
