@@ -11,8 +11,9 @@ import (
 // [Writer.Rest] says what is left for [Decide].
 //
 // Of each cluster, a node writes what it has built in waves: one whenever the results
-// that it has not written yet are large, and the last when it has nothing of the
-// cluster left to build. So large layers are compressed and sent while the nodes still
+// that it has not written yet are large, and one when it has nothing of the cluster left
+// to build. What it takes from others after that is written when it is large, or when all
+// of the cluster is built: a node that steals would else write a wave for each unit. So large layers are compressed and sent while the nodes still
 // build, and what remains at the end is little. Every wave asks the registry for the
 // shared layers again, so small ones are not worth it.
 //
@@ -44,6 +45,7 @@ type writing struct {
 	number int      // of the next part
 	failed bool     // a wave failed: nothing more is tried before the end
 	under  map[int]bool
+	ended  map[int]bool         // nodes that have written all that they had to build
 	sent   map[int]map[int]bool // records that a node has written, or is about to
 }
 
@@ -79,7 +81,7 @@ func NewWriter(in Input, holds func(ref string, u ir.UnitID) bool) *Writer {
 		if d.records(c.Units) > d.limits.records {
 			continue
 		}
-		x := &writing{Cluster: c, name: c.Name(), units: map[ir.UnitID]*writtenUnit{}, under: map[int]bool{}, sent: map[int]map[int]bool{}}
+		x := &writing{Cluster: c, name: c.Name(), units: map[ir.UnitID]*writtenUnit{}, under: map[int]bool{}, ended: map[int]bool{}, sent: map[int]map[int]bool{}}
 		ref := in.Repo.Name + ":" + in.Repo.tag(x.name, -1)
 		there := slices.Contains(tags, in.Repo.tag(x.name, -1))
 		for _, u := range c.Units {
@@ -134,13 +136,14 @@ func (w *Writer) Begin(can func(node int) bool) []Export {
 		if x.failed {
 			continue
 		}
-		byNode, left := map[int][]ir.UnitID{}, map[int]int{}
+		byNode, left, all := map[int][]ir.UnitID{}, map[int]int{}, 0
 		var nodes []int
 		for _, u := range x.Units {
 			unit := x.units[u]
 			switch {
 			case unit.state == unbuilt:
 				left[unit.node]++
+				all++
 			case unit.state == ready && !x.under[unit.node]:
 				if byNode[unit.node] == nil {
 					nodes = append(nodes, unit.node)
@@ -151,7 +154,9 @@ func (w *Writer) Begin(can func(node int) bool) []Export {
 		for _, n := range nodes {
 			// A unit that has no node yet may come to any.
 			units, last := byNode[n], left[n]+left[anyNode] == 0
-			if (last || w.bytes(x, n, units) >= wave) && can(n) {
+			due := last && (!x.ended[n] || all == 0) || w.bytes(x, n, units) >= wave
+			if due && can(n) {
+				x.ended[n] = x.ended[n] || last
 				list = append(list, w.part(x, n, units))
 			}
 		}

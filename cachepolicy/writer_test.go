@@ -64,6 +64,39 @@ func TestWriterWritesInWaves(t *testing.T) {
 	}}, w.Joins())
 }
 
+// A node that has built all that was planned for it takes units from another one: they are
+// written together.
+func TestWriterGathersWhatIsStolen(t *testing.T) {
+	in, ids := clusterOf(12, 2)
+	w := NewWriter(in, never)
+	var waves []int // of the node that steals
+	note := func(list []Export) {
+		for _, e := range list {
+			if e.Node == 1 {
+				waves = append(waves, len(e.Units))
+			}
+			w.NoteEnd(e, Wrote)
+		}
+	}
+	var other []ir.UnitID
+	for _, u := range ids {
+		if in.Nodes[u] == 0 {
+			other = append(other, u)
+			continue
+		}
+		w.NoteBuilt(u, 1, true)
+		note(w.Begin(free))
+	}
+	require.Equal(t, []int{6}, waves)
+	for _, u := range other {
+		w.NoteBuilt(u, 1, true)
+		note(w.Begin(free))
+	}
+	require.Equal(t, []int{6, 6}, waves)
+	require.Empty(t, w.Finish(in.Nodes))
+	require.Len(t, w.Joins(), 1)
+}
+
 func TestWriterWritesAWholeClusterAtOnce(t *testing.T) {
 	in, ids := clusterOf(3, 1)
 	w := NewWriter(in, never)
