@@ -261,7 +261,8 @@ func (m nodeBack) take(r *run) []sched.Event {
 	}
 	var events []sched.Event
 	back, fresh := n.err != nil, !n.up()
-	if !fresh && n.info.ID != m.conn.info.ID {
+	empty := n.info.ID != m.conn.info.ID
+	if !fresh && empty {
 		// The daemon is another one, or has lost all it had.
 		events = append(events, sched.NodeLost{At: r.reporter.since(), Node: n.id, Err: "it came back empty", Reconnecting: true})
 		n.abandon()
@@ -272,7 +273,7 @@ func (m nodeBack) take(r *run) []sched.Event {
 		r.reporter.node(n, NodeEvent{Back: true})
 	}
 	if fresh {
-		events = append(events, sched.NodeUp{At: r.reporter.since(), Node: n.id, Emulates: r.work.emulates(n.id, n.info.Native)})
+		events = append(events, sched.NodeUp{At: r.reporter.since(), Node: n.id, Emulates: r.work.emulates(n.id, n.info.Native), Empty: empty})
 	}
 	for _, d := range deferred {
 		events = append(events, d.take(r)...)

@@ -32,6 +32,8 @@ func (r *run) carryOut(cmd sched.Command) []sched.Event {
 		}
 	case sched.Reopen:
 		r.reopen(cmd)
+	case sched.Differ:
+		r.exchange.warnRelics(r.nodes[cmd.Node], cmd.Steps)
 	case sched.CancelPartition:
 		if p := r.submissions.at(cmd.Partition); p != nil {
 			return r.cancel(p, cmd.Reason)

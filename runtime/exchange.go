@@ -269,6 +269,13 @@ func (x *exchange) noteExecution(n *nodeRun, v sched.VertexID) {
 	}
 }
 
+// warnRelics warns that a node which came back may build on results of its own.
+func (x *exchange) warnRelics(n *nodeRun, steps []sched.VertexID) {
+	for _, v := range steps {
+		x.reporter.warn(fmt.Sprintf("node %s may have built %s before it was lost, and no other node is left to build on the result of this run: images that stand on it may differ", n.info.Name, x.work.Graph.Vertices[v].Step))
+	}
+}
+
 // noteSent makes the result of a step known to the solves that follow; sent is nil when no
 // node needs it.
 func (x *exchange) noteSent(n *nodeRun, step int, sent *ir.CacheEntry) []sched.Event {

@@ -59,6 +59,14 @@ type Reopen struct {
 	Lost  []VertexID // ascending
 }
 
+// Differ reports that a node is given units which may rest on results of its own, from
+// before it was lost, of steps with one result that another node has executed since: no other node is left
+// that could build them.
+type Differ struct {
+	Node  NodeID
+	Steps []VertexID // ascending
+}
+
 // Finish ends the run; Step does nothing from then on.
 type Finish struct {
 	Outcomes []Outcome // indexed by UnitID
@@ -73,6 +81,7 @@ func (Release) command()         {}
 func (CancelPartition) command() {}
 func (Abandon) command()         {}
 func (Reopen) command()          {}
+func (Differ) command()          {}
 func (Finish) command()          {}
 
 // Why is how a submission came to its node.

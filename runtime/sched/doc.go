@@ -106,7 +106,9 @@
 // A thief counts on it, takes nothing that would make it the owner of what its victim
 // needs for others, and no unit is built twice at once that needs it. With the loss of the
 // owner before it was sent the vertex belongs to nobody, and the finished units that rest
-// on it are built again with those that need it ([Reopen]), if another node can.
+// on it are built again with those that need it ([Reopen]), if another node can. A node
+// that comes back may have the lost one: it is given nothing that rests on it once another
+// node has executed the step, unless there is no other for it ([Differ]).
 //
 // # Loss and failure
 //

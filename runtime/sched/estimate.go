@@ -170,7 +170,7 @@ func (s *estimator) bestNode(units []UnitID) (*node, time.Duration) {
 	var bestClass int
 	var bestAt float64
 	for _, n := range s.nodes {
-		if n.state == lost || !s.allowsAll(units, n) {
+		if n.state == lost || !s.suitsAll(units, n) {
 			continue
 		}
 		class := 0

@@ -14,6 +14,8 @@ type NodeUp struct {
 	// Emulates replaces Node.Emulates, for a node that was not known when the run was
 	// planned; nil = it stays.
 	Emulates map[string]float64
+	// Empty says that the daemon has nothing that it may have made before it was lost.
+	Empty bool
 }
 
 // NodeLost reports that a node cannot be used: it was never reached or has gone.

@@ -37,7 +37,9 @@ type node struct {
 	held     bits
 	// fetches is what others are going to send it, or have sent.
 	fetches bits
-	all     demand // queued and submitted
+	// relics are the steps with one result that it executed before it was lost; nil is none.
+	relics bits
+	all    demand // queued and submitted
 	sub     demand // submitted
 	watch   map[VertexID][]watcher
 
@@ -262,6 +264,7 @@ func (s *Scheduler) settle() {
 	s.release()
 	closeGates(&s.fates)
 	for !s.stopping {
+		relocate(&s.fates)
 		s.refresh()
 		s.retouch()
 		s.dispatch()
@@ -291,6 +294,9 @@ func (s *Scheduler) nodeUp(e NodeUp) {
 	n := s.node(e.Node)
 	if n == nil {
 		return
+	}
+	if e.Empty {
+		n.relics = nil
 	}
 	if n.state != up {
 		n.state, n.err = up, ""
@@ -336,6 +342,7 @@ func (s *Scheduler) nodeLost(e NodeLost) {
 	if n.err == "" {
 		n.err = "node lost"
 	}
+	s.noteRelics(n)
 	// First everything is taken off the node, then it is given out again: what goes
 	// where depends on what the others already have.
 	var groups []*part

@@ -29,7 +29,7 @@ var update = flag.Bool("update", false, "rewrite golden files")
 //	pool U,U U ...
 //	start                                               new scheduler, nothing is up
 //	at D                                                the time of what follows
-//	up NODE|all [emulates=P:F,...]    lose NODE [reconnecting] [ERR...]
+//	up NODE|all [emulates=P:F,...] [empty]    lose NODE [reconnecting] [ERR...]
 //	begin V NODE                 step V NODE TOOK|cached    published V
 //	unsent V                     missed V NODE
 //	built U [PART]               exported U [PART]
@@ -184,7 +184,7 @@ func (sc *script) node(name string) NodeID {
 }
 
 func (sc *script) command(w []string) {
-	kv, rest := args(w[1:], "steal", "keep-going", "retryable", "elsewhere", "reconnecting", "cached", "output", "assumed", "defer-output", "early", "once", "on-demand", "flaky", "shut")
+	kv, rest := args(w[1:], "steal", "keep-going", "retryable", "elsewhere", "reconnecting", "cached", "output", "assumed", "defer-output", "early", "once", "on-demand", "flaky", "shut", "empty")
 	speed := func() float64 {
 		if kv["speed"] == "" {
 			return 0
@@ -272,7 +272,7 @@ func (sc *script) command(w []string) {
 	case "up":
 		for i, n := range sc.cfg.Nodes {
 			if rest[0] == "all" || rest[0] == n.Name {
-				sc.step(NodeUp{At: sc.now, Node: NodeID(i), Emulates: sc.factors(kv["emulates"])})
+				sc.step(NodeUp{At: sc.now, Node: NodeID(i), Emulates: sc.factors(kv["emulates"]), Empty: kv["empty"] != ""})
 			}
 		}
 	case "lose":
@@ -400,6 +400,12 @@ func (sc *script) step(ev Event) {
 				lost = append(lost, sc.verts[v])
 			}
 			fmt.Fprintf(&sc.out, "reopen %s: %s lost with %s\n", sc.names(c.Units), strings.Join(lost, " "), sc.cfg.Nodes[c.Node].Name)
+		case Differ:
+			var steps []string
+			for _, v := range c.Steps {
+				steps = append(steps, sc.verts[v])
+			}
+			fmt.Fprintf(&sc.out, "differ on %s: %s\n", sc.cfg.Nodes[c.Node].Name, strings.Join(steps, " "))
 		case Finish:
 			fmt.Fprintf(&sc.out, "finish %s\n", c.Reason)
 			for i, o := range c.Outcomes {

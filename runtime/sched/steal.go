@@ -282,7 +282,7 @@ func (s *estimator) again(n, owner *node) float64 {
 // stealable reports whether all the units could be submitted to n at once.
 func (s *estimator) stealable(n *node, units []UnitID) bool {
 	for _, u := range units {
-		if s.units[u].moves >= maxMoves || !s.cfg.allows(u, n.id) {
+		if s.units[u].moves >= maxMoves || !s.suits(u, n) {
 			return false
 		}
 	}
@@ -450,7 +450,7 @@ func (s *estimator) latestOwners(n *node) []*node {
 // worth it.
 func (s *policy) second(n, owner *node, m member) *loot {
 	u := &s.units[m.id]
-	if m.st != building || u.state >= granted || len(u.runs) > 1 || u.flunked || u.moves >= maxMoves || !s.cfg.allows(m.id, n.id) {
+	if m.st != building || u.state >= granted || len(u.runs) > 1 || u.flunked || u.moves >= maxMoves || !s.suits(m.id, n) {
 		return nil
 	}
 	units := []UnitID{m.id}
