@@ -265,6 +265,9 @@ func (m statusMessage) take(r *run) []sched.Event {
 		if !ok {
 			continue
 		}
+		if !c.cached {
+			events = append(events, r.noteSources(n, v)...)
+		}
 		if !c.done {
 			events = append(events, sched.VertexStarted{At: r.reporter.since(), Node: n.id, Vertex: v})
 			continue
@@ -276,6 +279,26 @@ func (m statusMessage) take(r *run) []sched.Event {
 		for _, p := range r.submissions.of(n) {
 			for _, u := range p.reach(c.vertex) {
 				events = append(events, r.noteBuilt(p, u)...)
+			}
+		}
+	}
+	return events
+}
+
+// noteSources notes that a node has the sources of a step which it runs. What it reports of
+// a source itself does not say so: the first end is that it is known which content it has.
+func (r *run) noteSources(n *nodeRun, v sched.VertexID) []sched.Event {
+	var events []sched.Event
+	todo, seen := []sched.VertexID{v}, map[sched.VertexID]bool{}
+	for len(todo) > 0 {
+		inputs := r.work.Graph.Vertices[todo[0]].Inputs
+		todo = todo[1:]
+		for _, d := range inputs {
+			// The end of a step below is reported; that of what joins others is not.
+			if in, ok := r.work.vertex[d]; ok && !seen[in] && !r.work.isStep(d) {
+				seen[in] = true
+				todo = append(todo, in)
+				events = append(events, sched.VertexDone{At: r.reporter.since(), Node: n.id, Vertex: in, Cached: true})
 			}
 		}
 	}

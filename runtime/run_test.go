@@ -591,6 +591,45 @@ func TestRun(t *testing.T) {
 	})
 }
 
+// What stands on a base that is pulled in this run begins when the base is there, and
+// not when the first step on it is done. Nodes report no end of a pull.
+func TestStepsOnPulledBaseOverlap(t *testing.T) {
+	forms := map[string]func(*ir.Target) llb.State{
+		"image": func(*ir.Target) llb.State {
+			return llb.Image("docker.io/library/base@" + digest.FromString("base").String())
+		},
+		"directory and image": func(target *ir.Target) llb.State {
+			return llb.Image("docker.io/library/base@" + digest.FromString("base").String()).
+				File(llb.Copy(llb.Local("context"), target.Name, "/"))
+		},
+	}
+	for name, from := range forms {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBuildFrom(t, 1, func(target *ir.Target) *frontend.Unit {
+					def, err := from(target).Run(llb.Shlex(target.Name)).Root().Marshal(t.Context())
+					require.NoError(t, err)
+					return &frontend.Unit{ID: ir.UnitID(target.Name), Target: target, Definition: def.ToPB(), Config: []byte("{}")}
+				}, names...)
+				b.Sched.Nodes[0].Slots, b.Sched.Nodes[0].SlotsAssumed, b.Sched.Options.Steal = 1, true, true
+				res, _, err := newFleet(t, b).run(t.Context(), b)
+				require.NoError(t, err)
+				most := 0
+				for _, m := range res.Measured {
+					at := 0
+					for _, other := range res.Measured {
+						if !other.Start.After(m.Start) && other.Start.Add(other.Took).After(m.Start) {
+							at++
+						}
+					}
+					most = max(most, at)
+				}
+				require.Equal(t, len(names), most, "steps at once")
+			})
+		})
+	}
+}
+
 // TestNodeLost loses a node while it works, in each of its states.
 func TestNodeLost(t *testing.T) {
 	for _, after := range []time.Duration{0, 500 * time.Millisecond, 1500 * time.Millisecond, 3050 * time.Millisecond, 4 * time.Second, 5 * time.Second} {

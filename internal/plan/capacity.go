@@ -59,9 +59,6 @@ func (p *prices) capacity(nodes []Node) []Node {
 			if ok {
 				n.Slots = (bears + len(group) - 1) / len(group)
 			}
-			if len(group) > 1 {
-				n.Slots = max(2, n.Slots) // its neighbours may have nothing to do
-			}
 		}
 	}
 	return out
