@@ -57,9 +57,14 @@ type tracker struct {
 	// from those that a solve has for itself.
 	isShared func(digest.Digest) bool
 	vertices map[digest.Digest]*vertexStatus
+	newest   time.Time // of the times at which vertices began or were done, by the node's clock
 }
 
 type vertexStatus struct {
+	// lost says that its result could not be read, and is to be made anew: what the node
+	// said of it until since is past, and what it finds is not what is wanted.
+	lost   bool
+	since  time.Time
 	shown  bool // some stream of an evaluation reported it
 	begun  bool
 	cached bool
@@ -111,7 +116,7 @@ func (t *tracker) observe(st *bkclient.SolveStatus, from *solveSource) (*bkclien
 	t.noteLayers(st.Statuses)
 	for _, v := range st.Vertexes {
 		s := t.at(v.Digest)
-		if from.export && s.shown {
+		if from.export && s.shown || t.note(v, s) {
 			continue
 		}
 		if s.targets == nil {
@@ -138,7 +143,7 @@ func (t *tracker) observe(st *bkclient.SolveStatus, from *solveSource) (*bkclien
 	}
 	for _, l := range st.Logs {
 		// Every stream tells a vertex's output in order and from its start.
-		if s := t.at(l.Vertex); l.Timestamp.After(s.logged) {
+		if s := t.at(l.Vertex); l.Timestamp.After(s.logged) && !l.Timestamp.Before(s.since) {
 			s.logged = l.Timestamp
 			if s.ended && l.Timestamp.After(s.failures[len(s.failures)-1].completed) {
 				s.renew() // what an execution printed may come after its end is known
@@ -150,6 +155,16 @@ func (t *tracker) observe(st *bkclient.SolveStatus, from *solveSource) (*bkclien
 	return fresh, changes
 }
 
+// note notes the times of v, and reports whether what it tells is past.
+func (t *tracker) note(v *bkclient.Vertex, s *vertexStatus) (past bool) {
+	for _, at := range []*time.Time{v.Started, v.Completed} {
+		if at != nil && at.After(t.newest) {
+			t.newest = *at
+		}
+	}
+	return s.lost && (v.Cached || v.Started != nil && v.Started.Before(s.since))
+}
+
 // noteLayers notes the layers that are fetched or unpacked: what took time was not to run
 // the step.
 func (t *tracker) noteLayers(list []*bkclient.VertexStatus) {
@@ -158,6 +173,9 @@ func (t *tracker) noteLayers(list []*bkclient.VertexStatus) {
 			continue
 		}
 		s := t.at(vs.Vertex)
+		if s.lost {
+			continue // somebody still tries to fetch what is lost
+		}
 		s.unpacked = s.unpacked || strings.HasPrefix(vs.ID, unpacking)
 		s.layers = append(s.layers, vs.Timestamp)
 		if t.isStep(vs.Vertex) && len(s.runs) > 0 {
@@ -319,8 +337,12 @@ func (t *tracker) status(d digest.Digest) vertexStatus {
 	return vertexStatus{}
 }
 
-// forget forgets a vertex that is about to run once more.
-func (t *tracker) forget(d digest.Digest) { delete(t.vertices, d) }
+// forget forgets a vertex whose result could not be read, and which is about to run. Other
+// streams may still tell that it was found, and builds that have not failed yet that its
+// layers are fetched.
+func (t *tracker) forget(d digest.Digest) {
+	t.vertices[d] = &vertexStatus{lost: true, since: t.newest}
+}
 
 // failures is how many executions of a step have failed.
 func (t *tracker) failures(d digest.Digest) int { return len(t.status(d).failures) }

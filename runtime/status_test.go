@@ -155,6 +155,55 @@ func TestTrackerFetched(t *testing.T) {
 	}
 }
 
+// A result that could not be read is made anew. What is said of the lost one meanwhile, by
+// builds that have not failed yet, neither hides the execution nor ends it.
+func TestTrackerLost(t *testing.T) {
+	found := func(s float64) *bkclient.SolveStatus {
+		st := vertex(step, at(s), at(s))
+		st.Vertexes[0].Cached = true
+		return st
+	}
+	layers := func(s float64) *bkclient.SolveStatus {
+		return &bkclient.SolveStatus{Statuses: []*bkclient.VertexStatus{{ID: "sha256:1", Vertex: step, Timestamp: *at(s)}}}
+	}
+	runs := []*bkclient.SolveStatus{vertex(step, nil, nil), vertex(step, at(10), nil), vertex(step, at(10), at(12))}
+	for name, heard := range map[string]struct{ before, between, after []*bkclient.SolveStatus }{
+		"nothing else":              {},
+		"it was found, once more":   {before: []*bkclient.SolveStatus{found(1)}},
+		"it was found elsewhere":    {before: []*bkclient.SolveStatus{found(11)}},
+		"found after it began":      {between: []*bkclient.SolveStatus{found(1), found(11)}},
+		"somebody fetches it":       {between: []*bkclient.SolveStatus{layers(11)}},
+		"somebody has fetched it":   {after: []*bkclient.SolveStatus{layers(11)}},
+		"a fetch before that ended": {before: []*bkclient.SolveStatus{vertex(step, at(2), at(3))}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tr := newTracker(yes, yes)
+			var changes []change
+			observe := func(list ...*bkclient.SolveStatus) {
+				for _, st := range list {
+					_, more := tr.observe(st, &solveSource{})
+					changes = append(changes, more...)
+				}
+			}
+			observe(found(1), layers(2), vertex(source, at(4), at(5)))
+			require.True(t, tr.status(step).done)
+			tr.forget(step)
+			changes = nil
+			observe(heard.before...)
+			require.Empty(t, changes)
+			require.False(t, tr.status(step).done)
+			observe(runs[:2]...)
+			observe(heard.between...)
+			require.False(t, tr.status(step).done)
+			observe(runs[2:]...)
+			observe(heard.after...)
+			require.Equal(t, []change{{vertex: step}, {vertex: step, done: true, took: 2 * time.Second}}, changes)
+			require.Len(t, tr.status(step).runs, 1)
+			require.False(t, tr.status(step).cached)
+		})
+	}
+}
+
 func TestTrackerLogs(t *testing.T) {
 	tr := newTracker(yes, yes)
 	logs := func(list ...*bkclient.VertexLog) int {
