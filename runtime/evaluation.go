@@ -32,6 +32,7 @@ type evaluation struct {
 	err    error          // set when ended is closed
 	ready  chan struct{}
 	ended  chan struct{}
+	again  bool          // there was one before
 	users  int           // solves under way or held; guarded by evaluations.mu
 	leave  chan struct{} // closed when the build may end; guarded by evaluations.mu
 	left   bool
@@ -62,6 +63,7 @@ func (e *evaluations) enter(ctx context.Context, start func(*evaluation)) (ev *e
 	}
 	if e.current == nil {
 		e.current = newEvaluation()
+		e.current.again = len(e.all) > 0
 		e.all = append(e.all, e.current)
 		go start(e.current)
 	}
@@ -134,15 +136,27 @@ func (e *evaluations) end() {
 	}
 }
 
-// run is the life of an evaluation.
+// run is the life of an evaluation. Each has a session of its own: a node knows directories
+// by the session that they came through, so that a second build in one session finds them as
+// a result of the first, and what it copies from them is in no cache that it writes.
 func (s *solver) run(ctx context.Context, ev *evaluation, observe func(*bkclient.SolveStatus)) {
 	defer close(ev.ended)
+	in := s.session
+	if ev.again {
+		own, stop, err := s.openSession(ctx, s.sharedKey, s.services.attachables(nil))
+		if err != nil {
+			ev.err = err
+			return
+		}
+		defer stop()
+		in = own
+	}
 	both := func(st *bkclient.SolveStatus) {
 		ev.readings.observe(st)
 		observe(st)
 		ev.failures.observe(st)
 	}
-	_, ev.err = s.build(ctx, s.session, bkclient.SolveOpt{}, both, func(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
+	_, ev.err = s.build(ctx, in, bkclient.SolveOpt{}, both, func(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
 		ev.client = c
 		close(ev.ready)
 		select {

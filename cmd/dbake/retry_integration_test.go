@@ -147,3 +147,54 @@ func TestRetrySteps(t *testing.T) {
 	require.Equal(t, "failed", only(verdicts(summary)))
 	require.NotContains(t, out, "--retry-steps")
 }
+
+// What was copied from a directory is in the cache also if it was copied for an execution
+// after the first, for which the node has begun another build.
+func TestRetryStepsKeepCache(t *testing.T) {
+	w := newWorld(t, 1)
+	j := newJudge(t)
+	dir := t.TempDir()
+	write(t, dir, fmt.Sprintf(`
+target "default" {
+  entitlements = ["network.host"]
+  dockerfile-inline = "FROM busybox\nCOPY file /file\nRUN --network=host wget -q -O /dev/null http://%s/ && head -c 9 /dev/urandom > /r\nRUN echo more\n"
+}
+`, j.addr))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "file"), []byte("text"), 0o644))
+	build := func(failures int) (executions int) {
+		asked := j.fail(failures)
+		args := append([]string{"build", "--progress", "plain", "--state-dir", w.state, "--allow", "network.host", "--retry-steps", "2", "--cache-registry", w.registry + "/trials/cache"}, w.on(1)...)
+		out, err := w.command(dir, args...).CombinedOutput()
+		require.NoError(t, err, "%s", out)
+		return asked()
+	}
+	require.Equal(t, 2, build(1))
+	w.renew(1)
+	require.Zero(t, build(0), "the cache has it")
+}
+
+// A step that failed and then succeeded is known to be flaky: when it fails for good, a
+// hint names the option.
+func TestRetryStepsHint(t *testing.T) {
+	w := newWorld(t, 1)
+	j := newJudge(t)
+	dir := t.TempDir()
+	write(t, dir, fmt.Sprintf(trialsFile, "hint", j.addr))
+	build := func(failures int, more ...string) (said string, executions int, err error) {
+		asked := j.fail(failures)
+		args := append([]string{"build", "flaky", "--progress", "plain", "--state-dir", w.state, "--allow", "network.host", "--no-cache"}, w.on(1)...)
+		out, err := w.command(dir, append(args, more...)...).CombinedOutput()
+		return string(out), asked(), err
+	}
+	said, executions, err := build(1)
+	require.Error(t, err)
+	require.Equal(t, 1, executions)
+	require.NotContains(t, said, "--retry-steps", "nothing is known of it")
+	said, executions, err = build(1, "--retry-steps", "1")
+	require.NoError(t, err, said)
+	require.Equal(t, 2, executions)
+	said, executions, err = build(1)
+	require.Error(t, err)
+	require.Equal(t, 1, executions)
+	require.Regexp(t, `flaky.* failed [0-9] of [0-9] times before this build with the same inputs: --retry-steps 2`, said)
+}
