@@ -334,6 +334,7 @@ type solvedMessage struct {
 	err       error
 	cancelled error // why the solve was ended early; nil when it was not
 	searched  bool  // for what its node has lost
+	passing   bool  // that is there by now
 }
 
 func (m solvedMessage) take(r *run) []sched.Event {
@@ -383,6 +384,7 @@ func (m solvedMessage) fail(r *run) []sched.Event {
 	}
 	var events []sched.Event
 	f := r.accounts.explain(p.node, m.err)
+	f.retryable = f.retryable || m.passing
 	for _, u := range p.openUnits() {
 		if f.blames(r.work, u) {
 			events = append(events, r.fail(p, u, f))
@@ -405,6 +407,7 @@ type exportedMessage struct {
 	deferred  bool // it was taken before, and waited for the node
 	searched  bool // for what its node has lost
 	again     bool // that was found, and is built again
+	passing   bool // that is there by now
 }
 
 func (m exportedMessage) take(r *run) []sched.Event {
@@ -466,7 +469,9 @@ func (m exportedMessage) note(r *run) []sched.Event {
 		if m.cancelled {
 			return nil // the end of the solve says why
 		}
-		events := []sched.Event{r.fail(m.p, m.unit, r.accounts.explain(m.p.node, m.err))}
+		f := r.accounts.explain(m.p.node, m.err)
+		f.retryable = f.retryable || m.passing
+		events := []sched.Event{r.fail(m.p, m.unit, f)}
 		return append(events, r.bar(m.p.node)...)
 	}
 	m.p.node.succeed()

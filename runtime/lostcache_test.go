@@ -4,7 +4,9 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"testing/synctest"
 
+	"github.com/moby/buildkit/solver/pb"
 	"github.com/stretchr/testify/require"
 )
 
@@ -23,6 +25,39 @@ func TestLost(t *testing.T) {
 	}
 	_, ok := findLostBlob(nil)
 	require.False(t, ok)
+}
+
+// What a node could not read may be there again when it looks for it, as another node has
+// written it. That is an attempt that failed, and no failure unless it goes on.
+func TestLostAndThereAgain(t *testing.T) {
+	gone := errors.New("could not fetch content descriptor sha256:" + strings.Repeat("1", 64) + " (application/vnd.oci.image.layer.v1.tar+gzip) from remote: not found")
+	for name, returns := range map[string]bool{"it is there again": true, "it never is": false} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBuild(t, 1, "a")
+				f := newFleet(t, b)
+				n := f.nodes[0]
+				n.fails["a first"] = gone
+				looked := 0
+				n.unreadable = func(chain []*pb.Definition) int {
+					if looked++; returns {
+						delete(n.fails, "a first")
+					}
+					return len(chain)
+				}
+				res, _, err := f.run(t.Context(), b)
+				if !returns {
+					require.ErrorContains(t, err, gone.Error())
+					require.Equal(t, all(Failed, "a"), states(res))
+					require.Equal(t, 3, looked, "attempts")
+					return
+				}
+				require.NoError(t, err)
+				require.Equal(t, all(Done, "a"), states(res))
+				require.Equal(t, 1, looked)
+			})
+		})
+	}
 }
 
 func TestSearchLost(t *testing.T) {

@@ -212,10 +212,19 @@ func (f *fleet) connect(r *run) connectFunc {
 				},
 			}.run(ended)
 		})
-		return &connection{daemon: n, info: info, ended: ended, hangUp: fail, stop: func() {
-			fail(errLinkClosed)
-			watching.Wait()
-		}}, nil
+		return &connection{
+			daemon: n, info: info, ended: ended, hangUp: fail,
+			unreadable: func(_ context.Context, chain []*pb.Definition, _ []ir.CacheEntry) int {
+				if n.unreadable == nil {
+					return len(chain)
+				}
+				return n.unreadable(chain)
+			},
+			stop: func() {
+				fail(errLinkClosed)
+				watching.Wait()
+			},
+		}, nil
 	}
 }
 
@@ -259,6 +268,8 @@ type fakeNode struct {
 	ran         map[string]int // by command
 	exported    []string
 	caches      []string
+	// unreadable says how many of a chain of results it can read; nil is all.
+	unreadable func(chain []*pb.Definition) int
 }
 
 var errGone = status.Error(codes.Unavailable, "connection refused")
