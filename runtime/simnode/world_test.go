@@ -136,9 +136,11 @@ type world struct {
 	calm bool
 	// hurt are the nodes to which something happens; lossy says that some result may
 	// be built twice for it, and frail that no node is spared.
-	hurt  map[string]bool
-	lossy bool
-	frail bool
+	// strikes counts what happens to them.
+	hurt    map[string]bool
+	strikes int
+	lossy   bool
+	frail   bool
 	// whole says that all is to be published or nothing, and stopped that it was
 	// interrupted. before is what the tags of images stood for when it began.
 	whole, stopped bool
@@ -305,6 +307,7 @@ func (w *world) disturb() (stop func()) {
 				continue // one node is well
 			}
 			w.hurt[w.specs[i].Name] = true
+			w.strikes++
 		}
 		w.said = append(w.said, fmt.Sprintf("%s %s at %s", w.specs[i].Name, f.name, at))
 		w.lossy = w.lossy || f.lossy
@@ -449,7 +452,7 @@ func (w *world) check(p *project, o outcome) (wrong []string) {
 		say("everything is done, but: %v", o.err)
 	case !all && o.err == nil:
 		say("something is not done, and there is no error")
-	case !all && !p.fails && !w.frail && !w.stopped:
+	case !all && !p.fails && !w.frail && !w.stopped && !w.exhausted(o):
 		say("it failed although one node is well: %v", o.err)
 	case all && w.stopped && w.whole && o.err != nil:
 		say("it was interrupted, and everything is said to be published")
@@ -459,6 +462,21 @@ func (w *world) check(p *project, o outcome) (wrong []string) {
 	w.checkCounts(o, say)
 	w.checkOnce(o, say)
 	return wrong
+}
+
+// exhausted reports whether what failed met as many faults of nodes as there are attempts.
+func (w *world) exhausted(o outcome) bool {
+	const attempts = 3
+	given := 0
+	for _, j := range o.result.Jobs {
+		if j.State == runtime.Failed && !strings.HasSuffix(j.Reason, fmt.Sprintf("(%d attempts)", attempts)) {
+			return false
+		}
+		if j.State == runtime.Failed {
+			given++
+		}
+	}
+	return given > 0 && w.strikes >= attempts
 }
 
 // checkPushed checks that the registry has what is said to be pushed.
