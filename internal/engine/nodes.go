@@ -307,13 +307,13 @@ func machine(s nodeset.Spec) (name string, shared int) {
 
 // slots is the number of steps that a node is counted on to run at once until its machine
 // is known; assumed when the user did not say, and why says from what. Nodes of this
-// machine have a part of it each, and two at least: they hold back no work that waits.
+// machine have a part of it each.
 func slots(s nodeset.Spec) (n int, why string, assumed bool) {
 	switch {
 	case s.Slots > 0:
 		return s.Slots, "", false
 	case s.Beside > 1:
-		return max(2, (localSlots()+s.Beside-1)/s.Beside), fmt.Sprintf("it is one of %d nodes on this machine (processors: %d)", s.Beside, goruntime.NumCPU()), true
+		return (localSlots() + s.Beside - 1) / s.Beside, fmt.Sprintf("it is one of %d nodes on this machine (processors: %d)", s.Beside, goruntime.NumCPU()), true
 	case s.Beside > 0:
 		return max(assumedSlots, localSlots()), "", true
 	}
