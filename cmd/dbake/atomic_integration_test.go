@@ -162,6 +162,29 @@ func TestAtomic(t *testing.T) {
 	require.Contains(t, r.stderr, "target files: an output cannot be held back until all targets are built: it goes to standard output")
 }
 
+// A saved plan is carried out as a whole, too: the mode is said when it is built.
+func TestAtomicOfPlan(t *testing.T) {
+	w := newWorld(t, 2)
+	dir := project(t, together)
+	published := func() map[string]string { return w.tags("whole", "t0", "t1", "t2", "t3", "also", "last") }
+	build := func(last string) result {
+		file := filepath.Join(t.TempDir(), "plan.json")
+		args := append([]string{"plan", "--var", "PAUSE=0", "--var", "LAST=" + last, "--format", "json", "-o", file}, w.on(2)...)
+		r := w.run(dir, args...)
+		require.Zero(t, r.status, r.stderr)
+		return w.run(dir, append([]string{"build", file, "--progress", "plain", "--execution", "atomic"}, w.on(2)...)...)
+	}
+	r := build("false")
+	require.Equal(t, 1, r.status, r.stderr)
+	require.Empty(t, published(), r.stderr)
+	require.Empty(t, leftovers(t, dir))
+	r = build("true")
+	require.Zero(t, r.status, r.stderr)
+	require.Len(t, published(), 9, r.stderr)
+	require.FileExists(t, filepath.Join(dir, "out.tar"))
+	require.Empty(t, leftovers(t, dir))
+}
+
 // leftovers are the files that wait beside their places.
 func leftovers(t *testing.T, dir string) []string {
 	t.Helper()

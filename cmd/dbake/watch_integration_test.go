@@ -16,6 +16,12 @@ import (
 
 // TestWatch changes files while a build watches them.
 func TestWatch(t *testing.T) {
+	for _, mode := range []string{"fail-fast", "atomic"} {
+		t.Run(mode, func(t *testing.T) { watchIn(t, mode) })
+	}
+}
+
+func watchIn(t *testing.T, mode string) {
 	dbake, addrs := executable(t), addrsOf(t, 2)
 	dir := project(t, `
 -- docker-bake.hcl --
@@ -42,7 +48,7 @@ COPY . /
 -- api/code --
 one
 `)
-	cmd := exec.Command(dbake, "--watch", "--progress", "plain", "--nodes", "a="+addrs[0], "--nodes", "b="+addrs[1], "--metadata-file", "md.json")
+	cmd := exec.Command(dbake, "--watch", "--execution", mode, "--progress", "plain", "--nodes", "a="+addrs[0], "--nodes", "b="+addrs[1], "--metadata-file", "md.json")
 	cmd.Dir, cmd.Env = dir, []string{"HOME=" + t.TempDir(), "PATH=" + os.Getenv("PATH")}
 	stderr, err := cmd.StderrPipe()
 	require.NoError(t, err)
