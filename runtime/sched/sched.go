@@ -40,8 +40,8 @@ type node struct {
 	// relics are the steps with one result that it executed before it was lost; nil is none.
 	relics bits
 	all    demand // queued and submitted
-	sub     demand // submitted
-	watch   map[VertexID][]watcher
+	sub    demand // submitted
+	watch  map[VertexID][]watcher
 
 	runs    []*run    // in the order in which they were submitted
 	waiting int       // runs that may be recalled: those with waits set
