@@ -207,7 +207,7 @@ func splitEntries(flag string, values []string, env map[string]string) ([]entry,
 			if !ok {
 				name, value, ok = strings.Cut(v, ":")
 			}
-			if !ok || value == "host-gateway" || slices.ContainsFunc(entries, func(e entry) bool { return e.name == name }) {
+			if !ok || slices.ContainsFunc(entries, func(e entry) bool { return e.name == name }) {
 				return nil, errForeign
 			}
 		case "build-arg":

@@ -45,7 +45,7 @@ func TestImageCall(t *testing.T) {
 		{args: []string{"--cgroup-parent", "x"}},
 		{args: []string{"--policy", "disabled=true"}},
 		{args: []string{"--squash"}},
-		{args: []string{"--add-host", "a:host-gateway"}},
+		{args: []string{"--add-host", "a:host-gateway"}, want: []string{"--set=default.extra-host.a=host-gateway"}},
 		{args: []string{"--build-arg", "A+=b"}},
 		{args: []string{"--tag="}},
 		{args: []string{"-f", "https://h/Dockerfile"}},
