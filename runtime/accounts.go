@@ -58,7 +58,7 @@ func (a *accounts) submit(u sched.UnitID, n *nodeRun) { a.results[u].Node = n.in
 func (a *accounts) keep(u sched.UnitID, w written) {
 	a.drop(u)
 	res := &a.results[u]
-	res.Images, res.Metadata, res.withheld = w.images, metadataOf(w.responses), w.withheld
+	res.Images, res.Files, res.Metadata, res.withheld = w.images, w.files, metadataOf(w.responses), w.withheld
 }
 
 // drop forgets what is withheld of a job, since it is written anew.

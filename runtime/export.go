@@ -28,8 +28,19 @@ type Image struct {
 	// neither.
 	Name   string
 	Digest string // of the manifest or index
-	Pushed bool
+	Place  Place
 }
+
+// Place is the kind of place that an image is in.
+type Place string
+
+// The places of images.
+const (
+	OnNode     Place = "node"
+	InRegistry Place = "registry"
+	InEngine   Place = "engine" // the Docker engine that images are loaded into
+	InFile     Place = "file"   // an archive or a layout
+)
 
 // output is one planned export of a target, in BuildKit's terms.
 type output struct {
@@ -42,7 +53,7 @@ type output struct {
 	// begun is set as soon as a part of the archive is where it cannot be taken back.
 	begun  *atomic.Bool
 	pushed bool
-	dest   string // of an archive or a directory, as it was given
+	dest   string // file or directory, as it was given
 	// withheld is how it is withheld; nil is not at all.
 	withheld *withholding
 }
@@ -115,7 +126,7 @@ func newOutput(t *ir.Target, o ir.Output, dir string, stdout io.Writer, load fun
 		if dest == "" || dest == "-" {
 			return output{}, errors.New("dest is required for local exporter")
 		}
-		out.entry.OutputDir = dest
+		out.entry.OutputDir, out.dest = dest, o.Dest
 		return out, nil
 	case bkclient.ExporterOCI, bkclient.ExporterDocker, bkclient.ExporterTar:
 		return archive(out, t, o, dest, stdout, load)
@@ -231,18 +242,35 @@ func (o output) images(resp map[string]string) []Image {
 	if digest == "" {
 		return nil
 	}
+	img := Image{Digest: digest, Place: OnNode}
 	names := resp[exptypes.ExporterImageNameKey]
-	if o.dest != "" {
-		return []Image{{Name: o.dest, Digest: digest}}
+	switch {
+	case o.dest != "":
+		img.Name, img.Place = o.dest, InFile
+		return []Image{img}
+	case o.load != nil:
+		img.Place = InEngine
+	case o.pushed && names != "":
+		img.Place = InRegistry
 	}
 	if names == "" {
-		return []Image{{Digest: digest}}
+		return []Image{img}
 	}
 	var list []Image
 	for name := range strings.SplitSeq(names, ",") {
-		list = append(list, Image{Name: name, Digest: digest, Pushed: o.pushed})
+		img.Name = name
+		list = append(list, img)
 	}
 	return list
+}
+
+// files is the file or directory that was written and holds no image, as it was given; ""
+// is none.
+func (o output) files() string {
+	if o.entry.Type == bkclient.ExporterLocal || o.entry.Type == bkclient.ExporterTar {
+		return o.dest
+	}
+	return ""
 }
 
 // Export is an output of a target in the form that nodes read.

@@ -199,10 +199,10 @@ func TestArchiveThroughAPipe(t *testing.T) {
 
 func TestImages(t *testing.T) {
 	require.Empty(t, output{}.images(map[string]string{"image.name": "a"}))
-	require.Equal(t, []Image{{Digest: "sha256:1"}}, output{pushed: true}.images(map[string]string{"containerimage.digest": "sha256:1"}))
-	require.Equal(t, []Image{{Name: "a", Digest: "sha256:1", Pushed: true}, {Name: "b", Digest: "sha256:1", Pushed: true}},
+	require.Equal(t, []Image{{Digest: "sha256:1", Place: OnNode}}, output{pushed: true}.images(map[string]string{"containerimage.digest": "sha256:1"}))
+	require.Equal(t, []Image{{Name: "a", Digest: "sha256:1", Place: InRegistry}, {Name: "b", Digest: "sha256:1", Place: InRegistry}},
 		output{pushed: true}.images(map[string]string{"containerimage.digest": "sha256:1", "image.name": "a,b"}))
-	require.Equal(t, []Image{{Name: "o.tar", Digest: "sha256:1"}},
+	require.Equal(t, []Image{{Name: "o.tar", Digest: "sha256:1", Place: InFile}},
 		output{dest: "o.tar"}.images(map[string]string{"containerimage.digest": "sha256:1", "image.name": "a,b"}), "the names may stand for another image that was pushed")
 }
 

@@ -60,6 +60,7 @@ func newExports(w *work, c *caches, t *reporter, ws *workers, dirs *dirLocks) (*
 // written are the outputs of a job that were written.
 type written struct {
 	images    []Image
+	files     []string   // and directories that hold no image, as they were given
 	responses []response // by output
 	spare     spareCaches
 	// withheld is what is to be published of it; nil without [Build.Withhold].
@@ -104,6 +105,9 @@ func (x *exports) write(p *submission, u sched.UnitID, known lookups) (w written
 			w.withheld.add(job.Target.Name, out, resp, held)
 		}
 		w.images = append(w.images, out.images(resp)...)
+		if name := out.files(); name != "" {
+			w.files = append(w.files, name)
+		}
 		w.responses = append(w.responses, response{pushed: out.pushed, file: out.dest, values: resp})
 	}
 	if err == nil && len(spare) > 0 {

@@ -67,8 +67,8 @@ func TestDivided(t *testing.T) {
 			Annotations: map[string]string{"k": "v"},
 		}}, got)
 		require.Equal(t, []Image{
-			{Name: "example.com/app:1", Digest: desc.Digest.String(), Pushed: true},
-			{Name: "example.org/app:2", Digest: desc.Digest.String(), Pushed: true},
+			{Name: "example.com/app:1", Digest: desc.Digest.String(), Place: InRegistry},
+			{Name: "example.org/app:2", Digest: desc.Digest.String(), Place: InRegistry},
 		}, res.Jobs[0].Images)
 		require.Empty(t, res.Jobs[1].Images)
 		require.Equal(t, desc.Digest.String(), res.Jobs[0].Metadata["containerimage.digest"])

@@ -66,6 +66,9 @@ type JobResult struct {
 	Reason string
 	Err    error
 	Images []Image
+	// Files are the files and directories that outputs wrote and that hold no image, as
+	// they were given.
+	Files []string
 	// Metadata is the exporters' response, for the metadata file.
 	Metadata map[string]any
 
@@ -80,6 +83,7 @@ type TargetResult struct {
 	// Reason says why it is not done; it is that of the part that came least far.
 	Reason string
 	Images []Image
+	Files  []string // as of [JobResult]
 }
 
 // severity orders states: a target is what the worst of its parts is.
@@ -131,11 +135,14 @@ func (r *Result) Targets() []TargetResult {
 			t.State, t.Reason = j.State, j.Reason
 		}
 		t.Images = append(t.Images, j.Images...)
+		for _, name := range j.Files { // parts write into one directory
+			t.Files = appendNew(t.Files, name)
+		}
 	}
 	for i := range list {
 		if t := &list[i]; !t.State.Good() {
 			// Parts have no name, and what one output wrote is no whole target.
-			t.Images = nil
+			t.Images, t.Files = nil, nil
 		}
 	}
 	return list

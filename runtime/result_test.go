@@ -129,17 +129,17 @@ func TestCounts(t *testing.T) {
 }
 
 func TestTargetsOfResult(t *testing.T) {
-	img := []Image{{Name: "x", Pushed: true}}
+	img := []Image{{Name: "x", Place: InRegistry}}
 	r := &Result{Jobs: []JobResult{
-		{Job: "a@1", Target: "a", Node: "n1", State: Done, Images: img},
-		{Job: "a@2", Target: "a", Node: "n2", State: Done},
-		{Job: "b@1", Target: "b", Node: "n1", State: Done, Images: img},
+		{Job: "a@1", Target: "a", Node: "n1", State: Done, Images: img, Files: []string{"out", "a.tar"}},
+		{Job: "a@2", Target: "a", Node: "n2", State: Done, Files: []string{"out"}},
+		{Job: "b@1", Target: "b", Node: "n1", State: Done, Images: img, Files: []string{"out"}},
 		{Job: "b@2", Target: "b", Node: "n1", State: Failed, Reason: "why"},
 		{Job: "c@1", Target: "c", State: NotStarted},
 		{Job: "c@2", Target: "c", Node: "n2", State: Cancelled, Reason: "interrupted"},
 	}}
 	require.Equal(t, []TargetResult{
-		{Name: "a", Nodes: []string{"n1", "n2"}, State: Done, Images: img},
+		{Name: "a", Nodes: []string{"n1", "n2"}, State: Done, Images: img, Files: []string{"out", "a.tar"}},
 		{Name: "b", Nodes: []string{"n1"}, State: Failed, Reason: "why"},
 		{Name: "c", Nodes: []string{"n2"}, State: Cancelled, Reason: "interrupted"},
 	}, r.Targets())

@@ -574,7 +574,7 @@ func TestRun(t *testing.T) {
 			require.GreaterOrEqual(t, res.Nodes[i].Busy, 3*time.Second)
 		}
 		require.Equal(t, "example.com/a:latest", res.Jobs[0].Images[0].Name)
-		require.True(t, res.Jobs[0].Images[0].Pushed)
+		require.Equal(t, InRegistry, res.Jobs[0].Images[0].Place)
 		require.Len(t, res.Measured, 14)
 		stages := map[string][]string{}
 		for _, e := range events {

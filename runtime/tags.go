@@ -100,7 +100,7 @@ func (x *exports) verifyTags(ctx context.Context, a *accounts) []string {
 		}
 		store := x.tags(insecureHosts(x.outputs[u]))
 		for _, img := range a.images(u) {
-			if !img.Pushed || img.Name == "" {
+			if img.Place != InRegistry || img.Name == "" {
 				continue
 			}
 			now, err := verifyTag(ctx, store, img)

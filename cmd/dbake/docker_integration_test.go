@@ -237,7 +237,7 @@ func testDockerEngine(t *testing.T, host, dbake string) {
 	out, status = do("--nodes", "other="+other, "--load", "--set", "web.tags=", "--set", "web.labels.kind=nameless", "web")
 	require.Zero(t, status, out)
 	require.ElementsMatch(t, before, named())
-	require.Regexp(t, `web +other +built; image@sha256:[0-9a-f]{64}`, out)
+	require.Regexp(t, `web +other +built; loaded image@sha256:[0-9a-f]{64} into the Docker engine`, out)
 	out, status = do("--nodes", "other="+other, "--load", "--set", "web.platform=linux/amd64", "--set", "web.platform=linux/arm64", "web")
 	require.Equal(t, 1, status, out)
 	require.Contains(t, out, "ERROR: --load: target web: docker exporter does not currently support exporting manifest lists")

@@ -374,7 +374,7 @@ func (im *Images) keepOne(ctx context.Context, k kept) (runtime.JobResult, error
 	values[exptypes.ExporterImageDigestKey] = k.record.Image.Digest.String()
 	values[exptypes.ExporterImageNameKey] = strings.Join(k.export.Names, ",")
 	for _, name := range k.export.Names {
-		r.Images = append(r.Images, runtime.Image{Name: name, Digest: k.record.Image.Digest.String(), Pushed: true})
+		r.Images = append(r.Images, runtime.Image{Name: name, Digest: k.record.Image.Digest.String(), Place: runtime.InRegistry})
 	}
 	r.Metadata = runtime.Metadata(values)
 	maps.Copy(r.Metadata, k.origin)

@@ -11,6 +11,7 @@ import (
 	"github.com/docker/go-units"
 
 	"github.com/dbake/dbake/cmd/dbake/internal/scene"
+	"github.com/dbake/dbake/runtime"
 )
 
 // drawing draws what a scene is at a time since the start of its run: parts of the
@@ -310,11 +311,14 @@ func (d drawing) doing(t *scene.Target) (text, clock string) {
 		} else if cached > 0 {
 			text += green.Render(fmt.Sprintf(", %d cached", cached))
 		}
-		for _, img := range t.Images {
-			if img.Pushed {
-				text += faint.Render(", pushed")
-				break
-			}
+		in := func(p runtime.Place) bool {
+			return slices.ContainsFunc(t.Images, func(i runtime.Image) bool { return i.Place == p })
+		}
+		if in(runtime.InRegistry) {
+			text += faint.Render(", pushed")
+		}
+		if in(runtime.InEngine) {
+			text += faint.Render(", loaded")
 		}
 		return text, took(t.Ended - t.Began)
 	case scene.Failed, scene.Cancelled:

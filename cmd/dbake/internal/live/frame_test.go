@@ -93,7 +93,7 @@ func (p *play) queue(up ...string) {
 func (p *play) job(target, stage string) {
 	e := runtime.JobEvent{At: p.now, Job: target, Target: target, Node: p.node[target], Stage: stage}
 	if stage == "exported" {
-		e.Result = &runtime.JobResult{Job: target, Target: target, State: runtime.Done, Images: []runtime.Image{{Name: "example.com/" + target, Digest: "sha256:abc", Pushed: true}}}
+		e.Result = &runtime.JobResult{Job: target, Target: target, State: runtime.Done, Images: []runtime.Image{{Name: "example.com/" + target, Digest: "sha256:abc", Place: runtime.InRegistry}}}
 	}
 	p.tell(e)
 }

@@ -120,8 +120,8 @@ func (t *text) Observe(e runtime.Event) {
 		t.send(t.shown.translate(e))
 	case runtime.JobEvent:
 		if e.Result != nil && e.Result.State == runtime.Done {
-			for _, img := range e.Result.Images {
-				t.say(t.start.Add(e.At), e.Node, []string{e.Target}, imageLine(img))
+			for _, line := range writtenLines(e.Result.Images, e.Result.Files) {
+				t.say(t.start.Add(e.At), e.Node, []string{e.Target}, line)
 			}
 		}
 	case runtime.MoveEvent:
@@ -340,13 +340,42 @@ func lineName(node string, targets []string, name string) string {
 	return name
 }
 
+// writtenLines says what outputs wrote, one line each.
+func writtenLines(images []runtime.Image, files []string) []string {
+	var list []string
+	for _, img := range images {
+		list = append(list, imageLine(img))
+	}
+	for _, name := range files {
+		list = append(list, "wrote "+fileName(name))
+	}
+	return list
+}
+
+// fileName is the destination of an output as people read it.
+func fileName(name string) string {
+	if name == "-" {
+		return "standard output"
+	}
+	return name
+}
+
+// imageName is the name of an image with its digest.
+func imageName(img runtime.Image) string {
+	if img.Name == "" {
+		return "image@" + img.Digest
+	}
+	return img.Name + "@" + img.Digest
+}
+
 func imageLine(img runtime.Image) string {
-	name := img.Name
-	if name == "" {
-		name = "image"
+	switch img.Place {
+	case runtime.InRegistry:
+		return "pushed " + imageName(img)
+	case runtime.InEngine:
+		return fmt.Sprintf("loaded %s into the Docker engine", imageName(img))
+	case runtime.InFile:
+		return fmt.Sprintf("wrote %s: image@%s", fileName(img.Name), img.Digest)
 	}
-	if img.Pushed {
-		return fmt.Sprintf("pushed %s@%s", name, img.Digest)
-	}
-	return fmt.Sprintf("%s@%s", name, img.Digest)
+	return "kept " + imageName(img)
 }

@@ -149,8 +149,8 @@ func (f *folded) Observe(e runtime.Event) {
 			f.say(e.Node, []string{e.Target}, line)
 		}
 		if e.Result != nil {
-			for _, img := range e.Result.Images {
-				f.say(e.Node, []string{e.Target}, imageLine(img))
+			for _, line := range writtenLines(e.Result.Images, e.Result.Files) {
+				f.say(e.Node, []string{e.Target}, line)
 			}
 		}
 	case runtime.MoveEvent:

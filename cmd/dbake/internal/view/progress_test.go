@@ -60,7 +60,7 @@ func exampleEvents() []runtime.Event {
 			{Digest: export, Name: "exporting to image", Started: at(3), Completed: at(4)},
 		}}),
 		runtime.JobEvent{At: 4 * time.Second, Job: "worker", Target: "worker", Node: "n1", Stage: "exported", Result: &runtime.JobResult{
-			Job: "worker", Target: "worker", State: runtime.Done, Images: []runtime.Image{{Name: "example.com/worker:1", Digest: "sha256:abc", Pushed: true}},
+			Job: "worker", Target: "worker", State: runtime.Done, Images: []runtime.Image{{Name: "example.com/worker:1", Digest: "sha256:abc", Place: runtime.InRegistry}},
 		}},
 		runtime.MoveEvent{At: 4 * time.Second, Jobs: []string{"web"}, Targets: []string{"web"}, Node: "n1", From: "n2", Why: "stolen"},
 		runtime.SendEvent{At: 4500 * time.Millisecond, Node: "n1", To: []string{"n2", "n3"}, Step: "[base 2/2] RUN more", Targets: []string{"api", "web"}},
@@ -74,12 +74,16 @@ func exampleResult() *runtime.Result {
 	return &runtime.Result{
 		Wall: 12 * time.Second,
 		Jobs: []runtime.JobResult{
-			{Job: "app@linux/amd64", Target: "app", Node: "n1", State: runtime.Done, Images: []runtime.Image{{Name: "example.com/app:1", Digest: "sha256:abc", Pushed: true}}},
-			{Job: "app@linux/arm64", Target: "app", Node: "n2", State: runtime.Done},
-			{Job: "base", Target: "base", Node: "n1", State: runtime.Failed, Reason: "[base 1/2] RUN false: exit code: 1", Images: []runtime.Image{{Name: "example.com/base:1", Digest: "sha256:def", Pushed: true}}},
+			{Job: "app@linux/amd64", Target: "app", Node: "n1", State: runtime.Done, Images: []runtime.Image{{Name: "example.com/app:1", Digest: "sha256:abc", Place: runtime.InRegistry}}},
+			{Job: "app@linux/arm64", Target: "app", Node: "n2", State: runtime.Done, Files: []string{"out"}},
+			{Job: "base", Target: "base", Node: "n1", State: runtime.Failed, Reason: "[base 1/2] RUN false: exit code: 1", Images: []runtime.Image{{Name: "example.com/base:1", Digest: "sha256:def", Place: runtime.InRegistry}}},
 			{Job: "web", Target: "web", State: runtime.Skipped, Reason: "base failed"},
 			{Job: "late@linux/amd64", Target: "late", Node: "n1", State: runtime.Done},
 			{Job: "late@linux/arm64", Target: "late", Node: "n2", State: runtime.Cancelled, Reason: "interrupted"},
+			{Job: "tool", Target: "tool", Node: "n1", State: runtime.Done, Images: []runtime.Image{
+				{Name: "docker.io/library/tool:latest", Digest: "sha256:123", Place: runtime.InEngine},
+				{Name: "tool.tar", Digest: "sha256:123", Place: runtime.InFile}, {Digest: "sha256:123", Place: runtime.OnNode},
+			}},
 		},
 		Nodes: []runtime.NodeResult{
 			{Name: "n1", Targets: []string{"app"}, Ran: 3, Cached: 1, Shared: 2, Busy: 3 * time.Second, ContextBytes: 2048},
@@ -236,4 +240,18 @@ func TestRetryLine(t *testing.T) {
 	var b bytes.Buffer
 	newRawJSON(&b).Observe(e)
 	require.JSONEq(t, `{"node": "n2", "targets": ["api"], "event": "retry", "message": "`+retryLine(e)+`"}`, b.String())
+}
+
+// What outputs wrote is said in words that tell the places apart.
+func TestWrittenLines(t *testing.T) {
+	require.Equal(t, []string{
+		"pushed example.com/a:1@sha256:1", "loaded docker.io/library/a:1@sha256:1 into the Docker engine", "wrote a.tar: image@sha256:1",
+		"wrote standard output: image@sha256:1", "kept image@sha256:1", "wrote out", "wrote standard output",
+	}, writtenLines([]runtime.Image{
+		{Name: "example.com/a:1", Digest: "sha256:1", Place: runtime.InRegistry},
+		{Name: "docker.io/library/a:1", Digest: "sha256:1", Place: runtime.InEngine},
+		{Name: "a.tar", Digest: "sha256:1", Place: runtime.InFile},
+		{Name: "-", Digest: "sha256:1", Place: runtime.InFile},
+		{Digest: "sha256:1", Place: runtime.OnNode},
+	}, []string{"out", "-"}))
 }

@@ -92,6 +92,7 @@ type event struct {
 	// "skipped".
 	State   string     `json:"state,omitempty"`
 	Images  []rawImage `json:"images,omitempty"`
+	Files   []string   `json:"files,omitempty"` // as of a target in the summary
 	Summary *rawTotals `json:"summary,omitempty"`
 	Timings []rawPhase `json:"timings,omitempty"`
 }
@@ -114,6 +115,8 @@ type rawImage struct {
 	Name   string `json:"name,omitempty"`
 	Digest string `json:"digest"`
 	Pushed bool   `json:"pushed"`
+	// Place is "registry", "engine", into which it was loaded, "file" or "node".
+	Place runtime.Place `json:"place"`
 }
 
 // rawTotals is the summary of a run. Times are in seconds; those that were predicted
@@ -141,7 +144,9 @@ type rawTarget struct {
 	State  string     `json:"state"`
 	Reason string     `json:"reason,omitempty"`
 	Images []rawImage `json:"images,omitempty"`
-	Log    string     `json:"log,omitempty"` // the file
+	// Files are the files and directories that outputs wrote and that hold no image.
+	Files []string `json:"files,omitempty"`
+	Log   string   `json:"log,omitempty"` // the file
 }
 
 // rawFailedStep is a step that failed.
@@ -226,7 +231,7 @@ func (j *rawJSON) Observe(e runtime.Event) {
 	case runtime.JobEvent:
 		ev := event{subject: subjectOf(e.Node, []string{e.Target}), Event: "target", State: e.Stage}
 		if e.Result != nil {
-			ev.Images = rawImages(e.Result.Images)
+			ev.Images, ev.Files = rawImages(e.Result.Images), e.Result.Files
 		}
 		j.print(ev)
 	case runtime.MoveEvent:
@@ -336,7 +341,7 @@ func newTotals(r *runtime.Result, run Run) *rawTotals {
 		switch target.State {
 		case runtime.Done:
 			t.Built++
-			t.Pushed += countPushed(target.Images)
+			t.Pushed += countIn(runtime.InRegistry, target.Images)
 		case runtime.Unchanged:
 			t.Unchanged++
 		}
@@ -346,7 +351,7 @@ func newTotals(r *runtime.Result, run Run) *rawTotals {
 		}
 		t.Targets = append(t.Targets, rawTarget{
 			Name: target.Name, Nodes: nodes, State: string(target.State), Reason: target.Reason,
-			Images: rawImages(target.Images), Log: run.log(target.Name),
+			Images: rawImages(target.Images), Files: target.Files, Log: run.log(target.Name),
 		})
 	}
 	for _, n := range r.Nodes {
@@ -431,7 +436,7 @@ func placeOf(err error) *place {
 func rawImages(list []runtime.Image) []rawImage {
 	var out []rawImage
 	for _, img := range list {
-		out = append(out, rawImage(img))
+		out = append(out, rawImage{img.Name, img.Digest, img.Place == runtime.InRegistry, img.Place})
 	}
 	return out
 }

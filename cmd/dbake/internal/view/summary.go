@@ -33,7 +33,8 @@ func targets(w io.Writer, list []runtime.TargetResult) {
 	_ = tw.Flush() // nobody could read an error about an output that takes no text
 }
 
-// ending is the state of a target with its image or the reason why it has none.
+// ending is the state of a target with what its outputs wrote, or the reason why they
+// wrote nothing.
 func ending(t runtime.TargetResult) string {
 	if !t.State.Good() || len(t.Images) == 0 && t.State == runtime.Unchanged {
 		if t.Reason == "" {
@@ -41,20 +42,15 @@ func ending(t runtime.TargetResult) string {
 		}
 		return fmt.Sprintf("%s: %s", t.State, strings.ReplaceAll(t.Reason, "\n", " "))
 	}
-	text := "built"
+	text, lines := "built", writtenLines(t.Images, t.Files)
 	if t.State == runtime.Unchanged {
-		text = string(t.State)
+		text, lines = string(t.State), nil
+		for _, img := range t.Images {
+			lines = append(lines, imageName(img))
+		}
 	}
-	for i, img := range t.Images {
-		sep := ", "
-		if i == 0 {
-			sep = "; "
-		}
-		line := imageLine(img)
-		if t.State == runtime.Unchanged {
-			line = strings.TrimPrefix(line, "pushed ")
-		}
-		text += sep + line
+	if len(lines) > 0 {
+		text += "; " + strings.Join(lines, ", ")
 	}
 	return text
 }
@@ -92,13 +88,14 @@ func failedLine(s *runtime.FailedStep) string {
 }
 
 func totals(w io.Writer, r *runtime.Result, list []runtime.TargetResult, run Run) {
-	done, images, unchanged, unpublished := 0, 0, 0, 0
+	done, images, loaded, unchanged, unpublished := 0, 0, 0, 0, 0
 	var bytes int64
 	for _, t := range list {
 		switch t.State {
 		case runtime.Done:
 			done++
-			images += countPushed(t.Images)
+			images += countIn(runtime.InRegistry, t.Images)
+			loaded += countIn(runtime.InEngine, t.Images)
 		case runtime.Unchanged:
 			unchanged++
 		case runtime.Unpublished:
@@ -115,7 +112,14 @@ func totals(w io.Writer, r *runtime.Result, list []runtime.TargetResult, run Run
 	if unpublished > 0 {
 		kept += fmt.Sprintf(", %d built and not published", unpublished)
 	}
-	fmt.Fprintf(w, "\n%d of %s built%s, %s pushed, %s of context sent, in %s", done, count(len(list), "target"), kept, count(images, "image"), units.BytesSize(float64(bytes)), seconds(r.Wall))
+	pushed := count(images, "image") + " pushed"
+	switch {
+	case loaded > 0 && images > 0:
+		pushed += fmt.Sprintf(", %d loaded", loaded)
+	case loaded > 0:
+		pushed = count(loaded, "image") + " loaded"
+	}
+	fmt.Fprintf(w, "\n%d of %s built%s, %s, %s of context sent, in %s", done, count(len(list), "target"), kept, pushed, units.BytesSize(float64(bytes)), seconds(r.Wall))
 	if done+unchanged == len(list) && done > 0 {
 		fmt.Fprint(w, comparison(r.Wall, run))
 	}
@@ -188,11 +192,11 @@ func Timings(w io.Writer, list []stopwatch.Phase) {
 // milliseconds is d in seconds with the precision that short phases need.
 func milliseconds(d time.Duration) string { return fmt.Sprintf("%.3fs", d.Seconds()) }
 
-// countPushed is the number of images that went to a registry.
-func countPushed(list []runtime.Image) int {
+// countIn is the number of images that are in such a place.
+func countIn(place runtime.Place, list []runtime.Image) int {
 	n := 0
 	for _, img := range list {
-		if img.Pushed {
+		if img.Place == place {
 			n++
 		}
 	}
