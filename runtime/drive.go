@@ -260,6 +260,7 @@ func (m statusMessage) take(r *run) []sched.Event {
 	fresh, changes := n.tracker.observe(m.status, m.from)
 	r.reporter.status(n, fresh)
 	n.follow(changes, m.status)
+	r.reporter.catchUp(n)
 	for _, c := range changes {
 		v, ok := r.work.vertex[c.vertex]
 		if !ok {
@@ -339,6 +340,7 @@ type solvedMessage struct {
 
 func (m solvedMessage) take(r *run) []sched.Event {
 	p := m.p
+	r.reporter.reportSolve(p)
 	switch {
 	case p.state == ended:
 		return nil

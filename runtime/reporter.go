@@ -8,6 +8,7 @@ import (
 	bkclient "github.com/moby/buildkit/client"
 	digest "github.com/opencontainers/go-digest"
 
+	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/runtime/sched"
 )
 
@@ -23,6 +24,16 @@ type reporter struct {
 	retried  map[sched.VertexID]int // how many failures of a step it was reported of
 	ended    []bool                 // by job: it was reported that it failed or was skipped
 	queuesAt time.Duration          // when the queues were reported last; 0 is never
+	late     []lateJob
+}
+
+// lateJob is a job that is exported while its node has yet to say that its last steps have
+// ended: what a node says of its steps comes a moment later than what it answers. The ends
+// of the steps are reported first.
+type lateJob struct {
+	event JobEvent
+	node  *nodeRun
+	unit  sched.UnitID
 }
 
 func newReporter(w *work, nodes nodeRuns, observe func(Event)) *reporter {
@@ -45,7 +56,50 @@ func (r *reporter) warnOf(what, more string) {
 // job reports the new state of a job on a node.
 func (r *reporter) job(u sched.UnitID, n *nodeRun, stage string, res *JobResult) {
 	job := r.work.Jobs[u]
-	r.observe(JobEvent{At: r.since(), Job: job.Name, Target: job.Target.Name, Node: n.info.Name, Stage: stage, Result: res})
+	e := JobEvent{At: r.since(), Job: job.Name, Target: job.Target.Name, Node: n.info.Name, Stage: stage, Result: res}
+	if stage == "exported" && r.awaits(n, u) {
+		r.late = append(r.late, lateJob{e, n, u})
+		return
+	}
+	r.observe(e)
+}
+
+// awaits reports whether a node has yet to say that steps of a job have ended. Of steps
+// that it has not spoken of, only the last ones are known to be spoken of some time.
+func (r *reporter) awaits(n *nodeRun, u sched.UnitID) bool {
+	var ids []ir.UnitID
+	for _, unit := range r.work.Jobs[u].Units {
+		ids = append(ids, unit.ID)
+		if root, ok := r.work.Graph.Root(string(unit.ID)); ok && r.work.isStep(root.Digest) && !n.tracker.status(root.Digest).done {
+			return true
+		}
+	}
+	return slices.ContainsFunc(r.work.stepsOf(ids), func(d digest.Digest) bool { return n.running[d] })
+}
+
+// catchUp reports the jobs that a node exported and whose steps have ended by now.
+func (r *reporter) catchUp(n *nodeRun) {
+	r.release(func(l lateJob) bool { return l.node == n && !r.awaits(n, l.unit) })
+}
+
+// reportSolve reports the jobs of a submission that a node exported: it says no more of their
+// steps.
+func (r *reporter) reportSolve(p *submission) {
+	r.release(func(l lateJob) bool { return l.node == p.node && slices.Contains(p.units, l.unit) })
+}
+
+// finish reports what is left to be reported of jobs.
+func (r *reporter) finish() { r.release(func(lateJob) bool { return true }) }
+
+// release reports those of the late jobs that ready is true of.
+func (r *reporter) release(ready func(lateJob) bool) {
+	r.late = slices.DeleteFunc(r.late, func(l lateJob) bool {
+		if !ready(l) {
+			return false
+		}
+		r.observe(l.event)
+		return true
+	})
 }
 
 // move reports a submission that the plan did not foresee; moves are those that the

@@ -198,6 +198,7 @@ func (r *run) run(ctx context.Context, connect connectFunc) (_ *Result, err erro
 	r.activity.end()
 	r.activity.pace()
 	r.release()
+	r.reporter.finish()
 	res := r.result(finish)
 	res.Warnings = append(res.Warnings, r.exchange.untag(ctx, r.exports.tags)...)
 	err = r.accounts.err(finish, r.nodes)

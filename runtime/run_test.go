@@ -253,6 +253,8 @@ type fakeNode struct {
 	// unread are paths that cannot be read when directories are sent, by source.
 	unread map[string][]string
 	t      *testing.T
+	// late is how much later than it answers it says that steps have ended.
+	late   time.Duration
 	handed *sync.Map // roots of caches that were transferred, by manifest digest; one for all nodes
 
 	mu          sync.Mutex
@@ -270,6 +272,7 @@ type fakeNode struct {
 	caches      []string
 	// unreadable says how many of a chain of results it can read; nil is all.
 	unreadable func(chain []*pb.Definition) int
+	unsaid      []*bkclient.SolveStatus
 }
 
 var errGone = status.Error(codes.Unavailable, "connection refused")
@@ -402,6 +405,19 @@ func (n *fakeNode) evaluate(ctx context.Context, p partition, observe func(*bkcl
 		}
 	}
 	evaluated()
+	if n.late > 0 {
+		err := n.wait(ctx, n.late)
+		n.mu.Lock()
+		unsaid := n.unsaid
+		n.unsaid = nil
+		n.mu.Unlock()
+		for _, st := range unsaid {
+			observe(st)
+		}
+		if err != nil {
+			return err
+		}
+	}
 	return n.until(ctx, release)
 }
 
@@ -491,7 +507,14 @@ func (n *fakeNode) execute(ctx context.Context, v *llbmerge.Vertex, observe func
 		return bkerrdefs.WrapVertex(err, v.Digest)
 	}
 	completed := time.Now()
-	observe(&bkclient.SolveStatus{Vertexes: []*bkclient.Vertex{{Digest: v.Digest, Name: v.Step, Started: &started, Completed: &completed}}})
+	end := &bkclient.SolveStatus{Vertexes: []*bkclient.Vertex{{Digest: v.Digest, Name: v.Step, Started: &started, Completed: &completed}}}
+	if n.late == 0 {
+		observe(end)
+		return nil
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.unsaid = append(n.unsaid, end)
 	return nil
 }
 
@@ -637,6 +660,43 @@ func TestStepsOnPulledBaseOverlap(t *testing.T) {
 				}
 				require.Equal(t, len(names), most, "steps at once")
 			})
+		})
+	}
+}
+
+// TestStepsEndFirst has nodes say late that steps have ended: that a job is exported is
+// reported after it all the same, and each once.
+func TestStepsEndFirst(t *testing.T) {
+	for _, shared := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBuild(t, 2, names...)
+			if shared {
+				withCaches(t, b)
+			}
+			f := newFleet(t, b)
+			for _, n := range f.nodes {
+				n.late = 700 * time.Millisecond
+			}
+			_, events, err := f.run(t.Context(), b)
+			require.NoError(t, err)
+			open, exported := map[string]bool{}, map[string]int{}
+			for _, e := range events {
+				switch e := e.(type) {
+				case StatusEvent:
+					for _, v := range e.Status.Vertexes {
+						open[e.Node+v.Digest.String()] = v.Completed == nil
+					}
+				case JobEvent:
+					if e.Stage != "exported" {
+						continue
+					}
+					exported[e.Job]++
+					for _, v := range b.Graph.Vertices {
+						require.False(t, slices.Contains(v.Users, e.Job) && open[e.Node+v.Digest.String()], "%s is exported while %s runs", e.Job, v.Step)
+					}
+				}
+			}
+			require.Equal(t, all(1, names...), exported)
 		})
 	}
 }
