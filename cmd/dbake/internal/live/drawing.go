@@ -164,8 +164,8 @@ func (d drawing) lane(n *scene.Node, l layout, w int) []string {
 		left += faint.Render(" · next ") + queue(n.Queue, room-8)
 	}
 	lines := []string{ends(left, right, w)}
-	for i := range l.steps {
-		lines = append(lines, fit(edge+d.running(n, first, i, l.steps, w), w))
+	for _, line := range d.running(n, first, l.steps, w) {
+		lines = append(lines, fit(edge+line, w))
 	}
 	return lines
 }
@@ -195,21 +195,39 @@ func state(n *scene.Node) []string {
 	return parts
 }
 
-// running is line i of the steps that a node runs; first is the first step that is shown.
-func (d drawing) running(n *scene.Node, first *scene.Step, i, lines, w int) string {
-	switch {
-	case lines == 1 && first != nil:
-		others := ""
-		if more := d.countShown(n.Running) - 1; more > 0 {
-			others = faint.Render(fmt.Sprintf(" +%d", more))
-		}
-		return " " + d.step(first, w-2-ansi.StringWidth(others)) + others
-	case i == lines-1 && d.countShown(n.Running[min(i+1, len(n.Running)):]) > 0:
-		return faint.Render(fmt.Sprintf("  and %s more", count(d.countShown(n.Running[i:]), "step")))
-	case i < len(n.Running) && n.Running[i] != nil && d.now-n.Running[i].Began >= settled:
-		return " " + d.step(n.Running[i], w-2)
+// running are the lines of the steps that a node runs; first is the first step that is
+// shown. A step keeps its line; one for which there is no line takes that of a step that
+// has ended, until another one begins there.
+func (d drawing) running(n *scene.Node, first *scene.Step, lines, w int) []string {
+	list := make([]string, lines)
+	if lines == 0 {
+		return list
 	}
-	return ""
+	all := d.countShown(n.Running)
+	if lines == 1 && first != nil {
+		others := ""
+		if all > 1 {
+			others = faint.Render(fmt.Sprintf(" +%d", all-1))
+		}
+		list[0] = " " + d.step(first, w-2-ansi.StringWidth(others)) + others
+		return list
+	}
+	room := lines
+	if all > lines {
+		room--
+		list[room] = faint.Render(fmt.Sprintf("  and %s more", count(all-room, "step")))
+	}
+	next := min(room, len(n.Running))
+	for i := range min(room, len(n.Running)) {
+		st := n.Running[i]
+		for d.countShown([]*scene.Step{st}) == 0 && next < len(n.Running) {
+			st, next = n.Running[next], next+1
+		}
+		if d.countShown([]*scene.Step{st}) > 0 {
+			list[i] = " " + d.step(st, w-2)
+		}
+	}
+	return list
 }
 
 // countShown is the number of steps that run for long enough to be shown.

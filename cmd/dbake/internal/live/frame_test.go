@@ -280,6 +280,21 @@ func playEnd() *play {
 	return p.at(30)
 }
 
+// playFreed has more steps at once than lines, and the first of them have ended.
+func playFreed() *play {
+	p := newPlay(1, shop...)
+	p.queue("n1")
+	for _, t := range shop {
+		p.at(1).job(t, "submitted")
+		p.step("n1", t, 0, 1, -1, "")
+	}
+	for _, t := range shop[:2] {
+		p.at(5).step("n1", t, 0, 1, 4, "")
+	}
+	p.queue("n1")
+	return p.at(6)
+}
+
 // cases are the frames that are compared with those in testdata.
 var cases = []struct {
 	name string
@@ -291,6 +306,7 @@ var cases = []struct {
 	{"steal", playTheft, ""},
 	{"failing", failing, ""},
 	{"lost", playLoss, ""},
+	{"freed", playFreed, ""},
 	{"cached", playCacheHits, ""},
 	{"crowd", crowd, ""},
 	{"crowd-moved", crowd, "g j j"},
