@@ -31,38 +31,54 @@ func withCommand(root *kong.Node, args []string) []string {
 	return append([]string{"build"}, args...)
 }
 
+// arrangement is a command line in the order in which the parser reads it.
+type arrangement struct {
+	args  []string
+	lists listValues
+	// command is the command that it names, such as "dbake cache ls".
+	command string
+}
+
 // flagsFirst returns args with the flags moved to the front. The parser takes the names of
 // targets from one place of the command line only; docker buildx takes them from anywhere.
 //
 // Values of flags that are lists of whole values are left out of args: the parser moves
 // all that is left of the command line for every flag, which takes quadratic time.
-func flagsFirst(root *kong.Node, args []string) ([]string, listValues) {
+//
+// An error is about a flag whose value is missing.
+func flagsFirst(root *kong.Node, args []string) (arrangement, error) {
 	var flags, names []string
-	var lists listValues
+	made := arrangement{command: root.Name}
 	node := root
 	for i := 0; i < len(args); i++ {
 		arg := args[i]
 		switch {
 		case arg == "--":
-			return append(append(append(flags, "--"), names...), args[i+1:]...), lists
-		case lists.take(node, args, &i):
+			made.args = append(append(append(flags, "--"), names...), args[i+1:]...)
+			return made, nil
+		case made.lists.take(node, args, &i):
 		case len(arg) > 1 && arg[0] == '-':
 			arg, wantsValue := plainFlag(node, arg)
 			flags = append(flags, arg)
-			if wantsValue && i+1 < len(args) {
-				i++
+			if wantsValue {
+				if i++; i == len(args) {
+					return made, fmt.Errorf("%s needs a value", arg)
+				}
 				flags = append(flags, args[i])
 			}
 		case subcommand(node, arg) != nil:
 			node = subcommand(node, arg)
+			made.command += " " + node.Name
 			flags = append(flags, arg)
 		case node == root:
-			return args, nil // no such command
+			made.args, made.lists = args, nil
+			return made, nil // no such command
 		default:
 			names = append(names, arg)
 		}
 	}
-	return append(flags, names...), lists
+	made.args = append(flags, names...)
+	return made, nil
 }
 
 // listValues are values of flags in their order.

@@ -191,16 +191,19 @@ func run(args []string, a *app) (status int) {
 		return 0
 	}
 	args = withCommand(parser.Model.Node, args)
-	plain, lists := flagsFirst(parser.Model.Node, args)
-	kctx, err := parser.Parse(plain)
+	line, err := flagsFirst(parser.Model.Node, args)
+	var kctx *kong.Context
+	if err == nil {
+		kctx, err = parser.Parse(line.args)
+	}
 	if exited >= 0 { // --help
 		return exited
 	}
 	if err != nil {
-		return a.showEnd(context.Background(), usageError{fmt.Errorf("%w (see dbake --help)", err)})
+		return a.showEnd(context.Background(), usageError{fmt.Errorf("%w (see %s --help)", err, line.command)})
 	}
 
-	lists.set()
+	line.lists.set()
 	a.args, a.debug = args, c.Debug
 	ctx, stop := a.interruptible()
 	defer stop()

@@ -62,10 +62,11 @@ func requests(t *testing.T, a *app, args ...string) (planned, built engine.Reque
 		var c cli
 		parser, err := newParser(&c, a.stdout, a.stderr, func(int) {})
 		require.NoError(t, err)
-		plain, lists := flagsFirst(parser.Model.Node, append([]string{command}, args...))
-		_, err = parser.Parse(plain)
+		line, err := flagsFirst(parser.Model.Node, append([]string{command}, args...))
 		require.NoError(t, err)
-		lists.set()
+		_, err = parser.Parse(line.args)
+		require.NoError(t, err)
+		line.lists.set()
 		return &c
 	}
 	var err error
