@@ -35,7 +35,7 @@ uninstall: ## remove what install has installed
 	rm -f $(foreach f,$(BINDIR)/dbake $(PLUGINDIR)/docker-dbake $(bash_completion) $(zsh_completion) $(fish_completion),"$(DESTDIR)$(f)")
 
 buildkitd: ## bin/buildkitd, of the version that go.mod names
-	$(GOBUILD) -o bin/buildkitd github.com/moby/buildkit/cmd/buildkitd
+	$(GOBUILD) -ldflags "-X github.com/moby/buildkit/version.Version=$$(go list -m -f '{{.Version}}' github.com/moby/buildkit)" -o bin/buildkitd github.com/moby/buildkit/cmd/buildkitd
 
 bases: build buildkitd ## base images, on the cluster of the default state directory
 	DBAKE=bin/dbake testdata/bases/build.sh --nodes local:1
