@@ -7,13 +7,15 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/dbake/dbake/cmd/dbake/internal/schematest"
 )
 
 // checkDocuments checks the documents that a command has printed or written against
-// their schemas. It is asked after every command of scripts and integration tests.
-func checkDocuments(dir string, args []string, status int, stdout, stderr string) error {
+// their schemas. It is asked after every command of scripts and integration tests; began is
+// when the command was started.
+func checkDocuments(dir string, args []string, began time.Time, status int, stdout, stderr string) error {
 	value := func(names ...string) string {
 		for i, a := range args {
 			for _, name := range names {
@@ -27,15 +29,16 @@ func checkDocuments(dir string, args []string, status int, stdout, stderr string
 		}
 		return ""
 	}
-	// written is a file that the command may have written; nil when it has not.
-	written := func(name string) []byte {
+	// written is a file that the command may have written since a time; nil when it has
+	// not.
+	written := func(name string, since time.Time) []byte {
 		if name == "" {
 			return nil
 		}
 		if !filepath.IsAbs(name) {
 			name = filepath.Join(dir, name)
 		}
-		if info, err := os.Stat(name); err != nil || !info.Mode().IsRegular() {
+		if info, err := os.Stat(name); err != nil || !info.Mode().IsRegular() || !info.ModTime().After(since) {
 			return nil
 		}
 		data, _ := os.ReadFile(name) // or it is not there any more
@@ -47,10 +50,13 @@ func checkDocuments(dir string, args []string, status int, stdout, stderr string
 			errs = append(errs, schematest.Check(name, data))
 		}
 	}
-	if status == 0 {
-		check("metadata", written(value("--metadata-file")))
+	switch metadata := value("--metadata-file"); status {
+	case 0:
+		check("metadata", written(metadata, time.Time{}))
+	case 1: // a build that failed lists what it built, or leaves alone what was there
+		check("metadata", written(metadata, began))
 	}
-	summary := written(value("--summary-json"))
+	summary := written(value("--summary-json"), time.Time{})
 	if value("--summary-json") == "-" {
 		summary = []byte(stdout)
 	}
@@ -68,7 +74,7 @@ func checkDocuments(dir string, args []string, status int, stdout, stderr string
 	// With --against a plan prints what is to be built, and is none.
 	if status == 0 && slices.Contains(args, "plan") && value("--format") == "json" && value("--against") == "" {
 		if file := value("-o", "--output"); file != "" && file != "-" {
-			check(planned, written(file))
+			check(planned, written(file, time.Time{}))
 		} else {
 			check(planned, []byte(stdout))
 		}

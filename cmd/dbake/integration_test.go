@@ -137,13 +137,14 @@ func (w *world) run(dir string, args ...string) result {
 	cmd := w.command(dir, args...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	began := time.Now()
 	err := cmd.Run()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
 		require.NoError(w.t, err)
 	}
 	r := result{status: cmd.ProcessState.ExitCode(), stdout: stdout.String(), stderr: stderr.String()}
-	require.NoError(w.t, checkDocuments(dir, args, r.status, r.stdout, r.stderr))
+	require.NoError(w.t, checkDocuments(dir, args, began, r.status, r.stdout, r.stderr))
 	return r
 }
 

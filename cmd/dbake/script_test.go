@@ -66,9 +66,10 @@ func dbakeCommand(ts *testscript.TestScript, neg bool, args []string) {
 		a.env[name] = value
 		args = args[1:]
 	}
+	began := time.Now()
 	status := run(args, a)
 	*ts.Value(lastStatus{}).(*int) = status
-	ts.Check(checkDocuments(a.dir, args, status, stdout.String(), stderr.String()))
+	ts.Check(checkDocuments(a.dir, args, began, status, stdout.String(), stderr.String()))
 	if (status != 0) != neg {
 		ts.Fatalf("dbake ended with status %d", status)
 	}
