@@ -53,6 +53,7 @@ func newActive(e *branching, d *draft) *active {
 		a.free[3*p] = make([]float64, e.m.slots[p])
 		a.free[3*p+1], a.free[3*p+2] = make([]float64, 1), make([]float64, 1)
 	}
+	a.vacate()
 	return a
 }
 
@@ -73,10 +74,17 @@ func (a *active) search() ([]int32, bool) {
 		a.end[i] = -1
 		a.waits[i] = int32(len(a.preds[i]))
 	}
-	for _, f := range a.free {
-		clear(f)
-	}
+	a.vacate()
 	return order, true
+}
+
+// vacate frees every unit from when its node is there.
+func (a *active) vacate() {
+	for r, f := range a.free {
+		for k := range f {
+			f[k] = a.e.m.from[r/3]
+		}
+	}
 }
 
 // step schedules one more task; left are not scheduled yet. It leaves the schedule

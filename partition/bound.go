@@ -62,6 +62,9 @@ func (m *model) classes() []nodeClass {
 				key.WriteString(";" + strconv.Itoa(i))
 			}
 		}
+		if node.From > 0 {
+			key.WriteString("@" + strconv.FormatUint(math.Float64bits(float64(node.From)), 36))
+		}
 		warm := slices.Clone(node.Warm)
 		slices.Sort(warm)
 		for _, v := range slices.Compact(warm) {

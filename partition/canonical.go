@@ -52,7 +52,7 @@ func canonicalise(p Problem) canonical {
 	}
 	compare := func(a, b int) int {
 		x, y := p.Nodes[a], p.Nodes[b]
-		return cmp.Or(cmp.Compare(y.Speed, x.Speed), cmp.Compare(y.Slots, x.Slots), cmp.Compare(nodeKey[a], nodeKey[b]))
+		return cmp.Or(cmp.Compare(y.Speed, x.Speed), cmp.Compare(y.Slots, x.Slots), cmp.Compare(x.From, y.From), cmp.Compare(nodeKey[a], nodeKey[b]))
 	}
 	slices.SortStableFunc(c.node, compare)
 	c.gather(p, compare)

@@ -191,7 +191,7 @@ func (e *branching) prepare() {
 
 // twins reports whether two nodes differ in name only.
 func (m *model) twins(a, b int) bool {
-	if m.slots[a] != m.slots[b] || !m.equalPace(a, b) {
+	if m.slots[a] != m.slots[b] || m.from[a] != m.from[b] || !m.equalPace(a, b) {
 		return false
 	}
 	for _, sets := range [][][]uint64{m.run, m.allowSet} {

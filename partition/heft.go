@@ -127,7 +127,8 @@ func newBoard(m *model, d *draft) *board {
 		exported: make([]float64, m.nv), end: make([]float64, m.nv), mode: make([]uint8, m.nv), need: make([]bool, m.nv), apart: make([]bool, m.nv),
 	}
 	for n := range m.nn {
-		b.slotFree[n] = make([]float64, m.slots[n])
+		b.slotFree[n] = slices.Repeat([]float64{m.from[n]}, int(m.slots[n]))
+		b.down[n], b.up[n] = m.from[n], m.from[n]
 		b.held[n] = make(map[int32]float64)
 		for _, v := range m.p.Nodes[n].Warm {
 			b.held[n][int32(v)] = 0

@@ -82,6 +82,9 @@ func TestStrategiesObeyTheRules(t *testing.T) {
 		if seed%3 == 0 {
 			drawMachines(rng, p)
 		}
+		if seed%4 == 1 {
+			drawLate(rng, p)
+		}
 		if _, err := compile(p); err != nil {
 			require.ErrorIs(t, err, ErrUnplaceable, "seed %d", seed)
 			continue
@@ -98,6 +101,7 @@ func TestStrategiesObeyTheRules(t *testing.T) {
 			requireOrder(t, p, got)
 			requireOnce(t, p, got)
 			requireSlots(t, p, got)
+			requireThere(t, p, got)
 			require.Equal(t, got, plan(t, s.Name(), p, o), "seed %d %s: not deterministic", seed, s.Name())
 			makespan[s.Name()] = got.Schedule.Makespan
 		}
@@ -123,6 +127,50 @@ func drawMachines(rng *rand.Rand, p Problem) {
 		x.Machine = []string{"", "m1", "m2"}[rng.IntN(3)]
 		x.Shared = shared[x.Machine]
 	}
+}
+
+// drawLate has some of the nodes come later.
+func drawLate(rng *rand.Rand, p Problem) {
+	for n := range p.Nodes {
+		if rng.IntN(2) == 0 {
+			p.Nodes[n].From, p.Nodes[n].Warm = Seconds(1+rng.IntN(60)), nil
+		}
+	}
+}
+
+// requireThere checks that no node does anything before it comes.
+func requireThere(t *testing.T, p Problem, got Plan) {
+	t.Helper()
+	for _, x := range got.Schedule.Tasks {
+		require.GreaterOrEqual(t, x.Start, p.Nodes[x.Node].From, "%s begins something before it comes", p.Nodes[x.Node].Name)
+	}
+}
+
+// A node that comes in time for a part of the work gets that, and one that comes too late
+// nothing.
+func TestLateNodes(t *testing.T) {
+	p := Problem{Network: Network{Bandwidth: 1e9}, Nodes: []Node{{Name: "a", Speed: 1, Slots: 1}, {Name: "b", Speed: 1, Slots: 1}}}
+	for i := range 4 {
+		p.Vertices = append(p.Vertices, Vertex{Name: fmt.Sprint("v", i), Cost: 10})
+		p.Targets = append(p.Targets, Target{Name: fmt.Sprint("t", i), Root: VertexID(i)})
+	}
+	for from, want := range map[Seconds]struct {
+		makespan Seconds
+		late     int // targets on the node that comes
+	}{0: {20, 2}, 5: {25, 2}, 10: {30, 1}, 15: {30, 1}, 25: {35, 1}, 30: {40, 0}, 60: {40, 0}} {
+		p.Nodes[1].From = from
+		for _, name := range []string{"affinity", "exact", "heft"} {
+			got := plan(t, name, p, Options{})
+			require.Equal(t, want.makespan, got.Schedule.Makespan, "%s, from %v", name, from)
+			if name == "affinity" {
+				require.Equal(t, want.late, got.Schedule.Nodes[1].Targets, "from %v", from)
+			}
+			requireThere(t, p, got)
+		}
+	}
+	p.Nodes[1].Warm = []VertexID{0}
+	_, err := LowerBound(p)
+	require.ErrorContains(t, err, "node b: it must come at a time, and hold nothing at time 0 if that is later")
 }
 
 // requireSlots checks that no node and no machine runs more at once than it may.

@@ -1,6 +1,7 @@
 package partition
 
 import (
+	"cmp"
 	"fmt"
 	"math/bits"
 	"slices"
@@ -20,6 +21,8 @@ type model struct {
 	ship  []float64
 	speed []float64
 	slots []int32
+	from  []float64 // when each node is there
+	late  []int32   // nodes that are not there at time 0, by when they come
 	// machine is, per node, the machine whose limit it shares, an index into room and
 	// members; -1 where its own slots are the only limit. nil if that is so for all.
 	machine []int32
@@ -50,11 +53,15 @@ func compile(p Problem) (*model, error) {
 	}
 	m := &model{p: p, nv: len(p.Vertices), nn: len(p.Nodes), nt: len(p.Targets)}
 	m.w = (m.nn + 63) / 64
-	m.speed = make([]float64, m.nn)
+	m.speed, m.from = make([]float64, m.nn), make([]float64, m.nn)
 	m.slots = make([]int32, m.nn)
 	for i, n := range p.Nodes {
-		m.speed[i], m.slots[i] = n.Speed, int32(n.Slots)
+		m.speed[i], m.slots[i], m.from[i] = n.Speed, int32(n.Slots), float64(n.From)
+		if n.From > 0 {
+			m.late = append(m.late, int32(i))
+		}
 	}
+	slices.SortStableFunc(m.late, func(a, b int32) int { return cmp.Compare(m.from[a], m.from[b]) })
 	m.compileMachines()
 	m.cost = make([]float64, m.nv)
 	m.xfer, m.ship = make([]float64, m.nv), make([]float64, m.nv)

@@ -111,7 +111,7 @@ func queue(r *run) *draft {
 	slots := make([]slot, 0, m.nn)
 	for n := range m.nn {
 		for range m.slots[n] {
-			slots = append(slots, slot{0, n})
+			slots = append(slots, slot{m.from[n], n})
 		}
 	}
 	later := func(a, b slot) bool { return a.free > b.free || a.free == b.free && a.node > b.node }
@@ -204,6 +204,9 @@ func lpt(r *run) *draft {
 	}
 	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(length[b], length[a]) })
 	load := make([]float64, m.nn)
+	for _, n := range m.late {
+		load[n] = m.from[n] * m.capacity(int(n)) // what it would have done by then
+	}
 	for _, t := range order {
 		best, at := -1, 0.0
 		for n := range m.nn {

@@ -72,6 +72,9 @@ type Node struct {
 	Emulates map[string]float64
 	// Warm lists what the node holds at time 0.
 	Warm []VertexID
+	// From is the time from which the node is there; before, it does nothing and holds
+	// nothing.
+	From Seconds
 }
 
 // Network is the one registry all nodes exchange results through. Each node has
@@ -237,6 +240,9 @@ func (p Problem) checkNode(n Node) error {
 		if !isAmount(factor) || factor < 1 {
 			return problemErrorf("node %s: emulation of %s must not be faster than the real thing", n.Name, name)
 		}
+	}
+	if !isAmount(float64(n.From)) || n.From > 0 && len(n.Warm) > 0 {
+		return problemErrorf("node %s: it must come at a time, and hold nothing at time 0 if that is later", n.Name)
 	}
 	for _, v := range n.Warm {
 		if !p.has(v) {

@@ -55,7 +55,7 @@ type Schedule struct {
 	Executed   Seconds
 	Duplicated Seconds
 
-	before []int // per task: the task whose end it waited for, -1 if it started at 0
+	before []int // per task: the task whose end it waited for, -1 if it started at 0 or when its node came
 }
 
 // CriticalPath returns the indices of the tasks that decide the makespan, first

@@ -628,9 +628,8 @@ func (s *simulator) play(limit float64) float64 {
 			s.freed[r] = -1
 		}
 	}
-	for p := range m.nn {
-		s.free[3*p], s.free[3*p+1], s.free[3*p+2] = m.slots[p], 1, 1
-	}
+	m.vacate(s.free)
+	late := m.late
 	s.room = append(s.room[:0], m.room...)
 	for r := range s.queue {
 		s.queue[r] = s.queue[r][:0]
@@ -666,6 +665,12 @@ func (s *simulator) play(limit float64) float64 {
 			}
 		}
 		s.dirty = s.dirty[:0]
+		if comesNext(s, late) {
+			now = m.from[late[0]]
+			admit(s, int(late[0]))
+			late = late[1:]
+			continue
+		}
 		if len(s.events) == 0 {
 			return now
 		}
@@ -682,6 +687,30 @@ func (s *simulator) play(limit float64) float64 {
 				}
 			}
 		}
+	}
+}
+
+// vacate frees the units of the nodes that are there at time 0.
+func (m *model) vacate(free []int32) {
+	for p := range m.nn {
+		free[3*p], free[3*p+1], free[3*p+2] = 0, 0, 0
+		if m.from[p] == 0 {
+			free[3*p], free[3*p+1], free[3*p+2] = m.slots[p], 1, 1
+		}
+	}
+}
+
+// comesNext reports whether tasks are left and the first of the late nodes comes before
+// the next of those under way ends.
+func comesNext(s *simulator, late []int32) bool {
+	return len(late) > 0 && s.played < len(s.kind) && (len(s.events) == 0 || s.m.from[late[0]] <= s.end[s.events[0]])
+}
+
+// admit frees the units of a node that comes.
+func admit(s *simulator, p int) {
+	s.free[3*p], s.free[3*p+1], s.free[3*p+2] = s.m.slots[p], 1, 1
+	for k := range 3 {
+		s.touch(int32(3*p + k))
 	}
 }
 

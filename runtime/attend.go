@@ -59,13 +59,11 @@ func (c *connection) broken() bool { return c.ended.Err() != nil }
 // ctx ends before, and when the node cannot be used for the run, with errUnfit.
 type connectFunc func(ctx context.Context, a *attendant) (*connection, error)
 
-// errUnfit reports that a node cannot be used for a run, however often it is asked.
-var errUnfit = errors.New("it cannot be used for this build")
-
 // connect returns a function that connects to the nodes of p for r.
 func (p *Pool) connect(r *run) connectFunc {
 	return func(ctx context.Context, a *attendant) (*connection, error) {
-		node := p.nodes[a.node.id]
+		nodes, _ := p.members()
+		node := nodes[a.node.id]
 		l, err := node.await(ctx)
 		if err != nil {
 			return nil, err
@@ -78,32 +76,6 @@ func (p *Pool) connect(r *run) connectFunc {
 		}
 		return r.open(l, info, a.node)
 	}
-}
-
-// fits checks that a node that joins late supports what the build was compiled for.
-func (p *Pool) fits(ctx context.Context, l *link, info NodeInfo, assumed []ocispecs.Platform) error {
-	for _, want := range assumed {
-		if !anyMatch(info.Platforms, want) {
-			return fmt.Errorf("%w: it does not run %s", errUnfit, platforms.FormatAll(want))
-		}
-	}
-	set, err := l.caps(ctx)
-	if err != nil {
-		return err
-	}
-	if id := p.lacks(set); id != "" {
-		return fmt.Errorf("%w: its BuildKit (%s) does not support %s, which the other nodes do", errUnfit, info.Version, id)
-	}
-	return nil
-}
-
-func anyMatch(have []ocispecs.Platform, want ocispecs.Platform) bool {
-	for _, p := range have {
-		if platforms.Only(p).Match(want) {
-			return true
-		}
-	}
-	return false
 }
 
 // addLate adds a node that has not answered yet: it gets no part of the plan and
@@ -130,7 +102,8 @@ type attendant struct {
 	connect connectFunc
 	timeout time.Duration // how long the node may be silent
 
-	absent  error // why it did not answer before the run; nil once it is there
+	absent  error         // why it did not answer before the run; nil once it is there
+	due     time.Duration // when the plan expects it, if it does, since the start of the run
 	assumed []ocispecs.Platform
 	unfit   error // why it cannot be used
 	why     error // why there is no connection
@@ -141,6 +114,12 @@ type attendant struct {
 // nil if it did.
 func (a *attendant) expect(timeout time.Duration, absent error) {
 	a.timeout, a.absent = timeout, absent
+}
+
+// promise says when the node is to come, since the start of the run: the plan has work for
+// it. It is taken to run the platforms in assumed.
+func (a *attendant) promise(due time.Duration, assumed []ocispecs.Platform) {
+	a.due, a.assumed = due, assumed
 }
 
 // join adds the node to a problem that it has no part in yet: it is taken to run the
@@ -176,7 +155,11 @@ func (a *attendant) within(ctx context.Context, d time.Duration) *connection {
 func (a *attendant) await(ctx context.Context) *connection {
 	var c *connection
 	var silence *SilenceError
-	if a.absent == nil {
+	switch {
+	case a.due > 0: // its work waits for it
+		c = a.within(ctx, a.due+a.timeout)
+		a.due = 0
+	case a.absent == nil:
 		if !errors.As(a.why, &silence) && a.losses < mostBreaks {
 			c = a.within(ctx, breakGrace)
 		}

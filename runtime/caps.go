@@ -3,12 +3,15 @@ package runtime
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 
+	"github.com/containerd/platforms"
 	gateway "github.com/moby/buildkit/frontend/gateway/client"
 	"github.com/moby/buildkit/solver/pb"
 	"github.com/moby/buildkit/util/apicaps"
 	apicapspb "github.com/moby/buildkit/util/apicaps/pb"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -20,7 +23,8 @@ func (p *Pool) LLBCaps(ctx context.Context) (*apicaps.CapSet, error) {
 	var sets []apicaps.CapSet
 	var lost []error
 	eg, ctx := errgroup.WithContext(ctx)
-	for _, n := range p.nodes[:p.ready] {
+	nodes, ready := p.members()
+	for _, n := range nodes[:ready] {
 		eg.Go(func() error {
 			l, err := n.current()
 			var set apicaps.CapSet
@@ -87,6 +91,26 @@ func CommonCaps(answers []Answer) *apicaps.CapSet {
 	}
 	common := commonCaps(sets)
 	return &common
+}
+
+// errUnfit reports that a node cannot be used for a run, however often it is asked.
+var errUnfit = errors.New("it cannot be used for this build")
+
+// fits checks that a node that joins late supports what the build was compiled for.
+func (p *Pool) fits(ctx context.Context, l *link, info NodeInfo, assumed []ocispecs.Platform) error {
+	for _, want := range assumed {
+		if !anyMatch(info.Platforms, want) {
+			return fmt.Errorf("%w: it does not run %s", errUnfit, platforms.FormatAll(want))
+		}
+	}
+	set, err := l.caps(ctx)
+	if err != nil {
+		return err
+	}
+	if id := p.lacks(set); id != "" {
+		return fmt.Errorf("%w: its BuildKit (%s) does not support %s, which the other nodes do", errUnfit, info.Version, id)
+	}
+	return nil
 }
 
 // lacks returns a capability that the build was compiled for and that set does not

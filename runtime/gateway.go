@@ -86,7 +86,8 @@ func (p *Pool) anywhere(ctx context.Context, pl ocispecs.Platform, f func(name s
 
 // preferring returns the nodes, first those that can run the platform.
 func (p *Pool) preferring(pl ocispecs.Platform) []*node {
-	order := slices.Clone(p.nodes)
+	nodes, _ := p.members()
+	order := slices.Clone(nodes)
 	runs := func(n *node) int {
 		if slices.ContainsFunc(n.lastInfo().Platforms, func(have ocispecs.Platform) bool { return platforms.Only(have).Match(pl) }) {
 			return 0

@@ -1,11 +1,9 @@
 package runtime
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
@@ -37,6 +35,8 @@ type DialOptions struct {
 	// this has lasted, and with 0 when it is heard again. It may be called from several
 	// goroutines at once.
 	Silent func(node string, d time.Duration)
+	// Patience is how long to wait for a node when none answers at first; 0 = not at all.
+	Patience time.Duration
 }
 
 // Pool is the set of BuildKit nodes that a command talks to. It looks after each of
@@ -44,13 +44,16 @@ type DialOptions struct {
 // reaches for it again. It is safe for concurrent use.
 type Pool struct {
 	timeout time.Duration
-	nodes   []*node // those that answered to Dial, then the others
-	ready   int     // how many answered
+	began   time.Time
 	cancel  context.CancelFunc
 	keepers sync.WaitGroup
+	came    chan struct{} // a node has come up since it was looked at last
 
-	mu   sync.Mutex
-	caps *apicaps.CapSet // what the build is compiled for, once asked; guarded by mu
+	mu       sync.Mutex
+	nodes    []*node         // those that are planned for, then the others; guarded by mu
+	ready    int             // how many of them are there; guarded by mu
+	expected int             // how many of the others are planned for; guarded by mu
+	caps     *apicaps.CapSet // what the build is compiled for, once asked; guarded by mu
 }
 
 // NodeInfo is a node's description of itself.
@@ -88,6 +91,9 @@ type node struct {
 	changed chan struct{} // closed when one of these changes; guarded by mu
 	// silent takes reports of silence; guarded by mu.
 	silent func(time.Duration)
+	// up is called with each link; first is when there was one, zero while there was none; guarded by mu.
+	up    func()
+	first time.Time
 }
 
 // NodeError records an operation that failed on a node.
@@ -103,58 +109,6 @@ func (e *NodeError) Error() string {
 
 // Unwrap returns the cause.
 func (e *NodeError) Unwrap() error { return e.Err }
-
-// Dial connects to the nodes and asks for their descriptions. Those that do not answer
-// within the timeout are left out, and tried again until the pool is closed; see
-// [Pool.Absent]. When none answers, the error names each, as a [*NodeError].
-func Dial(ctx context.Context, specs []nodeset.Spec, opts DialOptions) (*Pool, error) {
-	p := &Pool{timeout: cmp.Or(opts.Timeout, DefaultNodeTimeout)}
-	keep, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	p.cancel = cancel
-	var first sync.WaitGroup
-	for _, s := range specs {
-		n := &node{spec: s, timeout: p.timeout, info: NodeInfo{Spec: s}, changed: make(chan struct{})}
-		if opts.Silent != nil {
-			n.silent = func(d time.Duration) { opts.Silent(s.Name, d) }
-		}
-		p.nodes = append(p.nodes, n)
-		first.Add(1)
-		p.keepers.Go(func() { n.keep(keep, sync.OnceFunc(first.Done)) })
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		first.Wait()
-	}()
-	select {
-	case <-done:
-	case <-ctx.Done():
-		p.Close()
-		<-done
-		return nil, context.Cause(ctx)
-	}
-	var errs []error
-	for _, n := range p.nodes {
-		if _, err := n.current(); err != nil {
-			errs = append(errs, err)
-		}
-	}
-	p.ready = len(p.nodes) - len(errs)
-	if p.ready == 0 {
-		p.Close()
-		return nil, errors.Join(errs...)
-	}
-	slices.SortStableFunc(p.nodes, func(a, b *node) int { return cmp.Compare(a.absent(), b.absent()) })
-	return p, nil
-}
-
-// absent is 1 for a node without a link.
-func (n *node) absent() int {
-	if _, err := n.current(); err != nil {
-		return 1
-	}
-	return 0
-}
 
 // keep holds a link to the node until ctx ends. It calls tried when the first
 // attempt has succeeded or failed.
@@ -194,6 +148,12 @@ func (n *node) set(l *link, info NodeInfo, err error) {
 	if info.ID != "" {
 		n.info = info
 	}
+	if l != nil && n.first.IsZero() {
+		n.first = time.Now()
+	}
+	if l != nil && n.up != nil {
+		n.up()
+	}
 	close(n.changed)
 	n.changed = make(chan struct{})
 }
@@ -206,7 +166,7 @@ func (n *node) state() (*link, <-chan struct{}, error) {
 	if n.link == nil {
 		err := n.err
 		if err == nil {
-			err = errors.New("not connected yet")
+			err = errors.New("it has not answered yet")
 		}
 		return nil, n.changed, &NodeError{Node: n.spec.Name, Addr: n.spec.Addr, Op: "cannot be reached", Err: err}
 	}
@@ -388,14 +348,6 @@ func parsePlatforms(names []string) ([]ocispecs.Platform, error) {
 	return list, nil
 }
 
-// Nodes returns the descriptions of the nodes that answered to Dial, in the order of the
-// request.
-func (p *Pool) Nodes() []NodeInfo { return infos(p.nodes[:p.ready]) }
-
-// All returns what Nodes does, followed by the nodes that did not answer to Dial, as far as
-// they are known. One that has answered since has an ID.
-func (p *Pool) All() []NodeInfo { return infos(p.nodes) }
-
 func infos(nodes []*node) []NodeInfo {
 	list := make([]NodeInfo, len(nodes))
 	for i, n := range nodes {
@@ -403,17 +355,6 @@ func infos(nodes []*node) []NodeInfo {
 	}
 	allot(list)
 	return list
-}
-
-// Absent returns, for each node that has not answered since Dial, why.
-func (p *Pool) Absent() []error {
-	var errs []error
-	for _, n := range p.nodes[p.ready:] {
-		if _, err := n.current(); err != nil {
-			errs = append(errs, err)
-		}
-	}
-	return errs
 }
 
 // Close ends every connection and waits.

@@ -66,3 +66,13 @@ func with(list, more []ocispecs.Platform) []ocispecs.Platform {
 	}
 	return list
 }
+
+// anyMatch reports whether one of the platforms can run what is made for want.
+func anyMatch(have []ocispecs.Platform, want ocispecs.Platform) bool {
+	for _, p := range have {
+		if platforms.Only(p).Match(want) {
+			return true
+		}
+	}
+	return false
+}

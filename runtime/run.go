@@ -112,16 +112,20 @@ func (p *Pool) Run(ctx context.Context, b *Build, observe func(Event)) (*Result,
 	if err != nil {
 		return nil, err
 	}
+	nodes, ready := p.members()
 	for i, a := range r.attendants {
 		var absent error
-		if i >= p.ready {
-			if _, absent = p.nodes[i].current(); absent == nil {
+		if i >= ready {
+			if _, absent = nodes[i].current(); absent == nil {
 				absent = errors.New("it answered too late for the plan")
+			}
+			if i < len(b.Sched.Nodes) {
+				a.promise(b.Sched.Nodes[i].From, r.nodes.assumedPlatforms(a.node))
 			}
 		}
 		a.expect(p.timeout, absent)
-		before := p.nodes[i].onSilence(func(d time.Duration) { r.workers.silent(a.node, d) })
-		defer func() { p.nodes[i].onSilence(before) }()
+		before := nodes[i].onSilence(func(d time.Duration) { r.workers.silent(a.node, d) })
+		defer func() { nodes[i].onSilence(before) }()
 	}
 	return r.run(ctx, p.connect(r))
 }

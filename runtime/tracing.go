@@ -104,9 +104,10 @@ func (c tracedClient) Solve(ctx context.Context, req gateway.SolveRequest) (*gat
 func (p *Pool) Spans(ctx context.Context, t *Tracing) ([]Span, error) {
 	ctx, cancel := context.WithTimeout(ctx, spansTimeout)
 	defer cancel()
-	lists, errs := make([][]Span, len(p.nodes)), make([]error, len(p.nodes))
+	nodes, _ := p.members()
+	lists, errs := make([][]Span, len(nodes)), make([]error, len(nodes))
 	var eg errgroup.Group
-	for i, n := range p.nodes {
+	for i, n := range nodes {
 		t.mu.Lock()
 		refs := t.refs[n.spec.Name]
 		t.mu.Unlock()

@@ -62,9 +62,10 @@ func (p *Pool) Usage(ctx context.Context, res *Result) []Usage {
 			refs[j.Node] = append(refs[j.Node], name[strings.LastIndexByte(name, '/')+1:])
 		}
 	}
-	list := make([]Usage, len(p.nodes))
+	nodes, _ := p.members()
+	list := make([]Usage, len(nodes))
 	var eg errgroup.Group
-	for i, n := range p.nodes {
+	for i, n := range nodes {
 		eg.Go(func() error {
 			if l, err := n.current(); err == nil {
 				list[i] = l.usage(ctx, spread(refs[n.spec.Name], mostUsage))

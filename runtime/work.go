@@ -262,7 +262,7 @@ func (w *work) stepChain(v sched.VertexID) []sched.VertexID {
 // emulates returns by which factors a node that joined late is slower at the platforms
 // that it emulates; nil for the others, which the plan knows.
 func (w *work) emulates(n sched.NodeID, native ocispecs.Platform) map[string]float64 {
-	if int(n) < len(w.Sched.Nodes) {
+	if int(n) < len(w.Sched.Nodes) && w.Sched.Nodes[n].From == 0 {
 		return nil
 	}
 	slower := map[string]float64{}

@@ -76,6 +76,13 @@ func (f *nodeFlags) choice(a *app) (engine.Nodes, error) {
 	if f.NodeTimeout <= 0 {
 		return n, usageError{fmt.Errorf("invalid value %s for --node-timeout: it must be longer than 0", f.NodeTimeout)}
 	}
+	for _, text := range f.Expect {
+		e, err := engine.ParseExpectation(text)
+		if err != nil {
+			return n, usageError{err}
+		}
+		n.Expect = append(n.Expect, e)
+	}
 	if len(f.Nodes) == 0 {
 		return n, nil
 	}

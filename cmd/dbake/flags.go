@@ -49,6 +49,7 @@ type nodeFlags struct {
 	StateDir  string   `placeholder:"DIR" help:"Where local nodes and the local registry keep their state (default: dbake in the user's data directory)."`
 	Buildkitd string   `placeholder:"FILE" help:"The buildkitd to start local nodes with (default: beside dbake, then on PATH)."`
 
+	Expect      []string      `sep:"none" placeholder:"N@TIME" help:"N of the nodes that do not answer yet are expected TIME after the start, as 3@20s: the plan has work for them from then on. Nodes that came late before are expected again as they came. Repeatable."`
 	NodeTimeout time.Duration `default:"10s" placeholder:"TIME" help:"How long a node may give no sign of life although it is asked, before its work goes to others."`
 }
 

@@ -100,9 +100,30 @@ func TestNodeJoinsLate(t *testing.T) {
 	readAll(t, stderr)
 	require.Zero(t, status(), shown.String())
 	require.Contains(t, shown.String(), "WARNING: node n3 (")
-	require.Contains(t, shown.String(), "cannot be reached: no answer within 4s; the build starts without it")
+	require.Contains(t, shown.String(), "cannot be reached: it has not answered yet; the build starts without it")
 	require.Contains(t, shown.String(), "n3 answers again")
 	require.Contains(t, shown.String(), "8 of 8 targets built")
+}
+
+// TestNodeIsExpected has a node come that the plan has work for, and that builds it. The
+// next run expects it by itself.
+func TestNodeIsExpected(t *testing.T) {
+	w := newWorld(t, 2)
+	dir := project(t, slow)
+	for _, flags := range [][]string{{"--expect", "1@4s"}, nil} {
+		resume := w.stop("n2")
+		var shown strings.Builder
+		out, _, status := w.begin(dir, 2, append(flags, "--no-steal", "--strategy", "round-robin")...)
+		stderr := io.TeeReader(out, &shown)
+		awaitText(t, stderr, "node n2 is expected")
+		awaitText(t, stderr, "n2 has not answered for 3s")
+		resume()
+		readAll(t, stderr)
+		require.Zero(t, status(), shown.String())
+		require.NotContains(t, shown.String(), "starts without it")
+		require.NotContains(t, shown.String(), "lost")
+		require.Regexp(t, `(?m)^ *n2 +[1-9]`, shown.String(), "it got a part")
+	}
 }
 
 // TestInterruptBesideSilence interrupts a build while a node says nothing, before
@@ -120,6 +141,7 @@ func TestInterruptBesideSilence(t *testing.T) {
 		resume()
 	})
 	t.Run("dial", func(t *testing.T) {
+		defer w.stop("n1")() // the first answer would do
 		resume := w.stop("n2")
 		stderr, interrupt, status := w.begin(dir, 2, "--node-timeout", "10m")
 		awaitText(t, stderr, "node n2 has not answered for 3s")

@@ -47,6 +47,7 @@ func (f stateFlags) list(a *app) ([]kept, error) {
 		{"units", "units", "what your Dockerfiles were compiled to"},
 		{"images", "images", "what registries said of base images"},
 		{"facts", "facts", "what nodes were like when they were last used"},
+		{"arrivals", "arrivals", "when nodes came up after the start of a build"},
 	} {
 		if path := own.Dir(m.path); path != "" {
 			list = append(list, kept{m.name, m.help, path, func(contextBinding) error { return removeAll(path) }})

@@ -171,6 +171,8 @@ type Nodes struct {
 	Max       int
 	// Timeout is how long a node may be silent.
 	Timeout time.Duration
+	// Expect are nodes that will come later.
+	Expect []Expectation
 }
 
 // Engine runs sessions.

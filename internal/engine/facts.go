@@ -138,6 +138,7 @@ func (s *standby) guess(ctx context.Context, offline bool) (*facts, error) {
 		f.caps = runtime.CommonCaps(answers)
 	}
 	first := -1 // that a build would find
+	var away []nodeset.Spec
 	for i, spec := range n.specs {
 		rests := n.mayRest(spec)
 		switch err := answers[i].Err; {
@@ -145,7 +146,7 @@ func (s *standby) guess(ctx context.Context, offline bool) (*facts, error) {
 			f.note(answers[i].Info)
 			f.nodes = append(f.nodes, plannerNode(answers[i].Info, answers[i].Records, s.engine.memory.Nodes()))
 		case err != nil && !rests:
-			f.silent = append(f.silent, err)
+			f.silent, away = append(f.silent, err), append(away, spec)
 			fallthrough
 		default:
 			node, err := n.assume(spec, s.engine.memory.Nodes())
@@ -159,6 +160,11 @@ func (s *standby) guess(ctx context.Context, offline bool) (*facts, error) {
 		}
 	}
 	f.platform = buildPlatform(f.nodes[max(0, first)])
+	if len(away) < len(n.specs) {
+		if err := arrivalsOf(s).postpone(f, away); err != nil {
+			return nil, err
+		}
+	}
 	if offline {
 		last := &facts{}
 		s.recallFacts(last)

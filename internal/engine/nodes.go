@@ -62,7 +62,7 @@ func (e *Engine) findNodes(ctx context.Context, choice Nodes) (*nodes, error) {
 	}
 	n := &nodes{
 		warn: e.Report.Warn, note: e.Report.Note, choice: choice,
-		dial: runtime.DialOptions{Timeout: choice.Timeout, Silent: func(node string, d time.Duration) {
+		dial: runtime.DialOptions{Timeout: choice.Timeout, Patience: choice.patience(), Silent: func(node string, d time.Duration) {
 			if d == 0 {
 				e.Report.Note(fmt.Sprintf("node %s answers again", node))
 				return
@@ -186,7 +186,7 @@ func (n *nodes) expand(specs []nodeset.Spec) []nodeset.Spec {
 }
 
 // start starts what is to be started and connects to the nodes. Those that do not
-// answer are left out with a warning; they may join the run later.
+// answer soon are left out; they may join the run later.
 func (n *nodes) start(ctx context.Context) (*runtime.Pool, error) {
 	if n.cluster != nil {
 		n.started = true
@@ -197,14 +197,7 @@ func (n *nodes) start(ctx context.Context) (*runtime.Pool, error) {
 	if err := n.boot(ctx); err != nil {
 		return nil, err
 	}
-	pool, err := runtime.Dial(ctx, n.specs, n.dial)
-	if err != nil {
-		return nil, err
-	}
-	for _, err := range pool.Absent() {
-		n.warn(fmt.Sprintf("%v; the build starts without it", err))
-	}
-	return pool, nil
+	return runtime.Dial(ctx, n.specs, n.dial)
 }
 
 const (

@@ -214,6 +214,9 @@ func (s *Session) divide(ctx context.Context) (err error) {
 	switch {
 	case s.images.Idle():
 		return nil
+	}
+	arrivalsOf(s.standby).muster(ctx, s.facts, s.build)
+	switch {
 	case r.Warm:
 		s.build, s.plan, err = s.caches.share(ctx, s.build, s.facts.nodes, r.WarmAll, s.prepared.planMemory())
 		return err

@@ -1,9 +1,10 @@
 // Package memory is dbake's memory from run to run, below the user's cache directory: the
 // costs of steps (history.db, package cost), the results that nodes and caches in
 // registries hold (nodes/, caches/, package warm), the digests of files (files/, package
-// filesum), the LLB of Dockerfiles (units/, package units) and registries' answers about images (images/, package imagefacts). Packages
-// above keep there the facts that Dockerfiles were compiled for (facts/) and the pushed
-// images (pushed/).
+// filesum), the LLB of Dockerfiles (units/, package units) and registries' answers about
+// images (images/, package imagefacts). Packages above keep there the facts that Dockerfiles
+// were compiled for (facts/), when nodes came up (arrivals/) and the pushed images
+// (pushed/).
 //
 // It is a help and never needed: any failure is only a warning. All of it but the history,
 // which is one database of bounded size, follows the rule of package folder.
@@ -125,7 +126,7 @@ func (m *Memory) Prune(now time.Time) {
 		return
 	}
 	errs := []error{err, base.Write(pruned, []byte(now.UTC().Format(time.RFC3339)))}
-	for _, name := range []string{"nodes", "caches", "files", "units", "images", "facts", "pushed", "runs"} {
+	for _, name := range []string{"nodes", "caches", "files", "units", "images", "facts", "arrivals", "pushed", "runs"} {
 		errs = append(errs, folder.Prune(m.Dir(name), now))
 	}
 	if err := errors.Join(errs...); err != nil {

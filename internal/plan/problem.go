@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/containerd/platforms"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
@@ -41,6 +42,8 @@ type Node struct {
 	Holds warm.Holdings
 	// Lost are the results that it held once and has thrown away.
 	Lost map[warm.ResultID]bool
+	// From is when it is expected to come, since the start of the run; 0 = it is there.
+	From time.Duration
 }
 
 // What a transfer of a result costs, in each direction. A result goes through a
@@ -78,7 +81,7 @@ func (b *Build) problem(nodes []Node) (partition.Problem, error) {
 	}
 	for _, n := range nodes {
 		t.Nodes = append(t.Nodes, partition.Node{
-			Name: n.Name, Speed: n.Speed, Slots: n.Slots, Machine: n.Machine, Shared: n.Shared, Platforms: n.offers(t.needs), Emulates: b.prices.slower(n, t.needs), Warm: t.warm(n, results),
+			Name: n.Name, Speed: n.Speed, Slots: n.Slots, Machine: n.Machine, Shared: n.Shared, Platforms: n.offers(t.needs), Emulates: b.prices.slower(n, t.needs), Warm: t.warm(n, results), From: partition.Of(n.From),
 		})
 	}
 	if err := t.targets(); err != nil {

@@ -114,6 +114,8 @@ type Node struct {
 	// Fetches are vertices that are sent to it during the run: it is not expected
 	// to execute them.
 	Fetches []VertexID
+	// From is when it is expected to come; 0 = at once.
+	From time.Duration
 }
 
 // Network describes the registry that nodes fetch results from.

@@ -69,7 +69,15 @@ func (s *estimator) remaining(n *node) float64 {
 	for _, r := range n.running {
 		least = max(least, s.rest(r, s.exec(n, r.v)))
 	}
-	return least
+	return s.comesIn(n) + least
+}
+
+// comesIn is the time until n is expected to come, if it is not there yet.
+func (s *estimator) comesIn(n *node) float64 {
+	if n.state != expected {
+		return 0
+	}
+	return float64(max(0, n.from-s.now))
 }
 
 // survey is the work that a node would have for some units.
@@ -159,7 +167,7 @@ func (s *estimator) survey(n *node, units []UnitID, fresh bool) survey {
 // in any order of work that leaves no slot idle without need (Graham 1969).
 func (s *estimator) latest(n *node, r survey) float64 {
 	m := float64(n.slots)
-	return (s.execLoad(&n.all)+r.exec)/m + r.path*(1-1/m) + float64(n.all.load[byFetch]) + r.fetch
+	return s.comesIn(n) + (s.execLoad(&n.all)+r.exec)/m + r.path*(1-1/m) + float64(n.all.load[byFetch]) + r.fetch
 }
 
 // bestNode returns the node expected to finish the units first, and when; nil when

@@ -27,7 +27,8 @@ type node struct {
 	id    NodeID
 	name  string
 	state nodeState
-	err   string // of the loss
+	err   string        // of the loss
+	from  time.Duration // when it is expected to come
 	speed float64
 	slots int
 	// assumed is set when slots is a guess, which limits nothing.
@@ -139,7 +140,7 @@ func (s *Scheduler) addNodes() {
 	classes := map[string]int{}
 	for i, c := range s.cfg.Nodes {
 		n := &node{
-			id: NodeID(i), name: c.Name, speed: c.Speed, slots: c.Slots, assumed: c.SlotsAssumed, emulates: c.Emulates,
+			id: NodeID(i), name: c.Name, from: c.From, speed: c.Speed, slots: c.Slots, assumed: c.SlotsAssumed, emulates: c.Emulates,
 			held: newBits(len(s.cfg.Vertices)), fetches: newBits(len(s.cfg.Vertices)), watch: map[VertexID][]watcher{}, owner: -1,
 		}
 		if n.name == "" {
