@@ -39,6 +39,8 @@ type connection struct {
 	hangUp context.CancelCauseFunc
 	// stop ends the session, and waits.
 	stop func()
+	// drains asks whether the node is to go; nil when it cannot be asked.
+	drains func(ctx context.Context) (bool, error)
 	// probe returns the registries of caches that do not answer the node, and has
 	// it read none from them; nil when there is none to try.
 	probe func(context.Context) []string
@@ -108,6 +110,8 @@ type attendant struct {
 	unfit   error // why it cannot be used
 	why     error // why there is no connection
 	losses  int   // connections that ended early, in a row
+	// marked reports whether the user wants the node to go; nil when nobody can.
+	marked func(NodeInfo) bool
 }
 
 // expect sets how long the node may be silent, and why it did not answer before the run;
@@ -199,10 +203,10 @@ func (a *attendant) attend(ctx context.Context, connect connectFunc) {
 		}
 		since := time.Now()
 		a.absent = nil
-		a.workers.report(nodeBack{node: a.node, conn: c})
-		select {
-		case <-c.ended.Done():
-		case <-ctx.Done():
+		why, _ := a.drains(ctx, c)
+		a.workers.report(nodeBack{node: a.node, conn: c, drains: why})
+		a.follow(ctx, c, why)
+		if ctx.Err() != nil {
 			return
 		}
 		a.why = context.Cause(c.ended)
@@ -232,8 +236,9 @@ func (m nodeBroken) take(*run) []sched.Event {
 
 // nodeBack reports that a node can be used, for the first time or again.
 type nodeBack struct {
-	node *nodeRun
-	conn *connection
+	node   *nodeRun
+	conn   *connection
+	drains string // why the node is to go; "" = it is not
 }
 
 func (m nodeBack) take(r *run) []sched.Event {
@@ -255,6 +260,7 @@ func (m nodeBack) take(r *run) []sched.Event {
 	if back {
 		r.reporter.node(n, NodeEvent{Back: true})
 	}
+	events = append(events, r.drains.note(r, n, m.drains)...)
 	if fresh {
 		events = append(events, sched.NodeUp{At: r.reporter.since(), Node: n.id, Emulates: r.work.emulates(n.id, n.info.Native), Empty: empty})
 	}

@@ -33,6 +33,7 @@ type waves struct {
 	reporter *reporter
 	workers  *workers
 	activity *activity
+	drains   *drains
 	// wait takes messages in until every goroutine of a group has ended.
 	wait func(*errgroup.Group)
 
@@ -80,9 +81,9 @@ type cacheFailure struct {
 	required bool // to be written, so that the build fails
 }
 
-func newWaves(w *work, c *caches, nodes nodeRuns, l *lostResults, t *reporter, ws *workers, a *activity, wait func(*errgroup.Group)) *waves {
+func newWaves(w *work, c *caches, nodes nodeRuns, l *lostResults, t *reporter, ws *workers, a *activity, d *drains, wait func(*errgroup.Group)) *waves {
 	return &waves{
-		work: w, caches: c, nodes: nodes, lost: l, reporter: t, workers: ws, activity: a, wait: wait,
+		work: w, caches: c, nodes: nodes, lost: l, reporter: t, workers: ws, activity: a, drains: d, wait: wait,
 		writer:   cachepolicy.NewWriter(c.input, w.cached),
 		underway: map[*nodeRun]int{}, manifests: map[string]ocispecs.Descriptor{},
 	}
@@ -128,7 +129,9 @@ func (w *waves) begin(ctx context.Context) {
 	if !w.caches.shared || ctx.Err() != nil {
 		return
 	}
-	ready := func(node int) bool { return w.nodes[node].conn != nil && w.underway[w.nodes[node]] < mostWaves }
+	ready := func(node int) bool {
+		return w.nodes[node].conn != nil && !w.drains.has(w.nodes[node]) && w.underway[w.nodes[node]] < mostWaves
+	}
 	for _, x := range w.writer.Begin(ready) {
 		w.write(ctx, x, true)
 	}
@@ -142,7 +145,11 @@ func (w *waves) write(ctx context.Context, x cachepolicy.Export, early bool) {
 	c, name := n.conn, n.info.Name
 	w.underway[n]++
 	w.activity.cache(1)
-	if c == nil && err == nil {
+	switch {
+	case err != nil:
+	case w.drains.has(n): // it is to go
+		err, m.export.Required = errDrained, false
+	case c == nil:
 		err = errNodeLost
 	}
 	observe := w.workers.observe(n, &solveSource{targets: targets, export: true, id: x.Entry.Attrs["ref"]})

@@ -38,6 +38,7 @@
 //   - lostResults and unread: results that a node cannot read any more, and files that it
 //     was not sent (lostcache.go, unread.go)
 //   - bases: base images that are passed on (bases.go)
+//   - drains: nodes that are to go (drain.go)
 //   - activity: the phase that the run is in (phase.go)
 //
 // drive.go is where they meet: the commands of the scheduler, and the reports of solves

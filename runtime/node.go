@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync"
 	"time"
 
@@ -74,6 +75,8 @@ type NodeInfo struct {
 	// attestations.
 	EngineID string
 	OwnStore bool
+	// Drains says that it is to go.
+	Drains bool
 	// HostGateway is the address under which containers of a Docker engine reach its
 	// machine, "" when the node does not say.
 	HostGateway string
@@ -286,7 +289,7 @@ func (l *link) probe(ctx context.Context, s nodeset.Spec) (NodeInfo, error) {
 	if len(workers) == 0 {
 		return info, errors.New("the daemon has no worker")
 	}
-	info.ID = workers[0].ID
+	info.ID, info.Drains = workers[0].ID, drainsBy(workers[0].Labels)
 	for _, p := range workers[0].Platforms {
 		info.Platforms = append(info.Platforms, platforms.Normalize(p))
 	}
@@ -335,6 +338,15 @@ const (
 	// hostGatewayLabel is a label of the worker of a Docker engine: an IP address.
 	hostGatewayLabel = "org.mobyproject.buildkit.worker.moby.host-gateway-ip"
 )
+
+// drainLabel is the label of a worker whose node is to go.
+const drainLabel = "dbake.drain"
+
+// drainsBy reports whether labels say that their node is to go.
+func drainsBy(labels map[string]string) bool {
+	on, err := strconv.ParseBool(labels[drainLabel])
+	return err == nil && on
+}
 
 func parsePlatforms(names []string) ([]ocispecs.Platform, error) {
 	var list []ocispecs.Platform

@@ -17,7 +17,7 @@ import (
 // parts are the types that a run is made of.
 var parts = []string{
 	"work", "workers", "submission", "submissions", "nodeRun", "attendant", "accounts", "reporter", "exports", "caches", "waves",
-	"exchange", "lostResults", "unread", "bases", "activity", "tracker", "trials",
+	"exchange", "lostResults", "unread", "bases", "activity", "tracker", "trials", "drains",
 }
 
 // noImports makes every imported type unknown: those of the package are enough here.
@@ -59,7 +59,7 @@ var runFiles = []string{
 	"result.go", "failure.go", "status.go", "phase.go", "build.go", "usage.go",
 	"exports.go", "gates.go", "join.go", "joinable.go", "tags.go", "untag.go",
 	"cache.go", "cachewaves.go", "joincache.go", "unwritten.go",
-	"exchange.go", "lostcache.go", "unread.go", "bases.go", "trials.go",
+	"exchange.go", "lostcache.go", "unread.go", "bases.go", "trials.go", "drain.go",
 }
 
 // TestDaemonKnowsNoRun has the daemon's part use no name of the run's, so that a node can

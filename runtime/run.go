@@ -72,6 +72,9 @@ type Build struct {
 	// LoadEngine is the ID of that engine; "" is not known. What is built in it stays
 	// there.
 	LoadEngine string
+	// Drained reports whether a node is to go, as the user wants it: it is asked every few
+	// seconds, from any goroutine. nil for none.
+	Drained func(NodeInfo) bool
 	// Watch is told the phases of the run; nil for nobody.
 	Watch *stopwatch.Watch
 }
@@ -98,6 +101,7 @@ type run struct {
 	bases       *bases
 	lost        *lostResults
 	unread      *unread
+	drains      *drains
 	dirs        dirLocks
 }
 
@@ -136,12 +140,12 @@ func newRun(b *Build, nodes []NodeInfo, observe func(Event)) (*run, error) {
 	w := newWork(b)
 	r := &run{
 		work: w, workers: newWorkers(len(nodes)), submissions: newSubmissions(), accounts: newAccounts(w),
-		unwritten: unwritten{}, bases: newBases(w), unread: newUnread(w),
+		unwritten: unwritten{}, bases: newBases(w), unread: newUnread(w), drains: newDrains(),
 	}
 	for i, info := range nodes {
 		n := newNodeRun(i, info, newTracker(w.isStep, w.isShared))
 		r.nodes = append(r.nodes, n)
-		r.attendants = append(r.attendants, &attendant{node: n, workers: r.workers, timeout: DefaultNodeTimeout})
+		r.attendants = append(r.attendants, &attendant{node: n, workers: r.workers, timeout: DefaultNodeTimeout, marked: b.Drained})
 	}
 	r.reporter = newReporter(w, r.nodes, observe)
 	r.activity = &activity{watch: b.Watch, nodes: r.nodes}
@@ -163,7 +167,7 @@ func newRun(b *Build, nodes []NodeInfo, observe func(Event)) (*run, error) {
 		return nil, err
 	}
 	r.lost = newLostResults(w, r.exchange, r.reporter, r.workers)
-	r.waves = newWaves(w, r.caches, r.nodes, r.lost, r.reporter, r.workers, r.activity, r.pump)
+	r.waves = newWaves(w, r.caches, r.nodes, r.lost, r.reporter, r.workers, r.activity, r.drains, r.pump)
 	return r, nil
 }
 
@@ -306,6 +310,13 @@ func (r *run) open(l *link, info NodeInfo, nr *nodeRun) (*connection, error) {
 			return s.unreadable(ctx, offer.attachables(nil), chain, imports)
 		},
 	}
+	c.drains = func(ctx context.Context) (bool, error) {
+		workers, err := l.client.ListWorkers(ctx)
+		if err != nil {
+			return false, err
+		}
+		return len(workers) > 0 && drainsBy(workers[0].Labels), nil
+	}
 	if probes := r.caches.probes(r.work.Jobs); len(probes) > 0 {
 		c.probe = func(ctx context.Context) []string { return s.probe(ctx, offer.attachables(nil), probes) }
 	}
@@ -357,6 +368,7 @@ func (r *run) loop(ctx, writing context.Context, connect connectFunc) sched.Fini
 		}
 		if changed {
 			r.reporter.queues(r.sched)
+			r.drains.settle(r)
 		}
 		r.waves.begin(writing)
 		select {

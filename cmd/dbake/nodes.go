@@ -14,6 +14,7 @@ import (
 
 type nodesCmd struct {
 	nodeFlags
+	Args    []string `arg:"" optional:"" name:"drain|undrain NODE" help:"drain NODE... has nodes, named by name or address, end what they have begun and get no work any more, in builds in progress and later ones; undrain NODE... has them get work again."`
 	File    []string `short:"f" sep:"none" placeholder:"FILE" help:"Show what nodes hold of this definition (default: that of the working directory, if there is one). Repeatable."`
 	Var     []string `sep:"none" placeholder:"NAME=VALUE" help:"Set a variable of the definition. Repeatable."`
 	History string   `placeholder:"FILE" help:"Where measured costs of steps are kept; none keeps nothing."`
@@ -23,6 +24,9 @@ type nodesCmd struct {
 // Run shows the nodes that a build with the same flags would use. It ends with an
 // error when none of them can be used.
 func (c *nodesCmd) Run(ctx contextBinding, a *app) error {
+	if len(c.Args) > 0 {
+		return c.mark(ctx, a)
+	}
 	d := definitionFlags{File: c.File, Var: c.Var}
 	p := planFlags{Strategy: "affinity", History: c.History}
 	request, err := a.request(&d, &c.nodeFlags, &p)
@@ -30,6 +34,7 @@ func (c *nodesCmd) Run(ctx contextBinding, a *app) error {
 		return err
 	}
 	request.Reach = engine.Running
+	request.Nodes.Drained = true
 	list, err := c.inspect(ctx, a, request)
 	if err != nil {
 		return err
@@ -45,6 +50,22 @@ func (c *nodesCmd) Run(ctx contextBinding, a *app) error {
 		err = errors.New("no node can be used")
 	}
 	return err
+}
+
+// mark notes that nodes are to go, or to stay after all.
+func (c *nodesCmd) mark(ctx context.Context, a *app) error {
+	what, names := c.Args[0], c.Args[1:]
+	if what != "drain" && what != "undrain" {
+		return usageError{fmt.Errorf("unexpected argument %q: want drain NODE or undrain NODE, or nothing", what)}
+	}
+	if len(names) == 0 {
+		return usageError{fmt.Errorf("name the nodes to %s", what)}
+	}
+	choice, err := c.choice(a)
+	if err != nil {
+		return err
+	}
+	return a.engine().Drain(ctx, choice, names, what == "drain")
 }
 
 // inspect asks the nodes what they are, and which results of the definition they hold: the

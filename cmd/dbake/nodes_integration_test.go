@@ -7,6 +7,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -124,6 +126,32 @@ func TestNodeIsExpected(t *testing.T) {
 		require.NotContains(t, shown.String(), "lost")
 		require.Regexp(t, `(?m)^ *n2 +[1-9]`, shown.String(), "it got a part")
 	}
+}
+
+// TestDrainNode drains one of two nodes when it has begun: it ends that, gets nothing more,
+// and all is built, each step once.
+func TestDrainNode(t *testing.T) {
+	w := newWorld(t, 2)
+	dir := project(t, slow)
+	stderr, _, status := w.begin(dir, 2, "--strategy", "round-robin")
+	shown := awaitNode(t, stderr, "n2")
+	args := []string{"nodes", "drain", "n2"}
+	for i, addr := range w.addrs[:2] {
+		args = append(args, "--nodes", fmt.Sprintf("n%d=%s", i+1, addr))
+	}
+	out, err := w.command(dir, args...).CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	rest := readAll(t, stderr)
+	require.Zero(t, status(), "%s%s", shown, rest)
+	require.Contains(t, rest, "n2] dbake nodes drain: it is drained, ends what it has begun, and gets nothing new")
+	require.Contains(t, rest, "8 of 8 targets built")
+	ran := 0
+	for _, row := range regexp.MustCompile(`(?m)^ *n[12] +\d+ +(\d+) `).FindAllStringSubmatch(rest, -1) {
+		n, err := strconv.Atoi(row[1])
+		require.NoError(t, err)
+		ran += n
+	}
+	require.Equal(t, 10, ran, "steps run, on both nodes")
 }
 
 // TestInterruptBesideSilence interrupts a build while a node says nothing, before

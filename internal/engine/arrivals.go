@@ -128,7 +128,7 @@ func (a arrivals) muster(ctx context.Context, f *facts, b *plan.Build) {
 	}
 	came := f.pool.Muster(ctx, func(info runtime.NodeInfo) bool {
 		// Dockerfiles were compiled for the others.
-		return (!info.OwnStore || f.ownStore()) && (f.hostGateway == "" || info.HostGateway == f.hostGateway)
+		return !info.Drains && (!info.OwnStore || f.ownStore()) && (f.hostGateway == "" || info.HostGateway == f.hostGateway)
 	})
 	var more []plan.Node
 	if len(came) > 0 {

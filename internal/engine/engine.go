@@ -171,6 +171,8 @@ type Nodes struct {
 	Max       int
 	// Timeout is how long a node may be silent.
 	Timeout time.Duration
+	// Drained uses nodes all the same that are marked as such that are to go.
+	Drained bool
 	// Expect are nodes that will come later.
 	Expect []Expectation
 }

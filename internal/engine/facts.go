@@ -32,6 +32,8 @@ type facts struct {
 	// withOwnStore are the names of the nodes that are Docker engines which keep images in
 	// a store of their own.
 	withOwnStore []string
+	// draining are the names of those that say that they are to go.
+	draining []string
 	// hostGateway is the address that "host-gateway" stands for on all nodes; "" when one
 	// does not know, or they differ.
 	hostGateway string
@@ -59,13 +61,18 @@ func (s *standby) gather(ctx context.Context, p *ir.Project, reach Reach) (*fact
 	if err != nil || !builds {
 		return f, err
 	}
-	changed, err := s.fit(f, p)
-	if err != nil {
-		return nil, err
-	}
-	if changed {
-		if f, err = learn(); err != nil {
+	for _, leave := range []func(*facts) (bool, error){
+		func(f *facts) (bool, error) { return leaveDrained(s, f) },
+		func(f *facts) (bool, error) { return s.fit(f, p) },
+	} {
+		changed, err := leave(f)
+		if err != nil {
 			return nil, err
+		}
+		if changed {
+			if f, err = learn(); err != nil {
+				return nil, err
+			}
 		}
 	}
 	for _, silent := range f.silent {
@@ -84,6 +91,15 @@ func (s *standby) wake(ctx context.Context, p *ir.Project) (*facts, error) {
 	f, err := s.ask(ctx)
 	if err != nil {
 		return nil, err
+	}
+	changed, err := leaveDrained(s, f)
+	if err != nil {
+		return nil, err
+	}
+	if changed {
+		if f, err = s.ask(ctx); err != nil {
+			return nil, err
+		}
 	}
 	if changed, err := s.fit(f, p); err != nil || !changed {
 		return f, err
@@ -192,6 +208,9 @@ func commonGateway(nodes []runtime.NodeInfo) string {
 
 // note remembers the special properties of a node.
 func (f *facts) note(info runtime.NodeInfo) {
+	if info.Drains {
+		f.draining = append(f.draining, info.Name)
+	}
 	if info.OwnStore {
 		f.withOwnStore = append(f.withOwnStore, info.Name)
 	}

@@ -12,6 +12,8 @@ import (
 type NodeState struct {
 	runtime.Inspection
 	Spec nodeset.Spec
+	// Drained says why it is to go, and so gets no work; "" when it is not.
+	Drained string
 	// Rests is set for a node of this machine that is started when it is needed.
 	Rests bool
 	// Slots is how many steps it is counted on to run at once; SlotsAssumed, that nobody
@@ -50,6 +52,12 @@ func (s *Session) Inspect(ctx context.Context, definition bool) ([]NodeState, er
 	var list []NodeState
 	for i, x := range runtime.Inspect(ctx, n.specs) {
 		state := NodeState{Inspection: x, Spec: n.specs[i], Rests: x.Err != nil && n.mayRest(n.specs[i]), Held: held[n.specs[i].Name], Steps: steps}
+		switch {
+		case n.choice.drainMarks().has(n.specs[i].Addr):
+			state.Drained = "dbake nodes drain"
+		case x.Info.Drains:
+			state.Drained = "its label dbake.drain"
+		}
 		state.Slots, _, state.SlotsAssumed = slots(n.specs[i])
 		list = append(list, state)
 	}
@@ -58,12 +66,14 @@ func (s *Session) Inspect(ctx context.Context, definition bool) ([]NodeState, er
 
 // Usable reports whether a build would use the node.
 func (n NodeState) Usable() bool {
-	return n.Rests || n.Err == nil && len(n.Info.Platforms) > 0
+	return n.Drained == "" && (n.Rests || n.Err == nil && len(n.Info.Platforms) > 0)
 }
 
 // Health describes in a few words whether a node can be used, and its limits.
 func (n NodeState) Health() string {
 	switch {
+	case n.Drained != "":
+		return n.Drained + " says that it is to go, so it gets no work"
 	case n.Rests:
 		return "started when it is needed"
 	case n.Err != nil:

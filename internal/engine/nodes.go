@@ -85,7 +85,10 @@ func (e *Engine) findNodes(ctx context.Context, choice Nodes) (*nodes, error) {
 		}
 	}
 	n.specs = n.expand(specs)
-	return n, nil
+	if choice.Drained {
+		return n, nil
+	}
+	return n, n.spare()
 }
 
 // defaultNodes are the nodes of a command that names none: those that "cluster up"

@@ -67,6 +67,7 @@ func (s *Session) order(ctx context.Context) (err error) {
 		Withhold:    r.Atomic,
 		Faulty:      faulty(s.prepared.faults),
 		Watch:       s.watch,
+		Drained:     nodes.drained,
 	}
 	if r.Trace {
 		x.work.Tracing = runtime.NewTracing()

@@ -229,7 +229,7 @@ func (s *queues) next(n *node) *part {
 	var best *part
 	var kept *part // waits for a result of another node
 	for _, l := range s.pools {
-		if len(l.ready) == 0 || !s.suitsAll(l.ready[0].units, n) {
+		if len(l.ready) == 0 || !s.suitsAll(l.ready[0].units, n) || s.spared(n, l.ready[0].units) {
 			continue
 		}
 		if !s.once.some {

@@ -88,6 +88,14 @@
 // nothing queued starts what another node has begun and would end with much later: its
 // prediction was bad.
 //
+// # Nodes that are to go
+//
+// A node that drains ([NodeDrain]) ends what it was given, gets nothing that another node may
+// build, and takes nothing. Its queue goes to the others at once; a submission goes back that
+// was not begun after some seconds, unless a step of it may have one result: that it has
+// begun is known only when the node says so. Results that it alone holds and others will
+// need are sent by it.
+//
 // # Slow nodes
 //
 // Each step that a node does, and each under way that is late, is weighed against what it

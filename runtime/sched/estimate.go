@@ -185,6 +185,9 @@ func (s *estimator) bestNode(units []UnitID) (*node, time.Duration) {
 		if n.state == up {
 			class = 2
 		}
+		if n.drains { // if there is no other
+			class -= 4
+		}
 		if best != nil && (class+1 < bestClass || class+1 == bestClass && s.remaining(n) >= bestAt) {
 			continue
 		}

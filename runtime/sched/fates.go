@@ -246,8 +246,11 @@ func (s *fates) place(p *part) {
 		return
 	}
 	if p.orphan != NoNode && p.orphan != n.id {
-		if p.why = Rescued; p.flawed {
+		switch p.why = Rescued; {
+		case p.flawed:
 			p.why = Retried
+		case s.nodes[p.orphan].drains && s.nodes[p.orphan].state != lost:
+			p.why = Recalled
 		}
 		s.moves = append(s.moves, Move{At: s.now, Why: p.why, Units: slices.Clone(p.units), From: p.orphan, To: n.id, Here: here})
 	}

@@ -157,7 +157,7 @@ func (s *policy) awaits(n *node, p *part) bool {
 	units := slices.Clone(s.pick(n, p.units))
 	here := s.survey(n, units, false).path
 	for _, m := range s.nodes {
-		if m == n || m.state != up || s.remaining(m) >= here || !s.suitsAll(units, m) || s.lags(m) {
+		if m == n || m.state != up || m.drains || s.remaining(m) >= here || !s.suitsAll(units, m) || s.lags(m) {
 			continue
 		}
 		if p.lane.n != nil && len(m.sub.m) == 0 {

@@ -705,6 +705,8 @@ func (c *chaos) random(steps int) error {
 		})
 	case k == 7:
 		switch c.r.Intn(40) {
+		case 4, 5:
+			return c.step(NodeDrain{At: c.now, Node: n, On: c.r.Intn(3) > 0})
 		case 0:
 			if !c.calm {
 				c.stop = true

@@ -47,7 +47,9 @@ type node struct {
 	runs    []*run    // in the order in which they were submitted
 	waiting int       // runs that may be recalled: those with waits set
 	running []running // steps under way; none of them is held
-	live    int       // units of runs that are building or exporting
+	// drains is set when it is to go, see drain.go.
+	drains bool
+	live   int // units of runs that are building or exporting
 	// exp and got are the predicted and the measured time of the steps done, weighed.
 	exp, got float64
 	tally    tally
@@ -219,6 +221,9 @@ func (s *Scheduler) Step(ev Event) []Command {
 		s.nodeUp(e)
 	case NodeLost:
 		s.nodeLost(e)
+		wakeDraining(&s.queues)
+	case NodeDrain:
+		drain(&s.fates, e)
 	case VertexStarted:
 		s.vertexStarted(e)
 	case VertexDone:
@@ -254,6 +259,7 @@ func (s *Scheduler) Step(ev Event) []Command {
 			if len(n.running) > 0 {
 				s.touch(n)
 			}
+			handOver(&s.fates, n)
 		}
 	}
 	s.settle()
@@ -557,7 +563,7 @@ func (s *Scheduler) partitionEnded(e PartitionEnded) {
 	n := r.n
 	r.again = e.Again
 	for _, p := range slices.Backward(s.close(r, ending{reason: e.Err, retryable: e.Retryable})) { // each goes to the front
-		if p.why = Retried; s.allowsAll(p.units, n) && n.state == up && !p.pooled {
+		if p.why = Retried; s.allowsAll(p.units, n) && n.state == up && !p.pooled && !n.drains {
 			s.enqueue(&n.lane, p.units, true, p)
 			s.wake(n)
 			continue

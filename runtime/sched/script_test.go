@@ -30,6 +30,7 @@ var update = flag.Bool("update", false, "rewrite golden files")
 //	start                                               new scheduler, nothing is up
 //	at D                                                the time of what follows
 //	up NODE|all [emulates=P:F,...] [empty]    lose NODE [reconnecting] [ERR...]
+//	drain NODE                   undrain NODE
 //	begin V NODE                 step V NODE TOOK|cached    published V
 //	unsent V                     missed V NODE
 //	built U [PART]               exported U [PART]
@@ -277,6 +278,8 @@ func (sc *script) command(w []string) {
 		}
 	case "lose":
 		sc.step(NodeLost{At: sc.now, Node: sc.node(rest[0]), Err: strings.Join(rest[1:], " "), Reconnecting: kv["reconnecting"] != ""})
+	case "drain", "undrain":
+		sc.step(NodeDrain{At: sc.now, Node: sc.node(rest[0]), On: w[0] == "drain"})
 	case "begin":
 		sc.step(VertexStarted{At: sc.now, Vertex: sc.vertex(rest[0]), Node: sc.node(rest[1])})
 	case "step":

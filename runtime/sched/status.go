@@ -65,9 +65,11 @@ func (s *Scheduler) Done() bool { return s.finished }
 
 // NodeStatus is a node as the scheduler sees it.
 type NodeStatus struct {
-	Up   bool
-	Err  string // of the last loss
-	Open int    // units submitted and not finished
+	Up bool
+	// Drains says that it is to go, and Drained that it has nothing left to do.
+	Drains, Drained bool
+	Err             string // of the last loss
+	Open            int    // units submitted and not finished
 	// Queued are the units not submitted, in order.
 	Queued []UnitID
 	// Speed is the configured speed corrected by what was measured.
@@ -83,6 +85,7 @@ func (s *Scheduler) Status() []NodeStatus {
 	for i, n := range s.nodes {
 		out[i] = NodeStatus{
 			Up: n.state == up, Err: n.err, Open: n.live,
+			Drains: n.drains, Drained: n.drains && len(n.runs) == 0 && len(n.parts) == 0,
 			Speed: n.speed / s.slowness(n),
 			Ends:  s.now + time.Duration(s.remaining(n)),
 		}

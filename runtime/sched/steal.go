@@ -48,7 +48,7 @@ func (s *thieves) steal() bool {
 	s.idle = append(s.idle[:0], s.idle[turns:]...)
 	moved := false
 	for _, n := range try {
-		if !s.wants(n) || !n.spare(s.cfg.Options.Ahead) || len(n.ready) > 0 {
+		if n.drains || !s.wants(n) || !n.spare(s.cfg.Options.Ahead) || len(n.ready) > 0 {
 			n.isIdle = false
 			continue
 		}

@@ -48,6 +48,7 @@ type Node struct {
 	disk       *disk
 	process    *process // nil while the machine is gone
 	sick       error    // what every step fails with; nil = none
+	drains     bool     // its label says that it is to go
 	executions []Execution
 }
 
@@ -177,6 +178,19 @@ func (n *Node) Sicken(err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.sick = err
+}
+
+// Drain has the label of the node say whether it is to go.
+func (n *Node) Drain(on bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.drains = on
+}
+
+func (n *Node) labels() map[string]string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return map[string]string{"dbake.drain": fmt.Sprint(n.drains)}
 }
 
 func (n *Node) sickness() error {

@@ -186,7 +186,7 @@ func (p *process) Info(context.Context, *controlapi.InfoRequest) (*controlapi.In
 }
 
 func (p *process) worker() *apitypes.WorkerRecord {
-	return &apitypes.WorkerRecord{ID: p.disk.id, Platforms: []*pb.Platform{{OS: "linux", Architecture: "amd64"}}}
+	return &apitypes.WorkerRecord{ID: p.disk.id, Labels: p.node.labels(), Platforms: []*pb.Platform{{OS: "linux", Architecture: "amd64"}}}
 }
 
 // ListWorkers implements the control API.

@@ -294,6 +294,7 @@ func (w *world) disturb() (stop func()) {
 	if w.calm {
 		return func() {}
 	}
+	stopDrains := w.drain()
 	w.frail = w.rng.IntN(10) == 0
 	count := w.rng.IntN(5)
 	span := int(w.makespan.Milliseconds()*3/2) + 500
@@ -312,6 +313,32 @@ func (w *world) disturb() (stop func()) {
 		w.said = append(w.said, fmt.Sprintf("%s %s at %s", w.specs[i].Name, f.name, at))
 		w.lossy = w.lossy || f.lossy
 		timers = append(timers, time.AfterFunc(at, func() { f.do(w, w.nodes[i]) }))
+	}
+	return func() {
+		stopDrains()
+		for _, t := range timers {
+			t.Stop()
+		}
+	}
+}
+
+// drain has some nodes be drained, and some of those stay after all.
+func (w *world) drain() (stop func()) {
+	rng := rand.New(rand.NewPCG(w.seed, 6))
+	var timers []*time.Timer
+	span := int(w.makespan.Milliseconds()*3/2) + 500
+	for i, n := range w.nodes {
+		if rng.IntN(4) > 0 {
+			continue
+		}
+		at := time.Duration(rng.IntN(span)) * time.Millisecond
+		w.said = append(w.said, fmt.Sprintf("%s is drained at %s", w.specs[i].Name, at))
+		timers = append(timers, time.AfterFunc(at, func() { n.Drain(true) }))
+		if rng.IntN(3) == 0 {
+			later := at + time.Duration(rng.IntN(span))*time.Millisecond
+			w.said = append(w.said, fmt.Sprintf("%s is not drained any more at %s", w.specs[i].Name, later))
+			timers = append(timers, time.AfterFunc(later, func() { n.Drain(false) }))
+		}
 	}
 	return func() {
 		for _, t := range timers {

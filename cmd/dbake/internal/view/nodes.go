@@ -108,6 +108,8 @@ func Nodes(w io.Writer, list []engine.NodeState) error {
 		}
 		health := "ok"
 		switch {
+		case state.Drained != "":
+			health = "drained"
 		case state.Rests:
 			health = "rests"
 		case !n.Usable:

@@ -1,0 +1,121 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/dbake/dbake/runtime/sched"
+)
+
+// A node drains when it says so by its label, or the user does: it is to go, ends what it
+// was given, and gets nothing new.
+
+// drainAsked is how often nodes are asked whether they are to go.
+const drainAsked = 3 * time.Second
+
+// errDrained is why a node that is to go does not write a shared cache.
+var errDrained = errors.New("it is drained; what only it has built is built again next time")
+
+// drainMessage reports that a node is to go, for a reason, or is to stay.
+type drainMessage struct {
+	node *nodeRun
+	why  string // "" = it is to stay
+}
+
+func (m drainMessage) take(r *run) []sched.Event { return r.drains.note(r, m.node, m.why) }
+
+// drains are the nodes that are to go. They belong to the loop.
+type drains struct {
+	why  map[*nodeRun]string
+	done map[*nodeRun]bool // said to have nothing left
+}
+
+func newDrains() *drains { return &drains{why: map[*nodeRun]string{}, done: map[*nodeRun]bool{}} }
+
+// note notes whether a node is to go, and why.
+func (d *drains) note(r *run, n *nodeRun, why string) []sched.Event {
+	if d.why[n] == why {
+		return nil
+	}
+	switch before := d.why[n]; {
+	case why == "":
+		delete(d.why, n)
+		delete(d.done, n)
+		r.reporter.waits(n, "is not drained any more, and gets work again")
+	case before == "":
+		d.why[n] = why
+		r.reporter.waits(n, why+": it is drained, ends what it has begun, and gets nothing new")
+	default:
+		d.why[n] = why
+		return nil
+	}
+	return []sched.Event{sched.NodeDrain{At: r.reporter.since(), Node: n.id, On: why != ""}}
+}
+
+// has reports whether a node is to go.
+func (d *drains) has(n *nodeRun) bool { return d.why[n] != "" }
+
+// settle says which nodes have nothing left to do.
+func (d *drains) settle(r *run) {
+	if len(d.why) == len(d.done) {
+		return
+	}
+	for i, st := range r.sched.Status() {
+		n := r.nodes[i]
+		if d.has(n) && !d.done[n] && st.Drained && r.waves.underway[n] == 0 {
+			d.done[n] = true
+			r.reporter.waits(n, "is drained: nothing is left to do there")
+		}
+	}
+}
+
+// follow asks whether the node is to go until its connection or ctx ends. before is the
+// last answer.
+func (a *attendant) follow(ctx context.Context, c *connection, before string) {
+	if c.drains == nil && a.marked == nil {
+		select {
+		case <-c.ended.Done():
+		case <-ctx.Done():
+		}
+		return
+	}
+	tick := time.NewTicker(drainAsked)
+	defer tick.Stop()
+	for {
+		select {
+		case <-c.ended.Done():
+			return
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if why, ok := a.drains(ctx, c); ok && why != before {
+			before = why
+			a.workers.report(drainMessage{node: a.node, why: why})
+		}
+	}
+}
+
+// drains asks why the node is to go; "" is that it is not, and ok is false when that is
+// not known.
+func (a *attendant) drains(ctx context.Context, c *connection) (why string, ok bool) {
+	if a.marked != nil && a.marked(c.info) {
+		return "dbake nodes drain", true
+	}
+	if c.drains == nil {
+		return "", true
+	}
+	both, cancel := endWith(ctx, c.ended)
+	defer cancel()
+	both, stop := context.WithTimeout(both, askTimeout)
+	defer stop()
+	on, err := c.drains(both)
+	if err != nil {
+		return "", false
+	}
+	if on {
+		return "its label " + drainLabel, true
+	}
+	return "", true
+}
