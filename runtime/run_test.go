@@ -272,7 +272,7 @@ type fakeNode struct {
 	caches      []string
 	// unreadable says how many of a chain of results it can read; nil is all.
 	unreadable func(chain []*pb.Definition) int
-	unsaid      []*bkclient.SolveStatus
+	unsaid     []*bkclient.SolveStatus
 }
 
 var errGone = status.Error(codes.Unavailable, "connection refused")

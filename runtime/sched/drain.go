@@ -130,5 +130,5 @@ func wakeDraining(s *queues) {
 
 // spared reports whether n is to leave these units to others, as it drains.
 func (s *fleet) spared(n *node, units []UnitID) bool {
-	return n.drains && slices.ContainsFunc(s.nodes, func(o *node) bool { return replaces(o, n) && s.allowsAll(units, o) })
+	return n.drains && slices.ContainsFunc(s.nodes, func(o *node) bool { return replaces(o, n) && s.suitsAll(units, o) })
 }
