@@ -93,8 +93,8 @@ func (w *fetchWait) take(st *bkclient.SolveStatus) {
 	}
 }
 
-// said returns the last lines of what did not succeed: they may say why.
-func (w *fetchWait) said() []string {
+// complaints returns the last lines of what did not succeed: they may say why.
+func (w *fetchWait) complaints() []string {
 	var list []string
 	for _, line := range w.log {
 		if !w.good[line.by] {

@@ -73,7 +73,7 @@ func TestFetchWait(t *testing.T) {
 
 // With an error go the lines of what failed, and of what did not end, not those of what
 // succeeded before.
-func TestFetchWaitSaid(t *testing.T) {
+func TestFetchWaitComplaints(t *testing.T) {
 	w := fetchWait{giveUp: func(error) {}}
 	status := make(chan *bkclient.SolveStatus)
 	done := make(chan struct{})
@@ -94,5 +94,5 @@ func TestFetchWaitSaid(t *testing.T) {
 	print("frontend", "panic\n", false, "")
 	close(status)
 	<-done
-	require.Equal(t, []string{"fatal: no such ref", "hint: none", "panic"}, w.said())
+	require.Equal(t, []string{"fatal: no such ref", "hint: none", "panic"}, w.complaints())
 }

@@ -200,8 +200,8 @@ func (l *link) callGateway(ctx context.Context, attach []session.Attachable, not
 	case cause != nil:
 		err = cause // what the node makes of it is only its text
 	}
-	if said := w.said(); len(said) > 0 {
-		return &GatewayError{Log: said, Err: err}
+	if lines := w.complaints(); len(lines) > 0 {
+		return &GatewayError{Log: lines, Err: err}
 	}
 	return err
 }
