@@ -112,7 +112,7 @@ func TestDividedOutputs(t *testing.T) {
 	}{
 		{ir.Output{Type: "image"}, "an output of type image needs all platforms on one node"},
 		{ir.Output{Type: "oci", Dest: "x.tar"}, "an output of type oci needs all platforms on one node"},
-		{ir.Output{Type: "docker", Dest: "x.tar"}, "an output of type docker needs all platforms on one node"},
+		{ir.Output{Type: "docker", Dest: "x.tar"}, "docker exporter does not support exporting manifest lists, use the oci exporter instead"},
 		{ir.Output{Type: "local", Dest: "x"}, "an output of type local needs all platforms on one node"},
 		{ir.Output{Type: "registry", Attrs: map[string]string{"push-by-digest": "true"}}, "leave push-by-digest out"},
 	} {
