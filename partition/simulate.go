@@ -628,7 +628,7 @@ func (s *simulator) play(limit float64) float64 {
 			s.freed[r] = -1
 		}
 	}
-	m.vacate(s.free)
+	vacate(m, s.free)
 	late := m.late
 	s.room = append(s.room[:0], m.room...)
 	for r := range s.queue {
@@ -691,7 +691,7 @@ func (s *simulator) play(limit float64) float64 {
 }
 
 // vacate frees the units of the nodes that are there at time 0.
-func (m *model) vacate(free []int32) {
+func vacate(m *model, free []int32) {
 	for p := range m.nn {
 		free[3*p], free[3*p+1], free[3*p+2] = 0, 0, 0
 		if m.from[p] == 0 {

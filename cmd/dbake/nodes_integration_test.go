@@ -143,7 +143,7 @@ func TestDrainNode(t *testing.T) {
 	require.NoError(t, err, "%s", out)
 	rest := readAll(t, stderr)
 	require.Zero(t, status(), "%s%s", shown, rest)
-	require.Contains(t, rest, "n2] dbake nodes drain: it is drained, ends what it has begun, and gets nothing new")
+	require.Contains(t, rest, "n2 dbake nodes drain: it is drained, ends what it has begun, and gets nothing new")
 	require.Contains(t, rest, "8 of 8 targets built")
 	ran := 0
 	for _, row := range regexp.MustCompile(`(?m)^ *n[12] +\d+ +(\d+) `).FindAllStringSubmatch(rest, -1) {
@@ -151,7 +151,7 @@ func TestDrainNode(t *testing.T) {
 		require.NoError(t, err)
 		ran += n
 	}
-	require.Equal(t, 10, ran, "steps run, on both nodes")
+	require.Equal(t, 16, ran, "two steps of each target, on both nodes")
 }
 
 // TestInterruptBesideSilence interrupts a build while a node says nothing, before
