@@ -23,6 +23,9 @@ const (
 	// restoreTimeout bounds how long a failed sweep puts tags back. A second signal ends it
 	// at once.
 	restoreTimeout = 30 * time.Second
+	// answerTimeout bounds how long a request that was sent may go on when another has
+	// failed, or the build was interrupted.
+	answerTimeout = 2 * time.Second
 )
 
 // Tag is a name that an image in a registry is to get.
@@ -255,17 +258,35 @@ func (e *entry) look(ctx context.Context) error {
 	return nil
 }
 
-// put sets the tag.
+// put sets the tag. A request that was given up may still be obeyed, after restore has
+// looked at the tag. So it has a moment more than ctx to be answered.
 func (e *entry) put(ctx context.Context) error {
 	if e.done {
 		return nil
 	}
 	e.tried = true
+	ctx, stop := outlast(ctx, answerTimeout)
+	defer stop()
 	if err := e.reg.Push(ctx, e.Name, e.desc, e.data); err != nil {
 		return fmt.Errorf("target %s: set %s: %w", e.Target, e.Name, err)
 	}
 	e.set = true
 	return nil
+}
+
+// outlast returns a context that ends d after ctx, for the same cause, or with stop.
+func outlast(ctx context.Context, d time.Duration) (later context.Context, stop func()) {
+	later, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	ended := context.AfterFunc(ctx, func() {
+		timer := time.NewTimer(d)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-later.Done():
+		}
+		cancel(context.Cause(ctx))
+	})
+	return later, func() { ended(); cancel(nil) }
 }
 
 // restore puts back the tags that were set, and returns the error for people.

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	digest "github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
@@ -247,6 +249,56 @@ func TestWhatFailsIsTakenBack(t *testing.T) {
 }
 
 // However many tags are set when it is interrupted, all are as they were.
+// slow is a store that obeys a request for a tag a second after it was sent, also when
+// nobody waits any more.
+type slow struct {
+	*store
+	tag string
+}
+
+func (s *slow) Push(ctx context.Context, ref string, desc ocispecs.Descriptor, data []byte) error {
+	if ref != s.tag || string(data) == "old a" {
+		return s.store.Push(ctx, ref, desc, data)
+	}
+	ended := make(chan error, 1)
+	go func() {
+		time.Sleep(time.Second)
+		ended <- s.store.Push(context.WithoutCancel(ctx), ref, desc, data)
+	}()
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// A tag that a registry was asked to set is not called unset because another failed before
+// the answer.
+func TestRequestUnderWayIsTakenBack(t *testing.T) {
+	for tag, said := range map[string]string{
+		"reg.test/a:1": "reg.test/a:1 was set, and is as it was before",
+		"reg.test/c:1": "reg.test/c:1 was set, and is as it was before",
+	} {
+		t.Run(tag, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, b := build()
+				s.before = func(what string) error {
+					if what != "push reg.test/b:1" {
+						return nil
+					}
+					time.Sleep(time.Second / 2) // the others are sent
+					return errors.New("out of order")
+				}
+				err := b.Publish(t.Context(), func([]string) Registry { return &slow{s, tag} })
+				require.ErrorContains(t, err, said)
+				time.Sleep(time.Minute)
+				require.Equal(t, map[string]string{"reg.test/a:1": "old a"}, s.tags)
+			})
+		})
+	}
+}
+
 func TestInterruptedSweep(t *testing.T) {
 	interrupted := errors.New("interrupted")
 	for n := 1; n <= 20; n++ {
