@@ -26,10 +26,11 @@ import (
 // packages of lower lines, those of its own directory, and itself. After "not:"
 // are modules that the packages of the line must not even reach.
 const floors = `
-compiler/ir internal/dockerconfig internal/localfile internal/redact internal/stopwatch
-compiler partition cachepolicy runtime/sched runtime/registry internal/memory internal/printable  not: github.com/moby/buildkit
-frontend llbmerge
-internal/cachestore internal/entitlement internal/plan
+compiler/ir internal/dockerconfig internal/localfile internal/pause internal/redact internal/stopwatch runtime/fault
+compiler partition cachepolicy runtime/sched runtime/registry runtime/watchdog internal/memory internal/printable  not: github.com/moby/buildkit
+frontend llbmerge runtime/layout runtime/nodeset runtime/publish
+internal/cachestore internal/entitlement internal/plan runtime/cacheentry runtime/output
+runtime/daemon
 internal/imagekey runtime internal/report
 internal/engine
 cmd/dbake bench scripts
@@ -37,10 +38,11 @@ cmd/dbake bench scripts
 
 // alone are packages that import nothing of the module but their own directory, and
 // tools.
-var alone = []string{"internal/dockerconfig", "compiler/ir", "internal/localfile", "internal/redact", "internal/memory", "internal/printable", "internal/stopwatch", "runtime/nodeset", "runtime/registry"}
+var alone = []string{"internal/dockerconfig", "compiler/ir", "internal/localfile", "internal/pause", "internal/redact", "internal/memory", "internal/printable", "internal/stopwatch", "runtime/nodeset", "runtime/registry"}
 
-// tools are what files are written, secrets are hidden and the user's docker is found with.
-var tools = []string{"internal/localfile", "internal/redact", "internal/dockerconfig"}
+// tools write files, wait, hide secrets and find the user's docker; every package may use
+// them.
+var tools = []string{"internal/localfile", "internal/pause", "internal/redact", "internal/dockerconfig"}
 
 const module = "github.com/dbake/dbake/"
 

@@ -12,6 +12,9 @@ import (
 
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/llbmerge"
+	"github.com/dbake/dbake/runtime/daemon"
+	"github.com/dbake/dbake/runtime/fault"
+	"github.com/dbake/dbake/runtime/output"
 	"github.com/dbake/dbake/runtime/publish"
 	"github.com/dbake/dbake/runtime/sched"
 )
@@ -49,7 +52,7 @@ func (a *accounts) isDone(j int) bool { return a.results[j].State == Done }
 // written of it.
 func (a *accounts) node(j int) string { return a.results[j].Node }
 
-func (a *accounts) images(j int) []Image { return a.results[j].Images }
+func (a *accounts) images(j int) []output.Image { return a.results[j].Images }
 
 // submit notes that a node was given a job.
 func (a *accounts) submit(u sched.UnitID, n *nodeRun) { a.results[u].Node = n.info.Name }
@@ -58,12 +61,12 @@ func (a *accounts) submit(u sched.UnitID, n *nodeRun) { a.results[u].Node = n.in
 func (a *accounts) keep(u sched.UnitID, w written) {
 	a.drop(u)
 	res := &a.results[u]
-	res.Images, res.Files, res.Metadata, res.withheld = w.images, w.files, metadataOf(w.responses), w.withheld
+	res.Images, res.Files, res.Metadata, res.withheld = w.images, w.files, output.MetadataOf(w.responses), w.withheld
 }
 
 // drop forgets what is withheld of a job, since it is written anew.
 func (a *accounts) drop(u sched.UnitID) {
-	a.warnOfRest(a.results[u].withheld.discard())
+	a.warnOfRest(a.results[u].withheld.Discard())
 	a.results[u].withheld = nil
 }
 
@@ -84,8 +87,8 @@ func (a *accounts) withheld() *publish.Batch {
 			a.drop(sched.UnitID(u))
 		}
 		if j.withheld != nil {
-			b.Tags = append(b.Tags, j.withheld.tags...)
-			b.Held = append(b.Held, j.withheld.held...)
+			b.Tags = append(b.Tags, j.withheld.Tags...)
+			b.Held = append(b.Held, j.withheld.Held...)
 		}
 	}
 	return b
@@ -128,14 +131,14 @@ func (a *accounts) join(jobs []int, w written) {
 	for _, j := range jobs {
 		res := &a.results[j]
 		res.Images = nil
-		maps.DeleteFunc(res.Metadata, func(k string, _ any) bool { return ofImage(k) || k == imagesKey })
+		maps.DeleteFunc(res.Metadata, func(k string, _ any) bool { return output.DescribesImage(k) || k == output.ImagesKey })
 	}
 	first := &a.results[jobs[0]]
 	first.Images = w.images
 	if w.withheld != nil {
 		first.withheld = w.withheld
 	}
-	maps.Copy(first.Metadata, metadataOf(w.responses))
+	maps.Copy(first.Metadata, output.MetadataOf(w.responses))
 }
 
 // failJoin notes that the parts of a target could not be joined.
@@ -271,7 +274,7 @@ func (a *accounts) err(finish sched.Finish, nodes nodeRuns) error {
 			lost := []error{ErrIncomplete}
 			for _, n := range nodes {
 				if n.err != nil {
-					lost = append(lost, &NodeError{Node: n.info.Name, Addr: n.info.Addr, Op: "lost", Err: n.err})
+					lost = append(lost, &daemon.NodeError{Node: n.info.Name, Addr: n.info.Addr, Op: "lost", Err: n.err})
 				}
 			}
 			if len(lost) == 1 && finish.Reason != "" {
@@ -297,7 +300,7 @@ func (a *accounts) recovered(e *StepError) bool {
 func (a *accounts) nodeResult(n *nodeRun) NodeResult {
 	res := NodeResult{
 		Name: n.info.Name, Lost: n.err,
-		ContextBytes: n.sent.bytes.Load(), Transfers: n.sent.countWalks(),
+		ContextBytes: n.sent.Bytes(), Transfers: n.sent.Walks(),
 	}
 	for _, name := range a.done[n] {
 		for _, j := range a.work.Jobs {
@@ -371,9 +374,9 @@ func (a *accounts) explain(n *nodeRun, err error) failure {
 	if f.vertex != sched.NoVertex {
 		log = n.tracker.logTail(a.work.Graph.Vertices[f.vertex].Digest)
 	}
-	err = classify(err, log)
-	var sick *NodeSick
-	var unavailable *Unavailable
+	err = fault.Classify(err, log)
+	var sick *fault.NodeSick
+	var unavailable *fault.Unavailable
 	if f.elsewhere = errors.As(err, &sick); f.elsewhere {
 		n.fail(sick.Reason)
 		f.sickness = sick.Reason
@@ -386,7 +389,7 @@ func (a *accounts) explain(n *nodeRun, err error) failure {
 	if f.vertex != sched.NoVertex {
 		n.flaw(f.vertex)
 	}
-	var failed *StepFailed
+	var failed *fault.StepFailed
 	if f.vertex != sched.NoVertex && errors.As(err, &failed) {
 		f.execution, f.way = max(1, n.tracker.failures(a.work.Graph.Vertices[f.vertex].Digest)), failed.Way
 		a.trials.note(f.vertex, FailedExecution{Node: n.info.Name, Number: f.execution, ExitCode: failed.ExitCode})
@@ -398,7 +401,7 @@ func (a *accounts) explain(n *nodeRun, err error) failure {
 		f.err = known
 		return f
 	}
-	f.err = &StepError{Node: n.info.Name, Err: plain(err)}
+	f.err = &StepError{Node: n.info.Name, Err: fault.Plain(err)}
 	a.known[key] = f.err
 	a.errs = append(a.errs, f.err)
 	if f.vertex != sched.NoVertex {
@@ -439,7 +442,7 @@ func (a *accounts) supersede(old, err *StepError) {
 }
 
 // unreadFailure is the failure of a step that reads files that its node was not sent.
-func (a *accounts) unreadFailure(n *nodeRun, v sched.VertexID, err *InputError) failure {
+func (a *accounts) unreadFailure(n *nodeRun, v sched.VertexID, err *fault.InputError) failure {
 	f := failure{vertex: v}
 	step := a.work.Graph.Vertices[v]
 	key := failureKey{node: n.info.Name, what: step.Digest.String()}
@@ -468,7 +471,7 @@ func (a *accounts) writtenCaches(c *caches, nodes nodeRuns) []WrittenCache {
 			ids = append(ids, u.ID)
 		}
 		for _, e := range c.byUnit[ids[0]] {
-			if e.Type == cacheRegistry && e.Attrs["mode"] == "max" && e.Attrs["ref"] != "" && e.Attrs["ignore-error"] == "" {
+			if e.Type == ir.TypeRegistry && e.Attrs["mode"] == "max" && e.Attrs["ref"] != "" && e.Attrs["ignore-error"] == "" {
 				list = append(list, WrittenCache{Ref: e.Attrs["ref"], Steps: n.tracker.present(a.work.stepsOf(ids))})
 			}
 		}

@@ -8,11 +8,11 @@ import (
 	"time"
 
 	"github.com/containerd/platforms"
-	"github.com/moby/buildkit/solver/pb"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/dbake/dbake/compiler/ir"
+	"github.com/dbake/dbake/runtime/daemon"
 	"github.com/dbake/dbake/runtime/sched"
+	"github.com/dbake/dbake/runtime/watchdog"
 )
 
 const (
@@ -29,54 +29,17 @@ const (
 	steadyAfter = time.Minute
 )
 
-// connection is a daemon for as long as it can be reached without a break.
-type connection struct {
-	daemon
-	info NodeInfo
-	// ended ends with the connection; its cause says why.
-	ended context.Context
-	// hangUp ends it.
-	hangUp context.CancelCauseFunc
-	// stop ends the session, and waits.
-	stop func()
-	// drains asks whether the node is to go; nil when it cannot be asked.
-	drains func(ctx context.Context) (bool, error)
-	// probe returns the registries of caches that do not answer the node, and has
-	// it read none from them; nil when there is none to try.
-	probe func(context.Context) []string
-	// silent returns the registries, each named by one of its refs, that do not answer
-	// the node in time; nil when it cannot be asked.
-	silent func(ctx context.Context, refs map[string]string) []string
-	// leaveOut has the node write no more caches to what has not answered; nil when silent is.
-	leaveOut func(where string)
-	// unreadable returns the first of a chain of results that the node cannot read, each of
-	// which contains the one before, or their number; nil when it cannot be asked.
-	unreadable func(ctx context.Context, chain []*pb.Definition, imports []ir.CacheEntry) int
-}
-
-// broken reports whether the connection has ended.
-func (c *connection) broken() bool { return c.ended.Err() != nil }
-
 // connectFunc returns a connection to a node as soon as there is one. It fails when
-// ctx ends before, and when the node cannot be used for the run, with errUnfit.
-type connectFunc func(ctx context.Context, a *attendant) (*connection, error)
+// ctx ends before, and when the node cannot be used for the run, with ErrUnfit.
+type connectFunc func(ctx context.Context, a *attendant) (*daemon.Connection, error)
 
-// connect returns a function that connects to the nodes of p for r.
-func (p *Pool) connect(r *run) connectFunc {
-	return func(ctx context.Context, a *attendant) (*connection, error) {
-		nodes, _ := p.members()
-		node := nodes[a.node.id]
-		l, err := node.await(ctx)
-		if err != nil {
-			return nil, err
-		}
-		info := node.lastInfo()
+// connectTo returns a function that connects to the nodes of p for r.
+func connectTo(p *daemon.Pool, r *run) connectFunc {
+	return func(ctx context.Context, a *attendant) (*daemon.Connection, error) {
 		if a.absent != nil {
-			if err := p.fits(ctx, l, info, a.assumed); err != nil {
-				return nil, err
-			}
+			return p.ConnectLate(ctx, int(a.node.id), a.assumed, r.session(a.node))
 		}
-		return r.open(l, info, a.node)
+		return p.Connect(ctx, int(a.node.id), r.session(a.node))
 	}
 }
 
@@ -87,8 +50,9 @@ func addLate(c *sched.Config, n *nodeRun, assumed []ocispecs.Platform) {
 	if late.Slots == 0 && len(c.Nodes) > 0 {
 		late.Slots, late.SlotsAssumed = c.Nodes[0].Slots, c.Nodes[0].SlotsAssumed
 	}
+	expected := daemon.NodeInfo{Platforms: assumed}
 	for _, v := range c.Vertices {
-		if p, err := platforms.Parse(v.Platform); v.Platform != "" && err == nil && anyMatch(assumed, p) && !slices.Contains(late.Platforms, v.Platform) {
+		if p, err := platforms.Parse(v.Platform); v.Platform != "" && err == nil && expected.Runs(p) && !slices.Contains(late.Platforms, v.Platform) {
 			late.Platforms = append(late.Platforms, v.Platform)
 		}
 	}
@@ -104,6 +68,10 @@ type attendant struct {
 	connect connectFunc
 	timeout time.Duration // how long the node may be silent
 
+	// probes are the sources by which it is found out which servers of caches answer the
+	// node, by server.
+	probes map[string]string
+
 	absent  error         // why it did not answer before the run; nil once it is there
 	due     time.Duration // when the plan expects it, if it does, since the start of the run
 	assumed []ocispecs.Platform
@@ -111,7 +79,7 @@ type attendant struct {
 	why     error // why there is no connection
 	losses  int   // connections that ended early, in a row
 	// marked reports whether the user wants the node to go; nil when nobody can.
-	marked func(NodeInfo) bool
+	marked func(daemon.NodeInfo) bool
 }
 
 // expect sets how long the node may be silent, and why it did not answer before the run;
@@ -134,11 +102,11 @@ func (a *attendant) join(c *sched.Config, assumed []ocispecs.Platform) {
 }
 
 // within returns a connection to the node that comes about within d; nil when none does.
-func (a *attendant) within(ctx context.Context, d time.Duration) *connection {
-	ctx, cancel := context.WithTimeoutCause(ctx, d, &SilenceError{For: d})
+func (a *attendant) within(ctx context.Context, d time.Duration) *daemon.Connection {
+	ctx, cancel := context.WithTimeoutCause(ctx, d, &watchdog.SilenceError{For: d})
 	defer cancel()
 	c, err := a.connect(ctx, a)
-	if errors.Is(err, errUnfit) {
+	if errors.Is(err, daemon.ErrUnfit) {
 		a.unfit = err
 	}
 	if a.why == nil {
@@ -146,19 +114,16 @@ func (a *attendant) within(ctx context.Context, d time.Duration) *connection {
 	}
 	if c != nil {
 		waits := func(text string) { a.workers.report(waitMessage{node: a.node, text: text}) }
-		if c.silent != nil {
-			c.daemon = &attentive{daemon: c.daemon, silent: c.silent, waits: waits, leaveOut: c.leaveOut}
-		}
-		c.daemon = &patient{daemon: c.daemon, waits: waits}
+		c.Daemon = daemon.Patiently(c.Daemon, c.Witness, waits)
 	}
 	return c
 }
 
 // await returns a connection to the node, however long that takes, and reports when it is
 // not hoped for any longer. It returns nil when ctx ends, or the node cannot be used.
-func (a *attendant) await(ctx context.Context) *connection {
-	var c *connection
-	var silence *SilenceError
+func (a *attendant) await(ctx context.Context) *daemon.Connection {
+	var c *daemon.Connection
+	var silence *watchdog.SilenceError
 	switch {
 	case a.due > 0: // its work waits for it
 		c = a.within(ctx, a.due+a.timeout)
@@ -196,9 +161,10 @@ func (a *attendant) attend(ctx context.Context, connect connectFunc) {
 		if c == nil {
 			return
 		}
-		if c.probe != nil {
-			for _, host := range c.probe(ctx) {
-				a.workers.report(silentMessage{node: a.node, host: host})
+		if c.Witness != nil && len(a.probes) > 0 {
+			for _, server := range c.Witness.Silent(ctx, a.probes) {
+				c.Witness.LeaveOut(server)
+				a.workers.report(silentMessage{node: a.node, host: server})
 			}
 		}
 		since := time.Now()
@@ -209,9 +175,9 @@ func (a *attendant) attend(ctx context.Context, connect connectFunc) {
 		if ctx.Err() != nil {
 			return
 		}
-		a.why = context.Cause(c.ended)
+		a.why = context.Cause(c.Ended)
 		a.workers.report(nodeBroken{node: a.node, conn: c})
-		c.stop()
+		c.Stop()
 		if a.losses++; time.Since(since) > steadyAfter {
 			a.losses = 0
 		}
@@ -226,7 +192,7 @@ func (a *attendant) attend(ctx context.Context, connect connectFunc) {
 // back or to be given up.
 type nodeBroken struct {
 	node *nodeRun
-	conn *connection
+	conn *daemon.Connection
 }
 
 func (m nodeBroken) take(*run) []sched.Event {
@@ -237,7 +203,7 @@ func (m nodeBroken) take(*run) []sched.Event {
 // nodeBack reports that a node can be used, for the first time or again.
 type nodeBack struct {
 	node   *nodeRun
-	conn   *connection
+	conn   *daemon.Connection
 	drains string // why the node is to go; "" = it is not
 }
 
@@ -249,7 +215,7 @@ func (m nodeBack) take(r *run) []sched.Event {
 	}
 	var events []sched.Event
 	back, fresh := n.err != nil, !n.up()
-	empty := n.info.ID != m.conn.info.ID
+	empty := n.info.ID != m.conn.Info.ID
 	if !fresh && empty {
 		// The daemon is another one, or has lost all it had.
 		events = append(events, sched.NodeLost{At: r.reporter.since(), Node: n.id, Err: "it came back empty", Reconnecting: true})

@@ -11,13 +11,12 @@ import (
 	imagetypes "github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
-	bkclient "github.com/moby/buildkit/client"
-	"github.com/moby/buildkit/client/llb"
-	gateway "github.com/moby/buildkit/frontend/gateway/client"
 	digest "github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/dbake/dbake/llbmerge"
+	"github.com/dbake/dbake/runtime/daemon"
+	"github.com/dbake/dbake/runtime/fault"
 	"github.com/dbake/dbake/runtime/registry"
 	"github.com/dbake/dbake/runtime/sched"
 )
@@ -146,7 +145,7 @@ func manifestFor(ctx context.Context, c *registry.Client, ref string, platform o
 
 // seed makes a node pull the copies of base images through c. Images that fail are
 // reported, and left to the steps themselves.
-func (b *bases) seed(ctx context.Context, c *connection, node string, list []*llbmerge.Vertex, report func(text string)) {
+func (b *bases) seed(ctx context.Context, c *daemon.Connection, node string, list []*llbmerge.Vertex, report func(text string)) {
 	within, cancel := context.WithTimeout(ctx, basesTimeout)
 	defer cancel()
 	for _, v := range list {
@@ -155,10 +154,10 @@ func (b *bases) seed(ctx context.Context, c *connection, node string, list []*ll
 		}
 		ref, err := b.copyOf(within, v)
 		if err == nil && ref != "" {
-			err = c.pull(within, ref, v.Platform)
+			err = c.Pull(within, ref, v.Platform)
 		}
 		if err != nil && ctx.Err() == nil {
-			report(fmt.Sprintf("base image of %s: it is pulled from its registry: %v", v.Step, plain(err)))
+			report(fmt.Sprintf("base image of %s: it is pulled from its registry: %v", v.Step, fault.Plain(err)))
 		}
 	}
 }
@@ -181,31 +180,4 @@ func (b *bases) of(n sched.NodeID, units []sched.UnitID) []*llbmerge.Vertex {
 		}
 	}
 	return list
-}
-
-// pull implements daemon.
-func (s *solver) pull(ctx context.Context, ref string, platform *ocispecs.Platform) error {
-	var opts []llb.ConstraintsOpt
-	if platform != nil {
-		opts = append(opts, llb.Platform(*platform))
-	}
-	def, err := llb.Image(ref).Marshal(ctx, opts...)
-	if err != nil {
-		return fmt.Errorf("definition of %s: %w", ref, err)
-	}
-	_, err = s.build(ctx, s.session, bkclient.SolveOpt{}, func(*bkclient.SolveStatus) {}, func(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
-		res, err := c.Solve(ctx, gateway.SolveRequest{Evaluate: true, Definition: def.ToPB()})
-		if err != nil {
-			return nil, err
-		}
-		if ref, err := res.SingleRef(); err == nil && ref != nil {
-			// What is read of it has to be there.
-			_, err = ref.ReadDir(ctx, gateway.ReadDirRequest{Path: "/"})
-			if err != nil {
-				return nil, err
-			}
-		}
-		return gateway.NewResult(), nil
-	})
-	return err
 }

@@ -10,6 +10,8 @@ import (
 	"github.com/dbake/dbake/cachepolicy"
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/internal/plan"
+	"github.com/dbake/dbake/runtime/cacheentry"
+	"github.com/dbake/dbake/runtime/daemon"
 	"github.com/dbake/dbake/runtime/sched"
 )
 
@@ -65,21 +67,21 @@ func decideCaches(b *Build) (c *caches, warnings []string, err error) {
 	}
 	c.input.Fleet = len(b.Sched.Nodes)
 	p := cachepolicy.Decide(c.input)
-	if c.imports, c.stores, warnings, err = localImports(p.Imports, b.Dir); err != nil {
+	if c.imports, c.stores, warnings, err = cacheentry.LocalImports(p.Imports, b.Dir); err != nil {
 		return nil, nil, err
 	}
 	for i := range c.imports {
-		c.imports[i].Entry = b.Credentials.complete(c.imports[i].Entry)
+		c.imports[i].Entry = b.Credentials.Complete(c.imports[i].Entry)
 	}
 	for _, w := range p.Warnings {
 		warnings = append(warnings, w.Text)
 	}
 	for _, e := range p.TargetExports {
-		if e.Entry, err = localExport(e.Entry, b.Dir); err != nil {
+		if e.Entry, err = cacheentry.LocalExport(e.Entry, b.Dir); err != nil {
 			return nil, nil, fmt.Errorf("target %s: %w", e.Target, err)
 		}
 		for _, u := range e.Units {
-			c.byUnit[u] = append(c.byUnit[u], b.Credentials.complete(e.Entry))
+			c.byUnit[u] = append(c.byUnit[u], b.Credentials.Complete(e.Entry))
 		}
 	}
 	return c, warnings, nil
@@ -104,12 +106,12 @@ func (c *caches) importsOf(jobs []plan.Job) []ir.CacheEntry {
 	return entries
 }
 
-// probes returns the hosts of the run's caches that can be tried, as cacheHost names them,
+// probes returns the hosts of the run's caches that can be tried, as cacheentry.Server names them,
 // with a probe for each.
 func (c *caches) probes(jobs []plan.Job) map[string]string {
 	probes := map[string]string{}
 	add := func(e ir.CacheEntry) {
-		if host, probe := cacheHost(e), cacheProbe(e); probe != "" && probes[host] == "" {
+		if host, probe := cacheentry.Server(e), cacheentry.Probe(e); probe != "" && probes[host] == "" {
 			probes[host] = probe
 		}
 	}
@@ -138,7 +140,7 @@ type silentMessage struct {
 }
 
 func (m silentMessage) take(r *run) []sched.Event {
-	text := fmt.Sprintf("%s did not answer within %s: the caches in it are not used", service(m.host), reachTimeout)
+	text := fmt.Sprintf("%s did not answer within %s: the caches in it are not used", cacheentry.Title(m.host), daemon.ReachTimeout)
 	r.reporter.waits(m.node, text)
 	r.reporter.warn(text)
 	return r.exchange.noteSilent(m.node.id, m.host)

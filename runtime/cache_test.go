@@ -2,8 +2,8 @@ package runtime
 
 import (
 	"context"
+	"errors"
 	"testing"
-	"time"
 
 	bkclient "github.com/moby/buildkit/client"
 	digest "github.com/opencontainers/go-digest"
@@ -13,11 +13,13 @@ import (
 	"github.com/dbake/dbake/frontend"
 	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/llbmerge"
+	"github.com/dbake/dbake/runtime/cacheentry"
+	"github.com/dbake/dbake/runtime/daemon"
+	"github.com/dbake/dbake/runtime/fault"
 	"github.com/dbake/dbake/runtime/nodeset"
 )
 
-// Of the caches that targets ask for, those are told whose content is known for
-// sure.
+// Of the caches that targets ask for, those are reported whose content is certain.
 func TestWrittenCaches(t *testing.T) {
 	shared, own, undone, others := digest.FromString("shared"), digest.FromString("own"), digest.FromString("undone"), digest.FromString("others")
 	graph := &llbmerge.Graph{Vertices: []*llbmerge.Vertex{
@@ -27,7 +29,7 @@ func TestWrittenCaches(t *testing.T) {
 		{Digest: undone, Kind: llbmerge.KindExec, Users: []string{"a"}},
 		{Digest: others, Kind: llbmerge.KindExec, Users: []string{"b"}},
 	}}
-	n := &nodeRun{info: NodeInfo{Spec: nodeset.Spec{Name: "n1"}}, tracker: newTracker(yes, yes)}
+	n := &nodeRun{info: daemon.NodeInfo{Spec: nodeset.Spec{Name: "n1"}}, tracker: newTracker(yes, yes)}
 	for _, d := range []digest.Digest{shared, own, others} {
 		n.tracker.observe(vertex(d, at(0), at(1)), &solveSource{})
 	}
@@ -90,29 +92,29 @@ func TestUnwrittenCaches(t *testing.T) {
 	}, warnings)
 }
 
-// exporter notes what it is asked to export, and fails as it is told.
+// exporter notes what it is asked to export, and fails as the test says.
 type exporter struct {
-	daemon
+	daemon.Daemon
 	asked []string
 	fails map[string]error
 }
 
-func (d *exporter) export(_ context.Context, req exportRequest, _ func(*bkclient.SolveStatus)) (map[string]string, error) {
+func (d *exporter) Export(_ context.Context, req daemon.ExportRequest, _ func(*bkclient.SolveStatus)) (map[string]string, error) {
 	what := "nothing"
-	if req.entry != nil {
-		what = req.entry.Type
+	if req.Entry != nil {
+		what = req.Entry.Type
 	}
-	for _, c := range req.cacheTo {
+	for _, c := range req.CacheTo {
 		what += " and " + c.Type
 	}
 	d.asked = append(d.asked, what)
-	return map[string]string{"containerimage.digest": "sha256:" + what, cacheManifest: "of " + what}, d.fails[what]
+	return map[string]string{"containerimage.digest": "sha256:" + what, cacheentry.ManifestKey: "of " + what}, d.fails[what]
 }
 
 // Caches that need not be written are written when the outputs are, by a solve of their
 // own: what they are in may fall silent. Others are parts of what was asked for.
 func TestSpareCaches(t *testing.T) {
-	mute := &Rejected{&muteError{where: []string{"for caches of type s3"}, silent: 45 * time.Second}}
+	mute := &fault.Rejected{Err: errors.New("the service for caches of type s3 has not answered for 45s")}
 	spare := map[string]string{"ignore-error": "true"}
 	for name, tt := range map[string]struct {
 		caches  []ir.CacheEntry
@@ -142,7 +144,7 @@ func TestSpareCaches(t *testing.T) {
 			x, err := newExports(w, &caches{byUnit: map[ir.UnitID][]ir.CacheEntry{unit.ID: tt.caches}}, nil, ws, nil)
 			require.NoError(t, err)
 			d := &exporter{fails: tt.fails}
-			p := &submission{conn: &connection{daemon: d}, ctx: t.Context(), node: &nodeRun{}}
+			p := &submission{conn: &daemon.Connection{Daemon: d}, ctx: t.Context(), node: &nodeRun{}}
 			got, err := x.write(p, 0, lookups{})
 			require.Equal(t, tt.asked, d.asked)
 			if tt.err != "" {
@@ -151,7 +153,7 @@ func TestSpareCaches(t *testing.T) {
 			}
 			require.NoError(t, err)
 			for _, r := range got.responses {
-				require.Equal(t, tt.cache, r.values[cacheManifest])
+				require.Equal(t, tt.cache, r.Values[cacheentry.ManifestKey])
 			}
 			require.LessOrEqual(t, len(tt.outputs), len(got.responses))
 			warned := unwritten{}

@@ -2,7 +2,6 @@ package runtime
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -13,6 +12,9 @@ import (
 
 	"github.com/dbake/dbake/cachepolicy"
 	"github.com/dbake/dbake/compiler/ir"
+	"github.com/dbake/dbake/runtime/cacheentry"
+	"github.com/dbake/dbake/runtime/daemon"
+	"github.com/dbake/dbake/runtime/fault"
 	"github.com/dbake/dbake/runtime/sched"
 )
 
@@ -49,16 +51,6 @@ type waves struct {
 // cached reports whether the cache of a ref is known to hold the results of all steps
 // of a unit.
 func (b *Build) cached(ref string, u ir.UnitID) bool { return b.CacheHolds[ref][u] }
-
-// manifestOf is the manifest of a cache as the response of its export says; zero when
-// there was nothing to write.
-func manifestOf(resp map[string]string) ocispecs.Descriptor {
-	var d ocispecs.Descriptor
-	if json.Unmarshal([]byte(resp[cacheManifest]), &d) != nil {
-		return ocispecs.Descriptor{}
-	}
-	return d
-}
 
 // waveMessage reports how writing a cache ended.
 type waveMessage struct {
@@ -154,24 +146,24 @@ func (w *waves) write(ctx context.Context, x cachepolicy.Export, early bool) {
 	}
 	observe := w.workers.observe(n, &solveSource{targets: targets, export: true, id: x.Entry.Attrs["ref"]})
 	w.workers.startWave(func() {
-		if err == nil && len(req.images) > 0 {
-			both, cancel := endWith(c.ended, ctx)
+		if err == nil && len(req.Contents) > 0 {
+			both, cancel := c.Within(ctx)
 			defer cancel()
 			var resp map[string]string
-			resp, err = c.exportCache(both, req, observe)
-			m.manifest = manifestOf(resp)
+			resp, err = c.ExportCache(both, req, observe)
+			m.manifest = cacheentry.Manifest(resp)
 		}
 		if err != nil {
-			m.err = fmt.Errorf("node %s: write cache %s: %w", name, x.Entry.Attrs["ref"], plain(err))
+			m.err = fmt.Errorf("node %s: write cache %s: %w", name, x.Entry.Attrs["ref"], fault.Plain(err))
 		}
 		w.workers.report(m)
 	})
 }
 
 // request returns the export that writes x, and its targets.
-func (w *waves) request(x cachepolicy.Export) (req exportRequest, targets []string, err error) {
+func (w *waves) request(x cachepolicy.Export) (req daemon.ExportRequest, targets []string, err error) {
 	known := w.lost.lookups(w.nodes[x.Node])
-	req.cacheTo = []bkclient.CacheOptionsEntry{cacheEntry(x.Entry)}
+	req.CacheTo = []bkclient.CacheOptionsEntry{cacheentry.ForClient(x.Entry)}
 	for _, id := range x.Units {
 		unit := w.work.units[id]
 		if unit == nil || len(unit.Definition.GetDef()) == 0 {
@@ -181,7 +173,7 @@ func (w *waves) request(x cachepolicy.Export) (req exportRequest, targets []stri
 		if err != nil {
 			return req, nil, err
 		}
-		req.images = append(req.images, img)
+		req.Contents = append(req.Contents, img)
 		targets = appendNew(targets, unit.Target.Name)
 	}
 	return req, targets, nil

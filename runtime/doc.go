@@ -1,10 +1,11 @@
 // Package runtime carries plans out on BuildKit nodes.
 //
-// [Dial] connects to the nodes, [Pool.Run] builds and exports a [Build] on them.
-// What to do when is decided by runtime/sched; this package tells it what happens
-// and does what it says. It also reaches a node for the compiler ([Gateway]), and
-// its subpackages start local nodes (local), find nodes (nodeset) and talk to
-// registries (registry).
+// [Run] builds and exports a [Build] on the nodes of a pool. What to do when is decided by
+// runtime/sched; this package reports to it what happens and carries its commands out.
+//
+// What a single node can do, whatever the run, is package daemon. The other subpackages are
+// what both stand on (fault, layout, cacheentry, output, publish, watchdog, registry), and
+// what finds and starts nodes (nodeset, local). None of them knows this one.
 //
 // # A run
 //
@@ -30,7 +31,7 @@
 //   - reporter: the events for the observer, and the warnings (reporter.go)
 //   - exports: the outputs of jobs, joined images, and tags that are set right
 //     (exports.go, join.go, tags.go); outputs that are withheld, to be published together
-//     (withhold.go, heldtree.go), are left to a batch of runtime/publish
+//     (package output), are left to a batch of package publish
 //   - caches: what is decided about caches before the first solve (cache.go); waves write
 //     those of clusters (cachewaves.go, joincache.go), unwritten are those that targets
 //     could not write (unwritten.go)
@@ -44,30 +45,7 @@
 // drive.go is where they meet: the commands of the scheduler, and the reports of solves
 // and exports.
 //
-// The other half of the package is the daemon: all that a node can do, whatever the run
-// (node.go, link.go, session.go, solve.go, evaluation.go, export.go and the like). It uses
-// no name of the run's half (parts_test.go lists the files and checks that).
-//
-// # On a node
-//
-//   - One connection and one session serve the whole run: directories, image
-//     layouts, secrets, agents, credentials and caches in directories. So a
-//     directory is sent once, however many targets read it. The client's layouts
-//     and caches are only read; a secret that a target does not declare is not
-//     served, although other targets of the session declare it.
-//
-//   - Partitions are evaluated one solve each, several at a time, in one build that
-//     holds the results. A partition is one definition whose last op joins its
-//     units; a node from before BuildKit 0.31, which does not know that op, gets
-//     one solve for each unit.
-//
-//   - An export is a build of its own that asks for the same digests: the daemon
-//     answers from memory, and a step that ignores the cache runs once all the
-//     same. Outputs that come to the client as files have a session each, since
-//     the daemon finds their receiver by the number of the exporter alone.
-//
-//   - Caches are read before the first solve that imports them, and left out with a
-//     warning when they are not read in time.
+// # Results on nodes
 //
 //   - All solves that share a step import the same caches: a vertex keeps the sources
 //     that it had when it was first looked up. Results that other nodes sent come on
@@ -81,14 +59,6 @@
 //     written to the cache registry or, without one, into a directory of the client
 //     that lasts as long as the run; solves that begin later import it by digest.
 //
-// What an exporter is given (results, image configs, platforms, attestations) is
-// what the Dockerfile frontend would have returned, so that an image is, to the
-// digest, the one that BuildKit makes of the target. Its provenance describes the
-// frontend, its options and the sources as BuildKit's does; it differs in the names
-// of local directories, in base images being named by digest, and in the steps of
-// mode=max, which are those of the merged graph. For a context that is a URL, and
-// for a foreign frontend, it holds a part of what was asked for.
-//
 // # Status
 //
 // The status streams of a node's solves overlap, and each repeats the past of the
@@ -96,12 +66,6 @@
 // stream reports it; observers get nothing twice.
 //
 // # Nodes that come and go
-//
-// A pool keeps one connection (link) to each node, from Dial to Close, and makes a
-// node that says nothing talk. A link ends when it breaks or when nothing at all has
-// been heard for the timeout; every call through it ends then, so that nothing waits
-// for a silent node, whatever it is waiting for. A link is never mended: the pool
-// makes another one, as often as it takes.
 //
 // A run sees a node as a sequence of connections, each a link with a session. While
 // there is none for a moment, what the node was doing waits, and is done again there.
@@ -116,14 +80,11 @@
 // # Failures
 //
 // A failed step fails the jobs that need it and is reported once, as a [StepError]
-// with its place in the Dockerfile and its last output. Its cause has one of four
-// types: [StepFailed] and [Rejected] are final, [Unavailable] is tried again, and what
-// a node could not do for want of space or the like, [NodeSick], is tried on another
-// node, once; a node that fails all it is given is given up.
-//
-// With RetrySteps of runtime/sched a step that failed is executed again. A node does that in
-// another build (evaluation.go): while the build knows the step, its failure stays. So the
-// results that others hold there move to the next build, and the failed one ends.
+// with its place in the Dockerfile and its last output. The type of its cause (package
+// fault) decides what follows: StepFailed and Rejected are final, Unavailable is tried
+// again, and what a node could not do for want of space or the like, NodeSick, is tried on
+// another node, once; a node that fails all it is given is given up. With RetrySteps of
+// runtime/sched a step that failed is executed again.
 //
 // # Several nodes for one target
 //

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/dbake/dbake/runtime/daemon"
 	"github.com/dbake/dbake/runtime/sched"
 )
 
@@ -72,10 +73,10 @@ func (d *drains) settle(r *run) {
 
 // follow asks whether the node is to go until its connection or ctx ends. before is the
 // last answer.
-func (a *attendant) follow(ctx context.Context, c *connection, before string) {
-	if c.drains == nil && a.marked == nil {
+func (a *attendant) follow(ctx context.Context, c *daemon.Connection, before string) {
+	if c.Witness == nil && a.marked == nil {
 		select {
-		case <-c.ended.Done():
+		case <-c.Ended.Done():
 		case <-ctx.Done():
 		}
 		return
@@ -84,7 +85,7 @@ func (a *attendant) follow(ctx context.Context, c *connection, before string) {
 	defer tick.Stop()
 	for {
 		select {
-		case <-c.ended.Done():
+		case <-c.Ended.Done():
 			return
 		case <-ctx.Done():
 			return
@@ -99,23 +100,21 @@ func (a *attendant) follow(ctx context.Context, c *connection, before string) {
 
 // drains asks why the node is to go; "" is that it is not, and ok is false when that is
 // not known.
-func (a *attendant) drains(ctx context.Context, c *connection) (why string, ok bool) {
-	if a.marked != nil && a.marked(c.info) {
+func (a *attendant) drains(ctx context.Context, c *daemon.Connection) (why string, ok bool) {
+	if a.marked != nil && a.marked(c.Info) {
 		return "dbake nodes drain", true
 	}
-	if c.drains == nil {
+	if c.Witness == nil {
 		return "", true
 	}
-	both, cancel := endWith(ctx, c.ended)
+	both, cancel := c.Within(ctx)
 	defer cancel()
-	both, stop := context.WithTimeout(both, askTimeout)
-	defer stop()
-	on, err := c.drains(both)
+	on, err := c.Witness.Drains(both)
 	if err != nil {
 		return "", false
 	}
 	if on {
-		return "its label " + drainLabel, true
+		return "its label " + daemon.DrainLabel, true
 	}
 	return "", true
 }

@@ -9,6 +9,8 @@ import (
 	bkclient "github.com/moby/buildkit/client"
 
 	"github.com/dbake/dbake/compiler/ir"
+	"github.com/dbake/dbake/internal/pause"
+	"github.com/dbake/dbake/runtime/fault"
 	"github.com/dbake/dbake/runtime/sched"
 )
 
@@ -54,7 +56,7 @@ func (r *run) submit(cmd sched.Submit) []sched.Event {
 	if err := p.cut(r.work, r.lost.lookups(n), r.exchange.importsFor(n, jobs, r.caches.importsOf(jobs))); err != nil {
 		return []sched.Event{r.end(p, err.Error(), false)}
 	}
-	p.slice.anew = r.work.needAny(p.units, n.flawed)
+	p.slice.Anew = r.work.needAny(p.units, n.flawed)
 	if cmd.Why != sched.Planned {
 		r.reporter.move(cmd, r.sched.Moves())
 	}
@@ -81,7 +83,7 @@ func (r *run) begin(p *submission) {
 	name := p.node.info.Name
 	r.workers.start(func() {
 		defer p.cancel(nil)
-		err := sleep(p.ctx, p.delay)
+		err := pause.For(p.ctx, p.delay)
 		if err == nil {
 			r.bases.seed(p.ctx, p.conn, name, p.bases, func(text string) {
 				r.workers.report(waitMessage{node: p.node, text: text})
@@ -94,7 +96,7 @@ func (r *run) begin(p *submission) {
 
 // evaluate runs the solve of p until its results are released.
 func (p *submission) evaluate(ws *workers) error {
-	if len(p.slice.single) == 0 {
+	if len(p.slice.Single) == 0 {
 		// Every unit is empty, as FROM scratch alone is: nothing to run.
 		ws.report(evaluatedMessage{p})
 		select {
@@ -105,7 +107,7 @@ func (p *submission) evaluate(ws *workers) error {
 		}
 	}
 	observe := ws.observe(p.node, &solveSource{targets: p.targets})
-	return p.conn.evaluate(p.ctx, p.slice, observe, func() { ws.report(evaluatedMessage{p}) }, p.release)
+	return p.conn.Evaluate(p.ctx, p.slice, observe, func() { ws.report(evaluatedMessage{p}) }, p.release)
 }
 
 // export writes the outputs of a unit, or sends the result of a step to the other nodes.
@@ -133,7 +135,7 @@ func (r *run) cancel(p *submission, reason string) []sched.Event {
 	}
 	p.move(unwanted)
 	p.cancel(errors.New(reason))
-	if p.conn.broken() {
+	if p.conn.Broken() {
 		// Its worker has reported, or has nothing more to say.
 		return []sched.Event{r.end(p, reason, false)}
 	}
@@ -348,18 +350,18 @@ func (m solvedMessage) take(r *run) []sched.Event {
 		return nil
 	case m.err == nil:
 		return []sched.Event{r.end(p, "", false)}
-	case p.conn.broken() && p.state != unwanted:
+	case p.conn.Broken() && p.state != unwanted:
 		if p.node.defers(p.conn, m) {
 			return nil
 		}
-		return []sched.Event{r.end(p, fmt.Sprintf("the connection to node %s broke: %v", p.node.info.Name, context.Cause(p.conn.ended)), true)}
+		return []sched.Event{r.end(p, fmt.Sprintf("the connection to node %s broke: %v", p.node.info.Name, context.Cause(p.conn.Ended)), true)}
 	case m.cancelled != nil:
 		return []sched.Event{r.end(p, m.cancelled.Error(), false)}
 	}
 	events := r.takeUnread(p.node)
 	if r.unread.count(p.node) > p.unread && r.work.isTransfer(m.err) {
 		// The next transfer leaves out what made this one fail.
-		return append(events, r.end(p, plain(m.err).Error(), true))
+		return append(events, r.end(p, fault.Plain(m.err).Error(), true))
 	}
 	if !m.searched {
 		m.searched = true
@@ -374,11 +376,11 @@ func (m solvedMessage) take(r *run) []sched.Event {
 func (m solvedMessage) fail(r *run) []sched.Event {
 	p := m.p
 	if u := p.units[0]; r.work.onDemand(u) { // such a unit is submitted by itself
-		var failed *StepFailed
-		if !r.accounts.retries() || !errors.As(classify(m.err, nil), &failed) {
+		var failed *fault.StepFailed
+		if !r.accounts.retries() || !errors.As(fault.Classify(m.err, nil), &failed) {
 			r.exchange.warnUnsent(p.node, u, m.err) // else it is executed again, and sent
 		}
-		text := plain(m.err).Error()
+		text := fault.Plain(m.err).Error()
 		return []sched.Event{
 			sched.UnitFailed{At: r.reporter.since(), Partition: p.id, Unit: u, Vertex: sched.NoVertex, Err: text},
 			r.end(p, text, false),
@@ -418,7 +420,7 @@ func (m exportedMessage) take(r *run) []sched.Event {
 		r.activity.export(-1)
 		m.deferred = true
 	}
-	if m.err != nil && p.conn.broken() {
+	if m.err != nil && p.conn.Broken() {
 		if p.state == running && p.node.defers(p.conn, m) {
 			return nil
 		}
@@ -432,7 +434,7 @@ func (m exportedMessage) take(r *run) []sched.Event {
 	}
 	solved := p.endWrite(m.unit)
 	if p.state == ended {
-		r.accounts.warnOfRest(m.written.withheld.discard())
+		r.accounts.warnOfRest(m.written.withheld.Discard())
 		return nil
 	}
 	events := m.note(r)
@@ -444,9 +446,9 @@ func (m exportedMessage) take(r *run) []sched.Event {
 
 func (m exportedMessage) note(r *run) []sched.Event {
 	if m.again {
-		r.accounts.warnOfRest(m.written.withheld.discard())
+		r.accounts.warnOfRest(m.written.withheld.Discard())
 		return []sched.Event{sched.UnitFailed{
-			At: r.reporter.since(), Partition: m.p.id, Unit: m.unit, Vertex: sched.NoVertex, Err: plain(m.err).Error(), Retryable: true, Again: true,
+			At: r.reporter.since(), Partition: m.p.id, Unit: m.unit, Vertex: sched.NoVertex, Err: fault.Plain(m.err).Error(), Retryable: true, Again: true,
 		}}
 	}
 	exported := sched.UnitExported{At: r.reporter.since(), Partition: m.p.id, Unit: m.unit}

@@ -22,12 +22,12 @@ import (
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/llbmerge"
+	"github.com/dbake/dbake/runtime/cacheentry"
+	"github.com/dbake/dbake/runtime/daemon"
+	"github.com/dbake/dbake/runtime/fault"
+	"github.com/dbake/dbake/runtime/layout"
 	"github.com/dbake/dbake/runtime/sched"
 )
-
-// cacheManifest is where the response of a cache's export describes its manifest
-// (cache/remotecache/export.go).
-const cacheManifest = "cache.manifest"
 
 // sendLimit bounds how long a result may take to the cache registry; then it goes
 // through the client.
@@ -121,7 +121,7 @@ func (x *exchange) stores() map[string]content.Store {
 	stores := map[string]content.Store{}
 	for i, s := range x.work.Steps {
 		if len(s.Sent) > 0 {
-			stores[storeOf(x.place(i))] = layoutStore(x.place(i))
+			stores[cacheentry.StoreID(x.place(i))] = layout.Store(x.place(i))
 		}
 	}
 	return stores
@@ -134,7 +134,7 @@ func (x *exchange) tag(v *llbmerge.Vertex) string {
 
 // export is where the cache of a step is written: at the client if direct.
 func (x *exchange) export(step int, v *llbmerge.Vertex, direct bool) ir.CacheEntry {
-	e := ir.CacheEntry{Type: cacheLocal, Attrs: map[string]string{}}
+	e := ir.CacheEntry{Type: ir.TypeLocal, Attrs: map[string]string{}}
 	if direct {
 		e.Attrs["dest"] = x.place(step)
 	} else {
@@ -151,10 +151,10 @@ func (x *exchange) export(step int, v *llbmerge.Vertex, direct bool) ir.CacheEnt
 // importEntry is the import of the cache that the node's response describes.
 func (x *exchange) importEntry(step int, resp map[string]string, direct bool) (ir.CacheEntry, error) {
 	var m ocispecs.Descriptor
-	if err := json.Unmarshal([]byte(resp[cacheManifest]), &m); err != nil {
+	if err := json.Unmarshal([]byte(resp[cacheentry.ManifestKey]), &m); err != nil {
 		return ir.CacheEntry{}, fmt.Errorf("the node did not describe the cache: %w", err)
 	}
-	e := ir.CacheEntry{Type: cacheLocal, Attrs: map[string]string{}}
+	e := ir.CacheEntry{Type: ir.TypeLocal, Attrs: map[string]string{}}
 	if direct {
 		e.Attrs["src"], e.Attrs["digest"] = x.place(step), m.Digest.String()
 	} else {
@@ -195,7 +195,7 @@ func (x *exchange) importsFor(n *nodeRun, jobs []plan.Job, caches []ir.CacheEntr
 
 // write makes a node write a step through c, as long as within lasts. It returns the import
 // of the result, nil when the step is not for others.
-func (x *exchange) write(within context.Context, c *connection, step int, direct bool, known lookups, observe func(*bkclient.SolveStatus)) (*ir.CacheEntry, error) {
+func (x *exchange) write(within context.Context, c *daemon.Connection, step int, direct bool, known lookups, observe func(*bkclient.SolveStatus)) (*ir.CacheEntry, error) {
 	if len(x.work.Steps[step].Sent) == 0 {
 		return nil, nil
 	}
@@ -205,7 +205,7 @@ func (x *exchange) write(within context.Context, c *connection, step int, direct
 		ctx, cancel = context.WithTimeoutCause(ctx, sendLimit, fmt.Errorf("the cache registry did not take it within %s", sendLimit))
 		defer cancel()
 	}
-	var req exportRequest
+	var req daemon.ExportRequest
 	for _, i := range x.work.Steps[step].Sent {
 		// A step below the last has no result in its cache unless its layers are blobs,
 		// so those that others may want by themselves are sent as well.
@@ -217,15 +217,15 @@ func (x *exchange) write(within context.Context, c *connection, step int, direct
 		if err != nil {
 			return nil, err
 		}
-		img := image{definition: known.in(def)}
+		img := daemon.Content{Definition: known.in(def)}
 		if v.Platform != nil {
-			img.platform = *v.Platform
+			img.Platform = *v.Platform
 		}
-		req.images = append(req.images, img)
+		req.Contents = append(req.Contents, img)
 	}
 	v, _ := x.work.stepVertex(step)
-	req.cacheTo = append(req.cacheTo, cacheEntry(x.export(step, v, direct)))
-	resp, err := c.exportCache(ctx, req, observe)
+	req.CacheTo = append(req.CacheTo, cacheentry.ForClient(x.export(step, v, direct)))
+	resp, err := c.ExportCache(ctx, req, observe)
 	if err != nil {
 		if within.Err() == nil && ctx.Err() != nil {
 			err = context.Cause(ctx)
@@ -296,8 +296,8 @@ func (x *exchange) noteSent(n *nodeRun, step int, sent *ir.CacheEntry) []sched.E
 // that needs it builds it.
 func (x *exchange) noteUnsent(n *nodeRun, step int, err error) []sched.Event {
 	v, _ := x.work.stepVertex(step)
-	x.reporter.send(n, step, plain(err))
-	x.reporter.warn(fmt.Sprintf("node %s: %s could not be transferred: %v; nodes that need it build it again, and images that stand on it may differ", n.info.Name, v.Step, plain(err)))
+	x.reporter.send(n, step, fault.Plain(err))
+	x.reporter.warn(fmt.Sprintf("node %s: %s could not be transferred: %v; nodes that need it build it again, and images that stand on it may differ", n.info.Name, v.Step, fault.Plain(err)))
 	var events []sched.Event
 	for _, v := range x.work.Steps[step].Sent {
 		events = append(events, sched.VertexUnsent{At: x.reporter.since(), Vertex: sched.VertexID(v)})
@@ -313,16 +313,16 @@ func (x *exchange) detour(n *nodeRun, step int, err error) {
 	}
 	x.direct = true
 	v, _ := x.work.stepVertex(step)
-	x.reporter.warn(fmt.Sprintf("node %s: %s could not be transferred through the cache registry; results go through this machine instead: %v", n.info.Name, v.Step, plain(err)))
+	x.reporter.warn(fmt.Sprintf("node %s: %s could not be transferred through the cache registry; results go through this machine instead: %v", n.info.Name, v.Step, fault.Plain(err)))
 }
 
 // noteSilent notes that a registry does not answer a node. It returns the results that the
 // node misses.
 func (x *exchange) noteSilent(n sched.NodeID, host string) []sched.Event {
-	if registryHost(x.registry()) == host {
+	if cacheentry.Registry(x.registry()) == host {
 		x.direct = true
 	}
-	return x.noteMissed(n, func(e ir.CacheEntry) bool { return registryHost(e) == host })
+	return x.noteMissed(n, func(e ir.CacheEntry) bool { return cacheentry.Registry(e) == host })
 }
 
 // send returns what has the node of p write a step for the others: through the registry,
@@ -360,7 +360,7 @@ func (x *exchange) warnUnsent(n *nodeRun, u sched.UnitID, err error) {
 	}
 	step, _ := x.work.step(u)
 	v, _ := x.work.stepVertex(step)
-	x.reporter.warn(fmt.Sprintf("node %s: %s could not be transferred: %v", n.info.Name, v.Step, plain(err)))
+	x.reporter.warn(fmt.Sprintf("node %s: %s could not be transferred: %v", n.info.Name, v.Step, fault.Plain(err)))
 }
 
 // noteImports warns of caches that a node cannot read. That there is none is as
@@ -369,7 +369,7 @@ func (x *exchange) warnUnsent(n *nodeRun, u sched.UnitID, err error) {
 func (x *exchange) noteImports(n *nodeRun, st *bkclient.SolveStatus) []sched.Event {
 	var events []sched.Event
 	for _, v := range st.Vertexes {
-		ref, ok := strings.CutPrefix(v.Name, importVertex)
+		ref, ok := strings.CutPrefix(v.Name, cacheentry.ReadVertex)
 		if !ok || v.Error == "" || strings.Contains(v.Error, "context canceled") {
 			continue
 		}

@@ -10,6 +10,7 @@ import (
 	"github.com/dbake/dbake/frontend"
 	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/llbmerge"
+	"github.com/dbake/dbake/runtime/fault"
 	"github.com/dbake/dbake/runtime/sched"
 )
 
@@ -65,11 +66,11 @@ func (e *StepError) Summary() string {
 	if e.Step != "" {
 		fmt.Fprintf(&b, "%s ", e.Step)
 	}
-	if here := (*OutputError)(nil); errors.As(e.Err, &here) {
+	if here := (*fault.OutputError)(nil); errors.As(e.Err, &here) {
 		fmt.Fprint(&b, e.Err) // no node is to blame
 		return b.String()
 	}
-	if here := (*InputError)(nil); errors.As(e.Err, &here) {
+	if here := (*fault.InputError)(nil); errors.As(e.Err, &here) {
 		fmt.Fprintf(&b, "failed: %v", e.Err) // nor here
 		return b.String()
 	}
@@ -131,7 +132,7 @@ func (f failure) blames(w *work, u sched.UnitID) bool {
 // else than when it was fetched first.
 func changedURL(v *llbmerge.Vertex, err error) bool {
 	src := v.Op.GetSource()
-	return src != nil && strings.HasPrefix(src.Identifier, "http") && strings.Contains(err.Error(), "digest mismatch")
+	return src != nil && strings.HasPrefix(src.Identifier, "http") && fault.DigestMismatch(err)
 }
 
 // needs reports whether a job needs a vertex.

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/dbake/dbake/compiler/ir"
+	"github.com/dbake/dbake/runtime/output"
 	"github.com/dbake/dbake/runtime/registry"
 )
 
@@ -83,13 +84,13 @@ func platformOrder(t *ir.Target, p ocispecs.Platform) int {
 
 // divide makes the outputs of a job those of one part: pushed by digest, to be named when
 // all parts are there. Only pushed outputs can be joined.
-func (d *divided) divide(outs []output) ([]output, error) {
+func (d *divided) divide(outs []output.Output) ([]output.Output, error) {
 	first := d.images == nil
 	for i := range outs {
 		out := &outs[i]
-		attrs := out.entry.Attrs
-		if out.entry.Type != bkclient.ExporterImage || !out.pushed {
-			err := fmt.Errorf("an output of type %s needs all platforms on one node, and no node can build them all; push the image instead", out.entry.Type)
+		attrs := out.Entry.Attrs
+		if out.Entry.Type != bkclient.ExporterImage || !out.Pushed {
+			err := fmt.Errorf("an output of type %s needs all platforms on one node, and no node can build them all; push the image instead", out.Entry.Type)
 			return nil, d.refuse(err)
 		}
 		if _, ok := attrs[string(exptypes.OptKeyPushByDigest)]; ok {
@@ -211,16 +212,16 @@ func (x *exports) joinTarget(ctx context.Context, d *divided, a *accounts) (w wr
 			exptypes.ExporterImageDescriptorKey: base64.StdEncoding.EncodeToString(dt),
 			exptypes.ExporterImageNameKey:       strings.Join(names, ","),
 		}
-		out := output{pushed: true}
+		out := output.Output{Pushed: true}
 		if x.work.Withhold {
 			if w.withheld == nil {
-				w.withheld = &withheld{}
+				w.withheld = &output.Withheld{}
 			}
-			out.withheld = &withholding{names: img.names, insecure: img.insecure}
-			w.withheld.add(d.target.Name, out, resp, nil)
+			out.Withheld = &output.Withholding{Names: img.names, Insecure: img.insecure}
+			w.withheld.Add(d.target.Name, out, resp, nil)
 		}
-		w.images = append(w.images, out.images(resp)...)
-		w.responses = append(w.responses, response{pushed: true, values: resp})
+		w.images = append(w.images, out.Images(resp)...)
+		w.responses = append(w.responses, output.Response{Pushed: true, Values: resp})
 	}
 	return w, nil
 }

@@ -13,7 +13,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dbake/dbake/compiler/ir"
+	"github.com/dbake/dbake/runtime/daemon"
 	"github.com/dbake/dbake/runtime/nodeset"
+	"github.com/dbake/dbake/runtime/output"
 	"github.com/dbake/dbake/runtime/registry"
 )
 
@@ -39,7 +41,7 @@ func newDivided(t *testing.T, outputs ...ir.Output) *Build {
 func runDivided(t *testing.T, b *Build, put func(registry.Index, bool) (ocispecs.Descriptor, error)) (*fleet, *Result, error) {
 	t.Helper()
 	f := newFleet(t, b)
-	r, err := newRun(b, []NodeInfo{{Spec: nodeset.Spec{Name: "n1"}}, {Spec: nodeset.Spec{Name: "n2"}}}, func(Event) {})
+	r, err := newRun(b, []daemon.NodeInfo{{Spec: nodeset.Spec{Name: "n1"}}, {Spec: nodeset.Spec{Name: "n2"}}}, func(Event) {})
 	require.NoError(t, err)
 	r.exports.putIndex = func(_ context.Context, index registry.Index, insecure bool) (ocispecs.Descriptor, error) {
 		return put(index, insecure)
@@ -66,9 +68,9 @@ func TestDivided(t *testing.T) {
 			Platforms:   []ocispecs.Platform{platforms.MustParse("linux/amd64"), platforms.MustParse("linux/arm64")},
 			Annotations: map[string]string{"k": "v"},
 		}}, got)
-		require.Equal(t, []Image{
-			{Name: "example.com/app:1", Digest: desc.Digest.String(), Place: InRegistry},
-			{Name: "example.org/app:2", Digest: desc.Digest.String(), Place: InRegistry},
+		require.Equal(t, []output.Image{
+			{Name: "example.com/app:1", Digest: desc.Digest.String(), Place: output.InRegistry},
+			{Name: "example.org/app:2", Digest: desc.Digest.String(), Place: output.InRegistry},
 		}, res.Jobs[0].Images)
 		require.Empty(t, res.Jobs[1].Images)
 		require.Equal(t, desc.Digest.String(), res.Jobs[0].Metadata["containerimage.digest"])

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/dbake/dbake/compiler/ir"
+	"github.com/dbake/dbake/runtime/output"
 	"github.com/dbake/dbake/runtime/registry"
 )
 
@@ -22,7 +23,7 @@ const joinableTimeout = 3 * time.Second
 // and a registry may be there for the nodes only. access is how the client reaches
 // registries, dir what relative paths stand against.
 func Joinable(ctx context.Context, t *ir.Target, dir string, access registry.Options) bool {
-	outs, err := outputs(t, dir, io.Discard, nil)
+	outs, err := output.All(t, dir, io.Discard, nil)
 	if err != nil {
 		return false // the run will say so
 	}

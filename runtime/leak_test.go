@@ -1,5 +1,3 @@
-//go:build !integration
-
 package runtime
 
 import (
@@ -8,6 +6,5 @@ import (
 	"go.uber.org/goleak"
 )
 
-// TestMain fails when a test leaves a goroutine behind. So does that of the tests with
-// daemons.
+// TestMain fails when a test leaves a goroutine behind.
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

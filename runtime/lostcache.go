@@ -8,14 +8,14 @@ import (
 	"time"
 
 	bkclient "github.com/moby/buildkit/client"
-	gateway "github.com/moby/buildkit/frontend/gateway/client"
-	"github.com/moby/buildkit/session"
 	bkerrdefs "github.com/moby/buildkit/solver/errdefs"
 	"github.com/moby/buildkit/solver/pb"
 	digest "github.com/opencontainers/go-digest"
 
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/llbmerge"
+	"github.com/dbake/dbake/runtime/daemon"
+	"github.com/dbake/dbake/runtime/fault"
 	"github.com/dbake/dbake/runtime/registry"
 	"github.com/dbake/dbake/runtime/sched"
 )
@@ -110,8 +110,8 @@ type lostMessage struct {
 // below units, and reports it. It returns false when err is about something else; then is
 // what was to be taken, and is when nothing is found.
 func (l *lostResults) search(p *submission, err error, units []sched.UnitID, then message) bool {
-	blob, ok := findLostBlob(err)
-	if !ok || p.state != running || p.conn.broken() || p.conn.unreadable == nil {
+	blob, ok := fault.LostBlob(err)
+	if !ok || p.state != running || p.conn.Broken() || p.conn.Witness == nil {
 		return false
 	}
 	var chains [][]sched.VertexID
@@ -136,13 +136,13 @@ func (l *lostResults) search(p *submission, err error, units []sched.UnitID, the
 	}
 	m := lostMessage{p: p, then: then, blob: blob, err: err}
 	l.workers.start(func() {
-		ctx, cancel := context.WithTimeout(p.conn.ended, findLimit) // that of a solve ends with its failure
+		ctx, cancel := context.WithTimeout(p.conn.Ended, findLimit) // that of a solve ends with its failure
 		defer cancel()
 		for i, c := range chains {
-			from := p.conn.unreadable(ctx, defs[i], p.slice.imports)
+			from := p.conn.Witness.Unreadable(ctx, defs[i], p.slice.Imports)
 			m.found = append(m.found, c[from:]...)
 		}
-		m.cache = l.cacheWith(ctx, p.slice.imports, blob)
+		m.cache = l.cacheWith(ctx, p.slice.Imports, blob)
 		l.workers.report(m)
 	})
 	return true
@@ -206,7 +206,7 @@ func (m lostMessage) take(r *run) []sched.Event {
 		return export.take(r)
 	}
 	// Its units are to be submitted once more to its node; that is no failed attempt.
-	end := r.end(p, plain(m.err).Error(), true)
+	end := r.end(p, fault.Plain(m.err).Error(), true)
 	end.Again = true
 	return []sched.Event{end}
 }
@@ -242,13 +242,13 @@ func (l *lostResults) warn(n *nodeRun, m lostMessage) {
 // cacheWith names the import whose manifest names a blob, as far as this machine can read
 // it; "" when none does.
 func (l *lostResults) cacheWith(ctx context.Context, imports []ir.CacheEntry, blob string) string {
-	ctx, cancel := context.WithTimeout(ctx, reachTimeout)
+	ctx, cancel := context.WithTimeout(ctx, daemon.ReachTimeout)
 	defer cancel()
 	c := registry.New(l.work.Registries)
 	defer c.Close()
 	var refs []string
 	for _, e := range imports {
-		if e.Type != cacheRegistry {
+		if e.Type != ir.TypeRegistry {
 			continue
 		}
 		refs = append(refs, e.Attrs["ref"])
@@ -285,38 +285,4 @@ func (l *lostResults) unalias(st *bkclient.SolveStatus) {
 	for _, w := range st.Warnings {
 		of(&w.Vertex)
 	}
-}
-
-// unreadable returns the first of a chain of results, each of which contains the one
-// before, that the node cannot read; their number when it can read all of them.
-func (s *solver) unreadable(ctx context.Context, attach []session.Attachable, chain []*pb.Definition, imports []ir.CacheEntry) int {
-	first := len(chain)
-	_ = s.link.gateway(ctx, attach, func(ctx context.Context, c gateway.Client) error {
-		first = searchLost(len(chain), func(i int) bool {
-			res, err := c.Solve(ctx, gateway.SolveRequest{Definition: chain[i], Evaluate: true, CacheImports: gatewayImports(s.heard(imports))})
-			if err == nil {
-				var ref gateway.Reference
-				if ref, err = res.SingleRef(); err == nil && ref != nil {
-					_, err = ref.ReadDir(ctx, gateway.ReadDirRequest{Path: "/"})
-				}
-			}
-			_, gone := findLostBlob(err)
-			return gone
-		})
-		return nil
-	}) // what it cannot say is not lost
-	return first
-}
-
-// searchLost returns the first of n results that is gone, when all after it are, too.
-func searchLost(n int, gone func(int) bool) int {
-	low, high := 0, n
-	for low < high {
-		if mid := (low + high) / 2; gone(mid) {
-			high = mid
-		} else {
-			low = mid + 1
-		}
-	}
-	return low
 }

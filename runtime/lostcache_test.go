@@ -10,23 +10,6 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestLost(t *testing.T) {
-	one, two := "sha256:"+strings.Repeat("1", 64), "sha256:"+strings.Repeat("2", 64)
-	for text, want := range map[string]string{
-		"failed to push x/a:1: failed to copy: httpReadSeeker: failed open: could not fetch content descriptor " + one + " (application/vnd.oci.image.layer.v1.tar+gzip) from remote: not found": one,
-		`failed commit on ref "layer-` + one + `": unexpected commit digest ` + two + `, expected ` + one + `: failed precondition`:                                                              one,
-		`failed commit on ref "layer-` + two + `": "layer-` + two + `" failed size validation: 1 != 2: failed precondition`:                                                                      two,
-		"failed to push x/a:1: unexpected status from POST request: 401 Unauthorized":                                                                                                            "",
-		"process \"/bin/sh -c false\" did not complete successfully: exit code: 1":                                                                                                               "",
-	} {
-		blob, ok := findLostBlob(errors.New(text))
-		require.Equal(t, want, blob, text)
-		require.Equal(t, want != "", ok, text)
-	}
-	_, ok := findLostBlob(nil)
-	require.False(t, ok)
-}
-
 // What a node could not read may be there again when it looks for it, as another node has
 // written it. That is an attempt that failed, and no failure unless it goes on.
 func TestLostAndThereAgain(t *testing.T) {
@@ -57,18 +40,5 @@ func TestLostAndThereAgain(t *testing.T) {
 				require.Equal(t, 1, looked)
 			})
 		})
-	}
-}
-
-func TestSearchLost(t *testing.T) {
-	for n := range 20 {
-		for from := range n + 1 {
-			asked := 0
-			require.Equal(t, from, searchLost(n, func(i int) bool {
-				asked++
-				return i >= from
-			}))
-			require.LessOrEqual(t, asked, 5)
-		}
 	}
 }

@@ -8,6 +8,8 @@ import (
 	digest "github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/dbake/dbake/runtime/daemon"
+	"github.com/dbake/dbake/runtime/fault"
 	"github.com/dbake/dbake/runtime/sched"
 )
 
@@ -41,15 +43,15 @@ var nodeMoves = map[nodeState][]nodeState{
 // work that waits for it. It belongs to the loop, but for its tracker's and its transfers'
 // own rules.
 type nodeRun struct {
-	info    NodeInfo
+	info    daemon.NodeInfo
 	id      sched.NodeID
 	tracker *tracker
-	sent    transfers
+	sent    daemon.Transfers
 
 	state nodeState
 	// conn is its connection. Invariant: it is there when the node is in use, and else
 	// only when it is barred.
-	conn *connection
+	conn *daemon.Connection
 	// err is why it was given up. Invariant: it is set when the node is given up or barred,
 	// and only then.
 	err      error
@@ -66,7 +68,7 @@ type nodeRun struct {
 	waiting  []*submission
 }
 
-func newNodeRun(id int, info NodeInfo, t *tracker) *nodeRun {
+func newNodeRun(id int, info daemon.NodeInfo, t *tracker) *nodeRun {
 	return &nodeRun{info: info, id: sched.NodeID(id), tracker: t, running: map[digest.Digest]bool{}}
 }
 
@@ -88,12 +90,12 @@ func (n *nodeRun) move(to nodeState) bool {
 
 // connect gives the node a connection. It returns the work that waited for one, which may
 // not be empty when the node was broken only.
-func (n *nodeRun) connect(c *connection) (deferred []message, waiting []*submission) {
+func (n *nodeRun) connect(c *daemon.Connection) (deferred []message, waiting []*submission) {
 	n.conn = c
 	if n.state == barred {
 		return nil, nil
 	}
-	n.info, n.err = c.info, nil
+	n.info, n.err = c.Info, nil
 	n.move(inUse)
 	deferred, waiting = n.deferred, n.waiting
 	n.abandon()
@@ -101,7 +103,7 @@ func (n *nodeRun) connect(c *connection) (deferred []message, waiting []*submiss
 }
 
 // disconnect notes that a connection has ended.
-func (n *nodeRun) disconnect(c *connection) {
+func (n *nodeRun) disconnect(c *daemon.Connection) {
 	if n.conn != c {
 		return
 	}
@@ -113,7 +115,7 @@ func (n *nodeRun) disconnect(c *connection) {
 // lose gives the node up for now. It reports whether it was used until then, or hoped for.
 func (n *nodeRun) lose(err, hangUp error) bool {
 	if n.conn != nil {
-		n.conn.hangUp(hangUp)
+		n.conn.HangUp(hangUp)
 		n.conn = nil
 	}
 	clear(n.running)
@@ -152,7 +154,7 @@ func (n *nodeRun) failsAll() error {
 	if n.state == barred || n.sick < mostSick {
 		return nil
 	}
-	return &NodeSick{Reason: n.sickness, Err: fmt.Errorf("it failed %d times in a row", n.sick)}
+	return &fault.NodeSick{Reason: n.sickness, Err: fmt.Errorf("it failed %d times in a row", n.sick)}
 }
 
 // wait keeps p until the node has a connection.
@@ -160,7 +162,7 @@ func (n *nodeRun) wait(p *submission) { n.waiting = append(n.waiting, p) }
 
 // defers keeps a report of what went through c, which has ended, until the node is back
 // or lost. It reports false when the node is back.
-func (n *nodeRun) defers(c *connection, m message) bool {
+func (n *nodeRun) defers(c *daemon.Connection, m message) bool {
 	if n.conn != nil && n.conn != c {
 		return false
 	}
@@ -221,7 +223,7 @@ func (l nodeRuns) byName(name string) *nodeRun {
 // assumedPlatforms are the platforms that a node was taken to run before it was heard of: those
 // it was said to run, else those of the first node.
 func (l nodeRuns) assumedPlatforms(n *nodeRun) []ocispecs.Platform {
-	if list, err := parsePlatforms(n.info.Spec.Platforms); err == nil && len(list) > 0 {
+	if list, err := daemon.ParsePlatforms(n.info.Spec.Platforms); err == nil && len(list) > 0 {
 		return list
 	}
 	return l[0].info.Platforms

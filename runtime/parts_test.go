@@ -7,7 +7,6 @@ import (
 	"go/token"
 	"go/types"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
@@ -50,55 +49,6 @@ func readSources(t *testing.T) *sources {
 	config := types.Config{Importer: noImports{}, Error: func(error) {}}
 	s.pkg, _ = config.Check("runtime", s.set, s.files, s.info) // unknown imports are errors
 	return s
-}
-
-// runFiles are the files that a run is made of. All others are the daemon's part: what a
-// node can do, whatever the run. A new file is the daemon's until it is listed here.
-var runFiles = []string{
-	"run.go", "drive.go", "work.go", "workers.go", "submission.go", "noderun.go", "attend.go", "accounts.go", "reporter.go",
-	"result.go", "failure.go", "status.go", "phase.go", "build.go", "usage.go",
-	"exports.go", "gates.go", "join.go", "joinable.go", "tags.go", "untag.go",
-	"cache.go", "cachewaves.go", "joincache.go", "unwritten.go",
-	"exchange.go", "lostcache.go", "unread.go", "bases.go", "trials.go", "drain.go",
-}
-
-// TestDaemonKnowsNoRun has the daemon's part use no name of the run's, so that a node can
-// be understood, and tested, without a run. Local variables do not count.
-func TestDaemonKnowsNoRun(t *testing.T) {
-	s := readSources(t)
-	fileOf := func(p token.Pos) string { return s.set.Position(p).Filename }
-	seen := map[string]bool{}
-	down := 0 // uses in the direction that is right
-	for _, f := range s.files {
-		seen[fileOf(f.Package)] = true
-	}
-	for _, name := range runFiles {
-		require.True(t, seen[name], "there is no %s", name)
-	}
-	for id, o := range s.info.Uses {
-		if o.Pkg() != s.pkg || !isGlobal(s.pkg, o) {
-			continue
-		}
-		user, owner := fileOf(id.Pos()), fileOf(o.Pos())
-		switch byRun, ofRun := slices.Contains(runFiles, user), slices.Contains(runFiles, owner); {
-		case ofRun && !byRun:
-			t.Errorf("%s: the daemon's part uses %s of %s", s.set.Position(id.Pos()), o.Name(), owner)
-		case byRun && !ofRun:
-			down++
-		}
-	}
-	require.Greater(t, down, 200)
-}
-
-// isGlobal reports whether o is declared outside of functions, or a field or method.
-func isGlobal(pkg *types.Package, o types.Object) bool {
-	switch o := o.(type) {
-	case *types.Var:
-		return o.IsField() || o.Parent() == pkg.Scope()
-	case *types.Func:
-		return true
-	}
-	return o.Parent() == pkg.Scope()
 }
 
 // TestPartsOwnTheirFields has the fields of a part written by its own methods and by what

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dbake/dbake/internal/stopwatch"
+	"github.com/dbake/dbake/runtime/daemon"
 )
 
 // The phases of a run add up to its time, and steps count before all else.
@@ -38,7 +39,7 @@ func TestPhases(t *testing.T) {
 // A step that failed does not run any more.
 func TestFailedStepsDoNotRun(t *testing.T) {
 	d := digest.FromString("step")
-	n := &nodeRun{running: map[digest.Digest]bool{}, conn: &connection{}}
+	n := &nodeRun{running: map[digest.Digest]bool{}, conn: &daemon.Connection{}}
 	n.follow([]change{{vertex: d}}, &bkclient.SolveStatus{})
 	require.Equal(t, phaseSteps, (&activity{nodes: nodeRuns{n}}).phase())
 	end := time.Now()

@@ -8,6 +8,8 @@ import (
 	bkclient "github.com/moby/buildkit/client"
 	digest "github.com/opencontainers/go-digest"
 
+	"github.com/dbake/dbake/runtime/daemon"
+	"github.com/dbake/dbake/runtime/output"
 	"github.com/dbake/dbake/runtime/publish"
 )
 
@@ -56,6 +58,17 @@ type Result struct {
 	Wall     time.Duration
 }
 
+// Records returns the names of the builds that wrote the outputs, by node.
+func (r *Result) Records() map[string][]string {
+	records := map[string][]string{}
+	for _, j := range r.Jobs {
+		if name := daemon.RecordOf(j.Metadata); name != "" {
+			records[j.Node] = append(records[j.Node], name)
+		}
+	}
+	return records
+}
+
 // JobResult is the end of one job.
 type JobResult struct {
 	Job    string
@@ -65,14 +78,14 @@ type JobResult struct {
 	// Reason says why a job is not done; Err is the failure itself.
 	Reason string
 	Err    error
-	Images []Image
+	Images []output.Image
 	// Files are the files and directories that outputs wrote and that hold no image, as
 	// they were given.
 	Files []string
 	// Metadata is the exporters' response, for the metadata file.
 	Metadata map[string]any
 
-	withheld *withheld // nil when nothing of it is yet to be published
+	withheld *output.Withheld // nil when nothing of it is yet to be published
 }
 
 // TargetResult is the end of one target, whose parts several nodes may have built.
@@ -82,7 +95,7 @@ type TargetResult struct {
 	State State
 	// Reason says why it is not done; it is that of the part that came least far.
 	Reason string
-	Images []Image
+	Images []output.Image
 	Files  []string // as of [JobResult]
 }
 
@@ -94,9 +107,9 @@ func (r *Result) NotePublished() {
 	r.Withheld = nil
 	for i := range r.Jobs {
 		if j := &r.Jobs[i]; j.withheld != nil {
-			if len(j.withheld.responses) > 0 { // a part of a target has none
-				j.Images = j.withheld.images
-				maps.Copy(j.Metadata, metadataOf(j.withheld.responses))
+			if len(j.withheld.Responses) > 0 { // a part of a target has none
+				j.Images = j.withheld.Images
+				maps.Copy(j.Metadata, output.MetadataOf(j.withheld.Responses))
 			}
 			j.withheld = nil
 		}

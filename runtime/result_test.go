@@ -9,6 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dbake/dbake/compiler/ir"
+	"github.com/dbake/dbake/runtime/fault"
+	"github.com/dbake/dbake/runtime/output"
 	"github.com/dbake/dbake/runtime/sched"
 )
 
@@ -129,7 +131,7 @@ func TestCounts(t *testing.T) {
 }
 
 func TestTargetsOfResult(t *testing.T) {
-	img := []Image{{Name: "x", Place: InRegistry}}
+	img := []output.Image{{Name: "x", Place: output.InRegistry}}
 	r := &Result{Jobs: []JobResult{
 		{Job: "a@1", Target: "a", Node: "n1", State: Done, Images: img, Files: []string{"out", "a.tar"}},
 		{Job: "a@2", Target: "a", Node: "n2", State: Done, Files: []string{"out"}},
@@ -143,4 +145,10 @@ func TestTargetsOfResult(t *testing.T) {
 		{Name: "b", Nodes: []string{"n1"}, State: Failed, Reason: "why"},
 		{Name: "c", Nodes: []string{"n2"}, State: Cancelled, Reason: "interrupted"},
 	}, r.Targets())
+}
+
+// No node is to blame for a failure of this machine.
+func TestOutputErrorNamesNoNode(t *testing.T) {
+	e := &StepError{Targets: []string{"app"}, Node: "n1", Err: &fault.Rejected{Err: &fault.OutputError{Place: "/out", Err: errors.New("no space left on device")}}}
+	require.Equal(t, "target app: write /out: no space left on device", e.Summary())
 }

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/moby/buildkit/solver/pb"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/dbake/dbake/cachepolicy"
@@ -17,8 +16,12 @@ import (
 	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/internal/stopwatch"
 	"github.com/dbake/dbake/llbmerge"
+	"github.com/dbake/dbake/runtime/cacheentry"
+	"github.com/dbake/dbake/runtime/daemon"
+	"github.com/dbake/dbake/runtime/layout"
 	"github.com/dbake/dbake/runtime/registry"
 	"github.com/dbake/dbake/runtime/sched"
+	"github.com/dbake/dbake/runtime/watchdog"
 )
 
 // tickInterval is how often the scheduler is told that time has passed, so that it
@@ -38,7 +41,7 @@ type Build struct {
 	Sched sched.Config
 	// Past is what is known of the vertices of Graph from earlier runs; it may be shorter.
 	Past   []Trials
-	Inputs Inputs
+	Inputs daemon.Inputs
 	// Cache is the input of the decision about caches. Its Nodes and Fleet are filled in by
 	// Run.
 	Cache cachepolicy.Input
@@ -48,7 +51,7 @@ type Build struct {
 	// Bases is the repository through which base images are passed on; "" is none.
 	Bases string
 	// Credentials are added to caches where nodes use them.
-	Credentials CacheCredentials
+	Credentials cacheentry.Credentials
 	// Faulty are targets that could not be prepared, so that they are not among Jobs.
 	Faulty []string
 	// Withhold publishes nothing: what was written is left to [Result.Withheld].
@@ -62,7 +65,7 @@ type Build struct {
 	// ProvenanceMax, "" for none.
 	Provenance string
 	// Tracing has the nodes record what they do; nil is not wanted.
-	Tracing *Tracing
+	Tracing *daemon.Tracing
 	// Dir is the base of relative output paths.
 	Dir string
 	// Stdout takes the archives whose destination is "-". Load takes images for
@@ -74,7 +77,7 @@ type Build struct {
 	LoadEngine string
 	// Drained reports whether a node is to go, as the user wants it: it is asked every few
 	// seconds, from any goroutine. nil for none.
-	Drained func(NodeInfo) bool
+	Drained func(daemon.NodeInfo) bool
 	// Watch is told the phases of the run; nil for nobody.
 	Watch *stopwatch.Watch
 }
@@ -102,7 +105,7 @@ type run struct {
 	lost        *lostResults
 	unread      *unread
 	drains      *drains
-	dirs        dirLocks
+	dirs        layout.Locks
 }
 
 // Run carries b out on the nodes of p. It returns when nothing of it is running
@@ -111,49 +114,41 @@ type run struct {
 // the run was cancelled.
 //
 // observe is called from the goroutine of Run.
-func (p *Pool) Run(ctx context.Context, b *Build, observe func(Event)) (*Result, error) {
+func Run(ctx context.Context, p *daemon.Pool, b *Build, observe func(Event)) (*Result, error) {
 	r, err := newRun(b, p.All(), observe)
 	if err != nil {
 		return nil, err
 	}
-	nodes, ready := p.members()
 	for i, a := range r.attendants {
-		var absent error
-		if i >= ready {
-			if _, absent = nodes[i].current(); absent == nil {
-				absent = errors.New("it answered too late for the plan")
-			}
-			if i < len(b.Sched.Nodes) {
-				a.promise(b.Sched.Nodes[i].From, r.nodes.assumedPlatforms(a.node))
-			}
+		a.expect(p.Timeout(), p.Late(i))
+		if a.absent != nil && i < len(b.Sched.Nodes) {
+			a.promise(b.Sched.Nodes[i].From, r.nodes.assumedPlatforms(a.node))
 		}
-		a.expect(p.timeout, absent)
-		before := nodes[i].onSilence(func(d time.Duration) { r.workers.silent(a.node, d) })
-		defer func() { nodes[i].onSilence(before) }()
+		defer p.OnSilence(i, func(d time.Duration) { r.workers.silent(a.node, d) })()
 	}
-	return r.run(ctx, p.connect(r))
+	return r.run(ctx, connectTo(p, r))
 }
 
 // newRun prepares a run of b on nodes. Those beyond b.Sched.Nodes have no part in the
 // plan.
-func newRun(b *Build, nodes []NodeInfo, observe func(Event)) (*run, error) {
+func newRun(b *Build, nodes []daemon.NodeInfo, observe func(Event)) (*run, error) {
 	w := newWork(b)
 	r := &run{
 		work: w, workers: newWorkers(len(nodes)), submissions: newSubmissions(), accounts: newAccounts(w),
 		unwritten: unwritten{}, bases: newBases(w), unread: newUnread(w), drains: newDrains(),
 	}
-	for i, info := range nodes {
-		n := newNodeRun(i, info, newTracker(w.isStep, w.isShared))
-		r.nodes = append(r.nodes, n)
-		r.attendants = append(r.attendants, &attendant{node: n, workers: r.workers, timeout: DefaultNodeTimeout, marked: b.Drained})
-	}
-	r.reporter = newReporter(w, r.nodes, observe)
-	r.activity = &activity{watch: b.Watch, nodes: r.nodes}
 	var warnings []string
 	var err error
 	if r.caches, warnings, err = decideCaches(b); err != nil {
 		return nil, err
 	}
+	for i, info := range nodes {
+		n := newNodeRun(i, info, newTracker(w.isStep, w.isShared))
+		r.nodes = append(r.nodes, n)
+		r.attendants = append(r.attendants, &attendant{node: n, workers: r.workers, timeout: daemon.DefaultNodeTimeout, probes: r.caches.probes(w.Jobs), marked: b.Drained})
+	}
+	r.reporter = newReporter(w, r.nodes, observe)
+	r.activity = &activity{watch: b.Watch, nodes: r.nodes}
 	for _, text := range warnings {
 		r.reporter.warn(text)
 	}
@@ -195,7 +190,7 @@ func (r *run) run(ctx context.Context, connect connectFunc) (_ *Result, err erro
 	}()
 	over, done := context.WithCancel(context.Background())
 	defer done()
-	defer hurry(ctx, func() { r.workers.reportWithin(over, hangUp{}) })()
+	defer watchdog.Hurry(ctx, func() { r.workers.reportWithin(over, hangUp{}) })()
 	writing, stopWriting := context.WithCancel(ctx)
 	defer stopWriting()
 	finish := r.loop(ctx, writing, connect)
@@ -255,9 +250,9 @@ func (r *run) release() {
 			continue
 		}
 		r.workers.start(func() {
-			t := time.AfterFunc(endGrace, func() { c.hangUp(errHungUp) })
+			t := time.AfterFunc(endGrace, func() { c.HangUp(daemon.ErrHungUp) })
 			defer t.Stop()
-			c.end()
+			c.End()
 		})
 	}
 	r.pump(&r.workers.all)
@@ -269,65 +264,30 @@ type hangUp struct{}
 func (hangUp) take(r *run) []sched.Event {
 	for _, n := range r.nodes {
 		if n.conn != nil {
-			n.conn.hangUp(errHungUp)
+			n.conn.HangUp(daemon.ErrHungUp)
 		}
 	}
 	return nil
 }
 
-// open starts a session on a node.
-func (r *run) open(l *link, info NodeInfo, nr *nodeRun) (*connection, error) {
+// session returns what a session on a node offers, and how it solves.
+func (r *run) session(nr *nodeRun) daemon.SessionOptions {
 	in := r.work.Inputs
 	in.Layouts = r.work.layouts
-	offer, err := in.services(&nr.sent)
-	if err != nil {
-		return nil, err
+	stores := r.exchange.stores()
+	maps.Copy(stores, r.caches.stores)
+	return daemon.SessionOptions{
+		Inputs: in, Sent: &nr.sent, Stores: stores, Entitlements: r.work.Entitlements, RetrySteps: r.work.Sched.Options.RetrySteps > 0,
+		Locks: &r.dirs, Tracing: r.work.Tracing,
+		Unheard: func(server string) { r.workers.report(silentMessage{node: nr, host: server}) },
 	}
-	maps.Copy(offer.stores, r.caches.stores)
-	maps.Copy(offer.stores, r.exchange.stores())
-	ctx, cancel := context.WithCancel(l.ctx)
-	silent := func(ctx context.Context, probes map[string]string) []string {
-		return l.silent(ctx, offer.attachables(nil), probes)
-	}
-	s := &solver{
-		link: l, life: ctx, services: offer, sharedKey: in.SharedKey, entitlements: r.work.Entitlements, dirs: &r.dirs, tracing: r.work.Tracing,
-		retrySteps: r.work.Sched.Options.RetrySteps > 0,
-		asks:       silent, unheard: func(where string) { r.workers.report(silentMessage{node: nr, host: where}) },
-	}
-	var stop func()
-	if s.session, stop, err = l.openSession(ctx, in.SharedKey, offer.attachables(nil)); err != nil {
-		cancel()
-		return nil, err
-	}
-	c := &connection{
-		daemon: s, info: info, ended: ctx, hangUp: l.fail,
-		stop: func() {
-			cancel()
-			stop()
-		},
-		silent: silent, leaveOut: func(where string) { s.silent.add(where) },
-		unreadable: func(ctx context.Context, chain []*pb.Definition, imports []ir.CacheEntry) int {
-			return s.unreadable(ctx, offer.attachables(nil), chain, imports)
-		},
-	}
-	c.drains = func(ctx context.Context) (bool, error) {
-		workers, err := l.client.ListWorkers(ctx)
-		if err != nil {
-			return false, err
-		}
-		return len(workers) > 0 && drainsBy(workers[0].Labels), nil
-	}
-	if probes := r.caches.probes(r.work.Jobs); len(probes) > 0 {
-		c.probe = func(ctx context.Context) []string { return s.probe(ctx, offer.attachables(nil), probes) }
-	}
-	return c, nil
 }
 
 // close ends the sessions.
 func (r *run) close() error {
 	for _, n := range r.nodes {
 		if n.conn != nil {
-			n.conn.stop()
+			n.conn.Stop()
 		}
 	}
 	return r.exchange.close()

@@ -27,10 +27,16 @@ import (
 
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/frontend"
+	"github.com/dbake/dbake/internal/pause"
 	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/llbmerge"
+	"github.com/dbake/dbake/runtime/cacheentry"
+	"github.com/dbake/dbake/runtime/daemon"
+	"github.com/dbake/dbake/runtime/fault"
 	"github.com/dbake/dbake/runtime/nodeset"
+	"github.com/dbake/dbake/runtime/output"
 	"github.com/dbake/dbake/runtime/sched"
+	"github.com/dbake/dbake/runtime/watchdog"
 )
 
 // base is what all jobs of a test start from: an image and a step on it.
@@ -134,9 +140,9 @@ func newFleet(t *testing.T, b *Build) *fleet {
 // run carries b out on the fleet.
 func (f *fleet) run(ctx context.Context, b *Build) (*Result, []Event, error) {
 	f.t.Helper()
-	var infos []NodeInfo
+	var infos []daemon.NodeInfo
 	for i, n := range f.nodes {
-		infos = append(infos, NodeInfo{Spec: nodeset.Spec{Name: fmt.Sprintf("n%d", i+1)}, ID: n.id, Platforms: f.platforms})
+		infos = append(infos, daemon.NodeInfo{Spec: nodeset.Spec{Name: fmt.Sprintf("n%d", i+1)}, ID: n.id, Platforms: f.platforms})
 	}
 	for i, n := range b.Sched.Nodes {
 		infos[i].Name = n.Name
@@ -169,7 +175,7 @@ func (f *fleet) run(ctx context.Context, b *Build) (*Result, []Event, error) {
 
 // connect connects to the fakes, with a watch as over a real connection.
 func (f *fleet) connect(r *run) connectFunc {
-	return func(ctx context.Context, a *attendant) (*connection, error) {
+	return func(ctx context.Context, a *attendant) (*daemon.Connection, error) {
 		nr := a.node
 		n := f.nodes[nr.id]
 		for {
@@ -177,7 +183,7 @@ func (f *fleet) connect(r *run) connectFunc {
 			if err == nil {
 				break
 			}
-			if sleep(ctx, 50*time.Millisecond) != nil {
+			if pause.For(ctx, 50*time.Millisecond) != nil {
 				return nil, err
 			}
 		}
@@ -189,7 +195,7 @@ func (f *fleet) connect(r *run) connectFunc {
 		n.ended = ended
 		n.connections++
 		n.sent = &nr.sent
-		info := NodeInfo{Spec: nr.info.Spec, ID: n.id, Native: n.native}
+		info := daemon.NodeInfo{Spec: nr.info.Spec, ID: n.id, Native: n.native}
 		dead := n.dead
 		n.mu.Unlock()
 		var heard atomic.Int64
@@ -202,29 +208,20 @@ func (f *fleet) connect(r *run) connectFunc {
 			}
 		})
 		watching.Go(func() {
-			watch{
-				timeout: a.timeout, received: heard.Load, fail: fail,
-				silent: func(d time.Duration) { r.workers.silent(nr, d) },
-				probe: func(ctx context.Context) {
+			watchdog.Watch{
+				Timeout: a.timeout, Received: heard.Load, Fail: fail,
+				Silent: func(d time.Duration) { r.workers.silent(nr, d) },
+				Probe: func(ctx context.Context) {
 					if n.ping(ctx) == nil {
 						heard.Add(1)
 					}
 				},
-			}.run(ended)
+			}.Run(ended)
 		})
-		return &connection{
-			daemon: n, info: info, ended: ended, hangUp: fail,
-			unreadable: func(_ context.Context, chain []*pb.Definition, _ []ir.CacheEntry) int {
-				if n.unreadable == nil {
-					return len(chain)
-				}
-				return n.unreadable(chain)
-			},
-			stop: func() {
-				fail(errLinkClosed)
-				watching.Wait()
-			},
-		}, nil
+		return &daemon.Connection{Daemon: n, Witness: witness{n}, Info: info, Ended: ended, HangUp: fail, Stop: func() {
+			fail(errClosed)
+			watching.Wait()
+		}}, nil
 	}
 }
 
@@ -263,7 +260,7 @@ type fakeNode struct {
 	ended       context.Context
 	id          string
 	connections int
-	sent        *transfers
+	sent        *daemon.Transfers
 	running     int // calls
 	held        map[digest.Digest]bool
 	active      map[digest.Digest]chan struct{}
@@ -275,7 +272,24 @@ type fakeNode struct {
 	unsaid     []*bkclient.SolveStatus
 }
 
-var errGone = status.Error(codes.Unavailable, "connection refused")
+// witness is what a fake can be asked: every registry answers it.
+type witness struct{ node *fakeNode }
+
+func (witness) Silent(context.Context, map[string]string) []string { return nil }
+func (witness) LeaveOut(string)                                    {}
+func (witness) Drains(context.Context) (bool, error)               { return false, nil }
+
+func (w witness) Unreadable(_ context.Context, chain []*pb.Definition, _ []ir.CacheEntry) int {
+	if w.node.unreadable == nil {
+		return len(chain)
+	}
+	return w.node.unreadable(chain)
+}
+
+var (
+	errGone   = status.Error(codes.Unavailable, "connection refused")
+	errClosed = errors.New("the connection was closed")
+)
 
 func (n *fakeNode) enter() func() {
 	n.mu.Lock()
@@ -361,7 +375,7 @@ func (n *fakeNode) wait(ctx context.Context, d time.Duration) error {
 	return n.until(ctx, done)
 }
 
-func (n *fakeNode) pull(context.Context, string, *ocispecs.Platform) error { return nil }
+func (n *fakeNode) Pull(context.Context, string, *ocispecs.Platform) error { return nil }
 
 func (n *fakeNode) ping(ctx context.Context) error {
 	dead, mute, _ := n.lines()
@@ -376,8 +390,8 @@ func (n *fakeNode) ping(ctx context.Context) error {
 	}
 }
 
-// end is slow when the node says nothing, as letting go of a build is.
-func (n *fakeNode) end() {
+// End is slow when the node says nothing, as letting go of a build is.
+func (n *fakeNode) End() {
 	_, mute, ended := n.lines()
 	select {
 	case <-mute:
@@ -386,10 +400,10 @@ func (n *fakeNode) end() {
 	}
 }
 
-func (n *fakeNode) evaluate(ctx context.Context, p partition, observe func(*bkclient.SolveStatus), evaluated func(), release <-chan struct{}) error {
+func (n *fakeNode) Evaluate(ctx context.Context, p daemon.Partition, observe func(*bkclient.SolveStatus), evaluated func(), release <-chan struct{}) error {
 	defer n.enter()()
 	n.mu.Lock()
-	for _, e := range p.imports {
+	for _, e := range p.Imports {
 		d := importedDigest(e)
 		if d == "" {
 			continue // a cache of an earlier build
@@ -399,7 +413,7 @@ func (n *fakeNode) evaluate(ctx context.Context, p partition, observe func(*bkcl
 		n.held[root.(digest.Digest)] = true
 	}
 	n.mu.Unlock()
-	for _, def := range p.single {
+	for _, def := range p.Single {
 		if err := n.solve(ctx, rootOf(n.graph, def), observe); err != nil {
 			return err
 		}
@@ -423,7 +437,7 @@ func (n *fakeNode) evaluate(ctx context.Context, p partition, observe func(*bkcl
 
 // importedDigest is the digest by which an import names a cache.
 func importedDigest(e ir.CacheEntry) string {
-	if e.Type == cacheLocal {
+	if e.Type == ir.TypeLocal {
 		return e.Attrs["digest"]
 	}
 	_, d, _ := strings.Cut(e.Attrs["ref"], "@")
@@ -487,7 +501,7 @@ func (n *fakeNode) step(ctx context.Context, v *llbmerge.Vertex, observe func(*b
 func (n *fakeNode) execute(ctx context.Context, v *llbmerge.Vertex, observe func(*bkclient.SolveStatus)) error {
 	if l := v.Local; l != nil {
 		for _, path := range n.unread[l.Name] {
-			n.sent.leaveOut(l.Name, path, &InputError{Path: path, Err: fs.ErrPermission})
+			n.sent.LeaveOut(l.Name, path, &fault.InputError{Path: path, Err: fs.ErrPermission})
 		}
 	}
 	if !v.Kind.IsStep() {
@@ -518,14 +532,14 @@ func (n *fakeNode) execute(ctx context.Context, v *llbmerge.Vertex, observe func
 	return nil
 }
 
-func (n *fakeNode) export(ctx context.Context, req exportRequest, _ func(*bkclient.SolveStatus)) (map[string]string, error) {
+func (n *fakeNode) Export(ctx context.Context, req daemon.ExportRequest, _ func(*bkclient.SolveStatus)) (map[string]string, error) {
 	defer n.enter()()
 	if err := n.wait(ctx, 100*time.Millisecond); err != nil {
 		return nil, err
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	name := req.entry.Attrs["name"]
+	name := req.Entry.Attrs["name"]
 	if errs := n.exportFails[name]; len(errs) > 0 {
 		n.exportFails[name] = errs[1:]
 		return nil, errs[0]
@@ -537,20 +551,20 @@ func (n *fakeNode) export(ctx context.Context, req exportRequest, _ func(*bkclie
 	}, nil
 }
 
-func (n *fakeNode) exportCache(ctx context.Context, req exportRequest, _ func(*bkclient.SolveStatus)) (map[string]string, error) {
+func (n *fakeNode) ExportCache(ctx context.Context, req daemon.ExportRequest, _ func(*bkclient.SolveStatus)) (map[string]string, error) {
 	defer n.enter()()
 	if err := n.wait(ctx, time.Second); err != nil {
 		return nil, err
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	for _, c := range req.cacheTo {
+	for _, c := range req.CacheTo {
 		n.caches = append(n.caches, c.Attrs["ref"]+c.Attrs["dest"])
 	}
-	root := rootOf(n.graph, req.images[0].definition).Digest
+	root := rootOf(n.graph, req.Contents[0].Definition).Digest
 	manifest := digest.FromString("cache of " + root.String())
 	n.handed.Store(manifest.String(), root)
-	return map[string]string{cacheManifest: fmt.Sprintf(`{"digest": %q}`, manifest)}, n.cacheFails
+	return map[string]string{cacheentry.ManifestKey: fmt.Sprintf(`{"digest": %q}`, manifest)}, n.cacheFails
 }
 
 // states are the ends of all jobs.
@@ -597,7 +611,7 @@ func TestRun(t *testing.T) {
 			require.GreaterOrEqual(t, res.Nodes[i].Busy, 3*time.Second)
 		}
 		require.Equal(t, "example.com/a:latest", res.Jobs[0].Images[0].Name)
-		require.Equal(t, InRegistry, res.Jobs[0].Images[0].Place)
+		require.Equal(t, output.InRegistry, res.Jobs[0].Images[0].Place)
 		require.Len(t, res.Measured, 14)
 		stages := map[string][]string{}
 		for _, e := range events {
@@ -745,7 +759,7 @@ func TestAllNodesLost(t *testing.T) {
 		}
 		res, _, err := f.run(t.Context(), b)
 		require.ErrorIs(t, err, ErrIncomplete)
-		var node *NodeError
+		var node *daemon.NodeError
 		require.ErrorAs(t, err, &node)
 		require.Equal(t, "lost", node.Op)
 		for _, j := range res.Jobs {

@@ -17,7 +17,10 @@ import (
 
 	"github.com/dbake/dbake/cachepolicy"
 	"github.com/dbake/dbake/compiler/ir"
+	"github.com/dbake/dbake/internal/pause"
+	"github.com/dbake/dbake/runtime/daemon"
 	"github.com/dbake/dbake/runtime/sched"
+	"github.com/dbake/dbake/runtime/watchdog"
 )
 
 // The times of a fake run of newBuild on two nodes: a step takes a second, so that
@@ -228,7 +231,7 @@ func TestFlappingNode(t *testing.T) {
 		flapping, stop := context.WithCancel(t.Context())
 		defer stop()
 		go func() {
-			for sleep(flapping, 900*time.Millisecond) == nil {
+			for pause.For(flapping, 900*time.Millisecond) == nil {
 				f.nodes[1].cut()
 			}
 		}()
@@ -248,7 +251,7 @@ func TestLateNode(t *testing.T) {
 		joins  bool
 	}{
 		"native": {native: "linux/amd64", joins: true},
-		"unfit":  {unfit: fmt.Errorf("%w: it is of another kind", errUnfit)},
+		"unfit":  {unfit: fmt.Errorf("%w: it is of another kind", daemon.ErrUnfit)},
 		"slow":   {native: "linux/arm64"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -371,16 +374,16 @@ func TestWatch(t *testing.T) {
 				ctx, fail := context.WithCancelCause(t.Context())
 				var bytes atomic.Int64
 				var said []time.Duration // owned by the watch until it has ended
-				w := watch{
-					timeout: 10 * time.Second, fail: fail,
-					received: bytes.Load,
-					silent:   func(d time.Duration) { said = append(said, d) },
-					probe: func(ctx context.Context) {
+				w := watchdog.Watch{
+					Timeout: 10 * time.Second, Fail: fail,
+					Received: bytes.Load,
+					Silent:   func(d time.Duration) { said = append(said, d) },
+					Probe: func(ctx context.Context) {
 						if tt.answer == 0 {
 							<-ctx.Done()
 							return
 						}
-						if sleep(ctx, tt.answer) == nil {
+						if pause.For(ctx, tt.answer) == nil {
 							bytes.Add(1)
 						}
 					},
@@ -388,7 +391,7 @@ func TestWatch(t *testing.T) {
 				done := make(chan struct{})
 				go func() {
 					defer close(done)
-					w.run(ctx)
+					w.Run(ctx)
 				}()
 				time.Sleep(10500 * time.Millisecond)
 				fail(errors.New("alive"))

@@ -11,6 +11,7 @@ import (
 	digest "github.com/opencontainers/go-digest"
 
 	"github.com/dbake/dbake/llbmerge"
+	"github.com/dbake/dbake/runtime/daemon"
 )
 
 const (
@@ -18,7 +19,7 @@ const (
 	// verifyingStep that they compare the platforms of results with those that were
 	// asked for: results that only have a cache written are called by numbers.
 	// Neither is anything that a user asked for.
-	namingStep    = "[internal] " + naming
+	namingStep    = "[internal] " + daemon.NamingStep
 	verifyingStep = "Verifying build result"
 	// unpacking begins the ids of the statuses of layers that are unpacked.
 	unpacking = "extracting "

@@ -14,6 +14,8 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/dbake/dbake/llbmerge"
+	"github.com/dbake/dbake/runtime/daemon"
+	"github.com/dbake/dbake/runtime/fault"
 	"github.com/dbake/dbake/runtime/nodeset"
 )
 
@@ -87,7 +89,7 @@ func TestMeasured(t *testing.T) {
 	fetched, present := digest.FromString("fetched"), digest.FromString("present")
 	isStep := func(d digest.Digest) bool { return d == step }
 	isShared := func(d digest.Digest) bool { return d == step || d == fetched || d == present }
-	n := &nodeRun{info: NodeInfo{Spec: nodeset.Spec{Name: "n1"}}, tracker: newTracker(isStep, isShared)}
+	n := &nodeRun{info: daemon.NodeInfo{Spec: nodeset.Spec{Name: "n1"}}, tracker: newTracker(isStep, isShared)}
 	evaluate := func(st *bkclient.SolveStatus) { n.tracker.observe(st, &solveSource{}) }
 	evaluate(vertex(fetched, at(0), at(1)))
 	evaluate(vertex(present, at(0), at(1)))
@@ -331,12 +333,12 @@ func TestUnion(t *testing.T) {
 
 func TestPlain(t *testing.T) {
 	inner := errors.New("failed to solve: rpc error: code = Unknown desc = exit code: 1")
-	err := plain(inner)
+	err := fault.Plain(inner)
 	require.Equal(t, "exit code: 1", err.Error())
 	require.ErrorIs(t, err, inner)
 	other := errors.New("no route")
-	require.Same(t, other, plain(other))
-	require.Equal(t, "bad", plain(status.Error(codes.InvalidArgument, "bad")).Error())
+	require.Same(t, other, fault.Plain(other))
+	require.Equal(t, "bad", fault.Plain(status.Error(codes.InvalidArgument, "bad")).Error())
 }
 
 // A step that failed and is executed again on its node is reported again, and what it

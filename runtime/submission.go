@@ -12,6 +12,7 @@ import (
 
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/llbmerge"
+	"github.com/dbake/dbake/runtime/daemon"
 	"github.com/dbake/dbake/runtime/sched"
 )
 
@@ -54,7 +55,7 @@ type submission struct {
 	node    *nodeRun
 	units   []sched.UnitID
 	targets []string // that the units are for
-	slice   partition
+	slice   daemon.Partition
 	bases   []*llbmerge.Vertex // images that it may pull
 	delay   time.Duration
 	release <-chan struct{} // closed by letGo, when its results are needed no longer
@@ -69,7 +70,7 @@ type submission struct {
 
 	// conn is the connection through which it runs; ctx and cancel end its workers.
 	// Invariant: they are set if and only if it has run.
-	conn   *connection
+	conn   *daemon.Connection
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	// unread is how many steps read files that its node was not sent, when it began.
@@ -123,7 +124,7 @@ func (p *submission) settle(u sched.UnitID) bool {
 func (p *submission) begin(unread int) {
 	p.move(running)
 	p.conn, p.unread = p.node.conn, unread
-	p.ctx, p.cancel = context.WithCancelCause(p.conn.ended)
+	p.ctx, p.cancel = context.WithCancelCause(p.conn.Ended)
 }
 
 // reach notes that d is there. It returns the units whose last root is d.
@@ -174,7 +175,7 @@ func (p *submission) endWrite(u sched.UnitID) *solvedMessage {
 // cut cuts the part of the graph that p needs, to be solved with imports, and notes the
 // roots by whose end its units are known to be built.
 func (p *submission) cut(w *work, known lookups, imports []ir.CacheEntry) error {
-	p.slice.imports = imports
+	p.slice.Imports = imports
 	var ids []string
 	steps := false
 	for _, u := range p.units {
@@ -185,7 +186,7 @@ func (p *submission) cut(w *work, known lookups, imports []ir.CacheEntry) error 
 			if err != nil {
 				return err
 			}
-			p.slice.single = append(p.slice.single, known.in(def))
+			p.slice.Single = append(p.slice.Single, known.in(def))
 			p.await(u, root.Digest)
 			continue
 		}
@@ -199,10 +200,10 @@ func (p *submission) cut(w *work, known lookups, imports []ir.CacheEntry) error 
 		return nil
 	}
 	var err error
-	if p.slice.joined, err = w.Graph.Slice(ids...); err != nil {
+	if p.slice.Joined, err = w.Graph.Slice(ids...); err != nil {
 		return fmt.Errorf("slice of the graph: %w", err)
 	}
-	known.in(p.slice.joined)
+	known.in(p.slice.Joined)
 	return nil
 }
 
@@ -218,7 +219,7 @@ func (p *submission) cutJob(w *work, u sched.UnitID, known lookups) (ids []strin
 		if err != nil {
 			return nil, fmt.Errorf("slice of the graph for %s: %w", id, err)
 		}
-		p.slice.single = append(p.slice.single, known.in(def))
+		p.slice.Single = append(p.slice.Single, known.in(def))
 		ids = append(ids, id)
 		root, ok := w.Graph.Root(id)
 		if !ok || !w.isStep(root.Digest) {

@@ -8,6 +8,7 @@ import (
 	digest "github.com/opencontainers/go-digest"
 	"github.com/stretchr/testify/require"
 
+	"github.com/dbake/dbake/runtime/daemon"
 	"github.com/dbake/dbake/runtime/sched"
 )
 
@@ -76,8 +77,8 @@ func TestNodeMoves(t *testing.T) {
 			require.Equal(t, want, n.state)
 		}
 	}
-	n := newNodeRun(0, NodeInfo{}, nil)
-	c := &connection{hangUp: func(error) {}}
+	n := newNodeRun(0, daemon.NodeInfo{}, nil)
+	c := &daemon.Connection{HangUp: func(error) {}}
 	require.True(t, n.lose(errors.New("silent"), errNodeLost))
 	require.False(t, n.lose(errors.New("still silent"), errNodeLost), "it is given up already")
 	require.EqualError(t, n.err, "silent")
@@ -85,7 +86,7 @@ func TestNodeMoves(t *testing.T) {
 	require.NoError(t, n.err)
 	n.follow([]change{{vertex: "step"}}, &bkclient.SolveStatus{})
 	require.True(t, n.busy())
-	n.disconnect(&connection{})
+	n.disconnect(&daemon.Connection{})
 	require.True(t, n.busy(), "that was another connection")
 	n.disconnect(c)
 	require.False(t, n.busy())

@@ -13,7 +13,9 @@ import (
 	digest "github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/dbake/dbake/runtime/output"
 	"github.com/dbake/dbake/runtime/registry"
+	"github.com/dbake/dbake/runtime/watchdog"
 )
 
 const (
@@ -49,14 +51,14 @@ func (b *Build) openTags(insecure []string) tagStore {
 }
 
 // insecureHosts are the registries that outputs push to without asking for TLS.
-func insecureHosts(outs []output) []string {
+func insecureHosts(outs []output.Output) []string {
 	var hosts []string
 	for _, o := range outs {
-		v, ok := o.entry.Attrs[string(exptypes.OptKeyInsecure)]
+		v, ok := o.Entry.Attrs[string(exptypes.OptKeyInsecure)]
 		if insecure, err := strconv.ParseBool(v); !ok || err == nil && !insecure {
 			continue
 		}
-		if ref, err := reference.ParseNormalizedNamed(firstName(o.entry.Attrs["name"])); err == nil {
+		if ref, err := reference.ParseNormalizedNamed(firstName(o.Entry.Attrs["name"])); err == nil {
 			hosts = append(hosts, reference.Domain(ref))
 		}
 	}
@@ -74,8 +76,8 @@ func firstName(list string) string {
 
 // cutOff notes the exports of p that end with its connection.
 func (x *exports) cutOff(p *submission) {
-	var silence *SilenceError
-	silent := errors.As(context.Cause(p.conn.ended), &silence)
+	var silence *watchdog.SilenceError
+	silent := errors.As(context.Cause(p.conn.Ended), &silence)
 	for u := range p.writing {
 		if _, step := x.work.step(u); !step {
 			x.cut[int(u)] = cutPush{node: p.node.info.Name, at: x.reporter.since(), silent: silent}
@@ -100,7 +102,7 @@ func (x *exports) verifyTags(ctx context.Context, a *accounts) []string {
 		}
 		store := x.tags(insecureHosts(x.outputs[u]))
 		for _, img := range a.images(u) {
-			if img.Place != InRegistry || img.Name == "" {
+			if img.Place != output.InRegistry || img.Name == "" {
 				continue
 			}
 			now, err := verifyTag(ctx, store, img)
@@ -120,7 +122,7 @@ func (x *exports) verifyTags(ctx context.Context, a *accounts) []string {
 
 // verifyTag makes a tag stand for the image that was reported, and returns what it
 // stood for instead, "" when it was right.
-func verifyTag(ctx context.Context, store tagStore, img Image) (now digest.Digest, err error) {
+func verifyTag(ctx context.Context, store tagStore, img output.Image) (now digest.Digest, err error) {
 	_, found, err := store.Manifest(ctx, img.Name)
 	if err != nil || found.Digest.String() == img.Digest {
 		return "", err

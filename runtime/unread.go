@@ -10,6 +10,7 @@ import (
 
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/internal/plan"
+	"github.com/dbake/dbake/runtime/fault"
 	"github.com/dbake/dbake/runtime/sched"
 )
 
@@ -22,17 +23,17 @@ import (
 // belongs to the loop.
 type unread struct {
 	work  *work
-	steps map[*nodeRun]map[sched.VertexID]*InputError
+	steps map[*nodeRun]map[sched.VertexID]*fault.InputError
 }
 
 func newUnread(w *work) *unread {
-	return &unread{work: w, steps: map[*nodeRun]map[sched.VertexID]*InputError{}}
+	return &unread{work: w, steps: map[*nodeRun]map[sched.VertexID]*fault.InputError{}}
 }
 
 // take notes the files left out of transfers to a node, and reports whether more of its
 // steps read them.
 func (x *unread) take(n *nodeRun) bool {
-	fresh := n.sent.takeUnread()
+	fresh := n.sent.TakeUnread()
 	found := false
 	for _, source := range ir.SortedKeys(fresh) {
 		for i, v := range x.work.Graph.Vertices {
@@ -42,7 +43,7 @@ func (x *unread) take(n *nodeRun) bool {
 			}
 			if path := plan.Reads(x.work.Graph, v, source, x.work.Inputs.Dirs[source], fresh[source]); path != "" {
 				if x.steps[n] == nil {
-					x.steps[n] = map[sched.VertexID]*InputError{}
+					x.steps[n] = map[sched.VertexID]*fault.InputError{}
 				}
 				x.steps[n][id] = fresh[source][path]
 				found = true
@@ -56,7 +57,7 @@ func (x *unread) take(n *nodeRun) bool {
 func (x *unread) count(n *nodeRun) int { return len(x.steps[n]) }
 
 // each calls f for each of them, in order.
-func (x *unread) each(n *nodeRun, f func(sched.VertexID, *InputError)) {
+func (x *unread) each(n *nodeRun, f func(sched.VertexID, *fault.InputError)) {
 	for _, v := range slices.Sorted(maps.Keys(x.steps[n])) {
 		f(v, x.steps[n][v])
 	}
@@ -77,7 +78,7 @@ func (r *run) takeUnread(n *nodeRun) []sched.Event {
 // failReaders fails the open units of p that read files that its node was not sent.
 func (r *run) failReaders(p *submission) []sched.Event {
 	var events []sched.Event
-	r.unread.each(p.node, func(v sched.VertexID, err *InputError) {
+	r.unread.each(p.node, func(v sched.VertexID, err *fault.InputError) {
 		f := r.accounts.unreadFailure(p.node, v, err)
 		for _, u := range p.openUnits() {
 			if f.blames(r.work, u) && p.progress(u, failing) {

@@ -13,6 +13,7 @@ import (
 	"github.com/distribution/reference"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/dbake/dbake/runtime/fault"
 	"github.com/dbake/dbake/runtime/registry"
 )
 
@@ -85,7 +86,7 @@ func (x *exchange) untag(ctx context.Context, open func(insecure []string) tagSt
 	if stay == 0 {
 		return nil
 	}
-	return []string{fmt.Sprintf("%d tags of results that nodes sent each other stay in %s until 'dbake cache prune' removes them: %v", stay, x.store.Name, plain(why))}
+	return []string{fmt.Sprintf("%d tags of results that nodes sent each other stay in %s until 'dbake cache prune' removes them: %v", stay, x.store.Name, fault.Plain(why))}
 }
 
 // refused reports whether a registry does not delete tags, for anybody or for this user.

@@ -5,8 +5,9 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/dbake/dbake/compiler/ir"
 	bkclient "github.com/moby/buildkit/client"
+
+	"github.com/dbake/dbake/compiler/ir"
 )
 
 // exportVertex starts the name of the vertex that writes a cache, in BuildKit's status, and
@@ -38,7 +39,7 @@ const spareOutput = -1
 // not be written. Inline caches are parts of images.
 func divideCaches(caches []bkclient.CacheOptionsEntry) (with, spare []bkclient.CacheOptionsEntry) {
 	for _, c := range caches {
-		if c.Type != "inline" && (ir.CacheEntry{Type: c.Type, Attrs: c.Attrs}).MayFail() {
+		if c.Type != ir.TypeInline && (ir.CacheEntry{Type: c.Type, Attrs: c.Attrs}).MayFail() {
 			spare = append(spare, c)
 		} else {
 			with = append(with, c)

@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/containerd/platforms"
+	"github.com/moby/buildkit/exporter/containerimage/exptypes"
 	bkerrdefs "github.com/moby/buildkit/solver/errdefs"
 	digest "github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
@@ -15,6 +16,7 @@ import (
 	"github.com/dbake/dbake/frontend"
 	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/llbmerge"
+	"github.com/dbake/dbake/runtime/daemon"
 	"github.com/dbake/dbake/runtime/sched"
 )
 
@@ -287,29 +289,29 @@ func (w *work) mostRecords(units []ir.UnitID) int {
 }
 
 // image is the input of an exporter for a unit.
-func (w *work) image(u *frontend.Unit, known lookups) (image, error) {
-	img := image{
-		definition: u.Definition, platform: u.ExportPlatform,
-		metadata:     map[string][]byte{},
-		attestations: u.Attestations,
+func (w *work) image(u *frontend.Unit, known lookups) (daemon.Content, error) {
+	img := daemon.Content{
+		Definition: u.Definition, Platform: u.ExportPlatform,
+		Metadata:     map[string][]byte{},
+		Attestations: u.Attestations,
 	}
 	if u.Frontend == "" {
-		img.request = u.FrontendAttrs
+		img.Request = u.FrontendAttrs
 	}
 	if len(u.Definition.GetDef()) > 0 {
 		// The merged graph's form of the unit: its digests are those that were
 		// evaluated.
 		def, err := w.Graph.Slice(string(u.ID))
 		if err != nil {
-			return image{}, err
+			return daemon.Content{}, err
 		}
-		img.definition = known.in(def)
+		img.Definition = known.in(def)
 	}
 	for k, v := range u.Metadata {
-		img.metadata[k] = v
+		img.Metadata[k] = v
 	}
 	if u.Config != nil {
-		img.metadata[imageConfigKey] = u.Config
+		img.Metadata[exptypes.ExporterImageConfigKey] = u.Config
 	}
 	return img, nil
 }

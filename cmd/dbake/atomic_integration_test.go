@@ -144,7 +144,7 @@ func TestAtomic(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())
 	shown, node := awaitStep(t, out, func(string) bool { return true })
-	require.NoError(t, syscall.Kill(daemon(t, filepath.Join(w.state, "nodes", node)), syscall.SIGKILL))
+	require.NoError(t, syscall.Kill(processOf(t, filepath.Join(w.state, "nodes", node)), syscall.SIGKILL))
 	rest = readAll(t, out)
 	_ = cmd.Wait() // the status is looked at below
 	require.Zero(t, cmd.ProcessState.ExitCode(), "%s%s", shown, rest)

@@ -13,7 +13,7 @@ import (
 	"github.com/dbake/dbake/cmd/dbake/internal/view"
 	"github.com/dbake/dbake/frontend"
 	"github.com/dbake/dbake/internal/engine"
-	"github.com/dbake/dbake/runtime"
+	"github.com/dbake/dbake/runtime/output"
 )
 
 // callFlag is the value of --call.
@@ -101,7 +101,7 @@ func (c *buildCmd) answer(ctx context.Context, a *app, s *engine.Session, flag c
 			for k, v := range answer.Result {
 				resp[k] = string(v)
 			}
-			byTarget[answer.Target.Name] = runtime.Metadata(resp)
+			byTarget[answer.Target.Name] = output.Metadata(resp)
 			if json.Valid(answer.JSON()) {
 				byTarget[answer.Target.Name]["result.json"] = answer.JSON()
 			}

@@ -15,7 +15,7 @@ import (
 	"github.com/dbake/dbake/cmd/dbake/internal/view"
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/internal/entitlement"
-	"github.com/dbake/dbake/runtime"
+	"github.com/dbake/dbake/runtime/daemon"
 )
 
 // privileges compares projects with the grants, and asks the user for the rest.
@@ -30,7 +30,7 @@ func (a *app) privileges() *privileges {
 	return &privileges{
 		Guard: entitlement.Guard{
 			Dir: a.dir, Env: a.env, Path: a.path,
-			SecretFile: func(s ir.Secret) string { return runtime.SecretSourceOf(s, a.env, a.path).File },
+			SecretFile: func(s ir.Secret) string { return daemon.SecretSourceOf(s, a.env, a.path).File },
 		},
 		progress: a.progress, stdin: a.stdin, args: a.args,
 	}

@@ -7,7 +7,7 @@ import (
 	bkclient "github.com/moby/buildkit/client"
 
 	"github.com/dbake/dbake/internal/plan"
-	"github.com/dbake/dbake/runtime"
+	"github.com/dbake/dbake/runtime/daemon"
 )
 
 // Variables of docker buildx that switch a default off or on.
@@ -21,7 +21,7 @@ const (
 // metadataProvenance is which provenance the metadata file holds.
 func metadataProvenance(env map[string]string) string {
 	switch v := env[envMetaProvenance]; v {
-	case runtime.ProvenanceMin, runtime.ProvenanceMax:
+	case daemon.ProvenanceMin, daemon.ProvenanceMax:
 		return v
 	case provenanceDisabled:
 		return ""
@@ -29,7 +29,7 @@ func metadataProvenance(env map[string]string) string {
 		if on, err := strconv.ParseBool(v); err == nil && !on {
 			return ""
 		}
-		return runtime.ProvenanceMin
+		return daemon.ProvenanceMin
 	}
 }
 

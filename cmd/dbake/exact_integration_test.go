@@ -549,7 +549,7 @@ func TestNodeKilled(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())
 	shown := awaitNode(t, stderr, "n2")
-	require.NoError(t, syscall.Kill(daemon(t, filepath.Join(w.state, "nodes", "n2")), syscall.SIGKILL))
+	require.NoError(t, syscall.Kill(processOf(t, filepath.Join(w.state, "nodes", "n2")), syscall.SIGKILL))
 	rest := readAll(t, stderr)
 	_ = cmd.Wait() // the status is looked at below
 	require.Zero(t, cmd.ProcessState.ExitCode(), "%s%s", shown, rest)
@@ -694,8 +694,8 @@ func listing(t *testing.T, dirs ...string) []string {
 	return list
 }
 
-// daemon returns the process of the node whose directory is given.
-func daemon(t *testing.T, dir string) int {
+// processOf returns the process of the node whose directory is given.
+func processOf(t *testing.T, dir string) int {
 	t.Helper()
 	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	require.NoError(t, err)

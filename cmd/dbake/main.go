@@ -24,7 +24,7 @@ import (
 
 	"github.com/dbake/dbake/cmd/dbake/internal/view"
 	"github.com/dbake/dbake/internal/dockerconfig"
-	"github.com/dbake/dbake/runtime"
+	"github.com/dbake/dbake/runtime/fault"
 )
 
 func main() {
@@ -284,7 +284,7 @@ func (a *app) showProgress(args []string) error {
 // more, as in "dbake build --print | head". An image that was to go there is another
 // matter.
 func readerGone(err error) bool {
-	var output *runtime.OutputError
+	var output *fault.OutputError
 	var path *fs.PathError
 	return errors.Is(err, syscall.EPIPE) && !errors.As(err, &output) && errors.As(err, &path) && path.Path == os.Stdout.Name()
 }

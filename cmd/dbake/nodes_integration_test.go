@@ -24,7 +24,7 @@ const hung = 90 * time.Second
 // answers for it, until the function that it returns or the test ends.
 func (w *world) stop(node string) (resume func()) {
 	w.t.Helper()
-	pid := daemon(w.t, filepath.Join(w.state, "nodes", node))
+	pid := processOf(w.t, filepath.Join(w.state, "nodes", node))
 	require.NoError(w.t, syscall.Kill(pid, syscall.SIGSTOP))
 	resume = func() { require.NoError(w.t, syscall.Kill(pid, syscall.SIGCONT)) }
 	w.t.Cleanup(resume)

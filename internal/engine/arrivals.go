@@ -15,7 +15,7 @@ import (
 	"github.com/dbake/dbake/internal/memory/folder"
 	"github.com/dbake/dbake/internal/memory/warm"
 	"github.com/dbake/dbake/internal/plan"
-	"github.com/dbake/dbake/runtime"
+	"github.com/dbake/dbake/runtime/daemon"
 	"github.com/dbake/dbake/runtime/nodeset"
 )
 
@@ -126,7 +126,7 @@ func (a arrivals) muster(ctx context.Context, f *facts, b *plan.Build) {
 	if f.pool == nil {
 		return
 	}
-	came := f.pool.Muster(ctx, func(info runtime.NodeInfo) bool {
+	came := f.pool.Muster(ctx, func(info daemon.NodeInfo) bool {
 		// Dockerfiles were compiled for the others.
 		return !info.Drains && (!info.OwnStore || f.ownStore()) && (f.hostGateway == "" || info.HostGateway == f.hostGateway)
 	})
@@ -252,7 +252,7 @@ func decodeArrivals(data []byte, addrs []string) pastArrivals {
 
 // remember notes when the nodes of a pool came up. Nothing is kept of a pool whose
 // nodes have always been there.
-func (a arrivals) remember(pool *runtime.Pool) error {
+func (a arrivals) remember(pool *daemon.Pool) error {
 	dir, name, addrs := a.file()
 	came := map[string]float64{}
 	late := len(a.recall().Came) > 0

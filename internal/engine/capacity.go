@@ -7,7 +7,7 @@ import (
 
 	"github.com/dbake/dbake/internal/memory/cost"
 	"github.com/dbake/dbake/internal/plan"
-	"github.com/dbake/dbake/runtime"
+	"github.com/dbake/dbake/runtime/daemon"
 )
 
 const (
@@ -20,7 +20,7 @@ const (
 
 // machineOf returns what the samples say about a machine; ok is false when they do not
 // reach far enough.
-func machineOf(samples []runtime.MachineSample) (m cost.Machine, ok bool) {
+func machineOf(samples []daemon.MachineSample) (m cost.Machine, ok bool) {
 	if len(samples) < 2 {
 		return m, false
 	}
@@ -39,7 +39,7 @@ func machineOf(samples []runtime.MachineSample) (m cost.Machine, ok bool) {
 }
 
 // busyCores is how many processors worked between the first and the last sample.
-func busyCores(samples []runtime.MachineSample) float64 {
+func busyCores(samples []daemon.MachineSample) float64 {
 	first, last := samples[0], samples[len(samples)-1]
 	return (last.Busy - first.Busy).Seconds() / last.At.Sub(first.At).Seconds()
 }
@@ -48,7 +48,7 @@ func busyCores(samples []runtime.MachineSample) float64 {
 // load of their machine while they ran: all of that load counts as theirs. It is at most
 // what a step could have used. by are the samples of the machine that each node runs on; at
 // are the nodes, by address.
-func estimate(list []plan.Measurement, samples map[string][]runtime.MachineSample, machines map[string]cost.Machine) {
+func estimate(list []plan.Measurement, samples map[string][]daemon.MachineSample, machines map[string]cost.Machine) {
 	for _, nodes := range sameMachine(machines) {
 		for _, node := range nodes {
 			window := samples[node]

@@ -9,7 +9,7 @@ import (
 
 	"github.com/dbake/dbake/internal/memory/cost"
 	"github.com/dbake/dbake/internal/plan"
-	"github.com/dbake/dbake/runtime"
+	"github.com/dbake/dbake/runtime/daemon"
 )
 
 var (
@@ -18,24 +18,24 @@ var (
 )
 
 // sample is one of a machine of two processors that was started at boot.
-func sample(s, busy float64) runtime.MachineSample {
-	return runtime.MachineSample{At: at(s), Total: time.Duration(2 * s * float64(time.Second)), Busy: time.Duration(busy * float64(time.Second)), Memory: 8e9}
+func sample(s, busy float64) daemon.MachineSample {
+	return daemon.MachineSample{At: at(s), Total: time.Duration(2 * s * float64(time.Second)), Busy: time.Duration(busy * float64(time.Second)), Memory: 8e9}
 }
 
 func TestMachineOf(t *testing.T) {
-	m, ok := machineOf([]runtime.MachineSample{sample(100, 10), sample(101, 11), sample(105.02, 12)})
+	m, ok := machineOf([]daemon.MachineSample{sample(100, 10), sample(101, 11), sample(105.02, 12)})
 	require.True(t, ok)
 	require.Equal(t, 2., m.Cores)
 	require.Equal(t, int64(8e9), m.Memory)
 	require.WithinDuration(t, boot, m.Boot, time.Second)
 
 	// The kernel counts in ticks, and not all of them: a little less is meant whole.
-	short := []runtime.MachineSample{sample(100, 10), sample(110, 10)}
+	short := []daemon.MachineSample{sample(100, 10), sample(110, 10)}
 	short[1].Total -= time.Second
 	m, _ = machineOf(short)
 	require.Equal(t, 2., m.Cores)
 
-	for _, samples := range [][]runtime.MachineSample{nil, {sample(1, 1)}, {sample(1, 1), sample(1.5, 1)}, {sample(5, 1), {At: at(9)}}} {
+	for _, samples := range [][]daemon.MachineSample{nil, {sample(1, 1)}, {sample(1, 1), sample(1.5, 1)}, {sample(5, 1), {At: at(9)}}} {
 		_, ok = machineOf(samples)
 		require.False(t, ok, samples)
 	}
@@ -49,7 +49,7 @@ func TestEstimate(t *testing.T) {
 	}
 	machine := cost.Machine{Cores: 2, Memory: 8e9, Boot: boot, When: boot}
 	machines := map[string]cost.Machine{"a": machine, "b": machine, "c": {Cores: 4, Boot: boot, When: boot}}
-	samples := map[string][]runtime.MachineSample{"a": {sample(100, 10), sample(110, 11)}, "b": {sample(100, 10), sample(110, 11)}}
+	samples := map[string][]daemon.MachineSample{"a": {sample(100, 10), sample(110, 11)}, "b": {sample(100, 10), sample(110, 11)}}
 	list := []plan.Measurement{
 		step("a", 100, 110, 0), step("b", 100, 110, 0), // one second of work for 20 s of steps
 		step("a", 50, 60, 0),                                // before

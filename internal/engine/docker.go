@@ -85,7 +85,7 @@ func unfit(p *ir.Project, atomic bool) error {
 // neededCache reports whether a cache is apart from its image and failing to write it an
 // error.
 func neededCache(e ir.CacheEntry) bool {
-	return e.Type != "inline" && !e.MayFail()
+	return e.Type != ir.TypeInline && !e.MayFail()
 }
 
 // fit leaves out the Docker engines that cannot write what the project asks for, and

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/dbake/dbake/internal/memory/folder"
-	"github.com/dbake/dbake/runtime"
+	"github.com/dbake/dbake/runtime/daemon"
 	"github.com/dbake/dbake/runtime/local"
 	"github.com/dbake/dbake/runtime/nodeset"
 )
@@ -143,4 +143,4 @@ func leaveDrained(s *standby, f *facts) (changed bool, err error) {
 }
 
 // drained reports whether the user wants a node to go, for a run in progress.
-func (n *nodes) drained(info runtime.NodeInfo) bool { return n.choice.drainMarks().has(info.Addr) }
+func (n *nodes) drained(info daemon.NodeInfo) bool { return n.choice.drainMarks().has(info.Addr) }

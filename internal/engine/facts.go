@@ -14,7 +14,7 @@ import (
 	"github.com/dbake/dbake/frontend"
 	"github.com/dbake/dbake/internal/memory/warm"
 	"github.com/dbake/dbake/internal/plan"
-	"github.com/dbake/dbake/runtime"
+	"github.com/dbake/dbake/runtime/daemon"
 	"github.com/dbake/dbake/runtime/nodeset"
 )
 
@@ -38,7 +38,7 @@ type facts struct {
 	// does not know, or they differ.
 	hostGateway string
 	// pool is that of the nodes when they were started for the build.
-	pool *runtime.Pool
+	pool *daemon.Pool
 }
 
 // gather collects facts about the nodes for a project, and starts them if the reach allows
@@ -148,10 +148,10 @@ func (s *standby) recall() (f *facts, known bool) {
 func (s *standby) guess(ctx context.Context, offline bool) (*facts, error) {
 	n := s.nodes
 	f := &facts{}
-	answers := make([]runtime.Answer, len(n.specs))
+	answers := make([]daemon.Answer, len(n.specs))
 	if !offline {
-		answers = runtime.Ask(ctx, n.specs)
-		f.caps = runtime.CommonCaps(answers)
+		answers = daemon.Ask(ctx, n.specs)
+		f.caps = daemon.CommonCaps(answers)
 	}
 	first := -1 // that a build would find
 	var away []nodeset.Spec
@@ -187,7 +187,7 @@ func (s *standby) guess(ctx context.Context, offline bool) (*facts, error) {
 		f.hostGateway = last.hostGateway
 		return f, nil
 	}
-	infos := make([]runtime.NodeInfo, len(answers))
+	infos := make([]daemon.NodeInfo, len(answers))
 	for i, a := range answers {
 		infos[i] = a.Info
 	}
@@ -197,7 +197,7 @@ func (s *standby) guess(ctx context.Context, offline bool) (*facts, error) {
 
 // commonGateway is the address that "host-gateway" stands for on all nodes, or "". All
 // steps are made once for all nodes, so it must not matter which of them runs one.
-func commonGateway(nodes []runtime.NodeInfo) string {
+func commonGateway(nodes []daemon.NodeInfo) string {
 	for _, n := range nodes {
 		if n.HostGateway != nodes[0].HostGateway {
 			return ""
@@ -207,7 +207,7 @@ func commonGateway(nodes []runtime.NodeInfo) string {
 }
 
 // note remembers the special properties of a node.
-func (f *facts) note(info runtime.NodeInfo) {
+func (f *facts) note(info daemon.NodeInfo) {
 	if info.Drains {
 		f.draining = append(f.draining, info.Name)
 	}
@@ -250,7 +250,7 @@ func (n *nodes) assume(s nodeset.Spec, ledger warm.Ledger) (plan.Node, error) {
 
 // plannerNode returns a node as the planner sees it when it has answered. records lists the
 // results it keeps, nil when it did not report them.
-func plannerNode(i runtime.NodeInfo, records warm.Records, ledger warm.Ledger) plan.Node {
+func plannerNode(i daemon.NodeInfo, records warm.Records, ledger warm.Ledger) plan.Node {
 	p := plan.Node{Name: i.Name, Addr: i.Addr, Speed: i.Speed, Platforms: i.Platforms, Native: i.Native}
 	p.Slots, p.SlotsWhy, p.SlotsAssumed = slots(i.Spec)
 	p.Machine, p.Shared = machine(i.Spec)

@@ -4,13 +4,13 @@ import (
 	"context"
 	"errors"
 
-	"github.com/dbake/dbake/runtime"
+	"github.com/dbake/dbake/runtime/daemon"
 	"github.com/dbake/dbake/runtime/nodeset"
 )
 
 // NodeState describes one of the nodes of a session.
 type NodeState struct {
-	runtime.Inspection
+	daemon.Inspection
 	Spec nodeset.Spec
 	// Drained says why it is to go, and so gets no work; "" when it is not.
 	Drained string
@@ -50,7 +50,7 @@ func (s *Session) Inspect(ctx context.Context, definition bool) ([]NodeState, er
 		}
 	}
 	var list []NodeState
-	for i, x := range runtime.Inspect(ctx, n.specs) {
+	for i, x := range daemon.Inspect(ctx, n.specs) {
 		state := NodeState{Inspection: x, Spec: n.specs[i], Rests: x.Err != nil && n.mayRest(n.specs[i]), Held: held[n.specs[i].Name], Steps: steps}
 		switch {
 		case n.choice.drainMarks().has(n.specs[i].Addr):
@@ -78,7 +78,7 @@ func (n NodeState) Health() string {
 		return "started when it is needed"
 	case n.Err != nil:
 		// Its name and address stand beside it.
-		var node *runtime.NodeError
+		var node *daemon.NodeError
 		if errors.As(n.Err, &node) {
 			return node.Op + ": " + node.Err.Error()
 		}

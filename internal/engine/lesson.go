@@ -13,6 +13,7 @@ import (
 	"github.com/dbake/dbake/internal/memory/warm"
 	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/runtime"
+	"github.com/dbake/dbake/runtime/daemon"
 )
 
 // lesson is a run that later ones learn from: the costs of its steps, and the results that
@@ -32,7 +33,7 @@ func (l *lesson) remember(ctx context.Context, now time.Time) error {
 	// infos are the nodes, records what each keeps now, usage what it reports of builds.
 	infos, records, usage := l.facts.pool.All(), l.facts.pool.Records(ctx), l.usage(ctx)
 	addr, capacity, kept := map[string]string{}, map[string]plan.Capacity{}, map[string]warm.Records{}
-	native, used := map[string]ocispecs.Platform{}, map[string]map[digest.Digest]runtime.StepUsage{}
+	native, used := map[string]ocispecs.Platform{}, map[string]map[digest.Digest]daemon.StepUsage{}
 	for i, n := range l.result.Nodes {
 		at := infos[i].Addr
 		addr[n.Name], native[n.Name], kept[at] = at, infos[i].Native, records[i]
@@ -68,12 +69,12 @@ func (l *lesson) mishaps(addr map[string]string) []plan.Mishap {
 }
 
 // usage asks the nodes for the resources that the build used, as far as they are unknown.
-func (l *lesson) usage(ctx context.Context) []runtime.Usage {
-	nothing := make([]runtime.Usage, len(l.facts.pool.All()))
+func (l *lesson) usage(ctx context.Context) []daemon.Usage {
+	nothing := make([]daemon.Usage, len(l.facts.pool.All()))
 	if !l.learns() {
 		return nothing
 	}
-	return l.facts.pool.Usage(ctx, l.result)
+	return l.facts.pool.Usage(ctx, l.result.Records())
 }
 
 // learns reports whether the run shows the use of a machine's resources: it ran a step, or
@@ -96,8 +97,8 @@ func (l *lesson) learns() bool {
 
 // rememberMachines notes the nodes' reports of their machines, and estimates the use of
 // steps where there are none.
-func (l *lesson) rememberMachines(infos []runtime.NodeInfo, usage []runtime.Usage, list []plan.Measurement) {
-	samples, machines := map[string][]runtime.MachineSample{}, map[string]cost.Machine{}
+func (l *lesson) rememberMachines(infos []daemon.NodeInfo, usage []daemon.Usage, list []plan.Measurement) {
+	samples, machines := map[string][]daemon.MachineSample{}, map[string]cost.Machine{}
 	for i, u := range usage {
 		at := infos[i].Addr
 		if m, ok := machineOf(u.Samples); ok {
@@ -112,7 +113,7 @@ func (l *lesson) rememberMachines(infos []runtime.NodeInfo, usage []runtime.Usag
 }
 
 // capacity is the number of steps that the plan assumes node i to run at once.
-func (l *lesson) capacity(i int, info runtime.NodeInfo) plan.Capacity {
+func (l *lesson) capacity(i int, info daemon.NodeInfo) plan.Capacity {
 	if i < len(l.plan.Nodes) {
 		n := l.plan.Nodes[i]
 		c := plan.Capacity{Slots: n.Slots, Machine: n.Machine}

@@ -11,7 +11,7 @@ import (
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/dbake/dbake/compiler/ir"
-	"github.com/dbake/dbake/runtime"
+	"github.com/dbake/dbake/runtime/daemon"
 	"github.com/dbake/dbake/runtime/nodeset"
 )
 
@@ -26,9 +26,9 @@ func (n *nodes) narrow(ctx context.Context, p *ir.Project, ask bool) error {
 	if !n.choice.narrowed() {
 		return nil
 	}
-	answers := make([]runtime.Answer, len(n.specs))
+	answers := make([]daemon.Answer, len(n.specs))
 	if ask {
-		answers = runtime.Ask(ctx, n.specs)
+		answers = daemon.Ask(ctx, n.specs)
 	}
 	var known []candidateNode
 	for i, s := range n.specs {

@@ -11,7 +11,8 @@ import (
 
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/internal/entitlement"
-	"github.com/dbake/dbake/runtime"
+	"github.com/dbake/dbake/internal/pause"
+	"github.com/dbake/dbake/runtime/daemon"
 	"github.com/dbake/dbake/runtime/local"
 	"github.com/dbake/dbake/runtime/nodeset"
 	"github.com/dbake/dbake/runtime/nodeset/dockerengine"
@@ -29,7 +30,7 @@ type nodes struct {
 	specs   []nodeset.Spec
 	cluster *local.Cluster // nil when no node is local
 	started bool
-	dial    runtime.DialOptions
+	dial    daemon.DialOptions
 	warn    func(string)
 	note    func(string)
 	choice  Nodes
@@ -62,7 +63,7 @@ func (e *Engine) findNodes(ctx context.Context, choice Nodes) (*nodes, error) {
 	}
 	n := &nodes{
 		warn: e.Report.Warn, note: e.Report.Note, choice: choice,
-		dial: runtime.DialOptions{Timeout: choice.Timeout, Patience: choice.patience(), Silent: func(node string, d time.Duration) {
+		dial: daemon.DialOptions{Timeout: choice.Timeout, Patience: choice.patience(), Silent: func(node string, d time.Duration) {
 			if d == 0 {
 				e.Report.Note(fmt.Sprintf("node %s answers again", node))
 				return
@@ -190,7 +191,7 @@ func (n *nodes) expand(specs []nodeset.Spec) []nodeset.Spec {
 
 // start starts what is to be started and connects to the nodes. Those that do not
 // answer soon are left out; they may join the run later.
-func (n *nodes) start(ctx context.Context) (*runtime.Pool, error) {
+func (n *nodes) start(ctx context.Context) (*daemon.Pool, error) {
 	if n.cluster != nil {
 		n.started = true
 		if err := n.cluster.Start(ctx, n.entitlements...); err != nil {
@@ -200,7 +201,7 @@ func (n *nodes) start(ctx context.Context) (*runtime.Pool, error) {
 	if err := n.boot(ctx); err != nil {
 		return nil, err
 	}
-	return runtime.Dial(ctx, n.specs, n.dial)
+	return daemon.Dial(ctx, n.specs, n.dial)
 }
 
 const (
@@ -230,11 +231,8 @@ func (n *nodes) boot(ctx context.Context) error {
 			}
 			waking, stop := context.WithTimeout(ctx, wakeTimeout)
 			defer stop()
-			for waking.Err() == nil && runtime.Ask(waking, []nodeset.Spec{s})[0].Err != nil {
-				select {
-				case <-time.After(wakePause):
-				case <-waking.Done():
-				}
+			for waking.Err() == nil && daemon.Ask(waking, []nodeset.Spec{s})[0].Err != nil {
+				_ = pause.For(waking, wakePause) // its end ends the loop, too
 			}
 			return nil // who dials it says why it does not answer
 		})

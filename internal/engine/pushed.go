@@ -13,7 +13,7 @@ import (
 	"github.com/dbake/dbake/cachepolicy"
 	"github.com/dbake/dbake/frontend"
 	"github.com/dbake/dbake/internal/imagekey"
-	"github.com/dbake/dbake/runtime"
+	"github.com/dbake/dbake/runtime/daemon"
 	"github.com/dbake/dbake/runtime/registry"
 )
 
@@ -189,13 +189,13 @@ func (p *pushed) digest(ctx context.Context, ref string, insecure bool) (digest.
 // image: what its record says, else what the image attests. It reports whether that is what
 // a build would say, or anyway is enough.
 func (p *pushed) origin(ctx context.Context, k *kept, units []*frontend.Unit, mode string, anyway bool) bool {
-	o := runtime.Origin(k.record.Origin)
+	o := daemon.Origin(k.record.Origin)
 	if !o.Tells(mode) {
 		ref := repoOf(k.export.Names[0]) + "@" + k.record.Image.Digest.String()
 		for _, set := range k.set {
 			ref = set.from + "@" + k.record.Image.Digest.String()
 		}
-		attested, err := runtime.AttestedOrigin(ctx, p.reach(ref, k.export.Insecure), ref, mode, units)
+		attested, err := daemon.AttestedOrigin(ctx, p.reach(ref, k.export.Insecure), ref, mode, units)
 		if (err != nil || len(attested) == 0) && !anyway {
 			return false
 		}

@@ -13,8 +13,8 @@ import (
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/frontend"
 	"github.com/dbake/dbake/internal/imagekey"
-	"github.com/dbake/dbake/runtime"
 	"github.com/dbake/dbake/runtime/local"
+	"github.com/dbake/dbake/runtime/output"
 	"github.com/dbake/dbake/runtime/registry"
 )
 
@@ -95,7 +95,7 @@ func TestOriginOfUnchanged(t *testing.T) {
 		s, _ := sessionOf(t)
 		ref := reg.Addr + "/a/" + digest.FromString(name).Encoded()[:8] + ":1"
 		desc := attestedImage(t, client, ref, c.statement)
-		k := &kept{record: imagekey.Record{Image: desc, Origin: c.origin}, export: runtime.Export{Names: []string{ref}, Insecure: true}}
+		k := &kept{record: imagekey.Record{Image: desc, Origin: c.origin}, export: output.Export{Names: []string{ref}, Insecure: true}}
 		require.Equal(t, !c.built, s.images.pushed.origin(t.Context(), k, c.units, c.mode, false), name)
 		if c.built {
 			require.True(t, s.images.pushed.origin(t.Context(), k, c.units, c.mode, true), name)

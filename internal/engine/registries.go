@@ -13,7 +13,8 @@ import (
 
 	"github.com/dbake/dbake/cachepolicy"
 	"github.com/dbake/dbake/frontend"
-	"github.com/dbake/dbake/runtime"
+	"github.com/dbake/dbake/runtime/daemon"
+	"github.com/dbake/dbake/runtime/fault"
 	"github.com/dbake/dbake/runtime/registry"
 )
 
@@ -106,8 +107,8 @@ func (s *standby) trustsPlainHTTP(ctx context.Context, repo string) bool {
 	limited, cancel := context.WithTimeout(ctx, trustTimeout)
 	defer cancel()
 	_, err = s.image(limited, frontend.ImageRequest{Ref: ref, Platform: platforms.DefaultSpec()})
-	var node *runtime.NodeError
-	trusts = err == nil || errors.As(err, &node) && runtime.AnsweredByRegistry(err)
+	var node *daemon.NodeError
+	trusts = err == nil || errors.As(err, &node) && fault.AnsweredByRegistry(err)
 	if !trusts && (ctx.Err() != nil || !errors.As(err, &node)) {
 		return false // no node has said anything
 	}
@@ -165,9 +166,9 @@ func (s *standby) image(ctx context.Context, req frontend.ImageRequest) (*fronte
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", frontend.ErrNodesAway, err)
 	}
-	images := runtime.Images{
+	images := daemon.Images{
 		Pool: pool, Env: s.engine.Env, Docker: s.engine.Docker,
-		Skip:   func(i runtime.NodeInfo) bool { return s.nodes.mayRest(i.Spec) },
+		Skip:   func(i daemon.NodeInfo) bool { return s.nodes.mayRest(i.Spec) },
 		Notify: s.engine.Report.Note,
 	}
 	return images.Resolve(ctx, req)

@@ -22,6 +22,8 @@ import (
 	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/internal/report"
 	"github.com/dbake/dbake/runtime"
+	"github.com/dbake/dbake/runtime/daemon"
+	"github.com/dbake/dbake/runtime/output"
 	"github.com/dbake/dbake/runtime/publish"
 	"github.com/dbake/dbake/runtime/registry"
 )
@@ -59,7 +61,7 @@ type Images struct {
 type kept struct {
 	target string
 	record imagekey.Record
-	export runtime.Export
+	export output.Export
 	origin map[string]any // what the metadata says of its build
 	set    []setName
 	why    string // it is left out for this reason; "" when its image is unchanged
@@ -71,8 +73,8 @@ type setName struct{ name, from string }
 
 // reusable returns the only output of a target if that is an image that is pushed; for
 // others ok is false. All else that a target writes needs a node, or files of it.
-func (im *Images) reusable(t *ir.Target) (e runtime.Export, ok bool) {
-	list, err := runtime.Exports(t, im.engine.Dir)
+func (im *Images) reusable(t *ir.Target) (e output.Export, ok bool) {
+	list, err := output.Exports(t, im.engine.Dir)
 	if err != nil || len(list) != 1 || !list[0].Pushed || len(list[0].Names) == 0 || t.NoCache != nil && *t.NoCache {
 		return e, false
 	}
@@ -111,7 +113,7 @@ func (im *Images) mayRest(ctx context.Context, p *ir.Project, n *standby) (*fact
 // names.
 func (im *Images) judge(ctx context.Context, full *plan.Build, unchanged map[string]bool) error {
 	im.full, im.kept = full, nil
-	exports := map[string]runtime.Export{}
+	exports := map[string]output.Export{}
 	named := im.request.Keys || im.request.Since != nil // whether keys are wanted
 	for _, j := range im.full.Jobs {
 		if j.Target.Linked {
@@ -183,7 +185,7 @@ func (e *Engine) imageKeys(ctx context.Context, b *plan.Build, withheld bool) (m
 	}
 	keys := map[string]imagekey.Key{}
 	for _, j := range b.Jobs {
-		list, err := runtime.Exports(j.Target, e.Dir)
+		list, err := output.Exports(j.Target, e.Dir)
 		if err != nil {
 			continue // the build says so
 		}
@@ -203,7 +205,7 @@ func (e *Engine) imageKeys(ctx context.Context, b *plan.Build, withheld bool) (m
 
 // lookUp asks the registry whether the image of a target is where its names are. It
 // returns nil when the target has to be built.
-func (im *Images) lookUp(ctx context.Context, target string, e runtime.Export, r imagekey.Record) *kept {
+func (im *Images) lookUp(ctx context.Context, target string, e output.Export, r imagekey.Record) *kept {
 	k := &kept{target: target, record: r, export: e}
 	for _, name := range e.Names {
 		ref := name
@@ -235,7 +237,7 @@ func (im *Images) lookUp(ctx context.Context, target string, e runtime.Export, r
 // holder returns a repository in the registry of a name that has the image: that of the
 // name, of another name of the target, or one that the image was pushed to. It is ""
 // when there is none.
-func (im *Images) holder(ctx context.Context, name string, e runtime.Export, r imagekey.Record) (string, error) {
+func (im *Images) holder(ctx context.Context, name string, e output.Export, r imagekey.Record) (string, error) {
 	repos := []string{repoOf(name)}
 	for _, other := range e.Names {
 		repos = append(repos, repoOf(other))
@@ -374,9 +376,9 @@ func (im *Images) keepOne(ctx context.Context, k kept) (runtime.JobResult, error
 	values[exptypes.ExporterImageDigestKey] = k.record.Image.Digest.String()
 	values[exptypes.ExporterImageNameKey] = strings.Join(k.export.Names, ",")
 	for _, name := range k.export.Names {
-		r.Images = append(r.Images, runtime.Image{Name: name, Digest: k.record.Image.Digest.String(), Place: runtime.InRegistry})
+		r.Images = append(r.Images, output.Image{Name: name, Digest: k.record.Image.Digest.String(), Place: output.InRegistry})
 	}
-	r.Metadata = runtime.Metadata(values)
+	r.Metadata = output.Metadata(values)
 	maps.Copy(r.Metadata, k.origin)
 	return r, nil
 }
@@ -474,7 +476,7 @@ func (im *Images) pushedNow(result *runtime.Result, now time.Time) map[string]im
 		if !ok {
 			continue
 		}
-		r := imagekey.Record{Key: k.Digest, Attested: k.Attested, Target: k.Target, Time: now.Unix(), Values: map[string]string{}, Origin: runtime.OriginOf(told[j.Target], im.request.Provenance != "")}
+		r := imagekey.Record{Key: k.Digest, Attested: k.Attested, Target: k.Target, Time: now.Unix(), Values: map[string]string{}, Origin: daemon.OriginOf(told[j.Target], im.request.Provenance != "")}
 		for name, v := range j.Metadata {
 			if !strings.HasPrefix(name, "containerimage.") {
 				continue
@@ -505,7 +507,7 @@ func (im *Images) pushedNow(result *runtime.Result, now time.Time) map[string]im
 }
 
 // recordable is reusable for a target that may have been built without the cache.
-func (im *Images) recordable(t *ir.Target) (runtime.Export, bool) {
+func (im *Images) recordable(t *ir.Target) (output.Export, bool) {
 	cached := *t
 	cached.NoCache = nil
 	return im.reusable(&cached)

@@ -16,7 +16,7 @@ import (
 	"github.com/dbake/dbake/internal/imagekey"
 	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/internal/report"
-	"github.com/dbake/dbake/runtime"
+	"github.com/dbake/dbake/runtime/output"
 )
 
 // registryOf serves answers to HEAD requests, by path: a digest, or a status below 1000
@@ -78,7 +78,7 @@ func TestLookUp(t *testing.T) {
 		"c@by-digest":  {{host + "/c", host + "/a"}},
 	} {
 		s, said := sessionOf(t)
-		e := runtime.Export{Pushed: true}
+		e := output.Export{Pushed: true}
 		for name := range strings.SplitSeq(names, ",") {
 			name, byDigest := strings.CutSuffix(name, "@by-digest")
 			e.ByDigest = byDigest
@@ -95,14 +95,14 @@ func TestLookUp(t *testing.T) {
 	closed, _ := registryOf(t, map[string]string{at("a", "1"): "denied"})
 	for _, other := range []string{away, closed} {
 		s, said := sessionOf(t)
-		require.Nil(t, s.images.lookUp(t.Context(), "t", runtime.Export{Names: []string{host + "/a:same", other + "/a:1"}}, record))
+		require.Nil(t, s.images.lookUp(t.Context(), "t", output.Export{Names: []string{host + "/a:same", other + "/a:1"}}, record))
 		require.Len(t, said.warnings, 1)
 		require.Contains(t, said.warnings[0], "whether images in "+other+" have changed cannot be found out, so they are built")
 	}
 	// It is gone: no other registry is asked.
 	s, said := sessionOf(t)
 	record.Repos = []string{"evil.invalid/x"}
-	require.Nil(t, s.images.lookUp(t.Context(), "t", runtime.Export{Names: []string{host + "/c:new"}}, record))
+	require.Nil(t, s.images.lookUp(t.Context(), "t", output.Export{Names: []string{host + "/c:new"}}, record))
 	require.Empty(t, said.warnings)
 }
 
@@ -115,7 +115,7 @@ func TestLookUpMute(t *testing.T) {
 	host, asked := registryOf(t, answers)
 	s, said := sessionOf(t)
 	for i := range 20 {
-		e := runtime.Export{Names: []string{fmt.Sprintf("%s/a:%d", host, i)}}
+		e := output.Export{Names: []string{fmt.Sprintf("%s/a:%d", host, i)}}
 		require.Nil(t, s.images.lookUp(t.Context(), "t", e, imagekey.Record{Image: ocispecs.Descriptor{Digest: digest.FromString("x")}}))
 	}
 	require.Len(t, said.warnings, 1)

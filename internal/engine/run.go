@@ -13,6 +13,8 @@ import (
 	"github.com/dbake/dbake/internal/memory/cost"
 	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/runtime"
+	"github.com/dbake/dbake/runtime/cacheentry"
+	"github.com/dbake/dbake/runtime/daemon"
 	"github.com/dbake/dbake/runtime/sched"
 )
 
@@ -25,7 +27,7 @@ type execution struct {
 	build   *plan.Build
 	plan    *plan.Plan
 	project *ir.Project
-	pool    *runtime.Pool
+	pool    *daemon.Pool
 	several bool           // nodes take part
 	work    *runtime.Build // what they are to do; nil when nothing is left to be built
 
@@ -56,13 +58,13 @@ func (s *Session) order(ctx context.Context) (err error) {
 			// Nodes on one machine would only take the processor from each other.
 			NoHedge: nodes.cluster != nil,
 		}),
-		Inputs: runtime.Inputs{
-			Dirs: s.build.Locals(), Secrets: runtime.SecretSources(s.build.Secrets, e.Env, e.path), SSH: map[string][]string{},
+		Inputs: daemon.Inputs{
+			Dirs: s.build.Locals(), Secrets: daemon.SecretSources(s.build.Secrets, e.Env, e.path), SSH: map[string][]string{},
 			Env: e.Env, Docker: e.Docker, SharedKey: sharedKey(x.project.Dir),
 		},
 		Dir: x.project.Dir, Stdout: e.Stdout, Load: s.scope.load,
 		Cache: s.caches.Input, CacheHolds: s.caches.holds, Registries: s.caches.access,
-		Credentials: runtime.NewCacheCredentials(ctx, x.project, e.Env),
+		Credentials: cacheentry.NewCredentials(ctx, x.project, e.Env),
 		Provenance:  r.Provenance,
 		Withhold:    r.Atomic,
 		Faulty:      faulty(s.prepared.faults),
@@ -70,7 +72,7 @@ func (s *Session) order(ctx context.Context) (err error) {
 		Drained:     nodes.drained,
 	}
 	if r.Trace {
-		x.work.Tracing = runtime.NewTracing()
+		x.work.Tracing = daemon.NewTracing()
 	}
 	for _, store := range r.Stores {
 		if store.Bases {
@@ -128,7 +130,7 @@ func (x *execution) carryOut(ctx context.Context, images *Images, faults []plan.
 		if err := report.Begin(x.build, x.plan, x.several); err != nil {
 			return err
 		}
-		x.result, err = x.pool.Run(ctx, x.work, func(e runtime.Event) {
+		x.result, err = runtime.Run(ctx, x.pool, x.work, func(e runtime.Event) {
 			x.journal.observe(e)
 			report.Observe(e)
 		})

@@ -15,7 +15,8 @@ import (
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/internal/report"
-	"github.com/dbake/dbake/runtime"
+	"github.com/dbake/dbake/runtime/cacheentry"
+	"github.com/dbake/dbake/runtime/output"
 )
 
 // scope is what is asked for: the definition, and the part of it that is to be built.
@@ -78,12 +79,12 @@ func (s *scope) access(ctx context.Context, n *standby) (err error) {
 	if s.project, s.load, err = s.loadable(ctx, s.buildable(s.definition, n)); err != nil || !s.request.Atomic {
 		return err
 	}
-	return runtime.CheckWithheld(s.project, s.load != nil)
+	return output.CheckWithheld(s.project, s.load != nil)
 }
 
 // buildable returns p as it is planned and built.
 func (s *scope) buildable(p *ir.Project, n *standby) *ir.Project {
-	return s.engine.withArtifactSwitch(n.nodes.withImages(runtime.UsableCaches(p, s.engine.Env)))
+	return s.engine.withArtifactSwitch(n.nodes.withImages(cacheentry.Usable(p, s.engine.Env)))
 }
 
 // loadable returns p as it is built when images are loaded into an engine of this

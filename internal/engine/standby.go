@@ -14,7 +14,7 @@ import (
 	"github.com/dbake/dbake/compiler"
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/frontend"
-	"github.com/dbake/dbake/runtime"
+	"github.com/dbake/dbake/runtime/daemon"
 	"github.com/dbake/dbake/runtime/local"
 	"github.com/dbake/dbake/runtime/nodeset"
 	"github.com/dbake/dbake/runtime/registry"
@@ -29,14 +29,14 @@ type standby struct {
 
 	mu         sync.Mutex // guards what follows
 	nodes      *nodes     // nil until they are needed
-	pool       *runtime.Pool
+	pool       *daemon.Pool
 	clients    []*registry.Client
 	url        string // of the definition, if it was read from one
 	definition *pb.Definition
 	resting    bool  // nodes are to be left alone until something is to be built
 	away       error // why they could not be reached while they rested
 	// peeked is the pool of those that run while nodes rest, and silent why there is none.
-	peeked *runtime.Pool
+	peeked *daemon.Pool
 	silent error
 	// plain are registries that speak plain HTTP, and whether a node is configured for that.
 	plain map[string]bool
@@ -64,7 +64,7 @@ func (s *standby) Build(ctx context.Context, session frontend.Session, fn func(c
 	if err != nil {
 		return err
 	}
-	gw := &runtime.Gateway{Pool: pool, Env: s.engine.Env, Docker: s.engine.Docker, Path: s.engine.path, Notify: s.engine.Report.Note}
+	gw := &daemon.Gateway{Pool: pool, Env: s.engine.Env, Docker: s.engine.Docker, Path: s.engine.path, Notify: s.engine.Report.Note}
 	return gw.Build(ctx, session, fn)
 }
 
@@ -74,7 +74,7 @@ func (s *standby) ReadDefinition(ctx context.Context, url string, names []string
 	if err != nil {
 		return nil, err
 	}
-	d := &runtime.Definitions{Pool: pool, Env: s.engine.Env, Docker: s.engine.Docker, Path: s.engine.path, Notify: s.engine.Report.Note}
+	d := &daemon.Definitions{Pool: pool, Env: s.engine.Env, Docker: s.engine.Docker, Path: s.engine.path, Notify: s.engine.Report.Note}
 	def, err := d.ReadDefinition(ctx, url, names, optional)
 	if err != nil {
 		return nil, err
@@ -102,8 +102,8 @@ func (s *standby) withAccess(p *ir.Project) *ir.Project {
 		return p
 	}
 	repository := ir.ParseGit(url)
-	secrets := runtime.GitSecrets(url, s.engine.Env)
-	agent, ssh := runtime.GitAgent(url, s.engine.Env)
+	secrets := daemon.GitSecrets(url, s.engine.Env)
+	agent, ssh := daemon.GitAgent(url, s.engine.Env)
 	out := *p
 	out.Targets = slices.Clone(p.Targets)
 	for i, t := range p.Targets {
@@ -128,7 +128,7 @@ func (s *standby) withAccess(p *ir.Project) *ir.Project {
 }
 
 // start starts the nodes, if they have not been.
-func (s *standby) start(ctx context.Context) (*runtime.Pool, error) {
+func (s *standby) start(ctx context.Context) (*daemon.Pool, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.pool != nil {
@@ -194,7 +194,7 @@ const peekTimeout = 2 * time.Second
 
 // peek reaches the nodes that run without starting any; once they rest no more, it starts
 // them.
-func (s *standby) peek(ctx context.Context) (*runtime.Pool, error) {
+func (s *standby) peek(ctx context.Context) (*daemon.Pool, error) {
 	s.mu.Lock()
 	if !s.resting || s.pool != nil {
 		s.mu.Unlock()
@@ -206,7 +206,7 @@ func (s *standby) peek(ctx context.Context) (*runtime.Pool, error) {
 	}
 	soon, cancel := context.WithTimeoutCause(ctx, peekTimeout, fmt.Errorf("no node has answered within %s", peekTimeout))
 	defer cancel()
-	pool, err := runtime.Dial(soon, s.nodes.specs, s.nodes.dial)
+	pool, err := daemon.Dial(soon, s.nodes.specs, s.nodes.dial)
 	if err != nil {
 		if ctx.Err() == nil {
 			s.silent = err // once is enough to know

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/dbake/dbake/internal/pause"
 )
 
 const (
@@ -289,9 +291,7 @@ func (c *Cluster) watch(ctx context.Context, m *member) {
 			c.mu.Unlock()
 			continue
 		}
-		select {
-		case <-time.After(backoff):
-		case <-ctx.Done():
+		if pause.For(ctx, backoff) != nil {
 			return
 		}
 		backoff = min(2*backoff, maxBackoff)

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/moby/buildkit/client"
+
+	"github.com/dbake/dbake/internal/pause"
 )
 
 // daemonConfig is the configuration that all daemons of a cluster have in common.
@@ -215,10 +217,8 @@ func awaitWorkers(ctx context.Context, addr string) ([]*client.WorkerInfo, error
 		if err == nil {
 			return workers, nil
 		}
-		select {
-		case <-ctx.Done():
-			return nil, errors.Join(context.Cause(ctx), err)
-		case <-time.After(50 * time.Millisecond):
+		if ended := pause.For(ctx, 50*time.Millisecond); ended != nil {
+			return nil, errors.Join(ended, err)
 		}
 	}
 }

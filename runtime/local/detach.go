@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"github.com/dbake/dbake/internal/pause"
 )
 
 // supervisorEnv is set for a process that was started to be a supervisor.
@@ -98,10 +100,8 @@ func withSupervisor(ctx context.Context, dir string, opts Options, fn func(*memb
 		if time.Now().After(deadline) {
 			return fmt.Errorf("%w: the cluster on %s is stopping since %s", ErrInUse, dir, handover)
 		}
-		select {
-		case <-time.After(50 * time.Millisecond):
-		case <-ctx.Done():
-			return context.Cause(ctx)
+		if err := pause.For(ctx, 50*time.Millisecond); err != nil {
+			return err
 		}
 	}
 }

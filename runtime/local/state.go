@@ -16,6 +16,7 @@ import (
 	"github.com/gofrs/flock"
 
 	"github.com/dbake/dbake/internal/localfile"
+	"github.com/dbake/dbake/internal/pause"
 )
 
 // state is the content of cluster.json. It is replaced as a whole, so that it can
@@ -117,10 +118,8 @@ func lockOrOwner(ctx context.Context, dir string) (*flock.Flock, *state, error) 
 		if st.alive() != nil {
 			return nil, st, nil
 		}
-		select {
-		case <-ctx.Done():
-			return nil, nil, fmt.Errorf("%w: %s is locked by another process: %w", ErrInUse, dir, context.Cause(ctx))
-		case <-time.After(20 * time.Millisecond):
+		if err := pause.For(ctx, 20*time.Millisecond); err != nil {
+			return nil, nil, fmt.Errorf("%w: %s is locked by another process: %w", ErrInUse, dir, err)
 		}
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"syscall"
 	"time"
+
+	"github.com/dbake/dbake/internal/pause"
 )
 
 // Patience is how long a [Client] waits for registries. Zero fields have the stated
@@ -74,7 +76,7 @@ func (c *Client) retry(ctx context.Context, op, ref string, try func(context.Con
 			return addTries(err, n+1, time.Since(since), wait, left)
 		}
 		c.note(host, fmt.Sprintf("%s; trying again in %s", Reason(err), wait))
-		if err := sleep(ctx, wait); err != nil {
+		if err := pause.For(ctx, wait); err != nil {
 			return fail(ctx, op, ref, err)
 		}
 	}
@@ -154,17 +156,5 @@ func timeout(err error) bool {
 func (c *Client) note(host, line string) {
 	if c.notify != nil && c.health.tell(host, time.Now()) {
 		c.notify(line)
-	}
-}
-
-// sleep waits for d or for the end of ctx, whose cause it returns.
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
 	}
 }

@@ -1,6 +1,8 @@
 package sched
 
-import "time"
+import (
+	"time"
+)
 
 // Command is something the driver must do.
 type Command interface{ command() }

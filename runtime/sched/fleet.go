@@ -1,6 +1,8 @@
 package sched
 
-import "slices"
+import (
+	"slices"
+)
 
 // fleet is the state of the nodes and the registry: their holdings, their work, and whose
 // results count.

@@ -1,6 +1,8 @@
 package sched
 
-import "slices"
+import (
+	"slices"
+)
 
 // member is a unit in a submission.
 type member struct {

@@ -1,6 +1,8 @@
 package sched
 
-import "time"
+import (
+	"time"
+)
 
 // speeds are the times of steps and the speeds of nodes: the predictions, corrected by the
 // run's measurements.

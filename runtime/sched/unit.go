@@ -1,6 +1,8 @@
 package sched
 
-import "slices"
+import (
+	"slices"
+)
 
 // unit is the state of a unit.
 type unit struct {

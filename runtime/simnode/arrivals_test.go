@@ -17,6 +17,7 @@ import (
 	"github.com/dbake/dbake/internal/plan/plantest"
 	"github.com/dbake/dbake/partition"
 	"github.com/dbake/dbake/runtime"
+	"github.com/dbake/dbake/runtime/daemon"
 	"github.com/dbake/dbake/runtime/nodeset"
 	"github.com/dbake/dbake/runtime/registry"
 	"github.com/dbake/dbake/runtime/sched"
@@ -83,7 +84,7 @@ func grow(t *testing.T, b *plan.Build, expected bool) (g growth) {
 		}
 	}
 	start := time.Now()
-	pool, err := runtime.Dial(t.Context(), specs, runtime.DialOptions{})
+	pool, err := daemon.Dial(t.Context(), specs, daemon.DialOptions{})
 	require.NoError(t, err)
 	defer pool.Close()
 	_, err = pool.LLBCaps(t.Context())
@@ -109,12 +110,12 @@ func grow(t *testing.T, b *plan.Build, expected bool) (g growth) {
 	work := &runtime.Build{
 		Graph: b.Graph, Jobs: b.Jobs, Steps: made.Exchange.Steps,
 		Sched:      runtime.Schedule(made, sched.Options{Steal: true, Backoff: time.Second, Ahead: 1}),
-		Inputs:     runtime.Inputs{Dirs: b.Locals(), SSH: map[string][]string{}, SharedKey: "grows"},
+		Inputs:     daemon.Inputs{Dirs: b.Locals(), SSH: map[string][]string{}, SharedKey: "grows"},
 		Dir:        t.TempDir(),
 		Registries: registry.Options{Dial: r.Dial, Hosts: map[string]registry.Host{host: {PlainHTTP: true}}},
 		Cache:      b.Caches(),
 	}
-	res, err := pool.Run(t.Context(), work, func(e runtime.Event) {
+	res, err := runtime.Run(t.Context(), pool, work, func(e runtime.Event) {
 		if s, ok := e.(runtime.StatusEvent); ok && g.began == 0 {
 			for _, v := range s.Status.Vertexes {
 				if v.Started != nil && strings.Contains(v.Name, "RUN") {

@@ -16,6 +16,8 @@ import (
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/dbake/dbake/internal/pause"
 )
 
 // configType is the media type of what a cache says of its layers.
@@ -58,7 +60,7 @@ func (j *job) read(e *gatewayapi.CacheOptionsEntry) map[digest.Digest]*result {
 	}
 	var results map[digest.Digest]*result
 	err := j.report("importing cache manifest from "+where, func() error {
-		if err := pause(j.ctx, j.process.node.options.Timing.Import); err != nil {
+		if err := pause.For(j.ctx, j.process.node.options.Timing.Import); err != nil {
 			return err
 		}
 		from, manifest, err := j.cache(e)
@@ -304,7 +306,7 @@ func (j *job) writeCache(ctx context.Context, e *controlapi.CacheOptionsEntry, r
 	if len(w.config.Layers) == 0 {
 		return "", nil
 	}
-	if err := pause(ctx, p.node.options.Timing.Export); err != nil {
+	if err := pause.For(ctx, p.node.options.Timing.Export); err != nil {
 		return "", err
 	}
 	var blobs [][]byte

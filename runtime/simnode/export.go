@@ -15,6 +15,8 @@ import (
 	digest "github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/dbake/dbake/internal/pause"
 )
 
 // export makes the outputs that a solve asks for, and returns the response.
@@ -117,7 +119,7 @@ func (j *job) writeImage(ctx context.Context, attrs map[string]string, metadata 
 		desc, top = ocispecs.Descriptor{MediaType: ocispecs.MediaTypeImageIndex, Digest: digest.FromBytes(dt), Size: int64(len(dt))}, dt
 	}
 	if attrs["push"] == "true" {
-		if err := pause(ctx, p.node.options.Timing.Push); err != nil {
+		if err := pause.For(ctx, p.node.options.Timing.Push); err != nil {
 			return err
 		}
 		for name := range strings.SplitSeq(attrs["name"], ",") {

@@ -23,6 +23,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+
+	"github.com/dbake/dbake/internal/pause"
 )
 
 // process is the daemon of a node from its start to its end.
@@ -294,7 +296,7 @@ func (p *process) leave(j *job) {
 	delete(p.jobs, j.ref)
 	p.past[j.ref] = j
 	p.wg.Go(func() {
-		_ = pause(p.ctx, statusKept) // or until the end of all
+		_ = pause.For(p.ctx, statusKept) // or until the end of all
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		delete(p.past, j.ref)

@@ -20,6 +20,8 @@ import (
 	digest "github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/dbake/dbake/internal/pause"
 )
 
 // layerPrefix begins the data of every layer.
@@ -430,7 +432,7 @@ func (p *process) pull(ctx context.Context, st *state) (_ *result, err error) {
 	var content digest.Digest
 	switch kind {
 	case "docker-image":
-		if err = pause(ctx, p.node.options.Timing.Pull); err != nil {
+		if err = pause.For(ctx, p.node.options.Timing.Pull); err != nil {
 			return nil, err
 		}
 		content = digest.FromString(src.Identifier)
@@ -502,18 +504,6 @@ func (p *process) files(ctx context.Context, st *state, name string) (digest.Dig
 	return sum.Digest(), err
 }
 
-// pause waits as work does.
-func pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
 // execute carries out a step.
 func (p *process) execute(ctx context.Context, st *state, key digest.Digest, inputs []*result) (_ *result, err error) {
 	if st.op.GetPassthrough() != nil {
@@ -544,7 +534,7 @@ func (p *process) execute(ctx context.Context, st *state, key digest.Digest, inp
 	for _, line := range b.Prints {
 		p.say(st, &controlapi.StatusResponse{Logs: []*controlapi.VertexLog{{Vertex: st.digest.String(), Stream: 1, Msg: []byte(line + "\n"), Timestamp: timestamppb.Now()}}})
 	}
-	if err := pause(ctx, b.Took); err != nil {
+	if err := pause.For(ctx, b.Took); err != nil {
 		return nil, err
 	}
 	if sick := p.node.sickness(); sick != nil && st.op.GetExec() != nil {

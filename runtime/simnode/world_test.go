@@ -23,6 +23,7 @@ import (
 	"github.com/dbake/dbake/internal/plan/plantest"
 	"github.com/dbake/dbake/partition"
 	"github.com/dbake/dbake/runtime"
+	"github.com/dbake/dbake/runtime/daemon"
 	"github.com/dbake/dbake/runtime/nodeset"
 	"github.com/dbake/dbake/runtime/publish"
 	"github.com/dbake/dbake/runtime/registry"
@@ -175,7 +176,7 @@ func newWorld(seed uint64, r *simnode.Registry) *world {
 }
 
 // order plans a project for the nodes that have answered.
-func (w *world) order(t *testing.T, p *project, answered []runtime.NodeInfo) *runtime.Build {
+func (w *world) order(t *testing.T, p *project, answered []daemon.NodeInfo) *runtime.Build {
 	var list []plan.Node
 	for _, n := range answered {
 		list = append(list, plan.Node{Name: n.Name, Addr: n.Addr, Speed: 1, Slots: w.slots})
@@ -192,7 +193,7 @@ func (w *world) order(t *testing.T, p *project, answered []runtime.NodeInfo) *ru
 			KeepGoing: w.rng.IntN(3) == 0 && !w.whole, DeferOutput: w.rng.IntN(4) == 0 && !w.whole, Whole: w.whole, Steal: len(list) > 1, Backoff: time.Second, Ahead: 1, NoHedge: w.rng.IntN(2) == 0,
 			RetrySteps: w.retrySteps,
 		}),
-		Inputs:     runtime.Inputs{Dirs: b.Locals(), SSH: map[string][]string{}, SharedKey: "seeds"},
+		Inputs:     daemon.Inputs{Dirs: b.Locals(), SSH: map[string][]string{}, SharedKey: "seeds"},
 		Dir:        t.TempDir(),
 		Withhold:   w.whole,
 		Registries: registry.Options{Dial: w.registry.Dial, Hosts: map[string]registry.Host{host: {PlainHTTP: true}}},
@@ -373,7 +374,7 @@ func (w *world) trace(at time.Duration, e runtime.Event) {
 
 // carryOut plans and runs a project on the nodes.
 func (w *world) carryOut(ctx context.Context, t *testing.T, p *project) (o outcome) {
-	pool, err := runtime.Dial(ctx, w.specs, runtime.DialOptions{})
+	pool, err := daemon.Dial(ctx, w.specs, daemon.DialOptions{})
 	if err != nil {
 		o.err = err
 		return o
@@ -392,7 +393,7 @@ func (w *world) carryOut(ctx context.Context, t *testing.T, p *project) (o outco
 		defer w.interrupt(cancel)()
 	}
 	start := time.Now()
-	o.result, o.err = pool.Run(ctx, o.work, func(e runtime.Event) {
+	o.result, o.err = runtime.Run(ctx, pool, o.work, func(e runtime.Event) {
 		if *traceFlag {
 			w.trace(time.Since(start), e)
 		}

@@ -11,7 +11,7 @@ import (
 	"github.com/docker/go-units"
 
 	"github.com/dbake/dbake/cmd/dbake/internal/scene"
-	"github.com/dbake/dbake/runtime"
+	"github.com/dbake/dbake/runtime/output"
 )
 
 // drawing draws what a scene is at a time since the start of its run: parts of the
@@ -329,13 +329,13 @@ func (d drawing) doing(t *scene.Target) (text, clock string) {
 		} else if cached > 0 {
 			text += green.Render(fmt.Sprintf(", %d cached", cached))
 		}
-		in := func(p runtime.Place) bool {
-			return slices.ContainsFunc(t.Images, func(i runtime.Image) bool { return i.Place == p })
+		in := func(p output.Place) bool {
+			return slices.ContainsFunc(t.Images, func(i output.Image) bool { return i.Place == p })
 		}
-		if in(runtime.InRegistry) {
+		if in(output.InRegistry) {
 			text += faint.Render(", pushed")
 		}
-		if in(runtime.InEngine) {
+		if in(output.InEngine) {
 			text += faint.Render(", loaded")
 		}
 		return text, took(t.Ended - t.Began)

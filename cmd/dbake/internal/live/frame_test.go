@@ -17,6 +17,7 @@ import (
 
 	"github.com/dbake/dbake/cmd/dbake/internal/scene"
 	"github.com/dbake/dbake/runtime"
+	"github.com/dbake/dbake/runtime/output"
 )
 
 var update = flag.Bool("update", false, "rewrite the frames in testdata")
@@ -93,7 +94,7 @@ func (p *play) queue(up ...string) {
 func (p *play) job(target, stage string) {
 	e := runtime.JobEvent{At: p.now, Job: target, Target: target, Node: p.node[target], Stage: stage}
 	if stage == "exported" {
-		e.Result = &runtime.JobResult{Job: target, Target: target, State: runtime.Done, Images: []runtime.Image{{Name: "example.com/" + target, Digest: "sha256:abc", Place: runtime.InRegistry}}}
+		e.Result = &runtime.JobResult{Job: target, Target: target, State: runtime.Done, Images: []output.Image{{Name: "example.com/" + target, Digest: "sha256:abc", Place: output.InRegistry}}}
 	}
 	p.tell(e)
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/dbake/dbake/internal/printable"
 	"github.com/dbake/dbake/runtime"
+	"github.com/dbake/dbake/runtime/output"
 )
 
 // Scene is a run as far as it is known.
@@ -125,7 +126,7 @@ type Target struct {
 	State State
 	// Began is when a node was first given it, Ended when all was done.
 	Began, Ended time.Duration
-	Images       []runtime.Image
+	Images       []output.Image
 	// Why it is not built.
 	Why string
 

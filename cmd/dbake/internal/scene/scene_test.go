@@ -30,7 +30,7 @@ func vertex(took time.Duration, cached bool, failure string) *bkclient.SolveStat
 	return &bkclient.SolveStatus{Vertexes: []*bkclient.Vertex{v}}
 }
 
-func output(text string) *bkclient.SolveStatus {
+func logOf(text string) *bkclient.SolveStatus {
 	return &bkclient.SolveStatus{Logs: []*bkclient.VertexLog{{Vertex: step, Stream: 1, Data: []byte(text)}}}
 }
 
@@ -51,7 +51,7 @@ func TestSteps(t *testing.T) {
 	require.Equal(t, 3*time.Second, st.RunTime(5*time.Second), "by our clock while it runs")
 	require.Same(t, st, s.Target("web").Doing())
 
-	c = s.Apply(3*time.Second, event("n1", output("a\nhalf")))
+	c = s.Apply(3*time.Second, event("n1", logOf("a\nhalf")))
 	require.Equal(t, []string{"a"}, c.Printed[0].Lines)
 	c = s.Apply(9*time.Second, event("n1", vertex(4*time.Second, false, "")))
 	require.Equal(t, []*Step{st}, c.Ended)
@@ -159,7 +159,7 @@ func TestCritical(t *testing.T) {
 
 func TestLog(t *testing.T) {
 	s := New(Outlook{})
-	say := func(text string) { s.Apply(0, event("n1", output(text))) }
+	say := func(text string) { s.Apply(0, event("n1", logOf(text))) }
 	say("one\ntwo https://user:pass")
 	say("word@example.com/\n\x1b[31mred\x1b[0m \x1b[2J\xe4\xb8")
 	say("\x96\r\n")
@@ -186,7 +186,7 @@ func TestLogIsBounded(t *testing.T) {
 			fmt.Fprintf(&b, "line %d of many, each of which takes its place\n", lines)
 			lines++
 		}
-		s.Apply(0, event("n1", output(b.String())))
+		s.Apply(0, event("n1", logOf(b.String())))
 	}
 	log := &s.Steps()[0].Log
 	before, gap, times := log.Gap()

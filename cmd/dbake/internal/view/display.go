@@ -16,6 +16,7 @@ import (
 	"github.com/dbake/dbake/internal/printable"
 	"github.com/dbake/dbake/internal/stopwatch"
 	"github.com/dbake/dbake/runtime"
+	"github.com/dbake/dbake/runtime/output"
 )
 
 // text is the progress as lines of text. A run is shown by BuildKit's own display; since
@@ -341,7 +342,7 @@ func lineName(node string, targets []string, name string) string {
 }
 
 // writtenLines says what outputs wrote, one line each.
-func writtenLines(images []runtime.Image, files []string) []string {
+func writtenLines(images []output.Image, files []string) []string {
 	var list []string
 	for _, img := range images {
 		list = append(list, imageLine(img))
@@ -361,20 +362,20 @@ func fileName(name string) string {
 }
 
 // imageName is the name of an image with its digest.
-func imageName(img runtime.Image) string {
+func imageName(img output.Image) string {
 	if img.Name == "" {
 		return "image@" + img.Digest
 	}
 	return img.Name + "@" + img.Digest
 }
 
-func imageLine(img runtime.Image) string {
+func imageLine(img output.Image) string {
 	switch img.Place {
-	case runtime.InRegistry:
+	case output.InRegistry:
 		return "pushed " + imageName(img)
-	case runtime.InEngine:
+	case output.InEngine:
 		return fmt.Sprintf("loaded %s into the Docker engine", imageName(img))
-	case runtime.InFile:
+	case output.InFile:
 		return fmt.Sprintf("wrote %s: image@%s", fileName(img.Name), img.Digest)
 	}
 	return "kept " + imageName(img)

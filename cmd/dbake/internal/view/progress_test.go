@@ -19,6 +19,8 @@ import (
 	"github.com/dbake/dbake/frontend"
 	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/runtime"
+	"github.com/dbake/dbake/runtime/daemon"
+	"github.com/dbake/dbake/runtime/output"
 )
 
 // exampleEvents is a run on two nodes as runtime reports it: a step that six targets share,
@@ -60,7 +62,7 @@ func exampleEvents() []runtime.Event {
 			{Digest: export, Name: "exporting to image", Started: at(3), Completed: at(4)},
 		}}),
 		runtime.JobEvent{At: 4 * time.Second, Job: "worker", Target: "worker", Node: "n1", Stage: "exported", Result: &runtime.JobResult{
-			Job: "worker", Target: "worker", State: runtime.Done, Images: []runtime.Image{{Name: "example.com/worker:1", Digest: "sha256:abc", Place: runtime.InRegistry}},
+			Job: "worker", Target: "worker", State: runtime.Done, Images: []output.Image{{Name: "example.com/worker:1", Digest: "sha256:abc", Place: output.InRegistry}},
 		}},
 		runtime.MoveEvent{At: 4 * time.Second, Jobs: []string{"web"}, Targets: []string{"web"}, Node: "n1", From: "n2", Why: "stolen"},
 		runtime.SendEvent{At: 4500 * time.Millisecond, Node: "n1", To: []string{"n2", "n3"}, Step: "[base 2/2] RUN more", Targets: []string{"api", "web"}},
@@ -74,15 +76,15 @@ func exampleResult() *runtime.Result {
 	return &runtime.Result{
 		Wall: 12 * time.Second,
 		Jobs: []runtime.JobResult{
-			{Job: "app@linux/amd64", Target: "app", Node: "n1", State: runtime.Done, Images: []runtime.Image{{Name: "example.com/app:1", Digest: "sha256:abc", Place: runtime.InRegistry}}},
+			{Job: "app@linux/amd64", Target: "app", Node: "n1", State: runtime.Done, Images: []output.Image{{Name: "example.com/app:1", Digest: "sha256:abc", Place: output.InRegistry}}},
 			{Job: "app@linux/arm64", Target: "app", Node: "n2", State: runtime.Done, Files: []string{"out"}},
-			{Job: "base", Target: "base", Node: "n1", State: runtime.Failed, Reason: "[base 1/2] RUN false: exit code: 1", Images: []runtime.Image{{Name: "example.com/base:1", Digest: "sha256:def", Place: runtime.InRegistry}}},
+			{Job: "base", Target: "base", Node: "n1", State: runtime.Failed, Reason: "[base 1/2] RUN false: exit code: 1", Images: []output.Image{{Name: "example.com/base:1", Digest: "sha256:def", Place: output.InRegistry}}},
 			{Job: "web", Target: "web", State: runtime.Skipped, Reason: "base failed"},
 			{Job: "late@linux/amd64", Target: "late", Node: "n1", State: runtime.Done},
 			{Job: "late@linux/arm64", Target: "late", Node: "n2", State: runtime.Cancelled, Reason: "interrupted"},
-			{Job: "tool", Target: "tool", Node: "n1", State: runtime.Done, Images: []runtime.Image{
-				{Name: "docker.io/library/tool:latest", Digest: "sha256:123", Place: runtime.InEngine},
-				{Name: "tool.tar", Digest: "sha256:123", Place: runtime.InFile}, {Digest: "sha256:123", Place: runtime.OnNode},
+			{Job: "tool", Target: "tool", Node: "n1", State: runtime.Done, Images: []output.Image{
+				{Name: "docker.io/library/tool:latest", Digest: "sha256:123", Place: output.InEngine},
+				{Name: "tool.tar", Digest: "sha256:123", Place: output.InFile}, {Digest: "sha256:123", Place: output.OnNode},
 			}},
 		},
 		Nodes: []runtime.NodeResult{
@@ -125,7 +127,7 @@ func showPaced(t *testing.T, mode string, w io.Writer, pause func()) {
 	p.Error(errors.Join(&runtime.StepError{
 		Targets: []string{"base"}, Jobs: []string{"base", "web"}, Node: "n1", Step: "[base 1/2] RUN false", Log: []string{"::error::forged"}, Err: errors.New("exit code: 1"),
 		Source: &ir.SourceError{Range: ir.Range{Filename: "services/base/Dockerfile", Start: ir.Pos{Line: 3, Column: 1}}, Excerpt: "services/base/Dockerfile:3\n"},
-	}, &runtime.NodeError{Node: "n2", Addr: "tcp://x:1", Op: "lost", Err: errors.New("gone")}), false)
+	}, &daemon.NodeError{Node: "n2", Addr: "tcp://x:1", Op: "lost", Err: errors.New("gone")}), false)
 }
 
 // TestProgress compares every mode with its golden. BuildKit's plain display shows what
@@ -247,11 +249,11 @@ func TestWrittenLines(t *testing.T) {
 	require.Equal(t, []string{
 		"pushed example.com/a:1@sha256:1", "loaded docker.io/library/a:1@sha256:1 into the Docker engine", "wrote a.tar: image@sha256:1",
 		"wrote standard output: image@sha256:1", "kept image@sha256:1", "wrote out", "wrote standard output",
-	}, writtenLines([]runtime.Image{
-		{Name: "example.com/a:1", Digest: "sha256:1", Place: runtime.InRegistry},
-		{Name: "docker.io/library/a:1", Digest: "sha256:1", Place: runtime.InEngine},
-		{Name: "a.tar", Digest: "sha256:1", Place: runtime.InFile},
-		{Name: "-", Digest: "sha256:1", Place: runtime.InFile},
-		{Digest: "sha256:1", Place: runtime.OnNode},
+	}, writtenLines([]output.Image{
+		{Name: "example.com/a:1", Digest: "sha256:1", Place: output.InRegistry},
+		{Name: "docker.io/library/a:1", Digest: "sha256:1", Place: output.InEngine},
+		{Name: "a.tar", Digest: "sha256:1", Place: output.InFile},
+		{Name: "-", Digest: "sha256:1", Place: output.InFile},
+		{Digest: "sha256:1", Place: output.OnNode},
 	}, []string{"out", "-"}))
 }

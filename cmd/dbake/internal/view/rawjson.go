@@ -16,6 +16,8 @@ import (
 	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/internal/stopwatch"
 	"github.com/dbake/dbake/runtime"
+	"github.com/dbake/dbake/runtime/daemon"
+	"github.com/dbake/dbake/runtime/output"
 )
 
 // rawJSON is the progress for programs: one JSON object a line. Status of steps is
@@ -116,7 +118,7 @@ type rawImage struct {
 	Digest string `json:"digest"`
 	Pushed bool   `json:"pushed"`
 	// Place is "registry", "engine", into which it was loaded, "file" or "node".
-	Place runtime.Place `json:"place"`
+	Place output.Place `json:"place"`
 }
 
 // rawTotals is the summary of a run. Times are in seconds; those that were predicted
@@ -341,7 +343,7 @@ func newTotals(r *runtime.Result, run Run) *rawTotals {
 		switch target.State {
 		case runtime.Done:
 			t.Built++
-			t.Pushed += countIn(runtime.InRegistry, target.Images)
+			t.Pushed += countIn(output.InRegistry, target.Images)
 		case runtime.Unchanged:
 			t.Unchanged++
 		}
@@ -407,7 +409,7 @@ func rawErrors(err error) []rawError {
 	for _, p := range split(err) {
 		e := rawError{subject: subjectOf("", nil), Message: p.Error(), Source: placeOf(p)}
 		var step *runtime.StepError
-		var node *runtime.NodeError
+		var node *daemon.NodeError
 		switch {
 		case errors.As(p, &step):
 			e.subject, e.Log = subjectOf(step.Node, step.Targets), step.Log
@@ -433,10 +435,10 @@ func placeOf(err error) *place {
 	return nil
 }
 
-func rawImages(list []runtime.Image) []rawImage {
+func rawImages(list []output.Image) []rawImage {
 	var out []rawImage
 	for _, img := range list {
-		out = append(out, rawImage{img.Name, img.Digest, img.Place == runtime.InRegistry, img.Place})
+		out = append(out, rawImage{img.Name, img.Digest, img.Place == output.InRegistry, img.Place})
 	}
 	return out
 }

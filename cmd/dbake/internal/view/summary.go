@@ -12,6 +12,7 @@ import (
 	"github.com/dbake/dbake/internal/printable"
 	"github.com/dbake/dbake/internal/stopwatch"
 	"github.com/dbake/dbake/runtime"
+	"github.com/dbake/dbake/runtime/output"
 )
 
 // Summary prints the result of a run: the end of each target, the work of each node, and in
@@ -94,8 +95,8 @@ func totals(w io.Writer, r *runtime.Result, list []runtime.TargetResult, run Run
 		switch t.State {
 		case runtime.Done:
 			done++
-			images += countIn(runtime.InRegistry, t.Images)
-			loaded += countIn(runtime.InEngine, t.Images)
+			images += countIn(output.InRegistry, t.Images)
+			loaded += countIn(output.InEngine, t.Images)
 		case runtime.Unchanged:
 			unchanged++
 		case runtime.Unpublished:
@@ -193,7 +194,7 @@ func Timings(w io.Writer, list []stopwatch.Phase) {
 func milliseconds(d time.Duration) string { return fmt.Sprintf("%.3fs", d.Seconds()) }
 
 // countIn is the number of images that are in such a place.
-func countIn(place runtime.Place, list []runtime.Image) int {
+func countIn(place output.Place, list []output.Image) int {
 	n := 0
 	for _, img := range list {
 		if img.Place == place {

@@ -1,0 +1,130 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	bkclient "github.com/moby/buildkit/client"
+	"github.com/moby/buildkit/client/llb/sourceresolver"
+	gateway "github.com/moby/buildkit/frontend/gateway/client"
+	"github.com/moby/buildkit/session"
+	"github.com/moby/buildkit/solver/pb"
+	"github.com/moby/buildkit/util/grpcerrors"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc/codes"
+
+	"github.com/dbake/dbake/compiler/ir"
+	"github.com/dbake/dbake/runtime/cacheentry"
+	"github.com/dbake/dbake/runtime/fault"
+)
+
+// A daemon reads the caches that a solve imports without a deadline, and looks a step
+// up in them in the one goroutine that schedules all its builds: a registry that
+// accepts connections and says nothing would stop the node, also for others, until
+// its connections end (solver/llbsolver/bridge.go, newLazyCacheManager). So each
+// registry, and each other service that caches are in, is tried by each node before the
+// first solve, and left out where it is silent; and each cache is read before it is
+// imported, see [solver.read].
+
+// ReachTimeout bounds how long a registry may take to answer a node.
+const ReachTimeout = 10 * time.Second
+
+// silentCaches are the servers of caches that do not answer the node.
+type silentCaches struct {
+	mu   sync.Mutex
+	list []string // as cacheentry.Server names it; guarded by mu
+}
+
+// has reports whether where does not answer.
+func (c *silentCaches) has(where string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Contains(c.list, where)
+}
+
+// add notes that where does not answer. It reports whether that is new.
+func (c *silentCaches) add(where string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if slices.Contains(c.list, where) {
+		return false
+	}
+	c.list = append(c.list, where)
+	return true
+}
+
+// leaveOut keeps the solves and exports of the node away from a silent server.
+func (s *solver) leaveOut(where string) {
+	if s.silent.add(where) {
+		s.unheard(where)
+	}
+}
+
+// heard returns the caches whose servers answer, as far as is known.
+func (s *solver) heard(entries []ir.CacheEntry) []ir.CacheEntry {
+	return slices.DeleteFunc(slices.Clone(entries), func(e ir.CacheEntry) bool { return s.silent.has(cacheentry.Server(e)) })
+}
+
+// writable leaves out the caches that are to be written into a silent registry and
+// whose errors do not count; of others it is an error.
+func (s *solver) writable(entries []bkclient.CacheOptionsEntry) ([]bkclient.CacheOptionsEntry, error) {
+	if s.link != nil && s.link.info.OwnStore {
+		var err error
+		if entries, err = s.withoutCaches(entries); err != nil {
+			return nil, err
+		}
+	}
+	var kept []bkclient.CacheOptionsEntry
+	for _, e := range entries {
+		entry := ir.CacheEntry{Type: e.Type, Attrs: e.Attrs}
+		host := cacheentry.Server(entry)
+		if !s.silent.has(host) {
+			kept = append(kept, e)
+			continue
+		}
+		if !entry.MayFail() {
+			return nil, &fault.Rejected{Err: fmt.Errorf("%s did not answer within %s", cacheentry.Title(host), ReachTimeout)}
+		}
+	}
+	return kept, nil
+}
+
+// silent returns the registries and services, as cacheentry.Server names them, that do not answer
+// their probes in time. Any answer will do, also that there is no such image.
+func (l *link) silent(ctx context.Context, attach []session.Attachable, probes map[string]string) []string {
+	if len(probes) == 0 {
+		return nil
+	}
+	var mu sync.Mutex // guards silent
+	var silent []string
+	_ = l.gateway(ctx, attach, func(ctx context.Context, c gateway.Client) error {
+		ctx, cancel := context.WithTimeout(ctx, ReachTimeout)
+		defer cancel()
+		var eg errgroup.Group
+		for host, probe := range probes {
+			eg.Go(func() error {
+				_, err := c.ResolveSourceMetadata(ctx, &pb.SourceOp{Identifier: probe}, sourceresolver.Opt{
+					LogName: "[internal] ask for " + strings.TrimPrefix(probe, cacheentry.ImageScheme), ImageOpt: &sourceresolver.ResolveImageOpt{},
+				})
+				// The node knows the deadline and may report it before it is seen here.
+				late := ctx.Err() != nil || grpcerrors.Code(err) == codes.DeadlineExceeded
+				if err != nil && (late || fault.SilentServer(err)) {
+					mu.Lock()
+					defer mu.Unlock()
+					silent = append(silent, host)
+				}
+				return nil
+			})
+		}
+		return eg.Wait()
+	}) // where the node itself is silent, its link says so
+	if ctx.Err() != nil {
+		return nil
+	}
+	slices.Sort(silent)
+	return silent
+}

@@ -1,0 +1,65 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	bkclient "github.com/moby/buildkit/client"
+	bkerrdefs "github.com/moby/buildkit/solver/errdefs"
+)
+
+// statusWait is how long a failure waits for the status that shows it.
+const statusWait = 5 * time.Second
+
+// failures are the steps whose failure the status of a build has shown. A solve reports
+// its failure in another stream, which may be faster: what the step printed last, and
+// which execution it was, is known only when the status has come.
+type failures struct {
+	mu   sync.Mutex
+	seen map[string]chan struct{} // by vertex: closed when its failure was shown; guarded by mu
+}
+
+// signal returns the channel that is closed when the failure of a vertex was shown.
+func (f *failures) signal(vertex string) chan struct{} {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.seen == nil {
+		f.seen = map[string]chan struct{}{}
+	}
+	if f.seen[vertex] == nil {
+		f.seen[vertex] = make(chan struct{})
+	}
+	return f.seen[vertex]
+}
+
+// observe takes in the status of the build, after everybody else has.
+func (f *failures) observe(st *bkclient.SolveStatus) {
+	for _, v := range st.Vertexes {
+		if v.Error == "" || v.Completed == nil {
+			continue
+		}
+		c := f.signal(v.Digest.String())
+		select {
+		case <-c:
+		default:
+			close(c)
+		}
+	}
+}
+
+// await waits until the failure of the vertex that err is about was shown.
+func (f *failures) await(ctx context.Context, err error) {
+	var ve *bkerrdefs.VertexError
+	if !errors.As(err, &ve) {
+		return
+	}
+	t := time.NewTimer(statusWait)
+	defer t.Stop()
+	select {
+	case <-f.signal(ve.Digest):
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
