@@ -105,7 +105,7 @@ func cutRef(ref string) (repo, tag string) {
 	return ref, ""
 }
 
-// placeAttr is the attribute that tells two caches of one type apart; "" when
+// placeAttr is the attribute that distinguishes two caches of one type; "" when
 // the type has none that is known here.
 func placeAttr(typ string, export bool) string {
 	switch typ {

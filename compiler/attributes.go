@@ -66,7 +66,7 @@ type definition struct {
 	// origins holds the place of each attribute, in the form that
 	// [ir.Target.Origins] documents.
 	origins map[string]ir.Range
-	// base tells where relative local paths of the definition start when they
+	// base says where relative local paths of the definition start when they
 	// are read relative to the files that hold them.
 	base pathBase
 }

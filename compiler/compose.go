@@ -51,7 +51,7 @@ type composeOptions struct {
 }
 
 // defaultProject names the compose project when nothing else does. Only a file
-// that asks for COMPOSE_PROJECT_NAME can tell.
+// that asks for COMPOSE_PROJECT_NAME can see.
 const defaultProject = "bake"
 
 // defaultGroup is the group that is built when nothing is asked for.

@@ -21,7 +21,7 @@ import (
 	"github.com/dbake/dbake/compiler/ir"
 )
 
-// compose-go tells values, not where they stand. composePlaces reads the YAML a
+// compose-go returns values, not their places. composePlaces reads the YAML a
 // second time to find the lines; it follows what files name each other by, but it
 // does not repeat the merge: a value is looked for where it would win, and a
 // place that is not found is the place of what encloses it.
@@ -482,7 +482,7 @@ func explainCompose(ctx context.Context, err error, files []sourceFile, opt comp
 		e.Excerpt = excerpt(place.doc.data, e.Range)
 		return e
 	}
-	// A syntax error tells its line, of the file it names or of the only one.
+	// A syntax error has its line, of the file it names or of the only one.
 	if m := yamlLine.FindStringSubmatch(text); m != nil {
 		for _, f := range files {
 			if len(files) > 1 && !strings.Contains(text, f.Name) {

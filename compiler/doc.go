@@ -35,7 +35,7 @@
 //  10. context.go, elements_check.go: contexts are cleaned, and what cannot be
 //     built is refused.
 //  11. lower.go: what is left is the project. print.go writes it, list.go lists
-//     definitions instead, strict.go tells what looks like a mistake.
+//     definitions instead, strict.go reports what looks like a mistake.
 //
 // # Where upstream leaves it to chance
 //

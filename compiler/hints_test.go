@@ -98,7 +98,7 @@ func TestFileAtURL(t *testing.T) {
 	require.ErrorContains(t, err, "a definition that is read from a URL is named before the targets, without -f")
 }
 
-// TestBrokenDotEnvIsNamed: it is told that the file at fault is .env.
+// TestBrokenDotEnvIsNamed has the error name the file at fault, .env.
 func TestBrokenDotEnvIsNamed(t *testing.T) {
 	t.Parallel()
 	o := project(t, "compose.yaml", "services: {a: {build: .}}\n")

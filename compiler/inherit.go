@@ -38,7 +38,7 @@ func (r *resolver) target(name string) (*definition, error) {
 // inherit merges the parents of a target in their order, each completely
 // resolved with its own overrides, then the target itself, and applies its
 // overrides. A parent that is already being resolved further up is skipped; then
-// the result is not whole, which the second value tells.
+// the result is not whole, and the second value is false.
 func (r *resolver) inherit(name string, visited map[string]*definition) (*definition, bool, error) {
 	if t, ok := r.memo[name]; ok {
 		return t, true, nil

@@ -34,7 +34,7 @@ func readBounded(r io.Reader) ([]byte, error) {
 	return data, err
 }
 
-// place is what is being evaluated, for who has to give it up.
+// place is what is being evaluated, for an error that gives it up.
 type place struct{ at atomic.Pointer[hcl.Range] }
 
 // enter reports that rng is being evaluated until leave is called with what enter returned.

@@ -68,7 +68,7 @@ func parseChecked(ctx context.Context, files []sourceFile, opt composeOptions, c
 	return byFamily, c, nil
 }
 
-// classify tells compose files from bake files and parses the latter.
+// classify separates compose files from bake files and parses the latter.
 //
 // The name decides where it can: .yml and .yaml are compose, .json and .hcl are
 // bake files in the syntax of that name. Anything else, standard input too, is
@@ -168,7 +168,7 @@ func tooDeep(data []byte) bool {
 }
 
 // parseHCL parses a file of the HCL family. Diagnostics of a file whose name
-// tells no syntax name it with the syntax appended, as "-.hcl".
+// shows no syntax name it with the syntax appended, as "-.hcl".
 func parseHCL(f sourceFile) (hclSource, error) {
 	if tooDeep(f.Data) {
 		return hclSource{}, fmt.Errorf("%s: expressions are nested more than %d levels deep", f.Name, maxNesting)

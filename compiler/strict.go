@@ -199,7 +199,7 @@ func (w *warner) unusedVariables(e *evaluator) {
 	}
 }
 
-// cachePlaces are the attributes that tell where an export of a type goes. Types
+// cachePlaces are the attributes that say where an export of a type goes. Types
 // that are not listed go along with the image.
 var cachePlaces = map[string][]string{
 	"azblob":   {"account_url", "container", "name"},

@@ -41,7 +41,7 @@ type recorder struct {
 	asked    []imageAnswer
 	read     []fileAnswer
 	warnings []recordedWarning
-	need     *needsNode // the first thing that only a node can tell
+	need     *needsNode // the first fact that only a node has
 
 	dockerfile *recordedRef // where a remote Dockerfile was read from
 	foreign    string       // the frontend image that was run on the node
@@ -64,7 +64,7 @@ type needsNode struct {
 // Error names the missing fact.
 func (e *needsNode) Error() string { return e.what }
 
-// inProcess tells the caller of a frontend that its syntax line names an image
+// inProcess informs the caller of a frontend that its syntax line names an image
 // whose frontend is the one that is linked in.
 type inProcess struct{ cmdline string }
 

@@ -18,7 +18,7 @@ import (
 )
 
 // sourceError returns err as an error that points at the user's files: at the
-// line of the Dockerfile when the frontend told one, else at the attribute of the
+// line of the Dockerfile when the frontend named one, else at the attribute of the
 // target that is the reason.
 func (c *compilation) sourceError(in *inputs, err error) error {
 	var need *needsNode

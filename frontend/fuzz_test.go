@@ -9,7 +9,7 @@ import (
 )
 
 // FuzzCompile checks that no Dockerfile brings the compiler down, that problems
-// are told as such, and that compiling twice gives the same bytes.
+// are reported as such, and that compiling twice gives the same bytes.
 func FuzzCompile(f *testing.F) {
 	for _, seed := range []string{
 		"FROM alpine\nRUN true\n",

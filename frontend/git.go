@@ -48,7 +48,7 @@ func (c *commits) get(key string, resolve func() (*sourceresolver.ResolveGitResp
 }
 
 // pinGit has the source say which commit its reference stands for and reports
-// whether it did not before. Nodes from before BuildKit 0.26 do not tell.
+// whether it did not before. Nodes from before BuildKit 0.26 do not say.
 func (r *recorder) pinGit(ctx context.Context, src *pb.SourceOp) (bool, error) {
 	ref, _, _ := strings.Cut(fragment(src.Identifier), ":")
 	if r.commits == nil || src.Attrs[pb.AttrGitChecksum] != "" || gitutil.IsCommitSHA(ref) || r.llbCaps.Supports(pb.CapSourceGitChecksum) != nil {
@@ -79,7 +79,7 @@ func (r *recorder) pinGit(ctx context.Context, src *pb.SourceOp) (bool, error) {
 	}
 	src.Attrs[pb.AttrGitChecksum] = git.Checksum
 	// A branch may move during the run; then the commit is fetched by its name.
-	// With the directory .git, which tells how it was fetched, nothing but the
+	// With the directory .git, which records how it was fetched, nothing but the
 	// check is added.
 	if strings.HasPrefix(git.Ref, "refs/heads/") && src.Attrs[pb.AttrKeepGitDir] == "" && r.llbCaps.Supports(pb.CapSourceGitFetchByCommit) == nil {
 		src.Attrs[pb.AttrGitFetchByCommit] = "true"

@@ -70,7 +70,7 @@ func (c *contents) get(key string, ask func() (*URL, error)) (*URL, error) {
 
 // pinHTTP has a node fetch what a URL holds, so that it is the same for all steps of the
 // run, and reports whether the source was changed. A source that cannot be fetched is left
-// as it is: its step says why. Nodes from before BuildKit 0.26 do not tell.
+// as it is: its step says why. Nodes from before BuildKit 0.26 do not say.
 func (r *recorder) pinHTTP(ctx context.Context, op *pb.Op, src *pb.SourceOp) (bool, error) {
 	if r.contents == nil || src.Attrs[pb.AttrHTTPChecksum] != "" || r.llbCaps.Supports(pb.CapSourceHTTPChecksum) != nil {
 		return false, nil

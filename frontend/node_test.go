@@ -67,7 +67,7 @@ func TestNodeAnswers(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []string{"inside.test/x:1 amd64", pinned.String() + " amd64", pinned.String() + " arm64"}, node.refs)
 
-	// What neither has is told in the words of both; the node's come first.
+	// An image that neither has is reported in the words of both; the node's come first.
 	node.err = errors.New("node n1: not found")
 	_, err = r.Resolve(t.Context(), ImageRequest{Ref: parseNamed(t, "inside.test/y:1"), Platform: amd64})
 	require.EqualError(t, err, "node n1: not found; asked from here: registry inside.test cannot be reached: dial tcp: lookup inside.test: no such host")

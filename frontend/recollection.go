@@ -14,7 +14,7 @@ import (
 type Recollection struct {
 	Ref   string              `json:"ref"`
 	Image ocispecs.Descriptor `json:"image"`
-	// Node is set when only nodes could tell; Configs are then the configs, by platform.
+	// Node is set when only nodes could answer; Configs are then the configs, by platform.
 	Node    bool                     `json:"node,omitempty"`
 	Configs map[string]digest.Digest `json:"configs,omitempty"`
 }

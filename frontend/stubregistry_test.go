@@ -18,7 +18,7 @@ import (
 )
 
 // stubRegistry is a registry that has an image for amd64 and arm64 under every
-// name, but for names that hold "missing". The config of an image tells its name.
+// name, but for names that hold "missing". The config of an image holds its name.
 type stubRegistry struct {
 	*httptest.Server
 	// auth is what basic credentials must be; empty lets everyone in.

@@ -105,7 +105,7 @@ func parseList(v string) ([]string, error) {
 func cleanPath(p string) string { return path.Join(".", p) }
 
 // joinGroup puts n into the group of the sources that it may become one with.
-// widening tells that its users cannot see more files than they select.
+// widening reports that its users cannot see more files than they select.
 func (b *builder) joinGroup(n *node, widening bool) error {
 	l := n.local
 	everything := len(l.FollowPaths) == 0 && len(l.IncludePatterns) == 0

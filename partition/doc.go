@@ -29,7 +29,7 @@
 // [Plan], which carries assignment, schedule and lower bound. Strategies are looked
 // up by name; "affinity" is the one to use.
 //
-// [Explain] tells why a target is on its node and what each other node would cost;
+// [Explain] says why a target is on its node and what each other node would cost;
 // [Schedule.CriticalPath] which tasks decide the makespan.
 //
 // # Strategies

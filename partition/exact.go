@@ -482,7 +482,7 @@ func (e *branching) overall() float64 {
 	return 0
 }
 
-// fits tells whether the executions that start at cut or later, in all or without
+// fits reports whether the executions that start at cut or later, in all or without
 // the last short steps, leave every node enough time: between the earliest of them
 // on a node and the end less the shortest tail, less what is decided for the node,
 // undecided ones must find room, each only where it fits by itself.

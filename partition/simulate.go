@@ -102,7 +102,7 @@ func newSimulator(m *model) *simulator {
 	}
 }
 
-// derive computes who needs what in which way. Consumers of a vertex have larger
+// derive computes which vertex needs which, and in which way. Consumers of a vertex have larger
 // ids, so that when the loop arrives at a vertex all that need it are known, and a
 // source that would not hold it can still be made to.
 func (s *simulator) derive(d *draft) {
@@ -352,7 +352,7 @@ func (s *simulator) takeShare(n int, share Share) (from map[VertexID]NodeID, err
 	return from, nil
 }
 
-// deriveVertex derives who builds v and who fetches it, and so who needs its inputs. All
+// deriveVertex derives which node builds v and which fetch it, and so which need its inputs. All
 // that needs v must have been derived.
 func (s *simulator) deriveVertex(v int, from []map[VertexID]NodeID) error {
 	m, w := s.m, s.m.w
@@ -570,7 +570,7 @@ func (s *simulator) levelsAnyOrder(level []float64) {
 	}
 }
 
-// mustExceed tells, without playing, that the makespan is certainly above limit:
+// mustExceed reports, without playing, that the makespan is certainly above limit:
 // for some resource, the earliest time any of its tasks can start, plus their work
 // spread over all units, plus the shortest path after any of them, is.
 func (s *simulator) mustExceed(limit float64) bool {

@@ -127,7 +127,7 @@ func Strategies() []Strategy {
 	}
 }
 
-// DefaultStrategy is the name of the strategy to use unless told otherwise.
+// DefaultStrategy is the name of the strategy that is used by default.
 const DefaultStrategy = "affinity"
 
 // Lookup returns the strategy called name; "" is DefaultStrategy.

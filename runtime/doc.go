@@ -16,7 +16,7 @@
 // context asks the scheduler to end the run; nothing is cut off behind its back.
 //
 // The run itself is small: it feeds the scheduler with events, carries out its commands,
-// and tells the parts what concerns them. Each part is a type with one idea, and only its
+// and reports to the parts what concerns them. Each part is a type with one idea, and only its
 // methods write its fields (parts_test.go checks that):
 //
 //   - work: what is to be built, and which step belongs to whom; it does not change, so

@@ -105,7 +105,7 @@ func TestExchangeFails(t *testing.T) {
 	})
 }
 
-// A step that fails before it is sent fails the jobs that need it, and is told once.
+// A step that fails before it is sent fails the jobs that need it, and is reported once.
 func TestExchangedStepFails(t *testing.T) {
 	for _, keepGoing := range []bool{false, true} {
 		t.Setenv("TMPDIR", t.TempDir())

@@ -20,7 +20,7 @@ import (
 	"github.com/dbake/dbake/runtime/sched"
 )
 
-// A cache tells a node which layers a result consists of, and the node fetches them when
+// A cache names to a node the layers that a result consists of, and the node fetches them when
 // something reads the result: only then it turns out that a layer is gone, or is not what
 // it was (moby/buildkit#2836). So the node is asked which results it cannot read any more,
 // from what failed downwards. Those are built again, on the same node, as if they ignored

@@ -16,7 +16,7 @@ const (
 	phaseEnd   = "end"
 )
 
-// activity is the work of a run beside its steps; it tells the watch the phase that follows
+// activity is the work of a run beside its steps; it sets the phase of the watch that follows
 // from it. It belongs to the loop.
 type activity struct {
 	watch   *stopwatch.Watch // nil for nobody

@@ -24,7 +24,7 @@ import (
 	"github.com/dbake/dbake/runtime/watchdog"
 )
 
-// tickInterval is how often the scheduler is told that time has passed, so that it
+// tickInterval is how often the scheduler hears that time has passed, so that it
 // sees steps that run late.
 const tickInterval = 2 * time.Second
 
@@ -78,7 +78,7 @@ type Build struct {
 	// Drained reports whether a node is to go, as the user wants it: it is asked every few
 	// seconds, from any goroutine. nil for none.
 	Drained func(daemon.NodeInfo) bool
-	// Watch is told the phases of the run; nil for nobody.
+	// Watch measures the phases of the run; nil for none.
 	Watch *stopwatch.Watch
 }
 
@@ -296,7 +296,7 @@ func (r *run) close() error {
 // loop feeds the scheduler until it says Finish.
 //
 // Work on the nodes outlives ctx: when to end it is the scheduler's decision, which
-// cancels what runs and is told how it ended.
+// cancels what runs and hears how it ended.
 //
 // Caches are written within writing.
 func (r *run) loop(ctx, writing context.Context, connect connectFunc) sched.Finish {

@@ -727,7 +727,7 @@ func TestNodeLost(t *testing.T) {
 				require.NoError(t, err)
 				require.Equal(t, all(Done, names...), states(res))
 				for name, n := range f.exports() {
-					require.LessOrEqual(t, n, 2, name) // again if the node went before it told
+					require.LessOrEqual(t, n, 2, name) // again if the node went before it reported
 				}
 				require.Len(t, f.exports(), len(names))
 				require.ErrorIs(t, res.Nodes[1].Lost, errGone)
@@ -816,7 +816,7 @@ func TestStepFails(t *testing.T) {
 	})
 }
 
-// TestSharedStepFails has every job fail because of one step: one error, told once
+// TestSharedStepFails has every job fail because of one step: one error, reported once
 // for each node that ran it.
 func TestSharedStepFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -35,7 +35,7 @@ type solveSource struct {
 	// export is set for solves of results that are there already. They repeat the
 	// steps that an evaluation ran as if those were cached.
 	export bool
-	// id tells an export from all others of its node; output is which of several
+	// id distinguishes an export from all others of its node; output is which of several
 	// outputs of the job it is, from 1, or 0 when there is one.
 	id     string
 	output int
@@ -51,10 +51,10 @@ type solveSource struct {
 //
 // A tracker belongs to the loop of its run.
 type tracker struct {
-	// isStep tells vertices that do work from sources, whose first completion
+	// isStep reports whether a vertex does work. Others are sources, whose first completion
 	// only means that their cache key is known.
 	isStep func(digest.Digest) bool
-	// isShared tells the vertices of the graph, which are the same in every solve,
+	// isShared reports whether a vertex is one of the graph, which are the same in every solve,
 	// from those that a solve has for itself.
 	isShared func(digest.Digest) bool
 	vertices map[digest.Digest]*vertexStatus
@@ -143,7 +143,7 @@ func (t *tracker) observe(st *bkclient.SolveStatus, from *solveSource) (*bkclien
 		}
 	}
 	for _, l := range st.Logs {
-		// Every stream tells a vertex's output in order and from its start.
+		// Every stream has a vertex's output in order and from its start.
 		if s := t.at(l.Vertex); l.Timestamp.After(s.logged) && !l.Timestamp.Before(s.since) {
 			s.logged = l.Timestamp
 			if s.ended && l.Timestamp.After(s.failures[len(s.failures)-1].completed) {
@@ -240,7 +240,7 @@ func (t *tracker) own(st *bkclient.SolveStatus, from *solveSource) *bkclient.Sol
 	return out
 }
 
-// vertex records v and reports whether it tells anything new.
+// vertex records v and reports whether anything in it is new.
 func (t *tracker) vertex(v *bkclient.Vertex, s *vertexStatus, changes *[]change) bool {
 	switch {
 	case v.Started == nil:
@@ -308,7 +308,7 @@ func (s *vertexStatus) renew() {
 	}
 }
 
-// isLayer tells the statuses of layers that are fetched or unpacked from others.
+// isLayer reports whether a status is that of a layer that is fetched or unpacked.
 func isLayer(id string) bool {
 	return strings.HasPrefix(id, "sha256:") || strings.HasPrefix(id, unpacking)
 }

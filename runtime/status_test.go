@@ -54,7 +54,7 @@ func TestTracker(t *testing.T) {
 	require.Equal(t, 1, shown)
 	require.Equal(t, []change{{vertex: step, done: true, took: 2 * time.Second}}, changes)
 
-	// Another stream tells the same once more, from the start.
+	// Another stream repeats the same from the start.
 	for _, st := range []*bkclient.SolveStatus{vertex(step, nil, nil), vertex(step, at(0), nil), vertex(step, at(0), at(2))} {
 		shown, changes = observe(st, false)
 		require.Zero(t, shown)
@@ -73,7 +73,7 @@ func TestTracker(t *testing.T) {
 	require.Empty(t, changes, "its result was there already")
 	require.Len(t, tr.vertices[step].runs, 2)
 
-	// The end of a source's first phase tells nothing of its result.
+	// The end of a source's first phase says nothing about its result.
 	shown, changes = observe(vertex(source, at(0), at(1)), false)
 	require.Equal(t, 1, shown)
 	require.Empty(t, changes)

@@ -34,7 +34,7 @@ type buildCmd struct {
 	Jobs       jobs      `short:"j" placeholder:"N|MODE" help:"Build at most N targets at once over all nodes (default: no limit); MODE is that of --execution; MODE,parallel=N for both."`
 	Execution  execution `placeholder:"MODE" help:"What to do when a target fails: fail-fast ends the build (the default), defer-output does too and writes no output before every target is built, defer-error builds all that does not depend on it, atomic ends the build and publishes nothing: tags are set, and files put in their places, when every target is built and pushed."`
 	KeepGoing  bool      `short:"k" help:"Same as --execution=defer-error."`
-	RetrySteps int       `placeholder:"N" help:"Execute a step that fails again, up to N times, on another node if there is one: tells flaky steps from broken ones."`
+	RetrySteps int       `placeholder:"N" help:"Execute a step that fails again, up to N times, on another node if there is one: shows which steps are flaky."`
 	Timings    bool      `help:"Show where the time of the command went, phase by phase, after the summary."`
 	NoSteal    bool      `help:"Do not move jobs between nodes."`
 	Trace      bool      `help:"Have the nodes record what they do inside of steps, pulls and exports, for dbake trace --format otlp: takes some seconds after the build."`

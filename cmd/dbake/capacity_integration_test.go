@@ -36,7 +36,7 @@ func TestCapacityIsLearned(t *testing.T) {
 	dir := t.TempDir()
 	text := []byte(strings.ReplaceAll(unequal, "REGISTRY", w.registry))
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "docker-bake.hcl"), text, 0o644))
-	// The base images were built before, and told about the machine.
+	// The base images were built before, and their usage showed the machine.
 	history := "--history=" + filepath.Join(t.TempDir(), "history.db")
 	explain := func() string {
 		r := w.run(dir, append(append([]string{"plan"}, w.on(1)...), history, "--explain", "slow")...)

@@ -42,7 +42,7 @@ func (c *completionCmd) Run(a *app) error {
 	return err
 }
 
-// directive tells the shell how to treat completions. The bits are those of docker's
+// directive says how the shell is to treat completions. The bits are those of docker's
 // completion library, since docker reads this output.
 type directive int
 

@@ -451,7 +451,7 @@ FROM first AS Final
 COPY docker/Dockerfile /
 `
 
-// TestProvenance looks for the request of each target in what its provenance tells.
+// TestProvenance looks for the request of each target in its provenance.
 func TestProvenance(t *testing.T) {
 	w := newWorld(t, 1)
 	dir := project(t, described)

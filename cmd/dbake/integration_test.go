@@ -158,7 +158,7 @@ func (w *world) build(dir string, n int, args ...string) result {
 // which each began, and how often it was sent each local directory, since it was
 // started.
 //
-// A step whose result came from a cache is told as completed once more when its
+// A step whose result came from a cache is reported as completed once more when its
 // layers are fetched or unpacked; that is no execution.
 func executions(t *testing.T, addr string) (steps map[string][]string, transfers map[string]int) {
 	t.Helper()
@@ -366,7 +366,7 @@ target "typo" {
 }
 `
 
-// TestFailures checks that each thing that goes wrong is told once, where it is,
+// TestFailures checks that each failure is reported once, where it is,
 // and that the summary accounts for every target.
 func TestFailures(t *testing.T) {
 	w := newWorld(t, 2)

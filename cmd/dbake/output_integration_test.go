@@ -175,7 +175,7 @@ target "three" {
 		}
 		require.Contains(t, out, "pushed "+md["three"].Images[1].Name+"@"+md["three"].Images[1].Digest)
 
-		// What was done is told although another target failed; nothing is left of
+		// What was done is reported although another target failed; nothing is left of
 		// earlier runs.
 		_, err := command("-k", "--metadata-file", "md.json", "--set", "one.output=type=oci,dest=o.tar", "one", "bad").CombinedOutput()
 		require.Error(t, err)

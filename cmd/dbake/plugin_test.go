@@ -140,7 +140,7 @@ func TestPluginMetadata(t *testing.T) {
 	require.NotEmpty(t, got["Vendor"])
 }
 
-// TestHangup has docker hang up, as it does when it is told to stop.
+// TestHangup has docker hang up, as it does when it is to stop.
 func TestHangup(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	l, err := net.Listen("unix", path)

@@ -120,7 +120,7 @@ func startNode(t *testing.T, config string) (addr string, stop func()) {
 	return addr, stop
 }
 
-// nodeConfig is what a node must be told to reach f, and two names that only it knows
+// nodeConfig is the configuration by which a node reaches f, and two names that only it knows
 // through f.
 func (f *front) nodeConfig() string {
 	return fmt.Sprintf("[registry.%q]\n  http = true\n[registry.\"docker.io\"]\n  mirrors = [%q]\n[registry.\"inside.test\"]\n  mirrors = [%q]\n", f.addr, f.addr, f.addr)

@@ -190,7 +190,7 @@ target "b" {
 }
 `
 
-// TestBranchMoves moves a branch as soon as a node has been told where it is: two
+// TestBranchMoves moves a branch as soon as a node has heard where it is: two
 // nodes build the commit that it was at all the same, the next run the new one.
 func TestBranchMoves(t *testing.T) {
 	w := newWorld(t, 2)

@@ -239,7 +239,7 @@ RUN end
 	shown.Request, shown.World = report.Request{}, nil
 	for i := range shown.Targets {
 		require.NotEmpty(t, shown.Targets[i].ImageKey)
-		shown.Targets[i].ImageKey = "" // a build does not tell
+		shown.Targets[i].ImageKey = "" // a build does not say
 	}
 	var b bytes.Buffer
 	require.NoError(t, shown.Write(&b))

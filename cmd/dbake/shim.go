@@ -305,7 +305,7 @@ func forward(args []string, env map[string]string, stdin io.Reader) (command []s
 	return command, image, 0, err
 }
 
-// stopping bounds how long a program that has been told to stop may take.
+// stopping bounds how long a program may take to stop.
 const stopping = 10 * time.Second
 
 // runProgram runs a program in place of this one and returns its exit status.

@@ -42,7 +42,7 @@ func TestProxyArgs(t *testing.T) {
 	require.Equal(t, map[string]string{"HTTPS_PROXY": "http://engine", "FTP_PROXY": "http://files"}, c.ProxyArgs("tcp://engine:2376"))
 }
 
-// A configuration that cannot be read is an error that names the file for who needs it,
+// A configuration that cannot be read is an error that names the file for callers that need it,
 // and one warning for all others.
 func TestBroken(t *testing.T) {
 	dir := t.TempDir()

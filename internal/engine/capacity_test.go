@@ -41,7 +41,7 @@ func TestMachineOf(t *testing.T) {
 	}
 }
 
-// What steps use is told by how busy their machine was, whichever of its nodes they ran
+// What steps use is seen from how busy their machine was, whichever of its nodes they ran
 // on; what a node said itself stays.
 func TestEstimate(t *testing.T) {
 	step := func(node string, from, to float64, cpu time.Duration) plan.Measurement {

@@ -14,7 +14,7 @@ import (
 	"github.com/dbake/dbake/runtime/nodeset"
 )
 
-// fewestPoints is how far a curve goes at least, unless it is told.
+// fewestPoints is how far a curve goes at least by default.
 const fewestPoints = 4
 
 // Curve plans the build on 1, 2, … nodes: up to most of them, which may be more than there

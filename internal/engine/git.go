@@ -13,7 +13,7 @@ import (
 	"github.com/dbake/dbake/frontend"
 )
 
-// The variables by which docker buildx is told what to record of a work tree:
+// The variables that say what docker buildx is to record of a work tree:
 // BUILDX_GIT_INFO (default yes) puts it into the provenance, BUILDX_GIT_LABELS into labels,
 // and BUILDX_GIT_CHECK_DIRTY marks a revision that has changes beside it.
 const (
@@ -22,7 +22,8 @@ const (
 	envGitDirty  = "BUILDX_GIT_CHECK_DIRTY"
 )
 
-// tellVCS tells the frontend about the work trees of contexts. Each is examined once.
+// tellVCS passes facts about the work trees of contexts to the frontend. Each is examined
+// once.
 func (e *Engine) tellVCS(ctx context.Context, opts *frontend.Options) {
 	info, err := strconv.ParseBool(e.Env[envGitInfo])
 	opts.VCSProvenance = err != nil || info

@@ -190,7 +190,7 @@ func (p *pushed) digest(ctx context.Context, ref string, insecure bool) (digest.
 // a build would say, or anyway is enough.
 func (p *pushed) origin(ctx context.Context, k *kept, units []*frontend.Unit, mode string, anyway bool) bool {
 	o := daemon.Origin(k.record.Origin)
-	if !o.Tells(mode) {
+	if !o.Covers(mode) {
 		ref := repoOf(k.export.Names[0]) + "@" + k.record.Image.Digest.String()
 		for _, set := range k.set {
 			ref = set.from + "@" + k.record.Image.Digest.String()

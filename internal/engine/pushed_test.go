@@ -52,7 +52,7 @@ func attestedImage(t *testing.T, c *registry.Client, ref, statement string) ocis
 }
 
 // The provenance of an unchanged target comes from its record, else from its image; where
-// neither tells what a build would, it is built.
+// neither answers as a build would, it is built.
 func TestOriginOfUnchanged(t *testing.T) {
 	reg, err := local.StartRegistry(t.Context(), t.TempDir())
 	require.NoError(t, err)

@@ -384,7 +384,7 @@ func (im *Images) keepOne(ctx context.Context, k kept) (runtime.JobResult, error
 }
 
 // addTo adds the ends of targets that were not built to a result, in the order of a
-// project. That such a target was built as a part of another one is not told.
+// project. That such a target was built as a part of another one is not reported.
 func (im *Images) addTo(result *runtime.Result, p *ir.Project, list []runtime.JobResult) {
 	place := map[string]int{}
 	for i, t := range p.Targets {

@@ -58,7 +58,7 @@ func sessionOf(t *testing.T) (*Session, *notes) {
 	return s, said
 }
 
-// What becomes of an image depends on what its names stand for and who has it.
+// What becomes of an image depends on what its names stand for and on the registries that have it.
 func TestLookUp(t *testing.T) {
 	image, other := digest.FromString("image"), digest.FromString("other")
 	at := func(repo, ref string) string { return "/v2/" + repo + "/manifests/" + ref }

@@ -105,7 +105,7 @@ func TestCheckOut(t *testing.T) {
 	require.Equal(t, status, git("status", "--porcelain"))
 	require.Equal(t, files, git("rev-parse", "HEAD"))
 
-	// A commit that the submodule's repository does not have is told.
+	// A commit that the submodule's repository does not have is reported.
 	git("rm", "-q", "--cached", "third/lib")
 	git("update-index", "--add", "--cacheinfo", "160000,0123456789012345678901234567890123456789,third/lib")
 	git("commit", "-q", "-m", "two")

@@ -97,12 +97,12 @@ func (s *Session) order(ctx context.Context) (err error) {
 	return err
 }
 
-// sharedKey tells this project on this machine from all others, without telling the
+// sharedKey identifies this project on this machine, without showing the
 // nodes its path.
 func sharedKey(dir string) string {
 	host, err := os.Hostname()
 	if err != nil {
-		host = "unknown" // then only the path tells projects apart
+		host = "unknown" // then only the path distinguishes projects
 	}
 	sum := sha256.Sum256([]byte(host + "\x00" + dir))
 	return hex.EncodeToString(sum[:16])

@@ -262,7 +262,7 @@ func (s *Session) Price(ctx context.Context) error {
 	return err
 }
 
-// Options say how the definition is resolved, for who wants something else of it than
+// Options say how the definition is resolved, for callers that want something else of it than
 // [Compile] makes. The stage [Choose] must have been done.
 func (s *Session) Options() compiler.Options { return s.scope.options(s.standby) }
 

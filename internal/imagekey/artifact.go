@@ -17,7 +17,7 @@ import (
 // only layer.
 const ArtifactType = "application/vnd.dbake.images.v1+gzip"
 
-// plainMark is the annotation that tells records in the form of an image from images.
+// plainMark is the annotation that distinguishes records in the form of an image from images.
 const plainMark = "vnd.dbake.images"
 
 const (

@@ -20,7 +20,7 @@ const (
 )
 
 // Bases are what base images were when images were pushed, with their manifests and
-// configs, so that who has never seen a base image needs no more than to ask what its tag
+// configs, so that a machine that has never seen a base image only has to ask what its tag
 // stands for. The zero value is empty.
 type Bases struct {
 	images    map[string]base // by reference

@@ -19,7 +19,7 @@
 // answers for ssh; times and owners of files; where directories lie on this machine;
 // names of stages; proxies; worker constraints; names and tags of the image.
 //
-// What only attestations tell is kept apart ([Key.Attested]): the revision of the work
+// What only attestations show is kept apart ([Key.Attested]): the revision of the work
 // tree, names of the image, build args that no step uses, the attributes of the
 // attestations themselves. It counts where a target asks for attestations with attest,
 // --sbom or --provenance. The provenance that images get by default names the

@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	// recordFormat tells records from other JSON, and recordVersion changes when a field
+	// recordFormat distinguishes records from other JSON, and recordVersion changes when a field
 	// changes its meaning.
 	recordFormat  = "dbake-images"
 	recordVersion = 1
@@ -109,7 +109,7 @@ func (r *Records) Holds(other Records) bool {
 	return true
 }
 
-// Find returns the record of a key. With loose, what only attestations tell may differ.
+// Find returns the record of a key. With loose, what only attestations show may differ.
 func (r *Records) Find(k Key, loose bool) (Record, bool) {
 	if one, ok := r.list[keyPair{k.Digest, k.Attested}]; ok || !loose {
 		return one, ok

@@ -25,7 +25,7 @@
 //     checkout changes nothing. What a node holds by this name is planned to cost
 //     nothing. Unchanged files are not read again (internal/memory/filesum);
 //   - place and form: where in which Dockerfile the step stands, and what it does
-//     there apart from its inputs. They tell why a result is not held ([Why]).
+//     there apart from its inputs. They explain why a result is not held ([Why]).
 //
 // # What a plan counts
 //

@@ -15,7 +15,7 @@ import (
 // Measurement is one execution of a step, or a time during which a node fetched a
 // base image or worked at the outputs of a job.
 type Measurement struct {
-	Node   string            // its address, which tells nodes of several clusters apart
+	Node   string            // its address, which distinguishes nodes of several clusters
 	Native ocispecs.Platform // of its machine; zero when it is not known
 	Vertex digest.Digest     // "" when it is the outputs of Job
 	Job    string
@@ -144,7 +144,7 @@ func (p *prices) inputs(v int) string {
 	return r[:min(len(r), inputsLength)]
 }
 
-// inputsLength is how much of the name of a result tells it from others of one step.
+// inputsLength is how much of the name of a result distinguishes it from others of one step.
 const inputsLength = len("sha256:") + 16
 
 // execution is something that ran on a node.

@@ -97,7 +97,7 @@ func TestOutputsAndImagesAreLearned(t *testing.T) {
 		m.Vertex = v.Digest
 		list = append(list, m)
 		if !v.Kind.IsStep() {
-			list = append(list, m) // a pull is told in pieces
+			list = append(list, m) // a pull is reported in pieces
 		}
 	}
 	for _, part := range []Measurement{during("tcp://a:1", 10, 14), during("tcp://a:1", 14, 15)} {

@@ -28,7 +28,7 @@ func StepNames(b *Build) []string {
 }
 
 // nameOf is the name of a step without values of variables. Sources are images and the
-// like, which are told wherever they are used.
+// like, which are reported wherever they are used.
 func nameOf(v *llbmerge.Vertex, units map[string]*frontend.Unit) string {
 	if v.Place.Text == "" || v.Kind.IsSource() {
 		return v.Step

@@ -7,7 +7,7 @@
 // # The JSON form
 //
 // [File] is the form of a plan that is kept, with every field documented there;
-// "format": "dbake-plan" tells it from other JSON. Fields may be added, none
+// "format": "dbake-plan" distinguishes it from other JSON. Fields may be added, none
 // changes its meaning within a version. A plan that is built later ([File.Check],
 // [File.SavedPlan]) names the targets that were asked for, and is refused when the
 // definition of one of them has changed, when one was added or is gone, or when a

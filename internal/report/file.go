@@ -15,7 +15,7 @@ import (
 	"github.com/dbake/dbake/partition"
 )
 
-// Format is the value of "format" in the JSON form of a plan, which tells it
+// Format is the value of "format" in the JSON form of a plan, which distinguishes it
 // from other JSON files. Version is that of the form: it changes when a field
 // changes its meaning or goes; new fields do not change it.
 const (
@@ -103,7 +103,7 @@ type Request struct {
 	MaxNodes      int      `json:"max_nodes,omitempty"`
 	CacheRegistry Values   `json:"cache_registry,omitempty"`
 	// State is the digest of the directory that was named for the state of local
-	// nodes: a plan cannot choose one, but it can be told that another is used.
+	// nodes: a plan cannot choose one, but can name another that is used.
 	State digest.Digest `json:"state,omitempty"`
 }
 

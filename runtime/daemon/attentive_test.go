@@ -38,7 +38,7 @@ func (d *pusher) Export(ctx context.Context, _ ExportRequest, observe func(*bkcl
 	}
 }
 
-// asker is a witness that answers as it is told.
+// asker is a witness whose answers the test gives.
 type asker struct {
 	Witness
 	silent   func(ctx context.Context, probes map[string]string) []string

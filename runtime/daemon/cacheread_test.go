@@ -108,7 +108,7 @@ func TestReadCaches(t *testing.T) {
 	}
 }
 
-// TestReadCachesInterrupted ends at once, also for who waits for the same cache.
+// TestReadCachesInterrupted ends at once, also for others that wait for the same cache.
 func TestReadCachesInterrupted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &solver{}

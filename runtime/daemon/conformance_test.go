@@ -216,7 +216,7 @@ func (h *heard) of(d digest.Digest) []string {
 	return list
 }
 
-// ran reports whether a vertex was executed, as far as was told.
+// ran reports whether a vertex was executed, as far as the status says.
 func (h *heard) ran(d digest.Digest) bool { return slices.Contains(h.of(d), "completed") }
 
 // output is what all steps printed.

@@ -33,7 +33,7 @@ func TestCredentialHelperThatHangsIsGivenUp(t *testing.T) {
 	require.Equal(t, "a", auth.Username)
 }
 
-// A node that asks for the credentials for a registry is told which helper failed.
+// A node that asks for the credentials for a registry learns which helper failed.
 func TestCredentialHelperThatFails(t *testing.T) {
 	bin, dir := t.TempDir(), t.TempDir()
 	require.NoError(t, os.WriteFile(filepath.Join(bin, "docker-credential-bad"), []byte("#!/bin/sh\necho run: acme login\nexit 1\n"), 0o755))

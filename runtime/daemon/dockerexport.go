@@ -20,7 +20,7 @@ import (
 	"github.com/dbake/dbake/runtime/output"
 )
 
-// A Docker engine keeps images in a store of its own, unless it is told to use that
+// A Docker engine keeps images in a store of its own, unless it is configured to use that
 // of containerd. With its own store its BuildKit has one exporter for images, which
 // puts one in the store, and writes no caches but those inside images. What else an
 // image is to become is asked of the engine: it pushes, and writes archives.

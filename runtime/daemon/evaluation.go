@@ -37,7 +37,7 @@ type evaluation struct {
 	users  int           // solves under way or held; guarded by evaluations.mu
 	leave  chan struct{} // closed when the build may end; guarded by evaluations.mu
 	left   bool
-	// retired is closed when later partitions get another build: who holds results in
+	// retired is closed when later partitions get another build: whoever holds results in
 	// this one takes them along. Guarded by evaluations.mu.
 	retired chan struct{}
 	// failures are the steps whose failure its status has shown.

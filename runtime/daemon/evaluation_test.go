@@ -91,8 +91,8 @@ func TestEvaluationsThatDoNotBegin(t *testing.T) {
 	})
 }
 
-// Once a step has failed in a build, who holds results in it is told to take them along,
-// and who needs that step waits for its end.
+// Once a step has failed in a build, the holders of results in it are asked to take them along,
+// and whatever needs that step waits for its end.
 func TestEvaluationsSettle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var e evaluations

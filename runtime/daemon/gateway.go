@@ -99,7 +99,7 @@ func (p *Pool) preferring(pl ocispecs.Platform) []*node {
 	return order
 }
 
-// gatewayLog is how many of the last lines that a node printed are told with an
+// gatewayLog is how many of the last lines that a node printed are shown with an
 // error.
 const gatewayLog = 20
 

@@ -123,7 +123,7 @@ func openLink(ctx context.Context, s nodeset.Spec, timeout time.Duration, silent
 		w.Run(l.ctx)
 		// The raw connection first: a client that hangs on it would wait to say
 		// goodbye.
-		_ = conn.Close()     // whoever used it has been told why
+		_ = conn.Close()     // its users know the cause
 		_ = l.client.Close() // as above
 	}()
 	return l, nil

@@ -95,8 +95,8 @@ func requests(p *provenancetypes.Parameters) []*provenancetypes.Parameters {
 	return list
 }
 
-// Tells reports whether o has the provenance of a mode, or knows that there is none.
-func (o Origin) Tells(mode string) bool {
+// Covers reports whether o has the provenance of a mode, or knows that there is none.
+func (o Origin) Covers(mode string) bool {
 	if mode == "" {
 		return true
 	}

@@ -30,9 +30,9 @@ func TestOrigin(t *testing.T) {
 	for _, v := range o {
 		require.NotContains(t, v, "hunter2")
 	}
-	require.True(t, o.Tells(ProvenanceMin))
-	require.True(t, o.Tells(""))
-	require.False(t, o.Tells(ProvenanceMax), "the steps are not kept")
+	require.True(t, o.Covers(ProvenanceMin))
+	require.True(t, o.Covers(""))
+	require.False(t, o.Covers(ProvenanceMax), "the steps are not kept")
 
 	got := o.Metadata(ProvenanceMin, []*frontend.Unit{unit})
 	require.Equal(t, "dbake/n1/abc", got[buildRefKey])
@@ -51,10 +51,10 @@ func TestOrigin(t *testing.T) {
 	args := now["invocation"].(map[string]any)["parameters"].(map[string]any)["args"]
 	require.Equal(t, map[string]any{"build-arg:OTHER": "2", "cmdline": "x"}, args)
 
-	// A node that told nothing, and one that was not asked.
+	// A node that said nothing, and one that was not asked.
 	o = OriginOf(map[string]any{buildRefKey: "a"}, true)
-	require.True(t, o.Tells(ProvenanceMax))
+	require.True(t, o.Covers(ProvenanceMax))
 	require.Equal(t, map[string]any{buildRefKey: "a"}, o.Metadata(ProvenanceMin, []*frontend.Unit{unit}))
-	require.False(t, OriginOf(map[string]any{buildRefKey: "a"}, false).Tells(ProvenanceMin))
+	require.False(t, OriginOf(map[string]any{buildRefKey: "a"}, false).Covers(ProvenanceMin))
 	require.Empty(t, Origin{buildProvenanceKey: "damaged"}.Metadata(ProvenanceMin, []*frontend.Unit{unit}))
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/dbake/dbake/runtime/nodeset"
 )
 
-// The platforms that a builder names for its nodes decide who is used for what.
+// The platforms that a builder names for its nodes decide which node builds what.
 func TestAllot(t *testing.T) {
 	info := func(prefers []string, found ...string) NodeInfo {
 		n := NodeInfo{Spec: nodeset.Spec{Prefers: prefers}}

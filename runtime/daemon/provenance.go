@@ -25,7 +25,7 @@ import (
 
 // A node describes a result by the frontend that made it and by the frontend's
 // options, or not at all when a client made it. So that the provenance of an image
-// tells its Dockerfile, build args and labels, a node's own Dockerfile frontend is
+// has its Dockerfile, build args and labels, a node's own Dockerfile frontend is
 // asked for it with these options, and with a Dockerfile that is nothing but the
 // result: the frontend returns it op for op. Only what names this result is to be
 // seen besides in the provenance, and that the Dockerfile was an input.

@@ -17,7 +17,7 @@ import (
 	"github.com/dbake/dbake/runtime/output"
 )
 
-// sending is a node that sends one piece of an archive, then ends as it is told.
+// sending is a node that sends one piece of an archive, then ends as the test says.
 type sending struct {
 	grpc.ServerStream
 	ctx   context.Context

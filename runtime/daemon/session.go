@@ -46,7 +46,7 @@ type Inputs struct {
 	Env map[string]string
 	// Docker holds the credentials for registries; nil is none.
 	Docker *dockerconfig.Config
-	// SharedKey tells this project on this machine from all others: a node keeps
+	// SharedKey identifies this project on this machine: a node keeps
 	// directories under it and asks the next run only for what changed.
 	SharedKey string
 }

@@ -25,7 +25,7 @@ import (
 )
 
 const (
-	// spansTimeout bounds how long nodes may take to tell their spans after a run that
+	// spansTimeout bounds how long nodes may take to send their spans after a run that
 	// was traced.
 	spansTimeout = 10 * time.Second
 	// maxTrace is the largest trace of one build that is read, mostTraces of how many

@@ -19,7 +19,7 @@ import (
 )
 
 const (
-	// usageTimeout bounds how long nodes may take to tell what builds used: nobody
+	// usageTimeout bounds how long nodes may take to report what builds used: nobody
 	// waits for it but the next plan.
 	usageTimeout = 3 * time.Second
 	// maxUsage is the largest record that is read, mostUsage how many are of one node.
@@ -51,8 +51,8 @@ type StepUsage struct {
 }
 
 // Usage asks the nodes what builds used, each answer in the place of its node. records
-// names the builds in the history of each node, as [RecordOf] does. What is not told in
-// time, or not kept, is left out.
+// names the builds in the history of each node, as [RecordOf] does. What does not come in
+// time, or is not kept, is left out.
 func (p *Pool) Usage(ctx context.Context, records map[string][]string) []Usage {
 	ctx, cancel := context.WithTimeout(ctx, usageTimeout)
 	defer cancel()
@@ -173,7 +173,7 @@ func (u *Usage) add(dt []byte) {
 		busy := c.User + c.Nice + c.System + c.IRQ + c.SoftIRQ + c.Steal
 		m := MachineSample{At: s.Timestamp_, Total: inSeconds(busy + c.Idle + c.Iowait), Busy: inSeconds(busy)}
 		if s.MemoryStat != nil && s.MemoryStat.Total != nil && *s.MemoryStat.Total < 1<<50 {
-			m.Memory = int64(*s.MemoryStat.Total) << 10 // it is told in KiB
+			m.Memory = int64(*s.MemoryStat.Total) << 10 // which is in KiB
 		}
 		u.Samples = append(u.Samples, m)
 	}

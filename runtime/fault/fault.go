@@ -108,8 +108,8 @@ var (
 	}
 	// absentRuntime is the failure of a daemon that does not find its runtime.
 	absentRuntime = regexp.MustCompile(`exec: "(buildkit-)?(runc|crun)": executable file not found`)
-	// stepSigns make a failure of the runtime one of the step: what it is told to
-	// run is not there.
+	// stepSigns make a failure of the runtime one of the step: the program that it
+	// names does not exist.
 	stepSigns = []string{"executable file not found in $path", ": no such file or directory: unknown", "exec format error", "permission denied: unknown"}
 	// clientSigns mean that this machine could not go on.
 	clientSigns = []string{"error from receiver:", "error from sender:", inputSign}
@@ -182,7 +182,8 @@ func Classify(err error, log []string) error {
 	return &Rejected{err}
 }
 
-// wayLines is how many of the last lines of its output tell in which way a step failed.
+// wayLines is how many of the last lines of its output make up the way in which a step
+// failed.
 const wayLines = 3
 
 // varying is what differs between two failures of one kind: numbers, also in base 16.

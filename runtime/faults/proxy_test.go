@@ -25,7 +25,7 @@ const (
 // lag is how long a slow proxy holds back each piece.
 const lag = 100 * time.Millisecond
 
-// proxy passes TCP connections on to an address, and misbehaves when it is told.
+// proxy passes TCP connections on to an address, and misbehaves on command.
 type proxy struct {
 	listener      net.Listener
 	network, addr string
@@ -156,7 +156,7 @@ func (p *proxy) set(m mode) {
 // reset breaks all connections.
 func (p *proxy) reset() { p.each(func(l *link) { reset(l.client); reset(l.server) }) }
 
-// halfClose tells the clients that the server has no more to say, and listens on.
+// halfClose ends the server's side of connections, and listens on.
 func (p *proxy) halfClose() { p.each(func(l *link) { closeWrite(l.client) }) }
 
 func (p *proxy) each(fn func(*link)) {

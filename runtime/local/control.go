@@ -100,7 +100,7 @@ func serve(h *host) (*server, error) {
 	return s, nil
 }
 
-// close ends all connections, which tells the users that the host has ended.
+// close ends all connections, from which the users see that the host has ended.
 func (s *server) close() error {
 	err := s.listener.Close()
 	s.cancel()

@@ -225,7 +225,7 @@ func awaitWorkers(ctx context.Context, addr string) ([]*client.WorkerInfo, error
 
 func listWorkers(ctx context.Context, addr string) ([]*client.WorkerInfo, error) {
 	// gRPC would back off for seconds after a refused connection; a plain
-	// connection tells at once whether somebody listens.
+	// connection shows at once whether anybody listens.
 	conn, err := (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, "unix", strings.TrimPrefix(addr, "unix://"))
 	if err != nil {
 		return nil, err

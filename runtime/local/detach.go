@@ -19,7 +19,7 @@ import (
 // supervisorEnv is set for a process that was started to be a supervisor.
 const supervisorEnv = "DBAKE_SUPERVISOR"
 
-// readyFD is the descriptor on which a supervisor tells Up how its start went.
+// readyFD is the descriptor on which a supervisor reports to Up how its start went.
 const readyFD = 3
 
 // readyMark is the report of a supervisor that takes users, busyMark that of one

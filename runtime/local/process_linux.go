@@ -30,7 +30,7 @@ func daemonProcAttr() *syscall.SysProcAttr {
 }
 
 // daemonCommand returns the command line that prepares the new namespaces and runs
-// the given program in them: /proc must tell about its own processes, and runc keeps
+// the given program in them: /proc must show its own processes, and runc keeps
 // its records where they vanish with the containers they describe.
 //
 // The shell stays as the first process of the namespace. There it inherits what the

@@ -31,7 +31,7 @@ type nodeState struct {
 	Name string `json:"name"`
 
 	// PID and Started name the first process of the daemon's namespace while it
-	// runs; 0 = none. The start time tells it from a later process with the same id.
+	// runs; 0 = none. The start time distinguishes it from a later process with the same id.
 	PID     int    `json:"pid,omitempty"`
 	Started uint64 `json:"started,omitempty"`
 

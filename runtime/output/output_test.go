@@ -158,7 +158,7 @@ func TestArchiveFiles(t *testing.T) {
 	require.Equal(t, "first", string(dt), "the last good file stays")
 }
 
-// A pipe is written to, once; nobody who reads it is waited for beyond the run.
+// A pipe is written to, once; no reader is waited for beyond the run.
 func TestArchiveThroughAPipe(t *testing.T) {
 	dir := t.TempDir()
 	fifo := filepath.Join(dir, "fifo")

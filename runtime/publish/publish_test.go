@@ -16,7 +16,7 @@ import (
 	"github.com/dbake/dbake/runtime/registry"
 )
 
-// store is a registry in memory that fails as it is told.
+// store is a registry in memory that fails as the test says.
 type store struct {
 	mu    sync.Mutex
 	blobs map[string]string // by repository and digest

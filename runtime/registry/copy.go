@@ -123,7 +123,7 @@ func (c *Client) copyBlob(ctx context.Context, src, dst reference.Named, desc oc
 	})
 }
 
-// withOrigin tells the pusher which repository to mount a blob from. It looks for
+// withOrigin names, for the pusher, the repository to mount a blob from. It looks for
 // the host without its port.
 func withOrigin(desc ocispec.Descriptor, src reference.Named) ocispec.Descriptor {
 	host := reference.Domain(src)

@@ -204,7 +204,7 @@ func (s *Scheduler) fill(n *node) {
 			s.await(n, p)
 			continue
 		case p.lane.n == nil:
-			// Nothing tells whose step a pooled unit would wait for; one for each
+			// Nothing shows whose step a pooled unit would wait for; one for each
 			// slot is enough.
 			if n.live >= s.width(n) && len(s.nodes) > 1 {
 				return

@@ -39,7 +39,7 @@
 //
 // [CancelPartition] asks for an early end; PartitionEnded is still owed.
 // [Abandon] says that the node is gone and that nothing is owed. [Finish] is the
-// last command and tells what became of every unit.
+// last command and reports what became of every unit.
 //
 // # Precedence
 //
@@ -73,8 +73,8 @@
 // pessimistic finish (Graham's bound: work/slots + path*(1-1/slots)) is before the
 // owner's optimistic one by a margin. What the owner executes for other units anyhow
 // is not executed twice for less work than it is then spared. Estimates are corrected by what the run
-// measures: a step measured anywhere is known everywhere, a node's steps tell its
-// speed, all steps together tell how far the estimates are off, and a step that
+// measures: a step measured anywhere is known everywhere, a node's steps show its
+// speed, all steps together show how far the estimates are off, and a step that
 // runs longer than predicted is predicted to take longer still.
 //
 // When nothing is queued, a submission whose node has begun none of its steps some seconds
@@ -145,7 +145,7 @@
 // above. All have the receiver s: what is below is used as if it stood in the same place.
 //
 //   - graph: steps and units, which do not change (graph.go)
-//   - fleet: who holds and does what, how far units are (unit.go), and whose results of
+//   - fleet: what each node holds and does, how far units are (unit.go), and whose results of
 //     steps with one result count (fleet.go, once.go)
 //   - speeds: how long steps take and how fast nodes are, as measured (speed.go, lag.go)
 //   - estimator: when nodes would be done with what (estimate.go, demand.go, memory.go)

@@ -113,7 +113,7 @@ type UnitFailed struct {
 type PartitionEnded struct {
 	At        time.Duration
 	Partition PartitionID
-	// Err is why it ended early; "" when all was done. When no UnitFailed told whose
+	// Err is why it ended early; "" when all was done. When no UnitFailed said whose
 	// fault it is, Err fails the units still open (with KeepGoing, those of a larger
 	// submission are tried one by one first).
 	Err       string

@@ -28,7 +28,7 @@ func (s *speeds) doubtless() float64 {
 }
 
 const (
-	// brief is what a step must take, in nanoseconds, to be evidence: less is told by what
+	// brief is what a step must take, in nanoseconds, to be evidence: less is seen by what
 	// surrounds the step.
 	brief = 1e9
 	// beforehand is how many steps the belief about predictions weighs, spread the variance

@@ -19,8 +19,8 @@ type memberState int
 
 const (
 	building  memberState = iota
-	deferred              // built and told to wait with the export
-	exporting             // built and told to export
+	deferred              // built, and its export is to wait
+	exporting             // built, and to be exported
 	// With those that follow the submission has done with the unit.
 	denied   // built, but another node exports it; or given up
 	retry    // failed; tried again unless that was final

@@ -781,7 +781,7 @@ func (c *chaos) advance(s *submission, quiet bool) error {
 	if len(todo) == 0 && waits && !s.failed {
 		return nil // its solve is kept open
 	}
-	// A broken solve ends once everyone who uses the step was told.
+	// A broken solve ends once all who use the step have heard of it.
 	if len(todo) == 0 || s.failed && !slices.ContainsFunc(todo, func(i int) bool {
 		return c.unitBad(s.Units[i]) != NoVertex
 	}) {
@@ -850,7 +850,7 @@ func TestRandomInterleavings(t *testing.T) {
 	}
 }
 
-// What becomes of every unit under KeepGoing is told by the graph alone.
+// What becomes of every unit under KeepGoing follows from the graph alone.
 func TestOutcomeWhateverTheOrder(t *testing.T) {
 	for seed := range int64(400) {
 		r := rand.New(rand.NewSource(seed))

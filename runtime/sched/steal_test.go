@@ -171,7 +171,7 @@ func TestStealingFromASlowNode(t *testing.T) {
 }
 
 // Whatever is lost, a run with one node left builds everything; and a driver that
-// tells nothing about steps gets a run that ends as well.
+// says nothing about steps gets a run that ends as well.
 func TestLossesInVirtualTime(t *testing.T) {
 	r := rand.New(rand.NewSource(3))
 	for range 100 {

@@ -12,7 +12,7 @@ type unit struct {
 	// runs are the submissions that are at it, of different nodes. Invariant: there are one
 	// or two if the unit is submitted or granted, else none.
 	runs []ref
-	// granted is the submission that was told to export it, or to wait with that.
+	// granted is the submission that is to export it, or to wait with that.
 	// Invariant: it is set if and only if the unit is granted; then it is among runs, and
 	// is deferred or exporting there, as no other is.
 	granted *run
@@ -40,7 +40,7 @@ const (
 	idle      unitState = iota // in no queue and no submission, as when one has failed
 	queued                     // in a part
 	submitted                  // in one submission or two
-	granted                    // one of them was told to export it, or to wait with that
+	granted                    // one of them is to export it, or to wait with that
 	over                       // its outcome is final, unless what it rests on is lost
 )
 

@@ -370,7 +370,7 @@ func (p *process) Status(req *controlapi.StatusRequest, stream controlapi.Contro
 	}
 }
 
-// say adds to what the client of a job is told; p.mu is held.
+// say adds to the status for the client of a job; p.mu is held.
 func (j *job) say(s *controlapi.StatusResponse) {
 	j.log = append(j.log, s)
 	close(j.more)

@@ -181,7 +181,7 @@ func (st *state) vertex() *controlapi.Vertex {
 	return v
 }
 
-// say tells all jobs that use a step.
+// say reports to all jobs that use a step.
 func (p *process) say(st *state, s *controlapi.StatusResponse) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -191,7 +191,7 @@ func (p *process) say(st *state, s *controlapi.StatusResponse) {
 	}
 }
 
-// begin tells that work on a step has begun; the function that it returns that it has
+// begin reports that work on a step has begun; the function that it returns, that it has
 // ended.
 func (p *process) begin(st *state) (end func(cached bool, err error)) {
 	v := st.vertex()
@@ -461,7 +461,7 @@ func (d *disk) add(r *result, content digest.Digest) {
 	r.layers = append(r.layers, l)
 }
 
-// files asks a session for a directory, and returns what tells its content from others.
+// files asks a session for a directory, and returns a key of its content.
 func (p *process) files(ctx context.Context, st *state, name string) (digest.Digest, error) {
 	p.mu.Lock()
 	session := ""

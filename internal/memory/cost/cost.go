@@ -60,7 +60,7 @@ type Failure struct {
 	Inputs string // as in Sample
 }
 
-// Source tells what a prediction rests on.
+// Source says what a prediction rests on.
 type Source string
 
 // The sources of predictions, best first.
@@ -78,7 +78,7 @@ type Prediction struct {
 	Source   Source
 	Samples  int // executions it rests on; 0 for a plain guess
 	// Spread is how far an execution typically lies from Duration, relative to it: 0.1
-	// is ten percent. 1 when there are too few samples to tell.
+	// is ten percent. 1 when there are too few samples.
 	Spread float64
 	// Cores is how many processors it keeps busy while it runs: less than 1 when it
 	// waits. Memory is the most that it holds, in bytes. 0 = unknown.

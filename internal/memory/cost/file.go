@@ -244,7 +244,7 @@ const lockInterval = 10 * time.Millisecond
 
 // setAside moves a damaged file aside, unless it turns out to be in order when try is
 // called again: of several processes that find it damaged one moves it, and the
-// others find what that one made of it. moved tells which it was; err is that of try.
+// others find what that one made of it. moved says which it was; err is that of try.
 func (s *Store) setAside(try func() error) (moved bool, err error) {
 	if s.options.ReadOnly {
 		s.notes = append(s.notes, fmt.Sprintf("history %s is damaged: nothing is taken from it", s.path))

@@ -14,12 +14,12 @@ type Machine struct {
 	Memory int64   `json:"memory,omitempty"`
 	// Boot is when it started. Nodes whose machines agree in all share one.
 	Boot time.Time `json:"boot"`
-	// When is when it told.
+	// When is when it reported.
 	When time.Time `json:"when"`
 }
 
 const (
-	// maxMachines is kept in a history; those that told longest ago are dropped first.
+	// maxMachines is kept in a history; those that reported longest ago are dropped first.
 	maxMachines = 1000
 	// bootTolerance is how far two values for the start of one machine may lie apart.
 	bootTolerance = 20 * time.Second
@@ -46,7 +46,7 @@ func (s *Store) RecordMachine(node string, m Machine) {
 	addMachine(s.pendingMachines, node, m)
 }
 
-// Machine returns what a node runs on; ok is false when it has not told.
+// Machine returns what a node runs on; ok is false when it has not reported.
 func (s *Store) Machine(node string) (m Machine, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -67,7 +67,7 @@ func addMachine(to map[string]Machine, node string, m Machine) {
 	}
 }
 
-// oldest returns the nodes, those that told longest ago first.
+// oldest returns the nodes, those that reported longest ago first.
 func oldest(machines map[string]Machine) []string {
 	var nodes []string
 	for n := range machines {

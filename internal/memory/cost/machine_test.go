@@ -21,7 +21,7 @@ func TestMachinesAreKept(t *testing.T) {
 	s.RecordMachine("tcp://a:1", m)
 	old := m
 	old.Cores, old.When = 1, told.Add(-time.Hour)
-	s.RecordMachine("tcp://a:1", old) // what was told last counts
+	s.RecordMachine("tcp://a:1", old) // the last report counts
 	s.RecordMachine("tcp://b:1", Machine{})
 	s.RecordMachine("", m)
 	require.NoError(t, s.Close())

@@ -11,13 +11,13 @@ import (
 const (
 	// priorSteps is how many shared steps the declared speed of a node weighs.
 	priorSteps = 1.
-	// shortest is the duration below which a sample tells nothing about speed.
+	// shortest is the duration below which a sample says nothing about speed.
 	shortest = 100 * time.Millisecond
 	rounds   = 30
 )
 
 // learnSpeeds returns, for each node that shares a step with another one, its speed
-// and the number of steps that tell it. declared gives speeds known beforehand; 1 for
+// and the number of steps that show it. declared gives speeds known beforehand; 1 for
 // the rest.
 func learnSpeeds(steps map[string]*record, declared map[string]float64) map[string]speed {
 	names, shared := sharedSteps(steps)

@@ -170,7 +170,7 @@ func (s *Store) factor(node string) float64 {
 }
 
 // Speed returns the speed of a node as learned from steps that ran on other nodes,
-// too, and how many steps tell it: a step predicted to take d takes d / speed there.
+// too, and how many steps show it: a step predicted to take d takes d / speed there.
 // With 0 steps it is the declared speed, or 1.
 func (s *Store) Speed(node string) (speed float64, steps int) {
 	s.mu.Lock()

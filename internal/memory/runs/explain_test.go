@@ -105,7 +105,7 @@ func TestChangedFiles(t *testing.T) {
 	require.Empty(t, list)
 }
 
-// A hash says nothing to who has not the key, and the key stays on the machine.
+// A hash says nothing without the key, and the key stays on the machine.
 func TestHasher(t *testing.T) {
 	s := Store{Dir: filepath.Join(t.TempDir(), "runs")}
 	h, err := s.Hasher()

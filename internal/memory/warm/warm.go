@@ -265,7 +265,7 @@ func (f *file) add(steps []Names, traces map[ResultID]Trace, records Records, no
 		if _, found := records.Find(t); found {
 			ensure(&f.Traces)[n.Result] = t
 		} else {
-			delete(f.Traces, n.Result) // held all the same, but in a way that cannot be told
+			delete(f.Traces, n.Result) // held all the same, but in an unknown way
 		}
 	}
 }

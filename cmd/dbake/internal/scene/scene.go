@@ -104,7 +104,7 @@ type Step struct {
 	before   *Step         // in that chain
 }
 
-// Number tells the step from all others of the run; the first is 1.
+// Number identifies the step in the run; the first is 1.
 func (st *Step) Number() int { return st.number }
 
 // RunTime is how long the step has been running, or ran.

@@ -99,7 +99,7 @@ func exampleResult() *runtime.Result {
 	}
 }
 
-// show plays everything that a progress can be told.
+// show plays every event that a progress can get.
 func show(t *testing.T, mode string, w io.Writer) {
 	t.Helper()
 	showPaced(t, mode, w, func() {})
@@ -131,7 +131,7 @@ func showPaced(t *testing.T, mode string, w io.Writer, pause func()) {
 }
 
 // TestProgress compares every mode with its golden. BuildKit's plain display shows what
-// it has been told every 150 ms, in no order: by the clock of the bubble, each event is
+// it gets one every 150 ms, in no order: by the clock of the bubble, each event is
 // shown before the next.
 func TestProgress(t *testing.T) {
 	for _, mode := range []string{ModePlain, ModeQuiet, ModeRawJSON} {
@@ -149,7 +149,7 @@ func TestProgress(t *testing.T) {
 }
 
 // Every line of rawjson is an object with a node and targets, and is a SolveStatus to
-// who reads it as one.
+// one who reads it as such.
 func TestRawJSONIsSolveStatus(t *testing.T) {
 	var b bytes.Buffer
 	show(t, ModeRawJSON, &b)

@@ -173,7 +173,7 @@ func TestTerminalWide(t *testing.T) {
 	progress.End()
 }
 
-// Where no display can be shown there are lines; who insists is told why.
+// Where no display can be shown there are lines; if a display was asked for, they say why.
 func TestTerminalDumb(t *testing.T) {
 	p := ptytest.New(t, 80, 24)
 	for _, env := range []map[string]string{{}, {"TERM": "dumb"}} {
