@@ -11,6 +11,8 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/zclconf/go-cty/cty"
+
+	"github.com/dbake/dbake/internal/stopwatch"
 )
 
 // The bounds of a definition. They are far above what people write, and keep a file
@@ -69,7 +71,7 @@ func guard(ctx context.Context, at *place, src sources, f func() error) error {
 	go func() { done <- f() }()
 	clock := time.NewTimer(maxWaiting)
 	defer clock.Stop()
-	start := processTime()
+	began, start := time.Now(), stopwatch.ProcessTime()
 	look := time.NewTicker(20 * time.Millisecond)
 	defer look.Stop()
 	sample := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
@@ -82,7 +84,11 @@ func guard(ctx context.Context, at *place, src sources, f func() error) error {
 		case <-clock.C:
 			return at.error(src, fmt.Sprintf("the definition takes more than %s to evaluate", maxWaiting))
 		case <-look.C:
-			if processTime()-start > maxEvaluation {
+			spent := stopwatch.ProcessTime() - start
+			if start == 0 {
+				spent = time.Since(began) // the system does not say
+			}
+			if spent > maxEvaluation {
 				return at.error(src, fmt.Sprintf("the definition takes more than %s of processor time to evaluate", maxEvaluation))
 			}
 			if metrics.Read(sample); sample[0].Value.Uint64() > maxMemory {

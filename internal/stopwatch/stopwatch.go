@@ -29,7 +29,7 @@ type Watch struct {
 }
 
 // New returns a watch that is in no phase.
-func New() *Watch { return &Watch{in: -1, now: time.Now, cpu: processTime} }
+func New() *Watch { return &Watch{in: -1, now: time.Now, cpu: ProcessTime} }
 
 // Enter ends the phase that the watch is in and begins the named one, or goes on with
 // it.
