@@ -236,7 +236,10 @@ func (f *fleet) exports() map[string]int {
 	return count
 }
 
-// fakeNode runs steps one after the other by waiting.
+// fakeNode runs steps one after the other by waiting. It stands beside package simnode,
+// which serves BuildKit's protocol: there a connection fails, and what the run sees of it
+// follows. Here a test decides what the run sees, call by call, also what the client of a
+// real node makes of nothing yet, and a failure points at the run and not at the client.
 type fakeNode struct {
 	graph *llbmerge.Graph
 	took  time.Duration
