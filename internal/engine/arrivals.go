@@ -3,10 +3,9 @@ package engine
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -115,9 +114,14 @@ func usual(came []float64) (time.Duration, bool) {
 		return 0, false
 	}
 	list := slices.Clone(came)
-	slices.SortFunc(list, func(a, b float64) int { return cmp.Compare(uint64(int64(a*1e3)), uint64(int64(b*1e3))) }) // never is last
-	t := time.Duration(list[len(list)/2] * float64(time.Second))
-	return t, t > 0 && t <= latest
+	for i, t := range list {
+		if t < 0 {
+			list[i] = math.Inf(1)
+		}
+	}
+	slices.Sort(list)
+	t := list[len(list)/2]
+	return time.Duration(t * float64(time.Second)), t > 0 && t <= latest.Seconds()
 }
 
 // muster adds the nodes that have come since the facts were gathered, and those that are
@@ -222,11 +226,7 @@ type pastArrivals struct {
 
 // file is where those of earlier runs are kept.
 func (a arrivals) file() (dir folder.Folder, name string, addrs []string) {
-	for _, spec := range a.nodes.specs {
-		addrs = append(addrs, spec.Addr)
-	}
-	sum := sha256.Sum256([]byte(strings.Join(addrs, "\n")))
-	return folder.Folder{Dir: a.engine.memory.Dir("arrivals"), Limit: maxArrivals}, hex.EncodeToString(sum[:12]) + ".json", addrs
+	return a.engine.poolFile(a.nodes, "arrivals", maxArrivals)
 }
 
 // recall returns what is remembered of the pool.

@@ -36,11 +36,17 @@ type keptFacts struct {
 
 // factsFile is where the facts of nodes are kept.
 func (s *standby) factsFile() (dir folder.Folder, name string, addrs []string) {
-	for _, spec := range s.nodes.specs {
+	return s.engine.poolFile(s.nodes, "facts", maxFacts)
+}
+
+// poolFile is where something is remembered of nodes that are used together, in a folder of
+// the memory: a file of at most limit bytes, for their addresses in this order.
+func (e *Engine) poolFile(n *nodes, what string, limit int64) (dir folder.Folder, name string, addrs []string) {
+	for _, spec := range n.specs {
 		addrs = append(addrs, spec.Addr)
 	}
 	sum := sha256.Sum256([]byte(strings.Join(addrs, "\n")))
-	return folder.Folder{Dir: s.engine.memory.Dir("facts"), Limit: maxFacts}, hex.EncodeToString(sum[:12]) + ".json", addrs
+	return folder.Folder{Dir: e.memory.Dir(what), Limit: limit}, hex.EncodeToString(sum[:12]) + ".json", addrs
 }
 
 // keepFacts remembers the facts that Dockerfiles are compiled for with these nodes.
