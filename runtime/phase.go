@@ -1,8 +1,6 @@
 package runtime
 
-import (
-	"github.com/dbake/dbake/internal/stopwatch"
-)
+import "github.com/dbake/dbake/internal/stopwatch"
 
 // The phases of a run. When several things go on at once, the first of them counts.
 const (

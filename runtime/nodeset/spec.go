@@ -1,8 +1,6 @@
 package nodeset
 
-import (
-	"github.com/dbake/dbake/runtime/nodeset/dockerengine"
-)
+import "github.com/dbake/dbake/runtime/nodeset/dockerengine"
 
 // Spec is one node of the request, or with Local set a number of them that are
 // still to be started.

@@ -1,8 +1,6 @@
 package sched
 
-import (
-	"time"
-)
+import "time"
 
 // Command is something the driver must do.
 type Command interface{ command() }

@@ -1,8 +1,6 @@
 package sched
 
-import (
-	"time"
-)
+import "time"
 
 // Event is something that happened. Its At is the time since the start of the run;
 // one that is earlier than the last event's counts as that time.

@@ -1,8 +1,6 @@
 package sched
 
-import (
-	"slices"
-)
+import "slices"
 
 // fleet is the state of the nodes and the registry: their holdings, their work, and whose
 // results count.

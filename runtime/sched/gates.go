@@ -1,8 +1,6 @@
 package sched
 
-import (
-	"slices"
-)
+import "slices"
 
 // A unit with [Unit.Gates] is built like any other, and its outputs wait until all of its
 // gates are finished. If one of them fails, the outputs are not written, and the unit ends as

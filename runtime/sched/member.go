@@ -1,8 +1,6 @@
 package sched
 
-import (
-	"slices"
-)
+import "slices"
 
 // member is a unit in a submission.
 type member struct {

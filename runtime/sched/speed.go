@@ -1,8 +1,6 @@
 package sched
 
-import (
-	"time"
-)
+import "time"
 
 // speeds are the times of steps and the speeds of nodes: the predictions, corrected by the
 // run's measurements.

@@ -1,8 +1,6 @@
 package sched
 
-import (
-	"slices"
-)
+import "slices"
 
 // unit is the state of a unit.
 type unit struct {
