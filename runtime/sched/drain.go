@@ -82,7 +82,7 @@ func mayLeave(s *fates, n *node, u UnitID) bool {
 		return false // it sends what n holds
 	}
 	return slices.ContainsFunc(s.nodes, func(o *node) bool {
-		return replaces(o, n) && s.cfg.allows(u, o.id) &&
+		return replaces(o, n) && s.suits(u, o) &&
 			!slices.ContainsFunc(s.missing(o, []UnitID{u}), func(v VertexID) bool { return s.once.sender[v] == NoUnit })
 	})
 }
