@@ -245,12 +245,16 @@ func (t *tracker) vertex(v *bkclient.Vertex, s *vertexStatus, changes *[]change)
 	switch {
 	case v.Started == nil:
 		return !s.begun
+	case v.Completed == nil && v.Cached:
+		// Its end is reported with another start, or not at all: it would look
+		// unfinished for ever.
+		return false
 	case v.Completed == nil:
 		if s.knows(*v.Started) {
 			return false
 		}
 		s.renew()
-		if !s.begun && !v.Cached && t.isStep(v.Digest) {
+		if !s.begun && t.isStep(v.Digest) {
 			s.begun = true
 			*changes = append(*changes, change{vertex: v.Digest})
 		}

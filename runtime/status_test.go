@@ -128,6 +128,13 @@ func TestTrackerCachedAndFailed(t *testing.T) {
 	require.Empty(t, fresh.Vertexes)
 	require.Empty(t, changes)
 
+	// Without its end it would be shown as unfinished for ever: a display counts each start.
+	begun := vertex(digest.FromString("fetched"), at(0), nil)
+	begun.Vertexes[0].Cached = true
+	fresh, changes = tr.observe(begun, &solveSource{})
+	require.Empty(t, fresh.Vertexes)
+	require.Empty(t, changes)
+
 	failed := vertex(source, at(0), at(1))
 	failed.Vertexes[0].Error = "exit code: 1"
 	fresh, changes = tr.observe(failed, &solveSource{})
