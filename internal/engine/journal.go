@@ -95,12 +95,14 @@ func (j *journal) observe(e runtime.Event) {
 	}
 }
 
-// take records a node's report of a step or task.
+// take records a node's report of a step or task. What has begun may turn out to be
+// cached, so only an execution that has ended stands against such a report.
 func (s *journalStep) take(v *bkclient.Vertex, targets []string) {
-	if v.Cached && !s.cached {
+	ran := !s.cached && !s.end.IsZero()
+	if ran && (v.Cached || v.Completed == nil) {
 		return
 	}
-	s.start, s.cached, s.targets = *v.Started, v.Cached, targets
+	s.start, s.end, s.cached, s.targets = *v.Started, time.Time{}, v.Cached, targets
 	if v.Completed != nil {
 		s.end = *v.Completed
 	}

@@ -338,7 +338,8 @@ type Change struct {
 }
 
 // Compare returns the steps that ran in one of two runs only, then those that took
-// longer in the second, then those that took less, each sorted by what they made up.
+// longer in the second, then those that took less, each sorted by what they made up. Of a
+// step that several nodes ran the longest time counts.
 func Compare(then, now *Run) []Change {
 	type pair struct{ then, now *Step }
 	pairs := map[string]*pair{}
@@ -357,8 +358,14 @@ func Compare(then, now *Run) []Change {
 			set(pairs[key], s)
 		}
 	}
-	note(then, func(p *pair, s *Step) { p.then = s })
-	note(now, func(p *pair, s *Step) { p.now = s })
+	longest := func(x, y *Step) *Step {
+		if x != nil && x.Took >= y.Took {
+			return x
+		}
+		return y
+	}
+	note(then, func(p *pair, s *Step) { p.then = longest(p.then, s) })
+	note(now, func(p *pair, s *Step) { p.now = longest(p.now, s) })
 	list := []Change{}
 	for _, key := range names {
 		p := pairs[key]

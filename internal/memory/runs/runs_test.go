@@ -57,3 +57,14 @@ func TestCriticalPath(t *testing.T) {
 	require.Equal(t, []int{0, 3}, r.CriticalPath())
 	require.Empty(t, (&Run{}).CriticalPath())
 }
+
+// A step that two nodes ran took as long as on the slower one.
+func TestCompareSeveralNodes(t *testing.T) {
+	ran := func(node string, took float64) Step { return Step{Name: "RUN make", Node: node, Took: took} }
+	then := &Run{Steps: []Step{ran("n1", 3), ran("n2", 1), {Name: "RUN make", Node: "n3", Took: 9, Cached: true}}}
+	now := &Run{Steps: []Step{ran("n1", 1), ran("n2", 2)}}
+	changes := Compare(then, now)
+	require.Len(t, changes, 1)
+	require.EqualValues(t, 3, *changes[0].Then)
+	require.EqualValues(t, 2, *changes[0].Now)
+}
