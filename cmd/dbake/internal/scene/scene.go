@@ -3,6 +3,7 @@ package scene
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -367,7 +368,9 @@ func (s *Scene) job(at time.Duration, e runtime.JobEvent) {
 	case Done:
 		t.Ended = at
 		if e.Node != "" {
-			s.node(e.Node).Built++
+			n := s.node(e.Node)
+			n.Built++
+			n.Open = max(0, n.Open-1) // what the node has before it is reported a moment later
 		}
 	case Failed, Skipped:
 		t.Ended = at
@@ -647,8 +650,8 @@ func (s *Scene) Progress() float64 {
 	return float64(c.Done) / float64(c.All)
 }
 
-// Steps are the steps of a target, in order of their first event: those on the nodes that
-// build it, those that failed, and those that ran elsewhere because nodes build steps for
+// Steps are the steps of a target, in the order in which they began, then those that did
+// not: those on the nodes that build it, those that failed, and those that ran elsewhere because nodes build steps for
 // each other. What targets share also runs where others of them are built; where it ran
 // here as well, that is left out.
 func (t *Target) Steps() []*Step {
@@ -666,6 +669,14 @@ func (t *Target) Steps() []*Step {
 			list = append(list, st)
 		}
 	}
+	// BuildKit announces steps in any order.
+	began := func(st *Step) time.Duration {
+		if st.State == Waiting {
+			return math.MaxInt64
+		}
+		return st.Began
+	}
+	slices.SortStableFunc(list, func(x, y *Step) int { return cmp.Compare(began(x), began(y)) })
 	return list
 }
 

@@ -69,6 +69,38 @@ func TestSteps(t *testing.T) {
 }
 
 // A target is what the part of it is that has come least far.
+// A log reads downwards: BuildKit announces the last step of a target first.
+func TestOrderOfSteps(t *testing.T) {
+	s := New(Outlook{Nodes: []PlannedNode{{"n1", 1}}, Jobs: []PlannedJob{{Target: "web", Node: "n1", Steps: 3}}})
+	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	report := func(name string, started, completed *time.Time) {
+		d := digest.FromString(name)
+		st := &bkclient.SolveStatus{Vertexes: []*bkclient.Vertex{{Digest: d, Name: name, Started: started, Completed: completed}}}
+		s.Apply(time.Duration(len(s.Steps()))*time.Second, runtime.StatusEvent{Node: "n1", Status: st, Targets: map[digest.Digest][]string{d: {"web"}}})
+	}
+	for _, name := range []string{"third", "second", "first"} {
+		report(name, nil, nil)
+	}
+	report("first", &start, &start)
+	report("context", &start, &start)
+	report("second", &start, nil)
+	var names []string
+	for _, st := range s.Target("web").Steps() {
+		names = append(names, st.Name)
+	}
+	require.Equal(t, []string{"first", "context", "second", "third"}, names)
+}
+
+// A target is counted once while a node is between building it and being asked for what it
+// has left.
+func TestBuiltIsNotOpen(t *testing.T) {
+	s := New(Outlook{Nodes: []PlannedNode{{"n1", 1}}, Jobs: []PlannedJob{{Target: "web", Node: "n1", Steps: 1}}})
+	s.Apply(0, runtime.QueueEvent{Nodes: []runtime.NodeQueue{{Node: "n1", Up: true, Open: 1}}})
+	s.Apply(0, runtime.JobEvent{Job: "web", Target: "web", Node: "n1", Stage: "exported"})
+	require.Equal(t, 1, s.Nodes[0].Built)
+	require.Zero(t, s.Nodes[0].Open)
+}
+
 func TestParts(t *testing.T) {
 	s := New(Outlook{Jobs: []PlannedJob{{Target: "app"}, {Target: "app"}}})
 	say := func(job, stage string) State {
