@@ -1,11 +1,13 @@
 package runtime
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	bkerrdefs "github.com/moby/buildkit/solver/errdefs"
 	digest "github.com/opencontainers/go-digest"
@@ -35,10 +37,17 @@ type accounts struct {
 	rests []string // warnings of what is left over of outputs that are not published
 	// trials are the steps among them that ran and failed.
 	trials *trials
+	given  map[sched.UnitID][]given
+}
+
+// given is a time at which a node was given a job.
+type given struct {
+	node sched.NodeID
+	at   time.Duration // since the start of the run
 }
 
 func newAccounts(w *work) *accounts {
-	a := &accounts{work: w, done: map[*nodeRun][]string{}, known: map[failureKey]*StepError{}, trials: newTrials(w)}
+	a := &accounts{work: w, done: map[*nodeRun][]string{}, known: map[failureKey]*StepError{}, trials: newTrials(w), given: map[sched.UnitID][]given{}}
 	for _, j := range w.Jobs {
 		a.results = append(a.results, JobResult{Job: j.Name, Target: j.Target.Name, State: NotStarted})
 	}
@@ -54,8 +63,11 @@ func (a *accounts) node(j int) string { return a.results[j].Node }
 
 func (a *accounts) images(j int) []output.Image { return a.results[j].Images }
 
-// submit notes that a node was given a job.
-func (a *accounts) submit(u sched.UnitID, n *nodeRun) { a.results[u].Node = n.info.Name }
+// submit notes that a node was given a job at a time since the start of the run.
+func (a *accounts) submit(u sched.UnitID, n *nodeRun, at time.Duration) {
+	a.results[u].Node = n.info.Name
+	a.given[u] = append(a.given[u], given{n.id, at})
+}
 
 // keep notes the written images of a job whose outputs were not all written.
 func (a *accounts) keep(u sched.UnitID, w written) {
@@ -217,16 +229,35 @@ func (a *accounts) result(finish sched.Finish, nodes nodeRuns) *Result {
 	res.FailedSteps = a.trials.result(nodes)
 	a.blame()
 	for _, m := range finish.Moves {
-		s := Steal{At: m.At, Why: m.Why.String(), From: nodes.name(m.From), To: nodes.name(m.To), Here: m.Here, There: m.There}
-		if s.Jobs = a.work.jobNames(m.Units); len(s.Jobs) > 0 {
+		if s, ok := a.steal(m, nodes); ok {
 			res.Steals = append(res.Steals, s)
 		}
 	}
+	slices.SortStableFunc(res.Steals, func(x, y Steal) int { return cmp.Compare(x.At, y.At) })
 	for _, n := range nodes {
 		res.Nodes = append(res.Nodes, a.nodeResult(n))
 		res.Measured = append(res.Measured, n.tracker.measurements(a.work.Graph, n.info.Name)...)
 	}
 	return res
+}
+
+// steal is what came of a move: it is false when the node that was to take the jobs over
+// was given none of them.
+func (a *accounts) steal(m sched.Move, nodes nodeRuns) (Steal, bool) {
+	s := Steal{Why: m.Why.String(), From: nodes.name(m.From), To: nodes.name(m.To), Here: m.Here, There: m.There}
+	var units []sched.UnitID
+	for _, u := range m.Units {
+		i := slices.IndexFunc(a.given[u], func(g given) bool { return g.node == m.To && g.at >= m.At })
+		if i < 0 {
+			continue
+		}
+		if at := a.given[u][i].at; len(units) == 0 || at < s.At {
+			s.At = at
+		}
+		units = append(units, u)
+	}
+	s.Jobs = a.work.jobNames(units)
+	return s, len(s.Jobs) > 0
 }
 
 // blame fails the targets of a step that failed for good, also those that were stopped

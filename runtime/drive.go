@@ -62,7 +62,7 @@ func (r *run) submit(cmd sched.Submit) []sched.Event {
 	}
 	for _, u := range p.units {
 		if _, ok := r.work.step(u); !ok {
-			r.accounts.submit(u, n)
+			r.accounts.submit(u, n, r.reporter.since())
 			r.reporter.job(u, n, "submitted", nil)
 		}
 	}

@@ -184,7 +184,7 @@ type NodeResult struct {
 
 // Steal is work that another node took over.
 type Steal struct {
-	At       time.Duration // since the start of the run
+	At       time.Duration // when To was given the first of the jobs, since the start of the run
 	Jobs     []string
 	From, To string
 	Why      string // "stolen", "hedged", "rescued"

@@ -907,11 +907,21 @@ func TestHedged(t *testing.T) {
 		}
 		f := newFleet(t, b)
 		f.nodes[0].took = 30 * time.Second
-		res, _, err := f.run(t.Context(), b)
+		res, events, err := f.run(t.Context(), b)
 		require.NoError(t, err)
 		require.Equal(t, all(Done, names...), states(res))
 		require.Equal(t, images(names...), f.exports())
 		require.NotEmpty(t, res.Steals)
+		// They are those that were reported, with the time at which the node began.
+		var begun []time.Duration
+		for _, e := range events {
+			if e, ok := e.(MoveEvent); ok {
+				begun = append(begun, e.At)
+			}
+		}
+		for _, s := range res.Steals {
+			require.Contains(t, begun, s.At)
+		}
 	})
 }
 

@@ -257,3 +257,20 @@ func TestWrittenLines(t *testing.T) {
 		{Digest: "sha256:1", Place: output.OnNode},
 	}, []string{"out", "-"}))
 }
+
+// What a node took over is one line, however often it did.
+func TestStealsAreJoined(t *testing.T) {
+	steal := func(s int, to, from, why string, jobs ...string) runtime.Steal {
+		return runtime.Steal{At: time.Duration(s) * time.Second, Jobs: jobs, From: from, To: to, Why: why}
+	}
+	var b bytes.Buffer
+	nodes(&b, &runtime.Result{Nodes: []runtime.NodeResult{{Name: "n1"}}, Steals: []runtime.Steal{
+		steal(2, "n2", "n1", "stolen", "a"), steal(3, "n3", "n1", "stolen", "b"), steal(4, "n2", "n1", "stolen", "c", "d"),
+		steal(5, "n2", "n1", "hedged", "e"), steal(6, "n2", "n1", "stolen", "f"),
+	}})
+	lines := b.String()[strings.Index(b.String(), "n2 took"):]
+	require.Equal(t, `n2 took over a, c and 2 more from n1, the first after 2.0s (stolen)
+n3 took over b from n1 after 3.0s (stolen)
+n2 took over e from n1 after 5.0s (hedged)
+`, lines)
+}

@@ -3,6 +3,7 @@ package view
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -78,9 +79,29 @@ func nodes(w io.Writer, r *runtime.Result) {
 			fmt.Fprintln(w, failedLine(s))
 		}
 	}
-	for _, s := range r.Steals {
-		fmt.Fprintf(w, "%s took over %s from %s after %s (%s)\n", s.To, strings.Join(s.Jobs, ", "), s.From, seconds(s.At), s.Why)
+	for _, s := range joinSteals(r.Steals) {
+		first := ""
+		if len(s.Jobs) > 1 {
+			first = ", the first"
+		}
+		fmt.Fprintf(w, "%s took over %s from %s%s after %s (%s)\n", s.To, Some(s.Jobs, namedTargets), s.From, first, seconds(s.At), s.Why)
 	}
+}
+
+// joinSteals makes one of all that a node took over from another one in the same way, in
+// the order of the first.
+func joinSteals(list []runtime.Steal) []runtime.Steal {
+	var joined []runtime.Steal
+	for _, s := range list {
+		i := slices.IndexFunc(joined, func(j runtime.Steal) bool { return j.To == s.To && j.From == s.From && j.Why == s.Why })
+		if i < 0 {
+			s.Jobs = slices.Clone(s.Jobs)
+			joined = append(joined, s)
+			continue
+		}
+		joined[i].Jobs = append(joined[i].Jobs, s.Jobs...)
+	}
+	return joined
 }
 
 // failedLine says what is known of a step that failed.
