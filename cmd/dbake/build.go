@@ -7,7 +7,6 @@ import (
 	"io"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/dbake/dbake/cmd/dbake/internal/targetlog"
@@ -315,6 +314,9 @@ func (c *buildCmd) admit(ctx context.Context, a *app, asked engine.Admission) er
 // envNoDefaultLoad reports that results are meant to stay in the cache.
 const envNoDefaultLoad = "BUILDX_NO_DEFAULT_LOAD"
 
+// noOutputNamed is how many targets without an output are named.
+const noOutputNamed = 10
+
 // warnNoOutput names the targets whose results go nowhere.
 func (a *app) warnNoOutput(p *ir.Project) {
 	if off, err := strconv.ParseBool(a.env[envNoDefaultLoad]); err == nil && off {
@@ -331,7 +333,7 @@ func (a *app) warnNoOutput(p *ir.Project) {
 	}
 	which := ""
 	if len(names) > 1 || names[0] != "default" {
-		which = " for " + strings.Join(names, ", ") + " target(s)"
+		which = " for " + view.Some(names, noOutputNamed) + " target(s)"
 	}
 	a.progress.Warn(fmt.Sprintf("No output specified%s. Build result will only remain in the build cache. To push result image into registry use --push or to load image into docker use --load", which))
 }

@@ -27,7 +27,7 @@ func Status(w io.Writer, st *local.Status) error {
 		fmt.Fprintf(tw, "registry\t%s\t%s\t\t\t\n", st.Registry.Addr, state(st.Registry.Alive, ""))
 	}
 	for _, n := range st.Nodes {
-		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\n", n.Name, n.Addr, state(n.Alive, n.Problem), n.Version, some(n.Platforms, 3), units.BytesSize(float64(n.CacheSize)))
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\n", n.Name, n.Addr, state(n.Alive, n.Problem), n.Version, Some(n.Platforms, 3), units.BytesSize(float64(n.CacheSize)))
 	}
 	return tw.Flush()
 }

@@ -164,7 +164,7 @@ func newBar(p *report.Report, t report.Task, span time.Duration, critical bool, 
 		lines = append(lines, fmt.Sprintf("cost %s at speed 1, %s", seconds(step.Cost), origin(step)))
 	}
 	if len(here) > 0 {
-		lines = append(lines, "for "+some(here, 8))
+		lines = append(lines, "for "+Some(here, 8))
 	}
 	if n := len(step.Jobs) - len(here); n > 0 {
 		lines = append(lines, "needed on other nodes by "+count(n, "target"))
@@ -204,7 +204,7 @@ func (pg *page) tables(p *report.Report) {
 		}
 	}
 	for _, s := range p.Stages {
-		pg.Stages = append(pg.Stages, stageRow{s.Name, seconds(s.Cost), strconv.Itoa(s.Steps), builtOn(s, 60), some(s.Jobs, 6)})
+		pg.Stages = append(pg.Stages, stageRow{s.Name, seconds(s.Cost), strconv.Itoa(s.Steps), builtOn(s, 60), Some(s.Jobs, 6)})
 	}
 	rest, sum := 0, time.Duration(0)
 	for _, i := range p.Critical {
@@ -214,7 +214,7 @@ func (pg *page) tables(p *report.Report) {
 			sum += took
 			continue
 		}
-		pg.Path = append(pg.Path, pathRow{seconds(t.Start), seconds(t.End - t.Start), p.Nodes[t.Node].Name, some(jobsOn(p, t), 3), taskName(p, t)})
+		pg.Path = append(pg.Path, pathRow{seconds(t.Start), seconds(t.End - t.Start), p.Nodes[t.Node].Name, Some(jobsOn(p, t), 3), taskName(p, t)})
 	}
 	if rest > 0 {
 		pg.PathMore = fmt.Sprintf("and %d more of %s together", rest, seconds(sum))

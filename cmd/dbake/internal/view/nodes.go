@@ -142,9 +142,9 @@ func (n node) offers() string {
 			emulated = append(emulated, p)
 		}
 	}
-	text := some(native, 2)
+	text := Some(native, 2)
 	if len(emulated) > 0 {
-		text += " (emulates " + some(emulated, 2) + ")"
+		text += " (emulates " + Some(emulated, 2) + ")"
 	}
 	return cmp.Or(text, "-")
 }

@@ -154,7 +154,7 @@ func planStages(w io.Writer, p *report.Report) error {
 		if i == maxStages {
 			break
 		}
-		t.row(seconds(s.Cost), strconv.Itoa(s.Steps), builtOn(s, 16), ellipsis(some(s.Jobs, 3), 28), s.Name)
+		t.row(seconds(s.Cost), strconv.Itoa(s.Steps), builtOn(s, 16), ellipsis(Some(s.Jobs, 3), 28), s.Name)
 	}
 	if len(p.Stages) == 0 {
 		fmt.Fprintln(w, "no two targets share a step")
@@ -185,7 +185,7 @@ func planPath(w io.Writer, p *report.Report) error {
 			sum += took
 			continue
 		}
-		t.row(seconds(task.Start), seconds(task.End-task.Start), p.Nodes[task.Node].Name, ellipsis(some(jobsOn(p, task), 2), 28), taskName(p, task))
+		t.row(seconds(task.Start), seconds(task.End-task.Start), p.Nodes[task.Node].Name, ellipsis(Some(jobsOn(p, task), 2), 28), taskName(p, task))
 	}
 	if len(p.Critical) == 0 {
 		fmt.Fprintln(w, "nothing has to be run")
@@ -323,14 +323,14 @@ func duplicateNotes(p *report.Report) []string {
 func gateNotes(p *report.Report) []string {
 	byGates := map[string][]string{} // targets
 	for _, j := range p.Jobs {
-		if key := some(j.Gates, len(j.Gates)); len(j.Gates) > 0 && !slices.Contains(byGates[key], j.Target) {
+		if key := Some(j.Gates, len(j.Gates)); len(j.Gates) > 0 && !slices.Contains(byGates[key], j.Target) {
 			byGates[key] = append(byGates[key], j.Target)
 		}
 	}
 	var notes []string
 	for _, key := range slices.Sorted(maps.Keys(byGates)) {
 		targets := byGates[key]
-		notes = append(notes, fmt.Sprintf("published only if %s can be built: %s", key, some(targets, 5)))
+		notes = append(notes, fmt.Sprintf("published only if %s can be built: %s", key, Some(targets, 5)))
 	}
 	return notes
 }
@@ -359,7 +359,7 @@ func dividedTargets(p *report.Report) string {
 	if len(names) == 1 {
 		return names[0] + " is"
 	}
-	return some(names, 3) + " are"
+	return Some(names, 3) + " are"
 }
 
 // gap is how far the plan may be from the best one.

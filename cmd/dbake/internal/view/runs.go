@@ -92,7 +92,7 @@ func stepOf(s runs.Step) string {
 	if len(s.Targets) == 0 {
 		return s.Name
 	}
-	return some(s.Targets, 3) + " " + s.Name
+	return Some(s.Targets, 3) + " " + s.Name
 }
 
 // RunSteps prints the steps of a run, those of a target or all.

@@ -84,8 +84,8 @@ func paragraph(w io.Writer, indent, text string) {
 	}
 }
 
-// some lists at most n names and counts the others.
-func some(names []string, n int) string {
+// Some lists at most n names and counts the others.
+func Some(names []string, n int) string {
 	if len(names) <= n {
 		return strings.Join(names, ", ")
 	}

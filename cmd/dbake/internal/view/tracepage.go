@@ -200,7 +200,7 @@ func (l *rows) add(b bar, start, took float64) {
 
 // stepBar is the bar of a step that ran.
 func stepBar(r *runs.Run, s runs.Step, critical bool) bar {
-	b := bar{Class: "own", Label: some(s.Targets, 2), Title: s.Name, Critical: critical}
+	b := bar{Class: "own", Label: Some(s.Targets, 2), Title: s.Name, Critical: critical}
 	if len(s.Targets) > 1 {
 		b.Class = "shared"
 	}
@@ -209,7 +209,7 @@ func stepBar(r *runs.Run, s runs.Step, critical bool) bar {
 	}
 	lines := []string{fmt.Sprintf("%s to %s on %s: %s", formatSeconds(s.Start), formatSeconds(s.Start+s.Took), s.Node, formatSeconds(s.Took))}
 	if len(s.Targets) > 0 {
-		lines = append(lines, "for "+some(s.Targets, 8))
+		lines = append(lines, "for "+Some(s.Targets, 8))
 	}
 	if s.Error != "" {
 		b.Class = "failed"
@@ -241,7 +241,7 @@ func taskBar(t runs.Task) bar {
 	b := bar{Class: "transfer", Label: string(t.Kind), Title: t.Name}
 	lines := []string{fmt.Sprintf("%s to %s on %s: %s", formatSeconds(t.Start), formatSeconds(t.Start+t.Took), t.Node, formatSeconds(t.Took))}
 	if len(t.Targets) > 0 {
-		lines = append(lines, "for "+some(t.Targets, 8))
+		lines = append(lines, "for "+Some(t.Targets, 8))
 	}
 	if t.Error != "" {
 		b.Class = "failed"
@@ -322,10 +322,10 @@ func (pg *tracedPage) tables(r, then *runs.Run) {
 	}
 	for _, i := range r.CriticalPath() {
 		s := r.Steps[i]
-		pg.Path = append(pg.Path, pathRow{formatSeconds(s.Start), formatSeconds(s.Took), s.Node, some(s.Targets, 3), s.Name})
+		pg.Path = append(pg.Path, pathRow{formatSeconds(s.Start), formatSeconds(s.Took), s.Node, Some(s.Targets, 3), s.Name})
 	}
 	for _, m := range r.Moves {
-		pg.Notes = append(pg.Notes, fmt.Sprintf("At %s %s went to %s, %s.", formatSeconds(m.At), some(m.Targets, 4), m.Node, movedFrom(m)))
+		pg.Notes = append(pg.Notes, fmt.Sprintf("At %s %s went to %s, %s.", formatSeconds(m.At), Some(m.Targets, 4), m.Node, movedFrom(m)))
 	}
 	if then == nil {
 		return
@@ -361,7 +361,7 @@ func effect(c runs.Change) float64 {
 
 // newChangeRow is the row of a difference.
 func newChangeRow(c runs.Change) changeRow {
-	row := changeRow{Then: "-", Now: "-", For: some(c.Targets, 3), Name: c.Step}
+	row := changeRow{Then: "-", Now: "-", For: Some(c.Targets, 3), Name: c.Step}
 	if c.Then != nil {
 		row.Then = formatSeconds(*c.Then)
 	}
