@@ -69,7 +69,8 @@ type NodeStatus struct {
 	// Drains says that it is to go, and Drained that it has nothing left to do.
 	Drains, Drained bool
 	Err             string // of the last loss
-	Open            int    // units submitted and not finished
+	// Open is the number of units submitted and not finished, but those on demand.
+	Open int
 	// Queued are the units not submitted, in order.
 	Queued []UnitID
 	// Speed is the configured speed corrected by what was measured.
@@ -78,13 +79,26 @@ type NodeStatus struct {
 	Ends time.Duration
 }
 
+// open counts the units that n was given and that have not ended, but those on demand.
+func (s *Scheduler) open(n *node) int {
+	open := 0
+	for _, r := range n.runs {
+		for _, m := range r.units {
+			if m.st.lives() && !s.cfg.Units[m.id].OnDemand {
+				open++
+			}
+		}
+	}
+	return open
+}
+
 // Status returns the state of all nodes, indexed by NodeID. It costs time in
 // proportion to nodes and queued units.
 func (s *Scheduler) Status() []NodeStatus {
 	out := make([]NodeStatus, len(s.nodes))
 	for i, n := range s.nodes {
 		out[i] = NodeStatus{
-			Up: n.state == up, Err: n.err, Open: n.live,
+			Up: n.state == up, Err: n.err, Open: s.open(n),
 			Drains: n.drains, Drained: n.drains && len(n.runs) == 0 && len(n.parts) == 0,
 			Speed: n.speed / s.slowness(n),
 			Ends:  s.now + time.Duration(s.remaining(n)),
