@@ -28,7 +28,8 @@ func Schedule(p *plan.Plan, opts sched.Options) sched.Config {
 		c.Units = append(c.Units, u)
 	}
 	for i, n := range p.Problem.Nodes {
-		node := sched.Node{Name: n.Name, Speed: n.Speed, Slots: n.Slots, SlotsAssumed: p.Nodes[i].SlotsAssumed, Memory: p.Nodes[i].Memory, Platforms: n.Platforms, Emulates: n.Emulates, From: n.From.Duration()}
+		planned := p.Nodes[i]
+		node := sched.Node{Name: n.Name, Speed: planned.Speed, Tenants: planned.Tenants, Slots: n.Slots, SlotsAssumed: planned.SlotsAssumed, Memory: planned.Memory, Platforms: n.Platforms, Emulates: n.Emulates, From: n.From.Duration()}
 		for _, v := range n.Warm {
 			node.Warm = append(node.Warm, sched.VertexID(v))
 		}

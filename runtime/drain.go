@@ -12,7 +12,7 @@ import (
 // A node drains when it says so by its label, or the user does: it is to go, ends what it
 // was given, and gets nothing new.
 
-// drainAsked is how often nodes are asked whether they are to go.
+// drainAsked is how often nodes are asked whether they are to go, and who else builds there.
 const drainAsked = 3 * time.Second
 
 // errDrained is why a node that is to go does not write a shared cache.
@@ -71,8 +71,8 @@ func (d *drains) settle(r *run) {
 	}
 }
 
-// follow asks whether the node is to go until its connection or ctx ends. before is the
-// last answer.
+// follow asks whether the node is to go, and who else builds there, until its connection or
+// ctx ends. before is the last answer to the former.
 func (a *attendant) follow(ctx context.Context, c *daemon.Connection, before string) {
 	if c.Witness == nil && a.marked == nil {
 		select {
@@ -83,7 +83,8 @@ func (a *attendant) follow(ctx context.Context, c *daemon.Connection, before str
 	}
 	tick := time.NewTicker(drainAsked)
 	defer tick.Stop()
-	for {
+	for tenants := -1; ; {
+		tenants = a.lookAround(ctx, c, tenants)
 		select {
 		case <-c.Ended.Done():
 			return

@@ -281,6 +281,7 @@ type witness struct{ node *fakeNode }
 func (witness) Silent(context.Context, map[string]string) []string { return nil }
 func (witness) LeaveOut(string)                                    {}
 func (witness) Drains(context.Context) (bool, error)               { return false, nil }
+func (witness) Tenants(context.Context) (int, error)               { return 0, nil }
 
 func (w witness) Unreadable(_ context.Context, chain []*pb.Definition, _ []ir.CacheEntry) int {
 	if w.node.unreadable == nil {

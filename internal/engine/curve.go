@@ -68,7 +68,7 @@ func gradation(given []plan.Node, needed []ocispecs.Platform, k int) []plan.Node
 	for i := len(given); i < k; i++ {
 		n := given[i%len(given)]
 		n.Name = fmt.Sprintf("%s+%d", n.Name, i/len(given))
-		n.Holds, n.Lost = warm.Holdings{}, nil
+		n.Holds, n.Lost, n.Tenants = warm.Holdings{}, nil, 0
 		nodes = append(nodes, n)
 	}
 	return nodes

@@ -160,7 +160,9 @@ func (s *standby) guess(ctx context.Context, offline bool) (*facts, error) {
 		switch err := answers[i].Err; {
 		case !offline && err == nil:
 			f.note(answers[i].Info)
-			f.nodes = append(f.nodes, plannerNode(answers[i].Info, answers[i].Records, s.engine.memory.Nodes()))
+			node := plannerNode(answers[i].Info, answers[i].Records, s.engine.memory.Nodes())
+			node.Tenants = answers[i].Tenants
+			f.nodes = append(f.nodes, node)
 		case err != nil && !rests:
 			f.silent, away = append(f.silent, err), append(away, spec)
 			fallthrough

@@ -44,6 +44,26 @@ type Node struct {
 	Lost map[warm.ResultID]bool
 	// From is when it is expected to come, since the start of the run; 0 = it is there.
 	From time.Duration
+	// Tenants is how many others build there: runs of dbake, and other clients.
+	Tenants int
+}
+
+// sharedSpeed is the speed of the node as the steps of one of those that build there find
+// it. A node gives its slots, or its processors, to steps in the order in which they come,
+// so each of those that keep it busy gets the same share: a step waits for as many others,
+// or is as much slower. Who uses less leaves more to the rest, but for how long is not
+// known. Fewer slots would say the same of many steps, and nothing of one after the other.
+func (n Node) sharedSpeed() float64 { return n.Speed / float64(1+n.Tenants) }
+
+// Sharing says with how many others the node is shared; "" when it is not.
+func (n Node) Sharing() string {
+	switch n.Tenants {
+	case 0:
+		return ""
+	case 1:
+		return fmt.Sprintf("1 other build runs on %s: steps count as taking twice as long there", n.Name)
+	}
+	return fmt.Sprintf("%d other builds run on %s: steps count as taking %d times as long there", n.Tenants, n.Name, n.Tenants+1)
 }
 
 // What a transfer of a result costs, in each direction. A result goes through a
@@ -81,7 +101,7 @@ func (b *Build) problem(nodes []Node) (partition.Problem, error) {
 	}
 	for _, n := range nodes {
 		t.Nodes = append(t.Nodes, partition.Node{
-			Name: n.Name, Speed: n.Speed, Slots: n.Slots, Machine: n.Machine, Shared: n.Shared, Platforms: n.offers(t.needs), Emulates: b.prices.slower(n, t.needs), Warm: t.warm(n, results), From: partition.Of(n.From),
+			Name: n.Name, Speed: n.sharedSpeed(), Slots: n.Slots, Machine: n.Machine, Shared: n.Shared, Platforms: n.offers(t.needs), Emulates: b.prices.slower(n, t.needs), Warm: t.warm(n, results), From: partition.Of(n.From),
 		})
 	}
 	if err := t.targets(); err != nil {

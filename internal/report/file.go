@@ -149,6 +149,9 @@ type FileNode struct {
 	Slots int     `json:"slots"`
 	// SlotsAssumed is set when nobody said how many slots the node has.
 	SlotsAssumed bool `json:"slots_assumed,omitempty"`
+	// Tenants is how many others build there. Where there are N, a step counts as taking
+	// N+1 times as long.
+	Tenants int `json:"tenants,omitempty"`
 	// Emulates holds the platforms that it emulates, with the factor by which a step
 	// takes longer for it.
 	Emulates map[string]float64 `json:"emulates,omitempty"`
@@ -287,7 +290,7 @@ func (p *Report) File(request Request, definitions map[string]digest.Digest) *Fi
 	for n, node := range p.Nodes {
 		s := p.Shares[n]
 		fn := FileNode{
-			Name: node.Name, Addr: node.Addr, Speed: node.Speed, Slots: node.Slots, SlotsAssumed: node.SlotsAssumed, Emulates: p.emulates(n), Partitions: [][]string{},
+			Name: node.Name, Addr: node.Addr, Speed: node.Speed, Slots: node.Slots, SlotsAssumed: node.SlotsAssumed, Tenants: node.Tenants, Emulates: p.emulates(n), Partitions: [][]string{},
 			Busy: s.Busy.Seconds(), Finish: s.Finish.Seconds(), Steps: s.Steps, Executed: s.Executed, WarmShare: s.Warm,
 		}
 		for _, part := range s.Partitions {

@@ -25,6 +25,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dbake/dbake/compiler/ir"
+	"github.com/dbake/dbake/internal/pause"
 	"github.com/dbake/dbake/runtime/cacheentry"
 	"github.com/dbake/dbake/runtime/fault"
 	"github.com/dbake/dbake/runtime/layout"
@@ -52,6 +53,7 @@ var conformance = []struct {
 	{"an output has the digest that was reported", (*conformer).exports},
 	{"an unknown op is refused, and the node goes on", (*conformer).unknownOp},
 	{"a directory is read again when it has changed", (*conformer).files},
+	{"a build is listed as long as it goes on", (*conformer).lists},
 }
 
 // subject is a daemon that the cases are tried on.
@@ -324,6 +326,41 @@ func (c *conformer) cancels() {
 	require.NoError(c, s.ping(c.Context()))
 	next := c.definition(c.run("echo next"))
 	require.True(c, c.evaluateAlone(next).ran(top(next)))
+}
+
+func (c *conformer) lists() {
+	s, same, other := c.connect(), c.connect(), c.connect()
+	s.tag, same.tag, other.tag = "aaaaaaaa", "aaaaaaaa", "bbbbbbbb"
+	count := func(s *solver) int {
+		n, err := s.Tenants(c.Context())
+		require.NoError(c, err)
+		return n
+	}
+	require.Zero(c, count(other))
+	h := newHeard()
+	ctx, cancel := context.WithCancel(c.Context())
+	done := make(chan error, 2)
+	for _, command := range []string{"sleep 600", "sleep 601"} {
+		def := c.definition(c.run(command))
+		go func() {
+			done <- s.Evaluate(ctx, Partition{Single: []*pb.Definition{def}}, h.observe, func() {}, nil)
+		}()
+		for d := range h.started {
+			if d == top(def) {
+				break
+			}
+		}
+	}
+	require.Equal(c, 1, count(other))
+	require.Zero(c, count(s))
+	require.Zero(c, count(same))
+	cancel()
+	<-done
+	<-done
+	s.End()
+	for count(other) > 0 { // the daemon may still be ending it
+		require.NoError(c, pause.For(c.Context(), 10*time.Millisecond))
+	}
 }
 
 func (c *conformer) shares() {

@@ -52,6 +52,8 @@ type Witness interface {
 	LeaveOut(server string)
 	// Drains reports whether the node says that it is to go.
 	Drains(ctx context.Context) (bool, error)
+	// Tenants returns how many others build on the node: runs of dbake, and other clients.
+	Tenants(ctx context.Context) (int, error)
 	// Unreadable returns the first of a chain of results, each of which contains the one
 	// before, that the node cannot read; their number when it can read all of them.
 	Unreadable(ctx context.Context, chain []*pb.Definition, imports []ir.CacheEntry) int
@@ -120,6 +122,9 @@ func (s *solver) Drains(ctx context.Context) (bool, error) {
 	}
 	return len(workers) > 0 && drainsBy(workers[0].Labels), nil
 }
+
+// Tenants implements Witness.
+func (s *solver) Tenants(ctx context.Context) (int, error) { return s.link.tenants(ctx) }
 
 // Unreadable implements Witness.
 func (s *solver) Unreadable(ctx context.Context, chain []*pb.Definition, imports []ir.CacheEntry) int {

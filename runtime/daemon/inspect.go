@@ -20,6 +20,8 @@ type Inspection struct {
 	// false when it did not answer in time.
 	Disk, InUse, DiskMost int64
 	Known                 bool
+	// Tenants is how many others build there: runs of dbake, and other clients.
+	Tenants int
 	// Err is a [*NodeError] when the node cannot be asked.
 	Err error
 }
@@ -51,6 +53,7 @@ func inspect(ctx context.Context, s nodeset.Spec) (x Inspection) {
 	}
 	defer l.close()
 	x.Info, x.Took = info, time.Since(start)
+	x.Tenants, _ = l.tenants(ctx) // not to know is no failure
 	ctx, cancel := context.WithTimeout(ctx, recordsTimeout)
 	defer cancel()
 	usage, err := l.client.DiskUsage(ctx)

@@ -36,6 +36,7 @@ type link struct {
 	spec   nodeset.Spec
 	client *bkclient.Client
 	info   NodeInfo // set before the link is used
+	tag    string   // of the run that it is for, see tenants.go; "" = none; set before the link is used
 	// ctx ends with the link; its cause says why.
 	ctx  context.Context
 	fail context.CancelCauseFunc

@@ -88,6 +88,7 @@ type NodeInfo struct {
 type node struct {
 	spec    nodeset.Spec
 	timeout time.Duration
+	tag     string // of the run that uses it, see tenants.go; "" = none
 
 	mu      sync.Mutex
 	link    *link         // nil while there is none; guarded by mu
@@ -243,6 +244,7 @@ func (n *node) dial(ctx context.Context, first bool) (*link, NodeInfo, error) {
 		}
 		return nil, NodeInfo{}, err
 	}
+	l.tag = n.tag
 	asking, stop := l.within(ctx)
 	defer stop()
 	info, err := l.probe(asking, n.spec)

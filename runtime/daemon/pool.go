@@ -30,8 +30,9 @@ func Dial(ctx context.Context, specs []nodeset.Spec, opts DialOptions) (*Pool, e
 	keep, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	p.cancel = cancel
 	tried := make(chan nodeset.Spec, len(specs))
+	tag := newTag()
 	for _, s := range specs {
-		n := &node{spec: s, timeout: p.timeout, info: NodeInfo{Spec: s}, changed: make(chan struct{}), up: p.comes}
+		n := &node{spec: s, timeout: p.timeout, tag: tag, info: NodeInfo{Spec: s}, changed: make(chan struct{}), up: p.comes}
 		if opts.Silent != nil {
 			n.silent = func(d time.Duration) { opts.Silent(s.Name, d) }
 		}

@@ -58,6 +58,7 @@ type Answer struct {
 	Info    NodeInfo
 	Caps    *apicaps.CapSet // the LLB that it supports; nil when it did not say
 	Records warm.Records    // the results it keeps; nil when it did not say
+	Tenants int             // how many others build there
 	Err     error           // a [*NodeError] when the node cannot be asked
 }
 
@@ -76,6 +77,7 @@ func Ask(ctx context.Context, specs []nodeset.Spec) []Answer {
 			}
 			answers[i].Info = info
 			answers[i].Records, _ = l.records(ctx) // not to know is no failure
+			answers[i].Tenants, _ = l.tenants(ctx)
 			answers[i].Caps = l.sayCaps(ctx)
 			l.close()
 			return nil

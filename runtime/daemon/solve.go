@@ -15,7 +15,6 @@ import (
 	"github.com/moby/buildkit/client/llb"
 	"github.com/moby/buildkit/exporter/containerimage/exptypes"
 	gateway "github.com/moby/buildkit/frontend/gateway/client"
-	"github.com/moby/buildkit/identity"
 	"github.com/moby/buildkit/session"
 	"github.com/moby/buildkit/solver/pb"
 	"github.com/moby/buildkit/solver/result"
@@ -162,7 +161,7 @@ func (s *solver) exportPlain(ctx context.Context, req ExportRequest, observe fun
 	if err != nil {
 		return nil, err
 	}
-	opt := bkclient.SolveOpt{Ref: identity.NewID(), CacheExports: caches, FrontendAttrs: maps.Clone(req.Frontend)}
+	opt := bkclient.SolveOpt{Ref: s.newRef(), CacheExports: caches, FrontendAttrs: maps.Clone(req.Frontend)}
 	if req.Entry != nil {
 		entry := *req.Entry
 		if s.link.info.EngineID != "" && entry.Type == bkclient.ExporterImage {
@@ -364,6 +363,7 @@ func (s *solver) result(ctx context.Context, c gateway.Client, req ExportRequest
 func (s *solver) build(ctx context.Context, in *session.Session, opt bkclient.SolveOpt, observe func(*bkclient.SolveStatus), f gateway.BuildFunc) (*bkclient.SolveResponse, error) {
 	opt.SharedSession, opt.SessionPreInitialized = in, true
 	opt.AllowedEntitlements = s.entitlements
+	opt.Ref = cmp.Or(opt.Ref, s.newRef())
 	status := make(chan *bkclient.SolveStatus)
 	drained := make(chan struct{})
 	go func() {

@@ -17,7 +17,6 @@ import (
 	controlapi "github.com/moby/buildkit/api/services/control"
 	bkclient "github.com/moby/buildkit/client"
 	gateway "github.com/moby/buildkit/frontend/gateway/client"
-	"github.com/moby/buildkit/identity"
 	digest "github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
@@ -58,13 +57,10 @@ func NewTracing() *Tracing { return &Tracing{refs: map[string][]string{}} }
 // traceparent is the name of the header in which W3C's trace context is sent.
 const traceparent = "traceparent"
 
-// enter has a build of a node be traced. It gives the build a name if it has none.
+// enter has a build of a node be traced, which has a ref.
 func (t *Tracing) enter(ctx context.Context, node string, opt *bkclient.SolveOpt) context.Context {
 	if t == nil || opt.Internal { // of those a node keeps no record
 		return ctx
-	}
-	if opt.Ref == "" {
-		opt.Ref = identity.NewID()
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()

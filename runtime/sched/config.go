@@ -116,6 +116,8 @@ type Node struct {
 	Fetches []VertexID
 	// From is when it is expected to come; 0 = at once.
 	From time.Duration
+	// Tenants is how many others build there.
+	Tenants int
 }
 
 // Network describes the registry that nodes fetch results from.

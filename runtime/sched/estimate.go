@@ -55,11 +55,11 @@ func (s *estimator) atOnce(n *node) float64 {
 	runs := len(n.running)
 	switch {
 	case !n.assumed:
-		return float64(n.slots)
+		return s.part(n, float64(n.slots))
 	case runs > 0 && runs < n.slots && len(s.recallable(n)) > 0:
 		return float64(runs)
 	}
-	return float64(max(n.slots, runs))
+	return s.part(n, float64(max(n.slots, runs)))
 }
 
 // remaining is the least time until n is done with everything submitted and queued:
@@ -166,8 +166,8 @@ func (s *estimator) survey(n *node, units []UnitID, fresh bool) survey {
 // latest is an upper bound on the time until n has also done what the survey found,
 // in any order of work that leaves no slot idle without need (Graham 1969).
 func (s *estimator) latest(n *node, r survey) float64 {
-	m := float64(n.slots)
-	return s.comesIn(n) + (s.execLoad(&n.all)+r.exec)/m + r.path*(1-1/m) + float64(n.all.load[byFetch]) + r.fetch
+	m := s.part(n, float64(n.slots))
+	return s.comesIn(n) + (s.execLoad(&n.all)+r.exec)/m + r.path*(1-1/max(1, m)) + float64(n.all.load[byFetch]) + r.fetch
 }
 
 // bestNode returns the node expected to finish the units first, and when; nil when

@@ -705,6 +705,8 @@ func (c *chaos) random(steps int) error {
 		})
 	case k == 7:
 		switch c.r.Intn(40) {
+		case 6:
+			return c.step(NodeShared{At: c.now, Node: n, Tenants: c.r.Intn(4) - 1})
 		case 4, 5:
 			return c.step(NodeDrain{At: c.now, Node: n, On: c.r.Intn(3) > 0})
 		case 0:

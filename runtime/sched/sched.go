@@ -31,6 +31,8 @@ type node struct {
 	from  time.Duration // when it is expected to come
 	speed float64
 	slots int
+	// tenants is how many others build there, see tenants.go.
+	tenants int
 	// assumed is set when slots is a guess, which limits nothing.
 	assumed bool
 	// emulates holds the platforms at which it is slower, with the factor.
@@ -142,7 +144,7 @@ func (s *Scheduler) addNodes() {
 	classes := map[string]int{}
 	for i, c := range s.cfg.Nodes {
 		n := &node{
-			id: NodeID(i), name: c.Name, from: c.From, speed: c.Speed, slots: c.Slots, assumed: c.SlotsAssumed, emulates: c.Emulates,
+			id: NodeID(i), name: c.Name, from: c.From, speed: c.Speed, slots: c.Slots, tenants: c.Tenants, assumed: c.SlotsAssumed, emulates: c.Emulates,
 			held: newBits(len(s.cfg.Vertices)), fetches: newBits(len(s.cfg.Vertices)), watch: map[VertexID][]watcher{}, owner: -1,
 		}
 		if n.name == "" {
@@ -224,6 +226,8 @@ func (s *Scheduler) Step(ev Event) []Command {
 		wakeDraining(&s.queues)
 	case NodeDrain:
 		drain(&s.fates, e)
+	case NodeShared:
+		share(&s.queues, e)
 	case VertexStarted:
 		s.vertexStarted(e)
 	case VertexDone:

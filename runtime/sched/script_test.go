@@ -30,7 +30,7 @@ var update = flag.Bool("update", false, "rewrite golden files")
 //	start                                               new scheduler, nothing is up
 //	at D                                                the time of what follows
 //	up NODE|all [emulates=P:F,...] [empty]    lose NODE [reconnecting] [ERR...]
-//	drain NODE                   undrain NODE
+//	drain NODE                   undrain NODE                 share NODE TENANTS
 //	begin V NODE                 step V NODE TOOK|cached    published V
 //	unsent V                     missed V NODE
 //	built U [PART]               exported U [PART]
@@ -280,6 +280,8 @@ func (sc *script) command(w []string) {
 		sc.step(NodeLost{At: sc.now, Node: sc.node(rest[0]), Err: strings.Join(rest[1:], " "), Reconnecting: kv["reconnecting"] != ""})
 	case "drain", "undrain":
 		sc.step(NodeDrain{At: sc.now, Node: sc.node(rest[0]), On: w[0] == "drain"})
+	case "share":
+		sc.step(NodeShared{At: sc.now, Node: sc.node(rest[0]), Tenants: sc.number(rest[1])})
 	case "begin":
 		sc.step(VertexStarted{At: sc.now, Vertex: sc.vertex(rest[0]), Node: sc.node(rest[1])})
 	case "step":

@@ -248,7 +248,7 @@ func (s *policy) assess(n, owner *node, all []UnitID, waiting arrivals) *loot {
 			continue
 		}
 		again := s.again(n, owner)
-		slots := float64(n.slots)
+		slots := s.part(n, float64(n.slots))
 		here := s.latest(n, r) + risk*r.unsure/slots
 		here = max(here, waiting.after(max(r.path, r.exec/slots), slots))
 		there := rest
@@ -461,7 +461,7 @@ func (s *policy) second(n, owner *node, m member) *loot {
 	r := s.survey(n, units, true)
 	here, limit := s.latest(n, r), there
 	if !s.lags(owner) { // the step is late, or badly predicted
-		here += risk * r.unsure / float64(n.slots)
+		here += risk * r.unsure / s.part(n, float64(n.slots))
 		limit *= sooner
 	}
 	if !r.ok || r.early || here >= limit {

@@ -25,13 +25,13 @@ import (
 )
 
 // newWideProject is a project of targets on three common stages, whose steps take the times
-// that are known of them.
-func newWideProject(t *testing.T, seed uint64, targets int) *plan.Build {
+// that are known of them. Two with different names have no step in common.
+func newWideProject(t *testing.T, project string, seed uint64, targets int) *plan.Build {
 	t.Helper()
 	rng := rand.New(rand.NewPCG(seed, 5))
 	var docker, hcl strings.Builder
 	for i := range 3 {
-		fmt.Fprintf(&docker, "FROM busybox:1 AS stage%d\nRUN echo stage %d; sleep 4\n", i, i)
+		fmt.Fprintf(&docker, "FROM busybox:1 AS stage%d\nRUN echo %s stage %d; sleep 4\n", i, project, i)
 	}
 	var names []string
 	for i := range targets {
@@ -39,7 +39,7 @@ func newWideProject(t *testing.T, seed uint64, targets int) *plan.Build {
 		names = append(names, fmt.Sprintf("%q", name))
 		fmt.Fprintf(&docker, "FROM stage%d AS %s\n", i%3, name)
 		for k := range 2 {
-			fmt.Fprintf(&docker, "RUN echo %s %d; sleep %.1f\n", name, k, 3+6*rng.Float64())
+			fmt.Fprintf(&docker, "RUN echo %s %s %d; sleep %.1f\n", project, name, k, 3+6*rng.Float64())
 		}
 		fmt.Fprintf(&hcl, "target %q {\n  target = %q\n  tags = [\"%s/%s:1\"]\n  output = [\"type=image,push=true\"]\n}\n", name, name, host, name)
 	}
@@ -137,7 +137,7 @@ func grow(t *testing.T, b *plan.Build, expected bool) (g growth) {
 // has them steal.
 func TestGrowingPool(t *testing.T) {
 	for seed := range uint64(4) {
-		b := newWideProject(t, seed, 24)
+		b := newWideProject(t, "p", seed, 24)
 		synctest.Test(t, func(t *testing.T) {
 			known, unknown := grow(t, b, true), grow(t, b, false)
 			t.Logf("seed %d: known %+v, unknown %+v: %.3f", seed, known, unknown, float64(unknown.took)/float64(known.took))

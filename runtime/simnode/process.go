@@ -23,6 +23,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/dbake/dbake/internal/pause"
 )
@@ -89,10 +90,12 @@ func (p *process) usedKeys() map[digest.Digest]bool {
 
 // job is one build.
 type job struct {
-	process *process
-	ref     string
-	session string
-	ctx     context.Context
+	process  *process
+	ref      string
+	session  string
+	ctx      context.Context
+	began    time.Time
+	internal bool // not listed
 
 	// These are guarded by process.mu.
 	states   map[*state]bool
@@ -191,6 +194,27 @@ func (p *process) worker() *apitypes.WorkerRecord {
 	return &apitypes.WorkerRecord{ID: p.disk.id, Labels: p.node.labels(), Platforms: []*pb.Platform{{OS: "linux", Architecture: "amd64"}}}
 }
 
+// ListenBuildHistory implements the control API, as far as a list of the builds under way.
+func (p *process) ListenBuildHistory(req *controlapi.BuildHistoryRequest, stream controlapi.Control_ListenBuildHistoryServer) error {
+	if !req.ActiveOnly || !req.EarlyExit {
+		return status.Error(codes.Unimplemented, "a simulated node lists the builds under way only")
+	}
+	p.mu.Lock()
+	var list []*controlapi.BuildHistoryRecord
+	for _, ref := range slices.Sorted(maps.Keys(p.jobs)) {
+		if j := p.jobs[ref]; !j.internal {
+			list = append(list, &controlapi.BuildHistoryRecord{Ref: ref, CreatedAt: timestamppb.New(j.began)})
+		}
+	}
+	p.mu.Unlock()
+	for _, r := range list {
+		if err := stream.Send(&controlapi.BuildHistoryEvent{Type: controlapi.BuildHistoryEventType_STARTED, Record: r}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // ListWorkers implements the control API.
 func (p *process) ListWorkers(context.Context, *controlapi.ListWorkersRequest) (*controlapi.ListWorkersResponse, error) {
 	return &controlapi.ListWorkersResponse{Record: []*apitypes.WorkerRecord{p.worker()}}, nil
@@ -248,7 +272,7 @@ func (p *process) Solve(ctx context.Context, req *controlapi.SolveRequest) (*con
 		defer over()
 	}
 	j := &job{
-		process: p, ref: req.Ref, session: req.Session, ctx: ctx, states: map[*state]bool{}, caches: map[string]*imported{},
+		process: p, ref: req.Ref, session: req.Session, ctx: ctx, began: time.Now(), internal: req.Internal, states: map[*state]bool{}, caches: map[string]*imported{},
 		more: make(chan struct{}), refs: map[string]ref{}, returned: make(chan *gatewayapi.ReturnRequest, 1),
 	}
 	p.enter(j)

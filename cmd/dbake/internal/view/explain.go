@@ -58,6 +58,9 @@ func Explain(w io.Writer, p *report.Report, e *report.Explanation) error {
 		}
 	}
 	for _, n := range p.Nodes {
+		if text := n.Sharing(); text != "" {
+			notes = append(notes, text)
+		}
 		if n.Name == e.Node && n.SlotsAssumed {
 			notes = append(notes, capacity(n))
 		}

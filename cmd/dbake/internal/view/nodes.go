@@ -33,7 +33,9 @@ type node struct {
 	// nobody said so.
 	Slots        int  `json:"slots"`
 	SlotsAssumed bool `json:"slotsAssumed"`
-	Disk         *struct {
+	// Tenants is how many others build there: runs of dbake, and other clients.
+	Tenants int `json:"tenants,omitempty"`
+	Disk    *struct {
 		Used  int64 `json:"used"`
 		InUse int64 `json:"inUse"`
 		Most  int64 `json:"most,omitempty"`
@@ -49,7 +51,7 @@ func shownNode(n engine.NodeState) node {
 	out := node{
 		Name: n.Spec.Name, Address: n.Spec.Addr, Source: n.Spec.Source, Usable: n.Usable(), Health: n.Health(),
 		Version: n.Info.Version, Answered: float64(n.Took.Microseconds()) / 1000,
-		Platforms: []string{}, Speed: n.Spec.Speed, Slots: n.Slots, SlotsAssumed: n.SlotsAssumed,
+		Platforms: []string{}, Speed: n.Spec.Speed, Slots: n.Slots, SlotsAssumed: n.SlotsAssumed, Tenants: n.Tenants,
 	}
 	if n.Info.Native.Architecture != "" {
 		out.Native = platforms.Format(n.Info.Native)
@@ -119,6 +121,9 @@ func Nodes(w io.Writer, list []engine.NodeState) error {
 		}
 		if n.Health != health {
 			said = append(said, fmt.Sprintf("%s %s: %s", n.Name, health, n.Health))
+		}
+		if n.Tenants > 0 {
+			said = append(said, fmt.Sprintf("%s: %s on it", n.Name, count(n.Tenants, "other build")))
 		}
 		t.row(n.Name, n.Address, cmp.Or(n.Version, "-"), n.offers(), slots, fmt.Sprintf("%g", n.Speed), disk, holds, health)
 	}

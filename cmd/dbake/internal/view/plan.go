@@ -250,6 +250,11 @@ func planTotals(w io.Writer, p *report.Report) {
 	if p.Spent {
 		paragraph(w, "  ", "whether a shorter plan exists is not known: the budget of the search was used up (--plan-budget gives it more)")
 	}
+	for _, n := range p.Nodes {
+		if text := n.Sharing(); text != "" {
+			paragraph(w, "  ", text)
+		}
+	}
 	if text := assumedSlots(p); text != "" {
 		paragraph(w, "  ", text)
 	}

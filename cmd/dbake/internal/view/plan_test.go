@@ -31,7 +31,7 @@ func fixedPlan() *report.Report {
 	long := "[toolchain 2/2] RUN apt-get install -y --no-install-recommends build-essential pkg-config && rm -rf /var/lib/apt/lists/*"
 	made := &plan.Plan{
 		Strategy: "affinity",
-		Nodes:    []plan.Node{{Name: "small", Addr: "tcp://a:1", Speed: 1, Slots: 2}, {Name: "big", Addr: "tcp://b:1", Speed: 2.5, Slots: 8, SlotsAssumed: true, SlotsWhy: "it has 8 processors, and a step uses 1 of one"}, {Name: "idle", Addr: "tcp://c:1", Speed: 1, Slots: 1}},
+		Nodes:    []plan.Node{{Name: "small", Addr: "tcp://a:1", Speed: 1, Slots: 2}, {Name: "big", Addr: "tcp://b:1", Speed: 2.5, Slots: 8, SlotsAssumed: true, SlotsWhy: "it has 8 processors, and a step uses 1 of one"}, {Name: "idle", Addr: "tcp://c:1", Speed: 1, Slots: 1, Tenants: 2}},
 		Makespan: 21 * second, Bound: 20 * second,
 		Executed: 51 * second, Duplicated: 10 * second, Effort: 1234,
 		Assignment: partition.Assignment{Shares: []partition.Share{{}, {Fetch: []partition.Fetch{{Vertex: 1, From: 0}}}, {}}},

@@ -1,0 +1,38 @@
+package sched
+
+import "time"
+
+// A node may be shared with others: other runs of dbake, and other clients. It takes steps in
+// the order in which they come, or gives all of them the same part of its processors, so each of
+// those that keep it busy has an equal share. The run counts on its share, and submits all
+// the same as if it were alone: what others leave is used, and who submits less than its
+// part of the node's queue would get less than its share.
+
+// NodeShared reports how many others build on a node.
+type NodeShared struct {
+	At      time.Duration
+	Node    NodeID
+	Tenants int
+}
+
+func (e NodeShared) at() time.Duration { return e.At }
+
+// share takes in how many others build on a node.
+func share(s *queues, e NodeShared) {
+	n := s.node(e.Node)
+	if n == nil || n.tenants == e.Tenants || e.Tenants < 0 {
+		return
+	}
+	n.tenants = e.Tenants
+	s.touch(n)
+	s.wake(n)
+}
+
+// part returns what is left of a number of slots of n to the run. As far as others show in
+// that its steps take longer, they are counted already.
+func (s *speeds) part(n *node, slots float64) float64 {
+	if n.tenants == 0 {
+		return slots
+	}
+	return slots / max(1, float64(1+n.tenants)/max(1, s.slowness(n)))
+}
