@@ -106,8 +106,8 @@ func (e *Engine) defaultNodes(ctx context.Context, choice Nodes) ([]nodeset.Spec
 		}
 	}
 	if e.Env["BUILDX_BUILDER"] == "" {
-		// A state that cannot be read has no cluster; opening it gives the error.
-		if kept, err := local.CountKept(choice.StateDir); err == nil && kept > 0 {
+		// A state that cannot be read has no cluster; opening it gives the warning.
+		if kept, err := local.CountKept(ctx, choice.StateDir); err == nil && kept > 0 {
 			e.Report.Note(fmt.Sprintf("using the %s that \"dbake cluster up\" keeps running", count(kept, "local node")))
 			return nodeset.Parse([]string{fmt.Sprintf("local:%d", kept)})
 		}

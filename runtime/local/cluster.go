@@ -105,12 +105,12 @@ func DefaultStateDir() (string, error) {
 
 // CountKept returns how many nodes [Up] keeps running on a state directory ("" =
 // [DefaultStateDir]); 0 = none.
-func CountKept(dir string) (int, error) {
+func CountKept(ctx context.Context, dir string) (int, error) {
 	dir, err := stateDir(dir)
 	if err != nil {
 		return 0, err
 	}
-	st, err := loadState(dir)
+	st, err := readState(ctx, dir)
 	if err != nil {
 		return 0, err
 	}
@@ -129,10 +129,10 @@ func Open(ctx context.Context, opts Options) (*Cluster, error) {
 	if opts.Nodes < 0 {
 		return nil, fmt.Errorf("local cluster: %d nodes make no sense", opts.Nodes)
 	}
-	if err := makeStateDir(dir); err != nil {
+	c := &Cluster{opts: opts, dir: dir}
+	if err := makeStateDir(dir, c.notify); err != nil {
 		return nil, err
 	}
-	c := &Cluster{opts: opts, dir: dir}
 	lock, st, err := lockOrOwner(ctx, dir)
 	if err != nil {
 		return nil, err
@@ -141,6 +141,9 @@ func Open(ctx context.Context, opts Options) (*Cluster, error) {
 		c.kept = st.Owner.Kept
 	} else {
 		defer lock.Unlock()
+		if st.lost != "" {
+			c.say(st.lost)
+		}
 		if err := st.reserve(c.notify); err != nil {
 			return nil, err
 		}

@@ -5,6 +5,7 @@ package local_test
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -513,7 +514,7 @@ func TestKept(t *testing.T) {
 	for _, n := range up.Nodes {
 		require.True(t, n.Alive, n.Problem)
 	}
-	kept, err := local.CountKept(dir)
+	kept, err := local.CountKept(t.Context(), dir)
 	require.NoError(t, err)
 	require.Equal(t, 2, kept)
 
@@ -802,4 +803,52 @@ func TestOrphansAreReaped(t *testing.T) {
 	})
 	require.NoError(t, c.Stop(t.Context()))
 	requireNothingLeft(t, dir)
+}
+
+// A store that its daemon cannot read is gone with one warning, in time for its user.
+func TestDamagedStore(t *testing.T) {
+	localtest.Need(t)
+	dir := localtest.Dir(t)
+	var said []string
+	c, err := local.Open(t.Context(), local.Options{
+		StateDir: dir, Buildkitd: localtest.Buildkitd(t),
+		Notify: func(line string) {
+			if strings.HasPrefix(line, "WARNING: ") {
+				said = append(said, line)
+			}
+		},
+	})
+	require.NoError(t, err)
+	root := filepath.Join(dir, "nodes", "n1", "root")
+	for _, name := range []string{
+		"cache.db", "history.db", "runc-overlayfs/containerdmeta.db", "runc-overlayfs/metadata_v2.db",
+		"runc-overlayfs/snapshots/metadata.db", "runc-overlayfs/workerid",
+	} {
+		for kind, damage := range map[string]func(string) error{
+			"cut": func(path string) error { return os.Truncate(path, 9000) },
+			"binary": func(path string) error {
+				return os.WriteFile(path, []byte(strings.Repeat("\xff\x00", 3000)), 0o600)
+			},
+			"empty":   func(path string) error { return os.Truncate(path, 0) },
+			"missing": os.Remove,
+			"directory": func(path string) error {
+				return errors.Join(os.Remove(path), os.Mkdir(path, 0o700))
+			},
+		} {
+			require.NoError(t, c.Start(t.Context()))
+			require.NoError(t, runStep(t.Context(), c.Nodes()[0].Addr, "true", nil))
+			require.NoError(t, c.Stop(t.Context()))
+			require.Empty(t, said)
+			require.NoError(t, damage(filepath.Join(root, name)))
+			require.NoError(t, c.Start(t.Context()), "%s %s", name, kind)
+			require.NoError(t, runStep(t.Context(), c.Nodes()[0].Addr, "true", nil))
+			require.NoError(t, c.Stop(t.Context()))
+			require.NoDirExists(t, root+".damaged")
+			for _, line := range said {
+				require.Contains(t, line, "WARNING: node n1 cannot read what it has built, and starts empty (")
+			}
+			require.LessOrEqual(t, len(said), 1)
+			said = nil
+		}
+	}
 }

@@ -88,11 +88,6 @@ func TestOpenRejects(t *testing.T) {
 	_, err := Open(t.Context(), Options{StateDir: t.TempDir(), Nodes: -1})
 	require.ErrorContains(t, err, "-1 nodes")
 
-	dir := t.TempDir()
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "cluster.json"), []byte("{"), 0o644))
-	_, err = Open(t.Context(), Options{StateDir: dir})
-	require.ErrorContains(t, err, "cluster.json")
-
 	file := filepath.Join(t.TempDir(), "file")
 	require.NoError(t, os.WriteFile(file, nil, 0o644))
 	_, err = Open(t.Context(), Options{StateDir: filepath.Join(file, "state")})

@@ -30,7 +30,7 @@ const (
 
 // request is a message of a user.
 type request struct {
-	Op    string // join, leave, keep, down
+	Op    string // join, leave, keep, save, down
 	User  User   // who asks
 	Wants Wants  // of join
 	Nodes int    // of keep
@@ -76,7 +76,7 @@ type server struct {
 // serve listens on the control socket.
 func serve(h *host) (*server, error) {
 	path := controlSocket(h.dir)
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := os.RemoveAll(path); err != nil {
 		return nil, fmt.Errorf("control socket: %w", err)
 	}
 	l, err := net.Listen("unix", path)
@@ -187,9 +187,11 @@ func (s *server) answer(ctx context.Context, u *user, r request, send func(reply
 		u.User = r.User
 		err = s.host.join(ctx, u, r.Wants, func(line string) { send(reply{Note: line}) })
 	case "keep":
-		err = s.host.keep(ctx, r.Nodes)
+		err = s.host.keep(ctx, r.Nodes, func(line string) { send(reply{Note: line}) })
 	case "leave":
 		done.Ending, err = s.host.leave(ctx, u)
+	case "save":
+		s.host.save()
 	case "down":
 		done.Users = s.host.endUnused()
 	default:

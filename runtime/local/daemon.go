@@ -265,6 +265,17 @@ func (d *daemon) err() error {
 	return fmt.Errorf("node %s: buildkitd ended: %s%s", d.node.Name, how, logTail(d.node.LogFile))
 }
 
+// endedItself reports whether the daemon has ended without a signal.
+func (d *daemon) endedItself() bool {
+	select {
+	case <-d.exited:
+	default:
+		return false
+	}
+	var exit *exec.ExitError
+	return errors.As(d.waitErr, &exit) && exit.Exited() && exit.ExitCode() < 128
+}
+
 // stop ends the daemon and removes its leftovers. With ctx done it kills at once.
 func (d *daemon) stop(ctx context.Context) error {
 	if ctx.Err() == nil {

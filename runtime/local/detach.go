@@ -87,10 +87,7 @@ func withSupervisor(ctx context.Context, dir string, opts Options, fn func(*memb
 			if !errors.Is(err, errBusy) {
 				return err
 			}
-			st, stateErr := loadState(dir)
-			if stateErr != nil {
-				return stateErr
-			}
+			st, _ := loadState(dir) // one that is damaged names nobody
 			if by := st.alive(); by != nil && !by.Shared {
 				return inUse(dir, by)
 			}
@@ -316,10 +313,7 @@ func Down(ctx context.Context, dir string) error {
 // endSupervisor asks the supervisor to end and waits for it. It reports whether there
 // was one.
 func endSupervisor(ctx context.Context, dir string) (bool, error) {
-	st, err := loadState(dir)
-	if err != nil {
-		return false, err
-	}
+	st, _ := readState(ctx, dir) // one that is damaged names nobody
 	by := st.alive()
 	if by == nil {
 		return false, nil

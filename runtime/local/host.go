@@ -63,7 +63,7 @@ func newHost(ctx context.Context, dir string, opts Options, shared bool, log fun
 	if err != nil {
 		return nil, err
 	}
-	if err := makeStateDir(dir); err != nil {
+	if err := makeStateDir(dir, log); err != nil {
 		return nil, err
 	}
 	lock, st, err := lockOrOwner(ctx, dir)
@@ -72,6 +72,9 @@ func newHost(ctx context.Context, dir string, opts Options, shared bool, log fun
 	}
 	if lock == nil {
 		return nil, inUse(dir, st.Owner)
+	}
+	if st.lost != "" {
+		log("%s", st.lost)
 	}
 	h := &host{
 		dir: dir, programs: programs, parallelism: opts.Parallelism, log: log, lock: lock, state: *st,
@@ -160,7 +163,20 @@ func (h *host) join(ctx context.Context, u *user, wants Wants, notify func(strin
 	for _, err := range errs {
 		notify("WARNING: " + err.Error())
 	}
+	h.report(wants.Nodes, notify)
 	return nil
+}
+
+// report gives notify what the keepers of the first n nodes have to say.
+func (h *host) report(n int, notify func(string)) {
+	h.mu.Lock()
+	keepers := slices.Clone(h.keepers[:min(n, len(h.keepers))])
+	h.mu.Unlock()
+	for _, k := range keepers {
+		for _, note := range k.takeNotes() {
+			notify("WARNING: " + note)
+		}
+	}
 }
 
 func (h *host) admit(ctx context.Context, u *user, wants Wants, notify func(string)) error {
@@ -232,8 +248,8 @@ func atOnce(n int) string {
 	return fmt.Sprint(n)
 }
 
-// keep makes n nodes stay when nobody uses them.
-func (h *host) keep(ctx context.Context, n int) error {
+// keep makes n nodes stay when nobody uses them. notify is as that of join.
+func (h *host) keep(ctx context.Context, n int, notify func(string)) error {
 	release, err := h.acquire(ctx)
 	if err != nil {
 		return err
@@ -258,6 +274,7 @@ func (h *host) keep(ctx context.Context, n int) error {
 		h.mu.Unlock()
 		return errors.Join(append(errs, h.shrink(context.WithoutCancel(ctx)))...)
 	}
+	h.report(n, notify)
 	return nil
 }
 

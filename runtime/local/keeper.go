@@ -2,6 +2,9 @@ package local
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
 	"sync"
 	"time"
 )
@@ -32,6 +35,7 @@ type keeper struct {
 	ready    bool
 	failures int
 	err      error           // of the last failure
+	notes    []string        // for the next user
 	stopCtx  context.Context // that of stop
 	stopErr  error           // valid once done is closed
 	changed  chan struct{}   // closed and replaced with each change of ready or failures
@@ -53,36 +57,18 @@ func startKeeper(stateDir string, node Node, conf daemonConfig, log func(string,
 
 func (k *keeper) run(ctx context.Context) {
 	var backoff time.Duration
+	store := &suspicion{root: filepath.Join(nodeDir(k.stateDir, k.node.Name), "root")}
 	for {
-		d, err := startDaemon(k.stateDir, k.node, k.conf)
 		began := time.Now()
-		if err == nil {
-			k.set(d, false, nil)
-			if err = d.awaitReady(ctx); err == nil {
-				k.set(d, true, nil)
-				k.moved()
-				select {
-				case <-d.exited:
-					err = d.err()
-				case <-ctx.Done():
-				}
-			}
-			stopCtx := ctx // what is left of a daemon that failed needs no grace
-			k.mu.Lock()
-			if k.stopCtx != nil {
-				stopCtx = k.stopCtx
-			}
-			k.mu.Unlock()
-			if stopErr := d.stop(stopCtx); stopErr != nil {
-				k.mu.Lock()
-				k.stopErr = stopErr
-				k.mu.Unlock()
-				k.log("%v", stopErr)
-			}
-		}
+		again, err := k.serve(ctx, store)
 		if ctx.Err() != nil {
 			k.set(nil, false, ctx.Err())
 			return
+		}
+		if again {
+			k.log("%v\nstarting it again", err)
+			k.set(nil, false, nil)
+			continue
 		}
 		k.set(nil, false, err)
 		k.moved()
@@ -98,6 +84,67 @@ func (k *keeper) run(ctx context.Context) {
 		}
 		backoff = min(max(2*backoff, minBackoff), maxBackoff)
 	}
+}
+
+// serve starts the daemon and returns when it has ended. again is set when the store may
+// be the cause, and the next start is to show it.
+func (k *keeper) serve(ctx context.Context, store *suspicion) (again bool, err error) {
+	if err := store.examine(); err != nil {
+		return false, fmt.Errorf("start node %s: %w", k.node.Name, err)
+	}
+	d, err := startDaemon(k.stateDir, k.node, k.conf)
+	if err != nil {
+		return false, errors.Join(err, store.acquit())
+	}
+	k.set(d, false, nil)
+	if err = d.awaitReady(ctx); err == nil {
+		if cause, err := store.convict(); cause != "" || err != nil {
+			k.note(cause, err)
+		}
+		k.set(d, true, nil)
+		k.moved()
+		select {
+		case <-d.exited:
+			err = d.err()
+		case <-ctx.Done():
+		}
+	} else if d.endedItself() && store.aside == "" {
+		again = store.blame(err)
+	}
+	stopCtx := ctx // what is left of a daemon that failed needs no grace
+	k.mu.Lock()
+	if k.stopCtx != nil {
+		stopCtx = k.stopCtx
+	}
+	k.mu.Unlock()
+	if stopErr := d.stop(stopCtx); stopErr != nil {
+		k.mu.Lock()
+		k.stopErr = stopErr
+		k.mu.Unlock()
+		k.log("%v", stopErr)
+	}
+	return again, errors.Join(err, store.acquit())
+}
+
+// note keeps for the next user that the node has lost what it had built, and err if some
+// of it could not be removed.
+func (k *keeper) note(cause string, err error) {
+	text := fmt.Sprintf("node %s cannot read what it has built, and starts empty (%s)", k.node.Name, cause)
+	if err != nil {
+		text = fmt.Sprintf("%s: remove it: %v", text, err)
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.notes = append(k.notes, text)
+}
+
+// takeNotes returns what the next user is to know.
+func (k *keeper) takeNotes() []string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	notes := k.notes
+	k.notes = nil
+	return notes
 }
 
 // set notes the state of the daemon; err is that of a failure.

@@ -14,7 +14,9 @@ const maxSocketPath = 100
 
 // makeStateDir creates a state directory and those below it that are for their owner alone.
 // It refuses one in which somebody else could replace the programs and files.
-func makeStateDir(dir string) error {
+//
+// What is of the wrong kind there is set aside, and notify gets a line.
+func makeStateDir(dir string, notify func(string, ...any)) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("create state directory: %w", err)
 	}
@@ -27,6 +29,9 @@ func makeStateDir(dir string) error {
 		return fmt.Errorf("state directory %s belongs to user %d, who could replace what runs there: choose another one with --state-dir, or change its owner", dir, uid)
 	case fi.Mode().Perm()&0o022 != 0:
 		return fmt.Errorf("others may write to the state directory %s, and could replace what runs there: run `chmod go-w %s`, or choose another one with --state-dir", dir, dir)
+	}
+	if err := makeWay(dir, notify); err != nil {
+		return err
 	}
 	for _, sub := range []string{filepath.Join(dir, "nodes"), filepath.Join(dir, "registry"), socketDir(dir)} {
 		if err := makePrivate(sub); err != nil {

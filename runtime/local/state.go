@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"net"
-	"os"
 	"path/filepath"
 	"strconv"
 	"time"
@@ -25,6 +24,8 @@ type state struct {
 	Registry string      `json:"registry"`
 	Nodes    []nodeState `json:"nodes"`
 	Owner    *owner      `json:"owner,omitempty"` // nil = nobody runs the cluster
+
+	lost string // a line about the file that was replaced by this; "" = none
 }
 
 type nodeState struct {
@@ -67,19 +68,63 @@ func nodeOf(stateDir string, i int) Node {
 	}
 }
 
+// damageError is why a state file says nothing.
+type damageError struct {
+	path  string
+	cause error
+}
+
+func (e *damageError) Error() string { return fmt.Sprintf("%s is damaged: %v", e.path, e.cause) }
+
+func (e *damageError) Unwrap() error { return e.cause }
+
+// maxState is how many bytes a state file may have.
+const maxState = 1 << 20
+
+// loadState returns the state of a directory. Its only error is a damageError, with an
+// empty state.
 func loadState(dir string) (*state, error) {
+	path := filepath.Join(dir, "cluster.json")
+	b, err := localfile.Read(path, maxState)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return &state{}, nil
+	case err != nil:
+		return &state{}, &damageError{path, err}
+	}
 	st := &state{}
-	b, err := os.ReadFile(filepath.Join(dir, "cluster.json"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return st, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read cluster state: %w", err)
-	}
 	if err := json.Unmarshal(b, st); err != nil {
-		return nil, fmt.Errorf("read %s: %w (remove the file to start with a new port)", filepath.Join(dir, "cluster.json"), err)
+		return &state{}, &damageError{path, err}
+	}
+	if err := st.check(); err != nil {
+		return &state{}, &damageError{path, err}
 	}
 	return st, nil
+}
+
+// check returns what is wrong with a state that was read: its names become paths, and its
+// registry is for this machine alone.
+func (st *state) check() error {
+	for i, n := range st.Nodes {
+		if n.Name != nodeName(i) {
+			return fmt.Errorf("node %d is named %q", i+1, n.Name)
+		}
+	}
+	if host, _, err := net.SplitHostPort(st.Registry); st.Registry != "" && (err != nil || host != "127.0.0.1") {
+		return fmt.Errorf("%q is no registry of this machine", st.Registry)
+	}
+	return nil
+}
+
+// readState is loadState for those who do not hold the lock: the supervisor, when one runs,
+// writes a damaged file anew.
+func readState(ctx context.Context, dir string) (*state, error) {
+	st, err := loadState(dir)
+	if err == nil {
+		return st, nil
+	}
+	askToSave(ctx, dir)
+	return loadState(dir)
 }
 
 func (st *state) save(dir string) error {
@@ -106,11 +151,13 @@ func lockOrOwner(ctx context.Context, dir string) (*flock.Flock, *state, error) 
 			return nil, nil, fmt.Errorf("lock %s: %w", lock.Path(), err)
 		}
 		st, err := loadState(dir)
-		if err != nil {
-			if ok {
-				lock.Unlock()
+		switch {
+		case ok && err != nil:
+			if st, err = replaceDamaged(dir, err); err != nil {
+				return nil, nil, errors.Join(err, lock.Unlock())
 			}
-			return nil, nil, err
+		case err != nil:
+			st, err = readState(ctx, dir)
 		}
 		if ok {
 			return lock, st, nil
@@ -118,8 +165,8 @@ func lockOrOwner(ctx context.Context, dir string) (*flock.Flock, *state, error) 
 		if st.alive() != nil {
 			return nil, st, nil
 		}
-		if err := pause.For(ctx, 20*time.Millisecond); err != nil {
-			return nil, nil, fmt.Errorf("%w: %s is locked by another process: %w", ErrInUse, dir, err)
+		if ended := pause.For(ctx, 20*time.Millisecond); ended != nil {
+			return nil, nil, errors.Join(fmt.Errorf("%w: %s is locked by another process: %w", ErrInUse, dir, ended), err)
 		}
 	}
 }

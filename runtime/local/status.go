@@ -43,7 +43,7 @@ func ReadStatus(ctx context.Context, dir string) (*Status, error) {
 	if err != nil {
 		return nil, err
 	}
-	st, err := loadState(dir)
+	st, err := readState(ctx, dir)
 	if err != nil {
 		return nil, err
 	}
