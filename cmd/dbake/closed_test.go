@@ -6,13 +6,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 )
 
-// An archive is not lost without a word when standard output was closed by the caller, who
-// then has /dev/null there. A caller that wants /dev/null says so.
+// An archive is not lost without a word when standard output was closed by the caller, which
+// the Go runtime makes /dev/null, opened for reading and writing. Callers who want that, as
+// Python's subprocess.DEVNULL does, get it.
 func TestClosedStandardOutput(t *testing.T) {
 	self, err := os.Executable()
 	require.NoError(t, err)
@@ -26,13 +28,12 @@ target "file"    { output = ["type=tar,dest=out.tar"] }
 `), 0o600))
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte("FROM scratch\nCOPY docker-bake.hcl /\n"), 0o600))
 
-	const closed = "it is closed (or is /dev/null, opened for reading and writing)"
+	const closed = "writes standard output, which is closed, or /dev/null opened for reading and writing: what is written there is lost"
 	for _, tt := range []struct{ name, args, want string }{
-		{"closed", `build --allow fs.write=* --nodes tcp://127.0.0.1:1 >&-`, "docker-bake.hcl:2,29-48: target default writes standard output, and " + closed + "; name a file; /dev/null is one, too"},
-		{"all closed", `build --allow fs.write=* --nodes tcp://127.0.0.1:1 <&- >&- `, "target default writes standard output, and " + closed},
-		{"for both", `build --allow fs.write=* --nodes tcp://127.0.0.1:1 1<>/dev/null`, closed},
-		{"by name", `build --allow fs.write=* --nodes tcp://127.0.0.1:1 named >&-`, "target named: write to file descriptor 1: " + closed},
-		{"summary", `build --allow fs.write=* --nodes tcp://127.0.0.1:1 --summary-json - file >&-`, "--summary-json writes standard output, and " + closed},
+		{"closed", `plan --offline --nodes tcp://127.0.0.1:1 >&-`, "WARNING: docker-bake.hcl:2,29-48: target default " + closed},
+		{"all closed", `plan --offline --nodes tcp://127.0.0.1:1 <&- >&- `, "target default " + closed},
+		{"for both", `plan --offline --nodes tcp://127.0.0.1:1 1<>/dev/null`, closed},
+		{"by name", `plan --offline --nodes tcp://127.0.0.1:1 named >&-`, "target named writes /dev/stdout, which is closed"},
 		{"planned", `plan --offline --nodes tcp://127.0.0.1:1 -o plan.json >&-`, closed},
 		{"unwanted", `plan --offline --nodes tcp://127.0.0.1:1 -o plan.json >/dev/null`, ""},
 		{"elsewhere", `plan --offline --nodes tcp://127.0.0.1:1 -o plan.json file >&-`, ""},
@@ -43,13 +44,13 @@ target "file"    { output = ["type=tar,dest=out.tar"] }
 			err := cmd.Run()
 			said, readErr := os.ReadFile(filepath.Join(dir, "err"))
 			require.NoError(t, readErr)
+			require.NoError(t, err, string(said))
 			if tt.want == "" {
-				require.NoError(t, err, string(said))
-				require.NotContains(t, string(said), closed)
+				require.NotContains(t, string(said), "is lost")
 				return
 			}
-			require.Equal(t, 1, cmd.ProcessState.ExitCode(), string(said))
 			require.Contains(t, string(said), tt.want)
+			require.Equal(t, 1, strings.Count(string(said), "is lost"), string(said))
 		})
 	}
 }

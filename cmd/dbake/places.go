@@ -45,7 +45,6 @@ const metadataFlag = "--metadata-file"
 type placeCheck struct {
 	dir      string
 	stdout   localfile.Place
-	closed   bool                // standard output
 	byPath   map[string][]*claim // those that are no streams
 	streams  []*claim
 	mirrors  []*claim
@@ -61,11 +60,9 @@ func (a *app) checkPlaces(p *ir.Project, files ...flagFile) error {
 	c := &placeCheck{dir: p.Dir, byPath: map[string][]*claim{}}
 	if a.stdout == os.Stdout {
 		// Where it leads may have a name, too, as in "> out.tar".
-		place, err := localfile.Locate("/dev/stdout")
-		if err == nil {
+		if place, err := localfile.Locate("/dev/stdout"); err == nil {
 			c.stdout = place
 		}
-		c.closed = errors.Is(err, localfile.ErrClosed)
 	}
 	for _, f := range files {
 		switch {
@@ -132,13 +129,11 @@ func (c *placeCheck) add(cl *claim, path string) {
 	case err != nil && cl.at.IsZero():
 		c.errs = append(c.errs, usageError{fmt.Errorf("%s: %w", cl.by, err)})
 		return
-	case errors.Is(err, localfile.ErrClosed):
-		c.errs = append(c.errs, &ir.SourceError{Range: cl.at, Summary: fmt.Sprintf("%s: %v", cl.by, err), Detail: "name a file", Err: err})
-		return
 	case err != nil:
 		return
 	}
 	cl.place = place
+	c.warnLost(cl)
 	if place.IsSink() {
 		return
 	}
@@ -166,14 +161,17 @@ func (c *placeCheck) add(cl *claim, path string) {
 // standard notes an output to standard output.
 func (c *placeCheck) standard(cl *claim) {
 	cl.name, cl.place = "standard output", c.stdout
-	if c.closed {
-		c.errs = append(c.errs, &ir.SourceError{
-			Range: cl.at, Summary: fmt.Sprintf("%s writes standard output, and %v", cl.by, localfile.ErrClosed),
-			Detail: "name a file; /dev/null is one, too",
-		})
-		return
-	}
+	c.warnLost(cl)
 	c.stream(cl)
+}
+
+// warnLost warns of an output to a standard stream that the caller may have closed.
+func (c *placeCheck) warnLost(cl *claim) {
+	if cl.place.MayBeClosed() {
+		c.warnings = append(c.warnings, &ir.SourceError{
+			Range: cl.at, Summary: fmt.Sprintf("%s writes %s, which is closed, or /dev/null opened for reading and writing: what is written there is lost", cl.by, cl.name),
+		})
+	}
 }
 
 // stream notes an output to a stream, which cannot be overwritten.

@@ -14,11 +14,6 @@ import (
 // maxLinks bounds a chain of symbolic links, as the kernel does.
 const maxLinks = 40
 
-// ErrClosed is why nothing is written to a standard stream that the caller has closed.
-// The Go runtime puts /dev/null in its place, opened for reading and writing; what is
-// written there is lost, which no write reports.
-var ErrClosed = errors.New("it is closed (or is /dev/null, opened for reading and writing)")
-
 // Place is what a file name leads to.
 type Place struct {
 	path string      // where the last symbolic link ends
@@ -53,9 +48,6 @@ func Locate(name string) (Place, error) {
 			}
 			if fd >= 0 && !inherited(fd) {
 				return Place{}, fmt.Errorf("file descriptor %d was not given to this process", fd)
-			}
-			if fd >= 0 && fd <= 2 && replacesClosed(fd) {
-				return Place{}, fmt.Errorf("write to file descriptor %d: %w", fd, ErrClosed)
 			}
 			return Place{path: path, info: info, fd: fd, open: true}, nil
 		}
@@ -125,6 +117,13 @@ func (p Place) IsStream() bool {
 // it is a device, as /dev/null.
 func (p Place) IsSink() bool {
 	return p.info != nil && p.info.Mode()&fs.ModeDevice != 0
+}
+
+// MayBeClosed reports whether this may be a standard stream that the caller has closed. The
+// Go runtime puts /dev/null in its place, opened for reading and writing, as some callers
+// do who want /dev/null; what is written there is lost, which no write reports.
+func (p Place) MayBeClosed() bool {
+	return p.open && p.fd >= 0 && p.fd <= 2 && replacesClosed(p.fd)
 }
 
 // Same reports whether what is written to p and to q goes to one place.

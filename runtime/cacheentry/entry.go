@@ -73,6 +73,8 @@ func serviceURL(e ir.CacheEntry) string {
 		}
 		return awsService(e.Attrs["region"], e.Attrs["bucket"])
 	case ir.TypeAzblob:
+		// Without it the environment of the node names the service, which the node tells
+		// nobody. No name of an account stands for a URL.
 		return e.Attrs["account_url"]
 	}
 	return ""

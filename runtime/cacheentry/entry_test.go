@@ -38,6 +38,7 @@ func TestProbe(t *testing.T) {
 		{ir.TypeS3, map[string]string{"bucket": "arn:aws:s3:us-east-1:1:accesspoint/x", "region": "us-east-1"}, "", ""},
 		{ir.TypeS3, map[string]string{"bucket": "x--use1-az4--x-s3", "region": "us-east-1"}, "", ""},
 		{ir.TypeAzblob, map[string]string{"account_url": "https://a.blob.test"}, "https://a.blob.test/", "a.blob.test"},
+		{ir.TypeAzblob, map[string]string{"account_name": "a", "name": "x"}, "", ""}, // the node's environment says
 		{ir.TypeLocal, map[string]string{"dest": "/x"}, "", ""},
 		{ir.TypeInline, nil, "", ""},
 	} {
