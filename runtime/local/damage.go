@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,6 +16,8 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
+
+	"github.com/dbake/dbake/internal/localfile"
 )
 
 // A state directory is a help: whatever is damaged in it is moved aside, with one warning,
@@ -132,6 +135,27 @@ func storeDamage(root string) error {
 	return nil
 }
 
+// workerID is a name that a daemon gave its worker.
+var workerID = regexp.MustCompile(`^[0-9A-Za-z_.-]{1,128}$`)
+
+// dropWorkerIDs removes the names of workers below root that no daemon gave: one that has
+// bytes of its own breaks every answer about the worker, and a new one costs nothing but
+// what earlier runs know about the node.
+func dropWorkerIDs(root string) error {
+	paths, err := filepath.Glob(filepath.Join(escapeGlob(root), "*", "workerid"))
+	if err != nil {
+		return err
+	}
+	for _, path := range paths {
+		if id, err := localfile.Read(path, 1<<10); err != nil || !workerID.Match(id) {
+			if err := os.RemoveAll(path); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 func openDatabase(path string) (err error) {
 	fi, err := os.Stat(path)
 	switch {
@@ -174,6 +198,9 @@ const withStore = 2
 // examine looks at the store before a start, and sets it aside when it is damaged or has
 // had its starts.
 func (s *suspicion) examine() error {
+	if err := dropWorkerIDs(s.root); err != nil {
+		return err
+	}
 	if damage := storeDamage(s.root); damage != nil {
 		s.why = damage
 	} else if s.ends != withStore {
