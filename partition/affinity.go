@@ -116,11 +116,17 @@ func (r *run) search(starts []start) *draft {
 		r.steps += first.steps
 		return shortest.d
 	}
-	best, score := shortest.d, first.bestScore
+	best, score, spent := shortest.d, first.bestScore, 0
 	for k, budget := range r.o.rounds() {
 		if r.ctx.Err() != nil || r.settled(score) {
 			break
 		}
+		left := r.o.worth(spent+budget, score.makespan-float64(r.bound.Max)) - spent
+		if left < budget && r.o.Previous == nil {
+			break // rounds have fixed sizes
+		}
+		budget = min(budget, left)
+		spent += budget
 		found, others := r.round(starts, budget, uint64(k*chains))
 		if r.o.Previous != nil || found.bestScore.less(score) {
 			best, score = found.best, found.bestScore

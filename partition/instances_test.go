@@ -204,6 +204,31 @@ func TestBudget(t *testing.T) {
 	}
 }
 
+// A search takes no more than what is above the bound is worth.
+func TestRate(t *testing.T) {
+	affinity, err := partition.Lookup("affinity")
+	require.NoError(t, err)
+	plan := func(p partition.Problem, o partition.Options) partition.Plan {
+		made, err := affinity.Plan(t.Context(), p, o)
+		require.NoError(t, err)
+		return made
+	}
+	in, err := gen.New("monorepo", gen.Size{Targets: 40, Nodes: 5, Slots: 2}, 1)
+	require.NoError(t, err)
+	none := plan(in.Problem, partition.Options{Budget: -1})
+	full := plan(in.Problem, partition.Options{Budget: 400_000, Round: 400_000})
+	require.Less(t, full.Schedule.Makespan, none.Schedule.Makespan)
+	require.Equal(t, none, plan(in.Problem, partition.Options{Budget: 400_000, Round: 400_000, Rate: 1e-6}))
+	require.Equal(t, full, plan(in.Problem, partition.Options{Budget: 400_000, Round: 400_000, Rate: 1e9}))
+
+	earlier := full.Assignment.Node
+	none = plan(in.Problem, partition.Options{Budget: -1, Previous: earlier})
+	gap := float64(none.Schedule.Makespan - none.Bound.Max)
+	require.Positive(t, gap)
+	some := plan(in.Problem, partition.Options{Budget: 400_000, Rate: 5000 / gap, Previous: earlier})
+	require.Less(t, some.Steps, plan(in.Problem, partition.Options{Budget: 400_000, Previous: earlier}).Steps)
+}
+
 // What nothing can be better than is not searched for.
 func TestNothingToSearchFor(t *testing.T) {
 	affinity, err := partition.Lookup("affinity")

@@ -21,6 +21,10 @@ type Options struct {
 	Budget int
 	// Round is what the rounds up to one of them amount to; 0 = DefaultBudget.
 	Round int
+	// Rate is how many tasks a search may schedule for each second of the makespan that is
+	// above the bound; 0 = no such limit. It is for searches that are to end when they have
+	// taken more time than they can save.
+	Rate float64
 	// Seed feeds the random choices.
 	Seed uint64
 	// Previous is the node of each target in an earlier plan, Registry (or any
@@ -40,6 +44,14 @@ func (o Options) budget() int {
 		return 0
 	}
 	return o.Budget
+}
+
+// worth is how much of a budget to spend when a plan is so much longer than the bound.
+func (o Options) worth(budget int, gap float64) int {
+	if o.Rate <= 0 {
+		return budget
+	}
+	return min(budget, int(min(gap*o.Rate, math.MaxInt32)))
 }
 
 // leastRound is the size that the first round is no smaller than: a few plans of a small

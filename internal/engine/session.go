@@ -256,7 +256,12 @@ func (s *Session) Price(ctx context.Context) error {
 	if len(s.plan.Nodes) < 2 || s.request.duplicates() == plan.DuplicatesAny || s.request.Saved != nil {
 		return nil
 	}
-	_, free, err := s.choose(ctx, s.build.WithDuplicates(plan.DuplicatesAny), s.facts.nodes, s.request.Strategy)
+	unbound := s.build.WithDuplicates(plan.DuplicatesAny)
+	if near, err := unbound.Near(s.plan); err != nil || near {
+		s.plan.Unbound = s.plan.Makespan // it is a plan without the rule, too
+		return err
+	}
+	_, free, err := s.choose(ctx, unbound, s.facts.nodes, s.request.Strategy)
 	if err == nil {
 		s.plan.Unbound = free.Makespan
 	}

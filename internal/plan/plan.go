@@ -82,6 +82,24 @@ func Make(ctx context.Context, b *Build, nodes []Node, strategy partition.Strate
 	return p, nil
 }
 
+// near is how much longer than the bound a plan is at most that is not worth a search for a
+// better one which is only to be named.
+const near = 0.001
+
+// Near reports whether no plan for b on the nodes of p is noticeably shorter than p, which
+// may be one by a stricter rule. It does not know of plans that divide targets further.
+func (b *Build) Near(p *Plan) (bool, error) {
+	if slices.ContainsFunc(b.Jobs, func(j Job) bool { return len(j.Units) > 1 }) {
+		return false, nil
+	}
+	problem, err := b.problem(p.Nodes)
+	if err != nil {
+		return false, err
+	}
+	bound, err := partition.LowerBound(problem)
+	return p.Schedule.Makespan <= bound.Max*(1+near), err
+}
+
 // Of returns the plan that a solution of a problem is. nodes are those of the problem.
 func Of(problem partition.Problem, made partition.Plan, nodes []Node) *Plan {
 	p := &Plan{
@@ -182,6 +200,7 @@ const quickPlaces = 20_000
 func effort(ctx context.Context, p partition.Problem, strategy partition.Strategy, opts *partition.Options) (made partition.Plan, done bool, err error) {
 	opts.Budget = partition.DefaultBudget
 	if len(p.Vertices)*len(p.Nodes) > quickPlaces {
+		opts.Rate = searchPart * searchRate // the search itself looks at its first plans
 		return partition.Plan{}, false, nil
 	}
 	quick := *opts

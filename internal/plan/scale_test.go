@@ -161,3 +161,30 @@ func TestManyJobs(t *testing.T) {
 	}
 	require.Len(t, placed, 500)
 }
+
+// What a rule for duplicates costs is not looked for where the plan by it is as good as any.
+func TestNear(t *testing.T) {
+	history, err := cost.Open(cost.InMemory, cost.Options{})
+	require.NoError(t, err)
+	project, units := manyJobs(t, 100)
+	b, _, err := assemble(t.Context(), project, units, Memory{History: history})
+	require.NoError(t, err)
+	nodes := []Node{{Name: "a", Speed: 1, Slots: 2, Holds: warm.NewHoldings(nil)}, {Name: "b", Speed: 1, Slots: 2, Holds: warm.NewHoldings(nil)}}
+	strategy, err := partition.Lookup("affinity")
+	require.NoError(t, err)
+	b = b.WithDuplicates(DuplicatesAny)
+	p, err := Make(t.Context(), b, nodes, strategy, partition.Options{Budget: 10_000})
+	require.NoError(t, err)
+	near := func(makespan partition.Seconds) bool {
+		q := *p
+		q.Schedule.Makespan = makespan
+		yes, err := b.Near(&q)
+		require.NoError(t, err)
+		return yes
+	}
+	least := partition.Of(p.Bound)
+	require.True(t, near(least))
+	require.False(t, near(least*1.01))
+	b.Jobs[7].Units = append(b.Jobs[7].Units, b.Jobs[7].Units...)
+	require.False(t, near(least), "a target may be divided")
+}
