@@ -263,8 +263,15 @@ func testPageKeys(t *testing.T, b *browser) {
 func testPageSize(t *testing.T, b *browser) {
 	t.Helper()
 	require.Greater(t, b.eval(`bars.length`), 3000.)
+	// A bar that is as wide as its edges would be nothing but them. The times stand above the
+	// chart, too.
+	slim := `bars.filter((bar) => bar.matches(".slim"))`
+	require.Greater(t, b.eval(slim+`.length`), 0.)
+	require.Equal(t, true, b.eval(slim+`.every((bar) => getComputedStyle(bar).boxShadow === "none")`))
+	require.Equal(t, 2., b.eval(`charts.querySelectorAll(".axis").length`))
 	b.eval(`setZoom(400)`)
 	require.Equal(t, 400., b.eval(`zoom`))
+	require.Equal(t, 0., b.eval(slim+`.length`))
 	require.Less(t, b.eval(`document.querySelectorAll(".grid").length`), 6*60.)
 	require.Empty(t, b.faults)
 }

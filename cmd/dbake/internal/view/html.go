@@ -59,6 +59,9 @@ func HTML(w io.Writer, p *report.Report) error {
 	if p.Pooled {
 		pg.Notes = append(pg.Notes, "Targets are given to idle nodes during the run: which node builds what is only expected.")
 	}
+	if p.Makespan <= 0 && len(p.Jobs) > 0 {
+		pg.Notes = append(pg.Notes, "No step has to run: the nodes hold all results.")
+	}
 	if p.Stopped {
 		pg.Notes = append(pg.Notes, "The search was cut short by its time limit.")
 	}

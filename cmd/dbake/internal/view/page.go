@@ -40,6 +40,18 @@ type chart struct {
 	Nodes       []nodeChart
 }
 
+// tallChart is the number of lanes from which on a chart is higher than a screen.
+const tallChart = 25
+
+// Tall reports whether the axis below the chart is out of sight at its top.
+func (c chart) Tall() bool {
+	lanes := 0
+	for _, n := range c.Nodes {
+		lanes += len(n.Lanes)
+	}
+	return lanes >= tallChart
+}
+
 type nodeChart struct {
 	Name, Note string
 	Lanes      [][]bar
