@@ -56,7 +56,8 @@ func dbakeCommand(ts *testscript.TestScript, neg bool, args []string) {
 	a := &app{
 		stdin: strings.NewReader(""), stdout: io.MultiWriter(ts.Stdout(), &stdout), stderr: io.MultiWriter(ts.Stderr(), &stderr),
 		dir: ts.MkAbs("."),
-		env: map[string]string{"HOME": ts.MkAbs(filepath.Join(ts.Getenv("WORK"), "home"))},
+		// A Docker engine of this machine is none of theirs.
+		env: map[string]string{"HOME": ts.MkAbs(filepath.Join(ts.Getenv("WORK"), "home")), "DOCKER_HOST": "unix://" + ts.MkAbs("no-docker.sock")},
 	}
 	for len(args) > 0 {
 		name, value, ok := strings.Cut(args[0], "=")
