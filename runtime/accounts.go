@@ -395,11 +395,13 @@ func (a *accounts) explain(n *nodeRun, err error) failure {
 	f := failure{vertex: sched.NoVertex}
 	key := failureKey{node: n.info.Name, what: err.Error()}
 	var ve *bkerrdefs.VertexError
+	blamed, ok := n.tracker.culprit(err)
 	if errors.As(err, &ve) {
-		if v, ok := a.work.vertex[digest.Digest(ve.Digest)]; ok {
-			f.vertex = v
-			key.what = ve.Digest
-		}
+		blamed, ok = digest.Digest(ve.Digest), true
+	}
+	if v, known := a.work.vertex[blamed]; ok && known {
+		f.vertex = v
+		key.what = string(blamed)
 	}
 	var log []string
 	if f.vertex != sched.NoVertex {

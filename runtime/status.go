@@ -75,6 +75,7 @@ type vertexStatus struct {
 	// another one.
 	failures []execution
 	ended    bool
+	says     string // the newest failure in words
 	// layers are the times at which layers of its result were fetched or unpacked;
 	// unpacked says that some were unpacked.
 	layers   []time.Time
@@ -260,6 +261,7 @@ func (t *tracker) vertex(v *bkclient.Vertex, s *vertexStatus, changes *[]change)
 		}
 		return !s.done
 	case v.Error != "":
+		s.says = v.Error
 		return s.fail(execution{*v.Started, *v.Completed}) && !s.done
 	case v.Cached:
 		if s.done {
@@ -298,6 +300,22 @@ func (s *vertexStatus) fail(e execution) bool {
 	}
 	s.failures, s.ended, s.begun = append(s.failures, e), true, false
 	return true
+}
+
+// culprit returns the step that err is about, for a node that does not say so: BuildKit
+// before v0.10, which is inside Docker 20.10. ok is false when none failed in these words, or
+// several did.
+func (t *tracker) culprit(err error) (step digest.Digest, ok bool) {
+	for d, s := range t.vertices {
+		if s.says == "" || !t.isStep(d) || !strings.HasSuffix(err.Error(), s.says) {
+			continue
+		}
+		if ok {
+			return "", false
+		}
+		step, ok = d, true
+	}
+	return step, ok
 }
 
 // knows reports whether the execution that was started then has failed, as is known.

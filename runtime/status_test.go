@@ -348,6 +348,26 @@ func TestPlain(t *testing.T) {
 	require.Equal(t, "bad", fault.Plain(status.Error(codes.InvalidArgument, "bad")).Error())
 }
 
+// An old node does not say which step failed, but its status does.
+func TestTrackerBlames(t *testing.T) {
+	tr := newTracker(func(d digest.Digest) bool { return d != source }, yes)
+	fail := func(d digest.Digest, text string) {
+		st := vertex(d, at(0), at(1))
+		st.Vertexes[0].Error = text
+		tr.observe(st, &solveSource{})
+	}
+	fail(source, "exit code: 2")
+	fail(step, "executor failed running [/bin/sh -c make]: exit code: 2")
+	blamed, ok := tr.culprit(errors.New("rpc error: code = Unknown desc = executor failed running [/bin/sh -c make]: exit code: 2"))
+	require.True(t, ok)
+	require.Equal(t, step, blamed)
+	_, ok = tr.culprit(errors.New("rpc error: code = Unknown desc = no space left"))
+	require.False(t, ok)
+	fail(digest.FromString("other"), "executor failed running [/bin/sh -c make]: exit code: 2")
+	_, ok = tr.culprit(errors.New("executor failed running [/bin/sh -c make]: exit code: 2"))
+	require.False(t, ok, "it may be either")
+}
+
 // A step that failed and is executed again on its node is reported again, and what it
 // printed before is not what it printed last.
 func TestTrackerFailures(t *testing.T) {

@@ -62,8 +62,9 @@ func (e *Rejected) Error() string { return e.Err.Error() }
 // Unwrap returns the cause.
 func (e *Rejected) Unwrap() error { return e.Err }
 
-// exitCode finds the exit code in the failure of a step.
-var exitCode = regexp.MustCompile(`did not complete successfully: exit code: (\d+)(: .*)?`)
+// exitCode finds the exit code in the failure of a step; the second form is that of BuildKit
+// before v0.10, which is inside Docker 20.10.
+var exitCode = regexp.MustCompile(`(?:did not complete successfully|executor failed running \[(?s:.*)\]): exit code: (\d+)(: .*)?`)
 
 // sign is a piece of text by which a failure is known, in lower case.
 type sign struct{ text, reason string }

@@ -28,6 +28,7 @@ func TestClassify(t *testing.T) {
 		want string // "step CODE", "sick REASON", "unavailable" or "rejected"
 	}{
 		{err: errors.New(process + "3"), want: "step 3"},
+		{err: errors.New("executor failed running [/bin/sh -c make]: exit code: 2"), want: "step 2"}, // BuildKit v0.8
 		{err: errors.New(`process "/bin/sh -c echo 503 Service Unavailable; exit 1" did not complete successfully: exit code: 1`), want: "step 1"},
 		{err: errors.New(process + "1"), log: []string{"no space here"}, want: "step 1"},
 		{err: errors.New(process + "1"), log: []string{"dd: error writing '/big': No space left on device"}, want: "sick no space left"},

@@ -95,7 +95,11 @@ func Markdown(w io.Writer, o Outcome) error {
 				break
 			}
 			first, rest, _ := strings.Cut(trimMiddle(printable.Text(e.Message)), "\n")
-			fmt.Fprintf(&b, "<details open><summary>%s</summary>\n\n<pre>\n%s\n</pre>\n\n</details>\n", cell(first), html.EscapeString(plainText(rest)))
+			if rest == "" {
+				fmt.Fprintf(&b, "%s\n\n", cell(first))
+				continue
+			}
+			fmt.Fprintf(&b, "<details open><summary>%s</summary>\n\n<pre>\n%s\n</pre>\n\n</details>\n\n", cell(first), html.EscapeString(plainText(rest)))
 		}
 	}
 	_, err := io.WriteString(w, b.String())
