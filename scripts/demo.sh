@@ -48,12 +48,15 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 
 on_cluster=(--nodes "local:$nodes" --state-dir "$state")
+# What is only to be done is shown where it can be shown live.
+aside=()
+[[ -t 2 ]] || aside=(--progress quiet)
 
 say "Starting $nodes nodes and a registry"
 dbake cluster up --nodes "$nodes" --state-dir "$state"
 
 say "Making base images of busybox and the Go toolchain of this machine"
-DBAKE=$root/bin/dbake testdata/bases/build.sh "${on_cluster[@]}" --progress plain
+DBAKE=$root/bin/dbake testdata/bases/build.sh "${on_cluster[@]}" "${aside[@]}"
 
 # A copy, as one of its files is edited below.
 cp -r testdata/bakefiles/storefront "$state/storefront"
@@ -66,16 +69,20 @@ say "Building storefront on $nodes nodes of this machine"
 dbake build "${on_cluster[@]}" --metadata-file "$state/metadata.json"
 
 say "Building it again: nothing has changed, so no node has anything to do"
+counts() { sed -n 's/^  "\(built\|unchanged\|seconds\)": \([0-9.]*\),\{0,1\}$/\1: \2/p' "$1"; }
 dbake build "${on_cluster[@]}" --progress quiet --summary-json "$state/again.json"
-sed -n 's/^  "\(built\|unchanged\)": \([0-9]*\),$/\1: \2/p' "$state/again.json"
+counts "$state/again.json"
 
-say "One service is edited"
+say "One service is edited: what it touches is built, and no more"
 sed -i 's/package main/package main \/\/ edited by the demo/' services/pricing/main.go
-dbake build "${on_cluster[@]}" --progress plain
+dbake build "${on_cluster[@]}" --progress quiet --summary-json "$state/edited.json"
+counts "$state/edited.json"
 dbake log what-ran
+dbake explain pricing
 
-say "What one node would have taken, by what was measured"
-dbake plan "${on_cluster[@]}" --reuse never --compare single,affinity
+say "What one node would have taken for the cold build, by what was measured"
+echo "These nodes share the processors of one machine, and know it: one alone takes about as long."
+dbake plan "${on_cluster[@]}" --no-cache --reuse never --compare single,affinity
 
 say "Running a program out of one of the images"
 # The image is built already, so only its files are sent.
@@ -85,10 +92,10 @@ dbake build "${on_cluster[@]}" --progress quiet --allow "fs.write=$state/catalog
 "$state/catalog/bin/catalog" -version
 
 mkdir -p "$root/bin"
-dbake plan "${on_cluster[@]}" --reuse never --format html -o "$root/bin/demo-plan.html"
+dbake plan "${on_cluster[@]}" --no-cache --reuse never --format html -o "$root/bin/demo-plan.html"
 say "What next"
 cat <<END
-The plan as a page:              $root/bin/demo-plan.html
+The plan of a cold build:        $root/bin/demo-plan.html
 A project of your own:           cd PROJECT && $root/bin/dbake plan
 From nothing to three nodes:     docs/tutorial.md
 Beside docker buildx bake:       make bench-quick BUILDX=/path/to/docker-buildx
