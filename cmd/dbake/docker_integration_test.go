@@ -334,11 +334,14 @@ func testCompose(t *testing.T, host, dbake string) {
 	out, err := exec.Command(dbake, "install-shim", plugins, "--buildx", real).CombinedOutput()
 	require.NoError(t, err, "%s", out)
 
+	// As Docker Compose v5.6 writes it.
 	type target struct {
-		Context string            `json:"context"`
-		Args    map[string]string `json:"args"`
-		Tags    []string          `json:"tags"`
-		Output  []string          `json:"output"`
+		Context    string            `json:"context"`
+		Dockerfile string            `json:"dockerfile"`
+		Args       map[string]string `json:"args"`
+		Labels     map[string]string `json:"labels"`
+		Tags       []string          `json:"tags"`
+		Output     []string          `json:"output"`
 	}
 	definition := struct {
 		Group  map[string]any    `json:"group"`
@@ -348,7 +351,11 @@ func testCompose(t *testing.T, host, dbake string) {
 	for i := range composeTargets {
 		name := fmt.Sprintf("s%d", i)
 		names = append(names, name)
-		definition.Target[name] = target{dir, map[string]string{"I": fmt.Sprint(i)}, []string{"team/" + name}, []string{"type=docker"}}
+		definition.Target[name] = target{
+			dir, filepath.Join(dir, "Dockerfile"), map[string]string{"I": fmt.Sprint(i)},
+			map[string]string{"com.docker.compose.project": "team", "com.docker.compose.service": name, "com.docker.compose.version": ""},
+			[]string{"team/" + name}, []string{"type=docker"},
+		}
 	}
 	definition.Group["default"] = map[string]any{"targets": names}
 	call := func(file string, args ...string) (stderr string, status int) {
