@@ -63,7 +63,7 @@ func (f stateFlags) list(a *app) ([]kept, error) {
 	return append(list,
 		kept{"local-nodes", "what local nodes have built", filepath.Join(dir, "nodes"),
 			func(ctx contextBinding) error { return local.Remove(ctx, dir, false) }},
-		kept{"local-registry", "images pushed there (local nodes go too)", filepath.Join(dir, "registry"),
+		kept{"local-registry", "images pushed there (local nodes go with it)", filepath.Join(dir, "registry"),
 			func(ctx contextBinding) error { return local.Remove(ctx, dir, true) }},
 	), nil
 }

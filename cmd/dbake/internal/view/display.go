@@ -208,6 +208,9 @@ func (t *text) Remarks(list []plan.Remark, debug bool) {
 // Summary implements Progress.
 func (t *text) Summary(r *runtime.Result, run Run) {
 	var b strings.Builder
+	if t.shown != nil {
+		b.WriteString("\n") // the display ends without an empty line
+	}
 	Summary(&b, r, run)
 	fmt.Fprint(t.outlet, printable.Lines(b.String()))
 }

@@ -274,3 +274,9 @@ n3 took over b from n1 after 3.0s (stolen)
 n2 took over e from n1 after 5.0s (hedged)
 `, lines)
 }
+
+func TestAgo(t *testing.T) {
+	for d, want := range map[time.Duration]string{0: "just now", 13 * time.Second: "13 seconds ago", 65 * time.Second: "about a minute ago"} {
+		require.Equal(t, want, ago(d))
+	}
+}

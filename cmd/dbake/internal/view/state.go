@@ -3,6 +3,7 @@ package view
 import (
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/docker/go-units"
@@ -25,7 +26,7 @@ func State(w io.Writer, rows []Stored, now time.Time) error {
 	for _, k := range rows {
 		changed := "never"
 		if !k.Changed.IsZero() {
-			changed = units.HumanDuration(now.Sub(k.Changed)) + " ago"
+			changed = ago(now.Sub(k.Changed))
 		}
 		t.row(k.Name, Size(k.Bytes), changed, k.Help)
 		sum += k.Bytes
@@ -41,6 +42,14 @@ func State(w io.Writer, rows []Stored, now time.Time) error {
 		t.row("  "+k.Name, k.Path)
 	}
 	return t.write(w)
+}
+
+// ago writes how long ago something was.
+func ago(d time.Duration) string {
+	if d < time.Second {
+		return "just now"
+	}
+	return strings.ToLower(units.HumanDuration(d)) + " ago"
 }
 
 // Size writes bytes for people.
