@@ -228,6 +228,7 @@ func (m nodeBack) take(r *run) []sched.Event {
 	}
 	events = append(events, r.drains.note(r, n, m.drains)...)
 	if fresh {
+		r.replans.wanted = r.replans.wanted || back || int(n.id) >= len(r.work.Sched.Nodes)
 		events = append(events, sched.NodeUp{At: r.reporter.since(), Node: n.id, Emulates: r.work.emulates(n.id, n.info.Native), Empty: empty})
 	}
 	for _, d := range deferred {

@@ -40,6 +40,7 @@
 //     was not sent (lostcache.go, unread.go)
 //   - bases: base images that are passed on (bases.go)
 //   - drains: nodes that are to go (drain.go)
+//   - replans: plans of what is left, when nodes come (replan.go)
 //   - activity: the phase that the run is in (phase.go)
 //
 // drive.go is where they meet: the commands of the scheduler, and the reports of solves

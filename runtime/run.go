@@ -105,6 +105,7 @@ type run struct {
 	lost        *lostResults
 	unread      *unread
 	drains      *drains
+	replans     *replans
 	dirs        layout.Locks
 }
 
@@ -155,7 +156,8 @@ func newRun(b *Build, nodes []daemon.NodeInfo, observe func(Event)) (*run, error
 	if r.exports, err = newExports(w, r.caches, r.reporter, r.workers, &r.dirs); err != nil {
 		return nil, err
 	}
-	if r.sched, err = sched.New(r.config()); err != nil {
+	r.replans = &replans{config: r.config(), workers: r.workers}
+	if r.sched, err = sched.New(r.replans.config); err != nil {
 		return nil, fmt.Errorf("schedule: %w", err)
 	}
 	if r.exchange, err = newExchange(w, r.reporter); err != nil {
@@ -331,6 +333,7 @@ func (r *run) loop(ctx, writing context.Context, connect connectFunc) sched.Fini
 			r.drains.settle(r)
 		}
 		r.waves.begin(writing)
+		r.replans.begin(attending, r)
 		select {
 		case m := <-r.workers.messages:
 			queue = append(queue, m.take(r)...)

@@ -139,17 +139,7 @@ func choose(ctx context.Context, p partition.Problem, strategy partition.Strateg
 		opts.Budget = (opts.Budget + 1) / 2
 	}
 	opts.Round = partition.DefaultBudget / 2
-	alone := p
-	alone.Vertices = slices.Clone(p.Vertices)
-	cached := map[partition.VertexID]bool{}
-	for _, v := range p.Network.Cached {
-		cached[v] = true
-	}
-	for i := range alone.Vertices {
-		if !cached[partition.VertexID(i)] {
-			alone.Vertices[i].Bytes = unsendable
-		}
-	}
+	alone := WithoutTransfers(p, func(partition.VertexID) bool { return false })
 	first := ctx
 	if end, limited := ctx.Deadline(); limited {
 		var stop context.CancelFunc
@@ -181,6 +171,23 @@ func choose(ctx context.Context, p partition.Problem, strategy partition.Strateg
 	}
 	made.Steps, made.Stopped = steps, stopped
 	return made, nil
+}
+
+// WithoutTransfers returns p with results that are worth no transfer, but for those that the
+// registry holds already, and others for which but is true.
+func WithoutTransfers(p partition.Problem, but func(partition.VertexID) bool) partition.Problem {
+	alone := p
+	alone.Vertices = slices.Clone(p.Vertices)
+	cached := map[partition.VertexID]bool{}
+	for _, v := range p.Network.Cached {
+		cached[v] = true
+	}
+	for i := range alone.Vertices {
+		if v := partition.VertexID(i); !cached[v] && !but(v) {
+			alone.Vertices[i].Bytes = unsendable
+		}
+	}
+	return alone
 }
 
 // A search is worth a part of the time that it can save at most. searchRate is how many

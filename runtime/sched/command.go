@@ -89,22 +89,23 @@ type Why int
 
 // The ways of a partition to a node.
 const (
-	Planned  Why = iota // by the plan or from the pool
-	Stolen              // taken from another node's queue
-	Hedged              // stolen, and started by the former owner as well
-	Rescued             // from a lost node
-	Retried             // again on the same node
-	Recalled            // taken from another node, which had not begun it
+	Planned   Why = iota // by the plan or from the pool
+	Stolen               // taken from another node's queue
+	Hedged               // stolen, and started by the former owner as well
+	Rescued              // from a lost node
+	Retried              // again on the same node
+	Recalled             // taken from another node, which had not begun it
+	Replanned            // by another plan, made when a node came
 )
 
-var whyNames = [...]string{"planned", "stolen", "hedged", "rescued", "retried", "recalled"}
+var whyNames = [...]string{"planned", "stolen", "hedged", "rescued", "retried", "recalled", "replanned"}
 
 func (w Why) String() string { return name(whyNames[:], int(w)) }
 
 // Move is one entry of the ledger: units that changed their node.
 type Move struct {
 	At    time.Duration
-	Why   Why // Stolen, Recalled, Hedged, Rescued or Retried
+	Why   Why // any but Planned
 	Units []UnitID
 	From  NodeID
 	To    NodeID

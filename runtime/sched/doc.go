@@ -88,6 +88,12 @@
 // nothing queued starts what another node has begun and would end with much later: its
 // prediction was bad.
 //
+// # Nodes that come
+//
+// [NodeUp] says what a node holds that was not there, or was lost. Its driver may then plan
+// anew ([Scheduler.Outlook], [NewPlan]): what waits in queues is given to nodes as the new plan says, and what
+// was submitted stays. What the plan did not foresee is left to thieves.
+//
 // # Nodes that are to go
 //
 // A node that drains ([NodeDrain]) ends what it was given, gets nothing that another node may

@@ -7,7 +7,7 @@ import "time"
 type Event interface{ at() time.Duration }
 
 // NodeUp reports that a node can be used, for the first time or again. One that was lost is
-// taken to hold nothing.
+// taken to hold nothing but Holds.
 type NodeUp struct {
 	At   time.Duration
 	Node NodeID
@@ -16,6 +16,8 @@ type NodeUp struct {
 	Emulates map[string]float64
 	// Empty says that the daemon has nothing that it may have made before it was lost.
 	Empty bool
+	// Holds are vertices that it holds.
+	Holds []VertexID
 }
 
 // NodeLost reports that a node cannot be used: it was never reached or has gone.

@@ -682,6 +682,9 @@ func (c *chaos) random(steps int) error {
 		}
 		c.up[n] = true
 		up := NodeUp{At: c.now, Node: n}
+		for range c.r.Intn(3) {
+			up.Holds = append(up.Holds, VertexID(c.r.Intn(len(c.cfg.Vertices)+2)-1))
+		}
 		if c.last%4 == 3 {
 			up.Emulates = map[string]float64{"arm64": float64(1 + len(c.subs))}
 		}
@@ -705,6 +708,8 @@ func (c *chaos) random(steps int) error {
 		})
 	case k == 7:
 		switch c.r.Intn(40) {
+		case 7, 8:
+			return c.step(c.newPlan())
 		case 6:
 			return c.step(NodeShared{At: c.now, Node: n, Tenants: c.r.Intn(4) - 1})
 		case 4, 5:
@@ -736,6 +741,21 @@ func (c *chaos) random(steps int) error {
 		return nil
 	}
 	return c.advance(c.subs[c.r.Intn(len(c.subs))], quiet)
+}
+
+// newPlan is another plan, which need not make sense.
+func (c *chaos) newPlan() NewPlan {
+	e := NewPlan{At: c.now, Plan: make([][]Partition, c.r.Intn(len(c.cfg.Nodes)+2))}
+	for u := range len(c.cfg.Units) + 1 {
+		if n := c.r.Intn(len(e.Plan) + 1); n < len(e.Plan) {
+			if k := len(e.Plan[n]); k > 0 && c.r.Intn(2) == 0 {
+				e.Plan[n][k-1] = append(e.Plan[n][k-1], UnitID(u-1))
+			} else {
+				e.Plan[n] = append(e.Plan[n], Partition{UnitID(u - 1)})
+			}
+		}
+	}
+	return e
 }
 
 // start notes which submission has begun with a step that only one on the node needs.

@@ -27,6 +27,31 @@ func (s *fleet) noteRelics(n *node) {
 	}
 }
 
+// findHeld notes what n, which comes up, holds. It owns steps with one result of which the run
+// has none yet. Of those that another node has made meanwhile it has results of its own.
+func (s *fates) findHeld(n *node, list []VertexID) {
+	if len(list) == 0 || n.state == up {
+		return
+	}
+	for _, v := range list {
+		if !s.validVertex(v) {
+			continue
+		}
+		if s.cfg.Vertices[v].Once && !s.once.free.has(v) {
+			if o := s.owner(v); s.cached.has(v) || o != nil && o != n {
+				if n.relics == nil {
+					n.relics = newBits(len(s.cfg.Vertices))
+				}
+				n.relics.set(v)
+				continue
+			}
+			s.once.by[v] = n.id
+		}
+		n.held.set(v)
+	}
+	s.reckon(n)
+}
+
 // relicsOf returns the steps below the units that n may have results of its own of, beside
 // those of the run.
 func (s *fleet) relicsOf(n *node, units []UnitID) []VertexID {

@@ -228,6 +228,8 @@ func (s *Scheduler) Step(ev Event) []Command {
 		drain(&s.fates, e)
 	case NodeShared:
 		share(&s.queues, e)
+	case NewPlan:
+		replan(&s.fates, e)
 	case VertexStarted:
 		s.vertexStarted(e)
 	case VertexDone:
@@ -309,6 +311,7 @@ func (s *Scheduler) nodeUp(e NodeUp) {
 	if e.Empty {
 		n.relics = nil
 	}
+	s.findHeld(n, e.Holds)
 	if n.state != up {
 		n.state, n.err = up, ""
 		s.wake(n)

@@ -29,7 +29,8 @@ var update = flag.Bool("update", false, "rewrite golden files")
 //	pool U,U U ...
 //	start                                               new scheduler, nothing is up
 //	at D                                                the time of what follows
-//	up NODE|all [emulates=P:F,...] [empty]    lose NODE [reconnecting] [ERR...]
+//	up NODE|all [emulates=P:F,...] [empty] [holds=V,...]    lose NODE [reconnecting] [ERR...]
+//	replan NODE U,U U ... [/ NODE ...]                  another plan
 //	drain NODE                   undrain NODE                 share NODE TENANTS
 //	begin V NODE                 step V NODE TOOK|cached    published V
 //	unsent V                     missed V NODE
@@ -273,13 +274,23 @@ func (sc *script) command(w []string) {
 	case "up":
 		for i, n := range sc.cfg.Nodes {
 			if rest[0] == "all" || rest[0] == n.Name {
-				sc.step(NodeUp{At: sc.now, Node: NodeID(i), Emulates: sc.factors(kv["emulates"]), Empty: kv["empty"] != ""})
+				sc.step(NodeUp{At: sc.now, Node: NodeID(i), Emulates: sc.factors(kv["emulates"]), Empty: kv["empty"] != "", Holds: sc.vertices(kv["holds"])})
 			}
 		}
 	case "lose":
 		sc.step(NodeLost{At: sc.now, Node: sc.node(rest[0]), Err: strings.Join(rest[1:], " "), Reconnecting: kv["reconnecting"] != ""})
 	case "drain", "undrain":
 		sc.step(NodeDrain{At: sc.now, Node: sc.node(rest[0]), On: w[0] == "drain"})
+	case "replan":
+		e := NewPlan{At: sc.now, Plan: make([][]Partition, len(sc.cfg.Nodes))}
+		for _, one := range strings.Split(strings.Join(rest, " "), " / ") {
+			words := strings.Fields(one)
+			for _, p := range words[1:] {
+				n := sc.node(words[0])
+				e.Plan[n] = append(e.Plan[n], sc.units(p))
+			}
+		}
+		sc.step(e)
 	case "share":
 		sc.step(NodeShared{At: sc.now, Node: sc.node(rest[0]), Tenants: sc.number(rest[1])})
 	case "begin":

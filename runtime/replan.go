@@ -1,0 +1,216 @@
+package runtime
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/dbake/dbake/internal/plan"
+	"github.com/dbake/dbake/partition"
+	"github.com/dbake/dbake/runtime/sched"
+)
+
+const (
+	// replanBudget is what a plan of what is left may cost: about a tenth of a second of
+	// search, and replanTimeout at most. Meanwhile the run goes on.
+	replanBudget  = 1_000_000
+	replanTimeout = 5 * time.Second
+)
+
+// Replan plans what is left of a run of c for the nodes that are there now. Steps with one
+// result are sent when they are asked for, and others are built where they are needed. The
+// plan begins at now.
+func Replan(ctx context.Context, c *sched.Config, left sched.Outlook, now time.Duration, strategy partition.Strategy) (sched.NewPlan, error) {
+	r := newRest(c, left)
+	made, err := strategy.Plan(ctx, r.problem, partition.Options{Budget: replanBudget})
+	if err != nil {
+		return sched.NewPlan{}, fmt.Errorf("plan what is left: %w", err)
+	}
+	nodes := make([]plan.Node, len(r.nodes))
+	for i, n := range r.problem.Nodes {
+		nodes[i] = plan.Node{Name: n.Name, Speed: n.Speed, Slots: n.Slots}
+	}
+	return r.newPlan(Schedule(plan.Of(r.problem, made, nodes), sched.Options{}), now), nil
+}
+
+// rest is what is left of a run, as a problem.
+type rest struct {
+	config  *sched.Config
+	problem partition.Problem
+	nodes   []sched.NodeID // of the problem
+	units   []sched.UnitID // its targets
+	free    map[sched.UnitID]bool
+}
+
+func newRest(c *sched.Config, left sched.Outlook) *rest {
+	r := &rest{config: c, free: map[sched.UnitID]bool{}}
+	r.vertices(left)
+	r.addNodes(left)
+	r.addTargets(left)
+	r.problem = plan.WithoutTransfers(r.problem, func(v partition.VertexID) bool { return r.problem.Vertices[v].Once })
+	return r
+}
+
+func (r *rest) vertices(left sched.Outlook) {
+	for v, from := range r.config.Vertices {
+		one := partition.Vertex{Cost: partition.Of(left.Cost[v]), Bytes: from.Bytes, Platform: from.Platform, Once: from.Once}
+		for _, in := range from.Inputs {
+			one.Inputs = append(one.Inputs, partition.VertexID(in))
+		}
+		r.problem.Vertices = append(r.problem.Vertices, one)
+	}
+	r.problem.Network = partition.Network{Bandwidth: float64(r.config.Network.Bandwidth), Latency: partition.Of(r.config.Network.Latency)}
+	for _, v := range left.Cached {
+		r.problem.Network.Cached = append(r.problem.Network.Cached, partition.VertexID(v))
+	}
+}
+
+func (r *rest) addNodes(left sched.Outlook) {
+	var platforms []string
+	for _, v := range r.config.Vertices {
+		if v.Platform != "" && !slices.Contains(platforms, v.Platform) {
+			platforms = append(platforms, v.Platform)
+		}
+	}
+	for i, from := range r.config.Nodes {
+		if !left.Nodes[i] {
+			continue
+		}
+		n := partition.Node{Name: fmt.Sprint("node ", i), Speed: left.Speed[i], Slots: max(1, from.Slots), Platforms: slices.Clone(from.Platforms), Emulates: from.Emulates}
+		if len(n.Platforms) == 0 {
+			n.Platforms = slices.Clone(platforms)
+		}
+		for _, v := range left.Holds[i] {
+			n.Warm = append(n.Warm, partition.VertexID(v))
+		}
+		r.nodes, r.problem.Nodes = append(r.nodes, sched.NodeID(i)), append(r.problem.Nodes, n)
+	}
+}
+
+// addTargets adds the units: those that have begun have to stay where they are.
+func (r *rest) addTargets(left sched.Outlook) {
+	stays := map[sched.UnitID][]sched.NodeID{}
+	units := slices.Clone(left.Queued)
+	for _, u := range units {
+		r.free[u] = true
+	}
+	for i, list := range left.Begun {
+		for _, u := range list {
+			if left.Nodes[i] && stays[u] == nil {
+				stays[u] = []sched.NodeID{sched.NodeID(i)}
+				units = append(units, u)
+			}
+		}
+	}
+	index := map[sched.UnitID]partition.TargetID{}
+	for _, u := range units {
+		may := stays[u]
+		if may == nil {
+			may = r.config.Units[u].Nodes
+		}
+		platforms := slices.Clone(r.config.Units[u].Platforms)
+		if len(may) > 0 {
+			// Only these nodes offer it.
+			own := fmt.Sprint("unit ", u)
+			platforms = append(platforms, own)
+			for k, n := range r.nodes {
+				if slices.Contains(may, n) {
+					r.problem.Nodes[k].Platforms = append(r.problem.Nodes[k].Platforms, own)
+				}
+			}
+		}
+		if !r.fits(platforms) {
+			delete(r.free, u)
+			continue // its node is to come
+		}
+		index[u] = partition.TargetID(len(r.units))
+		r.units = append(r.units, u)
+		r.problem.Targets = append(r.problem.Targets, partition.Target{Root: partition.VertexID(r.config.Units[u].Root), Platforms: platforms})
+	}
+	for i, u := range r.units {
+		for _, a := range r.config.Units[u].After {
+			if k, ok := index[a]; ok {
+				r.problem.Targets[i].After = append(r.problem.Targets[i].After, k)
+			}
+		}
+	}
+}
+
+// fits reports whether a node offers all the platforms.
+func (r *rest) fits(platforms []string) bool {
+	return slices.ContainsFunc(r.problem.Nodes, func(n partition.Node) bool {
+		return !slices.ContainsFunc(platforms, func(p string) bool { return !slices.Contains(n.Platforms, p) })
+	})
+}
+
+// newPlan translates a schedule of the problem.
+func (r *rest) newPlan(s sched.Config, now time.Duration) sched.NewPlan {
+	p := sched.NewPlan{Plan: make([][]sched.Partition, len(r.config.Nodes)), Begin: slices.Clone(r.config.Begin)}
+	for k, list := range s.Plan {
+		for _, part := range list {
+			var units sched.Partition
+			for _, t := range part {
+				if int(t) < len(r.units) && r.free[r.units[t]] {
+					units = append(units, r.units[t])
+				}
+			}
+			p.Plan[r.nodes[k]] = append(p.Plan[r.nodes[k]], units)
+		}
+	}
+	for t, u := range r.units {
+		if int(u) < len(p.Begin) && t < len(s.Begin) && r.free[u] {
+			p.Begin[u] = sched.Begin{At: now + s.Begin[t].At, Step: s.Begin[t].Step}
+		}
+	}
+	return p
+}
+
+// replans makes a plan of what is left when a node has come that the plan knew nothing of.
+// It belongs to the loop.
+type replans struct {
+	config  sched.Config
+	workers *workers
+	wanted  bool
+	busy    bool
+}
+
+// begin has a worker make a plan if that is wanted and no other one does. What is given to
+// nobody by stealing is not given to others by a plan either.
+func (p *replans) begin(ctx context.Context, r *run) {
+	if !p.wanted || p.busy {
+		return
+	}
+	p.wanted = false
+	if !p.config.Options.Steal || len(p.config.Pool) > 0 {
+		return
+	}
+	left, now := r.sched.Outlook(), r.reporter.since()
+	strategy, err := partition.Lookup(partition.DefaultStrategy)
+	if err != nil || len(left.Queued) == 0 {
+		return
+	}
+	p.busy = true
+	p.workers.start(func() {
+		ctx, cancel := context.WithTimeout(ctx, replanTimeout)
+		defer cancel()
+		made, err := Replan(ctx, &p.config, left, now, strategy)
+		p.workers.report(replanMessage{plan: made, err: err})
+	})
+}
+
+// replanMessage reports a plan of what is left.
+type replanMessage struct {
+	plan sched.NewPlan
+	err  error
+}
+
+func (m replanMessage) take(r *run) []sched.Event {
+	r.replans.busy = false
+	if m.err != nil {
+		r.reporter.warn(fmt.Sprintf("nodes that have come get only what others leave to them: %v", m.err))
+		return nil
+	}
+	m.plan.At = r.reporter.since()
+	return []sched.Event{m.plan}
+}

@@ -1,0 +1,149 @@
+package sched
+
+import (
+	"slices"
+	"time"
+)
+
+// When a node comes that nobody expected, thieves would take from the others one part at a
+// time. So its driver plans anew what is left ([Scheduler.Outlook]), and the new plan says
+// where what has not been submitted is to wait. What was submitted stays.
+
+// Outlook is what is left of a run.
+type Outlook struct {
+	// Queued are the units that wait in the queue of a node, and that another plan may give
+	// to others, ascending.
+	Queued []UnitID
+	// Begun are the units that each node was submitted and has not built.
+	Begun [][]UnitID
+	// Nodes says which nodes may be planned for: those that are up, and do not drain.
+	Nodes []bool
+	// Speed is that of each node, as it is for this run.
+	Speed []float64
+	// Holds are the vertices that each node holds, ascending.
+	Holds [][]VertexID
+	// Cached are the vertices that the registry holds, ascending.
+	Cached []VertexID
+	// Cost is what each vertex takes at speed 1, as far as the run shows; of one that is
+	// under way, what is left of it.
+	Cost []time.Duration
+}
+
+// Outlook returns what is left of the run.
+func (s *Scheduler) Outlook() Outlook { return outlook(&s.queues) }
+
+func outlook(s *queues) Outlook {
+	o := Outlook{Cost: make([]time.Duration, len(s.cfg.Vertices))}
+	for v := range o.Cost {
+		o.Cost[v] = time.Duration(s.cost(VertexID(v)))
+		if s.cached.has(VertexID(v)) {
+			o.Cached = append(o.Cached, VertexID(v))
+		}
+	}
+	for _, n := range s.nodes {
+		var holds []VertexID
+		for v := range s.cfg.Vertices {
+			if n.held.has(VertexID(v)) {
+				holds = append(holds, VertexID(v))
+			}
+		}
+		var begun []UnitID
+		for _, r := range n.runs {
+			for _, m := range r.units {
+				if m.st == building && !s.cfg.Units[m.id].Early {
+					begun = append(begun, m.id)
+				}
+			}
+		}
+		for _, r := range n.running {
+			o.Cost[r.v] = time.Duration(s.rest(r, s.exec(n, r.v)) * s.pace(n, r.v) / s.slowness(n))
+		}
+		o.Holds, o.Begun = append(o.Holds, holds), append(o.Begun, begun)
+		o.Speed = append(o.Speed, n.speed/max(s.slowness(n), float64(1+n.tenants)))
+		o.Nodes = append(o.Nodes, n.state == up && !n.drains)
+	}
+	for id := range s.units {
+		if s.movable(UnitID(id)) {
+			o.Queued = append(o.Queued, UnitID(id))
+		}
+	}
+	return o
+}
+
+// movable reports whether another plan may give the unit to another node.
+func (s *fleet) movable(id UnitID) bool {
+	u, c := &s.units[id], &s.cfg.Units[id]
+	return u.state == queued && u.part.lane.n != nil && !u.part.pooled && !u.part.flawed && !u.part.delay && !c.Early && !c.OnDemand
+}
+
+// NewPlan gives what has not been submitted to nodes as a new plan does.
+type NewPlan struct {
+	At time.Duration
+	// Plan holds, for each node, its partitions in order. What it does not name stays.
+	Plan [][]Partition
+	// Begin is when the plan begins each unit, by UnitID, as in Config; nil when it does not
+	// say.
+	Begin []Begin
+}
+
+func (e NewPlan) at() time.Duration { return e.At }
+
+// replan carries a new plan out, as far as it is still possible.
+func replan(s *fates, e NewPlan) {
+	if s.stopping {
+		return
+	}
+	if len(s.cfg.Begin) > 0 && len(e.Begin) == len(s.cfg.Begin) {
+		s.cfg.Begin = slices.Clone(e.Begin)
+	}
+	for i, list := range e.Plan {
+		n := s.node(NodeID(i))
+		if n == nil || n.state != up || n.drains {
+			continue
+		}
+		for _, p := range list {
+			var stays []UnitID
+			comes := map[*node][]UnitID{}
+			var owners []*node
+			for _, u := range p {
+				if int(u) < 0 || int(u) >= len(s.units) || !s.movable(u) || !s.suits(u, n) {
+					continue
+				}
+				owner := s.units[u].part.lane.n
+				switch {
+				case owner == n:
+					stays = append(stays, u)
+				case comes[owner] == nil:
+					owners = append(owners, owner)
+					fallthrough
+				default:
+					comes[owner] = append(comes[owner], u)
+				}
+			}
+			s.requeue(n, n, stays)
+			for _, owner := range owners {
+				s.requeue(n, owner, comes[owner])
+			}
+		}
+		s.wake(n)
+	}
+}
+
+// requeue puts units that wait in the queue of a node at the end of that of n.
+func (s *fates) requeue(n, owner *node, units []UnitID) {
+	if len(units) == 0 {
+		return
+	}
+	p := &part{why: s.units[units[0]].part.why, orphan: NoNode}
+	if n != owner {
+		p.why = Replanned
+		s.moves = append(s.moves, Move{
+			At: s.now, Why: Replanned, Units: slices.Clone(units), From: owner.id, To: n.id,
+			Here: s.now + time.Duration(s.latest(n, s.survey(n, units, true))), There: s.now + time.Duration(s.remaining(owner)),
+		})
+	}
+	for _, u := range units {
+		s.unqueue(u)
+	}
+	s.enqueue(&n.lane, units, false, p)
+}
