@@ -10,6 +10,7 @@ import (
 	"github.com/containerd/platforms"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/dbake/dbake/internal/memory/warm"
 	"github.com/dbake/dbake/runtime/daemon"
 	"github.com/dbake/dbake/runtime/sched"
 	"github.com/dbake/dbake/runtime/watchdog"
@@ -78,6 +79,9 @@ type attendant struct {
 	unfit   error // why it cannot be used
 	why     error // why there is no connection
 	losses  int   // connections that ended early, in a row
+	// missed is set when the node was not there when the run was planned, or was given up: what it
+	// holds is not known.
+	missed bool
 	// marked reports whether the user wants the node to go; nil when nobody can.
 	marked func(daemon.NodeInfo) bool
 }
@@ -85,7 +89,7 @@ type attendant struct {
 // expect sets how long the node may be silent, and why it did not answer before the run;
 // nil if it did.
 func (a *attendant) expect(timeout time.Duration, absent error) {
-	a.timeout, a.absent = timeout, absent
+	a.timeout, a.absent, a.missed = timeout, absent, absent != nil
 }
 
 // promise says when the node is to come, since the start of the run: the plan has work for
@@ -133,6 +137,7 @@ func (a *attendant) await(ctx context.Context) *daemon.Connection {
 			c = a.within(ctx, breakGrace)
 		}
 		if c == nil && ctx.Err() == nil {
+			a.missed = true
 			a.workers.report(nodeLost{node: a.node, err: a.why, returning: true})
 			c = a.within(ctx, a.timeout)
 		}
@@ -142,6 +147,7 @@ func (a *attendant) await(ctx context.Context) *daemon.Connection {
 			return nil
 		}
 		if first {
+			a.missed = true
 			a.workers.report(nodeLost{node: a.node, err: a.why})
 		}
 		if a.unfit != nil {
@@ -170,7 +176,7 @@ func (a *attendant) attend(ctx context.Context, connect connectFunc) {
 		since := time.Now()
 		a.absent = nil
 		why, _ := a.drains(ctx, c)
-		a.workers.report(nodeBack{node: a.node, conn: c, drains: why})
+		a.workers.report(nodeBack{node: a.node, conn: c, drains: why, records: a.recall(ctx, c)})
 		a.follow(ctx, c, why)
 		if ctx.Err() != nil {
 			return
@@ -186,6 +192,20 @@ func (a *attendant) attend(ctx context.Context, connect connectFunc) {
 			return
 		}
 	}
+}
+
+// recall returns the results that the node keeps if it was missed before; nil when it was not, or
+// does not say.
+func (a *attendant) recall(ctx context.Context, c *daemon.Connection) warm.Records {
+	missed := a.missed
+	a.missed = false
+	if !missed || c.Witness == nil {
+		return nil
+	}
+	both, cancel := c.Within(ctx)
+	defer cancel()
+	records, _ := c.Witness.Records(both) // not to know is no failure
+	return records
 }
 
 // nodeBroken reports that a connection has ended. Work under way waits for the node to come
@@ -205,6 +225,8 @@ type nodeBack struct {
 	node   *nodeRun
 	conn   *daemon.Connection
 	drains string // why the node is to go; "" = it is not
+	// records are the results that the node keeps, for one that was missed; nil = not known.
+	records warm.Records
 }
 
 func (m nodeBack) take(r *run) []sched.Event {
@@ -222,14 +244,15 @@ func (m nodeBack) take(r *run) []sched.Event {
 		n.abandon()
 		fresh = true
 	}
+	holds := r.holdings(n, m.conn.Info, m.records)
 	deferred, waiting := n.connect(m.conn)
 	if back {
 		r.reporter.node(n, NodeEvent{Back: true})
 	}
 	events = append(events, r.drains.note(r, n, m.drains)...)
 	if fresh {
-		r.replans.wanted = r.replans.wanted || back || int(n.id) >= len(r.work.Sched.Nodes)
-		events = append(events, sched.NodeUp{At: r.reporter.since(), Node: n.id, Emulates: r.work.emulates(n.id, n.info.Native), Empty: empty})
+		r.replans.wanted = r.replans.wanted || back || len(holds) > 0 || int(n.id) >= len(r.work.Sched.Nodes)
+		events = append(events, sched.NodeUp{At: r.reporter.since(), Node: n.id, Emulates: r.work.emulates(n.id, n.info.Native), Empty: empty, Holds: holds})
 	}
 	for _, d := range deferred {
 		events = append(events, d.take(r)...)
@@ -240,6 +263,25 @@ func (m nodeBack) take(r *run) []sched.Event {
 		}
 	}
 	return events
+}
+
+// holdings returns the vertices whose results a node that has come, or come back, is found to
+// keep: from earlier runs, and from this one.
+func (r *run) holdings(n *nodeRun, info daemon.NodeInfo, records warm.Records) []sched.VertexID {
+	if records == nil || r.work.Held == nil {
+		return nil
+	}
+	var executed []Measured
+	if n.info.ID == info.ID {
+		executed = n.tracker.measurements(r.work.Graph, n.info.Name)
+	}
+	var list []sched.VertexID
+	for _, d := range r.work.Held(info, records, executed) {
+		if v, ok := r.work.vertex[d]; ok {
+			list = append(list, v)
+		}
+	}
+	return list
 }
 
 // nodeLost reports that a node cannot be used. With returning set, it may come back: work

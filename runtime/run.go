@@ -9,10 +9,12 @@ import (
 	"slices"
 	"time"
 
+	digest "github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/dbake/dbake/cachepolicy"
 	"github.com/dbake/dbake/compiler/ir"
+	"github.com/dbake/dbake/internal/memory/warm"
 	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/internal/stopwatch"
 	"github.com/dbake/dbake/llbmerge"
@@ -78,6 +80,10 @@ type Build struct {
 	// Drained reports whether a node is to go, as the user wants it: it is asked every few
 	// seconds, from any goroutine. nil for none.
 	Drained func(daemon.NodeInfo) bool
+	// Held returns the digests of the steps whose results a node keeps that was not there when the run was
+	// planned, or was lost. records are what it keeps, executed what it ran in this run. nil
+	// when nobody knows.
+	Held func(info daemon.NodeInfo, records warm.Records, executed []Measured) []digest.Digest
 	// Watch measures the phases of the run; nil for none.
 	Watch *stopwatch.Watch
 }

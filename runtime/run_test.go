@@ -27,6 +27,7 @@ import (
 
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/frontend"
+	"github.com/dbake/dbake/internal/memory/warm"
 	"github.com/dbake/dbake/internal/pause"
 	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/llbmerge"
@@ -281,6 +282,7 @@ type witness struct{ node *fakeNode }
 func (witness) Silent(context.Context, map[string]string) []string { return nil }
 func (witness) LeaveOut(string)                                    {}
 func (witness) Drains(context.Context) (bool, error)               { return false, nil }
+func (witness) Records(context.Context) (warm.Records, error)      { return nil, nil }
 func (witness) Tenants(context.Context) (int, error)               { return 0, nil }
 
 func (w witness) Unreadable(_ context.Context, chain []*pb.Definition, _ []ir.CacheEntry) int {

@@ -8,9 +8,12 @@ import (
 	"os"
 	"time"
 
+	digest "github.com/opencontainers/go-digest"
+
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/internal/entitlement"
 	"github.com/dbake/dbake/internal/memory/cost"
+	"github.com/dbake/dbake/internal/memory/warm"
 	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/runtime"
 	"github.com/dbake/dbake/runtime/cacheentry"
@@ -70,6 +73,7 @@ func (s *Session) order(ctx context.Context) (err error) {
 		Faulty:      faulty(s.prepared.faults),
 		Watch:       s.watch,
 		Drained:     nodes.drained,
+		Held:        x.holdings,
 	}
 	if r.Trace {
 		x.work.Tracing = daemon.NewTracing()
@@ -95,6 +99,17 @@ func (s *Session) order(ctx context.Context) (err error) {
 	}
 	x.work.Entitlements, err = entitlement.Needs(s.build.Units)
 	return err
+}
+
+// holdings returns the steps whose results a node keeps that has come, or come back: from earlier
+// runs, as far as the node still has them, and from what it executed in this one.
+func (x *execution) holdings(info daemon.NodeInfo, records warm.Records, executed []runtime.Measured) []digest.Digest {
+	holds, _ := x.engine.memory.Nodes().Check(info.Addr, info.ID, records)
+	var list []plan.Measurement
+	for _, m := range executed {
+		list = append(list, plan.Measurement{Vertex: m.Vertex, Start: m.Start, Took: m.Took})
+	}
+	return x.build.Names.Holdings(holds, records, list)
 }
 
 // sharedKey identifies this project on this machine, without showing the

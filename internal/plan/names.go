@@ -145,6 +145,26 @@ func (n *Names) Traces(node string, ms []Measurement) map[warm.ResultID]warm.Tra
 	return traces
 }
 
+// Holdings returns the vertices whose results a node keeps: those that holds names, and those
+// that it executed itself, as far as its records show them.
+func (n *Names) Holdings(holds warm.Holdings, records warm.Records, executed []Measurement) []digest.Digest {
+	found := map[int]bool{}
+	for _, m := range executed {
+		if i, ok := n.graph.index[m.Vertex]; ok {
+			if _, kept := records.Find(n.trace(i, m)); kept {
+				found[i] = true
+			}
+		}
+	}
+	var list []digest.Digest
+	for i, v := range n.graph.Vertices {
+		if (found[i] || holds.Results[n.list[i].result]) && !v.IgnoreCache {
+			list = append(list, v.Digest)
+		}
+	}
+	return list
+}
+
 // trace returns the evidence of an execution of vertex i.
 func (n *Names) trace(i int, m Measurement) warm.Trace {
 	return warm.NewTrace(recordText(n.graph.Vertices[i]), m.Start, m.Start.Add(m.Took))

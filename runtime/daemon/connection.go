@@ -14,6 +14,7 @@ import (
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/dbake/dbake/compiler/ir"
+	"github.com/dbake/dbake/internal/memory/warm"
 	"github.com/dbake/dbake/runtime/cacheentry"
 	"github.com/dbake/dbake/runtime/fault"
 	"github.com/dbake/dbake/runtime/layout"
@@ -52,6 +53,8 @@ type Witness interface {
 	LeaveOut(server string)
 	// Drains reports whether the node says that it is to go.
 	Drains(ctx context.Context) (bool, error)
+	// Records returns the results that the node keeps.
+	Records(ctx context.Context) (warm.Records, error)
 	// Tenants returns how many others build on the node: runs of dbake, and other clients.
 	Tenants(ctx context.Context) (int, error)
 	// Unreadable returns the first of a chain of results, each of which contains the one
@@ -122,6 +125,9 @@ func (s *solver) Drains(ctx context.Context) (bool, error) {
 	}
 	return len(workers) > 0 && drainsBy(workers[0].Labels), nil
 }
+
+// Records implements Witness.
+func (s *solver) Records(ctx context.Context) (warm.Records, error) { return s.link.records(ctx) }
 
 // Tenants implements Witness.
 func (s *solver) Tenants(ctx context.Context) (int, error) { return s.link.tenants(ctx) }

@@ -27,9 +27,9 @@ func (s *fleet) noteRelics(n *node) {
 	}
 }
 
-// findHeld notes what n, which comes up, holds. It owns steps with one result of which the run
-// has none yet. Of those that another node has made meanwhile it has results of its own.
-func (s *fates) findHeld(n *node, list []VertexID) {
+// findHeld notes what n, which comes up, holds. It owns steps with one result that the run
+// does not have yet. Of those that another node has made meanwhile it has results of its own.
+func findHeld(s *fates, n *node, list []VertexID) {
 	if len(list) == 0 || n.state == up {
 		return
 	}

@@ -120,9 +120,9 @@ func replan(s *fates, e NewPlan) {
 					comes[owner] = append(comes[owner], u)
 				}
 			}
-			s.requeue(n, n, stays)
+			requeue(s, n, n, stays)
 			for _, owner := range owners {
-				s.requeue(n, owner, comes[owner])
+				requeue(s, n, owner, comes[owner])
 			}
 		}
 		s.wake(n)
@@ -130,7 +130,7 @@ func replan(s *fates, e NewPlan) {
 }
 
 // requeue puts units that wait in the queue of a node at the end of that of n.
-func (s *fates) requeue(n, owner *node, units []UnitID) {
+func requeue(s *fates, n, owner *node, units []UnitID) {
 	if len(units) == 0 {
 		return
 	}

@@ -311,7 +311,7 @@ func (s *Scheduler) nodeUp(e NodeUp) {
 	if e.Empty {
 		n.relics = nil
 	}
-	s.findHeld(n, e.Holds)
+	findHeld(&s.fates, n, e.Holds)
 	if n.state != up {
 		n.state, n.err = up, ""
 		s.wake(n)

@@ -134,7 +134,7 @@ func grow(t *testing.T, b *plan.Build, expected bool) (g growth) {
 
 // A run begins with the first node that answers, although the others do not refuse but say
 // nothing. It ends when the plan says that knows when they come; one that does not know
-// has them steal.
+// plans anew when they are there, and ends little later.
 func TestGrowingPool(t *testing.T) {
 	for seed := range uint64(4) {
 		b := newWideProject(t, "p", seed, 24)
@@ -146,8 +146,8 @@ func TestGrowingPool(t *testing.T) {
 				require.Positive(t, g.late)
 			}
 			require.LessOrEqual(t, known.took, known.plan*11/10)
-			require.LessOrEqual(t, unknown.took, unknown.plan*6/10) // of one node alone
-			time.Sleep(time.Minute)                                 // for what ends later
+			require.LessOrEqual(t, unknown.took, known.took*11/10)
+			time.Sleep(time.Minute) // for what ends later
 		})
 	}
 }

@@ -226,7 +226,8 @@ func (p *process) DiskUsage(context.Context, *controlapi.DiskUsageRequest) (*con
 	defer p.disk.mu.Unlock()
 	resp := &controlapi.DiskUsageResponse{}
 	for _, k := range slices.Sorted(maps.Keys(p.disk.results)) {
-		resp.Record = append(resp.Record, &controlapi.UsageRecord{ID: k.Encoded(), Size: 1, RecordType: "regular", Description: p.disk.results[k].name})
+		r := p.disk.results[k]
+		resp.Record = append(resp.Record, &controlapi.UsageRecord{ID: k.Encoded(), Size: 1, RecordType: "regular", Description: r.text, CreatedAt: timestamppb.New(r.created)})
 	}
 	return resp, nil
 }

@@ -57,7 +57,7 @@ type flight struct {
 
 // result is the result of a step.
 type result struct {
-	name    string
+	text    string // by which the node lists it
 	key     digest.Digest
 	layers  []digest.Digest
 	created time.Time
@@ -365,7 +365,7 @@ func (p *process) lookup(ctx context.Context, st *state, key digest.Digest) *res
 		}
 		if found := c.results[key]; found != nil {
 			res := *found
-			res.name = st.name
+			res.text = st.recordText()
 			p.disk.put(&res)
 			return &res
 		}
@@ -443,7 +443,7 @@ func (p *process) pull(ctx context.Context, st *state) (_ *result, err error) {
 	default:
 		return nil, errdefs.WrapVertex(fmt.Errorf("unsupported source %s", src.Identifier), st.digest)
 	}
-	res := &result{name: st.name, key: content, created: time.Now()}
+	res := &result{text: st.recordText(), key: content, created: time.Now()}
 	p.disk.add(res, content)
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -504,10 +504,18 @@ func (p *process) files(ctx context.Context, st *state, name string) (digest.Dig
 	return sum.Digest(), err
 }
 
+// recordText is the description that BuildKit gives to the result of a step.
+func (st *state) recordText() string {
+	if e := st.op.GetExec(); e != nil {
+		return "mount / from exec " + strings.Join(e.GetMeta().GetArgs(), " ")
+	}
+	return st.name
+}
+
 // execute carries out a step.
 func (p *process) execute(ctx context.Context, st *state, key digest.Digest, inputs []*result) (_ *result, err error) {
 	if st.op.GetPassthrough() != nil {
-		return &result{name: st.name, key: key}, nil
+		return &result{text: st.recordText(), key: key}, nil
 	}
 	select {
 	case p.slots <- struct{}{}:
@@ -549,7 +557,7 @@ func (p *process) execute(ctx context.Context, st *state, key digest.Digest, inp
 		p.node.note(Execution{Vertex: st.original, Name: st.name, At: time.Now()})
 		return nil, exitError(args, b.Exit)
 	}
-	res := &result{name: st.name, key: key, created: time.Now()}
+	res := &result{text: st.recordText(), key: key, created: time.Now()}
 	content := []digest.Digest{}
 	for i, in := range inputs {
 		content = append(content, digest.FromString(fmt.Sprint(in.layers)))
