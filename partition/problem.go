@@ -21,8 +21,8 @@ func (s Seconds) Duration() time.Duration {
 	return time.Duration(math.Round(float64(s) * float64(time.Second)))
 }
 
-// Of converts a measured duration.
-func Of(d time.Duration) Seconds { return Seconds(d.Seconds()) }
+// SecondsOf converts a measured duration.
+func SecondsOf(d time.Duration) Seconds { return Seconds(d.Seconds()) }
 
 // VertexID, TargetID and NodeID are indices into the slices of a Problem.
 type (

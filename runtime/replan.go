@@ -31,7 +31,7 @@ func Replan(ctx context.Context, c *sched.Config, left sched.Outlook, now time.D
 	for i, n := range r.problem.Nodes {
 		nodes[i] = plan.Node{Name: n.Name, Speed: n.Speed, Slots: n.Slots}
 	}
-	return r.newPlan(Schedule(plan.Of(r.problem, made, nodes), sched.Options{}), now), nil
+	return r.newPlan(Schedule(plan.FromSolution(r.problem, made, nodes), sched.Options{}), now), nil
 }
 
 // rest is what is left of a run, as a problem.
@@ -54,13 +54,13 @@ func newRest(c *sched.Config, left sched.Outlook) *rest {
 
 func (r *rest) vertices(left sched.Outlook) {
 	for v, from := range r.config.Vertices {
-		one := partition.Vertex{Cost: partition.Of(left.Cost[v]), Bytes: from.Bytes, Platform: from.Platform, Once: from.Once}
+		one := partition.Vertex{Cost: partition.SecondsOf(left.Cost[v]), Bytes: from.Bytes, Platform: from.Platform, Once: from.Once}
 		for _, in := range from.Inputs {
 			one.Inputs = append(one.Inputs, partition.VertexID(in))
 		}
 		r.problem.Vertices = append(r.problem.Vertices, one)
 	}
-	r.problem.Network = partition.Network{Bandwidth: float64(r.config.Network.Bandwidth), Latency: partition.Of(r.config.Network.Latency)}
+	r.problem.Network = partition.Network{Bandwidth: float64(r.config.Network.Bandwidth), Latency: partition.SecondsOf(r.config.Network.Latency)}
 	for _, v := range left.Cached {
 		r.problem.Network.Cached = append(r.problem.Network.Cached, partition.VertexID(v))
 	}

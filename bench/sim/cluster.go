@@ -257,7 +257,7 @@ func (c *Cluster) configure(options sched.Options) sched.Config {
 	for n, node := range c.p.Nodes {
 		nodes[n] = plan.Node{Name: node.Name, Speed: node.Speed, Slots: node.Slots, SlotsAssumed: c.world.Assumed}
 	}
-	p := plan.Of(c.p, c.plan, nodes)
+	p := plan.FromSolution(c.p, c.plan, nodes)
 	config := runtime.Schedule(p, options)
 	for _, u := range config.Units {
 		c.roots = append(c.roots, partition.VertexID(u.Root))

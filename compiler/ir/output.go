@@ -1,6 +1,9 @@
 package ir
 
-import "strconv"
+import (
+	"fmt"
+	"strconv"
+)
 
 // Types of outputs.
 const (
@@ -72,6 +75,23 @@ func (o Output) Path() string {
 // Pushes reports whether o pushes an image under its names.
 func (o Output) Pushes() bool {
 	return !o.On("push-by-digest") && (o.Type == TypeRegistry || o.Type == TypeImage && o.On("push"))
+}
+
+// Switch returns the value of an attribute that is a switch: false when it is not there,
+// true when it has no value.
+func Switch(attrs map[string]string, key string) (bool, error) {
+	v, ok := attrs[key]
+	if !ok {
+		return false, nil
+	}
+	if v == "" {
+		return true, nil
+	}
+	b, err := strconv.ParseBool(v)
+	if err != nil {
+		return false, fmt.Errorf("invalid value %q for %s", v, key)
+	}
+	return b, nil
 }
 
 // On reports whether an attribute is given and not switched off.

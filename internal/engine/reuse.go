@@ -196,7 +196,7 @@ func (e *Engine) imageKeys(ctx context.Context, b *plan.Build, withheld bool) (m
 			}
 			outputs = append(outputs, imagekey.Output{Type: x.Type, Attrs: x.Attrs})
 		}
-		if keys[j.Target.Name], err = imagekey.Of(makeup, j, outputs); err != nil {
+		if keys[j.Target.Name], err = imagekey.ForJob(makeup, j, outputs); err != nil {
 			return nil, err
 		}
 	}

@@ -50,8 +50,8 @@ type Output struct {
 	Attrs map[string]string
 }
 
-// Of returns the key of a job, of whose build m is the makeup.
-func Of(m *plan.Makeup, job plan.Job, outputs []Output) (Key, error) {
+// ForJob returns the key of a job. m is the makeup of its build.
+func ForJob(m *plan.Makeup, job plan.Job, outputs []Output) (Key, error) {
 	k := Key{Target: job.Target.Name, Lines: []Line{{Label: "format", Value: format}}}
 	for _, u := range job.Units {
 		if err := k.unit(m, u, len(job.Units) > 1); err != nil {

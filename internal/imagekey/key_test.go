@@ -54,7 +54,7 @@ func keyOf(t *testing.T, change func(*keyed)) Key {
 	if change != nil {
 		change(&k)
 	}
-	key, err := Of(m, job, []Output{{Type: "image", Attrs: k.attrs}})
+	key, err := ForJob(m, job, []Output{{Type: "image", Attrs: k.attrs}})
 	require.NoError(t, err)
 	return key
 }

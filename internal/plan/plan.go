@@ -77,7 +77,7 @@ func Make(ctx context.Context, b *Build, nodes []Node, strategy partition.Strate
 	if err != nil {
 		return nil, fmt.Errorf("divide %d targets among %d nodes: %w", len(b.Jobs), len(nodes), err)
 	}
-	p := Of(problem, made, nodes)
+	p := FromSolution(problem, made, nodes)
 	p.onDemand(b)
 	return p, nil
 }
@@ -100,8 +100,8 @@ func (b *Build) Near(p *Plan) (bool, error) {
 	return p.Schedule.Makespan <= bound.Max*(1+near), err
 }
 
-// Of returns the plan that a solution of a problem is. nodes are those of the problem.
-func Of(problem partition.Problem, made partition.Plan, nodes []Node) *Plan {
+// FromSolution returns the plan that a solution of a problem is. nodes are those of the problem.
+func FromSolution(problem partition.Problem, made partition.Plan, nodes []Node) *Plan {
 	p := &Plan{
 		Strategy: made.Strategy, Nodes: nodes,
 		Bound: made.Bound.Max.Duration(), Proven: made.Proven, Effort: made.Steps, Stopped: made.Stopped, Spent: made.Spent,

@@ -101,7 +101,7 @@ func (b *Build) problem(nodes []Node) (partition.Problem, error) {
 	}
 	for _, n := range nodes {
 		t.Nodes = append(t.Nodes, partition.Node{
-			Name: n.Name, Speed: n.sharedSpeed(), Slots: n.Slots, Machine: n.Machine, Shared: n.Shared, Platforms: n.offers(t.needs), Emulates: b.prices.slower(n, t.needs), Warm: t.warm(n, results), From: partition.Of(n.From),
+			Name: n.Name, Speed: n.sharedSpeed(), Slots: n.Slots, Machine: n.Machine, Shared: n.Shared, Platforms: n.offers(t.needs), Emulates: b.prices.slower(n, t.needs), Warm: t.warm(n, results), From: partition.SecondsOf(n.From),
 		})
 	}
 	if err := t.targets(); err != nil {
@@ -125,7 +125,7 @@ func (t *translation) vertices(sendable []bool, free []Freedom) {
 	known := map[platformKey]string{}
 	t.Vertices = make([]partition.Vertex, len(t.graph.Vertices), len(t.graph.Vertices)+len(b.Jobs))
 	for i, v := range t.graph.Vertices {
-		pv := partition.Vertex{Name: v.Step, Cost: partition.Of(b.Costs[i].Duration), Bytes: b.Costs[i].Bytes}
+		pv := partition.Vertex{Name: v.Step, Cost: partition.SecondsOf(b.Costs[i].Duration), Bytes: b.Costs[i].Bytes}
 		if !sendable[i] {
 			pv.Bytes = unsendable
 		}
@@ -244,7 +244,7 @@ func (t *translation) exportVertex(i int, root partition.VertexID) partition.Ver
 		return root
 	}
 	return t.add(partition.Vertex{
-		Name: "export " + t.build.Jobs[i].Name, Cost: partition.Of(predicted.Duration), Inputs: []partition.VertexID{root},
+		Name: "export " + t.build.Jobs[i].Name, Cost: partition.SecondsOf(predicted.Duration), Inputs: []partition.VertexID{root},
 		Bytes: unsendable,
 	})
 }

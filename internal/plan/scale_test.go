@@ -182,7 +182,7 @@ func TestNear(t *testing.T) {
 		require.NoError(t, err)
 		return yes
 	}
-	least := partition.Of(p.Bound)
+	least := partition.SecondsOf(p.Bound)
 	require.True(t, near(least))
 	require.False(t, near(least*1.01))
 	b.Jobs[7].Units = append(b.Jobs[7].Units, b.Jobs[7].Units...)

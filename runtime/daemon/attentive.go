@@ -14,7 +14,6 @@ import (
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/runtime/cacheentry"
 	"github.com/dbake/dbake/runtime/fault"
-	"github.com/dbake/dbake/runtime/output"
 )
 
 const (
@@ -181,7 +180,7 @@ func (req ExportRequest) receivers() []string {
 func (req ExportRequest) pushes() map[string]string {
 	refs := map[string]string{}
 	if e := req.Entry; e != nil && e.Type == bkclient.ExporterImage {
-		if push, err := output.BoolAttr(e.Attrs, "push"); err == nil && push {
+		if push, err := ir.Switch(e.Attrs, "push"); err == nil && push {
 			for name := range strings.SplitSeq(e.Attrs["name"], ",") {
 				if host := cacheentry.Registry(ir.CacheEntry{Type: ir.TypeRegistry, Attrs: map[string]string{"ref": name}}); host != "" && refs[host] == "" {
 					refs[host] = name

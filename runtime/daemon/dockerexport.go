@@ -17,7 +17,6 @@ import (
 	"github.com/dbake/dbake/internal/redact"
 	"github.com/dbake/dbake/runtime/fault"
 	"github.com/dbake/dbake/runtime/nodeset/dockerengine"
-	"github.com/dbake/dbake/runtime/output"
 )
 
 // A Docker engine keeps images in a store of its own, unless it is configured to use that
@@ -61,7 +60,7 @@ func (s *solver) exportFromEngine(ctx context.Context, req ExportRequest, observ
 	if len(names) > 0 && resp[exptypes.ExporterImageNameKey] == "" {
 		resp[exptypes.ExporterImageNameKey] = strings.Join(names, ",")
 	}
-	push, err := output.BoolAttr(e.Attrs, "push")
+	push, err := ir.Switch(e.Attrs, "push")
 	switch {
 	case err != nil:
 		return nil, &fault.Rejected{Err: err}

@@ -3,7 +3,6 @@ package daemon
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
 	bkclient "github.com/moby/buildkit/client"
@@ -89,16 +88,15 @@ func (d *patient) ExportCache(ctx context.Context, req ExportRequest, observe fu
 
 // patience is how long an export that failed is tried again.
 func (req ExportRequest) patience(err error) time.Duration {
-	text := strings.ToLower(err.Error())
-	if !strings.Contains(text, "connection refused") {
-		return awayBudget
-	}
 	outputs := req.pushes()
+	var caches []string
 	for _, c := range req.CacheTo {
-		host := cacheentry.Address(ir.CacheEntry{Type: c.Type, Attrs: c.Attrs})
-		if host != "" && outputs[host] == "" && strings.Contains(text, "://"+strings.ToLower(host)+"/") {
-			return cacheBudget
+		if host := cacheentry.Address(ir.CacheEntry{Type: c.Type, Attrs: c.Attrs}); outputs[host] == "" {
+			caches = append(caches, host)
 		}
+	}
+	if fault.RefusedBy(err, caches...) {
+		return cacheBudget
 	}
 	return awayBudget
 }

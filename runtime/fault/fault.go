@@ -127,7 +127,7 @@ var (
 		"408 request timeout", "429 too many requests", "toomanyrequests",
 		"500 internal server error", "502 bad gateway", "503 service unavailable", "504 gateway timeout",
 		"tls handshake timeout", "timeout awaiting response headers", "i/o timeout",
-		"connection reset by peer", "connection refused", "broken pipe", "unexpected eof",
+		"connection reset by peer", refusedSign, "broken pipe", "unexpected eof",
 		"no route to host", "network is unreachable", "connection timed out",
 		"temporary failure in name resolution", "server misbehaving",
 		"net/http: request canceled while waiting", "http2: server sent goaway", "http2: client connection lost",
@@ -137,6 +137,9 @@ var (
 	// answerSigns mean that a registry gave an answer, be it a refusal.
 	answerSigns = []string{": not found", "pull access denied", "authorization failed", "unexpected status"}
 )
+
+// refusedSign is among registrySigns, see [RefusedBy].
+const refusedSign = "connection refused"
 
 // unregisteredSign is among passingSigns, see [Unregistered].
 const unregisteredSign = "no such job"
@@ -271,6 +274,15 @@ func AnsweredByRegistry(err error) bool {
 // then was silent.
 func SilentServer(err error) bool {
 	return containsAny(strings.ToLower(err.Error()), silenceSigns)
+}
+
+// RefusedBy reports whether a node failed because nobody listens where it asked one of some
+// servers, which are named as in URLs, with a port if they have one.
+func RefusedBy(err error, hosts ...string) bool {
+	text := strings.ToLower(err.Error())
+	return strings.Contains(text, refusedSign) && slices.ContainsFunc(hosts, func(host string) bool {
+		return host != "" && strings.Contains(text, "://"+strings.ToLower(host)+"/")
+	})
 }
 
 // Unregistered reports whether a node gave a build up before it had registered.

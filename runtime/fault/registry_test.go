@@ -41,3 +41,13 @@ func TestRegistryAway(t *testing.T) {
 		require.Equal(t, want, AnsweredByRegistry(errors.New(text)), text)
 	}
 }
+
+// A server that refuses counts only where the failure names it.
+func TestRefusedBy(t *testing.T) {
+	refused := errors.New(`error writing layer blob: Put "http://Cache.test:9000/b/x": dial tcp 10.0.0.1:9000: connect: connection refused`)
+	require.True(t, RefusedBy(refused, "r.test", "cache.test:9000"))
+	require.False(t, RefusedBy(refused, "r.test", ""))
+	require.False(t, RefusedBy(refused, "cache.test"))
+	require.False(t, RefusedBy(refused))
+	require.False(t, RefusedBy(errors.New(`Put "http://cache.test:9000/b/x": i/o timeout`), "cache.test:9000"))
+}

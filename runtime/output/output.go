@@ -113,7 +113,7 @@ func newOutput(t *ir.Target, o ir.Output, dir string, stdout io.Writer, load fun
 	}
 	switch out.Entry.Type {
 	case bkclient.ExporterImage:
-		push, err := BoolAttr(attrs, "push")
+		push, err := ir.Switch(attrs, "push")
 		if err != nil {
 			return Output{}, err
 		}
@@ -221,23 +221,6 @@ func normalize(tags []string) ([]string, error) {
 	return names, nil
 }
 
-// BoolAttr returns the value of an attribute that is a switch: false when it is not there,
-// true when it has no value.
-func BoolAttr(attrs map[string]string, key string) (bool, error) {
-	v, ok := attrs[key]
-	if !ok {
-		return false, nil
-	}
-	if v == "" {
-		return true, nil
-	}
-	b, err := strconv.ParseBool(v)
-	if err != nil {
-		return false, fmt.Errorf("invalid value %q for %s", v, key)
-	}
-	return b, nil
-}
-
 // Images lists the images that the response of an export names.
 func (o Output) Images(resp map[string]string) []Image {
 	digest := resp[exptypes.ExporterImageDigestKey]
@@ -310,7 +293,7 @@ func Exports(t *ir.Target, dir string) ([]Export, error) {
 			key string
 			to  *bool
 		}{{string(exptypes.OptKeyPushByDigest), &e.ByDigest}, {string(exptypes.OptKeyInsecure), &e.Insecure}} {
-			if *flag.to, err = BoolAttr(attrs, flag.key); err != nil {
+			if *flag.to, err = ir.Switch(attrs, flag.key); err != nil {
 				return nil, fmt.Errorf("target %s: %w", t.Name, err)
 			}
 		}

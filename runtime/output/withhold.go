@@ -119,18 +119,18 @@ func (o *Output) withholdImage(w *Withholding) error {
 		return errors.New("an image that is not pushed gets its name on its node at once")
 	}
 	for _, key := range []string{"store", "unpack"} {
-		if on, err := BoolAttr(attrs, key); err != nil {
+		if on, err := ir.Switch(attrs, key); err != nil {
 			return err
 		} else if on {
 			return fmt.Errorf("%s=true gives the image its name on its node at once", key)
 		}
 		attrs[key] = "false"
 	}
-	byDigest, err := BoolAttr(attrs, string(exptypes.OptKeyPushByDigest))
+	byDigest, err := ir.Switch(attrs, string(exptypes.OptKeyPushByDigest))
 	if err != nil || byDigest {
 		return err // then it has no name to be given
 	}
-	if w.Insecure, err = BoolAttr(attrs, string(exptypes.OptKeyInsecure)); err != nil {
+	if w.Insecure, err = ir.Switch(attrs, string(exptypes.OptKeyInsecure)); err != nil {
 		return err
 	}
 	var repos []string
