@@ -474,7 +474,9 @@ func (s *queues) noteStop(n *node, v VertexID) {
 	}
 }
 
-// holdAll records that n has v and everything below it.
+// holdAll records that n has v and what it needed for it: with a result that it fetches come
+// the layers below, and nothing else that the step has read. A step that it has executed
+// after all is reported by itself.
 func (s *queues) holdAll(n *node, v VertexID) {
 	todo := []VertexID{v}
 	for len(todo) > 0 {
@@ -483,8 +485,9 @@ func (s *queues) holdAll(n *node, v VertexID) {
 		if n.held.has(v) {
 			continue
 		}
+		way, _ := s.way(n, v)
 		s.hold(n, v)
-		todo = append(todo, s.inputs[v]...)
+		todo = append(todo, n.all.follows(v, way)...)
 	}
 }
 
