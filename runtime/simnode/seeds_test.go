@@ -14,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/dbake/dbake/runtime"
 	"github.com/dbake/dbake/runtime/simnode"
 )
 
@@ -86,7 +87,11 @@ type trial struct {
 }
 
 // seen counts what the runs went through, so that one sees what they try.
-type seen struct{ runs, whole, steals, sent, lost, sick, warnings int }
+type seen struct {
+	runs, whole, steals, sent, lost, sick, warnings int
+	// unpublished are jobs behind a gate that failed, flaky the steps that were found to be.
+	unpublished, flaky, drains int
+}
 
 func (s *seen) add(o outcome) {
 	s.runs++
@@ -94,12 +99,23 @@ func (s *seen) add(o outcome) {
 		s.whole++
 	}
 	s.sent += o.sent
+	s.drains += o.drains.ever
 	if o.result == nil {
 		return
 	}
 	s.steals += len(o.result.Steals)
 	s.sick += len(o.result.Sick)
 	s.warnings += len(o.result.Warnings)
+	for _, j := range o.result.Jobs {
+		if j.State == runtime.Unpublished {
+			s.unpublished++
+		}
+	}
+	for _, f := range o.result.FailedSteps {
+		if f.Verdict() == runtime.Flaky {
+			s.flaky++
+		}
+	}
 	for _, n := range o.result.Nodes {
 		if n.Lost != nil {
 			s.lost++
@@ -131,13 +147,22 @@ var errLimit = errors.New("the run has taken too long")
 func (x trial) try(t *testing.T) {
 	r := &simnode.Registry{}
 	w := newWorld(x.seed, r)
+	x.retry(w)
 	x.run(t, w)
 	if w.cached && !x.project.fails && x.seed%2 == 0 {
 		again := newWorld(x.seed, r)
 		again.cached = true
+		x.retry(again)
 		again.said = append(again.said, "second run")
 		again.lose(0.1 + 0.4*again.rng.Float64())
 		x.run(t, again)
+	}
+}
+
+// retry has steps of a flaky project that fail be executed again.
+func (x trial) retry(w *world) {
+	if x.project.flaky {
+		w.retrySteps = int(x.seed % 4)
 	}
 }
 

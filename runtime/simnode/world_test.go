@@ -40,22 +40,32 @@ const cacheRepo = host + "/cache"
 // project is a generated project, compiled and merged.
 type project struct {
 	build *plan.Build
-	// fails is set when one of its steps fails wherever it runs.
-	fails bool
+	// fails is set when one of its steps fails wherever it runs, flaky when some fail in a
+	// part of their executions.
+	fails, flaky bool
 }
+
+// flakyPart is how large a part of the executions of a flaky step fails.
+const flakyPart = 0.3
 
 // newProject generates a project: stages on a common base, and targets on some of them,
 // some on what others push. Most of its steps never give the same result twice.
 func newProject(t *testing.T, seed uint64) *project {
 	t.Helper()
 	rng := rand.New(rand.NewPCG(seed, 1))
-	p := &project{}
+	// What came later draws from a source of its own, so that seeds keep their projects.
+	later := rand.New(rand.NewPCG(seed, 7))
+	guarded := later.IntN(3) == 0
+	p := &project{flaky: later.IntN(5) == 0}
 	step := 0
 	run := func() string {
 		step++
 		c := fmt.Sprintf("RUN echo step %d; sleep %.1f", step, 0.2+4*rng.Float64()*rng.Float64())
 		if rng.IntN(4) > 0 {
 			c += "; head -c 9 /dev/urandom > /r"
+		}
+		if p.flaky && later.IntN(4) == 0 {
+			c += fmt.Sprintf("; echo timed out; flaky %.1f", flakyPart)
 		}
 		return c + "\n"
 	}
@@ -93,6 +103,24 @@ func newProject(t *testing.T, seed uint64) *project {
 		}
 		if i == failing {
 			fmt.Fprintf(&docker, "RUN echo no; sleep 1; exit 3\n")
+		}
+		if guarded && later.IntN(2) == 0 {
+			test := "test" + name
+			context += fmt.Sprintf("  gates = [%q]\n", test)
+			fmt.Fprintf(&docker, "FROM %s AS %s\nRUN echo test %d; sleep %.1f", name, test, i, 0.2+3*later.Float64())
+			switch {
+			case later.IntN(8) == 0:
+				p.fails = true
+				docker.WriteString("; exit 3")
+			case p.flaky:
+				fmt.Fprintf(&docker, "; echo timed out; flaky %.1f", flakyPart)
+			}
+			docker.WriteString("\n")
+			contexts := ""
+			if base == "pushed" {
+				contexts = strings.SplitAfter(context, "\n")[0]
+			}
+			fmt.Fprintf(&hcl, "target %q {\n  target = %q\n%s}\n", test, test, contexts)
 		}
 		fmt.Fprintf(&hcl, "target %q {\n  target = %q\n%s  tags = [\"%s/%s:1\"]\n  output = [\"type=image,push=true\"]\n}\n", name, name, context, host, name)
 	}
@@ -353,7 +381,43 @@ type outcome struct {
 	result *runtime.Result
 	err    error
 	work   *runtime.Build
-	sent   int // results that nodes sent
+	sent   int      // results that nodes sent
+	drains drainLog // of what the run said
+}
+
+// drainLog follows which nodes a run takes for drained, and what it gives them.
+type drainLog struct {
+	now   map[string]bool
+	ever  int             // drains that were seen
+	given map[string]bool // jobs that a node had before
+	wrong []string
+}
+
+// take notes an event. Jobs that no node has had yet do not go to a node that drains while
+// another is well and stays.
+func (d *drainLog) take(w *world, e runtime.Event) {
+	switch e := e.(type) {
+	case runtime.WaitEvent:
+		switch {
+		case strings.Contains(e.Text, "it is drained, ends what it has begun"):
+			d.now[e.Node] = true
+			d.ever++
+		case strings.Contains(e.Text, "is not drained any more"):
+			delete(d.now, e.Node)
+		}
+	case runtime.JobEvent:
+		if e.Stage != "submitted" {
+			return
+		}
+		if d.now[e.Node] && !d.given[e.Job] {
+			for _, s := range w.specs {
+				if s.Name != e.Node && !d.now[s.Name] && !w.hurt[s.Name] {
+					d.wrong = append(d.wrong, fmt.Sprintf("%s was given %s at %s although it drains and %s does not", e.Node, e.Job, e.At, s.Name))
+				}
+			}
+		}
+		d.given[e.Job] = true
+	}
 }
 
 // trace prints an event, for the one who looks into a seed.
@@ -393,10 +457,12 @@ func (w *world) carryOut(ctx context.Context, t *testing.T, p *project) (o outco
 		defer w.interrupt(cancel)()
 	}
 	start := time.Now()
+	o.drains = drainLog{now: map[string]bool{}, given: map[string]bool{}}
 	o.result, o.err = runtime.Run(ctx, pool, o.work, func(e runtime.Event) {
 		if *traceFlag {
 			w.trace(time.Since(start), e)
 		}
+		o.drains.take(w, e)
 		if e, ok := e.(runtime.SendEvent); ok && e.Err == nil {
 			o.sent++
 		}
@@ -466,11 +532,12 @@ func (w *world) check(p *project, o outcome) (wrong []string) {
 		say("it failed, and these tags are set: %v; before: %v", now, w.before)
 	}
 	all := true
-	for _, j := range o.result.Jobs {
+	for i, j := range o.result.Jobs {
 		all = all && j.State == runtime.Done
-		if j.State == runtime.Done {
+		if j.State == runtime.Done && len(o.work.Jobs[i].Target.Tags) > 0 {
 			w.checkPushed(j, say)
 		}
+		w.checkGates(o, i, say)
 		if j.State == runtime.Failed && j.Err == nil && j.Reason == "" {
 			say("%s failed, and nobody says why", j.Job)
 		}
@@ -480,7 +547,9 @@ func (w *world) check(p *project, o outcome) (wrong []string) {
 		say("everything is done, but: %v", o.err)
 	case !all && o.err == nil:
 		say("something is not done, and there is no error")
-	case !all && !p.fails && !w.frail && !w.stopped && !w.exhausted(o):
+	case !all && p.flaky && !p.fails && !w.frail && !w.stopped && !w.exhausted(o) && !w.someFailed():
+		say("it failed although one node is well, and no step failed: %v", o.err)
+	case !all && !p.flaky && !p.fails && !w.frail && !w.stopped && !w.exhausted(o):
 		say("it failed although one node is well: %v", o.err)
 	case all && w.stopped && w.whole && o.err != nil:
 		say("it was interrupted, and everything is said to be published")
@@ -489,7 +558,32 @@ func (w *world) check(p *project, o outcome) (wrong []string) {
 	}
 	w.checkCounts(o, say)
 	w.checkOnce(o, say)
-	return wrong
+	return append(wrong, o.drains.wrong...)
+}
+
+// someFailed reports whether an execution failed.
+func (w *world) someFailed() bool {
+	return slices.ContainsFunc(w.nodes, func(n *simnode.Node) bool {
+		return slices.ContainsFunc(n.Executions(), func(e simnode.Execution) bool { return e.Layer == "" })
+	})
+}
+
+// checkGates checks that a job is not published unless its gates have succeeded.
+func (w *world) checkGates(o outcome, i int, say func(string, ...any)) {
+	t, state := o.work.Jobs[i].Target, o.result.Jobs[i].State
+	for k, gate := range o.work.Jobs {
+		if !slices.Contains(t.Gates, gate.Target.Name) || o.result.Jobs[k].State == runtime.Done {
+			continue
+		}
+		if state == runtime.Done {
+			say("%s is done although %s is %s", t.Name, gate.Target.Name, o.result.Jobs[k].State)
+		}
+		for _, tag := range t.Tags {
+			if now, _ := w.registry.Resolve(tag); now != w.before[tag] {
+				say("%s is published although %s is %s", tag, gate.Target.Name, o.result.Jobs[k].State)
+			}
+		}
+	}
 }
 
 // exhausted reports whether what failed met as many faults of nodes as there are attempts.
