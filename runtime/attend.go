@@ -69,8 +69,8 @@ type attendant struct {
 	connect connectFunc
 	timeout time.Duration // how long the node may be silent
 
-	// probes are the sources by which it is found out which servers of caches answer the
-	// node, by server.
+	// probes are the sources to ask for, to find out which servers of caches answer the
+	// node. The key is the server.
 	probes map[string]string
 
 	absent  error         // why it did not answer before the run; nil once it is there

@@ -61,8 +61,8 @@ func newLostResults(w *work, x *exchange, t *reporter, ws *workers) *lostResults
 // the node could not read. Nil is none.
 type lookups map[string]bool
 
-// lookups returns those of a node: what it executed, and what was sent to it with all
-// below it, by which it is found.
+// lookups returns the lookups of a node: what it executed, what was sent to it, and all
+// below that, since the node finds a result by its inputs.
 func (l *lostResults) lookups(n *nodeRun) lookups {
 	var known lookups
 	for _, v := range l.work.ignoring {

@@ -24,7 +24,7 @@ const (
 	// hopedFor is a node whose connection has ended and that may get another one in a
 	// moment: what it was doing waits.
 	hopedFor
-	// givenUp is a node for which that took too long, and whose work went elsewhere. It
+	// givenUp is a node that got no other connection in time. Its work went elsewhere; it
 	// can come back.
 	givenUp
 	// barred is a node that is not used any more, since it fails whatever it is given.

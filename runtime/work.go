@@ -261,8 +261,8 @@ func (w *work) stepChain(v sched.VertexID) []sched.VertexID {
 	return list
 }
 
-// emulates returns by which factors a node that joined late is slower at the platforms
-// that it emulates; nil for the others, which the plan knows.
+// emulates returns how many times longer steps take on a node that joined late, by
+// platform that it emulates; nil for nodes that the plan knows.
 func (w *work) emulates(n sched.NodeID, native ocispecs.Platform) map[string]float64 {
 	if int(n) < len(w.Sched.Nodes) && w.Sched.Nodes[n].From == 0 {
 		return nil

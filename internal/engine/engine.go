@@ -145,8 +145,8 @@ func (r *Request) duplicates() plan.Duplicates {
 
 // Admission is a request for permission.
 type Admission struct {
-	// Project is the whole definition, Build the part of it that is to be built, in
-	// the form in which it is. Questions are the targets that ask for something else.
+	// Project is the whole definition, Build the part of it that is to be built, as it is
+	// built. Questions are the targets that ask for something else.
 	Project, Build *ir.Project
 	Questions      []*ir.Target
 }

@@ -28,8 +28,8 @@ func (e *Engine) on(name string) bool {
 	return err == nil && on
 }
 
-// proxyArgs are the build args by which steps reach the network: the proxies that the
-// Docker configuration names for the engine in use, or for all.
+// proxyArgs are the build args that name proxies to steps: those of the Docker
+// configuration for the engine in use, or for all.
 func (e *Engine) proxyArgs() map[string]string {
 	at, err := dockerengine.FromConfig(e.Docker)
 	if err != nil {

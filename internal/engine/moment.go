@@ -32,7 +32,7 @@ func NewMoment() *Moment {
 	return m
 }
 
-// SavedMoment returns the moment in which a plan was made.
+// SavedMoment returns when a plan was made.
 func SavedMoment(p *report.World) (*Moment, error) {
 	m := &Moment{now: p.Time, env: maps.Clone(p.Env), looked: map[string]bool{}}
 	if copy(m.seed[:], p.Seed) != len(m.seed) || len(p.Seed) != len(m.seed) {

@@ -112,7 +112,7 @@ func (p *pushed) others(ctx context.Context) *imagekey.Records {
 	p.remote, err = imagekey.Pull(ctx, p.cacheClient(), ref)
 	switch {
 	case err == nil, ctx.Err() != nil:
-	case registry.SpeaksPlainHTTP(err): // for which nodes may be configured
+	case registry.SpeaksPlainHTTP(err): // nodes may be configured for that
 		p.plain = !p.awake()
 	case errors.Is(err, imagekey.ErrForeign):
 		p.foreign = true

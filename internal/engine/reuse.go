@@ -557,8 +557,8 @@ func (im *Images) Always() map[string]string {
 	return list
 }
 
-// Last returns the keys with which the targets of the project were last pushed from this
-// machine, by target, their lines hashed.
+// Last returns, by target, the keys of what was last pushed from this machine. Their lines
+// are hashed.
 func (im *Images) Last() (map[string]imagekey.Key, error) {
 	return im.engine.images().Last(im.full.Project.Dir)
 }

@@ -76,7 +76,7 @@ type Session struct {
 	facts    *facts      // of the nodes: Facts
 	prepared preparation // how Dockerfiles are compiled, and all that was: Prepare
 	images   Images      // the images of targets, and which are not built: Reuse
-	changes  Changes     // since states in which the project was: Reuse
+	changes  Changes     // since earlier states of the project: Reuse
 	caches   buildCaches // Caches
 
 	// build is what is to be built, in the form that it has after the stage that was

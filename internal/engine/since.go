@@ -16,16 +16,16 @@ import (
 	"github.com/dbake/dbake/internal/report"
 )
 
-// Since is a state in which the project was: a revision, that of a saved plan, or that of
-// a session.
+// Since is an earlier state of the project: that of a revision, of a saved plan, or of a
+// session.
 type Since struct {
 	name string
 	file *report.File
 	now  *past // of a session of this process
 }
 
-// NewSince returns the state that a revision of the repository names, or, with a file,
-// that in which a plan was made; name is then that of the file.
+// NewSince returns the state that a revision of the repository names, or, with a file, the
+// state that its plan was made for; name is then that of the file.
 func NewSince(name string, file *report.File) *Since { return &Since{name: name, file: file} }
 
 // Name is what the user calls it.
@@ -71,7 +71,7 @@ type past struct {
 	holds warm.Holdings // these names
 }
 
-// Changes compares what a session is to build with states in which the project was.
+// Changes compares what a session is to build with earlier states of the project.
 type Changes struct {
 	engine *Engine
 	since  *Since // that the request names; nil for none

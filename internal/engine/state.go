@@ -2,8 +2,8 @@ package engine
 
 import "maps"
 
-// State returns the state in which the project was built, by which a later session can
-// tell what has changed since. name is what the user calls it. Targets that were not
+// State returns the state of the project as it was built. A later session compares itself
+// with it. name is what the user calls it. Targets that were not
 // built count as changed. The stage [Reuse] must have been done, of a request for all
 // keys.
 func (s *Session) State(name string) *Since {

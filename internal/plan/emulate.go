@@ -37,8 +37,8 @@ func Emulates(native, p ocispecs.Platform) bool {
 // compared with that of its node, says how far the constant is off.
 func emulator(addr, platform string) string { return addr + " emulating " + platform }
 
-// slower returns the factors by which a node is slower at those of the needed platforms
-// that it emulates; nil when there are none.
+// slower returns how many times longer steps take on a node, by needed platform that it
+// emulates; nil when there are none.
 func (p *prices) slower(n Node, needs map[string]ocispecs.Platform) map[string]float64 {
 	var list map[string]float64
 	for name, platform := range needs {

@@ -21,9 +21,8 @@ type Exchange struct {
 	// After are the units that each unit waits for, because it fetches what they
 	// send.
 	After [][]int
-	// Begin is when each unit is planned to begin, and with which step: the first
-	// that no unit before it has brought to its node. It is the order of a node's
-	// queue.
+	// Begin holds when each unit is planned to begin, and its first step: that which no
+	// unit before it has brought to its node. It is the order of a node's queue.
 	Begin []Begin
 }
 

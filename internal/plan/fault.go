@@ -119,8 +119,7 @@ func linkFaults(p *ir.Project, faults []Fault) []Fault {
 	return faults
 }
 
-// fileFault is the fault of a target one of whose steps reads a file that cannot be
-// read.
+// fileFault is the fault of a target with a step that needs a file that cannot be read.
 func fileFault(t *ir.Target, step string, err error) error {
 	reason := err.Error()
 	var file *fs.PathError

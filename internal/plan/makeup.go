@@ -19,7 +19,7 @@ import (
 )
 
 // Makeup lists the inputs of the results of a build, independent of the machine: unlike the
-// names by which nodes and histories know steps, it does not depend on directories, other
+// names that steps have on nodes and in histories, it does not depend on directories, other
 // targets, sources of secrets and this machine's access to the network.
 type Makeup struct {
 	build *Build

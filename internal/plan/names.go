@@ -115,7 +115,7 @@ func only(units []string, targets map[string]*ir.Target) string {
 	return name
 }
 
-// Of returns the names by which the results of the given vertices are remembered.
+// Of returns the names under which the results of the vertices are remembered.
 func (n *Names) Of(vertices []digest.Digest) []warm.Names {
 	var list []warm.Names
 	for _, d := range vertices {
@@ -133,7 +133,7 @@ func (n *Names) Of(vertices []digest.Digest) []warm.Names {
 	return list
 }
 
-// Traces returns, by result, the evidence by which to recognise it among node's cache
+// Traces returns, by result, the evidence that shows it among node's cache
 // records.
 func (n *Names) Traces(node string, ms []Measurement) map[warm.ResultID]warm.Trace {
 	traces := map[warm.ResultID]warm.Trace{}

@@ -100,7 +100,7 @@ type binding struct {
 	list []Freedom // by vertex
 }
 
-// bind is [Build.Freedom] for a rule by which steps are bound.
+// bind is [Build.Freedom] for a rule that binds steps.
 func (b *binding) bind(jobs []Job, sendable []bool) []Freedom {
 	list, shared := b.list, b.findShared(jobs)
 	image := b.imagesOfOthers(jobs, shared)

@@ -203,5 +203,5 @@ func (b *Build) Warnings() []Remark {
 // ErrNoNode is wrapped when no node can run the steps of a target.
 var ErrNoNode = errors.New("no node can build it")
 
-// PlatformName returns the text by which the planner compares platforms.
+// PlatformName returns the text that the planner compares platforms by.
 func PlatformName(p ocispecs.Platform) string { return platforms.FormatAll(platforms.Normalize(p)) }

@@ -77,8 +77,8 @@ func (s stage) on(node string) string {
 	return s.name + " on " + node
 }
 
-// stages returns the results of b that several targets need and on which nothing stands
-// that several need, or the results of all units.
+// stages returns the results of b that several targets need, the topmost ones only, or the
+// results of all units.
 func (b *Build) stages(all bool) []stage {
 	target := map[string]string{} // by unit
 	for _, u := range b.Units {

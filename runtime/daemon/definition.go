@@ -213,8 +213,8 @@ func isArchive(header []byte) bool {
 	return err == nil || errors.Is(err, io.ErrUnexpectedEOF) && bytes.HasPrefix(header[min(len(header), 257):], []byte("ustar"))
 }
 
-// GitSecrets are the secrets with which the environment gives access to the git
-// host of url. They are for that host alone, since a target may read from others.
+// GitSecrets are the secrets in the environment for the git host of a remote. They are
+// for that host alone, since a target may read from others.
 func GitSecrets(remote string, env map[string]string) []ir.Secret {
 	u := ir.ParseGit(remote)
 	if u == nil || u.Host == "" {
@@ -229,8 +229,8 @@ func GitSecrets(remote string, env map[string]string) []ir.Secret {
 	return list
 }
 
-// GitAgent is the ssh agent, or the keys, with which the environment gives access
-// to the repository url; ok is false when it is not read over ssh.
+// GitAgent is the ssh agent, or the keys, in the environment for a remote repository; ok
+// is false when it is not read over ssh.
 func GitAgent(remote string, env map[string]string) (agent ir.SSH, ok bool) {
 	if !ir.ParseGit(remote).SSH() {
 		return ir.SSH{}, false

@@ -176,7 +176,7 @@ func (s *solver) Evaluate(ctx context.Context, p Partition, observe func(*bkclie
 			return err
 		}
 	}
-	before := func() {} // leaves the build in which the results were until now
+	before := func() {} // leaves the build that held the results until now
 	defer func() { before() }()
 	for first := true; ; first = false {
 		ev, exit, err := s.evaluations.enter(ctx, func(ev *evaluation) { s.run(s.life, ev, observe) })

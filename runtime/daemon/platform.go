@@ -9,10 +9,10 @@ import (
 	"github.com/dbake/dbake/internal/plan"
 )
 
-// allot leaves to each node the platforms that it is used for. A builder of docker
-// buildx can name platforms for its nodes: what is named somewhere is built where it is
-// named, and else only by nodes for which nothing is named and whose machine it is of.
-// It changes list.
+// allot leaves to each node the platforms that it is used for; it changes list. A builder
+// of docker buildx can name platforms for its nodes. A platform that is named is built
+// where it is named. Any other is built by nodes without names, if it is that of their
+// machine.
 func allot(list []NodeInfo) {
 	named := func(p ocispecs.Platform) bool {
 		return slices.ContainsFunc(list, func(n NodeInfo) bool { return matches(n.prefers(), p) })

@@ -33,8 +33,8 @@ const product = "dbake"
 type Content struct {
 	Definition *pb.Definition
 	Platform   ocispecs.Platform
-	// Request are the options with which the Dockerfile frontend made the
-	// result; nil when another frontend did.
+	// Request are the options that the Dockerfile frontend was given for the
+	// result; nil when another frontend made it.
 	Request map[string]string
 	// Metadata holds the image config and whatever else the frontend returned,
 	// under the keys of a single-platform result.
@@ -139,8 +139,8 @@ type ExportRequest struct {
 	// Provenance says which provenance the response holds: [ProvenanceMin], [ProvenanceMax]
 	// or "" for none.
 	Provenance string
-	// Load is set when the output is for a Docker engine, and loadEngine for which, as it
-	// is known by its ID.
+	// Load is set when the output is for a Docker engine. LoadEngine is the ID of that
+	// engine.
 	Load       bool
 	LoadEngine string
 	// Unlisted says that an image in a layout gets no entry in its index.

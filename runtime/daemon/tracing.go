@@ -187,7 +187,7 @@ func (l *link) trace(ctx context.Context, ref string) (*controlapi.Descriptor, e
 	}
 }
 
-// spanRecord is the part of a span that is read, in the form in which BuildKit keeps it.
+// spanRecord is the part of a span that is read, as BuildKit keeps it.
 type spanRecord struct {
 	Name        string
 	SpanContext struct{ SpanID string }

@@ -34,8 +34,8 @@ type Usage struct {
 	Steps   map[digest.Digest]StepUsage
 }
 
-// MachineSample is the state of a machine at one time. Total is the time since its
-// start of all its processors together, Busy the part of it in which they worked.
+// MachineSample is the state of a machine at one time. Total is the time since its start,
+// summed over its processors; Busy is how much of it they worked.
 type MachineSample struct {
 	At          time.Time
 	Total, Busy time.Duration

@@ -34,8 +34,8 @@ type Config struct {
 	// Plan holds, for each node, its partitions in order; it may be shorter than
 	// Nodes. Every unit is in exactly one partition of Plan or Pool.
 	Plan [][]Partition
-	// Begin is when the plan begins each unit, and with which step; nil when it does
-	// not say.
+	// Begin holds when the plan begins each unit, and its first step; nil when the plan
+	// does not say.
 	Begin []Begin
 	// Pool holds partitions that belong to no node: a node that has a free slot
 	// and nothing of its own takes the first it is allowed to run.
@@ -107,8 +107,8 @@ type Node struct {
 	Memory int64
 	// Platforms it can execute; empty is any.
 	Platforms []string
-	// Emulates holds those of Platforms that it runs by emulation, with the factor,
-	// >= 1, by which a step takes longer for it.
+	// Emulates holds those of Platforms that it runs by emulation, with how many times
+	// longer a step takes; >= 1.
 	Emulates map[string]float64
 	Warm     []VertexID // vertices it holds at the start
 	// Fetches are vertices that are sent to it during the run: it is not expected

@@ -98,15 +98,15 @@ func (s *fates) cancel(r *run, reason string) {
 	}
 }
 
-// cancelRuns cancels the submissions for which which is true, in order.
-func (s *fates) cancelRuns(which func(*run) bool) {
+// cancelRuns cancels the submissions that match, in order.
+func (s *fates) cancelRuns(match func(*run) bool) {
 	ids := make([]PartitionID, 0, len(s.runs))
 	for id := range s.runs {
 		ids = append(ids, id)
 	}
 	slices.Sort(ids)
 	for _, id := range ids {
-		if which(s.runs[id]) {
+		if match(s.runs[id]) {
 			s.cancel(s.runs[id], s.reason)
 		}
 	}

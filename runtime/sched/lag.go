@@ -13,16 +13,16 @@ import (
 // (1954), with log-normal errors.
 
 var (
-	// slowed is the logarithm of the factor by which a node is slower that has become slow,
-	// for telling it from one that is as it should be. Steps that take less than twice as
-	// long as expected, its square root, speak against it.
+	// slowed is the logarithm of how many times longer steps take on a node that has become
+	// slow, for the test against one that has not. Steps that take less than the square
+	// root of that longer, twice as long as expected, speak against it.
 	slowed = math.Log(4)
-	// accidents times the steps of the run are the odds from which on a node is taken to
-	// be slow: the more steps there are, the more streaks of bad luck.
+	// accidents times the steps of the run are the odds at which a node counts as slow:
+	// the more steps there are, the more streaks of bad luck.
 	accidents = 100.
 )
 
-// doubtless is the logarithm of the odds from which on a node is taken to be slow.
+// doubtless is the logarithm of the odds at which a node counts as slow.
 func (s *speeds) doubtless() float64 {
 	return math.Log(accidents * float64(1+len(s.cfg.Vertices)))
 }
@@ -93,8 +93,8 @@ func (s *speeds) inspect(n *node, v VertexID, took time.Duration) {
 	}
 }
 
-// lag is the factor by which n is slower than it should be when that is beyond doubt, by
-// the steps that it has done and those under way; otherwise 0.
+// lag is how many times slower n is than it should be, as its steps show that are done
+// and under way; 0 when that is in doubt.
 func (s *speeds) lag(n *node) float64 {
 	if n.lagSeen != s.seen {
 		n.lag, n.lagSeen = s.findLag(n), s.seen

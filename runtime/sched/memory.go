@@ -5,7 +5,7 @@ package sched
 // not fit beside what is submitted waits in the queue, where others can steal it; one
 // that fits nowhere is submitted to a node that has nothing else large.
 
-// largeStep is the part of the smallest node's memory from which a step is looked at.
+// largeStep is the least part of the smallest node's memory that makes a step large.
 const largeStep = 1. / 16
 
 // findLarge notes the steps that memory is kept for.

@@ -108,8 +108,8 @@ func (s *fleet) elsewhere(n *node, v VertexID) *node {
 	return nil
 }
 
-// walk calls visit with what is below the units' roots, from above, and goes on below
-// those for which it returns true.
+// walk calls visit with the units' roots and what is below them, from above. It goes below
+// a vertex when visit returns true.
 func (s *fleet) walk(units []UnitID, visit func(VertexID) bool) {
 	c := &s.once
 	c.epoch++
