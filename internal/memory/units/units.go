@@ -25,6 +25,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/klauspost/compress/zstd"
+
 	"github.com/dbake/dbake/internal/memory/folder"
 )
 
@@ -33,7 +35,7 @@ const Limit = 64 << 20
 
 // format begins a file. Entries follow: an id, the day of the last use, the length and the
 // bytes of what is sealed.
-const format = "dbake-units/1\n"
+const format = "dbake-units/2\n"
 
 // head is the size of an entry without what is sealed.
 const head = sha256.Size + 4 + 4
@@ -108,7 +110,12 @@ func (s *Store) Get(inputs []byte) (data []byte, ok bool) {
 	if !ok {
 		return nil, false
 	}
-	return key.open(e.sealed)
+	packed, ok := key.open(e.sealed)
+	if !ok {
+		return nil, false
+	}
+	data, err := unpacker().DecodeAll(packed, nil)
+	return data, err == nil
 }
 
 // Put notes what was made of some inputs.
@@ -118,7 +125,7 @@ func (s *Store) Put(inputs, data []byte) {
 	}
 	s.load.Do(s.read)
 	key := s.key(inputs)
-	sealed := key.seal(data)
+	sealed := key.seal(packer().EncodeAll(data, nil))
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.entries[key.id()] = entry{s.day(), sealed}
@@ -241,3 +248,21 @@ func (k secret) open(sealed []byte) ([]byte, bool) {
 	data, err := k.aead().Open(nil, nil, sealed, nil)
 	return data, err == nil
 }
+
+// packer makes data small before it is sealed: LLB names each digest several times.
+var packer = sync.OnceValue(func() *zstd.Encoder {
+	e, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithWindowSize(256<<10), zstd.WithLowerEncoderMem(true), zstd.WithEncoderCRC(false))
+	if err != nil {
+		panic(err) // the options are right
+	}
+	return e
+})
+
+// unpacker is the reverse, of what is no larger than may be kept.
+var unpacker = sync.OnceValue(func() *zstd.Decoder {
+	d, err := zstd.NewReader(nil, zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxMemory(Limit))
+	if err != nil {
+		panic(err) // the options are right
+	}
+	return d
+})

@@ -2,6 +2,7 @@ package units
 
 import (
 	"bytes"
+	"crypto/rand"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -100,6 +101,21 @@ func TestDamage(t *testing.T) {
 	require.False(t, ok)
 }
 
+// What repeats itself, as the digests in LLB do, takes little room.
+func TestPacked(t *testing.T) {
+	dir := t.TempDir()
+	s := Open(dir, "/project", start)
+	data := bytes.Repeat([]byte("sha256:0123456789abcdef"), 1000)
+	s.Put([]byte("in"), data)
+	require.NoError(t, s.Save())
+	info, err := os.Stat(file(t, dir))
+	require.NoError(t, err)
+	require.Less(t, info.Size(), int64(len(data)/10))
+	got, ok := Open(dir, "/project", start).Get([]byte("in"))
+	require.True(t, ok)
+	require.Equal(t, data, got)
+}
+
 // What was not used for long goes, first what is too much.
 func TestLimit(t *testing.T) {
 	dir := t.TempDir()
@@ -108,7 +124,10 @@ func TestLimit(t *testing.T) {
 		s.limit = 4096
 		for _, n := range names {
 			if _, ok := s.Get([]byte(n)); !ok {
-				s.Put([]byte(n), make([]byte, s.limit/16))
+				data := make([]byte, s.limit/16) // random, so that it does not get smaller
+				_, err := rand.Read(data)
+				require.NoError(t, err)
+				s.Put([]byte(n), data)
 			}
 		}
 		s.Put([]byte("too large"), make([]byte, s.limit/16+1))
