@@ -10,6 +10,7 @@ package redact
 import (
 	"regexp"
 	"strings"
+	"sync"
 )
 
 // Mark stands in the place of what is hidden. It is what BuildKit writes there.
@@ -19,39 +20,45 @@ var (
 	// userinfo is what precedes the host in a URL. A password may hold an at sign. In
 	// the references of images an at sign precedes the digest, so that only schemes of
 	// URLs count.
-	userinfo = regexp.MustCompile(`(?i)\b(https?|git|git\+https?|ssh|git\+ssh|ftps?|tcp|wss?|socks5h?)://([^/?#\s"<>\\` + "`" + `]*)@`)
+	userinfo = pattern(`(?i)\b(https?|git|git\+https?|ssh|git\+ssh|ftps?|tcp|wss?|socks5h?)://([^/?#\s"<>\\` + "`" + `]*)@`)
 	// host is what git and ssh say of the host of a URL that they took apart and decoded:
 	// they do so without its scheme, and take for the host what is none to them.
-	host = regexp.MustCompile(`(?i)(unable to look up |unable to connect to |strange hostname '|could not resolve hostname |connect to host )` +
+	host = pattern(`(?i)(unable to look up |unable to connect to |strange hostname '|could not resolve hostname |connect to host )` +
 		`([^\n"]{1,1000}?)( \(port \d+\)|:(?:\n|\\n|$)|' blocked| port \d+: |: (?:name or service not known|temporary failure in name resolution|no address associated with hostname|nodename nor servname provided))`)
 	// login is whom they say it of.
-	login = regexp.MustCompile(`(?i)(\\n|)[^\s"'\\:@]+:[^\s"'\\]+(@[^\s"'\\@/]+?)(: permission denied|'s password: )`)
+	login = pattern(`(?i)(\\n|)[^\s"'\\:@]+:[^\s"'\\]+(@[^\s"'\\@/]+?)(: permission denied|'s password: )`)
 	// address is where they tried to reach it.
-	address = regexp.MustCompile(`(\\n|)[^\s"'\\]+(@[^\s"'\\@/]+?\[\d+: [0-9a-f.:]+\]: errno=)`)
+	address = pattern(`(\\n|)[^\s"'\\]+(@[^\s"'\\@/]+?\[\d+: [0-9a-f.:]+\]: errno=)`)
 	// parameter is a secret among the parameters of a URL.
-	parameter = regexp.MustCompile(`(?i)([?&](?:[a-z0-9]+[_-])*(?:token|password|passwd|secret|signature|sig|credential|api_?key|access_?key|auth|authtoken)=)[^&#\s"'<>\\,]+`)
+	parameter = pattern(`(?i)([?&](?:[a-z0-9]+[_-])*(?:token|password|passwd|secret|signature|sig|credential|api_?key|access_?key|auth|authtoken)=)[^&#\s"'<>\\,]+`)
 	// attribute is a secret among the attributes of a cache, as text.
-	attribute = regexp.MustCompile(`(?i)\b(access_key_id|secret_access_key|session_token|account_key|ghtoken)=[^,\s"'\\]+`)
+	attribute = pattern(`(?i)\b(access_key_id|secret_access_key|session_token|account_key|ghtoken)=[^,\s"'\\]+`)
 	// token is the attribute of a list, as in type=gha,token=x: the word alone is that
 	// of many programs.
-	token = regexp.MustCompile(`(?i)(type=[a-z0-9]+,(?:[^\s"'\\]*,)?token=|[=\s"']token=)([^,\s"'\\]+)((?:,[^\s"'\\]*)?)`)
+	token = pattern(`(?i)(type=[a-z0-9]+,(?:[^\s"'\\]*,)?token=|[=\s"']token=)([^,\s"'\\]+)((?:,[^\s"'\\]*)?)`)
 	// member is such an attribute in JSON.
-	member = regexp.MustCompile(`("(?:access_key_id|secret_access_key|session_token|account_key|token|ghtoken)"\s*:\s*)"(?:[^"\\]|\\.)*"`)
+	member = pattern(`("(?:access_key_id|secret_access_key|session_token|account_key|token|ghtoken)"\s*:\s*)"(?:[^"\\]|\\.)*"`)
 )
+
+// pattern compiles an expression when it is first asked for: most runs of dbake end without
+// a text that could hold a secret.
+func pattern(expr string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(expr) })
+}
 
 // Text returns s without secrets.
 func Text(s string) string {
 	if !suspect(s) {
 		return s
 	}
-	s = userinfo.ReplaceAllStringFunc(s, hideUser)
-	s = host.ReplaceAllStringFunc(s, hideHost)
-	s = login.ReplaceAllString(s, "${1}"+Mark+":"+Mark+"${2}${3}")
-	s = address.ReplaceAllString(s, "${1}"+Mark+"${2}")
-	s = parameter.ReplaceAllString(s, "${1}"+Mark)
-	s = attribute.ReplaceAllString(s, "${1}="+Mark)
-	s = token.ReplaceAllStringFunc(s, hideToken)
-	return member.ReplaceAllString(s, `${1}"`+Mark+`"`)
+	s = userinfo().ReplaceAllStringFunc(s, hideUser)
+	s = host().ReplaceAllStringFunc(s, hideHost)
+	s = login().ReplaceAllString(s, "${1}"+Mark+":"+Mark+"${2}${3}")
+	s = address().ReplaceAllString(s, "${1}"+Mark+"${2}")
+	s = parameter().ReplaceAllString(s, "${1}"+Mark)
+	s = attribute().ReplaceAllString(s, "${1}="+Mark)
+	s = token().ReplaceAllStringFunc(s, hideToken)
+	return member().ReplaceAllString(s, `${1}"`+Mark+`"`)
 }
 
 // suspect reports whether there can be anything to hide: most text is an answer of
@@ -72,7 +79,7 @@ func suspect(s string) bool {
 // hideUser hides the user and the password of a URL. The user of ssh alone is no
 // secret: keys are.
 func hideUser(match string) string {
-	parts := userinfo.FindStringSubmatch(match)
+	parts := userinfo().FindStringSubmatch(match)
 	scheme, user := parts[1], parts[2]
 	_, _, both := strings.Cut(user, ":")
 	switch {
@@ -89,7 +96,7 @@ func hideUser(match string) string {
 // hideHost hides the user and the password in what git or ssh took for a host. A password
 // with a slash in it ends there, to them.
 func hideHost(match string) string {
-	parts := host.FindStringSubmatch(match)
+	parts := host().FindStringSubmatch(match)
 	before, name, after := parts[1], parts[2], parts[3]
 	at := strings.LastIndexByte(name, '@')
 	if at >= 0 {
@@ -107,7 +114,7 @@ func hideHost(match string) string {
 
 // hideToken hides the token in a list of attributes, if it is one.
 func hideToken(match string) string {
-	parts := token.FindStringSubmatch(match)
+	parts := token().FindStringSubmatch(match)
 	before, after := parts[1], parts[3]
 	if !strings.Contains(before, "type=") && !strings.Contains(after, "type=") {
 		return match
