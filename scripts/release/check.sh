@@ -10,7 +10,7 @@ work=$(mktemp -d "${TMPDIR:-/tmp}/dbake-release-check.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 
 DIST=$work/1 scripts/release/release.sh
-git clone -q . "$work/clone"
+git clone -q -c advice.detachedHead=false . "$work/clone"
 # A directory, which git ignores: a link would be a change, which the programs would report.
 mkdir "$work/clone/bin"
 ln -s "$PWD/bin/buildkitd" "$work/clone/bin"

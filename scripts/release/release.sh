@@ -31,6 +31,8 @@ export CGO_ENABLED=0
 # The programs of this machine: the one that writes completions and the manual, and the
 # one that makes packages.
 go build -trimpath -buildvcs=true -o "$work/dbake" ./cmd/dbake
+[[ $(go version -m "$work/dbake") == *"vcs.revision=$commit"* ]] ||
+  fail "the program does not know its commit: Go finds none in a work tree that 'git worktree' has made, so make the release in a clone"
 (cd scripts/release && go build -trimpath -o "$work/nfpm" github.com/goreleaser/nfpm/v2/cmd/nfpm)
 "$work/dbake" reference --format man | gzip -n9 > "$work/dbake.1.gz"
 for shell in bash zsh fish; do "$work/dbake" completion $shell > "$work/completion.$shell"; done
