@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/dbake/dbake/internal/pause"
 	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/partition"
 	"github.com/dbake/dbake/runtime/sched"
@@ -16,6 +17,10 @@ const (
 	// search, and replanTimeout at most. Meanwhile the run goes on.
 	replanBudget  = 1_000_000
 	replanTimeout = 5 * time.Second
+	// Gathering is how long further nodes are waited for when one has come, before what is
+	// left is planned: they often come together, and what a plan for some of them gives
+	// out is not taken back for the rest.
+	Gathering = time.Second
 )
 
 // Replan plans what is left of a run of c for the nodes that are there now. Steps with one
@@ -172,11 +177,11 @@ type replans struct {
 	config  sched.Config
 	workers *workers
 	wanted  bool
-	busy    bool
+	busy    bool // a worker gathers nodes, or plans
 }
 
-// begin has a worker make a plan if that is wanted and no other one does. What is given to
-// nobody by stealing is not given to others by a plan either.
+// begin has a worker gather nodes if a plan is wanted and no other one is at it. What is given
+// to nobody by stealing is not given to others by a plan either.
 func (p *replans) begin(ctx context.Context, r *run) {
 	if !p.wanted || p.busy {
 		return
@@ -185,12 +190,30 @@ func (p *replans) begin(ctx context.Context, r *run) {
 	if !p.config.Options.Steal || len(p.config.Pool) > 0 {
 		return
 	}
+	p.busy = true
+	p.workers.start(func() {
+		if pause.For(ctx, Gathering) == nil {
+			p.workers.report(gatheredMessage{ctx})
+		}
+	})
+}
+
+// gatheredMessage reports that nodes which have come are to be planned for.
+type gatheredMessage struct{ ctx context.Context }
+
+func (m gatheredMessage) take(r *run) []sched.Event {
+	r.replans.wanted = false
+	r.replans.plan(m.ctx, r)
+	return nil
+}
+
+// plan has a worker make a plan of what is left.
+func (p *replans) plan(ctx context.Context, r *run) {
 	left, now := r.sched.Outlook(), r.reporter.since()
 	strategy, err := partition.Lookup(partition.DefaultStrategy)
-	if err != nil || len(left.Queued) == 0 {
+	if p.busy = err == nil && len(left.Queued) > 0; !p.busy {
 		return
 	}
-	p.busy = true
 	p.workers.start(func() {
 		ctx, cancel := context.WithTimeout(ctx, replanTimeout)
 		defer cancel()

@@ -3,6 +3,7 @@ package sim
 import (
 	"cmp"
 	"container/heap"
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -25,6 +26,10 @@ type World struct {
 	Lost []Loss
 	// Slowed nodes become slow for good at these times.
 	Slowed []Slowdown
+	// From is when each node comes; nil = all are there.
+	From []time.Duration
+	// Replan plans what is left when a node has come; nil = nobody does.
+	Replan partition.Strategy
 	// Assumed is set when the scheduler does not keep to the slots of the nodes, which do
 	// so themselves.
 	Assumed bool
@@ -59,10 +64,13 @@ type Run struct {
 // at a time in each direction. Steps that the plan sends are units of their own,
 // see plan.Exchange.
 type Cluster struct {
-	p     partition.Problem
-	plan  partition.Plan
-	world World
-	sched *sched.Scheduler
+	p      partition.Problem
+	plan   partition.Plan
+	world  World
+	sched  *sched.Scheduler
+	config sched.Config
+	came   bool          // what is left is to be planned anew, as nodes have come
+	last   time.Duration // when the last one came
 
 	now    time.Duration
 	queue  happenings
@@ -150,7 +158,8 @@ func Execute(p partition.Problem, plan partition.Plan, world World, steal bool) 
 		registry: map[partition.VertexID]bool{}, planned: map[site]bool{}, starts: map[site]time.Duration{},
 		first: make([]time.Duration, len(p.Vertices)), ran: map[partition.VertexID]int{},
 	}
-	s, err := sched.New(c.configure(sched.Options{Steal: steal, Ahead: 1}))
+	c.config = c.configure(sched.Options{Steal: steal, Ahead: 1})
+	s, err := sched.New(c.config)
 	if err != nil {
 		return Run{}, fmt.Errorf("simulate: %w", err)
 	}
@@ -161,7 +170,16 @@ func Execute(p partition.Problem, plan partition.Plan, world World, steal bool) 
 			m.held[v] = true
 		}
 		c.nodes = append(c.nodes, m)
-		c.tell(sched.NodeUp{Node: sched.NodeID(n)})
+		if world.From == nil || world.From[n] == 0 {
+			c.tell(sched.NodeUp{Node: sched.NodeID(n)})
+			continue
+		}
+		c.after(world.From[n], func() {
+			c.tell(sched.NodeUp{At: c.now, Node: sched.NodeID(n)})
+			if c.last = c.now; world.Replan != nil {
+				c.after(runtime.Gathering, func() { c.came = c.now == c.last+runtime.Gathering })
+			}
+		})
 	}
 	for _, v := range p.Network.Cached {
 		c.registry[v] = true
@@ -205,6 +223,12 @@ func (c *Cluster) loop() (Run, error) {
 		if c.done {
 			return c.result()
 		}
+		if c.came {
+			if err := c.replan(); err != nil {
+				return Run{}, err
+			}
+			continue
+		}
 		if len(c.queue) == 0 || c.now > deadline {
 			return Run{}, errors.New("simulate: the scheduler waits for something that does not come")
 		}
@@ -215,6 +239,22 @@ func (c *Cluster) loop() (Run, error) {
 		c.now = next.at
 		next.do()
 	}
+}
+
+// replan plans what is left, if somebody does.
+func (c *Cluster) replan() error {
+	c.came = false
+	left := c.sched.Outlook()
+	if len(left.Queued) == 0 {
+		return nil
+	}
+	p, err := runtime.Replan(context.Background(), &c.config, left, c.now, c.world.Replan)
+	if err != nil {
+		return fmt.Errorf("simulate: %w", err)
+	}
+	p.At = c.now
+	c.tell(p)
+	return nil
 }
 
 func (c *Cluster) result() (Run, error) {

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/dbake/dbake/bench/gen"
 	"github.com/dbake/dbake/partition"
@@ -34,6 +35,7 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags.Float64Var(&f.conditions.Lose, "lose", 0, "run and lose the busiest node after this `share` of the makespan")
 	flags.Float64Var(&f.conditions.Sag, "sag", 0, "run and let the busiest node fall to a fifth of its speed after this `share` of the makespan")
 	flags.Float64Var(&f.conditions.Slow, "slow", 0, "run with transfers that take this many `times` as long")
+	flags.DurationVar(&f.late, "late", 0, "run with all nodes but the first coming this `time` after the start: with new plans then, and in place of no stealing with that alone; the perfect plan knows when they come")
 	flags.BoolVar(&f.conditions.Assumed, "assumed", false, "run with nodes whose slots the scheduler does not keep to")
 	flags.StringVar(&f.generate, "generate", "", "write random instances of all classes below `DIR` instead")
 	flags.IntVar(&f.count, "count", 1, "instances of each class and size to generate")
@@ -62,6 +64,7 @@ type settings struct {
 	generate                string
 	count                   int
 	duplicates, bandwidths  string
+	late                    time.Duration
 }
 
 func (f settings) compare(ctx context.Context, stdout, stderr io.Writer) error {
@@ -99,6 +102,15 @@ func (f settings) compare(ctx context.Context, stdout, stderr io.Writer) error {
 			row, plan, err := Measure(ctx, in, s, f.options)
 			if err != nil {
 				return err
+			}
+			if f.late > 0 {
+				out, ok, err := TryLate(ctx, in.Problem, f.late, s, f.options)
+				if err != nil {
+					return fmt.Errorf("%s: %w", in.Name, err)
+				}
+				if ok {
+					row.Ran = &out
+				}
 			}
 			if f.run {
 				if plan, err = f.try(ctx, in, s, plan, &row); err != nil {
@@ -154,7 +166,7 @@ func (f settings) print(rows []Row, stdout, stderr io.Writer) error {
 		if err := WriteTable(stdout, rows); err != nil {
 			return err
 		}
-		if f.run {
+		if f.run || f.late > 0 {
 			writeRuns(stdout, rows)
 		}
 	} else {
