@@ -6,7 +6,6 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -138,7 +137,7 @@ func grow(t *testing.T, b *plan.Build, expected bool) (g growth) {
 func TestGrowingPool(t *testing.T) {
 	for seed := range uint64(4) {
 		b := newWideProject(t, "p", seed, 24)
-		synctest.Test(t, func(t *testing.T) {
+		inBubble(t, func(t *testing.T) {
 			known, unknown := grow(t, b, true), grow(t, b, false)
 			t.Logf("seed %d: known %+v, unknown %+v: %.3f", seed, known, unknown, float64(unknown.took)/float64(known.took))
 			for _, g := range []growth{known, unknown} {

@@ -4,11 +4,9 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	goruntime "runtime"
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -139,9 +137,7 @@ func TestRetrySteps(t *testing.T) {
 		}
 		return o.err == nil
 	}
-	goruntime.GC()
-	goruntime.GC() // see trySeeds
-	synctest.Test(t, func(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
 		for seed, p := range good {
 			if try(t, uint64(seed), p) {
 				passed++

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	digest "github.com/opencontainers/go-digest"
@@ -144,7 +143,7 @@ func (x *returning) close() {
 func TestNodeReturnsWarm(t *testing.T) {
 	b := newForkedProject(t, 8, "left", "right").WithDuplicates(plan.DuplicatesAny)
 	dir := t.TempDir()
-	synctest.Test(t, func(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
 		x := newReturning(b)
 		defer x.close()
 		var before, elsewhere []string
@@ -171,7 +170,7 @@ func TestNodeComesWarm(t *testing.T) {
 	for _, stage := range []string{"left", "right"} {
 		first, b := newForkedProject(t, 1, stage), newForkedProject(t, 6, "left", "right")
 		dirs := []string{t.TempDir(), t.TempDir()}
-		synctest.Test(t, func(t *testing.T) {
+		inBubble(t, func(t *testing.T) {
 			x := newReturning(first)
 			defer x.close()
 			x.nodes[0].Lose()

@@ -123,16 +123,21 @@ func (s *seen) add(o outcome) {
 	}
 }
 
+// inBubble runs f in a bubble of its own. BuildKit's sessions use the channels that net/http2
+// keeps in a pool: one that was made in a bubble ends the process in another. Two
+// collections empty the pool.
+func inBubble(t *testing.T, f func(t *testing.T)) {
+	goruntime.GC()
+	goruntime.GC()
+	synctest.Test(t, f)
+}
+
 func trySeeds(t *testing.T, first, last uint64, current *atomic.Uint64, seen *seen) {
 	var trials []trial
 	for seed := first; seed < last; seed++ {
 		trials = append(trials, trial{seed, newProject(t, seed), seen})
 	}
-	// net/http2 keeps channels in a pool. One that was made in a bubble is of no use in
-	// another; two collections empty the pool.
-	goruntime.GC()
-	goruntime.GC()
-	synctest.Test(t, func(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
 		for _, x := range trials {
 			current.Store(x.seed)
 			x.try(t)
@@ -169,7 +174,7 @@ func (x trial) retry(w *world) {
 // run carries out one run.
 func (x trial) run(t *testing.T, w *world) {
 	synctest.Wait()
-	before := len(inBubble())
+	before := len(goroutinesOfBubble())
 	w.delay()
 	ctx, cancel := context.WithCancelCause(context.Background())
 	over := time.AfterFunc(limit, func() {
@@ -204,7 +209,7 @@ func (x trial) run(t *testing.T, w *world) {
 	w.close()
 	time.Sleep(time.Minute)
 	synctest.Wait()
-	if left := inBubble(); len(left) > before {
+	if left := goroutinesOfBubble(); len(left) > before {
 		wrong = append(wrong, fmt.Sprintf("%d goroutines are left:\n%s", len(left)-before, strings.Join(left, "\n\n")))
 	}
 	if len(wrong) > 0 {
@@ -212,8 +217,8 @@ func (x trial) run(t *testing.T, w *world) {
 	}
 }
 
-// inBubble returns the goroutines of the bubble.
-func inBubble() []string {
+// goroutinesOfBubble returns the goroutines of the bubble.
+func goroutinesOfBubble() []string {
 	var list []string
 	for g := range strings.SplitSeq(stacks(), "\n\n") {
 		head, _, _ := strings.Cut(g, "\n")

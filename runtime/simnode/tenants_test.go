@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -76,7 +75,7 @@ func TestEqualRuns(t *testing.T) {
 			t.Run(fmt.Sprint(seed, later), func(t *testing.T) {
 				builds := []*plan.Build{newWideProject(t, "a", seed, 18), newWideProject(t, "b", seed, 18)}
 				dirs := []string{t.TempDir(), t.TempDir()}
-				synctest.Test(t, func(t *testing.T) {
+				inBubble(t, func(t *testing.T) {
 					r := &simnode.Registry{}
 					specs, done := newPool(t, r, 3)
 					var took [2]time.Duration
@@ -110,7 +109,7 @@ func TestBusyNode(t *testing.T) {
 	long, short := newWideProject(t, "long", 1, 12), newWideProject(t, "short", 2, 2)
 	dirs := []string{t.TempDir(), t.TempDir(), t.TempDir()}
 	again := newWideProject(t, "again", 2, 2)
-	synctest.Test(t, func(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
 		r := &simnode.Registry{}
 		defer r.Close()
 		specs, done := newPool(t, r, 2)
