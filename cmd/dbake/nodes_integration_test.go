@@ -133,7 +133,7 @@ func TestNodeIsExpected(t *testing.T) {
 func TestDrainNode(t *testing.T) {
 	w := newWorld(t, 2)
 	dir := project(t, slow)
-	stderr, _, status := w.begin(dir, 2, "--strategy", "round-robin")
+	stderr, _, status := w.begin(dir, 2, "--strategy", "round-robin", "--jobs", "2")
 	shown := awaitNode(t, stderr, "n2")
 	args := []string{"nodes", "drain", "n2"}
 	for i, addr := range w.addrs[:2] {
