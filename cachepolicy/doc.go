@@ -17,7 +17,7 @@
 //
 // # Facts about BuildKit
 //
-// Read in v0.33; the rules follow from them.
+// Read in v0.33 and v0.34; the rules follow from them.
 //
 //   - A vertex collects the cache sources of the solves that load it, but one
 //     that is being looked up already does not look again (solver/jobs.go,
@@ -37,6 +37,15 @@
 //     second is of no use behind a step that the first one had. Hence: the parts
 //     of a cluster are joined to one cache, and where that exists nothing else is
 //     imported for it.
+//   - A cache that is imported after a vertex was looked up finds the vertex only by
+//     what it is made of, and only if it holds every key of every input but the
+//     first (solver/cachemanager.go, getIDFromDeps). A directory of the client has
+//     a key of its session, too, which no cache holds. So as long as some solve
+//     keeps a vertex that copies from a directory, caches that come later are of no
+//     use behind it. And once such a vertex has ended, its key of the session finds
+//     it in the node's own cache, so that the import is not asked (solver/edge.go).
+//     A result that was sent late, behind a COPY that the node knows, is therefore
+//     built again; package runtime warns of it.
 //   - An import that fails costs one line in the progress and the hits it would
 //     have given, nothing else.
 //   - An importer reads at most 1 MiB of manifest and of config
