@@ -193,7 +193,8 @@ const wayLines = 3
 // varying is what differs between two failures of one kind: numbers, also in base 16.
 var varying = regexp.MustCompile(`0x[0-9a-fA-F]+|\b[0-9a-fA-F]*[0-9][0-9a-fA-F]*|[0-9]+`)
 
-// wayOf names the way in which a step failed that printed log.
+// wayOf names the way in which a step failed that printed log. The order of the last lines
+// does not count: standard output and standard error come apart, either of them first.
 func wayOf(code string, log []string) string {
 	var last []string
 	for _, line := range slices.Backward(log) {
@@ -204,6 +205,7 @@ func wayOf(code string, log []string) string {
 			break
 		}
 	}
+	slices.Sort(last)
 	return code + "\n" + strings.Join(last, "\n")
 }
 

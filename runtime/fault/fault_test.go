@@ -17,6 +17,7 @@ func TestWayOf(t *testing.T) {
 	require.NotEqual(t, way, wayOf("2", []string{"test 3 took 12.5s", "connection to 10.0.0.9:5 refused", "0xc0ffee0000: FAIL"}))
 	require.NotEqual(t, way, wayOf("1", []string{"test 3 took 12.5s", "connection to 10.0.0.9:5 reset", "0xc0ffee0000: FAIL"}))
 	require.Equal(t, wayOf("1", nil), wayOf("1", []string{""}))
+	require.Equal(t, wayOf("1", []string{"tests", "refused"}), wayOf("1", []string{"refused", "tests"}))
 }
 
 // TestClassify has messages as BuildKit v0.34.2 and what it calls write them.
