@@ -312,7 +312,7 @@ target "default" {
 target "default" {
   name   = "t${n}"
   matrix = { n = [for i in range(120): "${i}"] }
-  dockerfile-inline = "# ${join("", [for i in range(900): "filler ${n} ${i} ${join("", [for j in range(15): "xxxxxxxxxx"])}\n# "])}\nFROM scratch\nLABEL n=${n}\nCOPY docker-bake.hcl /x${n}\n"
+  dockerfile-inline = "# ${join("", [for i in range(900): "filler ${n} ${i} `+strings.Repeat("x", 150)+`\n# "])}\nFROM scratch\nLABEL n=${n}\nCOPY docker-bake.hcl /x${n}\n"
   output = ["type=cacheonly"]
 }
 `)
