@@ -112,11 +112,15 @@ func (l *lesson) rememberMachines(infos []daemon.NodeInfo, usage []daemon.Usage,
 	estimate(list, samples, machines)
 }
 
-// capacity is the number of steps that the plan assumes node i to run at once.
+// capacity is the number of steps that the plan assumes node i to run at once, or all nodes
+// of its machine.
 func (l *lesson) capacity(i int, info daemon.NodeInfo) plan.Capacity {
 	if i < len(l.plan.Nodes) {
 		n := l.plan.Nodes[i]
 		c := plan.Capacity{Slots: n.Slots, Machine: n.Machine}
+		if n.Machine != "" {
+			c.Slots = n.Shared
+		}
 		if n.SlotsAssumed || n.Machine != "" {
 			c.Cores = n.Cores
 		}

@@ -300,14 +300,14 @@ func machine(s nodeset.Spec) (name string, shared int) {
 }
 
 // slots is the number of steps that a node is counted on to run at once until its machine
-// is known; assumed when the user did not say, and why says from what. Nodes of this
-// machine have a part of it each.
+// is known; assumed when the user did not say, and why says from what. A node of this
+// machine may run all that this bears: see machine for what its nodes run together.
 func slots(s nodeset.Spec) (n int, why string, assumed bool) {
 	switch {
 	case s.Slots > 0:
 		return s.Slots, "", false
 	case s.Beside > 1:
-		return (localSlots() + s.Beside - 1) / s.Beside, fmt.Sprintf("it is one of %d nodes on this machine (processors: %d)", s.Beside, goruntime.NumCPU()), true
+		return localSlots(), fmt.Sprintf("it is one of %d nodes on this machine (processors: %d)", s.Beside, goruntime.NumCPU()), true
 	case s.Beside > 0:
 		return max(assumedSlots, localSlots()), "", true
 	}

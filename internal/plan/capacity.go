@@ -19,8 +19,8 @@ const (
 
 // Capacity returns the nodes with the capacity of their machines: a node without declared
 // slots is assumed to run as many steps at once as its processors and memory bear, given
-// the known use of the steps. An unknown step counts as one processor. Nodes of one
-// machine have a part of that each, and no more together.
+// the known use of the steps. An unknown step counts as one processor. Each node of a
+// machine may run all that this bears, and they run no more together.
 func (b *Build) Capacity(nodes []Node) []Node { return b.prices.capacity(nodes) }
 
 func (p *prices) capacity(nodes []Node) []Node {
@@ -56,8 +56,8 @@ func (p *prices) capacity(nodes []Node) []Node {
 			case n.SlotsWhy == "":
 				n.SlotsWhy = "nothing is known of its machine yet"
 			}
-			if ok {
-				n.Slots = (bears + len(group) - 1) / len(group)
+			if ok || len(group) > 1 {
+				n.Slots = min(bears, mostSlots)
 			}
 		}
 	}
@@ -74,14 +74,28 @@ func (p *prices) machine(nodes []Node, group []int) (m cost.Machine, ok bool) {
 	return m, ok
 }
 
-// Alone returns the nodes as they are while the others of their machines have nothing to
-// do: a node whose slots are assumed has all that its machine bears.
-func Alone(nodes []Node) []Node {
-	out := slices.Clone(nodes)
-	for i, n := range out {
-		if n.SlotsAssumed && n.Machine != "" {
-			out[i].Slots = n.Shared
+// Parts returns, by node, how many steps it is expected to run at once while the others of
+// its machine do their part of p. The guess for a machine is divided among its nodes that
+// have something to do; one that has not gets what it would have if it had.
+func (p *Plan) Parts() []int {
+	busy := map[string]int{} // by machine: its nodes that have something to do
+	works := func(n int) bool { return p.Pooled || len(p.Partitions[n]) > 0 }
+	for n, node := range p.Nodes {
+		if works(n) {
+			busy[node.Machine]++
 		}
+	}
+	out := make([]int, len(p.Nodes))
+	for n, node := range p.Nodes {
+		out[n] = node.Slots
+		if !node.SlotsAssumed || node.Machine == "" {
+			continue
+		}
+		among := busy[node.Machine]
+		if !works(n) {
+			among++
+		}
+		out[n] = min(node.Slots, (node.Shared+among-1)/among)
 	}
 	return out
 }

@@ -60,9 +60,6 @@ type Plan struct {
 // Make plans b on nodes. It needs no network. Unless opts say which plan was the
 // previous one, it is taken from what the nodes hold.
 func Make(ctx context.Context, b *Build, nodes []Node, strategy partition.Strategy, opts partition.Options) (*Plan, error) {
-	if strategy.Name() == single {
-		nodes = Alone(nodes)
-	}
 	problem, err := b.problem(nodes)
 	if err != nil {
 		return nil, err
@@ -224,12 +221,10 @@ func effort(ctx context.Context, p partition.Problem, strategy partition.Strateg
 }
 
 // Strategies that are treated in their own way: exact gives proofs, and the jobs of
-// queue are given out during the run; single is for one node that has its machine for
-// itself.
+// queue are given out during the run.
 const (
-	exact  = "exact"
-	single = "single"
-	queue  = "queue"
+	exact = "exact"
+	queue = "queue"
 )
 
 // follow derives further fields from the problem and its schedule.

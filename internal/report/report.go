@@ -224,12 +224,7 @@ func (p *Report) single(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	alone := p.Problem
-	alone.Nodes = slices.Clone(alone.Nodes)
-	for i, n := range plan.Alone(p.Nodes) {
-		alone.Nodes[i].Slots = n.Slots
-	}
-	made, err := s.Plan(ctx, alone, partition.Options{})
+	made, err := s.Plan(ctx, p.Problem, partition.Options{})
 	if err != nil {
 		return fmt.Errorf("plan for a single node: %w", err)
 	}
