@@ -9,7 +9,9 @@ import (
 
 	"github.com/dbake/dbake/internal/memory/cost"
 	"github.com/dbake/dbake/internal/plan"
+	"github.com/dbake/dbake/runtime"
 	"github.com/dbake/dbake/runtime/daemon"
+	"github.com/dbake/dbake/runtime/nodeset"
 )
 
 var (
@@ -68,6 +70,42 @@ func TestEstimate(t *testing.T) {
 	told := []plan.Measurement{step("a", 100, 110, 7*time.Second)}
 	estimate(told, samples, machines)
 	require.Equal(t, 7*time.Second, told[0].CPU)
+}
+
+// Steps are charged by what their machines can do, also when the plan did not know that yet:
+// else steps that wait would be thought short because many waited at once.
+func TestChargedCapacity(t *testing.T) {
+	const addr = "tcp://a:1"
+	for name, c := range map[string]struct {
+		node    plan.Node
+		spec    nodeset.Spec
+		machine bool // it reported its machine
+		late    bool // it came after the plan was made
+		want    plan.Capacity
+	}{
+		"nothing known":          {node: plan.Node{Slots: 4, SlotsAssumed: true}, want: plan.Capacity{Slots: 4}},
+		"the first run":          {node: plan.Node{Slots: 4, SlotsAssumed: true}, machine: true, want: plan.Capacity{Slots: 4, Cores: 2}},
+		"a user said it":         {node: plan.Node{Slots: 4}, machine: true, want: plan.Capacity{Slots: 4}},
+		"one of several":         {node: plan.Node{Slots: 2, SlotsAssumed: true, Machine: "m", Shared: 3}, want: plan.Capacity{Slots: 3, Machine: "m"}},
+		"one of several, known":  {node: plan.Node{Slots: 2, Machine: "m", Shared: 3}, machine: true, want: plan.Capacity{Slots: 3, Cores: 2, Machine: "m"}},
+		"late":                   {late: true, machine: true, want: plan.Capacity{Slots: assumedSlots, Cores: 2}},
+		"late, and a user's own": {late: true, machine: true, spec: nodeset.Spec{Slots: 3}, want: plan.Capacity{Slots: 3}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			history, err := cost.Open(cost.InMemory, cost.Options{})
+			require.NoError(t, err)
+			if c.machine {
+				history.RecordMachine(addr, cost.Machine{Cores: 2, Memory: 8e9, Boot: boot, When: boot})
+			}
+			l := &lesson{history: history, plan: &plan.Plan{Nodes: []plan.Node{c.node}}, result: &runtime.Result{Nodes: make([]runtime.NodeResult, 1)}}
+			if c.late {
+				l.plan.Nodes = nil
+			}
+			info := daemon.NodeInfo{Spec: c.spec}
+			info.Addr = addr
+			require.Equal(t, map[string]plan.Capacity{addr: c.want}, l.capacity([]daemon.NodeInfo{info}))
+		})
+	}
 }
 
 func TestSameMachine(t *testing.T) {

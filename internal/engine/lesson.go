@@ -32,12 +32,11 @@ type lesson struct {
 func (l *lesson) remember(ctx context.Context, now time.Time) error {
 	// infos are the nodes, records what each keeps now, usage what it reports of builds.
 	infos, records, usage := l.facts.pool.All(), l.facts.pool.Records(ctx), l.usage(ctx)
-	addr, capacity, kept := map[string]string{}, map[string]plan.Capacity{}, map[string]warm.Records{}
+	addr, kept := map[string]string{}, map[string]warm.Records{}
 	native, used := map[string]ocispecs.Platform{}, map[string]map[digest.Digest]daemon.StepUsage{}
 	for i, n := range l.result.Nodes {
 		at := infos[i].Addr
 		addr[n.Name], native[n.Name], kept[at] = at, infos[i].Native, records[i]
-		capacity[at] = l.capacity(i, infos[i])
 		used[n.Name] = usage[i].Steps
 	}
 	var list []plan.Measurement
@@ -45,7 +44,7 @@ func (l *lesson) remember(ctx context.Context, now time.Time) error {
 		list = append(list, plan.Measurement{Node: addr[m.Node], Native: native[m.Node], Vertex: m.Vertex, Job: m.Job, Start: m.Start, Took: m.Took, CPU: used[m.Node][m.Vertex].CPU, Memory: used[m.Node][m.Vertex].Memory})
 	}
 	l.rememberMachines(infos, usage, list)
-	l.build.Record(l.history, list, capacity, kept, now)
+	l.build.Record(l.history, list, l.capacity(infos), kept, now)
 	l.build.RecordFailures(l.history, l.mishaps(addr), now)
 	var errs []error
 	for i, n := range l.result.Nodes {
@@ -112,20 +111,27 @@ func (l *lesson) rememberMachines(infos []daemon.NodeInfo, usage []daemon.Usage,
 	estimate(list, samples, machines)
 }
 
-// capacity is the number of steps that the plan assumes node i to run at once, or all nodes
-// of its machine.
-func (l *lesson) capacity(i int, info daemon.NodeInfo) plan.Capacity {
-	if i < len(l.plan.Nodes) {
-		n := l.plan.Nodes[i]
-		c := plan.Capacity{Slots: n.Slots, Machine: n.Machine}
-		if n.Machine != "" {
-			c.Slots = n.Shared
+// capacity is the number of steps that the plan assumes each node, or all nodes of its
+// machine, to run at once, by address. Where nobody said it, it is what the machine can do,
+// as far as that is known now.
+func (l *lesson) capacity(infos []daemon.NodeInfo) map[string]plan.Capacity {
+	all := map[string]plan.Capacity{}
+	for i := range l.result.Nodes {
+		var c plan.Capacity
+		var assumed bool
+		if i < len(l.plan.Nodes) {
+			n := l.plan.Nodes[i]
+			c, assumed = plan.Capacity{Slots: n.Slots, Machine: n.Machine}, n.SlotsAssumed
+			if n.Machine != "" {
+				c.Slots = n.Shared
+			}
+		} else { // it came later
+			c.Slots, _, assumed = slots(infos[i].Spec)
 		}
-		if n.SlotsAssumed || n.Machine != "" {
-			c.Cores = n.Cores
+		if m, ok := l.history.Machine(infos[i].Addr); ok && (assumed || c.Machine != "") {
+			c.Cores = m.Cores
 		}
-		return c
+		all[infos[i].Addr] = c
 	}
-	n, _, _ := slots(info.Spec)
-	return plan.Capacity{Slots: n}
+	return all
 }

@@ -57,7 +57,7 @@ func (p *prices) record(history *cost.Store, ms []Measurement, capacity map[stri
 	for _, m := range ms {
 		ran[execution{m.Node, m.Vertex}] = true
 	}
-	charged := charge(ms, capacity)
+	charged := charge(p.withUsage(ms), capacity)
 	// A pull and an export are reported in pieces.
 	type pieces struct{ node, key string }
 	whole := map[pieces]int{} // index of list
@@ -151,6 +151,18 @@ const inputsLength = len("sha256:") + 16
 type execution struct {
 	node   string
 	vertex digest.Digest
+}
+
+// withUsage returns the measurements with the processor time of steps whose nodes reported
+// none, by what is known of the steps: nodes are asked only for what is unknown.
+func (p *prices) withUsage(ms []Measurement) []Measurement {
+	out := slices.Clone(ms)
+	for i, m := range ms {
+		if v, ok := p.graph.index[m.Vertex]; ok && m.CPU == 0 && p.steps[v].Cores > 0 {
+			out[i].CPU = max(1, time.Duration(p.steps[v].Cores*float64(m.Took))) // 0 would be unknown
+		}
+	}
+	return out
 }
 
 // charge returns, for each measurement, its time with the parts during which its node,

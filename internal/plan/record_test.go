@@ -85,6 +85,42 @@ func TestChargeByProcessors(t *testing.T) {
 	}
 }
 
+// Steps that are known to wait are not thought short because many waited at
+// once, also when nodes are not asked again what the steps use.
+func TestChargeOfKnownSteps(t *testing.T) {
+	for name, c := range map[string]struct {
+		cores float64 // known of the steps; 0 = nothing
+		want  time.Duration
+	}{
+		"they wait":       {cores: 0.01, want: 8 * time.Second},
+		"they do nothing": {cores: 1e-12, want: 8 * time.Second},
+		"they work":       {cores: 1, want: 4 * time.Second},
+		"nothing known":   {want: 4 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newProject(t, plantest.Shop)
+			b := p.prepare()
+			var list []Measurement
+			for i, v := range b.Graph.Vertices {
+				if b.prices.known[i].Kind == cost.Run {
+					b.Costs[i].Cores = c.cores
+					m := during("a", 0, 8)
+					m.Vertex = v.Digest
+					list = append(list, m)
+				}
+			}
+			require.Len(t, list, 4)
+			b.Record(p.History, list, map[string]Capacity{"a": {Slots: 2, Cores: 2}}, nil, time.Unix(1_700_000_000, 0))
+			again := p.prepare()
+			for _, m := range list {
+				known := again.Costs[again.graph.index[m.Vertex]]
+				require.InDelta(t, c.want, known.Duration, float64(time.Millisecond))
+				require.Zero(t, known.Cores, "nothing was measured")
+			}
+		})
+	}
+}
+
 // What writing outputs and fetching base images took is part of the next plan.
 func TestOutputsAndImagesAreLearned(t *testing.T) {
 	p := newProject(t, plantest.Shop)
