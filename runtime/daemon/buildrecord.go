@@ -6,8 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"maps"
 	"strings"
 	"time"
 
@@ -58,20 +56,9 @@ func RecordOf(metadata map[string]any) string {
 func (l *link) provenance(ctx context.Context, ref, mode string) (map[string]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, recordTimeout)
 	defer cancel()
-	events, err := l.client.ControlClient().ListenBuildHistory(ctx, &controlapi.BuildHistoryRequest{Ref: ref, EarlyExit: true})
+	blobs, err := l.readRecord(ctx, ref)
 	if err != nil {
 		return nil, err
-	}
-	blobs := map[string]*controlapi.Descriptor{} // by key
-	for {
-		event, err := events.Recv()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return nil, err
-		}
-		maps.Copy(blobs, provenanceBlobs(event.GetRecord()))
 	}
 	store := proxy.NewContentStore(l.client.ContentClient())
 	found := map[string]string{}

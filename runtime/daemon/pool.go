@@ -128,6 +128,24 @@ func (p *Pool) members() (nodes []*node, ready int) {
 	return p.nodes, p.ready
 }
 
+// answers asks every node that is there, all at once. The answers are in the order of All,
+// zero for the others.
+func answers[T any](p *Pool, ask func(*link) T) []T {
+	nodes, _ := p.members()
+	list := make([]T, len(nodes))
+	var eg errgroup.Group
+	for i, n := range nodes {
+		eg.Go(func() error {
+			if l, err := n.current(); err == nil {
+				list[i] = ask(l)
+			}
+			return nil
+		})
+	}
+	_ = eg.Wait() // it says nothing
+	return list
+}
+
 // Muster counts nodes among those that are planned for that have answered since Dial, or
 // the last Muster, if they support what the build was compiled for and suit it. It returns
 // them. It is not to be called while the pool runs a build.

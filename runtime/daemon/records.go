@@ -23,19 +23,10 @@ const (
 // Records asks every node for the results it keeps, in the order of All. They are nil for a
 // node that does not answer in time.
 func (p *Pool) Records(ctx context.Context) []warm.Records {
-	nodes, _ := p.members()
-	list := make([]warm.Records, len(nodes))
-	var eg errgroup.Group
-	for i, n := range nodes {
-		eg.Go(func() error {
-			if l, err := n.current(); err == nil {
-				list[i], _ = l.records(ctx) // not to know is no failure
-			}
-			return nil
-		})
-	}
-	_ = eg.Wait()
-	return list
+	return answers(p, func(l *link) warm.Records {
+		records, _ := l.records(ctx) // not to know is no failure
+		return records
+	})
 }
 
 // records returns which results the node keeps; not nil without an error.

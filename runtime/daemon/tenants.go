@@ -2,23 +2,20 @@ package daemon
 
 import (
 	"context"
-	"errors"
-	"io"
 	"slices"
 	"strings"
 	"time"
 
 	controlapi "github.com/moby/buildkit/api/services/control"
 	"github.com/moby/buildkit/identity"
-	"golang.org/x/sync/errgroup"
 )
 
 // Several builds may use one node. A node lists those that are under way, by their ref; the
 // refs of dbake show which belong to one run.
 
 const (
-	// refMark begins the refs of dbake, and the tag of the run follows. All in all a ref is as long as those
-	// that BuildKit's client draws.
+	// refMark begins the refs of dbake, and the tag of the run follows. All in all a ref is
+	// as long as those that BuildKit's client draws.
 	refMark   = product
 	tagLength = 8
 	// tenantsTimeout bounds how long a node may take to list the builds under way.
@@ -28,22 +25,20 @@ const (
 	together = time.Second
 )
 
-// newTag draws the tag of a run.
-func newTag() string { return draw(tagLength) }
-
-// draw returns the last n characters of a new id, which are random.
-func draw(n int) string {
+// newTag draws the tag of a run. The last characters of an id are random.
+func newTag() string {
 	id := identity.NewID()
-	return id[len(id)-n:]
+	return id[len(id)-tagLength:]
 }
 
 // newRef returns a ref for a build through l.
 func (l *link) newRef() string {
+	id := identity.NewID()
 	if l.tag == "" {
-		return identity.NewID()
+		return id
 	}
 	head := refMark + l.tag
-	return head + draw(len(identity.NewID())-len(head))
+	return head + id[len(head):]
 }
 
 // tagOf returns the tag of the run that a ref belongs to; "" when it is not of dbake.
@@ -58,43 +53,27 @@ func tagOf(ref string) string {
 // Tenants returns, for every node in the order of All, how many others build there: runs of
 // dbake, and other clients. It is 0 for a node that does not answer in time, or refuses.
 func (p *Pool) Tenants(ctx context.Context) []int {
-	nodes, _ := p.members()
-	list := make([]int, len(nodes))
-	var eg errgroup.Group
-	for i, n := range nodes {
-		eg.Go(func() error {
-			if l, err := n.current(); err == nil {
-				list[i], _ = l.tenants(ctx) // not to know is no failure
-			}
-			return nil
-		})
-	}
-	_ = eg.Wait()
-	return list
+	return answers(p, func(l *link) int {
+		tenants, _ := l.tenants(ctx) // not to know is no failure
+		return tenants
+	})
 }
 
 // tenants returns how many others build on the node.
 func (l *link) tenants(ctx context.Context) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, tenantsTimeout)
 	defer cancel()
-	events, err := l.client.ControlClient().ListenBuildHistory(ctx, &controlapi.BuildHistoryRequest{ActiveOnly: true, EarlyExit: true})
-	if err != nil {
-		return 0, err
-	}
 	var records []*controlapi.BuildHistoryRecord
-	for {
-		event, err := events.Recv()
-		if errors.Is(err, io.EOF) {
-			return countTenants(records, l.tag), nil
-		}
-		if err != nil {
-			return 0, err
-		}
+	err := l.history(ctx, &controlapi.BuildHistoryRequest{ActiveOnly: true}, func(event *controlapi.BuildHistoryEvent) {
 		// A daemon that does not know ActiveOnly lists what has ended, too.
 		if r := event.GetRecord(); r != nil && event.Type == controlapi.BuildHistoryEventType_STARTED {
 			records = append(records, r)
 		}
+	})
+	if err != nil {
+		return 0, err
 	}
+	return countTenants(records, l.tag), nil
 }
 
 // countTenants counts those that builds under way belong to, but for the run with a tag:

@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"sync"
 	"time"
 
@@ -168,23 +167,16 @@ func (l *link) trace(ctx context.Context, ref string) (*controlapi.Descriptor, e
 	if _, err := l.client.ControlClient().UpdateBuildHistory(ctx, &controlapi.UpdateBuildHistoryRequest{Ref: ref, Finalize: true}); err != nil {
 		return nil, err
 	}
-	events, err := l.client.ControlClient().ListenBuildHistory(ctx, &controlapi.BuildHistoryRequest{Ref: ref, EarlyExit: true})
-	if err != nil {
-		return nil, err
-	}
 	var blob *controlapi.Descriptor
-	for {
-		event, err := events.Recv()
-		if errors.Is(err, io.EOF) {
-			return blob, nil
-		}
-		if err != nil {
-			return nil, err
-		}
+	err := l.history(ctx, &controlapi.BuildHistoryRequest{Ref: ref}, func(event *controlapi.BuildHistoryEvent) {
 		if t := event.GetRecord().GetTrace(); t != nil {
 			blob = t
 		}
+	})
+	if err != nil {
+		return nil, err
 	}
+	return blob, nil
 }
 
 // spanRecord is the part of a span that is read, as BuildKit keeps it.

@@ -3,8 +3,6 @@ package daemon
 import (
 	"context"
 	"encoding/json"
-	"errors"
-	"io"
 	"maps"
 	"slices"
 	"time"
@@ -15,7 +13,6 @@ import (
 	resources "github.com/moby/buildkit/executor/resources/types"
 	digest "github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
-	"golang.org/x/sync/errgroup"
 )
 
 const (
@@ -56,19 +53,9 @@ type StepUsage struct {
 func (p *Pool) Usage(ctx context.Context, records map[string][]string) []Usage {
 	ctx, cancel := context.WithTimeout(ctx, usageTimeout)
 	defer cancel()
-	nodes, _ := p.members()
-	list := make([]Usage, len(nodes))
-	var eg errgroup.Group
-	for i, n := range nodes {
-		eg.Go(func() error {
-			if l, err := n.current(); err == nil {
-				list[i] = l.usage(ctx, spread(records[n.spec.Name], mostUsage))
-			}
-			return nil
-		})
-	}
-	_ = eg.Wait() // what cannot be found out is left out
-	return list
+	return answers(p, func(l *link) Usage {
+		return l.usage(ctx, spread(records[l.spec.Name], mostUsage))
+	})
 }
 
 // spread returns at most n of list, the first and the last among them.
@@ -108,21 +95,14 @@ func (l *link) usage(ctx context.Context, refs []string) Usage {
 
 // readRecord returns the provenance in the record of a build, by metadata key.
 func (l *link) readRecord(ctx context.Context, ref string) (map[string]*controlapi.Descriptor, error) {
-	events, err := l.client.ControlClient().ListenBuildHistory(ctx, &controlapi.BuildHistoryRequest{Ref: ref, EarlyExit: true})
+	blobs := map[string]*controlapi.Descriptor{}
+	err := l.history(ctx, &controlapi.BuildHistoryRequest{Ref: ref}, func(event *controlapi.BuildHistoryEvent) {
+		maps.Copy(blobs, provenanceBlobs(event.GetRecord()))
+	})
 	if err != nil {
 		return nil, err
 	}
-	blobs := map[string]*controlapi.Descriptor{}
-	for {
-		event, err := events.Recv()
-		if errors.Is(err, io.EOF) {
-			return blobs, nil
-		}
-		if err != nil {
-			return nil, err
-		}
-		maps.Copy(blobs, provenanceBlobs(event.GetRecord()))
-	}
+	return blobs, nil
 }
 
 // predicate is the part of a record's provenance that is about usage.
