@@ -42,17 +42,22 @@ func newWideProject(t *testing.T, project string, seed uint64, targets int) *pla
 		}
 		fmt.Fprintf(&hcl, "target %q {\n  target = %q\n  tags = [\"%s/%s:1\"]\n  output = [\"type=image,push=true\"]\n}\n", name, name, host, name)
 	}
-	on := plantest.New(t, fmt.Sprintf("-- docker-bake.hcl --\ngroup \"default\" { targets = [%s] }\n%s-- Dockerfile --\n%s", strings.Join(names, ", "), hcl.String(), docker.String()))
+	return prepareSleeping(t, names, hcl.String(), docker.String())
+}
+
+// prepareSleeping prepares a project of some targets whose steps are known to take the time
+// that they sleep.
+func prepareSleeping(t *testing.T, names []string, hcl, docker string) *plan.Build {
+	t.Helper()
+	on := plantest.New(t, fmt.Sprintf("-- docker-bake.hcl --\ngroup \"default\" { targets = [%s] }\n%s-- Dockerfile --\n%s", strings.Join(names, ", "), hcl, docker))
 	b, err := plan.Prepare(context.Background(), on.Compile(), frontend.Options{
 		Dir: on.Dir, Resolver: frontend.NewRegistryResolver(frontend.RegistryOptions{Offline: true}),
 	}, plan.Memory{History: on.History, Files: filesum.Open("", time.Now())})
 	require.NoError(t, err)
 	for i, v := range b.Graph.Vertices {
 		if _, s, ok := strings.Cut(v.Command, "sleep "); ok {
-			var seconds float64
-			_, err := fmt.Sscanf(s, "%f", &seconds)
+			b.Costs[i].Duration, err = time.ParseDuration(s + "s")
 			require.NoError(t, err)
-			b.Costs[i].Duration = time.Duration(seconds * float64(time.Second))
 		}
 	}
 	return b
