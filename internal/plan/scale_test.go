@@ -134,13 +134,20 @@ func BenchmarkPlan(bench *testing.B) {
 	}
 }
 
-// Every job is placed once, in a partition that is no larger than it must be.
-func TestManyJobs(t *testing.T) {
+// assembleMany assembles n jobs without any history.
+func assembleMany(t *testing.T, n int) *Build {
+	t.Helper()
 	history, err := cost.Open(cost.InMemory, cost.Options{})
 	require.NoError(t, err)
-	project, units := manyJobs(t, 500)
-	b, _, err := assemble(context.Background(), project, units, Memory{History: history})
+	project, units := manyJobs(t, n)
+	b, _, err := assemble(t.Context(), project, units, Memory{History: history})
 	require.NoError(t, err)
+	return b
+}
+
+// Every job is placed once, in a partition that is no larger than it must be.
+func TestManyJobs(t *testing.T) {
+	b := assembleMany(t, 500)
 	require.Len(t, b.Graph.Vertices, 1+10*3+500*3)
 	p, err := Make(context.Background(), b.WithDuplicates(DuplicatesAny), manyNodes(7, b), fixed{}, partition.Options{})
 	require.NoError(t, err)
@@ -164,11 +171,7 @@ func TestManyJobs(t *testing.T) {
 
 // What a rule for duplicates costs is not looked for where the plan by it is as good as any.
 func TestNear(t *testing.T) {
-	history, err := cost.Open(cost.InMemory, cost.Options{})
-	require.NoError(t, err)
-	project, units := manyJobs(t, 100)
-	b, _, err := assemble(t.Context(), project, units, Memory{History: history})
-	require.NoError(t, err)
+	b := assembleMany(t, 100)
 	nodes := []Node{{Name: "a", Speed: 1, Slots: 2, Holds: warm.NewHoldings(nil)}, {Name: "b", Speed: 1, Slots: 2, Holds: warm.NewHoldings(nil)}}
 	strategy, err := partition.Lookup("affinity")
 	require.NoError(t, err)
