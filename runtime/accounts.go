@@ -395,11 +395,13 @@ func (a *accounts) explain(n *nodeRun, err error) failure {
 	f := failure{vertex: sched.NoVertex}
 	key := failureKey{node: n.info.Name, what: err.Error()}
 	var ve *bkerrdefs.VertexError
-	blamed, ok := n.tracker.culprit(err)
+	var blamed digest.Digest
 	if errors.As(err, &ve) {
-		blamed, ok = digest.Digest(ve.Digest), true
+		blamed = digest.Digest(ve.Digest)
+	} else {
+		blamed, _ = n.tracker.culprit(err)
 	}
-	if v, known := a.work.vertex[blamed]; ok && known {
+	if v, ok := a.work.vertex[blamed]; ok {
 		f.vertex = v
 		key.what = string(blamed)
 	}

@@ -182,7 +182,7 @@ type replans struct {
 
 // begin has a worker gather nodes if a plan is wanted and no other one is at it. What is given
 // to nobody by stealing is not given to others by a plan either.
-func (p *replans) begin(ctx context.Context, r *run) {
+func (p *replans) begin(ctx context.Context) {
 	if !p.wanted || p.busy {
 		return
 	}

@@ -80,9 +80,9 @@ type Build struct {
 	// Drained reports whether a node is to go, as the user wants it: it is asked every few
 	// seconds, from any goroutine. nil for none.
 	Drained func(daemon.NodeInfo) bool
-	// Held returns the digests of the steps whose results a node keeps that was not there when the run was
-	// planned, or was lost. records are what it keeps, executed what it ran in this run. nil
-	// when nobody knows.
+	// Held returns the digests of the steps whose results a node keeps that was not there
+	// when the run was planned, or was lost. records are what it keeps, executed what it ran
+	// in this run. nil when nobody knows.
 	Held func(info daemon.NodeInfo, records warm.Records, executed []Measured) []digest.Digest
 	// Watch measures the phases of the run; nil for none.
 	Watch *stopwatch.Watch
@@ -339,7 +339,7 @@ func (r *run) loop(ctx, writing context.Context, connect connectFunc) sched.Fini
 			r.drains.settle(r)
 		}
 		r.waves.begin(writing)
-		r.replans.begin(attending, r)
+		r.replans.begin(attending)
 		select {
 		case m := <-r.workers.messages:
 			queue = append(queue, m.take(r)...)

@@ -10,8 +10,8 @@ import (
 
 // TryLate runs p, where all nodes but the first come late: with the plan that knows this
 // (Perfect), with one for the first node alone and new plans when the others come
-// (Makespan), and with stealing only (Fixed). Those that come late hold nothing. It reports false when the first node cannot do
-// everything.
+// (Makespan), and with stealing only (Fixed). Those that come late hold nothing. It reports
+// false when the first node cannot do everything.
 func TryLate(ctx context.Context, p partition.Problem, late time.Duration, s partition.Strategy, opts partition.Options) (Outcome, bool, error) {
 	alone := p
 	alone.Nodes = p.Nodes[:1]

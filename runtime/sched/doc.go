@@ -91,8 +91,8 @@
 // # Nodes that come
 //
 // [NodeUp] says what a node holds that was not there, or was lost. Its driver may then plan
-// anew ([Scheduler.Outlook], [NewPlan]): what waits in queues is given to nodes as the new plan says, and what
-// was submitted stays. What the plan did not foresee is left to thieves.
+// anew ([Scheduler.Outlook], [NewPlan]): what waits in queues is given to nodes as the new
+// plan says, and what was submitted stays. What the plan did not foresee is left to thieves.
 //
 // # Nodes that are to go
 //

@@ -651,9 +651,9 @@ func (s *Scene) Progress() float64 {
 }
 
 // Steps are the steps of a target, in the order in which they began, then those that did
-// not: those on the nodes that build it, those that failed, and those that ran elsewhere because nodes build steps for
-// each other. What targets share also runs where others of them are built; where it ran
-// here as well, that is left out.
+// not: those on the nodes that build it, those that failed, and those that ran elsewhere
+// because nodes build steps for each other. What targets share also runs where others of
+// them are built; where it ran here as well, that is left out.
 func (t *Target) Steps() []*Step {
 	here := map[digest.Digest]bool{} // those that ran on its nodes
 	own := func(st *Step) bool { return slices.Contains(t.Nodes, st.Node.Name) }
