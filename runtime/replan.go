@@ -177,12 +177,19 @@ type replans struct {
 	config  sched.Config
 	workers *workers
 	wanted  bool
-	busy    bool // a worker gathers nodes, or plans
+	// busy is set while a worker gathers nodes or plans, gathered when the nodes are to be
+	// planned for. Invariant: when gathered is set, so is busy.
+	busy, gathered bool
 }
 
-// begin has a worker gather nodes if a plan is wanted and no other one is at it. What is given
-// to nobody by stealing is not given to others by a plan either.
-func (p *replans) begin(ctx context.Context) {
+// advance has a worker gather nodes if a plan is wanted and no worker is at one, and then make
+// the plan. Where nothing is stolen, a plan does not give work to other nodes either. The
+// workers end with ctx.
+func (p *replans) advance(ctx context.Context, r *run) {
+	if p.gathered {
+		p.gathered, p.wanted = false, false
+		p.plan(ctx, r)
+	}
 	if !p.wanted || p.busy {
 		return
 	}
@@ -193,17 +200,16 @@ func (p *replans) begin(ctx context.Context) {
 	p.busy = true
 	p.workers.start(func() {
 		if pause.For(ctx, Gathering) == nil {
-			p.workers.report(gatheredMessage{ctx})
+			p.workers.report(gatheredMessage{})
 		}
 	})
 }
 
 // gatheredMessage reports that nodes which have come are to be planned for.
-type gatheredMessage struct{ ctx context.Context }
+type gatheredMessage struct{}
 
-func (m gatheredMessage) take(r *run) []sched.Event {
-	r.replans.wanted = false
-	r.replans.plan(m.ctx, r)
+func (gatheredMessage) take(r *run) []sched.Event {
+	r.replans.gathered = true
 	return nil
 }
 

@@ -339,7 +339,7 @@ func (r *run) loop(ctx, writing context.Context, connect connectFunc) sched.Fini
 			r.drains.settle(r)
 		}
 		r.waves.begin(writing)
-		r.replans.begin(attending)
+		r.replans.advance(attending, r)
 		select {
 		case m := <-r.workers.messages:
 			queue = append(queue, m.take(r)...)
