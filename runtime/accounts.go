@@ -236,7 +236,7 @@ func (a *accounts) result(finish sched.Finish, nodes nodeRuns) *Result {
 	slices.SortStableFunc(res.Steals, func(x, y Steal) int { return cmp.Compare(x.At, y.At) })
 	for _, n := range nodes {
 		res.Nodes = append(res.Nodes, a.nodeResult(n))
-		res.Measured = append(res.Measured, n.tracker.measurements(a.work.Graph, n.info.Name)...)
+		res.Measured = append(res.Measured, n.measurements(a.work.Graph)...)
 	}
 	return res
 }

@@ -11,6 +11,7 @@ import (
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/dbake/dbake/internal/memory/warm"
+	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/runtime/daemon"
 	"github.com/dbake/dbake/runtime/sched"
 	"github.com/dbake/dbake/runtime/watchdog"
@@ -271,9 +272,9 @@ func (r *run) holdings(n *nodeRun, info daemon.NodeInfo, records warm.Records) [
 	if records == nil || r.work.Held == nil {
 		return nil
 	}
-	var executed []Measured
+	var executed []plan.Measurement
 	if n.info.ID == info.ID {
-		executed = n.tracker.measurements(r.work.Graph, n.info.Name)
+		executed = n.measurements(r.work.Graph)
 	}
 	var list []sched.VertexID
 	for _, d := range r.work.Held(info, records, executed) {

@@ -8,6 +8,7 @@ import (
 	bkclient "github.com/moby/buildkit/client"
 	digest "github.com/opencontainers/go-digest"
 
+	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/runtime/daemon"
 	"github.com/dbake/dbake/runtime/output"
 	"github.com/dbake/dbake/runtime/publish"
@@ -42,8 +43,8 @@ type Result struct {
 	Nodes []NodeResult
 	// Steals are the jobs that ran elsewhere than planned, in order of time.
 	Steals []Steal
-	// Measured are the times of the nodes' work, for the cost history.
-	Measured []Measured
+	// Measured are the times of the nodes' work, for the cost history, without CPU and Memory.
+	Measured []plan.Measurement
 	// Caches are those that were written to registries.
 	Caches []WrittenCache
 	// Sick are the nodes that failed jobs for reasons of their own.
@@ -198,16 +199,6 @@ type Sickness struct {
 	Node   string
 	Reason string // in a few words
 	Jobs   []string
-}
-
-// Measured is one execution of a step, or a time during which a node fetched a base
-// image or worked at the outputs of a job; these can have several.
-type Measured struct {
-	Node   string
-	Vertex digest.Digest // "" when it is the outputs of Job
-	Job    string
-	Start  time.Time // by the clock of the node
-	Took   time.Duration
 }
 
 // Event is something that happened during a run. Observers receive events one

@@ -83,7 +83,7 @@ type Build struct {
 	// Held returns the digests of the steps whose results a node keeps that was not there
 	// when the run was planned, or was lost. records are what it keeps, executed what it ran
 	// in this run. nil when nobody knows.
-	Held func(info daemon.NodeInfo, records warm.Records, executed []Measured) []digest.Digest
+	Held func(info daemon.NodeInfo, records warm.Records, executed []plan.Measurement) []digest.Digest
 	// Watch measures the phases of the run; nil for none.
 	Watch *stopwatch.Watch
 }

@@ -10,6 +10,7 @@ import (
 	bkclient "github.com/moby/buildkit/client"
 	digest "github.com/opencontainers/go-digest"
 
+	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/llbmerge"
 	"github.com/dbake/dbake/runtime/daemon"
 )
@@ -386,12 +387,14 @@ func (t *tracker) present(steps []digest.Digest) []digest.Digest {
 	return list
 }
 
-// measurements is what the node, which is called so, spent time on, by start.
-func (t *tracker) measurements(g *llbmerge.Graph, node string) []Measured {
-	var list []Measured
-	add := func(m Measured, runs []execution) {
+// measurements returns what the node spent time on, by start.
+func (n *nodeRun) measurements(g *llbmerge.Graph) []plan.Measurement {
+	t := n.tracker
+	var list []plan.Measurement
+	add := func(m plan.Measurement, runs []execution) {
 		for _, e := range runs {
-			m.Node, m.Start, m.Took = node, e.started, e.completed.Sub(e.started)
+			m.Node, m.Native = n.info.Addr, n.info.Native
+			m.Start, m.Took = e.started, e.completed.Sub(e.started)
 			list = append(list, m)
 		}
 	}
@@ -400,15 +403,15 @@ func (t *tracker) measurements(g *llbmerge.Graph, node string) []Measured {
 		// An image that was there already takes no time, which says nothing of
 		// what it takes elsewhere.
 		if s != nil && (v.Kind.IsStep() || v.Kind == llbmerge.KindImage && s.unpacked) {
-			add(Measured{Vertex: v.Digest}, s.runs)
+			add(plan.Measurement{Vertex: v.Digest}, s.runs)
 		}
 	}
 	for _, s := range t.vertices {
 		if s.job != "" {
-			add(Measured{Job: s.job}, s.runs)
+			add(plan.Measurement{Job: s.job}, s.runs)
 		}
 	}
-	slices.SortFunc(list, func(a, b Measured) int {
+	slices.SortFunc(list, func(a, b plan.Measurement) int {
 		return cmp.Or(a.Start.Compare(b.Start), cmp.Compare(a.Vertex, b.Vertex), cmp.Compare(a.Job, b.Job))
 	})
 	return list

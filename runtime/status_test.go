@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/llbmerge"
 	"github.com/dbake/dbake/runtime/daemon"
 	"github.com/dbake/dbake/runtime/fault"
@@ -89,7 +90,7 @@ func TestMeasured(t *testing.T) {
 	fetched, present := digest.FromString("fetched"), digest.FromString("present")
 	isStep := func(d digest.Digest) bool { return d == step }
 	isShared := func(d digest.Digest) bool { return d == step || d == fetched || d == present }
-	n := &nodeRun{info: daemon.NodeInfo{Spec: nodeset.Spec{Name: "n1"}}, tracker: newTracker(isStep, isShared)}
+	n := &nodeRun{info: daemon.NodeInfo{Spec: nodeset.Spec{Name: "n1", Addr: "tcp://n1"}}, tracker: newTracker(isStep, isShared)}
 	evaluate := func(st *bkclient.SolveStatus) { n.tracker.observe(st, &solveSource{}) }
 	evaluate(vertex(fetched, at(0), at(1)))
 	evaluate(vertex(present, at(0), at(1)))
@@ -106,13 +107,13 @@ func TestMeasured(t *testing.T) {
 		{Digest: fetched, Kind: llbmerge.KindImage}, {Digest: present, Kind: llbmerge.KindImage}, {Digest: step, Kind: llbmerge.KindExec},
 	}}
 	const job = "web@linux/amd64,linux/arm64"
-	require.Equal(t, []Measured{
-		{Node: "n1", Vertex: fetched, Start: *at(0), Took: time.Second},
-		{Node: "n1", Vertex: fetched, Start: *at(1), Took: 2 * time.Second},
-		{Node: "n1", Vertex: step, Start: *at(3), Took: time.Second},
-		{Node: "n1", Job: job, Start: *at(5), Took: time.Second},
-		{Node: "n1", Job: job, Start: *at(5), Took: time.Second},
-	}, n.tracker.measurements(graph, "n1"))
+	require.Equal(t, []plan.Measurement{
+		{Node: "tcp://n1", Vertex: fetched, Start: *at(0), Took: time.Second},
+		{Node: "tcp://n1", Vertex: fetched, Start: *at(1), Took: 2 * time.Second},
+		{Node: "tcp://n1", Vertex: step, Start: *at(3), Took: time.Second},
+		{Node: "tcp://n1", Job: job, Start: *at(5), Took: time.Second},
+		{Node: "tcp://n1", Job: job, Start: *at(5), Took: time.Second},
+	}, n.measurements(graph))
 }
 
 func TestTrackerCachedAndFailed(t *testing.T) {

@@ -3,10 +3,10 @@ package engine
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	digest "github.com/opencontainers/go-digest"
-	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/dbake/dbake/internal/memory"
 	"github.com/dbake/dbake/internal/memory/cost"
@@ -33,15 +33,15 @@ func (l *lesson) remember(ctx context.Context, now time.Time) error {
 	// infos are the nodes, records what each keeps now, usage what it reports of builds.
 	infos, records, usage := l.facts.pool.All(), l.facts.pool.Records(ctx), l.usage(ctx)
 	addr, kept := map[string]string{}, map[string]warm.Records{}
-	native, used := map[string]ocispecs.Platform{}, map[string]map[digest.Digest]daemon.StepUsage{}
+	used := map[string]map[digest.Digest]daemon.StepUsage{} // by address
 	for i, n := range l.result.Nodes {
 		at := infos[i].Addr
-		addr[n.Name], native[n.Name], kept[at] = at, infos[i].Native, records[i]
-		used[n.Name] = usage[i].Steps
+		addr[n.Name], kept[at], used[at] = at, records[i], usage[i].Steps
 	}
-	var list []plan.Measurement
-	for _, m := range l.result.Measured {
-		list = append(list, plan.Measurement{Node: addr[m.Node], Native: native[m.Node], Vertex: m.Vertex, Job: m.Job, Start: m.Start, Took: m.Took, CPU: used[m.Node][m.Vertex].CPU, Memory: used[m.Node][m.Vertex].Memory})
+	list := slices.Clone(l.result.Measured)
+	for i, m := range list {
+		step := used[m.Node][m.Vertex]
+		list[i].CPU, list[i].Memory = step.CPU, step.Memory
 	}
 	l.rememberMachines(infos, usage, list)
 	l.build.Record(l.history, list, l.capacity(infos), kept, now)

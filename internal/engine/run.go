@@ -103,13 +103,9 @@ func (s *Session) order(ctx context.Context) (err error) {
 
 // holdings returns the steps whose results a node keeps that has come, or come back: from earlier
 // runs, as far as the node still has them, and from what it executed in this one.
-func (x *execution) holdings(info daemon.NodeInfo, records warm.Records, executed []runtime.Measured) []digest.Digest {
+func (x *execution) holdings(info daemon.NodeInfo, records warm.Records, executed []plan.Measurement) []digest.Digest {
 	holds, _ := x.engine.memory.Nodes().Check(info.Addr, info.ID, records)
-	var list []plan.Measurement
-	for _, m := range executed {
-		list = append(list, plan.Measurement{Vertex: m.Vertex, Start: m.Start, Took: m.Took})
-	}
-	return x.build.Names.Holdings(holds, records, list)
+	return x.build.Names.Holdings(holds, records, executed)
 }
 
 // sharedKey identifies this project on this machine, without showing the

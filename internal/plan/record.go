@@ -12,8 +12,8 @@ import (
 	"github.com/dbake/dbake/internal/memory/warm"
 )
 
-// Measurement is one execution of a step, or a time during which a node fetched a
-// base image or worked at the outputs of a job.
+// Measurement is one execution of a step, or a time during which a node fetched a base image or
+// worked at the outputs of a job. An image or a job can have several.
 type Measurement struct {
 	Node   string            // its address, which distinguishes nodes of several clusters
 	Native ocispecs.Platform // of its machine; zero when it is not known

@@ -82,12 +82,8 @@ func (x *returning) run(t *testing.T, known int, dir string) *runtime.Result {
 		Dir:        dir,
 		Registries: registry.Options{Dial: x.r.Dial, Hosts: map[string]registry.Host{host: {PlainHTTP: true}}},
 		Cache:      b.Caches(),
-		Held: func(_ daemon.NodeInfo, records warm.Records, executed []runtime.Measured) []digest.Digest {
-			var list []plan.Measurement
-			for _, m := range executed {
-				list = append(list, plan.Measurement{Vertex: m.Vertex, Start: m.Start, Took: m.Took})
-			}
-			held := b.Names.Holdings(x.holds, records, list)
+		Held: func(_ daemon.NodeInfo, records warm.Records, executed []plan.Measurement) []digest.Digest {
+			held := b.Names.Holdings(x.holds, records, executed)
 			for _, v := range b.Graph.Vertices {
 				if slices.Contains(held, v.Digest) {
 					x.found = append(x.found, v.Command)
