@@ -17,26 +17,26 @@ import (
 )
 
 const (
-	// quietExport is how long an export may report nothing until the node is asked
-	// whether the registry answers it, and how long until the next time. If it did
-	// answer, that is doubled each time, up to quietMax.
+	// quietExport is how long an export may report nothing before the node is asked whether the
+	// registry answers it, and how long until the next question. Each answer doubles it, up to
+	// quietMax.
 	quietExport = 5 * time.Second
 	quietMax    = 30 * time.Second
-	// maxSilent is how often in a row the registry may be silent then.
+	// maxSilent is how often in a row the registry may give no answer.
 	maxSilent = 3
-	// longestQuiet is how long an export may report nothing although the registry answers,
-	// and longestQuietCache that for caches alone. A node does not report how much of a
-	// layer it has sent, so that a large one looks like one that the registry never takes.
+	// longestQuiet is how long an export may report nothing although the registry answers, and
+	// longestQuietCache that for caches alone. A node does not report how much of a layer it has
+	// sent: a large one looks like one that the registry never takes.
 	longestQuiet      = 2 * time.Hour
 	longestQuietCache = 30 * time.Minute
-	// quietShown is after how long it is shown that an export reports nothing. It is shown
-	// again each time that it has taken twice as long.
+	// quietShown is how long an export reports nothing before that is shown. It is shown again
+	// each time that it has lasted twice as long.
 	quietShown = time.Minute
 )
 
 // attentive is a daemon that gives up an export when the registry is silent, or never takes
-// what it is sent. The daemon itself pushes without a deadline: a large layer may take long.
-// So it is the registry that is asked, by the node, and only while the export reports nothing.
+// what it is sent. The daemon itself pushes without a deadline, since a large layer may take
+// long. So the node asks the registry, and only while the export reports nothing.
 type attentive struct {
 	Daemon
 	witness Witness
@@ -58,7 +58,7 @@ func (e *muteError) Error() string {
 		names = append(names, cacheentry.Title(w))
 	}
 	if e.answers {
-		return fmt.Sprintf("nothing was heard for %s of what is sent to %s", e.silent.Round(time.Second), strings.Join(names, ", "))
+		return fmt.Sprintf("sending to %s showed no progress for %s", strings.Join(names, ", "), e.silent.Round(time.Second))
 	}
 	return fmt.Sprintf("%s has not answered for %s", strings.Join(names, ", "), e.silent.Round(time.Second))
 }
@@ -115,8 +115,8 @@ func (d *attentive) attend(ctx context.Context, req ExportRequest, observe func(
 	return resp, err
 }
 
-// watch gives up when both the export and the registry are silent, or the export is for
-// longer than any would be.
+// watch gives up when both the export and the registry are silent, or when the export is silent
+// for longer than any would be.
 func (d *attentive) watch(ctx context.Context, req ExportRequest, heard <-chan struct{}, giveUp context.CancelCauseFunc) {
 	probes, limit := req.probes(), longestQuiet
 	if req.Entry == nil {
@@ -163,7 +163,7 @@ func (d *attentive) watch(ctx context.Context, req ExportRequest, heard <-chan s
 	}
 }
 
-// receivers are the registries and services that the export writes to, as cacheentry.Server
+// receivers returns the registries and services that the export writes to, as cacheentry.Server
 // names them, in order.
 func (req ExportRequest) receivers() []string {
 	hosts := slices.Collect(maps.Keys(req.pushes()))
@@ -191,8 +191,8 @@ func (req ExportRequest) pushes() map[string]string {
 	return refs
 }
 
-// probes returns the hosts that the export writes to, as cacheentry.Server names them, with a probe
-// for each.
+// probes returns a probe for each host that the export writes to. The key is the host, as
+// cacheentry.Server names it.
 func (req ExportRequest) probes() map[string]string {
 	probes := map[string]string{}
 	for host, ref := range req.pushes() {

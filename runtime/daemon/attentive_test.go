@@ -71,9 +71,9 @@ func TestAttentive(t *testing.T) {
 		{"the registry is gone", push, pusher{takes: time.Hour, reports: 2 * time.Hour}, func(int) bool { return true }, 45 * time.Second, 3, 2, "registry r.test has not answered for 45s"},
 		{"the registry of the cache is gone", cache, pusher{takes: time.Hour, reports: 2 * time.Hour}, func(int) bool { return true }, 45 * time.Second, 3, 2, "registry r.test has not answered for 45s"},
 		{"the cache of GitHub Actions is gone", actions, pusher{takes: time.Hour, reports: 2 * time.Hour}, func(int) bool { return true }, 45 * time.Second, 3, 2, "the service for caches of type gha at actions.test has not answered for 45s"},
-		{"the upload never ends", push, pusher{takes: 9 * time.Hour, reports: 10 * time.Hour}, func(int) bool { return false }, longestQuiet + 5*time.Second, 242, 7, "nothing was heard for 2h0m5s of what is sent to registry r.test"},
-		{"that of a cache never ends", cache, pusher{takes: 9 * time.Hour, reports: 10 * time.Hour}, func(int) bool { return false }, longestQuietCache + 5*time.Second, 62, 5, "nothing was heard for 30m5s of what is sent to registry r.test"},
-		{"nobody knows where the cache is", azure, pusher{takes: 9 * time.Hour, reports: 10 * time.Hour}, func(int) bool { return false }, longestQuietCache + 5*time.Second, 62, 5, "nothing was heard for 30m5s of what is sent to the service for caches of type azblob"},
+		{"the upload never ends", push, pusher{takes: 9 * time.Hour, reports: 10 * time.Hour}, func(int) bool { return false }, longestQuiet + 5*time.Second, 242, 7, "sending to registry r.test showed no progress for 2h0m5s"},
+		{"that of a cache never ends", cache, pusher{takes: 9 * time.Hour, reports: 10 * time.Hour}, func(int) bool { return false }, longestQuietCache + 5*time.Second, 62, 5, "sending to registry r.test showed no progress for 30m5s"},
+		{"nobody knows where the cache is", azure, pusher{takes: 9 * time.Hour, reports: 10 * time.Hour}, func(int) bool { return false }, longestQuietCache + 5*time.Second, 62, 5, "sending to the service for caches of type azblob showed no progress for 30m5s"},
 		{"an upload goes on", push, pusher{takes: 9 * time.Hour, reports: time.Hour}, func(int) bool { return false }, 9 * time.Hour, 1089, 54, ""},
 		{"nothing is pushed", ExportRequest{}, pusher{takes: time.Hour, reports: 2 * time.Hour}, func(int) bool { return true }, time.Hour, 0, 0, ""},
 	} {

@@ -22,13 +22,12 @@ import (
 	"github.com/dbake/dbake/runtime/fault"
 )
 
-// A daemon reads the caches that a solve imports without a deadline, and looks a step
-// up in them in the one goroutine that schedules all its builds: a registry that
-// accepts connections and says nothing would stop the node, also for others, until
-// its connections end (solver/llbsolver/bridge.go, newLazyCacheManager). So each
-// registry, and each other service that caches are in, is tried by each node before the
-// first solve, and left out where it is silent; and each cache is read before it is
-// imported, see [solver.read].
+// A daemon reads the caches that a solve imports without a deadline, and looks a step up in
+// them in the one goroutine that schedules all its builds. A registry that accepts connections
+// and says nothing would stop the node, also for others, until its connections end
+// (solver/llbsolver/bridge.go, newLazyCacheManager). So each node tries each registry, and each
+// other service that holds caches, before the first solve, and leaves the silent ones out. Each
+// cache is read before it is imported, see [solver.read].
 
 // ReachTimeout bounds how long a registry may take to answer a node.
 const ReachTimeout = 10 * time.Second
@@ -69,8 +68,8 @@ func (s *solver) heard(entries []ir.CacheEntry) []ir.CacheEntry {
 	return slices.DeleteFunc(slices.Clone(entries), func(e ir.CacheEntry) bool { return s.silent.has(cacheentry.Server(e)) })
 }
 
-// writable leaves out the caches that are to be written into a silent registry and
-// whose errors do not count; of others it is an error.
+// writable returns the caches that can be written. It leaves out those for a silent registry
+// whose errors do not count; for others it returns an error.
 func (s *solver) writable(entries []bkclient.CacheOptionsEntry) ([]bkclient.CacheOptionsEntry, error) {
 	if s.link != nil && s.link.info.OwnStore {
 		var err error

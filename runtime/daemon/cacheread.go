@@ -17,15 +17,15 @@ import (
 	"github.com/dbake/dbake/runtime/fault"
 )
 
-// A cache is read before the first solve that imports it, so that a registry that falls
-// silent in the middle stops nobody: the daemon reads the caches of a solve in the
-// background, once for each build, and only what looks a step up in them waits for them. So
-// a solve that imports them and has no step to look up comes first. A cache that is not
-// read in time is left out from then on.
+// A cache is read before the first solve that imports it: a registry that falls silent in the
+// middle must stop nobody. The daemon reads the caches of a solve in the background, once for
+// each build, and only what looks a step up in them waits for them. So a solve that imports
+// them and has no step to look up comes first. A cache that is not read in time is left out
+// from then on.
 
 const (
-	// readTimeout is how long the reading of a cache may take until its registry is asked
-	// whether it is there, and until the next time.
+	// readTimeout is how long reading a cache may take before its registry is asked whether it is
+	// there, and how long until the next question.
 	readTimeout = 10 * time.Second
 	// longestRead is how long a cache may be read in all.
 	longestRead = time.Minute
@@ -46,7 +46,7 @@ type readings struct {
 	ended map[string]map[digest.Digest]bool
 }
 
-// enter returns the readings of entries, and which of the entries nobody reads yet.
+// enter returns the readings of entries, and as fresh the entries that nobody reads yet.
 func (r *readings) enter(entries []ir.CacheEntry) (all []*reading, fresh []ir.CacheEntry) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -64,7 +64,8 @@ func (r *readings) enter(entries []ir.CacheEntry) (all []*reading, fresh []ir.Ca
 	return all, fresh
 }
 
-// forget takes entries back whose reading did not begin, and lets those that wait go on.
+// forget takes back entries whose reading did not begin, and lets those that wait for them go
+// on.
 func (r *readings) forget(entries []ir.CacheEntry) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -75,7 +76,7 @@ func (r *readings) forget(entries []ir.CacheEntry) {
 	}
 }
 
-// end is called with the lock held.
+// end marks the cache as read. It is called with the lock held.
 func (r *reading) end() {
 	select {
 	case <-r.done:
@@ -84,8 +85,8 @@ func (r *reading) end() {
 	}
 }
 
-// observe notes the caches that have been read. A cache in a registry is recognised by its ref,
-// the others by their type and a number that only the daemon knows: those of a type are
+// observe notes the caches that have been read. A cache in a registry is recognised by its ref.
+// The others are known only by their type and a number of the daemon's: those of a type are
 // done when all are.
 func (r *readings) observe(st *bkclient.SolveStatus) {
 	for _, v := range st.Vertexes {

@@ -63,7 +63,7 @@ func (l *link) caps(ctx context.Context) (set apicaps.CapSet, err error) {
 	return set, err
 }
 
-// sayCaps are the capabilities of the daemon, nil when it does not report them in time.
+// sayCaps returns the capabilities of the daemon, nil when it does not report them in time.
 func (l *link) sayCaps(ctx context.Context) *apicaps.CapSet {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()

@@ -57,8 +57,8 @@ type Witness interface {
 	Records(ctx context.Context) (warm.Records, error)
 	// Tenants returns how many others build on the node: runs of dbake, and other clients.
 	Tenants(ctx context.Context) (int, error)
-	// Unreadable returns the first of a chain of results, each of which contains the one
-	// before, that the node cannot read; their number when it can read all of them.
+	// Unreadable returns the index in chain of the first result that the node cannot read,
+	// len(chain) when it can read all. Each result contains the one before.
 	Unreadable(ctx context.Context, chain []*pb.Definition, imports []ir.CacheEntry) int
 }
 
@@ -77,7 +77,7 @@ type SessionOptions struct {
 	Locks *layout.Locks
 	// Tracing has the node record what it does; nil is not wanted.
 	Tracing *Tracing
-	// Unheard is called when a cache is left out since its server does not answer.
+	// Unheard is called when a cache is left out because its server does not answer.
 	Unheard func(server string)
 }
 
@@ -153,7 +153,8 @@ func (s *solver) Unreadable(ctx context.Context, chain []*pb.Definition, imports
 	return first
 }
 
-// searchLost returns the first of n results that is gone, when all after it are, too.
+// searchLost returns the first of n results that is gone. All results after it must be gone,
+// too.
 func searchLost(n int, gone func(int) bool) int {
 	low, high := 0, n
 	for low < high {
@@ -179,9 +180,9 @@ func (p *Pool) Connect(ctx context.Context, node int, o SessionOptions) (*Connec
 	return l.open(o)
 }
 
-// ConnectLate is Connect for a node that was not there when the build was compiled. It must
-// run the platforms that it was taken to run, and support what the build was compiled for;
-// else the error wraps [ErrUnfit].
+// ConnectLate is Connect for a node that was not there when the build was compiled. It must run
+// the platforms in assumed, and support what the build was compiled for; else the error wraps
+// [ErrUnfit].
 func (p *Pool) ConnectLate(ctx context.Context, node int, assumed []ocispecs.Platform, o SessionOptions) (*Connection, error) {
 	l, err := p.node(node).await(ctx)
 	if err != nil {

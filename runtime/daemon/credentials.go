@@ -10,8 +10,8 @@ import (
 	"github.com/dbake/dbake/runtime/registry"
 )
 
-// logins are the credentials for registries. A Docker configuration that cannot be read is
-// as good as none: a node may need none.
+// logins returns the credentials for registries. A Docker configuration that cannot be read
+// counts as none: a node may need none.
 func (in Inputs) logins() *configfile.ConfigFile {
 	if in.Docker == nil {
 		return configfile.New("")
@@ -19,8 +19,8 @@ func (in Inputs) logins() *configfile.ConfigFile {
 	return in.Docker.Optional()
 }
 
-// loginsFor asks logins for the credentials for registries. An error names the registry,
-// and the helper that was asked.
+// loginsFor returns a provider of the credentials in logins. Its errors name the registry, and
+// the helper that was asked.
 func loginsFor(logins *configfile.ConfigFile) authprovider.AuthConfigProvider {
 	ask := askHelper(authprovider.LoadAuthConfig(logins))
 	return func(ctx context.Context, host string, scopes []string, expired authprovider.ExpireCachedAuthCheck) (types.AuthConfig, error) {
@@ -29,8 +29,8 @@ func loginsFor(logins *configfile.ConfigFile) authprovider.AuthConfigProvider {
 	}
 }
 
-// askHelper gives a credential helper that does not answer up. Its process cannot be
-// ended from here, and is left to itself.
+// askHelper gives up a credential helper that does not answer. Its process cannot be ended from
+// here, and is left behind.
 func askHelper(ask authprovider.AuthConfigProvider) authprovider.AuthConfigProvider {
 	return func(ctx context.Context, host string, scopes []string, expired authprovider.ExpireCachedAuthCheck) (types.AuthConfig, error) {
 		ctx, cancel := context.WithTimeoutCause(ctx, registry.HelperTimeout, &registry.HelperError{Host: host})

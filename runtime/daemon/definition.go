@@ -24,10 +24,9 @@ import (
 	"github.com/dbake/dbake/internal/dockerconfig"
 )
 
-// Definitions reads build definitions from git repositories and HTTP servers. A
-// node of the pool fetches them, so that what it can reach counts, not what this
-// machine can, and so that a repository is fetched only once if it is also what
-// is built.
+// Definitions reads build definitions from git repositories and HTTP servers. A node of the
+// pool fetches them: what it can reach counts, not what this machine can. A repository that is
+// built, too, is then fetched only once.
 type Definitions struct {
 	Pool *Pool
 	// Env is the environment that credentials are read from.
@@ -178,8 +177,7 @@ func readTree(ctx context.Context, c gateway.Client, st llb.State, names []strin
 	return f, nil
 }
 
-// solveState builds st, so that errors in getting it differ from those of
-// files that it lacks.
+// solveState builds st. Errors in getting it then differ from those of files that it lacks.
 func solveState(ctx context.Context, c gateway.Client, st llb.State) (*pb.Definition, gateway.Reference, error) {
 	def, err := st.Marshal(ctx)
 	if err != nil {
@@ -213,8 +211,8 @@ func isArchive(header []byte) bool {
 	return err == nil || errors.Is(err, io.ErrUnexpectedEOF) && bytes.HasPrefix(header[min(len(header), 257):], []byte("ustar"))
 }
 
-// GitSecrets are the secrets in the environment for the git host of a remote. They are
-// for that host alone, since a target may read from others.
+// GitSecrets returns the secrets in the environment for the git host of a remote. They are for
+// that host alone, since a target may read from others.
 func GitSecrets(remote string, env map[string]string) []ir.Secret {
 	u := ir.ParseGit(remote)
 	if u == nil || u.Host == "" {
@@ -229,7 +227,7 @@ func GitSecrets(remote string, env map[string]string) []ir.Secret {
 	return list
 }
 
-// GitAgent is the ssh agent, or the keys, in the environment for a remote repository; ok
+// GitAgent returns the ssh agent, or the keys, in the environment for a remote repository; ok
 // is false when it is not read over ssh.
 func GitAgent(remote string, env map[string]string) (agent ir.SSH, ok bool) {
 	if !ir.ParseGit(remote).SSH() {

@@ -29,8 +29,8 @@ type Transfers struct {
 
 	mu    sync.Mutex     // guards what follows
 	walks map[string]int // by local source name
-	// unread are the files that are not sent because they cannot be read, by local
-	// source name and path; fresh are the sources that nobody has taken note of since.
+	// unread are the files that are not sent because they cannot be read, by local source name
+	// and path. fresh are the sources that TakeUnread has yet to return.
 	unread map[string]map[string]*fault.InputError
 	fresh  map[string]bool
 }
@@ -135,9 +135,8 @@ func (t *transfer) fail(err error) {
 	})
 }
 
-// endingStream is a stream in which nothing more is received once the transfer has
-// failed. A sender that cannot read a file would wait for the node otherwise, which
-// waits for the file.
+// endingStream is a stream in which nothing more is received once the transfer has failed. A
+// sender that cannot read a file would otherwise wait for the node, which waits for the file.
 type endingStream struct {
 	filesync.FileSync_DiffCopyServer
 	transfer *transfer
@@ -180,10 +179,10 @@ func (t *transfer) LookupDir(name string) (fsutil.FS, bool) {
 
 // sourceFS is the directory of a local source.
 //
-// What cannot be read is left out, and noted before the node has all that it asked
-// for: fsutil alone would fail the transfer for all that wait for it, or send an empty
-// file, which the node would keep for the real one. It would also leave out what
-// stands behind a file that goes away while its directory is listed.
+// What cannot be read is left out, and noted before the node has all that it asked for. fsutil
+// alone would fail the transfer for all that wait for it, or send an empty file, which the node
+// would keep for the real one. It would also leave out what stands behind a file that goes away
+// while its directory is listed.
 type sourceFS struct {
 	fsutil.FS
 	name     string
@@ -231,8 +230,8 @@ func (s *sourceFS) Walk(ctx context.Context, target string, fn fs.WalkDirFunc) e
 	})
 }
 
-// dirEntry is an entry of a directory. What cannot be read is found out when it is
-// looked at, as only what is to be sent is.
+// dirEntry is an entry of a directory. Whether it can be read is found out only when it is
+// looked at, since only entries that are to be sent are.
 type dirEntry struct {
 	fs.DirEntry
 	fs   *sourceFS
@@ -259,7 +258,7 @@ func (e dirEntry) Info() (fs.FileInfo, error) {
 	return info, nil
 }
 
-// leftOut reports that an entry is not sent. fsutil does not know this error; for its own
+// leftOut reports that an entry is not sent. fsutil does not know this error; at one of its own
 // it would leave out more.
 type leftOut struct{ text string }
 
@@ -308,7 +307,7 @@ func (s *sourceFS) fail(path string, err error) error {
 // Open implements fsutil.FS. Its reader reports a file that cannot be opened.
 func (s *sourceFS) Open(path string) (io.ReadCloser, error) {
 	r := &fileReader{fs: s, path: path}
-	// Not to wait for the writer of a pipe that has taken the place of a file.
+	// Do not wait for the writer of a pipe that has taken the place of a file.
 	f, err := s.open(filepath.Join(s.dir, path), os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		if gone(err) || errors.Is(err, syscall.ENXIO) || errors.Is(err, syscall.ELOOP) {

@@ -11,11 +11,11 @@
 //
 // # Links
 //
-// A pool keeps one connection (link) to each node, from Dial to Close, and makes a
-// node that says nothing talk. A link ends when it breaks or when nothing at all has
-// been heard for the timeout; every call through it ends then, so that nothing waits
-// for a silent node, whatever it is waiting for. A link is never mended: the pool
-// makes another one, as often as it takes.
+// A pool keeps one connection (link) to each node, from Dial to Close, and asks a node that
+// says nothing for a sign of life. A link ends when it breaks or when nothing at all has been
+// heard for the timeout. Every call through it ends then: nothing waits for a silent node,
+// whatever it is waiting for. A link is never mended: the pool makes another one, as often as
+// it takes.
 //
 // # On a node
 //

@@ -19,10 +19,10 @@ import (
 	"github.com/dbake/dbake/runtime/nodeset/dockerengine"
 )
 
-// A Docker engine keeps images in a store of its own, unless it is configured to use that
-// of containerd. With its own store its BuildKit has one exporter for images, which
-// puts one in the store, and writes no caches but those inside images. What else an
-// image is to become is asked of the engine: it pushes, and writes archives.
+// A Docker engine keeps images in a store of its own, unless it is configured to use that of
+// containerd. With its own store its BuildKit has one exporter for images, which puts one in
+// the store, and writes no caches but those inside images. The engine itself is asked for
+// anything else: it pushes, and writes archives.
 
 // storeExporter is that exporter.
 const storeExporter = "moby"
@@ -109,7 +109,7 @@ func (s *solver) pushFromEngine(ctx context.Context, names []string, resp map[st
 // hubServer is the name under which docker login keeps the credentials of Docker Hub.
 const hubServer = "https://index.docker.io/v1/"
 
-// engineCredentials are those that an engine is given for a registry.
+// engineCredentials returns the credentials that an engine is given for a registry.
 func engineCredentials(ctx context.Context, logins *configfile.ConfigFile, domain string) (dockerengine.Credentials, error) {
 	auth, err := loginsFor(logins)(ctx, domain, nil, nil)
 	if err != nil {

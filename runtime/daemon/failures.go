@@ -13,9 +13,9 @@ import (
 // statusWait is how long a failure waits for the status that shows it.
 const statusWait = 5 * time.Second
 
-// failures are the steps whose failure the status of a build has shown. A solve reports
-// its failure in another stream, which may be faster: what the step printed last, and
-// which execution it was, is known only when the status has come.
+// failures are the steps whose failure the status of a build has shown. A solve reports its
+// failure in another stream, which may be faster. The last output of the step, and which
+// execution it was, are known only when the status has come.
 type failures struct {
 	mu   sync.Mutex
 	seen map[string]chan struct{} // by vertex: closed when its failure was shown; guarded by mu

@@ -14,14 +14,14 @@ import (
 )
 
 const (
-	// fetchShown is after how long, and how often, it is shown what a node is at before
-	// the build, and longestFetch how long that may report nothing. A node itself waits for
-	// a git server or a web server for as long as the connection lasts.
+	// fetchShown is the time before, and between, lines that show what a node does before the
+	// build. longestFetch is how long that may report nothing. A node itself waits for a git
+	// server or a web server for as long as the connection lasts.
 	fetchShown   = 10 * time.Second
 	longestFetch = 10 * time.Minute
 )
 
-// fetchWait follows what a node does before the build, as fetching a definition or the
+// fetchWait follows what a node does before the build, such as fetching a definition or the
 // context of a Dockerfile.
 type fetchWait struct {
 	note   func(text string) // shows a line; nil shows none
@@ -38,7 +38,7 @@ type fetchLine struct {
 	text string
 }
 
-// fetching is something that the node is at.
+// fetching is something that the node is doing.
 type fetching struct {
 	name  string
 	since time.Time
@@ -64,7 +64,7 @@ func (w *fetchWait) follow(status <-chan *bkclient.SolveStatus) {
 				continue
 			}
 			if silent := time.Since(heard); silent >= longestFetch {
-				w.giveUp(&fault.Rejected{Err: fmt.Errorf("%s: nothing was heard of it for %s", f.name, silent.Round(time.Second))})
+				w.giveUp(&fault.Rejected{Err: fmt.Errorf("%s: no progress for %s", f.name, silent.Round(time.Second))})
 				return
 			}
 			if took := time.Since(f.since); w.note != nil && took >= fetchShown {
@@ -94,7 +94,7 @@ func (w *fetchWait) take(st *bkclient.SolveStatus) {
 	}
 }
 
-// complaints returns the last lines of what did not succeed: they may say why.
+// complaints returns the last lines of what did not succeed. They may say why.
 func (w *fetchWait) complaints() []string {
 	var list []string
 	for _, line := range w.log {
@@ -105,7 +105,7 @@ func (w *fetchWait) complaints() []string {
 	return list
 }
 
-// oldest returns what the node has been at for the longest time.
+// oldest returns what the node has been doing for the longest time.
 func (w *fetchWait) oldest() (f fetching, ok bool) {
 	for _, x := range w.open {
 		if !ok || x.since.Before(f.since) || x.since.Equal(f.since) && x.name < f.name {

@@ -69,7 +69,7 @@ func TestFetchWait(t *testing.T) {
 	})
 	var rejected *fault.Rejected
 	require.True(t, errors.As(err, &rejected))
-	require.Regexp(t, `^fetch: nothing was heard of it for 10m`, err.Error())
+	require.Regexp(t, `^fetch: no progress for 10m`, err.Error())
 	require.NotEmpty(t, notes)
 }
 

@@ -66,8 +66,9 @@ var _ frontend.Named = namedClient{}
 // Node implements frontend.Named.
 func (c namedClient) Node() string { return c.node }
 
-// anywhere calls f with the names of nodes and their links, first with those that can run the platform, until one
-// has not broken off meanwhile. The error is a [*NodeError] when none was left.
+// anywhere calls f with the name of a node and its link, for one node after the other, until
+// one has not broken off meanwhile. Nodes that can run the platform come first. The error is a
+// [*NodeError] when none was left.
 func (p *Pool) anywhere(ctx context.Context, pl ocispecs.Platform, f func(name string, l *link) error) error {
 	var errs []error
 	for _, n := range p.preferring(pl) {
@@ -123,7 +124,7 @@ func (l *link) gateway(ctx context.Context, attach []session.Attachable, fn func
 	return l.gatewayNoting(ctx, attach, nil, fn)
 }
 
-// gatewayNoting is gateway with a line of what the node is at, every now and then.
+// gatewayNoting is gateway that also notes, every now and then, what the node is doing.
 func (l *link) gatewayNoting(ctx context.Context, attach []session.Attachable, note func(text string), fn func(context.Context, gateway.Client) error) error {
 	return beginAgain(ctx, fn, func(fn func(context.Context, gateway.Client) error) error {
 		return l.callGateway(ctx, attach, note, fn)
@@ -131,7 +132,7 @@ func (l *link) gatewayNoting(ctx context.Context, attach []session.Attachable, n
 }
 
 // gatewayAttempts is how often a build is begun that a node gives up before it has begun. A
-// starved one does so after 3 s.
+// starved node does so after 3 s.
 const gatewayAttempts = 5
 
 // beginAgain has call begin a build that calls fn until fn has been called, within reason. A
@@ -158,7 +159,7 @@ func beginAgain(ctx context.Context, fn func(context.Context, gateway.Client) er
 	return err
 }
 
-// callGateway calls fn once at most.
+// callGateway calls fn at most once.
 func (l *link) callGateway(ctx context.Context, attach []session.Attachable, note func(text string), fn func(context.Context, gateway.Client) error) error {
 	defer l.hurry(ctx)()
 	both, stop := l.within(ctx)
@@ -207,8 +208,8 @@ func (l *link) callGateway(ctx context.Context, attach []session.Attachable, not
 	return err
 }
 
-// hurry breaks the link off when ctx ends and the function that it returns has not
-// been called soon after.
+// hurry breaks the link off when ctx ends and the function that it returns is not called soon
+// after.
 func (l *link) hurry(ctx context.Context) (done func()) {
 	return watchdog.Hurry(ctx, func() { l.fail(ErrHungUp) })
 }

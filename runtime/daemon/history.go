@@ -8,8 +8,8 @@ import (
 	controlapi "github.com/moby/buildkit/api/services/control"
 )
 
-// history gives take what a node's history says of the builds that req asks for, and
-// returns when that is all.
+// history calls take with the events in a node's history of the builds that req asks for. It
+// returns when those are all.
 func (l *link) history(ctx context.Context, req *controlapi.BuildHistoryRequest, take func(*controlapi.BuildHistoryEvent)) error {
 	req.EarlyExit = true
 	events, err := l.client.ControlClient().ListenBuildHistory(ctx, req)

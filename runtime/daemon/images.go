@@ -19,12 +19,12 @@ import (
 )
 
 const (
-	// imageTimeout bounds how long one node may take to say what an image is, and
-	// imageNext when another is asked besides.
+	// imageTimeout bounds how long one node may take to say what an image is. imageNext is how
+	// long until another node is asked besides.
 	imageTimeout = 45 * time.Second
 	imageNext    = 10 * time.Second
-	// imageBudget is how long nodes are asked again whose registry asks to come
-	// later or is away.
+	// imageBudget is how long nodes are asked again when their registry is away or asks to come
+	// later.
 	imageBudget = 20 * time.Second
 )
 
@@ -42,8 +42,8 @@ type Images struct {
 	Notify func(line string)
 }
 
-// Resolve asks one node, those for the image's platform first, and another where
-// that one fails or is slow. The error is that of the first, as a [*NodeError], or
+// Resolve asks one node, and another where that one fails or is slow. Nodes for the image's
+// platform come first. The error is that of the first, as a [*NodeError], or
 // [frontend.ErrNoNode].
 func (m *Images) Resolve(ctx context.Context, req frontend.ImageRequest) (*frontend.Image, error) {
 	var askers []imageAsker
@@ -121,7 +121,7 @@ func firstImage(ctx context.Context, askers []imageAsker) (*frontend.Image, erro
 		i := next
 		next, open = next+1, open+1
 		eg.Go(func() error {
-			one, stop := context.WithTimeoutCause(ctx, imageTimeout, fmt.Errorf("node %s did not say within %s", askers[i].name, imageTimeout))
+			one, stop := context.WithTimeoutCause(ctx, imageTimeout, fmt.Errorf("node %s did not answer within %s", askers[i].name, imageTimeout))
 			defer stop()
 			img, err := askers[i].ask(one)
 			if err != nil && one.Err() != nil {
@@ -167,7 +167,7 @@ func (l *link) image(ctx context.Context, attach []session.Attachable, req front
 		case err != nil:
 			return err
 		case res.Image == nil || res.Image.Digest == "":
-			return errors.New("the node did not say what it is")
+			return errors.New("the node did not describe the image")
 		}
 		img = &frontend.Image{Digest: res.Image.Digest, Config: res.Image.Config}
 		return nil

@@ -44,7 +44,7 @@ func TestResolveImage(t *testing.T) {
 		{"the second, when the first is silent", []imageAsker{says("a", never, nil), says("b", time.Second, nil)}, "", imageNext + time.Second},
 		{"the first after all", []imageAsker{says("a", imageNext+time.Second, nil), says("b", never, nil)}, "", imageNext + time.Second},
 		{"none has it", []imageAsker{says("a", 0, missing), says("b", 0, errors.New("other"))}, missing.Error(), 0},
-		{"all silent", []imageAsker{says("a", never, nil), says("b", never, nil)}, "node a did not say within 45s", imageNext + imageTimeout},
+		{"all silent", []imageAsker{says("a", never, nil), says("b", never, nil)}, "node a did not answer within 45s", imageNext + imageTimeout},
 		{"later", []imageAsker{says("a", 0, busy, busy, nil)}, "", 3 * time.Second},
 		{"never", []imageAsker{says("a", 0, busy)}, busy.Error(), 15 * time.Second},
 	} {

@@ -25,7 +25,7 @@ const (
 
 var (
 	errLinkClosed = errors.New("the connection was closed")
-	// ErrHungUp is why a link was broken off whose node did not end its work.
+	// ErrHungUp is why a link was broken off: its node did not end its work.
 	ErrHungUp    = errors.New("the node did not end its work in time")
 	errLinkEnded = errors.New("the node is shutting down")
 )

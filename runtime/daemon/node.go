@@ -71,10 +71,9 @@ type NodeInfo struct {
 	ID string
 	// Version is the version of its BuildKit, "" when it does not say.
 	Version string
-	// EngineID is the ID of the Docker engine that the node is inside of, "" for others.
-	// OwnStore is set when the engine keeps images in a store of its own, not in that of
-	// containerd: then it cannot write archives of type oci, caches, indexes and
-	// attestations.
+	// EngineID is the ID of the Docker engine that contains the node, "" for others. OwnStore is
+	// set when the engine keeps images in a store of its own, not in that of containerd. Then it
+	// cannot write archives of type oci, caches, indexes and attestations.
 	EngineID string
 	OwnStore bool
 	// Drains says that it is to go.
@@ -97,7 +96,7 @@ type node struct {
 	changed chan struct{} // closed when one of these changes; guarded by mu
 	// silent takes reports of silence; guarded by mu.
 	silent func(time.Duration)
-	// up is called with each link; first is when there was one, zero while there was none; guarded by mu.
+	// up is called with each link. first is when the first link came, zero before; guarded by mu.
 	up    func()
 	first time.Time
 }
@@ -224,8 +223,8 @@ func (n *node) reportSilence(d time.Duration) {
 	}
 }
 
-// dial opens a link and asks the daemon for its description. The silence of a node that
-// nobody waits for, as it was away before, is not reported.
+// dial opens a link and asks the daemon for its description. It does not report the silence of
+// a node that was away before, since nobody waits for that node.
 func (n *node) dial(ctx context.Context, first bool) (*link, NodeInfo, error) {
 	silence := &watchdog.SilenceError{For: n.timeout}
 	ctx, cancel := context.WithTimeoutCause(ctx, n.timeout, silence)

@@ -53,7 +53,7 @@ func isProvenanceKey(key string) bool {
 	return key == buildProvenanceKey || strings.HasPrefix(key, buildProvenanceKey+"/")
 }
 
-// put keeps a provenance without what is only in that of mode max.
+// put keeps a provenance without what only mode max has.
 func (o Origin) put(key string, p *provenancetypes.ProvenancePredicateSLSA02) {
 	p.BuildConfig, p.Metadata = nil, nil
 	withoutValues(&p.Invocation.Parameters)
@@ -62,8 +62,8 @@ func (o Origin) put(key string, p *provenancetypes.ProvenancePredicateSLSA02) {
 	}
 }
 
-// withoutValues removes the values of build args and labels, whose names stay, from a
-// request and from those that it is a part of.
+// withoutValues removes the values of build args and labels from a request and from those that
+// it is a part of. Their names stay.
 func withoutValues(p *provenancetypes.Parameters) {
 	for name := range p.Args {
 		if isValue(name) {
@@ -80,7 +80,7 @@ func isValue(name string) bool {
 	return strings.HasPrefix(name, "build-arg:") || strings.HasPrefix(name, "label:")
 }
 
-// requests are those that p is a part of or rests on.
+// requests returns the requests that p is a part of or rests on.
 func requests(p *provenancetypes.Parameters) []*provenancetypes.Parameters {
 	var list []*provenancetypes.Parameters
 	add := func(r *provenancetypes.RequestProvenance) {
@@ -108,8 +108,8 @@ func (o Origin) Covers(mode string) bool {
 	return false
 }
 
-// Metadata returns what the metadata of a build of units says, if o is of a build of what
-// these are made of.
+// Metadata returns the metadata of a build of units, as far as o has it. Build args and labels
+// get the values that units have.
 func (o Origin) Metadata(mode string, units []*frontend.Unit) map[string]any {
 	out := map[string]any{}
 	for key, v := range o {

@@ -14,11 +14,12 @@ import (
 )
 
 const (
-	// awayBudget is how long a node tries again what fails because a registry asks
-	// to come later or does not answer.
+	// awayBudget is how long a node tries again when a registry asks to come later or does not
+	// answer.
 	awayBudget = time.Minute
-	// cacheBudget is that for a cache whose registry or service refuses connections: nobody is
-	// there, and a cache is not worth waiting for. One that begins anew may take as long.
+	// cacheBudget is the same for a cache whose registry or service refuses connections: nobody
+	// is there, and a cache is not worth waiting for. A service that starts anew may take as
+	// long.
 	cacheBudget = 12 * time.Second
 	// awayWait is the first wait between two tries, awayMaxWait the longest; each
 	// is twice the one before.
@@ -26,9 +27,9 @@ const (
 	awayMaxWait = 8 * time.Second
 )
 
-// Patiently returns d with patience: it repeats what failed because of a registry, and, with
-// the help of w, gives up what a silent one holds up; w may be nil. waits is called with
-// what is waited for, from any goroutine.
+// Patiently returns d with patience: it repeats what failed because of a registry. With the
+// help of w, which may be nil, it gives up what a silent registry holds up. waits is called
+// with what is waited for, from any goroutine.
 func Patiently(d Daemon, w Witness, waits func(text string)) Daemon {
 	if w != nil {
 		d = &attentive{Daemon: d, witness: w, waits: waits}
@@ -56,7 +57,7 @@ func (d *patient) Evaluate(ctx context.Context, p Partition, observe func(*bkcli
 	return d.again(ctx, always, func() error {
 		err := d.Daemon.Evaluate(ctx, p, observe, func() { done = true; evaluated() }, release)
 		if err != nil && done {
-			return &fault.Rejected{Err: err} // the results were there: not to be had anew
+			return &fault.Rejected{Err: err} // the results were there: not repeated
 		}
 		return err
 	})

@@ -43,7 +43,7 @@ func allotIn[T any](list []T, info func(*T) *NodeInfo) {
 	}
 }
 
-// prefers are the platforms that the node's builder names for it.
+// prefers returns the platforms that the node's builder names for it.
 func (n NodeInfo) prefers() []ocispecs.Platform {
 	list, err := ParsePlatforms(n.Prefers)
 	if err != nil {

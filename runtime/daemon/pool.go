@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	// graceLeast and graceMost bound how long nodes may take longer to answer than the
-	// first: twice what that took. Who answers later joins the run.
+	// graceLeast and graceMost bound how much longer than the first nodes may take to answer:
+	// twice what that took. Nodes that answer later join the run.
 	graceLeast = 500 * time.Millisecond
 	graceMost  = time.Second
 )
@@ -78,7 +78,7 @@ func (p *Pool) comes() {
 	}
 }
 
-// gather waits until enough is known of the nodes to begin, or ctx ends. tried gets those
+// gather waits until enough is known of the nodes to begin, or ctx ends. tried gets the nodes
 // whose first attempt has ended.
 func (p *Pool) gather(ctx context.Context, specs []nodeset.Spec, tried <-chan nodeset.Spec, patience time.Duration) error {
 	pending, beside := len(specs), 0
@@ -146,8 +146,8 @@ func answers[T any](p *Pool, ask func(*link) T) []T {
 	return list
 }
 
-// Muster counts nodes among those that are planned for that have answered since Dial, or
-// the last Muster, if they support what the build was compiled for and suit it. It returns
+// Muster adds nodes to those that are planned for. It adds those that have answered since Dial,
+// or the last Muster, if they support what the build was compiled for and suit it. It returns
 // them. It is not to be called while the pool runs a build.
 func (p *Pool) Muster(ctx context.Context, suits func(NodeInfo) bool) []NodeInfo {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
@@ -177,8 +177,8 @@ func (p *Pool) Muster(ctx context.Context, suits func(NodeInfo) bool) []NodeInfo
 	return infos(p.nodes[:p.ready])[ready:]
 }
 
-// Expect says which nodes are not there yet and are planned for, so that they follow those
-// that are, in the order given. It is not to be called while the pool runs a build.
+// Expect says which nodes are not there yet and are planned for. They follow those that are
+// there, in the order given. It is not to be called while the pool runs a build.
 func (p *Pool) Expect(names []string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -238,7 +238,7 @@ func (p *Pool) Arrivals() []time.Duration {
 	return list
 }
 
-// since is when the node answered first; zero if it has not.
+// since returns when the node answered first; zero if it has not.
 func (n *node) since() time.Time {
 	n.mu.Lock()
 	defer n.mu.Unlock()

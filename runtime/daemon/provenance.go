@@ -23,12 +23,12 @@ import (
 	"github.com/dbake/dbake/internal/redact"
 )
 
-// A node describes a result by the frontend that made it and by the frontend's
-// options, or not at all when a client made it. So that the provenance of an image
-// has its Dockerfile, build args and labels, a node's own Dockerfile frontend is
-// asked for it with these options, and with a Dockerfile that is nothing but the
-// result: the frontend returns it op for op. Only what names this result is to be
-// seen besides in the provenance, and that the Dockerfile was an input.
+// A node describes a result by the frontend that made it and by the frontend's options, or not
+// at all when a client made it. The provenance of an image is to have its Dockerfile, build
+// args and labels. So a node's own Dockerfile frontend is asked for the image with these
+// options, and with a Dockerfile that is nothing but the result: the frontend returns it op for
+// op. The provenance then shows only two things besides: the name of this result, and that the
+// Dockerfile was an input.
 
 // described is the name of the result in that Dockerfile.
 const described = "dbake-result"

@@ -29,7 +29,7 @@ func (p *Pool) Records(ctx context.Context) []warm.Records {
 	})
 }
 
-// records returns which results the node keeps; not nil without an error.
+// records returns the results that the node keeps; not nil without an error.
 func (l *link) records(ctx context.Context) (warm.Records, error) {
 	ctx, cancel := context.WithTimeout(ctx, recordsTimeout)
 	defer cancel()

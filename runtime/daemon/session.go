@@ -136,9 +136,9 @@ type services struct {
 	logins *configfile.ConfigFile   // for registries
 }
 
-// attachables returns all that one session registers, which offers some stores
-// besides, and has something to take files with. A session takes each service once, and gRPC ends
-// the process at the second time; so the stores of all purposes are one service.
+// attachables returns all that one session registers: the services, with some stores besides,
+// and what takes files. A session takes each service once, and gRPC ends the process at the
+// second time. So the stores of all purposes are one service.
 func (s services) attachables(stores map[string]content.Store, receivers ...session.Attachable) []session.Attachable {
 	all := maps.Clone(s.stores)
 	if all == nil {

@@ -76,8 +76,8 @@ func (l *link) tenants(ctx context.Context) (int, error) {
 	return countTenants(records, l.tag), nil
 }
 
-// countTenants counts those that builds under way belong to, but for the run with a tag:
-// each other run of dbake, and of the rest those that began together.
+// countTenants counts the others to whom builds under way belong: each run of dbake but the one
+// with the tag own, and of the rest those that began together.
 func countTenants(records []*controlapi.BuildHistoryRecord, own string) int {
 	runs := map[string]bool{}
 	var begun []time.Time

@@ -26,8 +26,8 @@ const (
 	// spansTimeout bounds how long nodes may take to send their spans after a run that
 	// was traced.
 	spansTimeout = 10 * time.Second
-	// maxTrace is the largest trace of one build that is read, mostTraces of how many
-	// builds of a node, mostSpans how many spans of them are taken.
+	// maxTrace is the largest trace of one build that is read, in bytes. mostTraces is how many
+	// builds of a node are traced, mostSpans how many spans of them are taken.
 	maxTrace   = 32 << 20
 	mostTraces = 256
 	mostSpans  = 50_000
@@ -56,7 +56,7 @@ func NewTracing() *Tracing { return &Tracing{refs: map[string][]string{}} }
 // traceparent is the name of the header in which W3C's trace context is sent.
 const traceparent = "traceparent"
 
-// enter has a build of a node be traced, which has a ref.
+// enter has the build that opt describes traced on a node.
 func (t *Tracing) enter(ctx context.Context, node string, opt *bkclient.SolveOpt) context.Context {
 	if t == nil || opt.Internal { // of those a node keeps no record
 		return ctx
@@ -94,8 +94,8 @@ func (c tracedClient) Solve(ctx context.Context, req gateway.SolveRequest) (*gat
 	return c.Client.Solve(ctx, req)
 }
 
-// Spans asks the nodes for their spans. Those not reported in time, or not kept, are left
-// out; the error names the nodes.
+// Spans asks the nodes for their spans. Those not reported in time, or not kept, are left out;
+// the error names the nodes.
 func (p *Pool) Spans(ctx context.Context, t *Tracing) ([]Span, error) {
 	ctx, cancel := context.WithTimeout(ctx, spansTimeout)
 	defer cancel()
@@ -199,7 +199,7 @@ type spanRecord struct {
 // noSpan is the id of a span that is none.
 var noSpan = hex.EncodeToString(make([]byte, 8))
 
-// readSpans reads the spans of a trace. What is of no known form ends them.
+// readSpans reads the spans of a trace, up to the first that has no known form.
 func readSpans(dt []byte) []Span {
 	var list []Span
 	dec := json.NewDecoder(bytes.NewReader(dt))

@@ -19,7 +19,8 @@ const (
 	// usageTimeout bounds how long nodes may take to report what builds used: nobody
 	// waits for it but the next plan.
 	usageTimeout = 3 * time.Second
-	// maxUsage is the largest record that is read, mostUsage how many are of one node.
+	// maxUsage is the largest record that is read, in bytes, mostUsage how many are read of one
+	// node.
 	maxUsage  = 8 << 20
 	mostUsage = 8
 )
@@ -127,7 +128,7 @@ type predicate struct {
 	} `json:"runDetails"`
 }
 
-// add takes in the provenance of a record. What is of no known form says nothing.
+// add takes in the provenance of a record. It ignores what has no known form.
 func (u *Usage) add(dt []byte) {
 	var p predicate
 	if json.Unmarshal(dt, &p) != nil {
