@@ -20,9 +20,8 @@ type Export struct {
 	Unit      UnitID
 }
 
-// Defer reports that the outputs of a unit that was just built are written later: what its
-// submission holds of it must stay until the Export that follows, or the end of the
-// submission.
+// Defer reports that the outputs of a unit that was just built are written later. What its
+// submission holds of it must stay until the Export that follows, or the end of the submission.
 type Defer struct {
 	Partition PartitionID
 	Unit      UnitID
@@ -39,8 +38,8 @@ type Release struct {
 type CancelPartition struct {
 	Partition PartitionID
 	Reason    string
-	// Recalled is set when it has not begun, and that its units are submitted again, some
-	// of them to another node.
+	// Recalled is set when it has not begun, and its units are submitted again, some of them to
+	// another node.
 	Recalled bool
 }
 
@@ -50,18 +49,18 @@ type Abandon struct {
 	Reason    string
 }
 
-// Reopen reports that results of steps with one result were lost with a node before they
-// were sent, and are needed: they are built again, and so are the finished units that rest
-// on them. What these had written counts no longer.
+// Reopen reports that results of steps with one result were lost with a node before they were
+// sent, and are needed. They are built again, and so are the finished units that rest on them.
+// What these had written counts no longer.
 type Reopen struct {
 	Node  NodeID
 	Units []UnitID   // ascending; may be empty
 	Lost  []VertexID // ascending
 }
 
-// Differ reports that a node is given units which may rest on results of its own, from
-// before it was lost, of steps with one result that another node has executed since: no other node is left
-// that could build them.
+// Differ reports that a node is given units which may rest on results of its own, from before
+// it was lost. The results are of steps with one result that another node has executed since.
+// No other node is left that could build the units.
 type Differ struct {
 	Node  NodeID
 	Steps []VertexID // ascending
@@ -121,7 +120,7 @@ type State int
 
 // The ways a unit ends.
 const (
-	NotStarted State = iota // or stopped before it was finished: see Attempts
+	NotStarted State = iota // or stopped before it was finished: see Submits
 	Built                   // and exported
 	Failed
 	Skipped     // something it depends on failed
@@ -141,9 +140,9 @@ type Outcome struct {
 	At time.Duration
 	// Submits counts its submissions, hedges included.
 	Submits int
-	// Because is the failed unit that a skipped one depends on, the first in order
-	// of UnitID when there are several, or the gate that keeps an unpublished one;
-	// otherwise NoUnit.
+	// Because is the failed unit that a skipped one depends on, the first in order of UnitID when
+	// there are several. For an unpublished unit it is the gate that keeps it back. Otherwise it
+	// is NoUnit.
 	Because UnitID
 	Vertex  VertexID // the failing step of a failed unit, or NoVertex
 	Reason  string   // why it was not built

@@ -37,8 +37,8 @@ type Config struct {
 	// Begin holds when the plan begins each unit, and its first step; nil when the plan
 	// does not say.
 	Begin []Begin
-	// Pool holds partitions that belong to no node: a node that has a free slot
-	// and nothing of its own takes the first it is allowed to run.
+	// Pool holds partitions that belong to no node. A node that has a free slot and nothing of
+	// its own takes the first that it may run.
 	Pool    []Partition
 	Network Network
 	Options Options
@@ -66,14 +66,14 @@ type Vertex struct {
 	Platform string
 	// Output marks an export. A unit with only exports left is never stolen.
 	Output bool
-	// Once is set when two executions may have different results, so that the run has one:
+	// Once is set when two executions may have different results. The run then has only one:
 	// other nodes take that of the node which executed it.
 	Once bool
-	// Flaky says that it failed before, and succeeded with the same inputs.
+	// Flaky is set when it has failed before, and succeeded with the same inputs.
 	Flaky bool
 }
 
-// Unit is one target on one platform.
+// Unit is a job, or a step that a node builds for others.
 type Unit struct {
 	Name string // for reasons shown to people
 	Root VertexID
@@ -86,12 +86,12 @@ type Unit struct {
 	// see [Unpublished]. Shut is set when one has failed before the run.
 	Gates []UnitID
 	Shut  bool
-	// Early is set when other nodes wait for what it exports: with [Options.DeferOutput] it
-	// is exported all the same.
+	// Early is set when other nodes wait for what it exports. It is exported at once even with
+	// [Options.DeferOutput].
 	Early bool
-	// OnDemand is set when it sends its root, a vertex with Once, to other nodes and is
-	// only built when one waits for it, where the result is. It is in no partition, nothing
-	// depends on it, and its failure fails nothing.
+	// OnDemand marks a unit that sends its root, a vertex with Once, to other nodes. It is built
+	// only when one waits for it, where the result is. It is in no partition, nothing depends on
+	// it, and its failure fails nothing.
 	OnDemand bool
 }
 
@@ -99,7 +99,7 @@ type Unit struct {
 type Node struct {
 	Name  string
 	Speed float64 // relative to 1; 0 = 1
-	Slots int     // steps at once that are counted on; 0 = 1
+	Slots int     // steps that it is counted on to run at once; 0 = 1
 	// SlotsAssumed is set when Slots is a guess. It serves predictions, and holds no
 	// submission back: the daemon knows its limits itself.
 	SlotsAssumed bool
@@ -145,16 +145,17 @@ type Options struct {
 	// DeferOutput writes outputs only once every unit is built, or has failed where
 	// KeepGoing lets the others go on: see [Defer].
 	DeferOutput bool
-	// Whole says that nothing counts before all is finished: what rests on a result that
-	// was lost with its node is always built again with that, even if only this node could.
+	// Whole says that nothing counts before all is finished. What rests on a result that was lost
+	// with its node is then always built again with the result, even if only this node could
+	// build it.
 	Whole bool
 	// Steal lets idle nodes take what others have not submitted.
 	Steal bool
 	// RetrySteps is how often a step that ran and failed is executed again, on another
 	// node if there is one; 0 is never.
 	RetrySteps int
-	// NoHedge keeps a node that was stolen from from starting the same units as
-	// well: for nodes that share a machine, where the one slows the other down.
+	// NoHedge keeps the victim of a steal from starting the same units as well. It is for nodes
+	// that share a machine, where the one slows the other down.
 	NoHedge bool
 }
 

@@ -53,7 +53,7 @@ type need struct {
 	by PartitionID
 }
 
-// follows returns the inputs that a vertex in this way of being held needs first.
+// follows returns the inputs that a node needs first in order to come to hold v in this way.
 func (d *demand) follows(v VertexID, way uint8) []VertexID {
 	in := d.s.inputs[v]
 	if way == byFetch && len(in) > 1 {

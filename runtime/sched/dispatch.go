@@ -96,19 +96,17 @@ func (s *policy) wants(n *node) bool {
 // at once: all that is left of them is to write their outputs.
 const exportsAtOnce = 64
 
-// mostLive keeps units that have nothing left to build from being submitted, that is
-// exported, all at once.
+// mostLive bounds the units that n works on at once. Units with nothing left to build would
+// otherwise be submitted, that is exported, all at once.
 func (s *estimator) mostLive(n *node) int { return 8 * s.width(n) }
 
-// spare reports whether fewer steps are ready or running on n than it is counted on
-// to run, and some ahead.
+// spare reports whether fewer steps are ready or running on n than it has slots, and ahead.
 func (n *node) spare(ahead int) bool { return n.sub.ready < n.slots+ahead }
 
-// nextDue returns the first part of n's own queue that is not to be kept back any
-// longer, nil when there is none: by the plan n begins it before the first of its
-// steps under way is done, and if it is not there then another step takes the slot. A
-// node that is late has parts it did not begin; the others stay in its queue, where
-// they can be stolen.
+// nextDue returns the first part of n's own queue that is due, nil when there is none. A part
+// is due when, by the plan, n begins it before the first of its steps under way is done:
+// another step would take the slot. A node that is late has parts it did not begin; the others
+// stay in its queue, where they can be stolen.
 func (s *policy) nextDue(n *node) *part {
 	if n.state != up || n.assumed || s.cfg.Begin == nil || n.live >= s.mostLive(n) {
 		return nil
@@ -130,7 +128,7 @@ func (s *policy) nextDue(n *node) *part {
 		}
 	}
 	free := s.nextFree(n)
-	if n.fetches.has(begin.Step) { // it is not a slot that it takes
+	if n.fetches.has(begin.Step) { // it takes no slot
 		free = max(free, float64(n.sub.load[byFetch]))
 	}
 	if float64(begin.At) > float64(s.now)*(1+1./64)+free || s.notBegun(n, begin.At) >= n.slots || len(s.crowds(n, first)) > 0 {
@@ -139,9 +137,8 @@ func (s *policy) nextDue(n *node) *part {
 	return first
 }
 
-// notBegun counts the units submitted to n whose first step by the plan n has not begun,
-// although the plan begins it by then. Those that were submitted before their time do not
-// count.
+// notBegun counts the units submitted to n that the plan begins by then, but whose first
+// planned step n has not begun. Those that were submitted before their time do not count.
 func (s *estimator) notBegun(n *node, by time.Duration) int {
 	count := 0
 	for _, r := range n.runs {

@@ -18,9 +18,9 @@
 //
 // # Protocol
 //
-// Every node starts out expected: its part of the plan waits for it. The driver
-// says [NodeUp] when it can be used and [NodeLost] when it cannot, sooner or later
-// one of both for each node.
+// Every node starts out expected: its part of the plan waits for it. The driver sends [NodeUp]
+// when it can be used and [NodeLost] when it cannot. Each node gets one of them, sooner or
+// later.
 //
 // [Submit] asks for one solve of some units on one node and gives it a number, the
 // [PartitionID], which no other submission of the run shares. The driver then
@@ -58,28 +58,28 @@
 // another step. A node that is behind its plan has parts which it did not begin, and
 // gets no more for that reason.
 //
-// All that is for nodes whose slots somebody gave. For the others [Node.SlotsAssumed]
-// holds: their slots serve predictions, and they are given every
-// partition that has a step to start, for the daemon knows its limits itself.
+// All that is for nodes whose slots somebody gave. For the others [Node.SlotsAssumed] holds:
+// their slots serve predictions only. They are given every partition that has a step to start,
+// since the daemon knows its limits itself.
 //
 // A part whose largest step does not fit into the node's memory beside those of what is
 // submitted waits until one of them is done ([Vertex.Memory], [Node.Memory]).
 //
 // # Stealing
 //
-// A node with nothing to start looks at the queues of the nodes that will finish
-// last and takes the partition, or a part of it, that it would finish earliest,
-// counting every step it neither holds nor can fetch. It takes it only when its
-// pessimistic finish (Graham's bound: work/slots + path*(1-1/slots)) is before the
-// owner's optimistic one by a margin. What the owner executes for other units anyhow
-// is not executed twice for less work than it is then spared. Estimates are corrected by what the run
-// measures: a step measured anywhere is known everywhere, a node's steps show its
-// speed, all steps together show how far the estimates are off, and a step that
-// runs longer than predicted is predicted to take longer still.
+// A node with nothing to start looks at the queues of the nodes that will finish last and takes
+// the partition, or a part of it, that it would finish earliest, counting every step it neither
+// holds nor can fetch. It takes it only when its pessimistic finish (Graham's bound: work/slots
+// + path*(1-1/slots)) is before the owner's optimistic one by a margin. A step that the owner
+// executes for other units anyhow is executed a second time only when that spares the owner
+// more work. Estimates are corrected by what the run measures: a step measured anywhere is
+// known everywhere, a node's steps show its speed, all steps together show how far the
+// estimates are off, and a step that runs longer than predicted is predicted to take longer
+// still.
 //
-// When nothing is queued, a submission whose node has begun none of its steps some seconds
-// later, because it runs no more at once, is recalled: it is cancelled, the thief gets
-// its part, and the rest is submitted again. What has begun is never recalled.
+// When nothing is queued, a submission is recalled whose node, being busy, has begun none of
+// its steps some seconds later. It is cancelled, the thief gets its part, and the rest is
+// submitted again. What has begun is never recalled.
 //
 // Estimates may still be wrong. So the node that was stolen from may, once it has
 // nothing else to do, start the same units itself when it would now finish them
@@ -97,32 +97,31 @@
 // # Nodes that are to go
 //
 // A node that drains ([NodeDrain]) ends what it was given, gets nothing that another node may
-// build, and takes nothing. Its queue goes to the others at once; a submission goes back that
-// was not begun after some seconds, unless a step of it may have one result: that it has
-// begun is known only when the node says so. Results that it alone holds and others will
-// need are sent by it.
+// build, and takes nothing. Its queue goes to the others at once. A submission that was not
+// begun after some seconds goes back, too, unless a step of it may have one result: that it has
+// begun is known only when the node says so. The node sends the results that it alone holds and
+// others will need.
 //
 // # Slow nodes
 //
-// Each step that a node does, and each under way that is late, is weighed against what it
-// would take if the node had become slow; how far predictions are off, the other nodes
-// show. When the evidence is beyond doubt the node lags: its own submissions stop, but
-// for what no other node would finish sooner with everything that it has; what it has not
-// begun is stolen or recalled; and a node with a free slot starts what it is executing.
-// What it executes is expected to take elsewhere what was predicted. Steps that are done
-// in time end the doubt.
+// Each step that a node does, and each under way that is late, is weighed against what it would
+// take if the node had become slow. The other nodes show how far predictions are off. When the
+// evidence is beyond doubt the node lags. Then it is given only those of its own parts that no
+// other node would finish sooner, with all that this one has to do. What it has not begun is
+// stolen or recalled, and a node with a free slot starts what it is executing. What it executes
+// is expected to take elsewhere what was predicted. Steps that are done in time end the doubt.
 //
 // # Steps with one result
 //
-// A vertex with Once belongs to the node that executes it, or holds it and builds on it.
-// A unit that needs it is not submitted to another node before it is in the registry;
-// whatever waits has the owner send it ([Unit.OnDemand]), at once, for that takes no slot.
-// A thief counts on it, takes nothing that would make it the owner of what its victim
-// needs for others, and no unit is built twice at once that needs it. With the loss of the
-// owner before it was sent the vertex belongs to nobody, and the finished units that rest
-// on it are built again with those that need it ([Reopen]), if another node can. A node
-// that comes back may have the lost one: it is given nothing that rests on it once another
-// node has executed the step, unless there is no other for it ([Differ]).
+// A vertex with Once belongs to the node that executes it, or holds it and builds on it. A unit
+// that needs it is not submitted to another node before it is in the registry. Whatever waits
+// has the owner send it ([Unit.OnDemand]), at once, for that takes no slot. A thief counts on
+// it, but takes nothing that would make it the owner of what its victim needs for others. No
+// unit that needs it is built twice at once. When the owner is lost before it has sent the
+// vertex, this belongs to nobody, and the finished units that rest on it are built again with
+// those that need it ([Reopen]), if another node can. A node that comes back may have the lost
+// result. Once another node has executed the step, it is given nothing that rests on it, unless
+// there is no other node for that ([Differ]).
 //
 // # Loss and failure
 //

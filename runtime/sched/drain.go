@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// A node that drains is to go. What it was given it ends, or gives back if it has not begun
-// it for sure; what it holds alone and others need it sends. It gets nothing new, but for
-// what no other node may build. Until it goes, it counts as up.
+// A node that drains is to go. It ends what it was given, or gives it back if it has surely not
+// begun it. It sends what it alone holds and others need. It gets nothing new, but for what no
+// other node may build. Until it goes, it counts as up.
 
 // NodeDrain reports that a node is to go, or that it is to stay after all.
 type NodeDrain struct {
@@ -57,8 +57,8 @@ func handOver(s *fates, n *node) {
 	sendOff(s, n)
 }
 
-// risksOnce reports whether a submission would execute a step that may have one result:
-// that it has begun is known only when the node says so.
+// risksOnce reports whether a submission would execute a step that may have one result. Whether
+// the step has begun is known only when the node says so.
 func risksOnce(s *fates, r *run) bool {
 	found := false
 	var units []UnitID
@@ -119,7 +119,7 @@ func sendOff(s *fates, n *node) {
 	s.demand(list)
 }
 
-// wakeDraining looks again at nodes that drain: nobody else may be left for something.
+// wakeDraining has nodes that drain looked at again: nobody else may be left for something.
 func wakeDraining(s *queues) {
 	for _, n := range s.nodes {
 		if n.drains {

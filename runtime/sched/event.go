@@ -7,14 +7,14 @@ import "time"
 type Event interface{ at() time.Duration }
 
 // NodeUp reports that a node can be used, for the first time or again. One that was lost is
-// taken to hold nothing but Holds.
+// assumed to hold nothing but Holds.
 type NodeUp struct {
 	At   time.Duration
 	Node NodeID
 	// Emulates replaces Node.Emulates, for a node that was not known when the run was
 	// planned; nil = it stays.
 	Emulates map[string]float64
-	// Empty says that the daemon has nothing that it may have made before it was lost.
+	// Empty is set when the daemon has nothing that it may have made before it was lost.
 	Empty bool
 	// Holds are vertices that it holds.
 	Holds []VertexID
@@ -92,10 +92,10 @@ type UnitFailed struct {
 	Unit      UnitID
 	Vertex    VertexID // the failing step, or NoVertex
 	Err       string
-	// Retryable is set when the failure came from the surroundings and that another attempt
-	// may succeed.
+	// Retryable is set when the failure came from the surroundings and another attempt may
+	// succeed.
 	Retryable bool
-	// Again is set when what made it fail was removed: it does not count as an attempt.
+	// Again is set when the cause of the failure was removed: it does not count as an attempt.
 	Again bool
 	// Elsewhere is set when it may succeed on another node only. It is tried once on one; a
 	// second failure of this kind, or no other node, is final.

@@ -187,8 +187,8 @@ const (
 	alone         // submitted again by itself, to find out
 )
 
-// decide returns the fate of a unit that was in the state st when its submission ended,
-// and fails it if that is it. several says that it was not the only one that was open.
+// decide returns the fate of a unit that was in the state st when its submission ended, and
+// fails the unit if that is its fate. several is set when other units were open, too.
 func (s *fates) decide(id UnitID, r *run, st memberState, e ending, several bool) fate {
 	switch {
 	case st == retry:
@@ -279,7 +279,7 @@ func (s *fates) toPool(p *part) {
 			i = len(s.pools)
 			s.pools = append(s.pools, &lane{key: key})
 		}
-		// Not a copy: whether p was to be looked at again is not true of the new part.
+		// Not a copy: the new part need not be looked at again because p had to.
 		s.enqueue(s.pools[i], g, true, &part{why: p.why, pooled: p.pooled, delay: p.delay, orphan: NoNode})
 	}
 }

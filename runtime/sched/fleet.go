@@ -90,7 +90,7 @@ func (s *fleet) gather(units []UnitID, may func(UnitID) bool) []UnitID {
 	return s.picked
 }
 
-// inOrder reports whether what the unit comes after is there.
+// inOrder reports whether the units that a unit comes after are available.
 func (s *fleet) inOrder(id UnitID) bool {
 	return !slices.ContainsFunc(s.deps[id], func(d UnitID) bool { return !s.available(d) })
 }

@@ -6,8 +6,9 @@ import "slices"
 // gates are finished. If one of them fails, the outputs are not written, and the unit ends as
 // [Unpublished]; for what comes after it, it counts as finished.
 
-// gate reports whether the outputs of a unit may be written as far as its gates go. shut says
-// that they never may, because of a unit, or NoUnit for a gate that failed before the run.
+// gate reports whether the outputs of a unit may be written as far as its gates go. shut is set
+// when they never may. because is the unit that shut them, NoUnit for a gate that failed before
+// the run.
 func (s *fleet) gate(id UnitID) (open, shut bool, because UnitID) {
 	unit := &s.cfg.Units[id]
 	if unit.Shut {

@@ -6,19 +6,19 @@ import (
 	"time"
 )
 
-// A node that has become slow shows in its steps, one after the other. Any single one may
-// be late because its prediction is bad; how bad they are the other nodes show. So what a
+// A node that has become slow shows in its steps, one after the other. Any single step may be
+// late because its prediction is bad; the other nodes show how bad predictions are. So what a
 // node does is compared, step by step, with what it would do if it were slow, until the
-// evidence is beyond doubt: the cumulative sum of Page, Continuous inspection schemes
-// (1954), with log-normal errors.
+// evidence is beyond doubt: the cumulative sum of Page, Continuous inspection schemes (1954),
+// with log-normal errors.
 
 var (
 	// slowed is the logarithm of how many times longer steps take on a node that has become
 	// slow, for the test against one that has not. Steps that take less than the square
 	// root of that longer, twice as long as expected, speak against it.
 	slowed = math.Log(4)
-	// accidents times the steps of the run are the odds at which a node counts as slow:
-	// the more steps there are, the more streaks of bad luck.
+	// accidents times the steps of the run are the odds at which a node counts as slow: more
+	// steps have more streaks of bad luck.
 	accidents = 100.
 )
 
@@ -28,7 +28,7 @@ func (s *speeds) doubtless() float64 {
 }
 
 const (
-	// brief is what a step must take, in nanoseconds, to be evidence: less is seen by what
+	// brief is what a step must take, in nanoseconds, to be evidence: shorter times show what
 	// surrounds the step.
 	brief = 1e9
 	// beforehand is how many steps the belief about predictions weighs, spread the variance
@@ -93,8 +93,8 @@ func (s *speeds) inspect(n *node, v VertexID, took time.Duration) {
 	}
 }
 
-// lag is how many times slower n is than it should be, as its steps show that are done
-// and under way; 0 when that is in doubt.
+// lag returns how many times slower n is than it should be, according to its steps that are
+// done and under way; 0 when that is in doubt.
 func (s *speeds) lag(n *node) float64 {
 	if n.lagSeen != s.seen {
 		n.lag, n.lagSeen = s.findLag(n), s.seen
@@ -128,9 +128,9 @@ func (s *speeds) anyLags() bool {
 	return s.lagsAny
 }
 
-// startable returns the first part that n should start, beginning with p: for a node that
-// lags one that no other node would finish sooner. It is nil when all are better left to
-// the others, which take them when they have a slot free.
+// startable returns the first part that n should start, beginning with p. When n lags, that is
+// one that no other node would finish sooner. It is nil when all are better left to the others,
+// which take them when they have a slot free.
 func (s *policy) startable(n *node, p *part) *part {
 	if !s.lags(n) || !s.awaits(n, p) {
 		return p
@@ -148,8 +148,8 @@ func (s *policy) startable(n *node, p *part) *part {
 	return nil
 }
 
-// awaits reports whether p should wait for a node that finishes it sooner than n does,
-// although that one does first whatever it was given before.
+// awaits reports whether p should wait for a node that finishes it sooner than n does, although
+// that node first does all that it was given before.
 func (s *policy) awaits(n *node, p *part) bool {
 	if p.lane.n != nil && !s.cfg.Options.Steal {
 		return false // nobody would take it
@@ -174,7 +174,7 @@ func (s *policy) awaits(n *node, p *part) bool {
 	return false
 }
 
-// release lets nodes that were given nothing be looked at again.
+// release has the nodes in held looked at again.
 func (s *queues) release() {
 	for _, n := range s.held {
 		s.wake(n)

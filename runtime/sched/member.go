@@ -6,8 +6,8 @@ import "slices"
 type member struct {
 	id UnitID
 	st memberState
-	// waited says that it was deferred: others may have begun in the belief that it counts
-	// as finished.
+	// waited is set when it was deferred: others may have begun in the belief that it is
+	// finished.
 	waited bool
 }
 
@@ -26,7 +26,7 @@ const (
 	recalled // taken back before it began
 )
 
-// lives reports whether the submission is still at it.
+// lives reports whether the submission still works on the unit.
 func (st memberState) lives() bool { return st < denied }
 
 // busy is 1 for a unit that counts for the limits of its node and of the run.

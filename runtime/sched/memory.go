@@ -54,7 +54,7 @@ func (s *estimator) crowds(n *node, p *part) []VertexID {
 	return s.list
 }
 
-// largest is the memory that the largest step takes which p would add to n.
+// largest returns the memory of the largest step that p would add to n.
 func (s *estimator) largest(n *node, p *part) int64 {
 	var need int64
 	s.mark()

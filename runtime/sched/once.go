@@ -5,17 +5,16 @@ import (
 	"slices"
 )
 
-// A step with [Vertex.Once] has one result in a run. The node that executes it, or
-// holds it and builds on it, owns it; a unit that needs the step is submitted to no
-// other node before the result can be fetched. Whoever waits for it in vain has it
-// sent by its owner: that is what the units with [Unit.OnDemand] are for.
+// A step with [Vertex.Once] has one result in a run. The node that executes it, or holds it and
+// builds on it, owns it. A unit that needs the step is submitted to no other node before the
+// result can be fetched. What waits for it in vain has the owner send it: the units with
+// [Unit.OnDemand] do that.
 //
-// What belongs to nobody any more (the owner is lost, or has given up what it was
-// submitted) may be executed anew, and what could not be sent is built by whoever
-// needs it.
+// A result that belongs to nobody any more may be made anew: its owner is lost, or has given up
+// what it was submitted. A result that could not be sent is built by each node that needs it.
 
-// maxSends is how often a result is sent until it is taken to be unsendable: through
-// the registry, through the client, and once more.
+// maxSends is how often a result is sent before it counts as unsendable: through the registry,
+// through the client, and once more.
 const maxSends = 3
 
 // results are the owners and senders of the steps that have one result.
@@ -75,7 +74,7 @@ func (s *queues) claimWarm() {
 	}
 }
 
-// owner is the node whose result of v counts, nil when there is none.
+// owner returns the node whose result of v counts, nil when there is none.
 func (s *fleet) owner(v VertexID) *node {
 	id := s.once.by[v]
 	if id == NoNode {
@@ -175,8 +174,7 @@ func (s *queues) claim(n *node, units []UnitID) {
 	})
 }
 
-// await has what p waits for sent to n, if it waits for a result that another node
-// owns.
+// await has the results that p waits for sent to n, if another node owns them.
 func (s *queues) await(n *node, p *part) {
 	if n == nil || !s.once.some || s.stopping {
 		return
@@ -241,8 +239,8 @@ func (s *fleet) sends(n *node, id UnitID) bool {
 	return slices.ContainsFunc(u.runs, func(x ref) bool { return x.r.n == n })
 }
 
-// pickWanted returns a ready part of n that other nodes wait for: it has no step to run
-// that n does not run anyhow, and takes no slot. Nil when there is none.
+// pickWanted returns a ready part of n that other nodes wait for, nil when there is none. The
+// part has no step to run that n does not run anyhow, and takes no slot.
 func (s *queues) pickWanted(n *node) *part {
 	if !s.once.some || n.state != up {
 		return nil
@@ -265,7 +263,7 @@ func (s *queues) retire(id UnitID) {
 	s.reconsider()
 }
 
-// unsent lets whoever needs v build it.
+// unsent lets each node that needs v build it.
 func (s *queues) unsent(v VertexID) {
 	s.once.free.set(v)
 	s.reconsider()
@@ -319,8 +317,8 @@ func (s *fleet) needs(r *run, v VertexID) bool {
 	return found
 }
 
-// robs reports whether n would, by taking the units from owner, execute a
-// step with one result that the owner needs for others as well: it would wait for n.
+// robs reports whether n, by taking the units from owner, would execute a step with one result
+// that the owner needs for other units as well. The owner would then wait for n.
 func (s *estimator) robs(n, owner *node, units []UnitID) bool {
 	if !s.once.some || !slices.ContainsFunc(units, func(u UnitID) bool { return s.once.reaches[u] }) {
 		return false
@@ -359,9 +357,9 @@ func (s *estimator) comes(n, o *node, v VertexID) float64 {
 	return t + s.exec(o, v)
 }
 
-// lostResults returns the finished units of a node that is about to be forgotten which
-// rest on results that were lost with it and are needed again: they are to be built
-// anew with those.
+// lostResults returns the finished units of n, which is about to be forgotten, that rest on
+// results which are lost with it and needed again. It returns the steps of these results, too:
+// the units are built anew with them.
 func (s *fates) lostResults(n *node) (again []UnitID, lost []VertexID) {
 	if !s.once.some {
 		return nil, nil

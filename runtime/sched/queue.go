@@ -34,8 +34,8 @@ type part struct {
 	delay  bool // back off before it starts
 	flawed bool // a step of it is executed again
 	dirty  bool // readiness must be looked at
-	// watch is the generation of its entries in node.watch: it waits there for a
-	// step under way; 0 = it does not.
+	// watch is the generation of its entries in node.watch, where it waits for a step under way;
+	// 0 = it does not wait.
 	watch  int
 	gen    int
 	orphan NodeID // the node it was lost with, or NoNode
@@ -222,7 +222,7 @@ func (s *queues) unqueue(id UnitID) {
 	s.markDirty(p)
 }
 
-// touch asks for the node's predicted finish to be looked at again.
+// touch marks n's predicted finish as stale.
 func (s *queues) touch(n *node) {
 	if !n.isTouched {
 		n.isTouched = true
@@ -230,7 +230,7 @@ func (s *queues) touch(n *node) {
 	}
 }
 
-// wake asks for the node to be fed.
+// wake marks n as to be fed.
 func (s *queues) wake(n *node) {
 	s.touch(n)
 	if !n.isHungry && n.state == up {

@@ -8,7 +8,7 @@ import "slices"
 // build it.
 
 // noteRelics notes the steps with one result that n, which is about to be forgotten, has
-// executed, or executes.
+// executed or executes.
 func (s *fleet) noteRelics(n *node) {
 	if !s.once.some {
 		return
@@ -27,8 +27,8 @@ func (s *fleet) noteRelics(n *node) {
 	}
 }
 
-// findHeld notes what n, which comes up, holds. It owns steps with one result that the run
-// does not have yet. Of those that another node has made meanwhile it has results of its own.
+// findHeld notes what n, which comes up, holds. n owns the steps with one result that the run
+// does not have yet. For those that another node has made meanwhile, n has results of its own.
 func findHeld(s *fates, n *node, list []VertexID) {
 	if len(list) == 0 || n.state == up {
 		return
@@ -52,7 +52,7 @@ func findHeld(s *fates, n *node, list []VertexID) {
 	s.reckon(n)
 }
 
-// relicsOf returns the steps below the units that n may have results of its own of, beside
+// relicsOf returns the steps below the units for which n may have results of its own, besides
 // those of the run.
 func (s *fleet) relicsOf(n *node, units []UnitID) []VertexID {
 	if n.relics == nil {
@@ -86,8 +86,8 @@ func (s *fleet) suitsAll(units []UnitID, n *node) bool {
 	return !slices.ContainsFunc(units, func(u UnitID) bool { return !s.suits(u, n) })
 }
 
-// relocate gives away what waits in the queue of a node that has another result by now than
-// the run.
+// relocate gives away what waits in the queue of a node that by now has another result than the
+// run.
 func relocate(s *fates) {
 	for _, n := range s.nodes {
 		if n.relics == nil {

@@ -16,7 +16,7 @@ const (
 type fault int
 
 const (
-	final     fault = iota // it would again
+	final     fault = iota // it would fail again
 	passing                // the surroundings are to blame, or the node is lost
 	misplaced              // the node is to blame: another one may succeed
 	flawed                 // a step ran and failed, and is executed again

@@ -438,7 +438,7 @@ func (s *queues) noteBegun(n *node, v VertexID) {
 		s.commit(r)
 		return
 	}
-	// Whoever asked for it first has ended: it may be for any of the others.
+	// The submission that asked for it first has ended: it may be for any other.
 	for _, r := range n.runs {
 		s.commit(r)
 	}

@@ -112,7 +112,7 @@ func (s *speeds) learn(n *node, v VertexID, took time.Duration) {
 	s.seen++
 }
 
-// cost is the time of a step at speed 1, in nanoseconds.
+// cost returns the time of a step at speed 1, in nanoseconds.
 func (s *speeds) cost(v VertexID) float64 {
 	l := &s.learned
 	if m := l.measured[v]; m > 0 {
@@ -131,9 +131,9 @@ const (
 	// overdue times its age is the time that a step is expected to take in all once
 	// it has run longer than predicted.
 	overdue = 1.5
-	// hearsay is the weight, in what is learned about a node, of a step compared to
-	// its prediction. One that was measured on another node before weighs 1: it
-	// tells the node's speed, the others tell more of how wrong predictions are.
+	// hearsay is the weight, in what is learned about a node, of a step compared to its
+	// prediction. One that was measured on another node before weighs 1: it shows the node's
+	// speed, while the others rather show how wrong predictions are.
 	hearsay = 0.3
 )
 

@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// outcomes returns the end of every unit. A unit that could not be built because something
-// it depends on failed is skipped, even when it was part of the same submission and failed
-// with it: so the answer does not depend on what was submitted together.
+// outcomes returns the end of every unit. A unit that could not be built because something it
+// depends on failed is skipped, even when it was part of the same submission and failed with
+// it. The answer then does not depend on what was submitted together.
 func (s *fates) outcomes() []Outcome {
 	out := make([]Outcome, len(s.units))
 	order := make([]UnitID, len(s.units))
@@ -69,7 +69,7 @@ type NodeStatus struct {
 	// Drains says that it is to go, and Drained that it has nothing left to do.
 	Drains, Drained bool
 	Err             string // of the last loss
-	// Open is the number of units submitted and not finished, but those on demand.
+	// Open is the number of units submitted and not finished, except those on demand.
 	Open int
 	// Queued are the units not submitted, in order.
 	Queued []UnitID
@@ -79,7 +79,7 @@ type NodeStatus struct {
 	Ends time.Duration
 }
 
-// open counts the units that n was given and that have not ended, but those on demand.
+// open counts the units that n was given and that have not ended, except those on demand.
 func (s *Scheduler) open(n *node) int {
 	open := 0
 	for _, r := range n.runs {

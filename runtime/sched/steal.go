@@ -15,8 +15,8 @@ const (
 	// ownersPerClass and partsPerOwner bound what one idle node looks at.
 	ownersPerClass = 3
 	partsPerOwner  = 16
-	// maxMoves is how often a unit may change its node by being stolen: it ends
-	// every game of taking back and forth.
+	// maxMoves is how often a unit may change its node by being stolen. It ends any taking back
+	// and forth.
 	maxMoves = 3
 	// margin is the part of the owner's remaining time that a steal must win:
 	// estimates are not better than that, and moving is not free. With steps off by
@@ -34,8 +34,8 @@ const (
 	settling = 2 * time.Second
 )
 
-// thieves let nodes take work from each other, and build units a second time that another
-// node is slow at.
+// thieves let nodes take work from each other, and build units a second time when another node
+// is slow at them.
 type thieves struct{ fates }
 
 // steal lets idle nodes take work and reports whether one did.
@@ -142,9 +142,8 @@ func (s *estimator) due(u UnitID, depth int) float64 {
 	return latest
 }
 
-// take moves the part, of those that the nodes that will finish last have queued or
-// submitted without their having begun, that n would finish first, if that is early
-// enough, to n.
+// take moves to n the part that n would finish first, if that is early enough. It looks at what
+// the nodes that will finish last have queued, or submitted without having begun it.
 func (s *thieves) take(n *node) bool {
 	waiting := s.arrivals(n)
 	best := s.bestQueued(n, waiting)
@@ -204,8 +203,8 @@ func (s *policy) bestSubmitted(n *node, waiting arrivals) *loot {
 	return best
 }
 
-// better returns the loot that is there first, the one later in its queue when both
-// are.
+// better returns the loot that is there first. Of two that are there together it returns the
+// one later in its queue.
 func (l *loot) better(best *loot) *loot {
 	if best == nil || l.here < best.here || l.here == best.here && l.pos > best.pos {
 		return l
@@ -264,8 +263,8 @@ func (s *policy) assess(n, owner *node, all []UnitID, waiting arrivals) *loot {
 	return nil
 }
 
-// again is the work, at the speed of the owner, that it has begun and that n would
-// have to do for what the last survey looked at.
+// again returns the work, at the speed of the owner, that the owner has begun and n would have
+// to do for the units of the last survey.
 func (s *estimator) again(n, owner *node) float64 {
 	sum := 0.
 	for _, r := range owner.running {
@@ -339,8 +338,8 @@ func (s *thieves) move(n *node, l *loot) {
 	})
 }
 
-// recall takes a submission back that has not begun, for thief to take some of it. It
-// returns the part that it has become in the queue of its node.
+// recall takes back a submission that has not begun, for thief to take some of it. It returns
+// the part that the submission has become in the queue of its node.
 func (s *thieves) recall(r *run, thief *node) *part {
 	return s.takeBack(r, fmt.Sprintf("taken by %s before it began", thief.name))
 }
@@ -390,13 +389,13 @@ func (s *thieves) hedge(n *node) bool {
 	return false
 }
 
-// sooner is the part of the time that the owner of a unit needs in the best case by
-// which a second build of it must be done.
+// sooner is the part of the owner's best remaining time for a unit within which a second build
+// of it must be done.
 const sooner = 0.9
 
 // speculate starts on n, which has a slot free and nothing of its own for it, a unit that
-// another node is building and would end with much later: the node has become slow, or what it was
-// given takes longer than it was thought to. The first to build it exports it.
+// another node is building and would end with much later: that node has become slow, or its
+// work takes longer than predicted. The first to build the unit exports it.
 func (s *thieves) speculate(n *node) bool {
 	if s.cfg.Options.NoHedge || !n.spare(0) {
 		return false
@@ -470,7 +469,7 @@ func (s *policy) second(n, owner *node, m member) *loot {
 	return &loot{units: units, owner: owner, here: here, there: there}
 }
 
-// double submits to n what its owner builds, too.
+// double submits to n what its owner goes on building.
 func (s *thieves) double(n *node, l *loot) {
 	for _, u := range l.units {
 		n.all.add(s.cfg.Units[u].Root)

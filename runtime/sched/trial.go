@@ -9,8 +9,7 @@ import (
 type trial struct {
 	failures []failedRun // in the order in which they were reported
 	before   int         // how many of them came before it succeeded somewhere
-	// last says that it is executed once more at most, over that it is not executed
-	// again.
+	// last is set when it is executed once more at most, over when it is not executed again.
 	last, over bool
 }
 
@@ -56,7 +55,7 @@ func (s *fates) flaw(e UnitFailed, n *node) fault {
 	if !known {
 		t.fail(f, s.cfg.Options.RetrySteps, s.cfg.Vertices[e.Vertex].Flaky)
 		s.noteStop(n, e.Vertex)
-		s.once.sends[e.Vertex] = 0 // who waits for its result has waited for nothing
+		s.once.sends[e.Vertex] = 0 // what waits for its result has waited for nothing
 	}
 	if t.over {
 		return final
@@ -112,7 +111,7 @@ func (s *fates) confine(id UnitID, failed *node, t *trial) {
 	s.cfg.Units[id].Nodes = slices.DeleteFunc(may, func(n NodeID) bool { return t.on(n) > least })
 }
 
-// unconfine lets units be built anywhere again whose nodes are lost.
+// unconfine lets units be built anywhere again when their nodes are lost.
 func (s *fates) unconfine() {
 	for id := range s.units {
 		u := &s.units[id]
@@ -127,7 +126,7 @@ func (s *fates) unconfine() {
 	}
 }
 
-// Trial is how the executions of a step went that ran and failed.
+// Trial returns how often a step ran and failed. over is set when it is not executed again.
 func (s *Scheduler) Trial(v VertexID) (failures int, over bool) {
 	t := s.trials[v]
 	if t == nil {

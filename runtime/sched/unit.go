@@ -7,12 +7,12 @@ type unit struct {
 	state unitState
 	// part is where it is queued. Invariant: it is set if and only if the unit is queued.
 	part *part
-	// runs are the submissions that are at it, of different nodes. Invariant: there are one
-	// or two if the unit is submitted or granted, else none.
+	// runs are the submissions that work on it, on different nodes. Invariant: there are one or
+	// two if the unit is submitted or granted, else none.
 	runs []ref
-	// granted is the submission that is to export it, or to wait with that.
-	// Invariant: it is set if and only if the unit is granted; then it is among runs, and
-	// is deferred or exporting there, as no other is.
+	// granted is the submission that is to export it, or to wait with the export. Invariant: it
+	// is set if and only if the unit is granted. Then it is among runs, and is the only one that
+	// is deferred or exporting there.
 	granted *run
 	out     Outcome // final when the unit is over
 	tries   int     // attempts that came to nothing, see mayRetry
