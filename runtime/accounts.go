@@ -25,17 +25,17 @@ import (
 // them. They belong to the loop.
 type accounts struct {
 	work *work
-	// results are those of the jobs, and done the names of the jobs that a node has done,
-	// in order of their end. Invariant: a job that is Done is among those of its node.
+	// results are those of the jobs, by job. done has the names of the jobs that each node has
+	// done, in order of their end. Invariant: a job that is Done is among those of its node.
 	results []JobResult
 	done    map[*nodeRun][]string
-	// errs are the failures, each once, in the order in which they were met; known finds
-	// them. Invariant: both hold the same.
+	// errs are the failures, each once, in the order in which they were met; known finds them by
+	// key. Invariant: both hold the same failures.
 	errs  []*StepError
 	known map[failureKey]*StepError
 	sick  []Sickness
-	rests []string // warnings of what is left over of outputs that are not published
-	// trials are the steps among them that ran and failed.
+	rests []string // warnings about leftovers of outputs that are not published
+	// trials are the steps that ran and failed.
 	trials *trials
 	given  map[sched.UnitID][]given
 }
@@ -54,43 +54,43 @@ func newAccounts(w *work) *accounts {
 	return a
 }
 
-// isDone reports whether a job is.
+// isDone reports whether a job is done.
 func (a *accounts) isDone(j int) bool { return a.results[j].State == Done }
 
-// node is the name of the node that was given a job last; images are those that were
-// written of it.
+// node returns the name of the node that was given a job last. images returns the images that
+// were written for it.
 func (a *accounts) node(j int) string { return a.results[j].Node }
 
 func (a *accounts) images(j int) []output.Image { return a.results[j].Images }
 
-// submit notes that a node was given a job at a time since the start of the run.
+// submit notes that n was given a job. at is the time since the start of the run.
 func (a *accounts) submit(u sched.UnitID, n *nodeRun, at time.Duration) {
 	a.results[u].Node = n.info.Name
 	a.given[u] = append(a.given[u], given{n.id, at})
 }
 
-// keep notes the written images of a job whose outputs were not all written.
+// keep notes what was written for a job, which need not be all of its outputs.
 func (a *accounts) keep(u sched.UnitID, w written) {
 	a.drop(u)
 	res := &a.results[u]
 	res.Images, res.Files, res.Metadata, res.withheld = w.images, w.files, output.MetadataOf(w.responses), w.withheld
 }
 
-// drop forgets what is withheld of a job, since it is written anew.
+// drop discards the withheld outputs of a job.
 func (a *accounts) drop(u sched.UnitID) {
 	a.warnOfRest(a.results[u].withheld.Discard())
 	a.results[u].withheld = nil
 }
 
-// warnOfRest notes that something withheld could not be removed.
+// warnOfRest notes that a withheld output could not be removed.
 func (a *accounts) warnOfRest(err error) {
 	if err != nil {
-		a.rests = append(a.rests, "something that is not published is left over: "+err.Error())
+		a.rests = append(a.rests, "an unpublished output is left over: "+err.Error())
 	}
 }
 
-// withheld are the outputs of all jobs that are done which are yet to be published. What is
-// withheld of others is removed.
+// withheld returns the outputs of all done jobs that are yet to be published. It discards what
+// is withheld of other jobs.
 func (a *accounts) withheld() *publish.Batch {
 	b := &publish.Batch{}
 	for u := range a.results {
@@ -106,7 +106,7 @@ func (a *accounts) withheld() *publish.Batch {
 	return b
 }
 
-// finish notes that a node has done a job. The result is that of the job.
+// finish notes that n has done a job, and returns the job's result.
 func (a *accounts) finish(u sched.UnitID, n *nodeRun, w written) *JobResult {
 	res := &a.results[u]
 	res.Node, res.State, res.Err = n.info.Name, Done, nil
@@ -127,7 +127,7 @@ func (a *accounts) describe(j int) string {
 	return a.results[j].Job + " (" + strings.Join(images, ", ") + ")"
 }
 
-// reopen forgets the images that a node wrote of a job, and describes them.
+// reopen forgets what n wrote for a job that is built again, and returns its description.
 func (a *accounts) reopen(u sched.UnitID, n *nodeRun) (was string) {
 	was = a.describe(int(u))
 	a.drop(u)
@@ -241,7 +241,7 @@ func (a *accounts) result(finish sched.Finish, nodes nodeRuns) *Result {
 	return res
 }
 
-// steal is what came of a move: it is false when the node that was to take the jobs over
+// steal returns what came of a move. ok is false when the node that was to take the jobs over
 // was given none of them.
 func (a *accounts) steal(m sched.Move, nodes nodeRuns) (Steal, bool) {
 	s := Steal{Why: m.Why.String(), From: nodes.name(m.From), To: nodes.name(m.To), Here: m.Here, There: m.There}
@@ -260,8 +260,8 @@ func (a *accounts) steal(m sched.Move, nodes nodeRuns) (Steal, bool) {
 	return s, len(s.Jobs) > 0
 }
 
-// blame fails the targets of a step that failed for good, also those that were stopped
-// before they met it, and skips targets that only read such a target.
+// blame fails the targets of each step that failed for good, also those that were stopped
+// before they met it. It skips targets that only read such a target.
 func (a *accounts) blame() {
 	for _, e := range a.errs {
 		if e.Step == "" || a.recovered(e) {
@@ -350,7 +350,7 @@ func (a *accounts) nodeResult(n *nodeRun) NodeResult {
 		}
 	}
 	var busy []execution
-	base := map[digest.Digest]bool{} // what ran steps stand on
+	base := map[digest.Digest]bool{} // inputs of the steps that ran
 	for _, v := range a.work.Graph.Vertices {
 		if !v.Kind.IsStep() {
 			continue
@@ -417,8 +417,8 @@ func (a *accounts) explain(n *nodeRun, err error) failure {
 		f.sickness = sick.Reason
 	}
 	if f.vertex != sched.NoVertex && changedURL(a.work.Graph.Vertices[f.vertex], err) {
-		// Another node has what it was when the build began.
-		f.elsewhere, f.sickness = true, "a URL that holds something else by now"
+		// Another node may hold the content from when the build began.
+		f.elsewhere, f.sickness = true, "a URL whose content has changed"
 	}
 	f.retryable = f.elsewhere || errors.As(err, &unavailable)
 	if f.vertex != sched.NoVertex {
@@ -455,7 +455,7 @@ func (a *accounts) explain(n *nodeRun, err error) failure {
 // retries reports whether steps that fail are executed again.
 func (a *accounts) retries() bool { return a.work.Sched.Options.RetrySteps > 0 }
 
-// supersede has the newest failure of a step stand for an older one, if there is any.
+// supersede replaces an older failure of a step by its newest; old may be nil.
 func (a *accounts) supersede(old, err *StepError) {
 	if old == nil {
 		return
@@ -476,7 +476,7 @@ func (a *accounts) supersede(old, err *StepError) {
 	}
 }
 
-// unreadFailure is the failure of a step that reads files that its node was not sent.
+// unreadFailure returns the failure of a step that reads files which its node was not sent.
 func (a *accounts) unreadFailure(n *nodeRun, v sched.VertexID, err *fault.InputError) failure {
 	f := failure{vertex: v}
 	step := a.work.Graph.Vertices[v]
@@ -514,8 +514,8 @@ func (a *accounts) writtenCaches(c *caches, nodes nodeRuns) []WrittenCache {
 	return list
 }
 
-// warnUnwritten warns of the caches that could not be written although their targets
-// succeeded. Those of failed targets are in the errors of these.
+// warnUnwritten warns of the caches that could not be written although their targets succeeded.
+// The errors of failed targets report their caches.
 func (a *accounts) warnUnwritten(x unwritten, warn func(text string)) {
 	for i, j := range a.work.Jobs {
 		if !a.isDone(i) {

@@ -18,21 +18,21 @@ import (
 )
 
 const (
-	// breakGrace is how long a connection that broke may take to come about again
-	// before the node counts as lost. Its work waits for that long.
+	// breakGrace is how long a broken connection may take to come back before the node counts as
+	// lost. Until then its work waits.
 	breakGrace = 3 * time.Second
 	// endGrace is how long a node may take to end the run's builds when all is done.
 	endGrace = 3 * time.Second
-	// mostBreaks is how often a connection may break before its work goes elsewhere
-	// at once, mostLosses before the node is used no more. One that stayed for
-	// steadyAfter is forgiven.
+	// mostBreaks is how often a connection may break before its work goes elsewhere at once.
+	// mostLosses is how often before the node is used no more. A connection that held for
+	// steadyAfter starts the count anew.
 	mostBreaks  = 2
 	mostLosses  = 5
 	steadyAfter = time.Minute
 )
 
-// connectFunc returns a connection to a node as soon as there is one. It fails when
-// ctx ends before, and when the node cannot be used for the run, with ErrUnfit.
+// connectFunc returns a connection to a node as soon as there is one. It fails when ctx ends
+// first, and with ErrUnfit when the node cannot be used for the run.
 type connectFunc func(ctx context.Context, a *attendant) (*daemon.Connection, error)
 
 // connectTo returns a function that connects to the nodes of p for r.
@@ -61,8 +61,8 @@ func addLate(c *sched.Config, n *nodeRun, assumed []ocispecs.Platform) {
 	c.Nodes = append(c.Nodes, late)
 }
 
-// attendant follows one node of a run: it connects to it, notices when the connection ends,
-// waits a moment for a better one, and gives the node up, but takes it back whenever it
+// attendant follows one node of a run: it connects, notices when the connection ends, waits a
+// moment for a better one, and then gives the node up. It takes the node back whenever it
 // answers again. It is a worker; its state is its own.
 type attendant struct {
 	node    *nodeRun
@@ -70,8 +70,8 @@ type attendant struct {
 	connect connectFunc
 	timeout time.Duration // how long the node may be silent
 
-	// probes are the sources to ask for, to find out which servers of caches answer the
-	// node. The key is the server.
+	// probes are the sources to ask for, by server. They show which servers of caches answer the
+	// node.
 	probes map[string]string
 
 	absent  error         // why it did not answer before the run; nil once it is there
@@ -80,8 +80,8 @@ type attendant struct {
 	unfit   error // why it cannot be used
 	why     error // why there is no connection
 	losses  int   // connections that ended early, in a row
-	// missed is set when the node was not there when the run was planned, or was given up: what it
-	// holds is not known.
+	// missed is set when the node was not there when the run was planned, or was given up. What
+	// it holds is unknown then.
 	missed bool
 	// marked reports whether the user wants the node to go; nil when nobody can.
 	marked func(daemon.NodeInfo) bool
@@ -93,14 +93,14 @@ func (a *attendant) expect(timeout time.Duration, absent error) {
 	a.timeout, a.absent, a.missed = timeout, absent, absent != nil
 }
 
-// promise says when the node is to come, since the start of the run: the plan has work for
-// it. It is taken to run the platforms in assumed.
+// promise says when the node is to come, since the start of the run: the plan has work for it.
+// It is assumed to run the platforms in assumed.
 func (a *attendant) promise(due time.Duration, assumed []ocispecs.Platform) {
 	a.due, a.assumed = due, assumed
 }
 
-// join adds the node to a problem that it has no part in yet: it is taken to run the
-// platforms in assumed until it is heard of.
+// join adds the node to a problem that it has no part in yet. Until it answers, it is assumed
+// to run the platforms in assumed.
 func (a *attendant) join(c *sched.Config, assumed []ocispecs.Platform) {
 	a.assumed = assumed
 	addLate(c, a.node, assumed)
@@ -124,8 +124,8 @@ func (a *attendant) within(ctx context.Context, d time.Duration) *daemon.Connect
 	return c
 }
 
-// await returns a connection to the node, however long that takes, and reports when it is
-// not hoped for any longer. It returns nil when ctx ends, or the node cannot be used.
+// await returns a connection to the node, however long that takes, and reports when hope for
+// one is given up. It returns nil when ctx ends, or the node cannot be used.
 func (a *attendant) await(ctx context.Context) *daemon.Connection {
 	var c *daemon.Connection
 	var silence *watchdog.SilenceError
@@ -160,7 +160,7 @@ func (a *attendant) await(ctx context.Context) *daemon.Connection {
 	return c
 }
 
-// attend does it until ctx ends, or the node is given up for good.
+// attend follows the node until ctx ends or the node is given up for good.
 func (a *attendant) attend(ctx context.Context, connect connectFunc) {
 	a.connect, a.why = connect, a.absent
 	for {
@@ -189,14 +189,14 @@ func (a *attendant) attend(ctx context.Context, connect connectFunc) {
 			a.losses = 0
 		}
 		if a.losses >= mostLosses {
-			a.workers.report(nodeLost{node: a.node, err: fmt.Errorf("the connection broke %d times, at last because: %w", a.losses, a.why)})
+			a.workers.report(nodeLost{node: a.node, err: fmt.Errorf("the connection broke %d times, last: %w", a.losses, a.why)})
 			return
 		}
 	}
 }
 
-// recall returns the results that the node keeps if it was missed before; nil when it was not, or
-// does not say.
+// recall returns the results that a node which was missed keeps. It returns nil when the node
+// was not missed, or does not report them.
 func (a *attendant) recall(ctx context.Context, c *daemon.Connection) warm.Records {
 	missed := a.missed
 	a.missed = false
@@ -205,7 +205,7 @@ func (a *attendant) recall(ctx context.Context, c *daemon.Connection) warm.Recor
 	}
 	both, cancel := c.Within(ctx)
 	defer cancel()
-	records, _ := c.Witness.Records(both) // not to know is no failure
+	records, _ := c.Witness.Records(both) // unknown is no failure
 	return records
 }
 
@@ -266,8 +266,8 @@ func (m nodeBack) take(r *run) []sched.Event {
 	return events
 }
 
-// holdings returns the vertices whose results a node that has come, or come back, is found to
-// keep: from earlier runs, and from this one.
+// holdings returns the vertices whose results a node that has come, or come back, still keeps:
+// from earlier runs, and from this one.
 func (r *run) holdings(n *nodeRun, info daemon.NodeInfo, records warm.Records) []sched.VertexID {
 	if records == nil || r.work.Held == nil {
 		return nil

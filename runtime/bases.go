@@ -162,7 +162,8 @@ func (b *bases) seed(ctx context.Context, c *daemon.Connection, node string, lis
 	}
 }
 
-// of are the images that a solve of units on a node may pull; none when none are passed on.
+// of returns the images that a solve of units on a node may pull; none when base images are not
+// passed on.
 func (b *bases) of(n sched.NodeID, units []sched.UnitID) []*llbmerge.Vertex {
 	if b.repo == "" {
 		return nil

@@ -32,8 +32,8 @@ type WrittenCache struct {
 	// Manifest is the digest that Ref stands for now; "" when it is not known.
 	Manifest digest.Digest
 	Steps    []digest.Digest // whose results it holds
-	// Base is the manifest that Ref stood for before, whose entries are all in it too; ""
-	// when there was none.
+	// Base is the manifest that Ref stood for before; the new one has all its entries. "" when
+	// there was none.
 	Base digest.Digest
 }
 
@@ -54,8 +54,8 @@ func decideCaches(b *Build) (c *caches, warnings []string, err error) {
 			}
 		}
 	}
-	// Any node will do for a job that waits for one, but those that a target is
-	// divided into are never on the same.
+	// A job without a node may get any. Only the jobs that a target is divided into are never on
+	// the same node.
 	of := map[string]int{}
 	for _, part := range b.Sched.Pool {
 		for _, u := range part {
@@ -106,8 +106,8 @@ func (c *caches) importsOf(jobs []plan.Job) []ir.CacheEntry {
 	return entries
 }
 
-// probes returns the hosts of the run's caches that can be tried, as cacheentry.Server names them,
-// with a probe for each.
+// probes returns a probe for each host of the run's caches that can be tried. The key is the
+// host, as cacheentry.Server names it.
 func (c *caches) probes(jobs []plan.Job) map[string]string {
 	probes := map[string]string{}
 	add := func(e ir.CacheEntry) {

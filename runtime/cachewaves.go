@@ -41,15 +41,14 @@ type waves struct {
 
 	writer   *cachepolicy.Writer
 	underway map[*nodeRun]int // caches being written
-	// written are the caches that were written whole, manifests those of all that were,
-	// by ref, and failures those that could not be.
+	// written are the caches that were written whole. manifests are those of all that were
+	// written, by ref. failures are the caches that could not be written.
 	written   []WrittenCache
 	manifests map[string]ocispecs.Descriptor
 	failures  []cacheFailure
 }
 
-// cached reports whether the cache of a ref is known to hold the results of all steps
-// of a unit.
+// cached reports whether the cache at ref is known to hold the results of all steps of a unit.
 func (b *Build) cached(ref string, u ir.UnitID) bool { return b.CacheHolds[ref][u] }
 
 // waveMessage reports how writing a cache ended.
@@ -116,7 +115,7 @@ func (w *waves) note(m waveMessage) {
 	w.writer.NoteEnd(m.export, outcome)
 }
 
-// begin begins the waves that it is time for.
+// begin starts the waves that are due.
 func (w *waves) begin(ctx context.Context) {
 	if !w.caches.shared || ctx.Err() != nil {
 		return
@@ -193,9 +192,9 @@ func (w *waves) builtOn(finish sched.Finish) map[ir.UnitID]int {
 	return nodes
 }
 
-// finish writes what is left of the shared caches, all at once, and joins the
-// parts. One that cannot be written is a warning, since what was asked for is built, or
-// an error if the user wants it.
+// finish writes what is left of the shared caches, all at once, and joins the parts. A cache
+// that cannot be written is only a warning, since everything that was asked for is built,
+// unless the user requires the cache.
 func (w *waves) finish(ctx context.Context, finish sched.Finish) error {
 	w.wait(&w.workers.waves)
 	if finish.Reason != "" || !w.caches.shared {

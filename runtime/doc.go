@@ -74,9 +74,9 @@
 // others. It may come back; a node that did not answer to Dial joins in the same way,
 // without a part in the plan.
 //
-// Pushes under way on a node that is lost may still end there. So their tags are looked
-// at when all is done, and set right where they stand for something else than what the
-// run reports. A registry that only nodes reach cannot be looked at; that is said.
+// Pushes under way on a node that is lost may still end there. So the run checks their tags
+// when all is done, and sets right those that stand for something else than it reports. It
+// cannot check a registry that only nodes reach, and says so.
 //
 // # Failures
 //
@@ -89,8 +89,8 @@
 //
 // # Several nodes for one target
 //
-// A target whose platforms no node can run all of, or which ends sooner that way, is
-// several jobs (Choose of internal/plan). Each pushes its part by digest; the client joins them into the index
-// that one node would have pushed, and names it. Outputs other than a pushed image
-// are refused.
+// A target is several jobs (Choose of internal/plan) when no node can run all of its platforms,
+// or when it ends sooner that way. Each job pushes its part by digest; the client joins them
+// into the index that one node would have pushed, and names it. Outputs other than a pushed
+// image are refused.
 package runtime

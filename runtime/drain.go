@@ -9,10 +9,11 @@ import (
 	"github.com/dbake/dbake/runtime/sched"
 )
 
-// A node drains when it says so by its label, or the user does: it is to go, ends what it
-// was given, and gets nothing new.
+// A node drains when its label or the user says so: it is to go, ends what it was given, and
+// gets nothing new.
 
-// drainAsked is how often nodes are asked whether they are to go, and who else builds there.
+// drainAsked is the time between two questions to a node whether it drains, and who else builds
+// there.
 const drainAsked = 3 * time.Second
 
 // errDrained is why a node that is to go does not write a shared cache.
@@ -57,7 +58,7 @@ func (d *drains) note(r *run, n *nodeRun, why string) []sched.Event {
 // has reports whether a node is to go.
 func (d *drains) has(n *nodeRun) bool { return d.why[n] != "" }
 
-// settle says which nodes have nothing left to do.
+// settle reports, once each, the draining nodes that have nothing left to do.
 func (d *drains) settle(r *run) {
 	if len(d.why) == len(d.done) {
 		return
@@ -71,8 +72,8 @@ func (d *drains) settle(r *run) {
 	}
 }
 
-// follow asks whether the node is to go, and who else builds there, until its connection or
-// ctx ends. before is the last answer to the former.
+// follow asks whether the node drains, and who else builds there, until its connection or ctx
+// ends. before is the last answer to the first question.
 func (a *attendant) follow(ctx context.Context, c *daemon.Connection, before string) {
 	if c.Witness == nil && a.marked == nil {
 		select {
@@ -99,8 +100,7 @@ func (a *attendant) follow(ctx context.Context, c *daemon.Connection, before str
 	}
 }
 
-// drains asks why the node is to go; "" is that it is not, and ok is false when that is
-// not known.
+// drains returns why the node is to go, "" when it is not. ok is false when that is unknown.
 func (a *attendant) drains(ctx context.Context, c *daemon.Connection) (why string, ok bool) {
 	if a.marked != nil && a.marked(c.Info) {
 		return "dbake nodes drain", true

@@ -23,8 +23,8 @@ func (r *run) carryOut(cmd sched.Command) []sched.Event {
 	case sched.Submit:
 		return r.submit(cmd)
 	case sched.Export:
-		// Of one that has ended, the event that says so is still to be taken: then the
-		// unit is built again.
+		// When the submission has ended, the event that says so is still queued. It has the unit
+		// built again.
 		if p := r.submissions.at(cmd.Partition); p != nil {
 			r.export(p, cmd.Unit)
 		}
@@ -207,7 +207,7 @@ func (r *run) closeUnit(p *submission, unit sched.UnitID) []sched.Event {
 func (r *run) reopen(cmd sched.Reopen) {
 	node := r.nodes[cmd.Node]
 	var steps, again, keep []string
-	rests := map[int]bool{} // jobs that are done and rest on them
+	rests := map[int]bool{} // jobs that rest on them; true when done
 	for _, v := range cmd.Lost {
 		if int(v) >= len(r.work.Graph.Vertices) {
 			continue
@@ -288,8 +288,8 @@ func (m statusMessage) take(r *run) []sched.Event {
 	return events
 }
 
-// noteSources notes that a node has the sources of a step which it runs. What it reports of
-// a source itself does not say so: the first end is that it is known which content it has.
+// noteSources notes that a node has the sources of a step that it runs. A source's own report
+// does not say so: its first completion only means that its content is known.
 func (r *run) noteSources(n *nodeRun, v sched.VertexID) []sched.Event {
 	var events []sched.Event
 	todo, seen := []sched.VertexID{v}, map[sched.VertexID]bool{}
@@ -297,7 +297,7 @@ func (r *run) noteSources(n *nodeRun, v sched.VertexID) []sched.Event {
 		inputs := r.work.Graph.Vertices[todo[0]].Inputs
 		todo = todo[1:]
 		for _, d := range inputs {
-			// The end of a step below is reported; that of what joins others is not.
+			// The ends of steps are reported; those of vertices that join others are not.
 			if in, ok := r.work.vertex[d]; ok && !seen[in] && !r.work.isStep(d) {
 				seen[in] = true
 				todo = append(todo, in)
@@ -336,8 +336,8 @@ type solvedMessage struct {
 	p         *submission
 	err       error
 	cancelled error // why the solve was ended early; nil when it was not
-	searched  bool  // for what its node has lost
-	passing   bool  // that is there by now
+	searched  bool  // the node was searched for lost results
+	passing   bool  // what was lost is there again
 }
 
 func (m solvedMessage) take(r *run) []sched.Event {
@@ -409,9 +409,9 @@ type exportedMessage struct {
 	// cancelled is set when the export ended because its submission was ended.
 	cancelled bool
 	deferred  bool // it was taken before, and waited for the node
-	searched  bool // for what its node has lost
-	again     bool // that was found, and is built again
-	passing   bool // that is there by now
+	searched  bool // the node was searched for lost results
+	again     bool // lost results were found, and are built again
+	passing   bool // what was lost is there again
 }
 
 func (m exportedMessage) take(r *run) []sched.Event {

@@ -48,17 +48,17 @@ type exchange struct {
 	// Invariant: a step in sent is in by.
 	sent map[int]ir.CacheEntry
 	by   map[int]*nodeRun
-	// mark ends the tags of this run, so that no other run reads, replaces or deletes them.
-	// tags are those that nodes were asked to write; see untag.
+	// mark ends the tags of this run, to keep other runs from reading, replacing or deleting
+	// them. tags are those that nodes were asked to write; see untag.
 	mark string
 	tags map[string]bool
 	// direct is set when the registry failed some node, or there is none: later transfers
 	// go through the client. Invariant: it is never unset.
 	direct bool
-	// found are the steps that were sent, and all below them. Invariant: with a step all
-	// that it stands on.
+	// found are the steps that were sent, and all below them. Invariant: it holds, with a step,
+	// all that the step stands on.
 	found map[sched.VertexID]bool
-	once  map[sched.VertexID]*nodeRun // who has executed a step with one result
+	once  map[sched.VertexID]*nodeRun // the node that executed a step with one result
 }
 
 func newExchange(w *work, t *reporter) (*exchange, error) {
@@ -73,7 +73,7 @@ func newExchange(w *work, t *reporter) (*exchange, error) {
 	}
 	var err error
 	if x.dir, err = os.MkdirTemp("", "dbake-exchange-"); err != nil {
-		return nil, fmt.Errorf("make room for what nodes send: %w", err)
+		return nil, fmt.Errorf("create a directory for results that nodes send each other: %w", err)
 	}
 	return x, nil
 }
@@ -96,7 +96,7 @@ func (x *exchange) close() error {
 	return os.RemoveAll(x.dir)
 }
 
-// imports are those of the steps that were sent, in their order.
+// imports returns the imports of the steps that were sent, in the order of the steps.
 func (x *exchange) imports() []ir.CacheEntry {
 	var list []ir.CacheEntry
 	for _, step := range slices.Sorted(maps.Keys(x.sent)) {
@@ -105,7 +105,7 @@ func (x *exchange) imports() []ir.CacheEntry {
 	return list
 }
 
-// registry is an entry in the registry that results are sent through; zero for none.
+// registry returns an entry in the registry that results are sent through; zero for none.
 func (x *exchange) registry() ir.CacheEntry {
 	if x.store.IsZero() {
 		return ir.CacheEntry{}
@@ -113,10 +113,10 @@ func (x *exchange) registry() ir.CacheEntry {
 	return x.store.Entry(x.store.Name)
 }
 
-// place is the directory of a step's cache.
+// place returns the directory of a step's cache.
 func (x *exchange) place(step int) string { return filepath.Join(x.dir, strconv.Itoa(step)) }
 
-// stores are those that nodes read the caches at the client from.
+// stores returns the stores from which nodes read the caches at the client.
 func (x *exchange) stores() map[string]content.Store {
 	stores := map[string]content.Store{}
 	for i, s := range x.work.Steps {
@@ -127,12 +127,12 @@ func (x *exchange) stores() map[string]content.Store {
 	return stores
 }
 
-// tag is the reference under which the cache of a step is written to the registry.
+// tag returns the reference under which the cache of a step is written to the registry.
 func (x *exchange) tag(v *llbmerge.Vertex) string {
 	return x.store.Name + ":" + x.store.StepTag(v.Digest.Encoded()[:16]+x.mark)
 }
 
-// export is where the cache of a step is written: at the client if direct.
+// export returns where the cache of a step is written: at the client if direct.
 func (x *exchange) export(step int, v *llbmerge.Vertex, direct bool) ir.CacheEntry {
 	e := ir.CacheEntry{Type: ir.TypeLocal, Attrs: map[string]string{}}
 	if direct {
@@ -148,7 +148,7 @@ func (x *exchange) export(step int, v *llbmerge.Vertex, direct bool) ir.CacheEnt
 	return e
 }
 
-// importEntry is the import of the cache that the node's response describes.
+// importEntry returns the import of the cache that the node's response describes.
 func (x *exchange) importEntry(step int, resp map[string]string, direct bool) (ir.CacheEntry, error) {
 	var m ocispecs.Descriptor
 	if err := json.Unmarshal([]byte(resp[cacheentry.ManifestKey]), &m); err != nil {
@@ -174,11 +174,11 @@ func (x *exchange) find(vertices []sched.Vertex, v sched.VertexID) {
 	}
 }
 
-// importsFor returns what a solve of jobs on a node reads: the caches of their clusters,
-// which are given, and what was sent. Jobs that take a result from another node read only what was sent:
-// where both hold a step, BuildKit looks the steps behind it up in one of them alone,
-// whichever that happens to be, and then the result would not be found (package
-// cachepolicy, facts about BuildKit).
+// importsFor returns the imports of a solve of jobs on a node: caches, which are those of the
+// jobs' clusters, and what was sent. Jobs that take a result from another node import only what
+// was sent. Where both hold a step, BuildKit looks the steps behind it up in only one of them,
+// whichever that happens to be, and may miss the result (package cachepolicy, facts about
+// BuildKit).
 func (x *exchange) importsFor(n *nodeRun, jobs []plan.Job, caches []ir.CacheEntry) []ir.CacheEntry {
 	sent := x.imports()
 	for step := range x.sent {
@@ -236,8 +236,8 @@ func (x *exchange) write(within context.Context, c *daemon.Connection, step int,
 	return &e, err
 }
 
-// noteMissed returns what follows from the failure of a node to read one of the imports for
-// which is true, and has what is sent from now on go through the client.
+// noteMissed returns what follows when a node fails to read one of the imports for which which
+// is true. From then on results are sent through the client.
 func (x *exchange) noteMissed(n sched.NodeID, which func(ir.CacheEntry) bool) []sched.Event {
 	var events []sched.Event
 	for _, step := range slices.Sorted(maps.Keys(x.sent)) {
@@ -325,9 +325,9 @@ func (x *exchange) noteSilent(n sched.NodeID, host string) []sched.Event {
 	return x.noteMissed(n, func(e ir.CacheEntry) bool { return cacheentry.Registry(e) == host })
 }
 
-// send returns what has the node of p write a step for the others: through the registry,
-// or through the client when the registry failed before, or does not take it; then detour
-// is why. A worker calls it.
+// send returns a function by which the node of p writes a step for the others: through the
+// registry, or through the client when the registry failed before or does not take it. detour
+// is why it does not. A worker calls the function.
 func (x *exchange) send(p *submission, step int, known lookups, ws *workers) func() (sent *ir.CacheEntry, detour, err error) {
 	v, _ := x.work.stepVertex(step)
 	targets := x.work.targetsOf([]sched.UnitID{sched.UnitID(len(x.work.Jobs) + step)})
@@ -363,8 +363,8 @@ func (x *exchange) warnUnsent(n *nodeRun, u sched.UnitID, err error) {
 	x.reporter.warn(fmt.Sprintf("node %s: %s could not be transferred: %v", n.info.Name, v.Step, fault.Plain(err)))
 }
 
-// noteImports warns of caches that a node cannot read. That there is none is as
-// before the first build that writes it. What nodes have sent each other is sent again
+// noteImports warns of caches that a node cannot read. A cache that does not exist is no fault:
+// the first build has yet to write it. Results that nodes have sent each other are sent again
 // in another way.
 func (x *exchange) noteImports(n *nodeRun, st *bkclient.SolveStatus) []sched.Event {
 	var events []sched.Event

@@ -72,9 +72,9 @@ type written struct {
 	withheld *output.Withheld
 }
 
-// write has the node of p write the outputs of a job: one export-only solve for each, and
-// one for the caches that need not be written, so that these hold up no output when what
-// they are written to falls silent. It returns those that were written, also when not all
+// write has the node of p write the outputs of a job: one export-only solve for each, and one
+// for the caches that need not be written. These have a solve of their own because a silent
+// cache must not hold up an output. It returns the outputs that were written, also when not all
 // were.
 func (x *exports) write(p *submission, u sched.UnitID, known lookups) (w written, err error) {
 	job, outs := x.work.Jobs[u], x.outputs[u]
@@ -137,8 +137,8 @@ func (x *exports) writeSpare(p *submission, job plan.Job, req daemon.ExportReque
 	}
 }
 
-// writeOne writes one output: the number-th from 1 of several, or 0 for the only one. held
-// is what is to be published of it on this machine, if it is withheld.
+// writeOne writes one output. number counts several outputs from 1, and is 0 for the only one.
+// held is what is to be published of it on this machine, if it is withheld.
 func (x *exports) writeOne(p *submission, job plan.Job, out output.Output, number int, req daemon.ExportRequest) (resp map[string]string, held publish.Held, err error) {
 	w := out.Begin(p.ctx, func(text string) {
 		x.workers.reportWithin(p.ctx, waitMessage{node: p.node, text: "target " + job.Target.Name + " " + text})
@@ -169,7 +169,7 @@ func (x *exports) writeOne(p *submission, job plan.Job, out output.Output, numbe
 	return resp, held, nil
 }
 
-// exportSource is the solve for an output of a job, which is numbered as in writeOne, or
+// exportSource returns the solve for an output of a job. number is that of writeOne, or
 // spareOutput.
 func exportSource(job plan.Job, number int) *solveSource {
 	return &solveSource{

@@ -14,16 +14,16 @@ import (
 	"github.com/dbake/dbake/runtime/sched"
 )
 
-// ErrIncomplete is the error of a run in which no step failed and still some job
-// was not built, as when every node was lost.
+// ErrIncomplete is the error of a run in which some job was not built although no step failed,
+// as when every node was lost.
 var ErrIncomplete = errors.New("not every target was built")
 
 // StepError is the failure of a step, or of an export, on a node.
 type StepError struct {
 	// Jobs failed because of it, in the order in which they were found.
 	Jobs []string
-	// Targets are those whose step or output it is. Jobs of other targets read
-	// theirs.
+	// Targets are those that the step or the output belongs to. Jobs of other targets fail
+	// because they read these.
 	Targets []string
 	Node    string
 	// Step is the name of the step; "" when no step is to blame.
@@ -32,7 +32,7 @@ type StepError struct {
 	Log []string
 	// Source points at the step in its Dockerfile; nil when it has no place.
 	Source *ir.SourceError
-	// Trial is what became of the step where failed steps are executed again; else nil.
+	// Trial describes the executions of the step when failed steps are executed again; else nil.
 	Trial *FailedStep
 	Err   error
 }
@@ -116,8 +116,8 @@ type failure struct {
 	retryable bool
 	elsewhere bool // only another node may succeed
 	sickness  string
-	// execution numbers those of the step on the node that failed, when it ran and failed
-	// by itself; way is how.
+	// execution is the number of the failed execution, from 1, among those of the step that
+	// failed on the node. It is 0 when no step ran and failed by itself. way is how it failed.
 	execution int
 	way       string
 }
@@ -128,8 +128,8 @@ func (f failure) blames(w *work, u sched.UnitID) bool {
 	return f.vertex == sched.NoVertex || w.needs(u, f.vertex)
 }
 
-// changedURL reports whether v is an HTTP source and err says that it holds something
-// else than when it was fetched first.
+// changedURL reports whether v is an HTTP source and err says that its content has changed
+// since it was fetched first.
 func changedURL(v *llbmerge.Vertex, err error) bool {
 	src := v.Op.GetSource()
 	return src != nil && strings.HasPrefix(src.Identifier, "http") && fault.DigestMismatch(err)

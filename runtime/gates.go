@@ -6,9 +6,9 @@ import (
 	"github.com/dbake/dbake/runtime/sched"
 )
 
-// gates returns units with the gates of the targets that they are. Targets that are only
-// built for others publish nothing. A gate that is not built has its outputs since an earlier
-// run, or could not be prepared.
+// gates returns units with the gates of their targets. Targets that are only built for others
+// publish nothing. A gate that is not built has its outputs from an earlier run, or could not
+// be prepared.
 func (w *work) gates(units []sched.Unit) []sched.Unit {
 	units = slices.Clone(units)
 	jobs := map[string][]sched.UnitID{} // by target

@@ -26,8 +26,8 @@ import (
 // joinParallel is how many images are put together at once.
 const joinParallel = 4
 
-// divided is a target whose platforms are built as several jobs. Its jobs push by digest; when all are there, the client
-// writes the index that joins them under the target's names.
+// divided is a target whose platforms are built as several jobs. Its jobs push by digest. When
+// all parts are there, the client writes the index that joins them under the target's names.
 type divided struct {
 	target  *ir.Target
 	jobs    []int // indices of Build.Jobs
@@ -82,7 +82,7 @@ func platformOrder(t *ir.Target, p ocispecs.Platform) int {
 	return len(t.Platforms)
 }
 
-// divide makes the outputs of a job those of one part: pushed by digest, to be named when
+// divide turns the outputs of a job into those of one part: pushed by digest, to be named when
 // all parts are there. Only pushed outputs can be joined.
 func (d *divided) divide(outs []output.Output) ([]output.Output, error) {
 	first := d.images == nil
@@ -174,7 +174,7 @@ func (x *exports) join(ctx context.Context, a *accounts) error {
 	return errors.Join(errs...)
 }
 
-// joins reports whether a target has images to be joined, whose parts are all there.
+// joins reports whether a target has images to join, and all their parts are there.
 func (x *exports) joins(d *divided, a *accounts) bool {
 	return len(d.images) > 0 && !slices.ContainsFunc(d.jobs, func(j int) bool { return !a.isDone(j) })
 }

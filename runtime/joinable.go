@@ -18,10 +18,10 @@ import (
 // joinableTimeout bounds how long a registry may take to say that it is there.
 const joinableTimeout = 3 * time.Second
 
-// Joinable reports whether the client can put the images of t together in their
-// registries when several nodes have each pushed a part: it writes the index itself,
-// and a registry may be there for the nodes only. access is how the client reaches
-// registries, dir what relative paths stand against.
+// Joinable reports whether the client can put the images of t together in their registries when
+// several nodes have each pushed a part. The client writes the index itself, and a registry may
+// be reachable from the nodes only. access is how the client reaches registries, dir the base
+// of relative paths.
 func Joinable(ctx context.Context, t *ir.Target, dir string, access registry.Options) bool {
 	outs, err := output.All(t, dir, io.Discard, nil)
 	if err != nil {
@@ -44,7 +44,7 @@ func Joinable(ctx context.Context, t *ir.Target, dir string, access registry.Opt
 	return eg.Wait() == nil
 }
 
-// answers asks the registry of name for it; that there is none yet is an answer.
+// answers asks the registry of name for it. That it does not exist is an answer, too.
 func answers(ctx context.Context, access registry.Options, name string, insecure bool) error {
 	ref, err := reference.ParseNormalizedNamed(name)
 	if err != nil {

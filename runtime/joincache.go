@@ -34,7 +34,7 @@ func (w *waves) join(ctx context.Context, joins []cachepolicy.Join) (outgrown []
 	manifests := maps.Clone(w.manifests)
 	var eg errgroup.Group
 	eg.SetLimit(mostJoins)
-	var starter errgroup.Group // since Go waits for the limit, and the loop is not to
+	var starter errgroup.Group // Go waits for the limit, and the loop must not
 	starter.Go(func() error {
 		for i, j := range joins {
 			eg.Go(func() error {
@@ -43,7 +43,7 @@ func (w *waves) join(ctx context.Context, joins []cachepolicy.Join) (outgrown []
 					most = w.work.mostRecords(j.Units)
 				}
 				if j.Base != "" {
-					// What is read now is what is remembered to be in it.
+					// Remember the base as it is read now, not what its ref stands for later.
 					if bases[i], errs[i] = c.Resolve(ctx, j.Base); errs[i] != nil {
 						return nil
 					}

@@ -20,18 +20,17 @@ import (
 	"github.com/dbake/dbake/runtime/sched"
 )
 
-// A cache names to a node the layers that a result consists of, and the node fetches them when
-// something reads the result: only then it turns out that a layer is gone, or is not what
-// it was (moby/buildkit#2836). So the node is asked which results it cannot read any more,
-// from what failed downwards. Those are built again, on the same node, as if they ignored
-// the cache; the newest result is the one that counts from then on, there and in the caches
-// that the run writes.
+// A cache names the layers of a result, and a node fetches them only when something reads the
+// result. Only then does it turn out that a layer is gone, or is not what it was
+// (moby/buildkit#2836). So the node is asked which results it cannot read any more, from what
+// failed downwards. Those are built again, on the same node, as if they ignored the cache. From
+// then on the newest result counts, there and in the caches that the run writes.
 
-// findLimit bounds how long a node looks for what it lost: it fetches what it did not.
+// findLimit bounds how long a node looks for what it lost: it fetches what it did not lose.
 const findLimit = 10 * time.Minute
 
-// ignoring is under which digest a node knows a vertex that ignores the cache while the
-// same one is known that does not (solver/jobs.go, loadUnlocked).
+// ignoring returns the digest under which a node knows a vertex that ignores the cache, while
+// it knows the same vertex without that, too (solver/jobs.go, loadUnlocked).
 func ignoring(d digest.Digest) digest.Digest {
 	return digest.FromString(d.String() + "-ignorecache")
 }
@@ -55,10 +54,9 @@ func newLostResults(w *work, x *exchange, t *reporter, ws *workers) *lostResults
 	}
 }
 
-// lookups decides for steps, by digest, whether they are looked up, whatever the graph
-// says: true for those that ignore the cache and were executed in this run, since the
-// newest result that there is of them is the one that counts; false for those whose result
-// the node could not read. Nil is none.
+// lookups decides for steps, by digest, whether they are looked up, whatever the graph says. It
+// is true for those that ignore the cache and were executed in this run, since their newest
+// result counts. It is false for those whose result the node could not read. Nil is none.
 type lookups map[string]bool
 
 // lookups returns the lookups of a node: what it executed, what was sent to it, and all
@@ -84,7 +82,7 @@ func (l *lostResults) lookups(n *nodeRun) lookups {
 	return known
 }
 
-// in returns def, which it may change, with them.
+// in returns def with the lookups applied; it may change def.
 func (l lookups) in(def *pb.Definition) *pb.Definition {
 	for d, md := range def.GetMetadata() {
 		if look, ok := l[d]; ok && md.GetIgnoreCache() == look {
@@ -106,9 +104,9 @@ type lostMessage struct {
 	err   error
 }
 
-// search has the node of p look for what it cannot read, below what err is about or
-// below units, and reports it. It returns false when err is about something else; then is
-// what was to be taken, and is when nothing is found.
+// search has the node of p look for results that it cannot read, below what err is about or
+// else below units, and report them. It returns false when err is about something else. then is
+// the message that was being taken; it is taken when nothing is found.
 func (l *lostResults) search(p *submission, err error, units []sched.UnitID, then message) bool {
 	blob, ok := fault.LostBlob(err)
 	if !ok || p.state != running || p.conn.Broken() || p.conn.Witness == nil {
@@ -136,7 +134,7 @@ func (l *lostResults) search(p *submission, err error, units []sched.UnitID, the
 	}
 	m := lostMessage{p: p, then: then, blob: blob, err: err}
 	l.workers.start(func() {
-		ctx, cancel := context.WithTimeout(p.conn.Ended, findLimit) // that of a solve ends with its failure
+		ctx, cancel := context.WithTimeout(p.conn.Ended, findLimit) // the solve's own context ends with its failure
 		defer cancel()
 		for i, c := range chains {
 			from := p.conn.Witness.Unreadable(ctx, defs[i], p.slice.Imports)
@@ -262,8 +260,8 @@ func (l *lostResults) cacheWith(ctx context.Context, imports []ir.CacheEntry, bl
 	return ""
 }
 
-// unalias returns st with the digests that the graph has for vertices that were made to
-// ignore the cache.
+// unalias gives vertices of st that were made to ignore the cache the digests that the graph
+// has for them.
 func (l *lostResults) unalias(st *bkclient.SolveStatus) {
 	if len(l.aliases) == 0 {
 		return

@@ -49,11 +49,11 @@ type nodeRun struct {
 	sent    daemon.Transfers
 
 	state nodeState
-	// conn is its connection. Invariant: it is there when the node is in use, and else
-	// only when it is barred.
+	// conn is its connection. Invariant: it is set when the node is in use, and otherwise only
+	// when it is barred.
 	conn *daemon.Connection
-	// err is why it was given up. Invariant: it is set when the node is given up or barred,
-	// and only then.
+	// err is why it was given up. Invariant: it is set if and only if the node is given up or
+	// barred.
 	err      error
 	sick     int    // failures of its own in a row
 	sickness string // the last of them
@@ -75,7 +75,7 @@ func newNodeRun(id int, info daemon.NodeInfo, t *tracker) *nodeRun {
 // up reports whether the node is used, as the scheduler knows it.
 func (n *nodeRun) up() bool { return n.state == inUse || n.state == hopedFor }
 
-// move brings the node into another state. It reports false, and does nothing, when that
+// move brings the node into another state. It reports false, and does nothing, when that state
 // cannot follow.
 func (n *nodeRun) move(to nodeState) bool {
 	if !slices.Contains(nodeMoves[n.state], to) {
@@ -88,8 +88,8 @@ func (n *nodeRun) move(to nodeState) bool {
 	return true
 }
 
-// connect gives the node a connection. It returns the work that waited for one, which may
-// not be empty when the node was broken only.
+// connect gives the node a connection. It returns the work that waited for one. There may be
+// some when only the connection broke.
 func (n *nodeRun) connect(c *daemon.Connection) (deferred []message, waiting []*submission) {
 	n.conn = c
 	if n.state == barred {
@@ -176,7 +176,7 @@ func (n *nodeRun) abandon() { n.deferred, n.waiting = nil, nil }
 // hold keeps results until the end of the run; letGo gives them up.
 func (n *nodeRun) hold(letGo func()) { n.held = append(n.held, letGo) }
 
-// letGo has the node keep nothing for the run any longer.
+// letGo releases all results that the node keeps for the run.
 func (n *nodeRun) letGo() {
 	for _, f := range n.held {
 		f()
@@ -220,8 +220,8 @@ func (l nodeRuns) byName(name string) *nodeRun {
 	return nil
 }
 
-// assumedPlatforms are the platforms that a node was taken to run before it was heard of: those
-// it was said to run, else those of the first node.
+// assumedPlatforms returns the platforms that a node is assumed to run before it answers: those
+// of its spec, else those of the first node.
 func (l nodeRuns) assumedPlatforms(n *nodeRun) []ocispecs.Platform {
 	if list, err := daemon.ParsePlatforms(n.info.Spec.Platforms); err == nil && len(list) > 0 {
 		return list

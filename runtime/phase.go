@@ -14,25 +14,25 @@ const (
 	phaseEnd   = "end"
 )
 
-// activity is the work of a run beside its steps; it sets the phase of the watch that follows
-// from it. It belongs to the loop.
+// activity counts the work of a run beside its steps, and sets the phase of the watch. It
+// belongs to the loop.
 type activity struct {
-	watch   *stopwatch.Watch // nil for nobody
+	watch   *stopwatch.Watch // nil when nobody measures
 	nodes   nodeRuns
 	exports int // outputs, and results for other nodes, under way
 	caches  int // caches under way
 	ends    bool
 }
 
-// export notes that n more exports are under way, or less; cache is the same for caches.
+// export adds n, which may be negative, to the exports under way; cache does so for caches.
 func (a *activity) export(n int) { a.exports += n }
 
 func (a *activity) cache(n int) { a.caches += n }
 
-// end notes that all that is left is to let go of the nodes.
+// end notes that only the nodes' release is left to do.
 func (a *activity) end() { a.ends = true }
 
-// pace lets the watch know the phase.
+// pace sets the phase of the watch.
 func (a *activity) pace() {
 	if a.watch != nil {
 		a.watch.Enter(a.phase())

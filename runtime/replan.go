@@ -13,13 +13,13 @@ import (
 )
 
 const (
-	// replanBudget is what a plan of what is left may cost: about a tenth of a second of
-	// search, and replanTimeout at most. Meanwhile the run goes on.
+	// replanBudget bounds the search for a plan of what is left: about a tenth of a second, and
+	// replanTimeout at most. Meanwhile the run goes on.
 	replanBudget  = 1_000_000
 	replanTimeout = 5 * time.Second
-	// Gathering is how long further nodes are waited for when one has come, before what is
-	// left is planned: they often come together, and what a plan for some of them gives
-	// out is not taken back for the rest.
+	// Gathering is how long to wait for further nodes when one has come, before what is left is
+	// planned. Nodes often come together, and jobs that a plan has given to the first are not
+	// taken back for the rest.
 	Gathering = time.Second
 )
 
@@ -127,7 +127,7 @@ func (r *rest) addTargets(left sched.Outlook) {
 		}
 		if !r.fits(platforms) {
 			delete(r.free, u)
-			continue // its node is to come
+			continue // its node has yet to come
 		}
 		index[u] = partition.TargetID(len(r.units))
 		r.units = append(r.units, u)
@@ -237,7 +237,7 @@ type replanMessage struct {
 func (m replanMessage) take(r *run) []sched.Event {
 	r.replans.busy = false
 	if m.err != nil {
-		r.reporter.warn(fmt.Sprintf("nodes that have come get only what others leave to them: %v", m.err))
+		r.reporter.warn(fmt.Sprintf("nodes that joined during the run only steal work: %v", m.err))
 		return nil
 	}
 	m.plan.At = r.reporter.since()

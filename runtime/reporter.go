@@ -12,24 +12,23 @@ import (
 	"github.com/dbake/dbake/runtime/sched"
 )
 
-// reporter makes the reports of a run: events for its observer while it goes on, warnings
-// at its end. It belongs to the loop, and nothing of what it notes is read again by the
-// run.
+// reporter makes the reports of a run: events for its observer while it goes on, warnings at
+// its end. It belongs to the loop. The run never reads what it notes.
 type reporter struct {
 	work     *work
 	nodes    nodeRuns
 	start    time.Time
 	observe  func(Event)
 	warnings []string
-	retried  map[sched.VertexID]int // how many failures of a step it was reported of
-	ended    []bool                 // by job: it was reported that it failed or was skipped
-	queuesAt time.Duration          // when the queues were reported last; 0 is never
+	retried  map[sched.VertexID]int // failures of a step that were reported
+	ended    []bool                 // by job: its failure or skip was reported
+	queuesAt time.Duration          // when the queues were reported last; 0 = never
 	late     []lateJob
 }
 
-// lateJob is a job that is exported while its node has yet to say that its last steps have
-// ended: what a node says of its steps comes a moment later than what it answers. The ends
-// of the steps are reported first.
+// lateJob is a job that is exported before its node has reported the ends of its last steps: a
+// node's status comes a moment later than its answers. The ends of the steps are reported
+// first.
 type lateJob struct {
 	event JobEvent
 	node  *nodeRun
@@ -64,8 +63,8 @@ func (r *reporter) job(u sched.UnitID, n *nodeRun, stage string, res *JobResult)
 	r.observe(e)
 }
 
-// awaits reports whether a node has yet to say that steps of a job have ended. Of steps
-// that it has not spoken of, only the last ones are known to be spoken of some time.
+// awaits reports whether a node has yet to report the ends of steps of a job. Of the steps that
+// it has not mentioned, only the last ones are sure to be mentioned some time.
 func (r *reporter) awaits(n *nodeRun, u sched.UnitID) bool {
 	var ids []ir.UnitID
 	for _, unit := range r.work.Jobs[u].Units {
@@ -82,16 +81,16 @@ func (r *reporter) catchUp(n *nodeRun) {
 	r.release(func(l lateJob) bool { return l.node == n && !r.awaits(n, l.unit) })
 }
 
-// reportSolve reports the jobs of a submission that a node exported: it says no more of their
-// steps.
+// reportSolve reports the jobs of a submission that a node exported: no more status of their
+// steps will come.
 func (r *reporter) reportSolve(p *submission) {
 	r.release(func(l lateJob) bool { return l.node == p.node && slices.Contains(p.units, l.unit) })
 }
 
-// finish reports what is left to be reported of jobs.
+// finish reports all late jobs.
 func (r *reporter) finish() { r.release(func(lateJob) bool { return true }) }
 
-// release reports those of the late jobs that ready is true of.
+// release reports the late jobs for which ready is true.
 func (r *reporter) release(ready func(lateJob) bool) {
 	r.late = slices.DeleteFunc(r.late, func(l lateJob) bool {
 		if !ready(l) {
@@ -119,8 +118,8 @@ func (r *reporter) move(cmd sched.Submit, moves []sched.Move) {
 	r.observe(e)
 }
 
-// retry reports that a step is executed again after so many failures, unless that was
-// reported.
+// retry reports that a step is executed again after so many failures, unless that was reported
+// before.
 func (r *reporter) retry(v sched.VertexID, s *FailedStep, failures int) {
 	if s == nil || r.retried[v] >= failures || failures > len(s.Failures) {
 		return
@@ -143,10 +142,10 @@ func (r *reporter) send(n *nodeRun, step int, err error) {
 	r.observe(e)
 }
 
-// queueInterval is the least time between two reports of what nodes have before them.
+// queueInterval is the least time between two reports of the nodes' queues.
 const queueInterval = 200 * time.Millisecond
 
-// queues reports the work that every node has before it, unless that was done a moment ago.
+// queues reports the work that every node has before it, at most once in queueInterval.
 func (r *reporter) queues(s *sched.Scheduler) {
 	now := r.since()
 	if r.queuesAt > 0 && now-r.queuesAt < queueInterval {
@@ -167,7 +166,7 @@ func (r *reporter) queues(s *sched.Scheduler) {
 	r.observe(e)
 }
 
-// ends reports which jobs ev has ended that were not built: the one that failed, and
+// ends reports the jobs that ev has ended and that were not built: the one that failed, and
 // those that need it.
 func (r *reporter) ends(ev sched.Event, s *sched.Scheduler) {
 	switch ev.(type) {

@@ -94,13 +94,13 @@ type TargetResult struct {
 	Name  string
 	Nodes []string // that built it, in the order of the parts
 	State State
-	// Reason says why it is not done; it is that of the part that came least far.
+	// Reason says why it is not done. It is that of the part that is worst off.
 	Reason string
 	Images []output.Image
 	Files  []string // as of [JobResult]
 }
 
-// severity orders states: a target is what the worst of its parts is.
+// severity orders states: a target has the state of its worst part.
 var severity = map[State]int{Unchanged: 0, Done: 0, Unpublished: 1, NotStarted: 2, Skipped: 3, Cancelled: 4, Failed: 5}
 
 // NotePublished notes that what was withheld is published.
@@ -117,8 +117,8 @@ func (r *Result) NotePublished() {
 	}
 }
 
-// NoteUnpublished notes that what was withheld is not published, and why. Images stand for
-// themselves then, by their digests.
+// NoteUnpublished notes that what was withheld is not published, and why. Images then have no
+// name but their digests.
 func (r *Result) NoteUnpublished(reason string) {
 	r.Withheld = nil
 	for i := range r.Jobs {
@@ -175,8 +175,8 @@ type NodeResult struct {
 	Repeated int
 	// Busy is the time during which at least one step ran.
 	Busy time.Duration
-	// ContextBytes is what the node read of local directories, Transfers how
-	// often it read each, by source name.
+	// ContextBytes is the number of bytes that the node read from local directories, Transfers
+	// how often it read each, by source name.
 	ContextBytes int64
 	Transfers    map[string]int
 	Held         []digest.Digest // the steps and images whose results are there now
@@ -210,8 +210,8 @@ type Event interface{ event() }
 type StatusEvent struct {
 	Node   string
 	Status *bkclient.SolveStatus
-	// Targets are those that each vertex of Status is for, in the order of the plan.
-	// A step that a target has from another one, which it reads, is for that one.
+	// Targets are those that each vertex of Status is for, in the order of the plan. A step that
+	// a target gets by reading another one counts for that one.
 	Targets map[digest.Digest][]string
 	// Steps are the places in [Build.Graph] of those vertices of Status that are there.
 	Steps map[digest.Digest]int
@@ -261,8 +261,8 @@ type SendEvent struct {
 	Err     error
 }
 
-// QueueEvent reports the work that every node has before it. It is reported at the start of
-// a run, then when that has changed, but not more often than anybody can read.
+// QueueEvent reports the work that every node has before it. It is reported at the start of a
+// run and when that work has changed, at most five times a second.
 type QueueEvent struct {
 	At    time.Duration
 	Nodes []NodeQueue // in the order of the pool

@@ -47,14 +47,14 @@ type Build struct {
 	// Cache is the input of the decision about caches. Its Nodes and Fleet are filled in by
 	// Run.
 	Cache cachepolicy.Input
-	// CacheHolds are the units whose results refs are known to hold, of all steps; by ref.
-	// Like those of Cache, the units need not be among those that are built.
+	// CacheHolds are, by ref of a cache, the units for which it is known to hold the results of
+	// all steps. Like those of Cache, the units need not be among those that are built.
 	CacheHolds map[string]map[ir.UnitID]bool
 	// Bases is the repository through which base images are passed on; "" is none.
 	Bases string
 	// Credentials are added to caches where nodes use them.
 	Credentials cacheentry.Credentials
-	// Faulty are targets that could not be prepared, so that they are not among Jobs.
+	// Faulty are the targets that could not be prepared and are not among Jobs.
 	Faulty []string
 	// Withhold publishes nothing: what was written is left to [Result.Withheld].
 	Withhold bool
@@ -77,21 +77,21 @@ type Build struct {
 	// LoadEngine is the ID of that engine; "" is not known. What is built in it stays
 	// there.
 	LoadEngine string
-	// Drained reports whether a node is to go, as the user wants it: it is asked every few
-	// seconds, from any goroutine. nil for none.
+	// Drained reports whether the user wants a node to go. It is called every few seconds, from
+	// any goroutine. nil for none.
 	Drained func(daemon.NodeInfo) bool
-	// Held returns the digests of the steps whose results a node keeps that was not there
-	// when the run was planned, or was lost. records are what it keeps, executed what it ran
-	// in this run. nil when nobody knows.
+	// Held returns the digests of the steps whose results a node keeps that was not there when
+	// the run was planned, or was lost. records are the results that the node reports, executed
+	// is what it ran in this run. nil when nobody knows.
 	Held func(info daemon.NodeInfo, records warm.Records, executed []plan.Measurement) []digest.Digest
 	// Watch measures the phases of the run; nil for none.
 	Watch *stopwatch.Watch
 }
 
-// run is one execution of a Build. One goroutine, the caller of Run, owns all of it: it
-// feeds the scheduler, carries out what that commands, and lets the parts know what is
-// their concern. Each part has one idea and fields that are its own; workers hold what
-// they were started with and report through messages.
+// run is one execution of a Build. One goroutine, the caller of Run, owns all of it: it feeds
+// the scheduler, carries out its commands, and reports to the parts what concerns them. Each
+// part has one idea and fields that are its own; workers hold what they were started with and
+// report through messages.
 type run struct {
 	work        *work
 	sched       *sched.Scheduler
@@ -115,10 +115,9 @@ type run struct {
 	dirs        layout.Locks
 }
 
-// Run carries b out on the nodes of p. It returns when nothing of it is running
-// any more, with a Result whether it failed or not, but for an error in b itself.
-// The error joins one [StepError] for each failure; it is the context's cause when
-// the run was cancelled.
+// Run carries b out on the nodes of p. It returns when nothing of the run is active any more,
+// with a Result whether the run failed or not. Only an error in b itself gives none. The error
+// joins one [StepError] for each failure; it is the context's cause when the run was cancelled.
 //
 // observe is called from the goroutine of Run.
 func Run(ctx context.Context, p *daemon.Pool, b *Build, observe func(Event)) (*Result, error) {

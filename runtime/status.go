@@ -31,7 +31,7 @@ const (
 type solveSource struct {
 	// targets are those that it is for, in the order of the plan.
 	targets []string
-	// job is whose outputs it writes; "" when it evaluates or writes a cache.
+	// job is the job whose outputs it writes; "" when it evaluates or writes a cache.
 	job string
 	// export is set for solves of results that are there already. They repeat the
 	// steps that an evaluation ran as if those were cached.
@@ -55,16 +55,16 @@ type tracker struct {
 	// isStep reports whether a vertex does work. Others are sources, whose first completion
 	// only means that their cache key is known.
 	isStep func(digest.Digest) bool
-	// isShared reports whether a vertex is one of the graph, which are the same in every solve,
-	// from those that a solve has for itself.
+	// isShared reports whether a vertex is one of the graph, which is the same in every solve.
+	// Other vertices belong to one solve.
 	isShared func(digest.Digest) bool
 	vertices map[digest.Digest]*vertexStatus
 	newest   time.Time // of the times at which vertices began or were done, by the node's clock
 }
 
 type vertexStatus struct {
-	// lost says that its result could not be read, and is to be made anew: what the node
-	// said of it until since is past, and what it finds is not what is wanted.
+	// lost is set when its result could not be read and has to be made anew. Reports of what
+	// happened until since are past, and a cached result is not wanted.
 	lost   bool
 	since  time.Time
 	shown  bool // some stream of an evaluation reported it
@@ -72,8 +72,8 @@ type vertexStatus struct {
 	cached bool
 	done   bool
 	runs   []execution
-	// failures are the executions that failed; ended says that what comes next is of
-	// another one.
+	// failures are the executions that failed. ended is set when what comes next belongs to
+	// another execution.
 	failures []execution
 	ended    bool
 	says     string // the newest failure in words
@@ -110,8 +110,8 @@ func newTracker(isStep, isShared func(digest.Digest) bool) *tracker {
 	return &tracker{isStep: isStep, isShared: isShared, vertices: map[digest.Digest]*vertexStatus{}}
 }
 
-// observe takes one message of a status stream in. It returns the message without
-// what is known, and what it changes.
+// observe takes in one message of a status stream. It returns what is new in the message, and
+// the changes.
 func (t *tracker) observe(st *bkclient.SolveStatus, from *solveSource) (*bkclient.SolveStatus, []change) {
 	st = t.own(st, from)
 	fresh := &bkclient.SolveStatus{Warnings: st.Warnings}
@@ -158,7 +158,7 @@ func (t *tracker) observe(st *bkclient.SolveStatus, from *solveSource) (*bkclien
 	return fresh, changes
 }
 
-// note notes the times of v, and reports whether what it tells is past.
+// note notes the times of v. past is true when v reports a result that is lost.
 func (t *tracker) note(v *bkclient.Vertex, s *vertexStatus) (past bool) {
 	for _, at := range []*time.Time{v.Started, v.Completed} {
 		if at != nil && at.After(t.newest) {
@@ -168,8 +168,8 @@ func (t *tracker) note(v *bkclient.Vertex, s *vertexStatus) (past bool) {
 	return s.lost && (v.Cached || v.Started != nil && v.Started.Before(s.since))
 }
 
-// noteLayers notes the layers that are fetched or unpacked: what took time was not to run
-// the step.
+// noteLayers notes the layers that are fetched or unpacked. The time for these was not spent on
+// running the step.
 func (t *tracker) noteLayers(list []*bkclient.VertexStatus) {
 	for _, vs := range list {
 		if !isLayer(vs.ID) {
@@ -188,10 +188,10 @@ func (t *tracker) noteLayers(list []*bkclient.VertexStatus) {
 	}
 }
 
-// own returns st with the vertices that an export has for itself under digests and
-// names of their own. A node names them after the session, the exporter's number or
-// what they do, which is the same in each export. Those that an evaluation reported
-// are left as they are: an export repeats them.
+// own returns st with digests and names of its own for each vertex that only this export has. A
+// node names these after the session, the exporter's number or what they do, which is the same
+// in each export. Vertices that an evaluation reported stay as they are: an export repeats
+// them.
 func (t *tracker) own(st *bkclient.SolveStatus, from *solveSource) *bkclient.SolveStatus {
 	if !from.export {
 		return st
@@ -303,9 +303,9 @@ func (s *vertexStatus) fail(e execution) bool {
 	return true
 }
 
-// culprit returns the step that err is about, for a node that does not say so: BuildKit
-// before v0.10, which is inside Docker 20.10. ok is false when none failed in these words, or
-// several did.
+// culprit returns the step that err is about. It is for nodes that do not say so: BuildKit
+// before v0.10, which is inside Docker 20.10. ok is false when no step failed in these words,
+// or several did.
 func (t *tracker) culprit(err error) (step digest.Digest, ok bool) {
 	for d, s := range t.vertices {
 		if s.says == "" || !t.isStep(d) || !strings.HasSuffix(err.Error(), s.says) {
@@ -319,12 +319,12 @@ func (t *tracker) culprit(err error) (step digest.Digest, ok bool) {
 	return step, ok
 }
 
-// knows reports whether the execution that was started then has failed, as is known.
+// knows reports whether the execution that started then is known to have failed.
 func (s *vertexStatus) knows(started time.Time) bool {
 	return slices.ContainsFunc(s.failures, func(f execution) bool { return f.started.Equal(started) })
 }
 
-// renew forgets what an execution printed that has failed, since another one has begun.
+// renew forgets the output of an execution that has failed, since another one has begun.
 func (s *vertexStatus) renew() {
 	if s.ended {
 		s.ended, s.tail = false, outputTail{}
@@ -362,8 +362,8 @@ func (t *tracker) status(d digest.Digest) vertexStatus {
 }
 
 // forget forgets a vertex whose result could not be read, and which is about to run. Other
-// streams may still tell that it was found, and builds that have not failed yet that its
-// layers are fetched.
+// streams may still report that it was found, and builds that have not failed yet may report
+// that its layers are fetched.
 func (t *tracker) forget(d digest.Digest) {
 	t.vertices[d] = &vertexStatus{lost: true, since: t.newest}
 }

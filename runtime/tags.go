@@ -27,13 +27,13 @@ const (
 	afterlife = 45 * time.Second
 )
 
-// cutPush is an export that was under way on a node when the connection ended. The
-// node may write its tags later than the one that was given the job then.
+// cutPush is an export that was under way on a node when the connection ended. That node may
+// write its tags later than the node that was given the job next.
 type cutPush struct {
 	node string
 	at   time.Duration // since the start of the run
-	// silent is set when the connection ended because nothing was heard: the node may not
-	// know that it has.
+	// silent is set when the connection ended because nothing was heard. The node may not know of
+	// the end.
 	silent bool
 }
 
@@ -85,9 +85,8 @@ func (x *exports) cutOff(p *submission) {
 	}
 }
 
-// verifyTags looks whether tags that a node may have written after it was cut off
-// stand for what this run reports. Those that do not are set right. It returns what
-// is to be said of them.
+// verifyTags checks the tags that a node may have written after it was cut off. It sets right
+// those that stand for something else than this run reports, and returns warnings.
 func (x *exports) verifyTags(ctx context.Context, a *accounts) []string {
 	if x.work.Withhold {
 		return nil // nodes set none
@@ -108,11 +107,11 @@ func (x *exports) verifyTags(ctx context.Context, a *accounts) []string {
 			now, err := verifyTag(ctx, store, img)
 			switch {
 			case err != nil:
-				said = append(said, fmt.Sprintf("node %s was cut off while it pushed %s, and whether it did so later cannot be checked: %v", cut.node, img.Name, err))
+				said = append(said, fmt.Sprintf("node %s was cut off while it pushed %s; cannot check whether it wrote the tag later: %v", cut.node, img.Name, err))
 			case now != "":
-				said = append(said, fmt.Sprintf("node %s was cut off while it pushed %s, and did so later (%s); the tag stands for %s again", cut.node, img.Name, now, img.Digest))
+				said = append(said, fmt.Sprintf("node %s was cut off while it pushed %s, and wrote the tag later (%s); the tag stands for %s again", cut.node, img.Name, now, img.Digest))
 			case cut.silent && x.reporter.since()-cut.at < afterlife:
-				said = append(said, fmt.Sprintf("node %s was cut off while it pushed %s; if it is still at it, the tag may change once more", cut.node, img.Name))
+				said = append(said, fmt.Sprintf("node %s was cut off while it pushed %s; if it still pushes, the tag may change once more", cut.node, img.Name))
 			}
 		}
 		store.Close()

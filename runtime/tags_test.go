@@ -64,10 +64,10 @@ func TestTagOfACutOffNode(t *testing.T) {
 		err  error
 		want []string
 	}{
-		{"overwritten", (*fakeNode).fallSilent, other, nil, []string{"node n2 was cut off while it pushed " + name + ", and did so later (" + other + "); the tag stands for " + right + " again"}},
-		{"right so far", (*fakeNode).fallSilent, right, nil, []string{"node n2 was cut off while it pushed " + name + "; if it is still at it, the tag may change once more"}},
+		{"overwritten", (*fakeNode).fallSilent, other, nil, []string{"node n2 was cut off while it pushed " + name + ", and wrote the tag later (" + other + "); the tag stands for " + right + " again"}},
+		{"right so far", (*fakeNode).fallSilent, right, nil, []string{"node n2 was cut off while it pushed " + name + "; if it still pushes, the tag may change once more"}},
 		{"right", (*fakeNode).cut, right, nil, nil},
-		{"not known", (*fakeNode).fallSilent, right, errors.New("denied"), []string{"node n2 was cut off while it pushed " + name + ", and whether it did so later cannot be checked: denied"}},
+		{"not known", (*fakeNode).fallSilent, right, errors.New("denied"), []string{"node n2 was cut off while it pushed " + name + "; cannot check whether it wrote the tag later: denied"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

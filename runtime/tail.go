@@ -23,10 +23,10 @@ const (
 
 // outputTail is the end of what a step printed.
 //
-// A node passes on so much output of a step, and so much in a second. What it left out
-// it sends when the step fails: the end of standard output, and only then that of
-// standard error. A short message on standard error was not left out, so it stands
-// before the end of standard output, although it was the last word of the step.
+// A node limits the output of a step that it passes on, in all and per second. When the step
+// fails, it sends what it left out: the end of standard output, and only then that of standard
+// error. A short message on standard error was not left out, so it stands before the end of
+// standard output, although it was the last word of the step.
 type outputTail struct {
 	all, errors lastLines
 	clipped     bool

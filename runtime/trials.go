@@ -24,7 +24,7 @@ type FailedStep struct {
 	Vertex  digest.Digest
 	Step    string
 	Targets []string // whose step it is
-	// Failures are the executions that failed, in the order in which that was heard.
+	// Failures are the executions that failed, in the order of the reports.
 	Failures []FailedExecution
 	// Passed is the node on which it succeeded in the same run; "" when it did not.
 	Passed string
@@ -34,7 +34,7 @@ type FailedStep struct {
 // FailedExecution is one execution of a step that failed.
 type FailedExecution struct {
 	Node     string
-	Number   int    // among those of the step on the node that failed, from 1
+	Number   int    // among the failures of the step on the node, from 1
 	ExitCode string // as BuildKit writes it
 }
 
@@ -106,8 +106,8 @@ func (t *trials) note(v sched.VertexID, f FailedExecution) {
 	}
 }
 
-// replace has err stand for a step from now on. It returns what did until now, nil when
-// that is nothing else.
+// replace has err stand for a step from now on. It returns the failure that did until now, nil
+// for none.
 func (t *trials) replace(v sched.VertexID, err *StepError) (old *StepError) {
 	old = t.errs[v]
 	t.errs[v], err.Trial = err, t.steps[v]
@@ -130,7 +130,7 @@ func (t *trials) result(nodes nodeRuns) []*FailedStep {
 	return list
 }
 
-// noteTrial reports that a step is executed again, if that is what ev has led to.
+// noteTrial reports that a step is executed again, if ev has led to that.
 func (r *run) noteTrial(ev sched.Event) {
 	e, ok := ev.(sched.UnitFailed)
 	if !ok || e.Execution == 0 {

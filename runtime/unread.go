@@ -14,10 +14,10 @@ import (
 	"github.com/dbake/dbake/runtime/sched"
 )
 
-// One transfer serves all steps that read a directory. A file that cannot be read is
-// left out of it, and only the steps that read the file fail: those that run without
-// noticing, too. What was left out is noted before the node has the directory, and
-// looked at here before the result of any step is taken for good.
+// One transfer serves all steps that read a directory. A file that cannot be read is left out,
+// and only the steps that read the file fail, even those that ran without noticing. What is
+// left out is noted before the node has the directory, and checked here before any result of a
+// step is accepted.
 
 // unread are the steps that read files which could not be sent to a node, and why. It
 // belongs to the loop.

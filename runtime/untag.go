@@ -62,7 +62,7 @@ func (x *exchange) untag(ctx context.Context, open func(insecure []string) tagSt
 
 	tags := slices.Sorted(maps.Keys(x.tags))
 	errs := make([]error, len(tags))
-	// One is tried alone: who refuses it would refuse all.
+	// One is tried alone: a registry that refuses it would refuse all.
 	if errs[0] = store.Delete(ctx, tags[0]); refused(errs[0]) {
 		return nil
 	}

@@ -48,14 +48,14 @@ func divideCaches(caches []bkclient.CacheOptionsEntry) (with, spare []bkclient.C
 	return with, spare
 }
 
-// spareCaches is how the writing of caches went that need not be written.
+// spareCaches reports how the writing of caches went that need not be written.
 type spareCaches struct {
 	from *solveSource // nil when there were none
 	err  error
 }
 
-// fail notes that caches which need not be written were not, and why, whatever the node
-// has said of that.
+// fail notes that caches which need not be written were not, and why. It overrides the node's
+// own reports.
 func (x unwritten) fail(c spareCaches) {
 	if c.err != nil {
 		x[outputOf{c.from.job, c.from.output}] = unwrittenCaches{from: c.from, faults: []string{fmt.Sprintf("the cache cannot be written: %v", c.err)}}
@@ -74,7 +74,7 @@ type outputOf struct {
 	number int
 }
 
-// note keeps why caches could not be written, as the status of a solve says.
+// note keeps why caches could not be written, according to the status of a solve.
 func (x unwritten) note(from *solveSource, st *bkclient.SolveStatus) {
 	if from == nil || from.job == "" {
 		return

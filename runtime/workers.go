@@ -16,9 +16,9 @@ type message interface {
 	take(r *run) []sched.Event
 }
 
-// workers are the goroutines of a run. Each holds what it was started with, and reports
-// to the loop by message; so a message is given for as long as the loop takes them in,
-// which it does until the last worker has ended.
+// workers are the goroutines of a run. Each holds what it was started with, and reports to the
+// loop by message. A report waits until the loop takes it, and the loop takes messages until
+// the last worker has ended.
 type workers struct {
 	all      errgroup.Group
 	waves    errgroup.Group // those that write shared caches
@@ -49,7 +49,7 @@ func (w *workers) startWave(f func()) {
 // report gives m to the loop.
 func (w *workers) report(m message) { w.messages <- m }
 
-// reportWithin is report for what is of no use when ctx has ended.
+// reportWithin gives m to the loop unless ctx ends first.
 func (w *workers) reportWithin(ctx context.Context, m message) {
 	select {
 	case w.messages <- m:
