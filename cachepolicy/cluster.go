@@ -157,7 +157,7 @@ func pack(in *Input, cluster string, node int, units []ir.UnitID, limit int) []*
 	return parts
 }
 
-// growth is the number of records that p would gain.
+// growth returns the number of records that p would gain.
 func (p *part) growth(records []int) int {
 	n := 0
 	fresh := map[int]bool{}

@@ -28,8 +28,8 @@ func Decide(in Input) Policy {
 	return d.policy
 }
 
-// Elsewhere returns what is to be written to in.More when all that is built is built,
-// on nodes.
+// Elsewhere returns what is to be written to in.More when the build is over. nodes says where
+// units were built.
 func (in Input) Elsewhere(nodes map[ir.UnitID]int) (exports []Export, joins []Join) {
 	for _, s := range in.More {
 		one := in
@@ -257,7 +257,7 @@ func (d *decider) beside(t *ir.Target) []ir.UnitID {
 	return slices.Compact(units)
 }
 
-// candidates are what targets say that they read.
+// candidates returns the caches that targets say they read.
 func (d *decider) candidates() []candidate {
 	var cs []candidate
 	for _, t := range d.targets {
@@ -274,7 +274,7 @@ func (d *decider) candidates() []candidate {
 	return cs
 }
 
-// targetParts are the further parts of a cache that t both reads and writes.
+// targetParts returns the further parts of a cache that t both reads and writes.
 func (d *decider) targetParts(t *ir.Target, from ir.CacheEntry) []candidate {
 	writes := slices.ContainsFunc(t.CacheTo, func(to ir.CacheEntry) bool {
 		v := to.Attrs[placeAttr(to.Type, true)]
@@ -317,8 +317,8 @@ func (d *decider) targetParts(t *ir.Target, from ir.CacheEntry) []candidate {
 	return cs
 }
 
-// repoCandidates are the refs of Repo: this build's clusters by name, then the
-// others, those that begin with a target of this build first.
+// repoCandidates returns the refs of Repo: this build's clusters by name, then the others,
+// those that begin with a target of this build first.
 func (d *decider) repoCandidates() []candidate {
 	ref := d.in.importEntry
 	tags, asked := d.tags(d.in.Repo.Name)
@@ -455,7 +455,7 @@ func (d *decider) join(name string, parts []*part, exports []Export) {
 	d.policy.Joins = append(d.policy.Joins, j)
 }
 
-// records is the number of records that units have together.
+// records returns the number of records that units have together.
 func (d *decider) records(units []ir.UnitID) int {
 	seen := map[int]bool{}
 	for _, u := range units {

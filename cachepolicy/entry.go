@@ -15,7 +15,7 @@ var tuning = map[string]bool{
 	"timeout": true, "reset": true, "upload_parallelism": true, "touch_refresh": true,
 }
 
-// exportEntry is the cache of a tag as BuildKit writes it.
+// exportEntry returns the cache of a tag as BuildKit writes it.
 func (s Store) exportEntry(tag string) ir.CacheEntry {
 	e := s.Entry(s.Name + ":" + tag)
 	e.Attrs["mode"] = "max"
@@ -25,11 +25,10 @@ func (s Store) exportEntry(tag string) ir.CacheEntry {
 	return e
 }
 
-// importEntry is the cache of a tag as BuildKit reads it.
+// importEntry returns the cache of a tag as BuildKit reads it.
 func (s Store) importEntry(tag string) ir.CacheEntry { return s.Entry(s.Name + ":" + tag) }
 
-// Entry is a cache of the store under a name, with what a node must know to reach
-// it.
+// Entry returns a cache of the store under a name, with what a node must know to reach it.
 func (s Store) Entry(ref string) ir.CacheEntry {
 	e := ir.CacheEntry{Type: ir.TypeRegistry, Attrs: map[string]string{"ref": ref}}
 	if s.Insecure {
@@ -105,8 +104,8 @@ func cutRef(ref string) (repo, tag string) {
 	return ref, ""
 }
 
-// placeAttr is the attribute that distinguishes two caches of one type; "" when
-// the type has none that is known here.
+// placeAttr returns the attribute that distinguishes two caches of one type; "" when the type
+// has none that is known here.
 func placeAttr(typ string, export bool) string {
 	switch typ {
 	case ir.TypeRegistry:

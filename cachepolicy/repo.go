@@ -161,8 +161,8 @@ func (r Repo) tag(cluster string, part int) string {
 // stepMark stands between the prefix of a step's tag and its name.
 const stepMark = ".step-"
 
-// StepTag returns the tag under which the result of the named step is handed from
-// node to node. It is no tag of a cluster: later builds do not read it.
+// StepTag returns the tag under which the result of the named step travels from node to node.
+// It is no tag of a cluster: later builds do not read it.
 func (r Repo) StepTag(step string) string { return r.Prefix + stepMark + step }
 
 // CutStepTag returns the prefix of a tag made by StepTag; ok is false for others.

@@ -6,19 +6,19 @@ import (
 	"github.com/dbake/dbake/compiler/ir"
 )
 
-// Writer decides what is written of the clusters' caches, and when, while a build is
-// under way. It is for clusters whose parts can be joined afterwards; of the others,
-// [Writer.Rest] says what is left for [Decide].
+// Writer decides what is written of the clusters' caches, and when, while a build is under way.
+// It is for clusters whose parts can be joined afterwards; of the others, [Writer.Rest] says
+// what is left for [Decide].
 //
-// Of each cluster, a node writes what it has built in waves: one whenever the results
-// that it has not written yet are large, and one when it has nothing of the cluster left
-// to build. What it takes from others after that is written when it is large, or when all
-// of the cluster is built: a node that steals would else write a wave for each unit. So large layers are compressed and sent while the nodes still
-// build, and what remains at the end is little. Every wave asks the registry for the
-// shared layers again, so small ones are not worth it.
+// Of each cluster, a node writes what it has built in waves: one whenever the results that it
+// has not written yet are large, and one when it has nothing of the cluster left to build. What
+// it takes from others after that is written when it is large, or when all of the cluster is
+// built: a node that steals would else write a wave for each unit. So large layers are
+// compressed and sent while the nodes still build, and what remains at the end is little. Every
+// wave asks the registry for the shared layers again, so small ones are not worth it.
 //
-// What a ref of the cluster is known to hold already is not written again: what was
-// built anew is joined to it.
+// What a ref of the cluster is known to hold already is not written again: what was built anew
+// is joined to it.
 //
 // A Writer is used by one goroutine.
 type Writer struct {
@@ -27,8 +27,8 @@ type Writer struct {
 	of       map[ir.UnitID]*writing
 }
 
-// wave is how large, in bytes, results have to be that are written before the rest of
-// their cluster is built on a node: to compress them takes the better part of a second.
+// wave is the size, in bytes, of results that are written before the rest of their cluster is
+// built on a node: to compress them takes the better part of a second.
 const wave = 32 << 20
 
 // anyNode is the node of a unit that is planned on none.
@@ -164,7 +164,7 @@ func (w *Writer) Begin(can func(node int) bool) []Export {
 	return list
 }
 
-// bytes is about how large the results of units are that a node has not written.
+// bytes returns about how large the results of units are that a node has not written.
 func (w *Writer) bytes(x *writing, n int, units []ir.UnitID) int64 {
 	var sum int64
 	seen := map[int]bool{}
@@ -214,8 +214,8 @@ const (
 	Failed
 )
 
-// NoteEnd notes how a wave ended. What could not be written is tried once more in the
-// end. Exports that are none of w's are ignored.
+// NoteEnd notes how a wave ended. What could not be written is tried once more at the end.
+// Exports that are none of w's are ignored.
 func (w *Writer) NoteEnd(e Export, how Outcome) {
 	x := w.of[e.Units[0]]
 	if x == nil || !x.under[e.Node] {
@@ -234,8 +234,8 @@ func (w *Writer) NoteEnd(e Export, how Outcome) {
 	}
 }
 
-// Finish returns what is still to be written when all that is built is built, with
-// the nodes where that is. Each is to be followed by NoteEnd.
+// Finish returns what is still to be written when the build is over. nodes says where units
+// were built. Each export is to be followed by NoteEnd.
 func (w *Writer) Finish(nodes map[ir.UnitID]int) []Export {
 	var list []Export
 	for _, x := range w.clusters {
@@ -254,9 +254,8 @@ func (w *Writer) Finish(nodes map[ir.UnitID]int) []Export {
 	return list
 }
 
-// Again returns the parts of a join's cluster as if nothing had been written of it:
-// for a base that has become too large to be joined to. It is to be followed by NoteEnd
-// and Joins.
+// Again returns the parts of a join's cluster as if nothing had been written of it. It is for a
+// base that has become too large to be joined to. It is to be followed by NoteEnd and Joins.
 func (w *Writer) Again(j Join, nodes map[ir.UnitID]int) []Export {
 	for _, x := range w.clusters {
 		if x.name != j.Cluster || x.base == "" {

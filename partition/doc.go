@@ -11,12 +11,11 @@
 // its layer parent, an executed one all its inputs. Results may be built on a node
 // only to be shipped to others.
 //
-// A vertex with [Vertex.Once] has one result in a plan: it is executed on one node at
-// most, and the other nodes that need it pay the transfer. The rule stands where wishes
-// become a plan and where a plan from outside is checked, so that whatever a strategy
-// wishes obeys it, and the price is part of every makespan that a strategy compares.
-// heft and exact know it beforehand as well, to look in the right places. Lower bounds
-// do not count it.
+// A vertex with [Vertex.Once] has one result in a plan: it is executed on one node at most, and
+// the other nodes that need it pay the transfer. The rule stands where wishes become a plan and
+// where a plan from outside is checked. Whatever a strategy wishes then obeys it, and the price
+// is part of every makespan that a strategy compares. heft and exact know it beforehand as
+// well, to look in the right places. Lower bounds do not count it.
 //
 // # Use
 //

@@ -62,7 +62,7 @@ type Alternative struct {
 // maxAlternatives bounds the work of Explain on large clusters.
 const maxAlternatives = 32
 
-// String is the reason as lines of text without the alternatives.
+// String returns the reason as lines of text without the alternatives.
 func (r Reason) String() string { return string(r.Why) }
 
 // Explain compares the node of target t in a with the others that may build it: at
@@ -254,7 +254,7 @@ func (s *simulator) draftOf(a Assignment) *draft {
 	return d
 }
 
-// String is one line per node: its targets, fetches and builds.
+// String returns one line per node: its targets, fetches and builds.
 func (a Assignment) String() string {
 	var b strings.Builder
 	nodes := len(a.Shares)

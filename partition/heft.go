@@ -346,9 +346,9 @@ func earliest(free []float64, _ float64) int {
 	return k
 }
 
-// snuggest returns the index of the first of what is free last of all that is free in
-// time, and of what is free soonest when nothing is: what is free long before is left to
-// what is ready then.
+// snuggest returns the index of the slot that is free last of all that are free in time; when
+// none is, of the one that is free soonest. A slot that is free long before is left to what is
+// ready then.
 func snuggest(free []float64, ready float64) int {
 	k := 0
 	for i, at := range free {

@@ -279,7 +279,7 @@ func (m *model) compileEmulation(index map[string]int32) {
 	}
 }
 
-// paceOf is the speed of a node at vertices of a platform.
+// paceOf returns the speed of a node at vertices of a platform.
 func (m *model) paceOf(platform, n int) float64 {
 	if m.slow == nil {
 		return m.speed[n]
@@ -363,7 +363,7 @@ func (m *model) limitOf(r int32) int {
 	return m.machineOf(int(r / 3))
 }
 
-// capacity is what n does in a second when all nodes of its machine are busy.
+// capacity returns what n does in a second when all nodes of its machine are busy.
 func (m *model) capacity(n int) float64 {
 	g := m.machineOf(n)
 	if g < 0 {
@@ -376,7 +376,7 @@ func (m *model) capacity(n int) float64 {
 	return m.most(n) * float64(m.room[g]) / float64(slots)
 }
 
-// together is the most that some nodes, in ascending order, do in a second.
+// together returns the most that some nodes, in ascending order, do in a second.
 func (m *model) together(nodes []int) float64 {
 	sum := 0.0
 	if m.machine == nil {
