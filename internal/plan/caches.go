@@ -6,10 +6,10 @@ import (
 	"github.com/dbake/dbake/internal/memory/warm"
 )
 
-// Caches returns the input of the cache policy, as far as it is known before a node is
-// chosen. Units are in one cluster when they share a step, so that what stands behind a
-// shared step is in the same cache as the step itself. Unlike predicted costs, that is the
-// same in every run.
+// Caches returns the input of the cache policy, as far as it is known before a node is chosen.
+// Units are in one cluster when they share a step: what stands behind a shared step is then in
+// the same cache as the step itself. Unlike predicted costs, clusters are the same in every
+// run.
 func (b *Build) Caches(stores ...cachepolicy.Store) cachepolicy.Input {
 	in := cachepolicy.Input{NoCache: true, Records: map[ir.UnitID][]int{}}
 	if len(stores) > 0 {

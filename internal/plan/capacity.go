@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	// mostSlots bounds what a node is counted on for steps that do nothing but wait.
+	// mostSlots bounds the steps that a node is counted on for when they do nothing but wait.
 	mostSlots = 32
 	// spareMemory is the part of a machine's memory that steps leave to others.
 	spareMemory = 0.1
@@ -74,9 +74,9 @@ func (p *prices) machine(nodes []Node, group []int) (m cost.Machine, ok bool) {
 	return m, ok
 }
 
-// Parts returns, by node, how many steps it is expected to run at once while the others of
-// its machine do their part of p. The guess for a machine is divided among its nodes that
-// have something to do; one that has not gets what it would have if it had.
+// Parts returns, by node, how many steps it is expected to run at once while the others of its
+// machine do their part of p. The guess for a machine is divided among its nodes that have
+// something to do. One that has nothing gets what it would have if it had.
 func (p *Plan) Parts() []int {
 	busy := map[string]int{} // by machine: its nodes that have something to do
 	works := func(n int) bool { return p.Pooled || len(p.Partitions[n]) > 0 }

@@ -21,7 +21,7 @@ import (
 	"github.com/dbake/dbake/llbmerge"
 )
 
-// content summarises the files that a vertex reads of the user's directories.
+// content summarises the files that a vertex reads from the user's directories.
 type content struct {
 	// key changes when a file that is read is changed; "" when none is. It covers what a
 	// node compares: names, modes and contents, but not owners and times.
@@ -173,8 +173,8 @@ func Reads[V any](g *llbmerge.Graph, v *llbmerge.Vertex, source, dir string, pat
 	return ""
 }
 
-// readContent summarises the files that r means; its path may hold wildcards. With keep
-// they are listed. The error is that of ctx.
+// readContent summarises the files that r means; its path may hold wildcards. With keep it
+// lists them. The error is that of ctx.
 func readContent(ctx context.Context, sums *filesum.Cache, dir string, r read, excludes []string, keep bool) (content, error) {
 	files, start, err := r.files(dir, excludes)
 	if err != nil {

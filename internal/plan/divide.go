@@ -15,13 +15,13 @@ import (
 	"github.com/dbake/dbake/partition"
 )
 
-// A target with several platforms is one job, built on one node, unless it is divided
-// into parts: where no node can run all of its steps it has to be, and where it ends
-// sooner it is. Parts are pushed by digest and joined under the target's names, so
-// only what is pushed can be divided.
+// A target with several platforms is one job, built on one node, unless it is divided into
+// parts. It has to be divided where no node can run all of its steps, and is where it ends
+// sooner. Parts are pushed by digest and joined under the target's names: only what is pushed
+// can be divided.
 
-// joining is what it takes to write the index that joins the parts of a target: a few
-// requests to the registry after the last of them.
+// joining is the time to write the index that joins the parts of a target: a few requests to
+// the registry after the last of them.
 const joining = time.Second
 
 // Choose plans b on nodes, with targets divided where they have to be or where that
@@ -46,8 +46,8 @@ func (b *Build) Choose(ctx context.Context, nodes []Node, strategy partition.Str
 	if opts.Budget > 1 {
 		opts.Budget /= 2
 	}
-	// Every platform by itself first: where the platforms come to lie says which
-	// of them belong together.
+	// First plan every platform by itself: where the platforms come to lie shows which of them
+	// belong together.
 	single, err := b.planParts(ctx, nodes, strategy, opts, whole, func(j Job) [][]*frontend.Unit {
 		if !free(j) {
 			return nil

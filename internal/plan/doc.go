@@ -68,6 +68,6 @@
 // execute them. What a URL held when a node fetched it stands in its source as the
 // checksum; steps that several targets share and that read it run on that node.
 //
-// Of what a node takes, it still reads the directories that the steps below were made
-// from: that is how a cache is looked into.
+// A node that takes a result still reads the directories that the steps below it were made
+// from: a cache is looked into in that way.
 package plan

@@ -21,8 +21,8 @@ const Emulation = 8.0
 func (n Node) emulates(p ocispecs.Platform) bool { return Emulates(n.Native, p) }
 
 // Emulates reports whether a machine of the native platform runs steps of platform p by
-// emulation: those of its own architecture, whatever their variant, and of its 32-bit
-// predecessor it runs itself.
+// emulation. It runs those of its own architecture, whatever their variant, and of its 32-bit
+// predecessor itself.
 func Emulates(native, p ocispecs.Platform) bool {
 	if native.Architecture == "" {
 		return false

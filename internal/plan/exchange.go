@@ -12,9 +12,9 @@ import (
 // Exchange is an assignment in which nodes take results from each other, in the
 // terms of a scheduler: units that are built and exported, and wait for others.
 //
-// A step that a node sends to others is a unit of its own there, whose export is
-// the transfer; the units that fetch it wait for it. What such a unit needs before the
-// last of them is there need not wait for all, and is a unit as well.
+// A step that a node sends to others is a unit of its own there, whose export is the transfer;
+// the units that fetch it wait for it. What such a unit needs before the last of its transfers
+// is there need not wait for all of them, and is a unit as well.
 type Exchange struct {
 	// Steps are the units beyond the targets: unit u is Steps[u-targets].
 	Steps []Intermediate
@@ -237,7 +237,7 @@ func (x *exchanger) takes(n partition.NodeID, v partition.VertexID) bool {
 	return ok
 }
 
-// follows are the inputs that n needs to come to hold v.
+// follows returns the inputs that n needs to come to hold v.
 func (x *exchanger) follows(n partition.NodeID, v partition.VertexID) []partition.VertexID {
 	in := x.p.Vertices[v].Inputs
 	switch {
@@ -265,8 +265,8 @@ func (x *exchanger) closure(n partition.NodeID, root partition.VertexID) []parti
 	return list
 }
 
-// apart adds to set what n fetches for more than the layers of what it fetches,
-// too.
+// apart adds to set the steps that n fetches for more than the layers of other steps that it
+// fetches.
 func (x *exchanger) apart(n partition.NodeID, a partition.Assignment, set map[partition.VertexID]bool) {
 	if len(x.fetches[n]) == 0 {
 		return
@@ -297,9 +297,8 @@ func (x *exchanger) apart(n partition.NodeID, a partition.Assignment, set map[pa
 	}
 }
 
-// stages returns the steps of list, a closure on n, above which more of what is fetched
-// is waited for: a run that began them with the rest would not begin them when the
-// plan does.
+// stages returns the steps of list, a closure on n, above which n waits for more of what is
+// fetched. A run that began them with the rest would not begin them when the plan does.
 func (x *exchanger) stages(n partition.NodeID, list, fetched []partition.VertexID) []partition.VertexID {
 	words := (len(fetched) + 63) / 64
 	bit := map[partition.VertexID]int{}

@@ -170,8 +170,8 @@ func plainOp(op *pb.Op, secrets map[string]frontend.Secret) *pb.Op {
 	return op
 }
 
-// Definition returns a name of what a definition does that stands for itself, as the
-// scan for an SBOM. Files do not count.
+// Definition names the work of a definition that stands for itself, such as the scan for an
+// SBOM. Files do not count.
 func (m *Makeup) Definition(def *pb.Definition) (digest.Digest, error) {
 	results := map[string]digest.Digest{}
 	var last digest.Digest
@@ -207,7 +207,7 @@ func source(v *llbmerge.Vertex) (base, unknown string) {
 	src := v.Op.GetSource()
 	if src == nil {
 		if v.Kind == llbmerge.KindBuild || v.Kind == llbmerge.KindUnknown {
-			return "", "what " + v.Step + " does cannot be looked into"
+			return "", "the work of " + v.Step + " cannot be inspected"
 		}
 		return "", ""
 	}
@@ -235,7 +235,7 @@ func source(v *llbmerge.Vertex) (base, unknown string) {
 		base = ""
 	case llbmerge.KindBlob:
 	default:
-		unknown = "what " + base + " is cannot be known"
+		unknown = "the content of " + base + " cannot be known"
 	}
 	return base, unknown
 }
@@ -261,8 +261,7 @@ func (b *Build) Reread(ctx context.Context, files *filesum.Cache) (*Build, error
 }
 
 // Only returns the build of some targets of b, by name, of their gates, and of what all these
-// link to.
-// Targets that are only linked write nothing.
+// link to. Targets that are only linked write nothing.
 func (b *Build) Only(ctx context.Context, wanted map[string]bool, known Memory) (*Build, error) {
 	keep := map[string]bool{}
 	for _, t := range b.Project.Targets {

@@ -170,7 +170,7 @@ func (n *Names) trace(i int, m Measurement) warm.Trace {
 	return warm.NewTrace(recordText(n.graph.Vertices[i]), m.Start, m.Start.Add(m.Took))
 }
 
-// recordText is the description that BuildKit gives to the result of a step.
+// recordText returns the description that BuildKit gives to the result of a step.
 func recordText(v *llbmerge.Vertex) string {
 	if e := v.Op.GetExec(); e != nil {
 		return "mount / from exec " + strings.Join(e.GetMeta().GetArgs(), " ")

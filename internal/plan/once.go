@@ -79,9 +79,9 @@ const (
 // Freedom returns, for every vertex of the graph, why several nodes may execute it; "" when
 // only one may.
 //
-// Bound are shared steps whose result may be another one the second time. So are steps
-// whose layers stand on those of a bound one, or it on theirs: they travel together. And so are the steps of a target that others
-// stand on: FROM that target is to mean its image.
+// Shared steps are bound whose result may be another one the second time. So are steps whose
+// layers stand on those of a bound one, or it on theirs: they travel together. And so are the
+// steps of a target that others stand on: FROM that target is to mean its image.
 func (b *Build) Freedom() []Freedom {
 	list := make([]Freedom, len(b.Graph.Vertices))
 	if b.rule.duplicates == DuplicatesAny {
@@ -134,8 +134,8 @@ func (b *binding) bind(jobs []Job, sendable []bool) []Freedom {
 // sourceKey names what a URL held when it was fetched.
 func sourceKey(identifier, checksum string) string { return identifier + "\x00" + checksum }
 
-// url reports whether v is what a URL holds whose checksum nobody gave, and which node
-// has fetched it, if one has.
+// url reports whether v is the content of a URL whose checksum nobody gave. node is the one
+// that has fetched it, if one has.
 func (r rule) url(v *llbmerge.Vertex) (node string, ok bool) {
 	src := v.Op.GetSource()
 	if src == nil || !strings.HasPrefix(src.Identifier, "http://") && !strings.HasPrefix(src.Identifier, "https://") {

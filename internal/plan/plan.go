@@ -79,8 +79,8 @@ func Make(ctx context.Context, b *Build, nodes []Node, strategy partition.Strate
 	return p, nil
 }
 
-// near is how much longer than the bound a plan is at most that is not worth a search for a
-// better one which is only to be named.
+// near is the part of the bound by which a plan may be longer and still not be worth a search
+// for a better one that is only to be named.
 const near = 0.001
 
 // Near reports whether no plan for b on the nodes of p is noticeably shorter than p, which
@@ -97,7 +97,7 @@ func (b *Build) Near(p *Plan) (bool, error) {
 	return p.Schedule.Makespan <= bound.Max*(1+near), err
 }
 
-// FromSolution returns the plan that a solution of a problem is. nodes are those of the problem.
+// FromSolution returns the plan for a solution of a problem. nodes are those of the problem.
 func FromSolution(problem partition.Problem, made partition.Plan, nodes []Node) *Plan {
 	p := &Plan{
 		Strategy: made.Strategy, Nodes: nodes,
@@ -110,9 +110,8 @@ func FromSolution(problem partition.Problem, made partition.Plan, nodes []Node) 
 	return p
 }
 
-// worthwhile is the part of the makespan that transfers have to save: how
-// long a transfer takes is known less well than how long a step does, and a plan
-// without any waits for nobody.
+// worthwhile is the part of the makespan that transfers have to save. The time of a transfer is
+// known less well than that of a step, and a plan without any waits for nobody.
 const worthwhile = 0.03
 
 // manyPlaces is the number of targets times nodes beyond which only plans without
@@ -170,8 +169,8 @@ func choose(ctx context.Context, p partition.Problem, strategy partition.Strateg
 	return made, nil
 }
 
-// WithoutTransfers returns p with results that are worth no transfer, but for those that the
-// registry holds already, and others for which but is true.
+// WithoutTransfers returns p with results that are worth no transfer, except those that the
+// registry holds already, and those for which but is true.
 func WithoutTransfers(p partition.Problem, but func(partition.VertexID) bool) partition.Problem {
 	alone := p
 	alone.Vertices = slices.Clone(p.Vertices)
@@ -236,8 +235,8 @@ func (p *Plan) follow() {
 	}
 }
 
-// onDemand adds the steps that nodes fetch from each other when the run asks for it, by the rule of b
-// for what several of them may execute.
+// onDemand adds the steps that nodes fetch from each other when the run asks for them, by the
+// rule of b for steps that several nodes may execute.
 func (p *Plan) onDemand(b *Build) {
 	p.Duplicates = b.rule.duplicates
 	p.Exchange.addOnDemand(b.graph.onDemand(p.Problem))

@@ -5,9 +5,9 @@ import (
 	"github.com/dbake/dbake/partition"
 )
 
-// previous returns, for each job, the node that built it last, as far as their holdings
+// previous returns, for each job, the node that built it last, as far as the nodes' holdings
 // show it; a negative one where they do not. A job that has to be rebuilt goes back there
-// unless another node is better: a node is sent only what has changed in a directory that
+// unless another node is better, since a node is sent only what has changed in a directory that
 // it knows.
 func previous(b *Build, nodes []Node) []partition.NodeID {
 	// A node is the better witness the more of the names of the job's root it has:

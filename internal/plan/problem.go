@@ -48,11 +48,11 @@ type Node struct {
 	Tenants int
 }
 
-// sharedSpeed is the speed of the node as the steps of one of those that build there find
-// it. A node gives its slots, or its processors, to steps in the order in which they come,
-// so each of those that keep it busy gets the same share: a step waits for as many others,
-// or is as much slower. Who uses less leaves more to the rest, but for how long is not
-// known. Fewer slots would say the same of many steps, and nothing of one after the other.
+// sharedSpeed is the speed of the node as one of the builds there finds it. A node gives its
+// slots, or its processors, to steps in the order in which they come, so each build that keeps
+// it busy gets the same share: a step waits for as many others, or is as much slower. A build
+// that uses less leaves more to the rest, but for how long is not known. Fewer slots would say
+// the same of many steps, and nothing of one after the other.
 func (n Node) sharedSpeed() float64 { return n.Speed / float64(1+n.Tenants) }
 
 // Sharing says with how many others the node is shared; "" when it is not.

@@ -41,9 +41,9 @@ type Capacity struct {
 // address; it is unknown for other nodes. kept are the results that each node keeps, with
 // their sizes.
 //
-// A node does not keep to its slots: it runs what is ready, and writes outputs
-// besides. What is remembered is what an execution would have taken with no more at once
-// than the node can do, so that the plan, which keeps to that, ends when the run did.
+// A node does not keep to its slots: it runs what is ready, and writes outputs besides. What is
+// remembered is what an execution would have taken with no more at once than the node can do.
+// The plan keeps to that, and then ends when the run did.
 func (b *Build) Record(history *cost.Store, ms []Measurement, capacity map[string]Capacity, kept map[string]warm.Records, now time.Time) {
 	b.prices.record(history, ms, capacity, kept, now)
 }
@@ -165,8 +165,8 @@ func (p *prices) withUsage(ms []Measurement) []Measurement {
 	return out
 }
 
-// charge returns, for each measurement, its time with the parts during which its node,
-// or the machine that this shares, did more at once than it can counted in proportion.
+// charge returns the time of each measurement. The parts during which its node, or the node's
+// machine, did more at once than it can are counted in proportion.
 func charge(ms []Measurement, capacity map[string]Capacity) []time.Duration {
 	byNode := map[string][]int{}
 	for i, m := range ms {
@@ -214,7 +214,7 @@ func charge(ms []Measurement, capacity map[string]Capacity) []time.Duration {
 	return out
 }
 
-// most is what a node can do at once: slots, or processors; 0 is not known.
+// most returns what a node can do at once: slots, or processors; 0 is not known.
 func (c Capacity) most() float64 {
 	if c.Cores > 0 {
 		return c.Cores
@@ -222,8 +222,8 @@ func (c Capacity) most() float64 {
 	return float64(c.Slots)
 }
 
-// load is the part that m has in what its node can do: one slot, or the processors that
-// it keeps busy, and one of them when that is not known.
+// load returns the part of its node that m takes: one slot, or the processors that it keeps
+// busy, which is one when that is not known.
 func (m Measurement) load(c Capacity) float64 {
 	if c.Cores > 0 && m.CPU > 0 && m.Took > 0 {
 		return m.CPU.Seconds() / m.Took.Seconds()

@@ -12,9 +12,9 @@ import (
 // maxText bounds the text of a step in the name that is kept, in bytes.
 const maxText = 400
 
-// StepNames returns the names of the vertices of a build that may be kept: where the frontend
-// has put the values of arguments and variables, the lines of the Dockerfile stand, which
-// name them.
+// StepNames returns the names of the vertices of a build in a form that may be kept. Where the
+// frontend has put in the values of arguments and variables, they have the lines of the
+// Dockerfile, which only name these.
 func StepNames(b *Build) []string {
 	units := map[string]*frontend.Unit{}
 	for _, u := range b.Units {
@@ -45,7 +45,7 @@ func nameOf(v *llbmerge.Vertex, units map[string]*frontend.Unit) string {
 			return prefix + shorten(text)
 		}
 	}
-	// It stands in no file of ours, as the triggers of a base image.
+	// It stands in no file of ours, like the triggers of a base image.
 	text := v.Place.Text
 	for _, id := range v.Users {
 		for name, value := range units[id].FrontendAttrs {

@@ -19,9 +19,8 @@ func NewWalker(vertices []partition.Vertex) *Walker {
 	return &Walker{vertices: vertices, seen: make([]int, len(vertices))}
 }
 
-// Below returns root and everything below it, ascending, leaving out what stop is
-// true for and what is needed for that only. The result is good until the next
-// call.
+// Below returns root and everything below it, ascending. It leaves out what stop is true for
+// and what is needed for that only. The result is good until the next call.
 func (w *Walker) Below(root partition.VertexID, stop func(partition.VertexID) bool) []partition.VertexID {
 	w.walks++
 	w.list = w.list[:0]
