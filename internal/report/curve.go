@@ -10,8 +10,8 @@ import (
 // CurveFormat is the value of "format" in the JSON form of a [Curve].
 const CurveFormat = "dbake-curve"
 
-// Curve says what a build would take on 1, 2, … nodes: what a pool that grows and shrinks
-// is sized by. Times are in seconds.
+// Curve says what a build would take on 1, 2, … nodes, to size a pool that grows and shrinks.
+// Times are in seconds.
 type Curve struct {
 	Format  string `json:"format"`
 	Version int    `json:"version"`
@@ -40,8 +40,8 @@ type CurvePoint struct {
 	Possible bool    `json:"possible"`
 	Why      string  `json:"why,omitempty"`
 	Makespan float64 `json:"makespan_s"`
-	// NodeSeconds is the time for which there are nodes when all are kept until the end,
-	// Released that when each is let go as soon as it has nothing more to build.
+	// NodeSeconds is the sum of the nodes' times when all are kept until the end, Released when
+	// each is let go as soon as it has nothing more to build.
 	NodeSeconds float64 `json:"node_seconds"`
 	Released    float64 `json:"released_node_seconds"`
 	// Saves is by how much one node more shortens the build, Costs by how many
@@ -59,8 +59,8 @@ type CurvePlan struct {
 	Why     error
 }
 
-// NewCurve returns the curve of plans for 1 node and more. A plan is not kept to that
-// takes longer than the one for fewer nodes: then that is used, and a node has nothing to do.
+// NewCurve returns the curve of plans for 1 node and more. Where a plan takes longer than the
+// one for fewer nodes, that one is used, and a node has nothing to do.
 func NewCurve(strategy string, given int, plans []CurvePlan) *Curve {
 	c := &Curve{Format: CurveFormat, Version: Version, Strategy: strategy, Given: given, Points: []CurvePoint{}}
 	var best *plan.Plan

@@ -350,7 +350,7 @@ func (p *Report) File(request Request, definitions map[string]digest.Digest) *Fi
 	return f
 }
 
-// emulates are the platforms that node n emulates, with the factors.
+// emulates returns the platforms that node n emulates, with the factors.
 func (p *Report) emulates(n int) map[string]float64 {
 	if n >= len(p.Problem.Nodes) {
 		return nil

@@ -58,7 +58,7 @@ func New(ctx context.Context, b *plan.Build, p *plan.Plan) (*Report, error) {
 	return r, r.single(ctx)
 }
 
-// gatesOf are the gates of a target that publishes something.
+// gatesOf returns the gates of a target that publishes something.
 func gatesOf(t *ir.Target) []string {
 	if t.Linked {
 		return nil
