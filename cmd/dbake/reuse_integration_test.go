@@ -366,7 +366,7 @@ func TestFreshMachine(t *testing.T) {
 	})
 	third := y.build(cache)
 	require.Len(t, third.only("done"), 6)
-	require.Contains(t, third.stderr, "which images were pushed is not known")
+	require.Contains(t, third.stderr, "cannot find out which images were pushed")
 }
 
 // TestMetadataOfUnchanged reads of unchanged targets what was said when they were built, on

@@ -39,11 +39,10 @@ func ParseExpectation(text string) (Expectation, error) {
 }
 
 const (
-	// latest is how long after the start a node may come that is planned for because it
-	// came then before.
+	// latest is how long after the start a node may be expected because it came then before.
 	latest = 10 * time.Minute
-	// overdue is how long a node is planned for beyond its time, and soon when it is taken
-	// to come then.
+	// overdue is how long beyond its time a node is still planned for. soon is when it is then
+	// assumed to come.
 	overdue = 10 * time.Second
 	soon    = time.Second
 	// mostArrivals is how many arrivals of each node are remembered.
@@ -73,8 +72,8 @@ func arrivalsOf(s *standby) arrivals {
 	return arrivals{engine: s.engine, nodes: s.nodes, given: s.choice.Expect}
 }
 
-// expect returns when nodes that do not answer are expected, after the start: those of the
-// request, in their order, and else those that were late before. age is the time since.
+// expect returns when the nodes in away are expected, after the start: those of the request, in
+// their order, and otherwise those that were late before. age is the time since the start.
 func (a arrivals) expect(away []nodeset.Spec, age time.Duration) map[string]time.Duration {
 	at := map[string]time.Duration{}
 	given := slices.Clone(a.given)
@@ -107,8 +106,8 @@ func (a arrivals) expect(away []nodeset.Spec, age time.Duration) map[string]time
 	return at
 }
 
-// usual is when a node that came so many seconds after the start before is expected; -1 is
-// never.
+// usual returns when a node is expected that came so many seconds after the start before; -1
+// among them is never.
 func usual(came []float64) (time.Duration, bool) {
 	if len(came) == 0 {
 		return 0, false
@@ -125,7 +124,7 @@ func usual(came []float64) (time.Duration, bool) {
 }
 
 // muster adds the nodes that have come since the facts were gathered, and those that are
-// expected, to the ones that b is planned for.
+// expected, to the nodes that b is planned for.
 func (a arrivals) muster(ctx context.Context, f *facts, b *plan.Build) {
 	if f.pool == nil {
 		return
@@ -140,7 +139,7 @@ func (a arrivals) muster(ctx context.Context, f *facts, b *plan.Build) {
 		for i, info := range came {
 			f.note(info)
 			more = append(more, plannerNode(info, records[len(f.nodes)+i], a.engine.memory.Nodes()))
-			a.engine.Report.Note(fmt.Sprintf("node %s has come, and takes part", info.Name))
+			a.engine.Report.Note(fmt.Sprintf("node %s has come and takes part", info.Name))
 		}
 	}
 	more = append(more, a.absent(f)...)
@@ -152,8 +151,8 @@ func (a arrivals) muster(ctx context.Context, f *facts, b *plan.Build) {
 	}
 }
 
-// absent returns the nodes that are to come, as the planner sees them, and has the pool
-// know them for such.
+// absent returns the nodes that are to come, as the planner sees them. It tells the pool to
+// expect them.
 func (a arrivals) absent(f *facts) []plan.Node {
 	var away []nodeset.Spec
 	for _, info := range f.pool.All()[len(f.pool.Nodes()):] {
@@ -179,8 +178,8 @@ func (a arrivals) absent(f *facts) []plan.Node {
 	return list
 }
 
-// postpone has those of the nodes that do not answer come later that are expected to. There
-// is another one.
+// postpone makes those of the nodes in away that are expected later come later. At least one
+// other node is in f.
 func (a arrivals) postpone(f *facts, away []nodeset.Spec) error {
 	at := a.expect(away, 0)
 	if len(at) == 0 {
@@ -206,8 +205,8 @@ func (a arrivals) postpone(f *facts, away []nodeset.Spec) error {
 	return nil
 }
 
-// toCome returns a node that will come in a while, as the planner sees it: it is taken to
-// hold nothing, and to run what another one does unless it is said what.
+// toCome returns, as the planner sees it, a node that will come in a while. It is assumed to
+// hold nothing, and to run what other runs unless its spec names platforms.
 func (n *nodes) toCome(spec nodeset.Spec, in time.Duration, other plan.Node) (plan.Node, error) {
 	node, err := n.assume(spec, warm.Ledger{})
 	node.From = max(1, in)
@@ -224,7 +223,7 @@ type pastArrivals struct {
 	Came map[string][]float64 `json:"came"`
 }
 
-// file is where those of earlier runs are kept.
+// file returns where the arrivals of earlier runs are kept.
 func (a arrivals) file() (dir folder.Folder, name string, addrs []string) {
 	return a.engine.poolFile(a.nodes, "arrivals", maxArrivals)
 }

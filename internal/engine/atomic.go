@@ -11,9 +11,9 @@ import (
 	"github.com/dbake/dbake/runtime/registry"
 )
 
-// publish publishes all that the run has written, and the names that unchanged images lack,
-// if nothing has failed. With failed, or when not everything can be published, nothing of it
-// is; what it is called is noted in the result. Without [Request.Atomic] it does nothing.
+// publish publishes all that the run has written, and the names that unchanged images lack, if
+// nothing has failed. With failed, or when not everything can be published, it publishes
+// nothing, and the result gives the reason. Without [Request.Atomic] it does nothing.
 func (x *execution) publish(ctx context.Context, images *Images, failed error) error {
 	if !x.request.Atomic {
 		return failed
@@ -42,7 +42,7 @@ func (x *execution) publish(ctx context.Context, images *Images, failed error) e
 	x.result.NoteUnpublished("publishing failed")
 	var why *publish.Error
 	if errors.As(err, &why) && ctx.Err() != nil && len(why.Kept) > 0 {
-		x.engine.Report.Warn(why.Error()) // of an interrupted command only that is said
+		x.engine.Report.Warn(why.Error()) // the only message of an interrupted command
 	}
 	return err
 }

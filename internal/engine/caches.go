@@ -57,7 +57,7 @@ func (s *standby) caches(ctx context.Context, stores []cachepolicy.Store, b *pla
 	return c
 }
 
-// domain is the registry of a repository.
+// domain returns the registry of a repository.
 func domain(repo string) string {
 	ref, err := reference.ParseNormalizedNamed(repo)
 	if err != nil {
@@ -70,7 +70,7 @@ func domain(repo string) string {
 const cachesTimeout = 3 * time.Second
 
 // joinable returns a function that reports whether the parts of a target can be joined; nil
-// where no registry was asked.
+// when no registry was asked.
 func (c *buildCaches) joinable(ctx context.Context, dir string) func(*ir.Target) bool {
 	if c.client == nil {
 		return nil
@@ -90,8 +90,8 @@ func (c *buildCaches) learn(ctx context.Context, m *memory.Memory, b *plan.Build
 	return all
 }
 
-// share divides b so that every node builds what targets share, or with all everything.
-// The caches of the targets are read, and none is written.
+// share divides b: every node builds what targets share or, with all, everything. The caches of
+// the targets are read, and none is written.
 func (c *buildCaches) share(ctx context.Context, b *plan.Build, nodes []plan.Node, all bool, known plan.Memory) (*plan.Build, *plan.Plan, error) {
 	policy := cachepolicy.Decide(c.Input)
 	b, p, err := b.SharedBuild(ctx, nodes, all, policy.ImportEntries(), known)
@@ -136,7 +136,7 @@ func (c *buildCaches) manifests(ctx context.Context, refs []string) map[string]d
 		eg.Go(func() error {
 			desc, err := c.client.Resolve(ctx, ref)
 			if err != nil {
-				return nil // not to know is no failure
+				return nil // unknown is no failure
 			}
 			mu.Lock()
 			defer mu.Unlock()

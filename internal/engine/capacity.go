@@ -11,10 +11,9 @@ import (
 )
 
 const (
-	// shortWindow is the least time between two samples of a machine that says anything
-	// of it.
+	// shortWindow is the least time between two samples of a machine that say anything about it.
 	shortWindow = time.Second
-	// nearWhole is how far a number of processors may be from a whole one that is meant.
+	// nearWhole is how far a number of processors may be from the whole number that is meant.
 	nearWhole = 0.1
 )
 
@@ -38,16 +37,16 @@ func machineOf(samples []daemon.MachineSample) (m cost.Machine, ok bool) {
 	return m, true
 }
 
-// busyCores is how many processors worked between the first and the last sample.
+// busyCores returns how many processors worked between the first and the last sample.
 func busyCores(samples []daemon.MachineSample) float64 {
 	first, last := samples[0], samples[len(samples)-1]
 	return (last.Busy - first.Busy).Seconds() / last.At.Sub(first.At).Seconds()
 }
 
-// estimate fills in the processor time of steps whose nodes did not report it, from the
-// load of their machine while they ran: all of that load counts as theirs. It is at most
-// what a step could have used. by are the samples of the machine that each node runs on; at
-// are the nodes, by address.
+// estimate fills in the processor time of steps whose nodes did not report it, from the load of
+// their machine while they ran. All of that load counts as theirs, up to what a step could have
+// used. samples are those of the machine that each node runs on, machines what is known of it,
+// both by the node's address.
 func estimate(list []plan.Measurement, samples map[string][]daemon.MachineSample, machines map[string]cost.Machine) {
 	for _, nodes := range sameMachine(machines) {
 		for _, node := range nodes {
@@ -76,7 +75,7 @@ func estimate(list []plan.Measurement, samples map[string][]daemon.MachineSample
 	}
 }
 
-// overlap is the part of a measurement between two times.
+// overlap returns the part of a measurement between two times.
 func overlap(m plan.Measurement, from, to time.Time) time.Duration {
 	begin, end := m.Start, m.Start.Add(m.Took)
 	if begin.Before(from) {

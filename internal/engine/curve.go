@@ -17,9 +17,9 @@ import (
 // fewestPoints is how far a curve goes at least by default.
 const fewestPoints = 4
 
-// Curve plans the build on 1, 2, … nodes: up to most of them, which may be more than there
-// are; 0 is twice as many. Of the nodes that there are it takes those that [Nodes.Max]
-// would. The stage [Caches] must have been done.
+// Curve plans the build on 1, 2, … nodes, up to most of them. These may be more than there are;
+// 0 is twice as many. Of the nodes that there are it takes those that [Nodes.Max] would. The
+// stage [Caches] must have been done.
 func (s *Session) Curve(ctx context.Context, most int) (*report.Curve, error) {
 	name := s.request.Strategy.Name()
 	given := s.facts.nodes
@@ -51,8 +51,8 @@ func (s *Session) Curve(ctx context.Context, most int) (*report.Curve, error) {
 	return report.NewCurve(name, len(given), plans), nil
 }
 
-// gradation returns k nodes: the fastest of the given ones, by the rule of --max-nodes, or
-// all of them and copies, which hold nothing.
+// gradation returns k nodes: the fastest of the given ones by the rule of --max-nodes, or all
+// of them and copies that hold nothing.
 func gradation(given []plan.Node, needed []ocispecs.Platform, k int) []plan.Node {
 	if k < len(given) {
 		var list []candidateNode

@@ -42,9 +42,9 @@ func (n *nodes) withImages(p *ir.Project) *ir.Project {
 	return &out
 }
 
-// unfit returns an error about the first output of p that a Docker engine with a store of
-// its own cannot write, nil for none. Such an engine gives every image its names at once, so
-// that with atomic none can be held back.
+// unfit returns an error about the first output of p that a Docker engine with a store of its
+// own cannot write, nil for none. Such an engine gives every image its names at once, and with
+// atomic none can be held back.
 func unfit(p *ir.Project, atomic bool) error {
 	const detail = "the Docker engine can do that with its containerd image store only; turn it on, or use another node"
 	for _, t := range p.Targets {
@@ -82,8 +82,7 @@ func unfit(p *ir.Project, atomic bool) error {
 	return nil
 }
 
-// neededCache reports whether a cache is apart from its image and failing to write it an
-// error.
+// neededCache reports whether a cache is apart from its image and must be written.
 func neededCache(e ir.CacheEntry) bool {
 	return e.Type != ir.TypeInline && !e.MayFail()
 }

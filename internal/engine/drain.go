@@ -26,12 +26,12 @@ const (
 	maxMarks  = 1 << 20
 )
 
-// drainMarks returns those of a state directory; "" is the default one. Without one there
+// drainMarks returns the marks in a state directory; "" is the default one. Without one there
 // are none.
 func (n *Nodes) drainMarks() drainMarks {
 	dir := n.StateDir
 	if dir == "" {
-		dir, _ = local.DefaultStateDir() // who keeps something there says why
+		dir, _ = local.DefaultStateDir() // whoever keeps something there reports why
 	}
 	return drainMarks{folder.Folder{Dir: dir, Limit: maxMarks}}
 }
@@ -107,7 +107,7 @@ func (e *Engine) Drain(ctx context.Context, choice Nodes, names []string, on boo
 	return choice.drainMarks().set(addrs, on, time.Now())
 }
 
-// spare leaves out the nodes that are marked. One of them must be left.
+// spare leaves out the nodes that are marked. One node must be left.
 func (n *nodes) spare() error {
 	marked, err := n.choice.drainMarks().read()
 	if err != nil {
@@ -126,8 +126,8 @@ func (n *nodes) spare() error {
 	return nil
 }
 
-// leaveDrained leaves out the nodes of f that say by their label that they are to go, and
-// reports whether there were any. One of them must be left.
+// leaveDrained leaves out the nodes of f whose label says that they are to go, and reports
+// whether there were any. One node must be left.
 func leaveDrained(s *standby, f *facts) (changed bool, err error) {
 	if len(f.draining) == 0 {
 		return false, nil

@@ -165,13 +165,13 @@ type Nodes struct {
 	// StateDir is where local nodes keep their state, Buildkitd what they are started
 	// with; "" is the default.
 	StateDir, Buildkitd string
-	// A node must run one of Platforms, if there are any; Max is
-	// how many nodes are used at most, 0 for any number.
+	// Platforms, if there are any, restrict the nodes to those that run one of them. Max is how
+	// many nodes are used at most, 0 for any number.
 	Platforms []string
 	Max       int
 	// Timeout is how long a node may be silent.
 	Timeout time.Duration
-	// Drained uses nodes all the same that are marked as such that are to go.
+	// Drained uses nodes even if they are marked as to go.
 	Drained bool
 	// Expect are nodes that will come later.
 	Expect []Expectation

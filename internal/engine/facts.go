@@ -27,7 +27,7 @@ type facts struct {
 	platform ocispecs.Platform
 	// caps is the LLB that all nodes support; nil is not known.
 	caps *apicaps.CapSet
-	// silent says why nodes that were asked and should run did not answer.
+	// silent says why nodes did not answer that were asked and should run.
 	silent []error
 	// withOwnStore are the names of the nodes that are Docker engines which keep images in
 	// a store of their own.
@@ -264,7 +264,8 @@ func plannerNode(i daemon.NodeInfo, records warm.Records, ledger warm.Ledger) pl
 	return p
 }
 
-// frontendOptions say how Dockerfiles are compiled for the nodes; offline asks nobody.
+// frontendOptions returns how Dockerfiles are compiled for the nodes. With offline nobody is
+// asked.
 func (s *standby) frontendOptions(ctx context.Context, f *facts, resolver *frontend.RegistryResolver, offline bool) frontend.Options {
 	opts := frontend.Options{
 		Dir:               s.engine.Dir,

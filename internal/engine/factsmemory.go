@@ -92,7 +92,7 @@ func (s *standby) recallFacts(f *facts) bool {
 	return true
 }
 
-// capIDs are the ids of the capabilities in a set; those of this release for nil.
+// capIDs returns the ids of the capabilities in a set; those of this release for nil.
 func capIDs(set *apicaps.CapSet) []string {
 	var ids []string
 	for _, c := range pb.Caps.All() {
@@ -104,7 +104,7 @@ func capIDs(set *apicaps.CapSet) []string {
 	return ids
 }
 
-// capSet is the set with these ids.
+// capSet returns the set with these ids.
 func capSet(ids []string) *apicaps.CapSet {
 	var list []*apicapspb.APICap
 	for _, c := range pb.Caps.All() {

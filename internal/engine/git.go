@@ -71,7 +71,7 @@ func workTree(dir string) string {
 	}
 }
 
-// askGit asks git about the work tree at root. It is false when it is not one to git.
+// askGit asks git about the work tree at root. It returns false when git knows none there.
 func (e *Engine) askGit(ctx context.Context, git, root string) (frontend.VCS, bool) {
 	ask := func(args ...string) (string, error) {
 		cmd := exec.CommandContext(ctx, git, append([]string{"-C", root}, args...)...)

@@ -54,7 +54,7 @@ func newJournal(b *plan.Build, now time.Time) *journal {
 	return &journal{started: now, build: b, steps: map[journalKey]*journalStep{}, tasks: map[taskKey]*journalStep{}}
 }
 
-// observe takes an event. A node may report a step several times: executions count, and of
+// observe takes an event. A node may report a step several times. Then executions count, and of
 // these the last.
 func (j *journal) observe(e runtime.Event) {
 	if move, ok := e.(runtime.MoveEvent); ok {
@@ -168,8 +168,8 @@ func (j *journal) run(ctx context.Context, project string, x *execution, full *p
 	return r
 }
 
-// rememberSpans keeps the spans that nodes report of a traced run. Steps have there the
-// names that they have in the journal.
+// rememberSpans keeps the spans that nodes report of a traced run. Steps have the names there
+// that they have in the journal.
 func rememberSpans(ctx context.Context, x *execution, store runs.Store, id string) error {
 	told, err := x.pool.Spans(ctx, x.work.Tracing)
 	var pairs []string
@@ -240,7 +240,7 @@ func (j *journal) recipes(full *plan.Build, memory *memory.Memory, r *runs.Run) 
 	return list
 }
 
-// first is when the first step began that ran; zero when none did.
+// first returns when the first step began that ran; zero when none did.
 func (j *journal) first() (first time.Time) {
 	for _, s := range j.steps {
 		if !s.cached && (first.IsZero() || s.start.Before(first)) {
@@ -250,7 +250,7 @@ func (j *journal) first() (first time.Time) {
 	return first
 }
 
-// times are the start since first and the length of s, in seconds.
+// times returns the start of s since first and its length, in seconds.
 func (s *journalStep) times(first time.Time) (start, took float64) {
 	if !first.IsZero() {
 		start = max(s.start.Sub(first).Seconds(), 0)
@@ -261,7 +261,7 @@ func (s *journalStep) times(first time.Time) (start, took float64) {
 	return start, took
 }
 
-// listTasks are the tasks that took time, in order of time.
+// listTasks returns the tasks that took time, in order of time.
 func (j *journal) listTasks(first time.Time) []runs.Task {
 	var list []runs.Task
 	for k, s := range j.tasks {
@@ -277,7 +277,7 @@ func (j *journal) listTasks(first time.Time) []runs.Task {
 	return list
 }
 
-// list are the steps in order of time. recipes are the places of their recipes.
+// list returns the steps in order of time. recipes are the places of their recipes.
 func (j *journal) list(first time.Time, recipes map[int]int) []runs.Step {
 	keys := make([]journalKey, 0, len(j.steps))
 	for k := range j.steps {

@@ -56,7 +56,7 @@ func (l *lesson) remember(ctx context.Context, now time.Time) error {
 	return errors.Join(errs...)
 }
 
-// mishaps are the executions that failed; addr are the addresses of nodes by their names.
+// mishaps returns the executions that failed. addr are the addresses of nodes by their names.
 func (l *lesson) mishaps(addr map[string]string) []plan.Mishap {
 	var list []plan.Mishap
 	for _, s := range l.result.FailedSteps {
@@ -111,9 +111,9 @@ func (l *lesson) rememberMachines(infos []daemon.NodeInfo, usage []daemon.Usage,
 	estimate(list, samples, machines)
 }
 
-// capacity is the number of steps that the plan assumes each node, or all nodes of its
-// machine, to run at once, by address. Where nobody said it, it is what the machine can do,
-// as far as that is known now.
+// capacity returns, by address, the number of steps that the plan assumes each node, or all
+// nodes of its machine, to run at once. Where the user gave none, it is what the machine can
+// do, as far as that is known now.
 func (l *lesson) capacity(infos []daemon.NodeInfo) map[string]plan.Capacity {
 	all := map[string]plan.Capacity{}
 	for i := range l.result.Nodes {

@@ -18,10 +18,10 @@ import (
 // narrowed reports whether the request asks for a part of the nodes only.
 func (n *Nodes) narrowed() bool { return len(n.Platforms) > 0 || n.Max > 0 }
 
-// narrow leaves out the nodes that the request does not want: those that run none of
-// its platforms, and the slowest of more than it allows. ask asks the nodes that run;
-// those of this machine that rest are what this machine is. An unknown
-// node is left out with a warning.
+// narrow leaves out the nodes that the request does not want: those that run none of its
+// platforms, and the slowest of more than it allows. With ask it asks the nodes that run; those
+// of this machine that rest are assumed to be what this machine is. An unknown node is left out
+// with a warning.
 func (n *nodes) narrow(ctx context.Context, p *ir.Project, ask bool) error {
 	if !n.choice.narrowed() {
 		return nil
@@ -93,7 +93,7 @@ func (c candidateNode) runs(p ocispecs.Platform) (runs, native bool) {
 	return slices.ContainsFunc(c.offers, func(o ocispecs.Platform) bool { return platforms.OnlyStrict(o).Match(p) }), false
 }
 
-// ofPlatforms returns the nodes that run one of the platforms: machines of its own if
+// ofPlatforms returns the nodes that run one of the platforms: those whose machine does if
 // there are any, else those that emulate it.
 func ofPlatforms(list []candidateNode, wanted []ocispecs.Platform) []candidateNode {
 	if len(wanted) == 0 {

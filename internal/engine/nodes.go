@@ -124,7 +124,7 @@ func (e *Engine) defaultNodes(ctx context.Context, choice Nodes) ([]nodeset.Spec
 	return nodeset.Parse([]string{"local:1"})
 }
 
-// ownEngine is the Docker engine that the docker command would use, as a node.
+// ownEngine returns the Docker engine that the docker command would use, as a node.
 func (e *Engine) ownEngine(addr string) ([]nodeset.Spec, error) {
 	e.Report.Note(fmt.Sprintf("using the BuildKit inside the Docker engine at %s", addr))
 	return nodeset.Parse([]string{"docker://"})
@@ -213,8 +213,8 @@ const (
 )
 
 // boot starts the containers of nodes that stand still and waits until BuildKit in them
-// answers. One that cannot be started is left to who dials it, unless it is the only
-// node.
+// answers. One that cannot be started is left to the dial, which reports it, unless it is the
+// only node.
 func (n *nodes) boot(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, bootTimeout, fmt.Errorf("not ready within %s", bootTimeout))
 	defer cancel()
@@ -234,7 +234,7 @@ func (n *nodes) boot(ctx context.Context) error {
 			for waking.Err() == nil && daemon.Ask(waking, []nodeset.Spec{s})[0].Err != nil {
 				_ = pause.For(waking, wakePause) // its end ends the loop, too
 			}
-			return nil // who dials it says why it does not answer
+			return nil // the dial reports why it does not answer
 		})
 	}
 	return eg.Wait()
@@ -279,9 +279,9 @@ func (n *nodes) mayRest(s nodeset.Spec) bool {
 	return n.cluster != nil && slices.ContainsFunc(n.cluster.Nodes(), func(d local.Node) bool { return d.Name == s.Name && d.Addr == s.Addr })
 }
 
-// assumedSlots is the number of steps that an unknown node is counted
-// on to run at once. BuildKit sets no limit of its own, and none is kept to; the more
-// a plan counts on, the fewer nodes it makes use of.
+// assumedSlots is the number of steps that an unknown node is counted on to run at once.
+// BuildKit sets no limit of its own, and a run keeps to none. The more a plan counts on, the
+// fewer nodes it uses.
 const assumedSlots = 4
 
 // localSlots is the number of steps that this machine is counted on to run at once.
@@ -299,8 +299,8 @@ func machine(s nodeset.Spec) (name string, shared int) {
 	return "", 0
 }
 
-// slots is the number of steps that a node is counted on to run at once until its machine
-// is known; assumed when the user did not say, and why says from what. A node of this
+// slots returns the number of steps that a node is counted on to run at once until its machine
+// is known. assumed is set when the user did not say, and why is then the basis. A node of this
 // machine may run all that this bears: see machine for what its nodes run together.
 func slots(s nodeset.Spec) (n int, why string, assumed bool) {
 	switch {

@@ -92,7 +92,7 @@ func (p *pushed) ref() string {
 	return imagekey.Ref(p.store.Name, p.store.Prefix)
 }
 
-// cacheClient is the access to the cache repository.
+// cacheClient returns the access to the cache repository.
 func (p *pushed) cacheClient() *registry.Client {
 	if p.store.Insecure {
 		return p.client(domain(p.store.Name))
@@ -116,7 +116,7 @@ func (p *pushed) others(ctx context.Context) *imagekey.Records {
 		p.plain = !p.awake()
 	case errors.Is(err, imagekey.ErrForeign):
 		p.foreign = true
-		p.standby.engine.Report.Warn(fmt.Sprintf("which images were pushed is not known: %v", err))
+		p.standby.engine.Report.Warn(fmt.Sprintf("cannot find out which images were pushed: %v", err))
 	default:
 		p.silent(p.store.Name, err)
 	}
@@ -142,7 +142,7 @@ func (p *pushed) silent(name string, err error) {
 		return
 	}
 	p.warned[host] = true
-	p.standby.engine.Report.Warn(fmt.Sprintf("whether images in %s have changed cannot be found out, so they are built: %s", host, registry.Reason(err)))
+	p.standby.engine.Report.Warn(fmt.Sprintf("cannot find out whether images in %s have changed, so they are built: %s", host, registry.Reason(err)))
 }
 
 // find returns the record of a key.
@@ -185,9 +185,9 @@ func (p *pushed) digest(ctx context.Context, ref string, insecure bool) (digest.
 	return desc.Digest, nil
 }
 
-// origin finds out what the metadata of an unchanged target says of the build that made its
-// image: what its record says, else what the image attests. It reports whether that is what
-// a build would say, or anyway is enough.
+// origin finds out what the metadata of an unchanged target says about the build that made its
+// image: what its record says, else what the image attests. It reports false when that does not
+// cover the provenance of mode, unless anyway is set.
 func (p *pushed) origin(ctx context.Context, k *kept, units []*frontend.Unit, mode string, anyway bool) bool {
 	o := daemon.Origin(k.record.Origin)
 	if !o.Covers(mode) {

@@ -34,8 +34,8 @@ const (
 	trustTimeout = 10 * time.Second
 )
 
-// restRegistry sees to it that the registry of local nodes answers while these rest: if
-// nobody runs it, its files are read.
+// restRegistry makes the registry of local nodes answer while these rest: if nobody runs it,
+// its files are read.
 func (s *standby) restRegistry(ctx context.Context) bool {
 	n := s.nodes
 	if n.cluster == nil {
@@ -50,7 +50,7 @@ func (s *standby) restRegistry(ctx context.Context) bool {
 	if s.registry == nil {
 		var err error
 		if s.registry, err = n.cluster.Resting(); err != nil {
-			return false // who starts it says what is wrong
+			return false // whoever starts it reports what is wrong
 		}
 	}
 	return true
@@ -89,9 +89,9 @@ func (s *standby) registries() registry.Options {
 	return o
 }
 
-// trustsPlainHTTP reports whether a node is configured to reach the registry of a
-// repository although it speaks plain HTTP only. The node's own word counts: that
-// it tried, and what it found there does not matter. It is asked once.
+// trustsPlainHTTP reports whether a node is configured to reach the registry of a repository
+// although it speaks plain HTTP only. It has a node try: an answer of the registry counts,
+// whatever it is. Each registry is tried once.
 func (s *standby) trustsPlainHTTP(ctx context.Context, repo string) bool {
 	ref, err := reference.ParseNormalizedNamed(repo + ":" + cachepolicy.DefaultPrefix)
 	if err != nil {
@@ -130,9 +130,9 @@ func (s *standby) client(o registry.Options) *registry.Client {
 	return c
 }
 
-// resolver returns what resolves base images: this machine, and where it gets no
-// image the nodes. maxAge is how old the answer for a tag may be; offline asks
-// nobody. others is what others know.
+// resolver returns the resolver of base images: this machine, and the nodes where this machine
+// gets no image. maxAge is how old the answer for a tag may be; offline asks nobody. others is
+// what others know of base images.
 func (s *standby) resolver(maxAge time.Duration, offline bool, others frontend.Recollections) *frontend.RegistryResolver {
 	o := s.registries()
 	o.Plain = nil // the nodes are asked for the image itself

@@ -84,8 +84,8 @@ func (im *Images) reusable(t *ir.Target) (e output.Export, ok bool) {
 	return list[0], true
 }
 
-// mayRest reports whether the nodes may be left alone until it is known that there is
-// something to build, and what is then believed of them.
+// mayRest reports whether the nodes may be left alone until it is known that there is something
+// to build. It returns what is assumed of them until then.
 func (im *Images) mayRest(ctx context.Context, p *ir.Project, n *standby) (*facts, bool) {
 	if im.request.Reuse == ReuseNever || n.pool != nil {
 		return nil, false
@@ -260,7 +260,7 @@ func (im *Images) holder(ctx context.Context, name string, e output.Export, r im
 	return "", nil
 }
 
-// repoOf is the repository of a name.
+// repoOf returns the repository of a name.
 func repoOf(name string) string {
 	ref, err := reference.ParseNormalizedNamed(name)
 	if err != nil {
@@ -269,7 +269,8 @@ func repoOf(name string) string {
 	return ref.Name()
 }
 
-// remaining are the targets that are to be built, by name, without those that are only linked.
+// remaining returns the targets that are to be built, by name, without those that are only
+// linked.
 func (im *Images) remaining() map[string]bool {
 	left := map[string]bool{}
 	for _, j := range im.full.Jobs {
@@ -286,8 +287,8 @@ func (im *Images) remaining() map[string]bool {
 // Idle reports whether nothing is left to build.
 func (im *Images) Idle() bool { return len(im.kept) > 0 && len(im.remaining()) == 0 }
 
-// leave returns the build of the targets that are left of b, which is of everything; b
-// itself when there is nothing to leave out, or nothing left.
+// leave returns the build of the targets that are left of b, which is of everything. It returns
+// b itself when there is nothing to leave out, or nothing left.
 func (im *Images) leave(ctx context.Context, b *plan.Build, known func() plan.Memory) (*plan.Build, error) {
 	if len(im.kept) == 0 || im.Idle() {
 		return b, nil
@@ -295,8 +296,8 @@ func (im *Images) leave(ctx context.Context, b *plan.Build, known func() plan.Me
 	return b.Only(ctx, im.remaining(), known())
 }
 
-// leftOf returns what is carried out of a saved plan: nothing for targets that are not in
-// the build of what is left.
+// leftOf returns the part of a saved plan that is carried out: nothing for targets that are not
+// in the build of what is left.
 func (im *Images) leftOf(f *report.File, build *plan.Build) *plan.Saved {
 	saved := f.SavedPlan()
 	if len(im.kept) == 0 {
@@ -327,7 +328,7 @@ func (im *Images) leftOf(f *report.File, build *plan.Build) *plan.Saved {
 	return saved
 }
 
-// lacking are the names that unchanged images lack.
+// lacking returns the names that unchanged images lack.
 func (im *Images) lacking() []publish.Tag {
 	var list []publish.Tag
 	for _, k := range im.kept {
@@ -399,9 +400,9 @@ func (im *Images) addTo(result *runtime.Result, p *ir.Project, list []runtime.Jo
 	slices.SortStableFunc(result.Jobs, func(x, y runtime.JobResult) int { return place[x.Target] - place[y.Target] })
 }
 
-// remember records the images that were pushed, for those whose files are still
-// what they were when their keys were made, and where unchanged ones are now. bases
-// answered for base images.
+// remember records the images that were pushed and whose files are still what they were when
+// their keys were made. It records where unchanged images are now. bases has answered for base
+// images.
 func (im *Images) remember(ctx context.Context, result *runtime.Result, bases *frontend.RegistryResolver, now time.Time) error {
 	ctx, stop := context.WithTimeout(ctx, recordTimeout)
 	defer stop()
@@ -513,7 +514,7 @@ func (im *Images) recordable(t *ir.Target) (output.Export, bool) {
 	return im.reusable(&cached)
 }
 
-// Keys are the keys of the images of all targets, by target. The request must have asked
+// Keys returns the keys of the images of all targets, by target. The request must have asked
 // for them.
 func (im *Images) Keys() map[string]imagekey.Key { return im.keys }
 
@@ -526,7 +527,7 @@ type Unchanged struct {
 	Why string
 }
 
-// ListUnchanged are the targets that are not built, in the order of the project.
+// ListUnchanged returns the targets that are not built, in the order of the project.
 func (im *Images) ListUnchanged() []Unchanged {
 	var list []Unchanged
 	for _, k := range im.kept {
@@ -539,7 +540,7 @@ func (im *Images) ListUnchanged() []Unchanged {
 	return list
 }
 
-// Always says of targets that push their images why these are built in every run.
+// Always returns, by target that pushes its image, why it is built in every run.
 func (im *Images) Always() map[string]string {
 	list := map[string]string{}
 	for _, j := range im.full.Jobs {

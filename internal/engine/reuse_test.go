@@ -97,7 +97,7 @@ func TestLookUp(t *testing.T) {
 		s, said := sessionOf(t)
 		require.Nil(t, s.images.lookUp(t.Context(), "t", output.Export{Names: []string{host + "/a:same", other + "/a:1"}}, record))
 		require.Len(t, said.warnings, 1)
-		require.Contains(t, said.warnings[0], "whether images in "+other+" have changed cannot be found out, so they are built")
+		require.Contains(t, said.warnings[0], "cannot find out whether images in "+other+" have changed, so they are built")
 	}
 	// It is gone: no other registry is asked.
 	s, said := sessionOf(t)

@@ -91,7 +91,7 @@ func (w *treeWriter) absent(ctx context.Context, repo, rev string) error {
 // remove deletes the tree.
 func (c *checkout) remove() error { return os.RemoveAll(c.tmp) }
 
-// at is where a path of the work tree is in the tree; others stay what they are.
+// at returns where a path of the work tree is in the tree. Other paths stay what they are.
 func (c *checkout) at(path string) string {
 	real, err := filepath.EvalSymlinks(path)
 	if err != nil {
@@ -104,8 +104,8 @@ func (c *checkout) at(path string) string {
 	return filepath.Join(c.dir, rel)
 }
 
-// vcs answers for the tree as known does for the work tree: what a commit is called is
-// no difference between two trees.
+// vcs answers for the tree as known does for the work tree: a difference in what a commit is
+// called is none between two trees.
 func (c *checkout) vcs(known func(string) (frontend.VCS, bool)) func(string) (frontend.VCS, bool) {
 	if known == nil {
 		return nil

@@ -101,8 +101,8 @@ func (s *Session) order(ctx context.Context) (err error) {
 	return err
 }
 
-// holdings returns the steps whose results a node keeps that has come, or come back: from earlier
-// runs, as far as the node still has them, and from what it executed in this one.
+// holdings returns the steps whose results a node keeps that has come, or come back: from
+// earlier runs, as far as the node still has them, and from what it executed in this one.
 func (x *execution) holdings(info daemon.NodeInfo, records warm.Records, executed []plan.Measurement) []digest.Digest {
 	holds, _ := x.engine.memory.Nodes().Check(info.Addr, info.ID, records)
 	return x.build.Names.Holdings(holds, records, executed)
@@ -119,9 +119,8 @@ func sharedKey(dir string) string {
 	return hex.EncodeToString(sum[:16])
 }
 
-// carryOut carries the plan out, without the targets of faults. That something failed is
-// no error of this stage when there is a result: what was learned until then is still to
-// be remembered.
+// carryOut carries the plan out, without the targets of faults. A failure with a result is no
+// error of this stage: what was learned until then is still remembered.
 func (x *execution) carryOut(ctx context.Context, images *Images, faults []plan.Fault) (err error) {
 	start := time.Now()
 	x.journal = newJournal(x.build, start)
@@ -164,7 +163,7 @@ func (x *execution) carryOut(ctx context.Context, images *Images, faults []plan.
 	return nil
 }
 
-// faulty are the targets of faults.
+// faulty returns the targets of faults.
 func faulty(faults []plan.Fault) []string {
 	var names []string
 	for _, f := range faults {
@@ -173,7 +172,7 @@ func faulty(faults []plan.Fault) []string {
 	return names
 }
 
-// faultResults are the targets that were not built because of faults.
+// faultResults returns the targets that were not built because of faults.
 func faultResults(faults []plan.Fault) []runtime.JobResult {
 	var list []runtime.JobResult
 	for _, f := range faults {
@@ -186,7 +185,7 @@ func faultResults(faults []plan.Fault) []runtime.JobResult {
 	return list
 }
 
-// remember keeps what was learned. What cannot be kept is reported, and no error.
+// remember keeps what was learned. Failure to save is only a warning.
 func (s *Session) remember(ctx context.Context) error {
 	memory, x := s.engine.memory, &s.run
 	done := x.journal.run(ctx, s.scope.definition.Dir, x, s.prepared.full)

@@ -116,7 +116,7 @@ func (s *scope) checkSaved(n *standby) error {
 	return err
 }
 
-// definitions are the digests of the definitions of what is built, wherever the local
+// definitions returns the digests of the definitions of what is built, wherever the local
 // registry is.
 func (s *scope) definitions(n *standby) (map[string]digest.Digest, error) {
 	registry := ""

@@ -82,7 +82,7 @@ type Changes struct {
 	made *Comparison // with since; nil when it has not been made
 }
 
-// of has the comparisons be about another build.
+// of makes full the build that is compared.
 func (c *Changes) of(full *plan.Build) { c.full, c.made = full, nil }
 
 // Comparison is that of the request, nil without one.
@@ -205,9 +205,9 @@ func savedPast(since *Since) (*past, error) {
 	return p, nil
 }
 
-// buildAt returns the build of the project in another tree, which is called name: the
-// definition that is there is resolved and compiled as that of now is, with the same base
-// images. Its targets whose files cannot be compiled are none.
+// buildAt returns the build of the project in another tree, which is called name. It resolves
+// and compiles the definition there like the present one, with the same base images. Targets
+// whose files cannot be compiled are left out.
 func (s *Session) buildAt(ctx context.Context, name string, tree *checkout) (*plan.Build, error) {
 	o := s.Options()
 	o.Dir = tree.at(o.Dir)

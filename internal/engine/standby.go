@@ -20,8 +20,8 @@ import (
 	"github.com/dbake/dbake/runtime/registry"
 )
 
-// standby reaches the nodes of a session for what needs one before the build, as
-// a definition or a Dockerfile in a git repository, and starts none before.
+// standby reaches the nodes of a session for what needs one before the build, such as a
+// definition or a Dockerfile in a git repository. It starts none before that.
 type standby struct {
 	engine *Engine
 	choice Nodes
@@ -217,7 +217,7 @@ func (s *standby) peek(ctx context.Context) (*daemon.Pool, error) {
 	return pool, nil
 }
 
-// leaveOut has the nodes of these names not be used.
+// leaveOut keeps the nodes of these names from being used.
 func (s *standby) leaveOut(names []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

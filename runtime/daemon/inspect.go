@@ -53,12 +53,12 @@ func inspect(ctx context.Context, s nodeset.Spec) (x Inspection) {
 	}
 	defer l.close()
 	x.Info, x.Took = info, time.Since(start)
-	x.Tenants, _ = l.tenants(ctx) // not to know is no failure
+	x.Tenants, _ = l.tenants(ctx) // unknown is no failure
 	ctx, cancel := context.WithTimeout(ctx, recordsTimeout)
 	defer cancel()
 	usage, err := l.client.DiskUsage(ctx)
 	if err != nil {
-		return x // not to know is no failure
+		return x // unknown is no failure
 	}
 	x.Known = true
 	for _, u := range usage {

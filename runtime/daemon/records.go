@@ -24,7 +24,7 @@ const (
 // node that does not answer in time.
 func (p *Pool) Records(ctx context.Context) []warm.Records {
 	return answers(p, func(l *link) warm.Records {
-		records, _ := l.records(ctx) // not to know is no failure
+		records, _ := l.records(ctx) // unknown is no failure
 		return records
 	})
 }
@@ -67,7 +67,7 @@ func Ask(ctx context.Context, specs []nodeset.Spec) []Answer {
 				return nil
 			}
 			answers[i].Info = info
-			answers[i].Records, _ = l.records(ctx) // not to know is no failure
+			answers[i].Records, _ = l.records(ctx) // unknown is no failure
 			answers[i].Tenants, _ = l.tenants(ctx)
 			answers[i].Caps = l.sayCaps(ctx)
 			l.close()

@@ -54,7 +54,7 @@ func tagOf(ref string) string {
 // dbake, and other clients. It is 0 for a node that does not answer in time, or refuses.
 func (p *Pool) Tenants(ctx context.Context) []int {
 	return answers(p, func(l *link) int {
-		tenants, _ := l.tenants(ctx) // not to know is no failure
+		tenants, _ := l.tenants(ctx) // unknown is no failure
 		return tenants
 	})
 }

@@ -78,7 +78,7 @@ func (l *link) usage(ctx context.Context, refs []string) Usage {
 	for _, ref := range refs {
 		blobs, err := l.readRecord(ctx, ref)
 		if err != nil {
-			break // not to know is no failure
+			break // unknown is no failure
 		}
 		for _, blob := range blobs {
 			if blob.Size > maxUsage {
