@@ -117,8 +117,7 @@ func (c *buildCmd) Run(binding contextBinding, a *app) (err error) {
 	return c.build(ctx, a, call, nil)
 }
 
-// spellings are the flags that were given of those that say whether the build goes on when
-// a target fails.
+// spellings returns the given flags that say whether the build goes on when a target fails.
 func (c *buildCmd) spellings() []spelling {
 	var given []spelling
 	if c.Execution != "" {
@@ -229,8 +228,8 @@ func (a *app) carryOut(ctx context.Context, s *engine.Session, logs *logged, o *
 	return failure, nil
 }
 
-// hintFlaky names the option that would have helped, when a step failed that is known to
-// be flaky.
+// hintFlaky names the option that would have helped when a step failed that is known to be
+// flaky.
 func (c *buildCmd) hintFlaky(a *app, r *runtime.Result) {
 	if c.RetrySteps > 0 {
 		return
@@ -259,7 +258,7 @@ func (c *buildCmd) tellChanges(ctx context.Context, a *app, changes *engine.Comp
 	return a.output(ctx, "", func(w io.Writer) error { return view.Matrix(w, changes) })
 }
 
-// request is what a build asks of the engine.
+// request returns the request of a build to the engine.
 func (c *buildCmd) request(a *app) (engine.Request, error) {
 	r, err := a.request(&c.definitionFlags, &c.nodeFlags, &c.planFlags)
 	if err != nil {

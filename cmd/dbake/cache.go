@@ -84,7 +84,7 @@ type cachePruneCmd struct {
 	Format    string        `default:"table" enum:"table,json" help:"Output: table or json."`
 }
 
-// rules are the rules that the flags name.
+// rules returns the rules that the flags name.
 func (c *cachePruneCmd) rules() (cachestore.Rules, error) {
 	r := cachestore.Rules{KeepLast: c.KeepLast, OlderThan: c.OlderThan}
 	if c.KeepLast < 0 || c.OlderThan < 0 || c.Grace < 0 {

@@ -165,7 +165,7 @@ func (c *completer) read(before []string) (waiting *kong.Flag) {
 	return waiting
 }
 
-// flags is the node with the flags that may stand at the cursor: those of the command,
+// flags returns the node with the flags that may stand at the cursor: those of the command,
 // which is build when none is named.
 func (c *completer) flags() *kong.Node {
 	if c.node == c.root {

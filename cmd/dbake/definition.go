@@ -59,7 +59,7 @@ func (a *app) request(d *definitionFlags, n *nodeFlags, p *planFlags) (engine.Re
 	return r, err
 }
 
-// choice says which nodes are used.
+// choice returns which nodes are used.
 func (f *nodeFlags) choice(a *app) (engine.Nodes, error) {
 	n := engine.Nodes{Builder: f.Builder, EngineFirst: a.buildx, StateDir: a.path(f.StateDir), Buildkitd: a.path(f.Buildkitd), Timeout: f.NodeTimeout, Platforms: f.Platform, Max: f.MaxNodes}
 	if len(f.Nodes) > 0 && f.Builder != "" {
@@ -93,7 +93,7 @@ func (f *nodeFlags) choice(a *app) (engine.Nodes, error) {
 	return n, nil
 }
 
-// options say how the definition is to be resolved.
+// options returns how the definition is to be resolved.
 func (f *definitionFlags) options(a *app) compiler.Options {
 	call := f.Call
 	if f.Check {

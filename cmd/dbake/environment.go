@@ -18,7 +18,7 @@ const (
 	provenanceDisabled = "disabled"
 )
 
-// metadataProvenance is which provenance the metadata file holds.
+// metadataProvenance returns which provenance the metadata file holds.
 func metadataProvenance(env map[string]string) string {
 	switch v := env[envMetaProvenance]; v {
 	case daemon.ProvenanceMin, daemon.ProvenanceMax:

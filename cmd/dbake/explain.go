@@ -46,8 +46,8 @@ Says step by step why the last build of a target ran what it ran, compared with 
 "dbake explain --key" says what goes into the image of a target now, "dbake plan --explain TARGET" why a target would be built where it would be.`)
 }
 
-// ofRuns are the flags that ask about builds that have been; all but ofBoth of the others
-// are about the definition, and need --key.
+// ofRuns are the flags that ask about past builds. All others but ofBoth are about the
+// definition, and need --key.
 var (
 	ofRuns = map[string]bool{"run": true, "before": true}
 	ofBoth = map[string]bool{"key": true, "format": true, "output": true, "debug": true, "help": true}
@@ -70,9 +70,9 @@ func (c *explainCmd) checkFlags(k *kong.Context) error {
 		switch of := ofRuns[name]; {
 		case ofBoth[name]:
 		case c.Key && of:
-			return fmt.Errorf("--%s is about builds that have been, and --key about the definition as it is now: leave one out", name)
+			return fmt.Errorf("--%s is about past builds, and --key about the definition as it is now: leave one out", name)
 		case !c.Key && !of:
-			return fmt.Errorf("--%s changes nothing of a build that has been: it needs --key, which asks about the definition as it is now", name)
+			return fmt.Errorf("--%s needs --key: it is about the definition as it is now, not about a past build", name)
 		}
 	}
 	return nil
@@ -228,7 +228,7 @@ func (c *explainCmd) show(ctx context.Context, a *app, s *engine.Session, since 
 			}
 			old, known := then[k.Target]
 			if !known {
-				fmt.Fprintf(w, "%s: nothing is known of %s\n", k.Target, since)
+				fmt.Fprintf(w, "%s: nothing is known about %s\n", k.Target, since)
 				continue
 			}
 			if err := view.KeyChanges(w, k.Target, since, old.Same(k), imagekey.Compare(old.Hash().Lines, k.Hash().Lines)); err != nil {

@@ -10,8 +10,7 @@ import (
 )
 
 // execution is the value of --execution: whether the build goes on when a target fails, and
-// when outputs are published.
-// Some other flags are spellings of it.
+// when outputs are published. Some other flags are spellings of it.
 type execution string
 
 const (
@@ -38,7 +37,7 @@ type spelling struct {
 	mode execution
 }
 
-// oneExecution is what all flags say that were given, "" when there is none.
+// oneExecution returns what all given flags say, "" when there are none.
 func oneExecution(given []spelling) (execution, error) {
 	for _, s := range given {
 		if first := given[0]; s.mode != first.mode {

@@ -116,7 +116,7 @@ type app struct {
 	progress view.Progress
 }
 
-// docker is the Docker configuration of the command.
+// docker returns the Docker configuration of the command.
 func (a *app) docker() *dockerconfig.Config {
 	if a.config == nil {
 		a.config = dockerconfig.New(a.env, func(err error) {
@@ -300,9 +300,9 @@ const (
 	partingGrace = 300 * time.Millisecond
 )
 
-// interruptible returns a context that ends at the first interrupt, or when the docker
-// command that runs this as a plugin is to stop. The second
-// one ends the process at once, and so does interruptGrace.
+// interruptible returns a context that ends at the first interrupt, or when the docker command
+// that runs this as a plugin is to stop. The second one ends the process at once, and so does
+// interruptGrace.
 func (a *app) interruptible() (context.Context, func()) {
 	hangup, release := hangups(a.env)
 	ctx, cancel := context.WithCancelCause(context.Background())

@@ -87,7 +87,7 @@ func (c *nodesCmd) inspect(ctx context.Context, a *app, request engine.Request) 
 		return list, err
 	}
 	if !errors.Is(err, compiler.ErrNoDefinition) {
-		a.progress.Warn(fmt.Sprintf("what nodes hold of the definition is not known: %v", err))
+		a.progress.Warn(fmt.Sprintf("cannot find out what nodes hold of the definition: %v", err))
 	}
 	again := looking.Open(request)
 	defer func() { err = errors.Join(err, again.Close()) }()

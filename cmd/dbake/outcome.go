@@ -99,7 +99,7 @@ func (c *recordFlags) openLogs(a *app) (*targetlog.Set, error) {
 			return set, nil
 		}
 	}
-	a.progress.Warn(fmt.Sprintf("no logs of targets are written: %v", err))
+	a.progress.Warn(fmt.Sprintf("cannot write the logs of targets: %v", err))
 	return nil, nil
 }
 
@@ -113,7 +113,7 @@ func (c *recordFlags) report(ctx context.Context, a *app, o view.Outcome, err er
 		o.State = "failed"
 	}
 	if err := a.jobSummary(o); err != nil {
-		a.progress.Warn(fmt.Sprintf("the summary of the job is not written: %v", err))
+		a.progress.Warn(fmt.Sprintf("cannot write the summary of the job: %v", err))
 	}
 	if c.SummaryJSON == "" || c.misplaced {
 		return nil

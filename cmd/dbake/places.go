@@ -254,7 +254,7 @@ func conflict(a, b *claim, why, what string) *ir.SourceError {
 	return &ir.SourceError{Range: b.at, Summary: summary, Detail: detail}
 }
 
-// imageNames are the full names of the image that an output makes.
+// imageNames returns the full names of the image that an output makes.
 func imageNames(t *ir.Target, o ir.Output) []string {
 	list := t.Tags
 	if o.Attrs["name"] != "" {
@@ -300,7 +300,7 @@ func (c *placeCheck) tags(p *ir.Project) {
 	}
 }
 
-// sentTo is how an output publishes its image under a name: "push", "load", or "" when it
+// sentTo returns how an output publishes its image under a name: "push", "load", or "" when it
 // does not.
 func sentTo(o ir.Output) string {
 	switch {

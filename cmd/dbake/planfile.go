@@ -78,10 +78,9 @@ func (a *app) planFile(args []string) (*report.File, error) {
 // useSaved replaces the flags of the definition by those of a saved plan. Nodes may be
 // named anew, so that a plan can be built where addresses differ.
 //
-// A plan is data, whoever wrote it: it has no more rights than a definition that the
-// user builds. What it sets is not granted by that; the files it reads are those that
-// the command may read; it names no program; and a policy is only switched off by
-// the command.
+// A plan is data, whoever wrote it: it has no more rights than a definition that the user
+// builds. Setting something in a plan grants nothing; the files it reads are those that the
+// command may read; it names no program; and a policy is only switched off by the command.
 func (c *buildCmd) useSaved(a *app, f *report.File) error {
 	d := &c.definitionFlags
 	r := f.Request

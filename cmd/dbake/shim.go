@@ -81,7 +81,7 @@ func (c *installShimCmd) Run(a *app) error {
 	return err
 }
 
-// flags are what the shim adds to every build, with names of files that hold in every
+// flags returns what the shim adds to every build, with names of files that hold in every
 // directory.
 func (c *installShimCmd) flags(a *app) ([]string, error) {
 	var flags []string
@@ -108,8 +108,8 @@ func (c *installShimCmd) flags(a *app) ([]string, error) {
 	return flags, nil
 }
 
-// shimScript is the shim. It is a script, so that commands of others do not start dbake;
-// whether a word is the name of a command is for dbake to find out.
+// shimScript returns the shim. It is a script: commands of others do not start dbake. Whether a
+// word is the name of a command is for dbake to find out.
 func shimScript(self, real string, flags []string) string {
 	quoted := quote(self) + " " + forwardCommand + " " + quote(real)
 	for _, f := range flags {
@@ -164,7 +164,7 @@ func (c *installShimCmd) realBuildx(a *app, shim string) (real string, aside boo
 	return "", false, fmt.Errorf("there is no docker-buildx where docker looks for plugins (%s): name the real one with --buildx", strings.Join(pluginDirs(a.docker()), ", "))
 }
 
-// pluginDirs are where docker looks for plugins, in its order.
+// pluginDirs returns where docker looks for plugins, in its order.
 func pluginDirs(config *dockerconfig.Config) []string {
 	return append(config.PluginDirs(), "/usr/local/lib/docker/cli-plugins", "/usr/local/libexec/docker/cli-plugins", "/usr/lib/docker/cli-plugins", "/usr/libexec/docker/cli-plugins")
 }
@@ -269,7 +269,7 @@ func translate(flags, args []string, env map[string]string) (command []string, i
 // envBuilder names the builder of commands that name none.
 const envBuilder = "BUILDX_BUILDER"
 
-// namedBuilder is the builder that the arguments of bake name, or those of docker buildx
+// namedBuilder returns the builder that the arguments of bake name, or those of docker buildx
 // before them; "" is none.
 func namedBuilder(args []string, before string) string {
 	for i, arg := range args {

@@ -277,7 +277,7 @@ func (c *imageCall) readDockerfile(stdin io.Reader) error {
 // literal writes text so that a bake file does not take it for a template.
 var literal = strings.NewReplacer("${", "$${", "%{", "%%{")
 
-// definition is the bake file of the target, to which --set adds all that flags say.
+// definition returns the bake file of the target, to which --set adds all that flags say.
 func (c *imageCall) definition() io.Reader {
 	target := map[string]any{}
 	if c.dockerfile != nil {
