@@ -168,7 +168,7 @@ func TestLateNodes(t *testing.T) {
 			requireThere(t, p, got)
 		}
 	}
-	p.Nodes[1].Warm = []VertexID{0}
+	p.Nodes[1].From, p.Nodes[1].Warm = 5, []VertexID{0}
 	_, err := LowerBound(p)
 	require.ErrorContains(t, err, "node b: it must come at a time, and hold nothing at time 0 if that is later")
 }
