@@ -63,6 +63,22 @@ func randomProblem(rng *rand.Rand, vertices, nodes, targets int) Problem {
 	return p
 }
 
+// size is a range of sizes: from least on, so many.
+type size struct{ least, many int }
+
+func (s size) draw(rng *rand.Rand) int { return s.least + rng.IntN(s.many) }
+
+// drawProblem draws the problem of a seed for the test of a law, then what more draws into it.
+// It returns the source of the draws as well.
+func drawProblem(law, seed uint64, vertices, nodes, targets size, more ...func(*rand.Rand, uint64, Problem)) (*rand.Rand, Problem) {
+	rng := rand.New(rand.NewPCG(seed, law))
+	p := randomProblem(rng, vertices.draw(rng), nodes.draw(rng), targets.draw(rng))
+	for _, draw := range more {
+		draw(rng, seed, p)
+	}
+	return rng, p
+}
+
 func plan(t *testing.T, name string, p Problem, o Options) Plan {
 	t.Helper()
 	s, err := Lookup(name)
@@ -74,17 +90,7 @@ func plan(t *testing.T, name string, p Problem, o Options) Plan {
 
 func TestStrategiesObeyTheRules(t *testing.T) {
 	for seed := range uint64(60) {
-		rng := rand.New(rand.NewPCG(seed, 0))
-		p := randomProblem(rng, 3+rng.IntN(12), 1+rng.IntN(4), 1+rng.IntN(8))
-		if seed%2 == 0 {
-			drawOnce(rng, p)
-		}
-		if seed%3 == 0 {
-			drawMachines(rng, p)
-		}
-		if seed%4 == 1 {
-			drawLate(rng, p)
-		}
+		_, p := drawProblem(0, seed, size{3, 12}, size{1, 4}, size{1, 8}, drawOnce, drawMachines, drawLate)
 		if _, err := compile(p); err != nil {
 			require.ErrorIs(t, err, ErrUnplaceable, "seed %d", seed)
 			continue
@@ -112,15 +118,22 @@ func TestStrategiesObeyTheRules(t *testing.T) {
 	}
 }
 
-// drawOnce makes a third of the vertices such as may have one result.
-func drawOnce(rng *rand.Rand, p Problem) {
+// drawOnce makes, in every second problem, a third of the vertices such as may have one
+// result.
+func drawOnce(rng *rand.Rand, seed uint64, p Problem) {
+	if seed%2 != 0 {
+		return
+	}
 	for v := range p.Vertices {
 		p.Vertices[v].Once = rng.IntN(3) == 0
 	}
 }
 
-// drawMachines puts some of the nodes on machines that they share.
-func drawMachines(rng *rand.Rand, p Problem) {
+// drawMachines puts, in every third problem, some of the nodes on machines that they share.
+func drawMachines(rng *rand.Rand, seed uint64, p Problem) {
+	if seed%3 != 0 {
+		return
+	}
 	shared := map[string]int{"m1": 1 + rng.IntN(4), "m2": 1 + rng.IntN(4)}
 	for n := range p.Nodes {
 		x := &p.Nodes[n]
@@ -129,8 +142,11 @@ func drawMachines(rng *rand.Rand, p Problem) {
 	}
 }
 
-// drawLate has some of the nodes come later.
-func drawLate(rng *rand.Rand, p Problem) {
+// drawLate has, in every fourth problem, some of the nodes come later.
+func drawLate(rng *rand.Rand, seed uint64, p Problem) {
+	if seed%4 != 1 {
+		return
+	}
 	for n := range p.Nodes {
 		if rng.IntN(2) == 0 {
 			p.Nodes[n].From, p.Nodes[n].Warm = Seconds(1+rng.IntN(60)), nil
@@ -288,14 +304,7 @@ func requireOrder(t *testing.T, p Problem, got Plan) {
 func TestExactAgainstBruteForce(t *testing.T) {
 	proven := 0
 	for seed := range uint64(250) {
-		rng := rand.New(rand.NewPCG(seed, 1))
-		p := randomProblem(rng, 2+rng.IntN(5), 1+rng.IntN(3), 1+rng.IntN(4))
-		if seed%2 == 0 {
-			drawOnce(rng, p)
-		}
-		if seed%3 == 0 {
-			drawMachines(rng, p)
-		}
+		rng, p := drawProblem(1, seed, size{2, 5}, size{1, 3}, size{1, 4}, drawOnce, drawMachines)
 		m, err := compile(p)
 		if err != nil {
 			continue
@@ -348,14 +357,7 @@ func bruteForce(m *model, rng *rand.Rand, tries int) float64 {
 
 func TestRelabelling(t *testing.T) {
 	for seed := range uint64(40) {
-		rng := rand.New(rand.NewPCG(seed, 2))
-		p := randomProblem(rng, 3+rng.IntN(10), 1+rng.IntN(4), 1+rng.IntN(6))
-		if seed%2 == 0 {
-			drawOnce(rng, p)
-		}
-		if seed%3 == 0 {
-			drawMachines(rng, p)
-		}
+		rng, p := drawProblem(2, seed, size{3, 10}, size{1, 4}, size{1, 6}, drawOnce, drawMachines)
 		if _, err := compile(p); err != nil {
 			continue
 		}
@@ -437,8 +439,7 @@ func TestNodesShareAMachine(t *testing.T) {
 
 func TestMoreNodesNeverRaiseTheBound(t *testing.T) {
 	for seed := range uint64(300) {
-		rng := rand.New(rand.NewPCG(seed, 3))
-		p := randomProblem(rng, 3+rng.IntN(12), 1+rng.IntN(3), 1+rng.IntN(8))
+		rng, p := drawProblem(3, seed, size{3, 12}, size{1, 3}, size{1, 8})
 		b, err := LowerBound(p)
 		if err != nil {
 			continue
@@ -454,8 +455,7 @@ func TestMoreNodesNeverRaiseTheBound(t *testing.T) {
 
 func TestWarmthNeverLengthensExact(t *testing.T) {
 	for seed := range uint64(60) {
-		rng := rand.New(rand.NewPCG(seed, 4))
-		p := randomProblem(rng, 2+rng.IntN(6), 1+rng.IntN(3), 1+rng.IntN(4))
+		rng, p := drawProblem(4, seed, size{2, 6}, size{1, 3}, size{1, 4})
 		if _, err := compile(p); err != nil {
 			continue
 		}
@@ -475,11 +475,7 @@ func TestWarmthNeverLengthensExact(t *testing.T) {
 // What the search compares is what Evaluate says of the plan that comes of it.
 func TestTheSearchReckonsAsEvaluateDoes(t *testing.T) {
 	for seed := range uint64(40) {
-		rng := rand.New(rand.NewPCG(seed, 7))
-		p := randomProblem(rng, 4+rng.IntN(20), 2+rng.IntN(3), 1+rng.IntN(10))
-		if seed%2 == 0 {
-			drawOnce(rng, p)
-		}
+		_, p := drawProblem(7, seed, size{4, 20}, size{2, 3}, size{1, 10}, drawOnce)
 		r, err := newRun(t.Context(), p, Options{Seed: seed})
 		if err != nil {
 			require.ErrorIs(t, err, ErrUnplaceable)
