@@ -140,14 +140,11 @@ func TestAtomic(t *testing.T) {
 	unchanged(rest)
 
 	cmd := w.command(dir, append([]string{"build", "--progress", "plain", "--reuse", "never", "--execution", "atomic", "--var", "VERSION=4", "--var", "PAUSE=8"}, w.on(2)...)...)
-	out, err := cmd.StderrPipe()
-	require.NoError(t, err)
-	require.NoError(t, cmd.Start())
+	out, status := start(t, cmd)
 	shown, node := awaitStep(t, out, func(string) bool { return true })
 	require.NoError(t, syscall.Kill(processOf(t, filepath.Join(w.state, "nodes", node)), syscall.SIGKILL))
 	rest = readAll(t, out)
-	_ = cmd.Wait() // the status is looked at below
-	require.Zero(t, cmd.ProcessState.ExitCode(), "%s%s", shown, rest)
+	require.Zero(t, status(), "%s%s", shown, rest)
 	fourth := published()
 	require.Len(t, fourth, 9)
 	for name, digest := range fourth {

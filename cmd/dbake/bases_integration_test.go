@@ -7,8 +7,6 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -41,7 +39,7 @@ func TestBasesArePassedOn(t *testing.T) {
 		text += "target \"" + name + "\" {\n  dockerfile-inline = \"FROM " + host + "/library/busybox:1\\nRUN sleep 2 && echo " + name + " >/" + name + "\"\n}\n"
 	}
 	text += "group \"default\" {\n  targets = [\"one\", \"two\"]\n}\n"
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "docker-bake.hcl"), []byte(text), 0o644))
+	write(t, dir, text)
 	build := func() map[string]int {
 		r := w.build(dir, 2, "--cache-registry="+w.registry+"/cache,bases=true", "--no-cache", "--strategy=round-robin")
 		require.Zero(t, r.status, r.stderr)

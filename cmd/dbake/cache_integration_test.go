@@ -4,8 +4,6 @@ package main
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -29,18 +27,12 @@ target "two" {
 // that hold nothing.
 func TestPlansKnowWhatTheRegistryHolds(t *testing.T) {
 	w := newWorld(t, 2)
-	dir := t.TempDir()
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "docker-bake.hcl"), []byte(slowSteps), 0o644))
+	dir := bakeDir(t, slowSteps)
 	cache := "--cache-registry=" + w.registry + "/cache"
 	r := w.build(dir, 2, cache)
 	require.Zero(t, r.status, r.stderr)
 	w.renew(2)
-	plan := func(args ...string) string {
-		r := w.run(dir, append(append([]string{"plan"}, w.on(2)...), args...)...)
-		require.Zero(t, r.status, r.stderr)
-		require.NotContains(t, r.stderr, "WARNING")
-		return r.stdout
-	}
+	plan := func(args ...string) string { return w.plan(dir, 2, args...) }
 	const fetched = `(?m)^.* one .* all fetched from the registry$`
 	require.Regexp(t, fetched, plan(cache))
 	require.Regexp(t, `"in_registry": true`, plan(cache, "--format", "json"))
@@ -79,7 +71,7 @@ func TestUnchangedTargetsStayInTheCache(t *testing.T) {
 		for name, run := range map[string]string{"one": "echo one", "two": two} {
 			text += fmt.Sprintf("target %q {\n  dockerfile-inline = \"FROM busybox:1 AS deps\\nRUN echo deps >/deps\\nFROM deps\\nRUN %s >/%s\"\n  tags = [\"%s/%s:1\"]\n  output = [\"type=registry\"]\n  attest = [\"type=provenance,disabled=true\"]\n}\n", name, run, name, w.registry, name)
 		}
-		require.NoError(t, os.WriteFile(filepath.Join(dir, "docker-bake.hcl"), []byte(text), 0o644))
+		write(t, dir, text)
 	}
 	cache := "--cache-registry=" + w.registry + "/cache"
 	build := func(args ...string) string {

@@ -33,7 +33,7 @@ func TestLocalNodesAreShared(t *testing.T) {
 	binary, err := os.ReadFile(busybox)
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "busybox"), binary, 0o755))
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "docker-bake.hcl"), []byte(`
+	write(t, dir, `
 target "base" {
   dockerfile-inline = "FROM scratch\nCOPY busybox /bin/busybox\nRUN [\"/bin/busybox\", \"true\"]\n"
   output = ["type=cacheonly"]
@@ -49,7 +49,7 @@ target "insecure" {
   entitlements = ["security.insecure"]
   output = ["type=cacheonly"]
 }
-`), 0o644))
+`)
 	on := []string{"--progress", "plain", "--state-dir", w.state, "--buildkitd", w.buildkitd}
 	build := func(args ...string) result { return w.run(dir, append(append([]string{"build"}, on...), args...)...) }
 
@@ -72,21 +72,15 @@ target "insecure" {
 	require.Contains(t, r.stderr, "n3")
 
 	endless := w.command(dir, append(append([]string{"build"}, on...), "endless")...)
-	stderr, err := endless.StderrPipe()
-	require.NoError(t, err)
-	require.NoError(t, endless.Start())
-	pipe := bufio.NewReader(stderr)
-	awaitLine(t, pipe, "waiting")
+	stderr, status := start(t, endless)
+	awaitLine(t, stderr, "waiting")
 	r = w.run(dir, "cluster", "down", "--state-dir", w.state)
 	require.Equal(t, 1, r.status)
 	require.Equal(t, fmt.Sprintf("ERROR: the cluster is used by dbake build (process %d): wait for the end, or end it, and try again\n", endless.Process.Pid), r.stderr)
 	require.Zero(t, build("base").status, "others go on meanwhile")
 	require.NoError(t, endless.Process.Signal(syscall.SIGINT))
-	for err == nil {
-		_, err = pipe.ReadString('\n')
-	}
-	require.Error(t, endless.Wait())
-	require.Equal(t, 130, endless.ProcessState.ExitCode())
+	readAll(t, stderr)
+	require.Equal(t, 130, status())
 
 	config := filepath.Join(w.state, "nodes", "n1", "buildkitd.toml")
 	allowed := func() string {

@@ -173,6 +173,20 @@ func project(t *testing.T, archive string) string {
 	return dir
 }
 
+// bakeDir returns a new directory with a bake file.
+func bakeDir(t *testing.T, bake string) string {
+	t.Helper()
+	dir := t.TempDir()
+	write(t, dir, bake)
+	return dir
+}
+
+// write writes the bake file of a directory.
+func write(t *testing.T, dir, bake string) {
+	t.Helper()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "docker-bake.hcl"), []byte(bake), 0o644))
+}
+
 const library = `
 -- docker-bake.hcl --
 variable "EPOCH" { default = "1700000000" }
@@ -545,14 +559,11 @@ func TestNodeKilled(t *testing.T) {
 	w := newWorld(t, 3)
 	dir := project(t, slow)
 	cmd := w.command(dir, append([]string{"build", "--progress", "plain", "--reuse", "never"}, w.on(3)...)...)
-	stderr, err := cmd.StderrPipe()
-	require.NoError(t, err)
-	require.NoError(t, cmd.Start())
+	stderr, status := start(t, cmd)
 	shown := awaitNode(t, stderr, "n2")
 	require.NoError(t, syscall.Kill(processOf(t, filepath.Join(w.state, "nodes", "n2")), syscall.SIGKILL))
 	rest := readAll(t, stderr)
-	_ = cmd.Wait() // the status is looked at below
-	require.Zero(t, cmd.ProcessState.ExitCode(), "%s%s", shown, rest)
+	require.Zero(t, status(), "%s%s", shown, rest)
 	// Its supervisor starts it again: what it was doing is done again, there or elsewhere.
 	require.Regexp(t, `built here: (retried|rescued)`, rest)
 	require.Contains(t, rest, "8 of 8 targets built")

@@ -87,7 +87,7 @@ func (p *parent) build(n int) {
 	if lines == "" {
 		lines = fmt.Sprintf("FROM busybox\nRUN head -c 32 /dev/urandom > /first # %s\nCOPY file /file\nRUN cat /first /file /dev/urandom | head -c %d > /second", p.name, n)
 	}
-	require.NoError(t, os.WriteFile(filepath.Join(p.dir, "docker-bake.hcl"), []byte(fmt.Sprintf(`
+	write(t, p.dir, fmt.Sprintf(`
 variable "DBAKE_REGISTRY" { default = "" }
 group "default" { targets = ["near", "far"] }
 target "parent" {
@@ -107,7 +107,7 @@ target "far" {
   tags = ["${DBAKE_REGISTRY}/%[1]s/far:1"]
   output = ["type=registry"]
 }
-`, p.name, lines, p.check)), 0o644))
+`, p.name, lines, p.check))
 	r := p.run(p.dir, append(append([]string{"plan", "--strategy", "round-robin", "--format", "json", "-o", "plan.json"}, p.on(2)...), p.flags...)...)
 	require.Zero(t, r.status, r.stderr)
 	saved := readPlan(t, filepath.Join(p.dir, "plan.json"))

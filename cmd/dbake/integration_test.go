@@ -154,6 +154,29 @@ func (w *world) build(dir string, n int, args ...string) result {
 	return w.run(dir, append(append([]string{"build", "--progress", "plain", "--reuse", "never"}, w.on(n)...), args...)...)
 }
 
+// plan runs dbake plan on n nodes, which has to succeed without a warning, and returns what it
+// prints.
+func (w *world) plan(dir string, n int, args ...string) string {
+	w.t.Helper()
+	r := w.run(dir, append(append([]string{"plan"}, w.on(n)...), args...)...)
+	require.Zero(w.t, r.status, r.stderr)
+	require.NotContains(w.t, r.stderr, "WARNING")
+	return r.stdout
+}
+
+// start starts a command and returns what it prints on standard error. status waits for its
+// end.
+func start(t *testing.T, cmd *exec.Cmd) (stderr io.Reader, status func() int) {
+	t.Helper()
+	stderr, err := cmd.StderrPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	return stderr, func() int {
+		_ = cmd.Wait() // the status is what counts
+		return cmd.ProcessState.ExitCode()
+	}
+}
+
 // executions reads from the records of a node which steps it ran, with the times at
 // which each began, and how often it was sent each local directory, since it was
 // started.
@@ -370,8 +393,7 @@ target "typo" {
 // and that the summary accounts for every target.
 func TestFailures(t *testing.T) {
 	w := newWorld(t, 2)
-	dir := t.TempDir()
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "docker-bake.hcl"), []byte(failing), 0o644))
+	dir := bakeDir(t, failing)
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "Dockerfile.typo"), []byte("FROM busybox\nRUNN true\n"), 0o644))
 
 	t.Run("step", func(t *testing.T) {
@@ -414,17 +436,13 @@ func TestFailures(t *testing.T) {
 	})
 	t.Run("interrupt", func(t *testing.T) {
 		cmd := w.command(dir, append([]string{"build", "--progress", "plain", "hang"}, w.on(2)...)...)
-		stderr, err := cmd.StderrPipe()
-		require.NoError(t, err)
-		require.NoError(t, cmd.Start())
+		stderr, status := start(t, cmd)
 		var shown strings.Builder
 		awaitLine(t, io.TeeReader(stderr, &shown), "waiting")
 		require.NoError(t, cmd.Process.Signal(os.Interrupt))
-		rest, err := io.ReadAll(stderr)
-		require.NoError(t, err)
-		_ = cmd.Wait() // the status is looked at below
-		require.Equal(t, 130, cmd.ProcessState.ExitCode(), "%s%s", shown.String(), rest)
-		require.Regexp(t, `(?m)^hang +n\d +cancelled`, string(rest))
+		rest := readAll(t, stderr)
+		require.Equal(t, 130, status(), "%s%s", shown.String(), rest)
+		require.Regexp(t, `(?m)^hang +n\d +cancelled`, rest)
 		// The node, which goes on, ends the step that nobody wants any more.
 		require.Eventually(t, func() bool { return len(processes(t, "sleep 86399")) == 0 }, time.Minute, 50*time.Millisecond)
 
@@ -438,8 +456,7 @@ func TestFailures(t *testing.T) {
 func TestOwnNodesEndWithTheCommand(t *testing.T) {
 	w := newWorld(t, 1)
 	w.down() // the bases stay in the registry's directory
-	dir := t.TempDir()
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "docker-bake.hcl"), []byte(failing), 0o644))
+	dir := bakeDir(t, failing)
 	own := []string{"build", "--progress", "plain", "--state-dir", w.state, "--buildkitd", w.buildkitd}
 
 	r := w.run(dir, append(own, "good")...)
@@ -447,15 +464,11 @@ func TestOwnNodesEndWithTheCommand(t *testing.T) {
 	require.Empty(t, processes(t, w.state))
 
 	cmd := w.command(dir, append(own, "hang")...)
-	stderr, err := cmd.StderrPipe()
-	require.NoError(t, err)
-	require.NoError(t, cmd.Start())
+	stderr, status := start(t, cmd)
 	awaitLine(t, stderr, "waiting")
 	require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
-	_, err = io.Copy(io.Discard, stderr)
-	require.NoError(t, err)
-	_ = cmd.Wait() // the status is looked at below
-	require.Equal(t, 130, cmd.ProcessState.ExitCode())
+	readAll(t, stderr)
+	require.Equal(t, 130, status())
 	require.Empty(t, processes(t, w.state))
 	require.Empty(t, processes(t, "sleep 86399"))
 }
@@ -495,8 +508,7 @@ func processes(t *testing.T, text string) []string {
 // TestJobs checks what becomes of the outputs of one target when another one fails.
 func TestJobs(t *testing.T) {
 	w := newWorld(t, 2)
-	write := func(dir string) {
-		require.NoError(t, os.WriteFile(filepath.Join(dir, "docker-bake.hcl"), []byte(`
+	const bake = `
 group "default" { targets = ["good", "bad"] }
 target "good" {
   dockerfile-inline = "FROM scratch\nCOPY docker-bake.hcl /"
@@ -511,8 +523,7 @@ target "next" {
 target "bad" {
   dockerfile-inline = "FROM busybox\nRUN sleep 1; false"
 }
-`), 0o644))
-	}
+`
 	for _, c := range []struct {
 		args   []string
 		status int
@@ -526,8 +537,7 @@ target "bad" {
 		{[]string{"--jobs=defer-output", "good", "next"}, 0, true},
 	} {
 		t.Run(strings.Join(c.args, " "), func(t *testing.T) {
-			dir := t.TempDir()
-			write(dir)
+			dir := bakeDir(t, bake)
 			r := w.build(dir, 2, c.args...)
 			require.Equal(t, c.status, r.status, r.stderr)
 			if c.wrote {

@@ -5,8 +5,6 @@ package main
 import (
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -73,8 +71,7 @@ EOT
 // build has ended.
 func TestLive(t *testing.T) {
 	w := newWorld(t, 2)
-	dir := t.TempDir()
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "docker-bake.hcl"), []byte(gated), 0o644))
+	dir := bakeDir(t, gated)
 
 	start := func(t *testing.T, g *gates, args ...string) (p *ptytest.Terminal, wait func() int) {
 		p = ptytest.New(t, 80, 24)

@@ -40,15 +40,10 @@ func (w *world) begin(dir string, n int, args ...string) (stderr io.Reader, inte
 		args = append(args, "--nodes", fmt.Sprintf("n%d=%s", i+1, addr))
 	}
 	cmd := w.command(dir, args...)
-	out, err := cmd.StderrPipe()
-	require.NoError(w.t, err)
-	require.NoError(w.t, cmd.Start())
+	stderr, status = start(w.t, cmd)
 	kill := time.AfterFunc(hung, func() { _ = cmd.Process.Kill() }) // it may have ended
 	w.t.Cleanup(func() { kill.Stop() })
-	return out, func() { require.NoError(w.t, cmd.Process.Signal(os.Interrupt)) }, func() int {
-		_ = cmd.Wait() // the status is what counts
-		return cmd.ProcessState.ExitCode()
-	}
+	return stderr, func() { require.NoError(w.t, cmd.Process.Signal(os.Interrupt)) }, status
 }
 
 // awaitText reads r until text has come.

@@ -114,9 +114,7 @@ func (o oneResult) build(n int, through string, what disturbance) {
 		args = append(args, "--cache-registry", o.registry+"/"+o.name+"/cache")
 	}
 	cmd := o.command(dir, args...)
-	stderr, err := cmd.StderrPipe()
-	require.NoError(t, err)
-	require.NoError(t, cmd.Start())
+	stderr, status := start(t, cmd)
 	said, resume := "", func() {}
 	r := bufio.NewReader(stderr)
 	if what == lost {
@@ -134,7 +132,7 @@ func (o oneResult) build(n int, through string, what disturbance) {
 	rest, err := io.ReadAll(r)
 	resume()
 	require.NoError(t, err)
-	require.NoError(t, cmd.Wait(), "%s%s", said, rest)
+	require.Zero(t, status(), "%s%s", said, rest)
 	said += string(rest)
 	if what == stolen {
 		require.Contains(t, said, "stolen from n1")

@@ -16,8 +16,7 @@ import (
 // all, the summary, the page of the job, and what a CI service reads.
 func TestOutcome(t *testing.T) {
 	w := newWorld(t, 2)
-	dir := t.TempDir()
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "docker-bake.hcl"), []byte(`
+	dir := bakeDir(t, `
 group "default" { targets = ["base", "api", "bad", "web"] }
 target "base" {
   dockerfile-inline = <<EOT
@@ -36,7 +35,7 @@ target "web" {
 target "bad" {
   dockerfile-inline = "FROM busybox:1\nRUN for i in $(seq 40); do echo line $i; done; exit 3"
 }
-`), 0o644))
+`)
 	build := func(env []string, args ...string) result {
 		args = append(append([]string{"build", "-k", "--no-cache"}, w.on(2)...), args...)
 		cmd := w.command(dir, args...)

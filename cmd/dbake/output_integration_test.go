@@ -23,7 +23,7 @@ import (
 func TestOutputPlaces(t *testing.T) {
 	localtest.Need(t)
 	dir, state := t.TempDir(), localtest.Dir(t)
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "docker-bake.hcl"), []byte(`
+	write(t, dir, `
 variable "DBAKE_REGISTRY" { default = "" }
 target "one" {
   dockerfile-inline = "FROM scratch\nCOPY docker-bake.hcl /\n"
@@ -40,7 +40,7 @@ target "three" {
     "type=oci,dest=three.tar",
   ]
 }
-`), 0o644))
+`)
 	bin := filepath.Join(t.TempDir(), "dbake")
 	out, err := exec.Command("go", "build", "-trimpath", "-o", bin, ".").CombinedOutput()
 	require.NoError(t, err, "%s", out)
@@ -79,9 +79,7 @@ target "three" {
 	})
 	t.Run("pipe that nobody reads", func(t *testing.T) {
 		cmd := command("--set", "one.output=type=tar,dest=fifo", "one")
-		r, err := cmd.StderrPipe()
-		require.NoError(t, err)
-		require.NoError(t, cmd.Start())
+		r, status := start(t, cmd)
 		var seen []byte
 		for b := make([]byte, 4096); !bytes.Contains(seen, []byte("waits for a reader of the pipe")); {
 			n, err := r.Read(b)
@@ -90,8 +88,7 @@ target "three" {
 		}
 		require.NoError(t, cmd.Process.Signal(syscall.SIGINT))
 		readAll(t, r)
-		require.Error(t, cmd.Wait())
-		require.Equal(t, 130, cmd.ProcessState.ExitCode())
+		require.Equal(t, 130, status())
 	})
 	t.Run("descriptor", func(t *testing.T) {
 		cmd := command("--set", "one.output=type=tar,dest=/dev/fd/3", "one")

@@ -44,8 +44,7 @@ func TestStepsOnPulledBase(t *testing.T) {
 			for i := range targets {
 				names = append(names, fmt.Sprintf("%q", fmt.Sprint("t", i)))
 			}
-			dir := t.TempDir()
-			write(t, dir, fmt.Sprintf(`
+			dir := bakeDir(t, fmt.Sprintf(`
 group "default" { targets = [%[1]s] }
 target "t" {
   matrix = { n = [%[1]s] }

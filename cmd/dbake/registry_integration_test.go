@@ -126,10 +126,13 @@ func (f *front) nodeConfig() string {
 	return fmt.Sprintf("[registry.%q]\n  http = true\n[registry.\"docker.io\"]\n  mirrors = [%q]\n[registry.\"inside.test\"]\n  mirrors = [%q]\n", f.addr, f.addr, f.addr)
 }
 
-func write(t *testing.T, dir, bake string) {
-	t.Helper()
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "docker-bake.hcl"), []byte(bake), 0o644))
+// pushed is a bake file whose image is based on one of a registry and pushed there.
+const pushed = `
+target "default" {
+  dockerfile-inline = "FROM %[1]s/library/busybox:1\nRUN echo hi >/x"
+  output = ["type=image,name=%[1]s/app:1,push=true"]
 }
+`
 
 // newFronted starts a registry behind a front, and a node at addr that reaches it through
 // the front.
@@ -144,8 +147,7 @@ func newFronted(t *testing.T) (w *world, f *front, addr string) {
 // the nodes' configuration only.
 func TestNodesReachWhatTheClientDoesNot(t *testing.T) {
 	w, f, addr := newFronted(t)
-	dir := t.TempDir()
-	write(t, dir, fmt.Sprintf(`
+	dir := bakeDir(t, fmt.Sprintf(`
 group "default" {
   targets = ["inside", "hub", "plain"]
 }
@@ -180,8 +182,7 @@ target "default" {
 func TestCacheRegistryOverPlainHTTP(t *testing.T) {
 	w := newWorld(t, 1)
 	f := newFront(t, w.registry)
-	dir := t.TempDir()
-	write(t, dir, fmt.Sprintf(`
+	dir := bakeDir(t, fmt.Sprintf(`
 group "default" {
   targets = ["one", "two"]
 }
@@ -218,8 +219,7 @@ func TestCacheRegistryThatWantsLogin(t *testing.T) {
 	w := newWorld(t, 1)
 	f := newFront(t, w.registry)
 	nodes := []string{node(t, f.nodeConfig()), node(t, f.nodeConfig())}
-	dir := t.TempDir()
-	write(t, dir, `
+	dir := bakeDir(t, `
 target "default" {
   name   = x
   matrix = { x = ["a", "b"] }
@@ -261,8 +261,7 @@ target "default" {
 // TestCacheThatCannotBeWritten is a warning, unless the user wants an error.
 func TestCacheThatCannotBeWritten(t *testing.T) {
 	w, f, addr := newFronted(t)
-	dir := t.TempDir()
-	write(t, dir, fmt.Sprintf("target \"default\" {\n  dockerfile-inline = \"FROM %s/library/busybox:1\\nRUN echo hi >/x\"\n  output = [\"type=cacheonly\"]\n}\n", f.addr))
+	dir := bakeDir(t, fmt.Sprintf("target \"default\" {\n  dockerfile-inline = \"FROM %s/library/busybox:1\\nRUN echo hi >/x\"\n  output = [\"type=cacheonly\"]\n}\n", f.addr))
 	f.misbehave(func(rw http.ResponseWriter, r *http.Request) bool {
 		if !strings.HasPrefix(r.URL.Path, "/v2/denied/") || r.Method == http.MethodGet || r.Method == http.MethodHead {
 			return false
@@ -286,13 +285,7 @@ func TestCacheThatCannotBeWritten(t *testing.T) {
 func TestRegistryThatMisbehaves(t *testing.T) {
 	w := newWorld(t, 1)
 	f := newFront(t, w.registry)
-	dir := t.TempDir()
-	write(t, dir, fmt.Sprintf(`
-target "default" {
-  dockerfile-inline = "FROM %[1]s/library/busybox:1\nRUN echo hi >/x"
-  output = ["type=image,name=%[1]s/app:1,push=true"]
-}
-`, f.addr))
+	dir := bakeDir(t, fmt.Sprintf(pushed, f.addr))
 	var mu sync.Mutex // guards left
 	for _, tc := range []struct {
 		name   string
@@ -334,13 +327,7 @@ target "default" {
 // TestRegistryThatFallsSilent says nothing to a push: for a while, and for good.
 func TestRegistryThatFallsSilent(t *testing.T) {
 	w, f, addr := newFronted(t)
-	dir := t.TempDir()
-	write(t, dir, fmt.Sprintf(`
-target "default" {
-  dockerfile-inline = "FROM %[1]s/library/busybox:1\nRUN echo hi >/x"
-  output = ["type=image,name=%[1]s/app:1,push=true"]
-}
-`, f.addr))
+	dir := bakeDir(t, fmt.Sprintf(pushed, f.addr))
 	silentUntil := func(hold <-chan struct{}) {
 		f.misbehave(func(_ http.ResponseWriter, r *http.Request) bool {
 			if !strings.HasPrefix(r.URL.Path, "/v2/app/") {
@@ -374,8 +361,7 @@ target "default" {
 func TestCacheRegistryThatIsSilent(t *testing.T) {
 	w, f, addr := newFronted(t)
 	mute, asked := silentServer(t)
-	dir := t.TempDir()
-	write(t, dir, fmt.Sprintf(`
+	dir := bakeDir(t, fmt.Sprintf(`
 target "default" {
   dockerfile-inline = "FROM %s/library/busybox:1\nRUN echo hi >/x"
   cache-from = ["type=registry,ref=%s/cache:1"]
@@ -542,8 +528,7 @@ func TestCacheServiceThatIsGone(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			dir := t.TempDir()
-			write(t, dir, fmt.Sprintf(`
+			dir := bakeDir(t, fmt.Sprintf(`
 target "default" {
   dockerfile-inline = "FROM busybox\nRUN echo gha > /g\n"
   cache-from = ["type=gha,scope=x"]

@@ -142,7 +142,7 @@ func TestRemoteDefinition(t *testing.T) {
 		dir := t.TempDir()
 		context := gitServer(t, gitRepository(t, map[string]string{"Dockerfile": "FROM scratch\nCOPY file /there\n", "file": "x"}), "")
 		bake := fmt.Sprintf("target \"default\" {\n  context = %q\n}\n", context)
-		require.NoError(t, os.WriteFile(filepath.Join(dir, "docker-bake.hcl"), []byte(bake), 0o600))
+		write(t, dir, bake)
 		r := remoteRun(t, w, dir, nil, append([]string{"plan"}, w.on(2)...)...)
 		require.Zero(t, r.status, r.stderr)
 		require.Contains(t, r.stdout, "default")

@@ -384,14 +384,11 @@ target "default" {
 `)
 		for _, sig := range []os.Signal{syscall.SIGINT, syscall.SIGTERM} {
 			cmd := w.command(dir, append([]string{"build", "--progress", "plain", "-k", "--var", "DBAKE_REGISTRY=" + w.registry}, w.on(2)...)...)
-			stderr, err := cmd.StderrPipe()
-			require.NoError(t, err)
-			require.NoError(t, cmd.Start())
+			stderr, status := start(t, cmd)
 			awaitLine(t, stderr, "waiting")
 			require.NoError(t, cmd.Process.Signal(sig))
 			rest := readAll(t, stderr)
-			_ = cmd.Wait() // the status is what counts
-			require.Equal(t, 130, cmd.ProcessState.ExitCode(), rest)
+			require.Equal(t, 130, status(), rest)
 			require.Contains(t, rest, "0 images pushed")
 			require.Eventually(t, func() bool { return len(processes(t, "sleep 86397")) == 0 }, time.Minute, 50*time.Millisecond)
 		}

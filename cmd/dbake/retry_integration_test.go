@@ -88,8 +88,7 @@ func TestRetrySteps(t *testing.T) {
 	build := 0
 	run := func(nodes, failures int, target string, more ...string) (out string, summary string, executions int, err error) {
 		build++
-		dir := t.TempDir()
-		write(t, dir, fmt.Sprintf(trialsFile, fmt.Sprintf("build%d", build), j.addr))
+		dir := bakeDir(t, fmt.Sprintf(trialsFile, fmt.Sprintf("build%d", build), j.addr))
 		asked := j.fail(failures)
 		file := filepath.Join(dir, "summary.json")
 		args := append([]string{"build", target, "--progress", "plain", "--state-dir", w.state, "--summary-json", file, "--strategy", "single", "--allow", "network.host"}, w.on(nodes)...)
@@ -153,8 +152,7 @@ func TestRetrySteps(t *testing.T) {
 func TestRetryStepsKeepCache(t *testing.T) {
 	w := newWorld(t, 1)
 	j := newJudge(t)
-	dir := t.TempDir()
-	write(t, dir, fmt.Sprintf(`
+	dir := bakeDir(t, fmt.Sprintf(`
 target "default" {
   entitlements = ["network.host"]
   dockerfile-inline = "FROM busybox\nCOPY file /file\nRUN --network=host wget -q -O /dev/null http://%s/ && head -c 9 /dev/urandom > /r\nRUN echo more\n"
@@ -178,8 +176,7 @@ target "default" {
 func TestRetryStepsHint(t *testing.T) {
 	w := newWorld(t, 1)
 	j := newJudge(t)
-	dir := t.TempDir()
-	write(t, dir, fmt.Sprintf(trialsFile, "hint", j.addr))
+	dir := bakeDir(t, fmt.Sprintf(trialsFile, "hint", j.addr))
 	build := func(failures int, more ...string) (said string, executions int, err error) {
 		asked := j.fail(failures)
 		args := append([]string{"build", "flaky", "--progress", "plain", "--state-dir", w.state, "--allow", "network.host", "--no-cache"}, w.on(1)...)

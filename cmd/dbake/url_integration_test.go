@@ -29,8 +29,7 @@ func TestURLHasOneContent(t *testing.T) {
 		fmt.Fprintf(rw, "answer %d of %d\n", asked.Add(1), start)
 	}))
 	defer server.Close()
-	dir := t.TempDir()
-	write(t, dir, fmt.Sprintf(`
+	dir := bakeDir(t, fmt.Sprintf(`
 group "default" { targets = ["a", "b"] }
 target "t" {
   matrix = { n = ["a", "b"] }

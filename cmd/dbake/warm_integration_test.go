@@ -3,8 +3,6 @@
 package main
 
 import (
-	"os"
-	"path/filepath"
 	"regexp"
 	"testing"
 
@@ -27,16 +25,10 @@ target "pruned" {
 // TestPlansAskNodesWhatTheyHold prunes a node behind dbake's back.
 func TestPlansAskNodesWhatTheyHold(t *testing.T) {
 	w := newWorld(t, 1)
-	dir := t.TempDir()
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "docker-bake.hcl"), []byte(warmth), 0o644))
+	dir := bakeDir(t, warmth)
 	r := w.build(dir, 1)
 	require.Zero(t, r.status, r.stderr)
-	plan := func(args ...string) string {
-		r := w.run(dir, append(append([]string{"plan"}, w.on(1)...), args...)...)
-		require.Zero(t, r.status, r.stderr)
-		require.NotContains(t, r.stderr, "WARNING")
-		return r.stdout
-	}
+	plan := func(args ...string) string { return w.plan(dir, 1, args...) }
 	const held, gone = `(?m)^.* kept .* held by n1$`, `(?m)^.* pruned .* from step 2 of 2: no longer on the node$`
 	require.Regexp(t, held, plan())
 	require.NotRegexp(t, gone, plan())

@@ -50,9 +50,7 @@ one
 `)
 	cmd := exec.Command(dbake, "--watch", "--execution", mode, "--progress", "plain", "--nodes", "a="+addrs[0], "--nodes", "b="+addrs[1], "--metadata-file", "md.json")
 	cmd.Dir, cmd.Env = dir, []string{"HOME=" + t.TempDir(), "PATH=" + os.Getenv("PATH")}
-	stderr, err := cmd.StderrPipe()
-	require.NoError(t, err)
-	require.NoError(t, cmd.Start())
+	stderr, status := start(t, cmd)
 	end := func() { _ = cmd.Process.Kill() } // it may have ended
 	kill := time.AfterFunc(hung, end)
 	t.Cleanup(func() {
@@ -118,6 +116,5 @@ one
 	require.NoError(t, cmd.Process.Signal(os.Interrupt))
 	for lines.Scan() {
 	}
-	_ = cmd.Wait() // the status is what counts
-	require.Equal(t, 130, cmd.ProcessState.ExitCode())
+	require.Equal(t, 130, status())
 }
