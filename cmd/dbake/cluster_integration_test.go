@@ -22,12 +22,7 @@ import (
 // TestLocalNodesAreShared runs several dbake at once on one state directory: without
 // a cluster that is kept, with one, and while somebody wants to stop it.
 func TestLocalNodesAreShared(t *testing.T) {
-	localtest.Need(t)
-	w := &world{t: t, buildkitd: localtest.Buildkitd(t), state: localtest.Dir(t), home: t.TempDir()}
-	w.dbake = filepath.Join(t.TempDir(), "dbake")
-	out, err := exec.Command("go", "build", "-trimpath", "-o", w.dbake, ".").CombinedOutput()
-	require.NoError(t, err, "%s", out)
-	dir := t.TempDir()
+	w, dir := newEmptyWorld(t), t.TempDir()
 	busybox, err := exec.LookPath("busybox")
 	require.NoError(t, err)
 	binary, err := os.ReadFile(busybox)

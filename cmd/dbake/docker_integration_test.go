@@ -122,15 +122,6 @@ func engineImages(t *testing.T, host string) string {
 	return strings.Join(names, " ")
 }
 
-// executable builds dbake.
-func executable(t *testing.T) string {
-	t.Helper()
-	name := filepath.Join(t.TempDir(), "dbake")
-	out, err := exec.Command("go", "build", "-trimpath", "-o", name, ".").CombinedOutput()
-	require.NoError(t, err, "%s", out)
-	return name
-}
-
 // TestDockerd runs all that needs a Docker engine on one.
 func TestDockerd(t *testing.T) {
 	host, dbake := dockerd(t), executable(t)
@@ -442,12 +433,7 @@ RUN ["/bin/busybox", "false"]
 		_ = cmd.Run() // the status is what counts
 		return o.String(), e.String(), cmd.ProcessState.ExitCode()
 	}
-	read := func(name string) string {
-		t.Helper()
-		data, err := os.ReadFile(filepath.Join(dir, name))
-		require.NoError(t, err)
-		return string(data)
-	}
+	read := func(name string) string { return read(t, dir, name) }
 
 	// The image is where docker run finds it, and its ID where the caller looks.
 	_, stderr, status := do("", "-t", "one/image:1", "-f", "files/Containerfile", "--target", "base", "--build-arg", "WORD=hello",

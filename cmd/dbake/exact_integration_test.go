@@ -751,6 +751,14 @@ func awaitStep(t *testing.T, r io.Reader, counts func(node string) bool) (shown,
 	}
 }
 
+// read returns the content of a file, whose path is given in pieces.
+func read(t *testing.T, path ...string) string {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(path...))
+	require.NoError(t, err)
+	return string(data)
+}
+
 func readAll(t *testing.T, r io.Reader) string {
 	t.Helper()
 	dt, err := io.ReadAll(r)

@@ -49,10 +49,7 @@ func newWorld(t *testing.T, n int) *world {
 	w := newEmptyWorld(t)
 	w.up(n)
 	t.Cleanup(w.down)
-	bases := exec.Command(filepath.Join(root(t), "testdata", "bases", "build.sh"), w.on(n)...)
-	bases.Env = append(w.env(), "DBAKE="+w.dbake)
-	out, err := bases.CombinedOutput()
-	require.NoError(t, err, "%s", out)
+	buildBases(t, w.dbake, w.env(), w.on(n)...)
 	return w
 }
 
@@ -60,11 +57,26 @@ func newWorld(t *testing.T, n int) *world {
 func newEmptyWorld(t *testing.T) *world {
 	t.Helper()
 	localtest.Need(t)
-	w := &world{t: t, buildkitd: localtest.Buildkitd(t), state: localtest.Dir(t), home: t.TempDir(), tmp: t.TempDir()}
-	w.dbake = filepath.Join(t.TempDir(), "dbake")
-	out, err := exec.Command("go", "build", "-trimpath", "-o", w.dbake, ".").CombinedOutput()
+	return &world{t: t, dbake: executable(t), buildkitd: localtest.Buildkitd(t), state: localtest.Dir(t), home: t.TempDir(), tmp: t.TempDir()}
+}
+
+// executable builds dbake.
+func executable(t *testing.T) string {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "dbake")
+	out, err := exec.Command("go", "build", "-trimpath", "-o", name, ".").CombinedOutput()
 	require.NoError(t, err, "%s", out)
-	return w
+	return name
+}
+
+// buildBases builds base images with dbake in an environment. args name nodes, and images
+// where not all are wanted.
+func buildBases(t *testing.T, dbake string, env []string, args ...string) {
+	t.Helper()
+	script := exec.Command(filepath.Join(root(t), "testdata", "bases", "build.sh"), args...)
+	script.Env = append(env, "DBAKE="+dbake)
+	out, err := script.CombinedOutput()
+	require.NoError(t, err, "%s", out)
 }
 
 // root is the repository.
@@ -76,10 +88,14 @@ func root(t *testing.T) string {
 
 // env is the environment of commands: of the user's only what finds programs.
 func (w *world) env() []string {
-	env := []string{"PATH=" + os.Getenv("PATH"), "HOME=" + w.home, "TMPDIR=" + w.tmp}
+	return append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + w.home, "TMPDIR=" + w.tmp}, goEnv(w.t)...)
+}
+
+// goEnv returns the environment in which commands find what they need to build Go programs.
+func goEnv(t *testing.T) (env []string) {
 	for _, name := range []string{"GOPATH", "GOCACHE", "GOMODCACHE", "GOROOT", "GOFLAGS", "GOPROXY"} {
 		out, err := exec.Command("go", "env", name).Output()
-		require.NoError(w.t, err)
+		require.NoError(t, err)
 		if v := strings.TrimSpace(string(out)); v != "" {
 			env = append(env, name+"="+v)
 		}

@@ -4,7 +4,6 @@ package main
 
 import (
 	"encoding/json"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -37,20 +36,8 @@ target "bad" {
 }
 `)
 	build := func(env []string, args ...string) result {
-		args = append(append([]string{"build", "-k", "--no-cache"}, w.on(2)...), args...)
-		cmd := w.command(dir, args...)
-		cmd.Env = append(cmd.Env, env...)
-		var stderr strings.Builder
-		cmd.Stderr = &stderr
-		_ = cmd.Run() // the status counts
-		return result{status: cmd.ProcessState.ExitCode(), stderr: stderr.String()}
+		return remoteRun(t, w, dir, env, append(append([]string{"build", "-k", "--no-cache"}, w.on(2)...), args...)...)
 	}
-	read := func(t *testing.T, path string) string {
-		data, err := os.ReadFile(path)
-		require.NoError(t, err)
-		return string(data)
-	}
-
 	t.Run("logs", func(t *testing.T) {
 		tmp := t.TempDir()
 		r := build([]string{"TMPDIR=" + tmp}, "--progress", "plain", "--summary-json", "summary.json")

@@ -41,10 +41,7 @@ target "three" {
   ]
 }
 `)
-	bin := filepath.Join(t.TempDir(), "dbake")
-	out, err := exec.Command("go", "build", "-trimpath", "-o", bin, ".").CombinedOutput()
-	require.NoError(t, err, "%s", out)
-	home := t.TempDir()
+	bin, home := executable(t), t.TempDir()
 	command := func(args ...string) *exec.Cmd {
 		cmd := exec.Command(bin, append([]string{"build", "--progress", "plain", "--allow", "fs.write=*", "--nodes", "local:1",
 			"--state-dir", state, "--buildkitd", localtest.Buildkitd(t)}, args...)...)

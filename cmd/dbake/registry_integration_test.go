@@ -126,6 +126,19 @@ func (f *front) nodeConfig() string {
 	return fmt.Sprintf("[registry.%q]\n  http = true\n[registry.\"docker.io\"]\n  mirrors = [%q]\n[registry.\"inside.test\"]\n  mirrors = [%q]\n", f.addr, f.addr, f.addr)
 }
 
+// runUntil runs a command until ctx ends, which interrupts it. It has to end soon then.
+func (w *world) runUntil(ctx context.Context, dir string, args ...string) {
+	w.t.Helper()
+	cmd := exec.CommandContext(ctx, w.dbake, args...)
+	cmd.Dir, cmd.Env = dir, w.env()
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = 8 * time.Second
+	out, err := cmd.CombinedOutput()
+	require.Error(w.t, err)
+	require.NotErrorIs(w.t, err, exec.ErrWaitDelay)
+	require.Equal(w.t, 130, cmd.ProcessState.ExitCode(), "%s", out)
+}
+
 // pushed is a bake file whose image is based on one of a registry and pushed there.
 const pushed = `
 target "default" {
@@ -372,14 +385,7 @@ target "default" {
 		<-asked
 		interrupt()
 	}()
-	cmd := exec.CommandContext(ctx, w.dbake, "build", "--reuse", "never", "--nodes", addr)
-	cmd.Dir, cmd.Env = dir, w.env()
-	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
-	cmd.WaitDelay = 8 * time.Second
-	out, err := cmd.CombinedOutput()
-	require.Error(t, err)
-	require.NotErrorIs(t, err, exec.ErrWaitDelay)
-	require.Equal(t, 130, cmd.ProcessState.ExitCode(), "%s", out)
+	w.runUntil(ctx, dir, "build", "--reuse", "never", "--nodes", addr)
 
 	r := w.run(dir, "build", "--reuse", "never", "--nodes", addr)
 	require.Zero(t, r.status, r.stderr)
@@ -447,14 +453,7 @@ func TestCacheRegistryThatFallsSilent(t *testing.T) {
 		}
 		interrupt()
 	}()
-	cmd := exec.CommandContext(ctx, w.dbake, "build", "--nodes", addr)
-	cmd.Dir, cmd.Env = dir, w.env()
-	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
-	cmd.WaitDelay = 8 * time.Second
-	out, err := cmd.CombinedOutput()
-	require.Error(t, err)
-	require.NotErrorIs(t, err, exec.ErrWaitDelay)
-	require.Equal(t, 130, cmd.ProcessState.ExitCode(), "%s", out)
+	w.runUntil(ctx, dir, "build", "--nodes", addr)
 
 	silence()
 	r := w.run(dir, "build", "--nodes", addr)

@@ -19,8 +19,6 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
-
-	"github.com/dbake/dbake/runtime/local/localtest"
 )
 
 // remoteProject is a project that is read from elsewhere: a target at its root, one
@@ -64,12 +62,7 @@ var builtRemotely = map[string]string{
 }
 
 func TestRemoteDefinition(t *testing.T) {
-	w := &world{t: t, buildkitd: localtest.Buildkitd(t), home: t.TempDir()}
-	localtest.Need(t)
-	w.state = localtest.Dir(t)
-	w.dbake = filepath.Join(t.TempDir(), "dbake")
-	out, err := exec.Command("go", "build", "-trimpath", "-o", w.dbake, ".").CombinedOutput()
-	require.NoError(t, err, "%s", out)
+	w := newEmptyWorld(t)
 	w.up(2)
 	t.Cleanup(w.down)
 

@@ -35,12 +35,6 @@ func TestReports(t *testing.T) {
 		require.Zero(t, r.status, r.stderr)
 		return r.stderr
 	}
-	read := func(t *testing.T, path ...string) string {
-		t.Helper()
-		data, err := os.ReadFile(filepath.Join(path...))
-		require.NoError(t, err)
-		return string(data)
-	}
 
 	t.Run("names of files", func(t *testing.T) {
 		dir := project(t, `

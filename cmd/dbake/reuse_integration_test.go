@@ -90,15 +90,9 @@ type yard struct {
 func newYard(t *testing.T, dir string, n int, bases ...string) *yard {
 	t.Helper()
 	localtest.Need(t)
-	y := &yard{depot: newDepot(t), t: t, home: t.TempDir(), dir: dir, off: func() {}}
-	y.dbake = filepath.Join(t.TempDir(), "dbake")
-	out, err := exec.Command("go", "build", "-trimpath", "-o", y.dbake, ".").CombinedOutput()
-	require.NoError(t, err, "%s", out)
+	y := &yard{depot: newDepot(t), t: t, dbake: executable(t), home: t.TempDir(), dir: dir, off: func() {}}
 	y.on(n)
-	script := exec.Command(filepath.Join(root(t), "testdata", "bases", "build.sh"), slices.Concat(y.flags, bases)...)
-	script.Env = append(y.env(), "DBAKE="+y.dbake)
-	out, err = script.CombinedOutput()
-	require.NoError(t, err, "%s", out)
+	buildBases(t, y.dbake, y.env(), slices.Concat(y.flags, bases)...)
 	return y
 }
 
@@ -127,14 +121,7 @@ func (y *yard) env() []string {
 	if !y.withoutRegistry {
 		env = append(env, "DBAKE_REGISTRY="+y.addr)
 	}
-	for _, name := range []string{"GOPATH", "GOCACHE", "GOMODCACHE", "GOROOT", "GOFLAGS", "GOPROXY"} {
-		out, err := exec.Command("go", "env", name).Output()
-		require.NoError(y.t, err)
-		if v := strings.TrimSpace(string(out)); v != "" {
-			env = append(env, name+"="+v)
-		}
-	}
-	return env
+	return append(env, goEnv(y.t)...)
 }
 
 // run runs dbake in the project.
