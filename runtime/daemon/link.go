@@ -74,6 +74,17 @@ func (w *wire) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// Write breaks the link when what is sent goes nowhere any more. gRPC leaves that to
+// reading: until reading ends, it would try each call again and again without a pause.
+// Before anything was heard, what is still to be read may say what the peer is.
+func (w *wire) Write(p []byte) (int, error) {
+	n, err := w.Conn.Write(p)
+	if err != nil && w.received.Load() > 0 {
+		w.broke(fmt.Errorf("the connection broke: %w", err))
+	}
+	return n, err
+}
+
 func (w *wire) Close() error {
 	w.broke(errLinkClosed)
 	return w.Conn.Close()

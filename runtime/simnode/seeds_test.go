@@ -51,6 +51,19 @@ func TestSeeds(t *testing.T) {
 	t.Logf("%+v", all)
 }
 
+// Seeds that have shown a fault:
+//
+//   - 1002: a daemon that ended while its last words were on their way could not be written
+//     to, and gRPC tried a call again for ever.
+func TestSeedsOfFaults(t *testing.T) {
+	var current atomic.Uint64
+	var all seen
+	defer watch(&current)()
+	for _, seed := range []uint64{1002} {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) { trySeeds(t, seed, seed+1, &current, &all) })
+	}
+}
+
 // watch says which seed it is when a seed takes very long.
 func watch(current *atomic.Uint64) (stop func()) {
 	done := make(chan struct{})

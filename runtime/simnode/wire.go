@@ -176,16 +176,22 @@ func await(changed <-chan struct{}, d time.Duration) {
 	}
 }
 
-// Write implements net.Conn.
+// Write implements net.Conn. That the other end is closed shows once all it has sent was
+// read, no earlier than to a reader. What is written until then is lost, as in a socket.
 func (e *end) Write(p []byte) (int, error) {
-	_, latency := e.wire.of.state()
+	silent, latency := e.wire.of.state()
+	e.in.mu.Lock()
+	left, unread := e.in.left, silent || len(e.in.pieces) > 0
+	e.in.mu.Unlock()
 	h := e.out
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.err != nil {
-		if h.err == errCut {
-			return 0, errCut
-		}
+	switch {
+	case h.err == errCut:
+		return 0, errCut
+	case h.err != nil && !left && unread:
+		return len(p), nil
+	case h.err != nil:
 		return 0, io.ErrClosedPipe
 	}
 	h.pieces = append(h.pieces, piece{append([]byte(nil), p...), time.Now().Add(latency)})
