@@ -42,12 +42,23 @@ func (m drainMarks) read() (map[string]time.Time, error) {
 		return nil, nil
 	}
 	data, err := m.folder.Read(marksFile)
-	if err != nil || len(data) == 0 {
+	if err != nil {
 		return nil, err
 	}
+	return m.decode(data)
+}
+
+// decode reads the content of the file.
+func (m drainMarks) decode(data []byte) (map[string]time.Time, error) {
 	marked := map[string]time.Time{}
+	if len(data) == 0 {
+		return marked, nil
+	}
 	if err := json.Unmarshal(data, &marked); err != nil {
-		return nil, fmt.Errorf("%s is damaged: %w", m.folder.Path(marksFile), err)
+		return nil, fmt.Errorf("%s is damaged: %w; remove it", m.folder.Path(marksFile), err)
+	}
+	if marked == nil { // null
+		marked = map[string]time.Time{}
 	}
 	return marked, nil
 }
@@ -65,11 +76,9 @@ func (m drainMarks) set(addrs []string, on bool, now time.Time) error {
 		return errors.New("there is no state directory to note it in; give --state-dir")
 	}
 	err := m.folder.Update(marksFile, func(old []byte) ([]byte, error) {
-		marked := map[string]time.Time{}
-		if len(old) > 0 {
-			if err := json.Unmarshal(old, &marked); err != nil {
-				return nil, fmt.Errorf("%s is damaged: %w; remove it", m.folder.Path(marksFile), err)
-			}
+		marked, err := m.decode(old)
+		if err != nil {
+			return nil, err
 		}
 		for _, addr := range addrs {
 			if delete(marked, addr); on {

@@ -49,11 +49,16 @@ func (s *Session) Inspect(ctx context.Context, definition bool) ([]NodeState, er
 			}
 		}
 	}
+	marked, err := n.choice.drainMarks().read()
+	if err != nil {
+		n.warn(err.Error())
+	}
 	var list []NodeState
 	for i, x := range daemon.Inspect(ctx, n.specs) {
+		_, drained := marked[n.specs[i].Addr]
 		state := NodeState{Inspection: x, Spec: n.specs[i], Rests: x.Err != nil && n.mayRest(n.specs[i]), Held: held[n.specs[i].Name], Steps: steps}
 		switch {
-		case n.choice.drainMarks().has(n.specs[i].Addr):
+		case drained:
 			state.Drained = "dbake nodes drain"
 		case x.Info.Drains:
 			state.Drained = "its label dbake.drain"
