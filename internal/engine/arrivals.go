@@ -41,21 +41,23 @@ func ParseExpectation(text string) (Expectation, error) {
 const (
 	// latest is how long after the start a node may be expected because it came then before.
 	latest = 10 * time.Minute
-	// overdue is how long beyond its time a node is still planned for. soon is when it is then
-	// assumed to come.
-	overdue = 10 * time.Second
-	soon    = time.Second
+	// soon is when a node is taken to come that is late.
+	soon = time.Second
 	// mostArrivals is how many arrivals of each node are remembered.
 	mostArrivals = 5
 	// maxArrivals bounds the file that they are kept in.
 	maxArrivals = 1 << 20
 )
 
+// overdue is how long a node is planned for beyond its time: as long as its work waits for
+// it in the run.
+func (n *Nodes) overdue() time.Duration { return cmp.Or(n.Timeout, daemon.DefaultNodeTimeout) }
+
 // patience is how long to wait for a node when none answers.
 func (n *Nodes) patience() time.Duration {
 	var most time.Duration
 	for _, e := range n.Expect {
-		most = max(most, e.After+overdue)
+		most = max(most, e.After+n.overdue())
 	}
 	return most
 }
@@ -65,11 +67,13 @@ type arrivals struct {
 	engine *Engine
 	nodes  *nodes
 	given  []Expectation
+	// overdue is how long a node is planned for beyond its time.
+	overdue time.Duration
 }
 
 // arrivalsOf returns those of the nodes that were chosen.
 func arrivalsOf(s *standby) arrivals {
-	return arrivals{engine: s.engine, nodes: s.nodes, given: s.choice.Expect}
+	return arrivals{engine: s.engine, nodes: s.nodes, given: s.choice.Expect, overdue: s.choice.overdue()}
 }
 
 // expect returns when the nodes in away are expected, after the start: those of the request, in
@@ -97,7 +101,7 @@ func (a arrivals) expect(away []nodeset.Spec, age time.Duration) map[string]time
 	for name, t := range at {
 		switch {
 		case t > age:
-		case t+overdue < age:
+		case t+a.overdue < age:
 			delete(at, name)
 		default:
 			at[name] = age + soon

@@ -43,11 +43,10 @@ func TestUsualArrival(t *testing.T) {
 	}
 }
 
-// Expectations are met in the order of the nodes, and end some time after they were due.
+// Expectations are met in the order of the nodes, and end when a node is late for as long as
+// one may be silent.
 func TestExpect(t *testing.T) {
 	away := []nodeset.Spec{{Name: "a", Addr: "tcp://a"}, {Name: "b", Addr: "tcp://b"}, {Name: "c", Addr: "tcp://c"}}
-	choice := Nodes{Expect: []Expectation{{2, 40 * time.Second}, {1, 20 * time.Second}}}
-	s := arrivals{engine: &Engine{memory: memory.New(nil, nil)}, nodes: &nodes{specs: away}, given: choice.Expect}
 	at := func(list ...int) map[string]time.Duration {
 		m := map[string]time.Duration{}
 		for i, t := range list {
@@ -57,11 +56,20 @@ func TestExpect(t *testing.T) {
 		}
 		return m
 	}
-	for age, want := range map[int]map[string]time.Duration{
-		0: at(20, 40, 40), 20: at(21, 40, 40), 29: at(30, 40, 40), 31: at(0, 40, 40), 60: at(),
+	for _, tt := range []struct {
+		timeout  time.Duration
+		want     map[int]map[string]time.Duration // by age in seconds
+		patience time.Duration
+	}{
+		{0, map[int]map[string]time.Duration{0: at(20, 40, 40), 20: at(21, 40, 40), 29: at(30, 40, 40), 31: at(0, 40, 40), 60: at()}, 50 * time.Second},
+		{time.Minute, map[int]map[string]time.Duration{0: at(20, 40, 40), 31: at(32, 40, 40), 81: at(0, 82, 82), 101: at()}, 100 * time.Second},
 	} {
-		require.Equal(t, want, s.expect(away, time.Duration(age)*time.Second), "after %d s", age)
+		choice := Nodes{Expect: []Expectation{{2, 40 * time.Second}, {1, 20 * time.Second}}, Timeout: tt.timeout}
+		s := arrivalsOf(&standby{engine: &Engine{memory: memory.New(nil, nil)}, nodes: &nodes{specs: away}, choice: choice})
+		for age, want := range tt.want {
+			require.Equal(t, want, s.expect(away, time.Duration(age)*time.Second), "after %d s of %s", age, tt.timeout)
+		}
+		require.Equal(t, at(20), s.expect(away[:1], 0), "fewer than are expected")
+		require.Equal(t, tt.patience, choice.patience())
 	}
-	require.Equal(t, at(20), s.expect(away[:1], 0), "fewer than are expected")
-	require.Equal(t, 50*time.Second, choice.patience())
 }
