@@ -59,9 +59,28 @@ func (a *app) request(d *definitionFlags, n *nodeFlags, p *planFlags) (engine.Re
 	return r, err
 }
 
-// choice returns which nodes are used.
+// choice returns which nodes are used, and how long they are waited for.
 func (f *nodeFlags) choice(a *app) (engine.Nodes, error) {
-	n := engine.Nodes{Builder: f.Builder, EngineFirst: a.buildx, StateDir: a.path(f.StateDir), Buildkitd: a.path(f.Buildkitd), Timeout: f.NodeTimeout, Platforms: f.Platform, Max: f.MaxNodes}
+	n, err := f.nodeChoice.choice(a)
+	if err != nil {
+		return n, err
+	}
+	if n.Timeout = f.NodeTimeout; n.Timeout <= 0 {
+		return n, usageError{fmt.Errorf("invalid value %s for --node-timeout: it must be longer than 0", f.NodeTimeout)}
+	}
+	for _, text := range f.Expect {
+		e, err := engine.ParseExpectation(text)
+		if err != nil {
+			return n, usageError{err}
+		}
+		n.Expect = append(n.Expect, e)
+	}
+	return n, nil
+}
+
+// choice returns which nodes are used.
+func (f *nodeChoice) choice(a *app) (engine.Nodes, error) {
+	n := engine.Nodes{Builder: f.Builder, EngineFirst: a.buildx, StateDir: a.path(f.StateDir), Buildkitd: a.path(f.Buildkitd), Platforms: f.Platform, Max: f.MaxNodes}
 	if len(f.Nodes) > 0 && f.Builder != "" {
 		return n, usageError{errors.New("--nodes and --builder exclude each other")}
 	}
@@ -72,16 +91,6 @@ func (f *nodeFlags) choice(a *app) (engine.Nodes, error) {
 	}
 	if f.MaxNodes < 0 {
 		return n, usageError{fmt.Errorf("invalid value %d for --max-nodes: it must not be negative", f.MaxNodes)}
-	}
-	if f.NodeTimeout <= 0 {
-		return n, usageError{fmt.Errorf("invalid value %s for --node-timeout: it must be longer than 0", f.NodeTimeout)}
-	}
-	for _, text := range f.Expect {
-		e, err := engine.ParseExpectation(text)
-		if err != nil {
-			return n, usageError{err}
-		}
-		n.Expect = append(n.Expect, e)
 	}
 	if len(f.Nodes) == 0 {
 		return n, nil

@@ -40,14 +40,19 @@ type definitionFlags struct {
 	Profile []string `placeholder:"NAME" help:"Of compose services that have profiles, take only those of these profiles. Repeatable."`
 }
 
-// nodeFlags say which nodes build.
-type nodeFlags struct {
+// nodeChoice says which nodes build.
+type nodeChoice struct {
 	Nodes     []string `sep:"none" placeholder:"ADDR" help:"A BuildKit node: local:N starts N daemons on this machine; tcp://HOST:PORT, unix://PATH, ssh://HOST and others are nodes elsewhere. NAME=ADDR,speed=2,slots=4 names it and says how fast it is and how many steps it is given at once (default: all it can start). Repeatable."`
 	Builder   string   `placeholder:"NAME" help:"Use the nodes of this buildx builder ($BUILDX_BUILDER)."`
 	Platform  []string `placeholder:"PLATFORM" help:"Build on nodes of this platform only, and for it where a target names none. Repeatable, or separated by commas."`
 	MaxNodes  int      `placeholder:"N" help:"Use at most N of the nodes: the fastest, and of equal ones the first."`
 	StateDir  string   `placeholder:"DIR" help:"Where local nodes and the local registry keep their state (default: dbake in the user's data directory)."`
 	Buildkitd string   `placeholder:"FILE" help:"The buildkitd to start local nodes with (default: beside dbake, then on PATH)."`
+}
+
+// nodeFlags say which nodes build, and how long they are waited for.
+type nodeFlags struct {
+	nodeChoice
 
 	Expect      []string      `sep:"none" placeholder:"N@TIME" help:"N of the nodes that do not answer yet are expected TIME after the start, as 3@20s: the plan has work for them from then on. Nodes that came late before are expected again as they came. Repeatable."`
 	NodeTimeout time.Duration `default:"10s" placeholder:"TIME" help:"How long a node may give no sign of life although it is asked, before its work goes to others."`

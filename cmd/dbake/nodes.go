@@ -10,10 +10,11 @@ import (
 	"github.com/dbake/dbake/cmd/dbake/internal/view"
 	"github.com/dbake/dbake/compiler"
 	"github.com/dbake/dbake/internal/engine"
+	"github.com/dbake/dbake/runtime/daemon"
 )
 
 type nodesCmd struct {
-	nodeFlags
+	nodeChoice
 	Args    []string `arg:"" optional:"" name:"drain|undrain NODE" help:"drain NODE... has nodes, named by name or address, end what they have begun and get no work any more, in builds in progress and later ones; undrain NODE... has them get work again."`
 	File    []string `short:"f" sep:"none" placeholder:"FILE" help:"Show what nodes hold of this definition (default: that of the working directory, if there is one). Repeatable."`
 	Var     []string `sep:"none" placeholder:"NAME=VALUE" help:"Set a variable of the definition. Repeatable."`
@@ -29,7 +30,8 @@ func (c *nodesCmd) Run(ctx contextBinding, a *app) error {
 	}
 	d := definitionFlags{File: c.File, Var: c.Var}
 	p := planFlags{Strategy: "affinity", History: c.History}
-	request, err := a.request(&d, &c.nodeFlags, &p)
+	n := nodeFlags{nodeChoice: c.nodeChoice, NodeTimeout: daemon.DefaultNodeTimeout}
+	request, err := a.request(&d, &n, &p)
 	if err != nil {
 		return err
 	}
