@@ -30,7 +30,7 @@ func Schedule(p *plan.Plan, opts sched.Options) sched.Config {
 	parts := p.Parts()
 	for i, n := range p.Problem.Nodes {
 		planned := p.Nodes[i]
-		node := sched.Node{Name: n.Name, Speed: planned.Speed, Tenants: planned.Tenants, Slots: parts[i], SlotsAssumed: planned.SlotsAssumed, Memory: planned.Memory, Platforms: n.Platforms, Emulates: n.Emulates, From: n.From.Duration()}
+		node := sched.Node{Name: n.Name, Speed: planned.Speed, Tenants: planned.Tenants, Slots: parts[i], SlotsAssumed: planned.SlotsAssumed, Memory: planned.Memory, Platforms: n.Platforms, Emulates: n.Emulates, From: n.From.Duration(), Machine: planned.Machine, Shared: planned.Shared}
 		for _, v := range n.Warm {
 			node.Warm = append(node.Warm, sched.VertexID(v))
 		}

@@ -34,7 +34,7 @@ func Replan(ctx context.Context, c *sched.Config, left sched.Outlook, now time.D
 	}
 	nodes := make([]plan.Node, len(r.nodes))
 	for i, n := range r.problem.Nodes {
-		nodes[i] = plan.Node{Name: n.Name, Speed: n.Speed, Slots: n.Slots}
+		nodes[i] = plan.Node{Name: n.Name, Speed: n.Speed, Slots: n.Slots, SlotsAssumed: c.Nodes[r.nodes[i]].SlotsAssumed, Machine: n.Machine, Shared: n.Shared}
 	}
 	return r.newPlan(Schedule(plan.FromSolution(r.problem, made, nodes), sched.Options{}), now), nil
 }
@@ -82,7 +82,10 @@ func (r *rest) addNodes(left sched.Outlook) {
 		if !left.Nodes[i] {
 			continue
 		}
-		n := partition.Node{Name: fmt.Sprint("node ", i), Speed: left.Speed[i], Slots: max(1, from.Slots), Platforms: slices.Clone(from.Platforms), Emulates: from.Emulates}
+		n := partition.Node{Name: fmt.Sprint("node ", i), Speed: left.Speed[i], Slots: max(1, from.Slots), Platforms: slices.Clone(from.Platforms), Emulates: from.Emulates, Machine: from.Machine, Shared: from.Shared}
+		if n.Machine != "" && from.SlotsAssumed {
+			n.Slots = n.Shared // the others leave it what they do not use
+		}
 		if len(n.Platforms) == 0 {
 			n.Platforms = slices.Clone(platforms)
 		}
@@ -151,7 +154,10 @@ func (r *rest) fits(platforms []string) bool {
 
 // newPlan translates a schedule of the problem.
 func (r *rest) newPlan(s sched.Config, now time.Duration) sched.NewPlan {
-	p := sched.NewPlan{Plan: make([][]sched.Partition, len(r.config.Nodes)), Begin: slices.Clone(r.config.Begin)}
+	p := sched.NewPlan{Plan: make([][]sched.Partition, len(r.config.Nodes)), Begin: slices.Clone(r.config.Begin), Slots: make([]int, len(r.config.Nodes))}
+	for k, n := range s.Nodes {
+		p.Slots[r.nodes[k]] = n.Slots
+	}
 	for k, list := range s.Plan {
 		for _, part := range list {
 			var units sched.Partition

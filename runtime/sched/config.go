@@ -118,6 +118,10 @@ type Node struct {
 	From time.Duration
 	// Tenants is how many others build there.
 	Tenants int
+	// Machine names what the node runs on when other nodes do, too, and Shared is how many
+	// steps that runs at once for all of them: for those who plan anew; "" and 0 otherwise.
+	Machine string
+	Shared  int
 }
 
 // Network describes the registry that nodes fetch results from.

@@ -84,6 +84,9 @@ type NewPlan struct {
 	// Begin is when the plan begins each unit, by UnitID, as in Config; nil when it does not
 	// say.
 	Begin []Begin
+	// Slots is how many steps at once each node is counted on from now on, by NodeID, where
+	// that is a guess: nodes of one machine have what the others leave. Nil = as before.
+	Slots []int
 }
 
 func (e NewPlan) at() time.Duration { return e.At }
@@ -95,6 +98,12 @@ func replan(s *fates, e NewPlan) {
 	}
 	if len(s.cfg.Begin) > 0 && len(e.Begin) == len(s.cfg.Begin) {
 		s.cfg.Begin = slices.Clone(e.Begin)
+	}
+	for i, slots := range e.Slots {
+		if n := s.node(NodeID(i)); n != nil && n.assumed && slots > 0 {
+			n.slots = slots
+			s.touch(n)
+		}
 	}
 	for i, list := range e.Plan {
 		n := s.node(NodeID(i))

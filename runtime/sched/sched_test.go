@@ -108,3 +108,16 @@ func TestNoNode(t *testing.T) {
 		require.Equal(t, "no node left that may build it; n1: connection refused", o.Reason)
 	}
 }
+
+// A new plan says how much nodes do whose slots are a guess, and no more of the others.
+func TestReplanSlots(t *testing.T) {
+	s, err := New(Config{
+		Nodes:    []Node{{Slots: 4, SlotsAssumed: true}, {Slots: 4}, {Slots: 4, SlotsAssumed: true}},
+		Vertices: []Vertex{{}}, Units: []Unit{{}}, Plan: [][]Partition{{{0}}},
+	})
+	require.NoError(t, err)
+	s.Step(NewPlan{Slots: []int{2, 2, 0}})
+	for i, want := range []int{2, 4, 4} {
+		require.Equal(t, want, s.nodes[i].slots, "node %d", i)
+	}
+}
