@@ -3,6 +3,7 @@ package plan
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,6 +12,7 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/moby/buildkit/solver/pb"
@@ -176,13 +178,40 @@ func Reads[V any](g *llbmerge.Graph, v *llbmerge.Vertex, source, dir string, pat
 // readContent summarises the files that r means; its path may hold wildcards. With keep it
 // lists them. The error is that of ctx.
 func readContent(ctx context.Context, sums *filesum.Cache, dir string, r read, excludes []string, keep bool) (content, error) {
+	l, ok, err := listPlain(ctx, dir, r, excludes)
+	if err != nil {
+		return content{}, err
+	}
+	if !ok {
+		var fault error
+		l, fault = listAny(ctx, dir, r, excludes)
+		if ctx.Err() != nil {
+			return content{}, context.Cause(ctx)
+		}
+		if fault != nil {
+			return content{fault: fault}, nil
+		}
+	}
+	c := content{bytes: l.bytes}
+	if c.key, c.fault, err = l.sum(ctx, sums, dir); err != nil {
+		return content{}, err
+	}
+	if keep {
+		for i := range l.files {
+			l.files[i].dir = dir
+		}
+		c.sets = [][]found{l.files}
+	}
+	return c, nil
+}
+
+// listAny lists the files that r means.
+func listAny(ctx context.Context, dir string, r read, excludes []string) (listing, error) {
 	files, start, err := r.files(dir, excludes)
 	if err != nil {
-		return content{fault: err}, nil
+		return listing{}, err
 	}
-	var c content
-	var list []found
-	var regular []string
+	var l listing
 	err = files.Walk(ctx, start, func(p string, e fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -198,43 +227,44 @@ func readContent(ctx context.Context, sums *filesum.Cache, dir string, r read, e
 				f.link = st.Linkname
 			}
 		}
-		if f.mode.IsRegular() {
-			regular = append(regular, p)
-		}
 		if !info.IsDir() {
-			c.bytes += info.Size()
+			l.bytes += info.Size()
 		}
-		list = append(list, f)
+		l.files = append(l.files, f)
 		return nil
 	})
-	if ctx.Err() != nil {
-		return content{}, context.Cause(ctx)
+	return l, err
+}
+
+// sum finds the digests of the files and returns one of all. fault is why a node cannot be
+// sent them. The error is that of ctx.
+func (l *listing) sum(ctx context.Context, sums *filesum.Cache, dir string) (key string, fault, err error) {
+	regular := make([]filesum.File, 0, len(l.files))
+	for i := range l.files {
+		if l.files[i].mode.IsRegular() {
+			f := filesum.File{Name: l.files[i].path}
+			if l.infos != nil {
+				f.Info = l.infos[len(regular)]
+			}
+			regular = append(regular, f)
+		}
 	}
+	digests, fault, err := sums.Sums(ctx, dir, regular)
 	if err != nil {
-		return content{fault: err}, nil
+		return "", nil, err
 	}
-	digests, unreadable, err := sums.Sums(ctx, dir, regular)
-	if err != nil {
-		return content{}, err
-	}
-	c.fault = unreadable
 	h := sha256.New()
-	for i := range list {
-		f := &list[i]
+	var line []byte
+	for i := range l.files {
+		f := &l.files[i]
 		if f.mode.IsRegular() {
 			f.sum = digests[0]
 			digests = digests[1:]
 		}
-		fmt.Fprintf(h, "%q %s\n", f.path, f.state())
+		line = append(strconv.AppendQuote(line[:0], f.path), ' ')
+		h.Write(append(f.appendState(line), '\n'))
 	}
-	c.key = fmt.Sprintf("%x", h.Sum(nil))
-	if keep {
-		c.sets = [][]found{list}
-		for i := range list {
-			list[i].dir = dir
-		}
-	}
-	return c, nil
+	return hex.EncodeToString(h.Sum(nil)), fault, nil
 }
 
 // files returns the files of dir that r means, and where a walk of them starts.
@@ -278,15 +308,21 @@ type found struct {
 }
 
 // state is what a node compares of a file besides its path.
-func (f *found) state() string {
+func (f *found) state() string { return string(f.appendState(nil)) }
+
+// appendState appends [found.state] to b.
+func (f *found) appendState(b []byte) []byte {
 	switch {
 	case f.mode&fs.ModeSymlink != 0:
 		// Systems differ in the permissions of links, and nobody asks for them.
-		return fmt.Sprintf("link %q%s", f.link, f.extra)
+		b = strconv.AppendQuote(append(b, "link "...), f.link)
 	case f.mode.IsRegular():
-		return fmt.Sprintf("%d %x%s", f.mode, f.sum, f.extra)
+		b = append(strconv.AppendUint(b, uint64(f.mode), 10), ' ')
+		b = hex.AppendEncode(b, f.sum[:])
+	default:
+		b = strconv.AppendUint(b, uint64(f.mode), 10)
 	}
-	return fmt.Sprintf("%d%s", f.mode, f.extra)
+	return append(b, f.extra...)
 }
 
 // extraOf returns the extended attributes of a file and the numbers of a device.
@@ -304,15 +340,22 @@ func extraOf(st *types.Stat) string {
 // isPlain reports whether p is the name of something below dir: no wildcard, no
 // symbolic link on the way.
 func isPlain(dir, p string) bool {
+	_, ok := lookPlain(dir, p)
+	return ok
+}
+
+// lookPlain is isPlain, and returns what p is.
+func lookPlain(dir, p string) (info fs.FileInfo, ok bool) {
 	if strings.ContainsAny(p, `*?[\^`) {
-		return false
+		return nil, false
 	}
 	at := dir
 	for part := range strings.SplitSeq(p, "/") {
 		at = filepath.Join(at, part)
-		if info, err := os.Lstat(at); part == ".." || err != nil || info.Mode()&fs.ModeSymlink != 0 {
-			return false
+		var err error
+		if info, err = os.Lstat(at); part == ".." || err != nil || info.Mode()&fs.ModeSymlink != 0 {
+			return nil, false
 		}
 	}
-	return true
+	return info, true
 }

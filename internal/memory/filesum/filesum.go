@@ -87,27 +87,40 @@ func Open(dir string, now time.Time) *Cache {
 	return &Cache{dir: dir, now: now, roots: map[string]*root{}}
 }
 
-// Sums returns the digests of regular files, by their names relative to dir. A file
+// File is a file whose digest is asked for.
+type File struct {
+	Name string // relative to a directory
+	// Info is what the file itself was found to be, no link being followed; nil has it
+	// looked at.
+	Info fs.FileInfo
+}
+
+// Sums returns the digests of regular files below dir. A file
 // that cannot be read, or is gone by now, is known by its size and time only;
 // unreadable is the error of the first by name that is there and cannot be read. err
 // is that of ctx.
-func (c *Cache) Sums(ctx context.Context, dir string, names []string) (sums []Sum, unreadable, err error) {
+func (c *Cache) Sums(ctx context.Context, dir string, files []File) (sums []Sum, unreadable, err error) {
 	r := c.root(dir)
-	found := make([]*entry, len(names))
-	failed := make([]error, len(names))
+	sums = make([]Sum, len(files))
+	left := c.recall(r, files, sums)
+	if len(left) == 0 {
+		return sums, nil, context.Cause(ctx)
+	}
+	found := make([]*entry, len(left))
+	failed := make([]error, len(left))
 	var next atomic.Int64
 	eg, ctx := errgroup.WithContext(ctx)
-	for range min(maxReaders, 2*runtime.GOMAXPROCS(0), len(names)) {
+	for range min(maxReaders, 2*runtime.GOMAXPROCS(0), len(left)) {
 		eg.Go(func() error {
 			for {
 				i := int(next.Add(1)) - 1
-				if i >= len(names) {
+				if i >= len(left) {
 					return nil
 				}
 				if err := ctx.Err(); err != nil {
 					return context.Cause(ctx)
 				}
-				found[i], failed[i] = c.sum(r, dir, names[i])
+				found[i], failed[i] = c.sum(r, dir, files[left[i]])
 			}
 		})
 	}
@@ -120,18 +133,46 @@ func (c *Cache) Sums(ctx context.Context, dir string, names []string) (sums []Su
 			break
 		}
 	}
-	sums = make([]Sum, len(names))
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for i, name := range names {
+	for i, at := range left {
 		e := found[i]
-		sums[i] = e.sum
-		if old, ok := r.files[name]; !ok || old != *e {
-			r.files[name] = *e
-			r.dirty = r.dirty || ok || !e.fresh
-		}
+		sums[at] = e.sum
+		r.put(files[at].Name, *e)
 	}
 	return sums, unreadable, nil
+}
+
+// recall fills in the digests that are remembered of files that were looked at, and returns
+// the places of the others.
+func (c *Cache) recall(r *root, files []File, sums []Sum) (left []int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i, f := range files {
+		if f.Info == nil {
+			left = append(left, i)
+			continue
+		}
+		e, ok := r.files[f.Name]
+		if !ok || e.id != identify(f.Info) {
+			left = append(left, i)
+			continue
+		}
+		sums[i] = e.sum
+		if e.seen != c.day() {
+			e.seen = c.day()
+			r.put(f.Name, e)
+		}
+	}
+	return left
+}
+
+// put notes what is known of a file. The lock of the cache is held.
+func (r *root) put(name string, e entry) {
+	if old, ok := r.files[name]; !ok || old != e {
+		r.files[name] = e
+		r.dirty = r.dirty || ok || !e.fresh
+	}
 }
 
 // bufferSize is how much of a file is read at once.
@@ -139,15 +180,18 @@ const bufferSize = 64 << 10
 
 // sum returns the present digest of one file. The error is why it cannot be read although
 // it is there.
-func (c *Cache) sum(r *root, dir, name string) (*entry, error) {
-	path := filepath.Join(dir, name)
-	info, err := os.Lstat(path)
-	if err != nil {
-		return &entry{sum: sha256.Sum256([]byte("gone")), fresh: true}, nil
+func (c *Cache) sum(r *root, dir string, f File) (*entry, error) {
+	path := filepath.Join(dir, f.Name)
+	info := f.Info
+	if info == nil {
+		var err error
+		if info, err = os.Lstat(path); err != nil {
+			return &entry{sum: sha256.Sum256([]byte("gone")), fresh: true}, nil
+		}
 	}
 	id := identify(info)
 	c.mu.Lock()
-	old, ok := r.files[name]
+	old, ok := r.files[f.Name]
 	c.mu.Unlock()
 	if ok && old.id == id {
 		old.seen = c.day()

@@ -35,11 +35,20 @@ func (w *tree) write(name, text string) {
 	require.NoError(w.t, os.WriteFile(path, []byte(text), 0o644))
 }
 
+// files are files that nobody has looked at.
+func (w *tree) files(names ...string) []File {
+	var list []File
+	for _, name := range names {
+		list = append(list, File{Name: name})
+	}
+	return list
+}
+
 // sums is one run: the digests, and how many files were read for them.
 func (w *tree) sums(now time.Time, names ...string) ([]Sum, int) {
 	w.t.Helper()
 	c := Open(w.cache, now)
-	sums, _, err := c.Sums(context.Background(), w.dir, names)
+	sums, _, err := c.Sums(context.Background(), w.dir, w.files(names...))
 	require.NoError(w.t, err)
 	require.NoError(w.t, c.Save())
 	return sums, int(c.reads.Load())
@@ -103,7 +112,7 @@ func TestWhatWasJustChangedIsReadAgain(t *testing.T) {
 	}
 	c := Open(w.cache, time.Now())
 	for range 2 {
-		_, _, err := c.Sums(context.Background(), w.dir, []string{"a"})
+		_, _, err := c.Sums(context.Background(), w.dir, w.files("a"))
 		require.NoError(t, err)
 	}
 	require.EqualValues(t, 1, c.reads.Load(), "within a run it is read once")
@@ -116,7 +125,7 @@ func TestWhatCannotBeRead(t *testing.T) {
 	require.NotEqual(t, sums[0], sums[1])
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	_, _, err := Open("", later()).Sums(ctx, w.dir, []string{"d/x"})
+	_, _, err := Open("", later()).Sums(ctx, w.dir, w.files("d/x"))
 	require.ErrorIs(t, err, context.Canceled)
 }
 
@@ -186,7 +195,7 @@ func TestCacheThatIsKeptNowhere(t *testing.T) {
 	// One that cannot be written says so and answers all the same.
 	w.cache = filepath.Join(w.dir, "a", "below a file")
 	c := Open(w.cache, later())
-	sums, _, err := c.Sums(context.Background(), w.dir, []string{"a"})
+	sums, _, err := c.Sums(context.Background(), w.dir, w.files("a"))
 	require.NoError(t, err)
 	require.Equal(t, []Sum{sha256.Sum256([]byte("1"))}, sums)
 	var pathErr *fs.PathError
@@ -205,7 +214,7 @@ func BenchmarkSums(b *testing.B) {
 	}
 	run := func(b *testing.B) {
 		c := Open(w.cache, later())
-		_, _, err := c.Sums(context.Background(), w.dir, names)
+		_, _, err := c.Sums(context.Background(), w.dir, w.files(names...))
 		require.NoError(b, err)
 		require.NoError(b, c.Save())
 	}

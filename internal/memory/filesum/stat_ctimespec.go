@@ -14,3 +14,9 @@ func identify(info fs.FileInfo) identity {
 	}
 	return id
 }
+
+// Sole reports whether a file that was looked at has no second name.
+func Sole(info fs.FileInfo) bool {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	return ok && st.Nlink == 1
+}
