@@ -22,6 +22,7 @@ import (
 	"github.com/alecthomas/kong"
 	clog "github.com/containerd/log"
 
+	_ "github.com/dbake/dbake/cmd/dbake/internal/quietstart"
 	"github.com/dbake/dbake/cmd/dbake/internal/view"
 	"github.com/dbake/dbake/internal/dockerconfig"
 	"github.com/dbake/dbake/runtime/fault"

@@ -61,6 +61,38 @@ func BenchmarkPlan(b *testing.B) {
 	}
 }
 
+// BenchmarkStart runs short commands as processes. It reports their processor time, most of
+// which is what it takes to start. BEFORE is as for [BenchmarkPlan].
+//
+//	BEFORE=/path/to/another/dbake go test ./cmd/dbake -run '^$' -bench Start -benchtime 50x
+func BenchmarkStart(b *testing.B) {
+	tools := map[string]string{"": filepath.Join(b.TempDir(), "dbake")}
+	out, err := exec.Command("go", "build", "-trimpath", "-o", tools[""], ".").CombinedOutput()
+	require.NoError(b, err, "%s", out)
+	if before := os.Getenv("BEFORE"); before != "" {
+		tools["before-"] = before
+	}
+	dir := b.TempDir()
+	writeServices(b, dir, 4) // nine targets with their bases
+	for _, command := range []string{"version", "--help", "plan --offline --nodes a=tcp://a:1"} {
+		b.Run(strings.Fields(command)[0], func(b *testing.B) {
+			home, cpu := b.TempDir(), map[string]float64{}
+			for b.Loop() {
+				for name, tool := range tools {
+					cmd := exec.Command(tool, strings.Fields(command)...)
+					cmd.Dir, cmd.Env = dir, []string{"HOME=" + home, "PATH=" + os.Getenv("PATH")}
+					require.NoError(b, cmd.Run())
+					cpu[name] += (cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()).Seconds()
+				}
+			}
+			b.ReportMetric(0, "ns/op") // of all together says nothing
+			for name := range cpu {
+				b.ReportMetric(cpu[name]*1000/float64(b.N), name+"cpu-ms")
+			}
+		})
+	}
+}
+
 // writeServices writes a project of n targets besides its bases, with eight steps each.
 func writeServices(b *testing.B, dir string, n int) {
 	b.Helper()
