@@ -32,6 +32,7 @@ func main() {
 	if status, first := initStatus(); first {
 		os.Exit(status)
 	}
+	trustRoots(os.Getenv)
 	// Libraries log things such as connections that end; where these matter, they are in
 	// our errors.
 	log.SetOutput(io.Discard)
