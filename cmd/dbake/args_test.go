@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"io"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -13,7 +15,7 @@ func parseArgs(t *testing.T, args ...string) (*cli, error) {
 	a := &app{env: map[string]string{}}
 	require.NoError(t, a.showProgress(nil))
 	var c cli
-	parser, err := newParser(&c, a.stdout, a.stderr, func(int) {})
+	parser, err := newParser(c.grammar(args), a.stdout, a.stderr, func(int) {})
 	require.NoError(t, err)
 	line, err := flagsFirst(parser.Model.Node, args)
 	if err != nil {
@@ -39,6 +41,33 @@ func TestValuesOfLists(t *testing.T) {
 	require.EqualError(t, err, "--set needs a value")
 	_, err = parseArgs(t, "version", "--set=x")
 	require.ErrorContains(t, err, "unknown flag --set")
+}
+
+// A parser of one command says of it what a parser of all commands says.
+func TestGrammar(t *testing.T) {
+	var whole cli
+	all, err := newParser(&whole, io.Discard, io.Discard, func(int) {})
+	require.NoError(t, err)
+	for _, command := range all.Model.Children {
+		for _, name := range append(command.Aliases, command.Name) {
+			var help [2]strings.Builder
+			var one cli
+			for i, grammar := range []any{&whole, one.grammar([]string{name})} {
+				parser, err := newParser(grammar, &help[i], &help[i], func(int) { panic("help") })
+				require.NoError(t, err)
+				require.PanicsWithValue(t, "help", func() { _, _ = parser.Parse([]string{name, "--help"}) })
+			}
+			require.Equal(t, help[0].String(), help[1].String())
+		}
+	}
+	c, err := parseArgs(t, "plan", "-D", "--offline", "web")
+	require.NoError(t, err)
+	require.True(t, c.Debug)
+	require.True(t, c.Plan.Offline)
+	require.Equal(t, []string{"web"}, c.Plan.Targets)
+	for _, args := range [][]string{nil, {"web"}, {"--debug", "plan"}, {"install-shim"}, {"__complete", "plan"}} {
+		require.Same(t, c, c.grammar(args))
+	}
 }
 
 // BenchmarkManyOverrides parses as many values of --set as a command line takes.

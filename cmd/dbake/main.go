@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/signal"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -181,7 +182,7 @@ func run(args []string, a *app) (status int) {
 	}
 	var c cli
 	exited := -1
-	parser, err := newParser(&c, a.stdout, a.stderr, func(code int) { exited = code })
+	parser, err := newParser(c.grammar(args), a.stdout, a.stderr, func(code int) { exited = code })
 	if err != nil {
 		a.progress.Error(err, false)
 		return 1
@@ -239,9 +240,34 @@ func (a *app) showEnd(ctx context.Context, err error) int {
 	return 1
 }
 
-// newParser returns the parser that reads the command line into c. exit is called by
-// --help.
-func newParser(c *cli, stdout, stderr io.Writer, exit func(int)) (*kong.Kong, error) {
+// grammar returns what a parser of args reads into: c, or, where args begin with the name of
+// a command, c without the other commands. To describe all takes as long as a small plan.
+func (c *cli) grammar(args []string) any {
+	if len(args) == 0 {
+		return c
+	}
+	var fields []reflect.StructField
+	found := false
+	for f := range reflect.TypeFor[cli]().Fields() {
+		if _, command := f.Tag.Lookup("cmd"); command {
+			names := append(strings.Split(f.Tag.Get("aliases"), ","), strings.ToLower(f.Name))
+			if slices.Contains(names, args[0]) {
+				found = true
+			} else {
+				f.Tag = `kong:"-"`
+			}
+		}
+		fields = append(fields, f)
+	}
+	if !found {
+		return c
+	}
+	return reflect.ValueOf(c).Convert(reflect.PointerTo(reflect.StructOf(fields))).Interface() // but for its tags it is the same type
+}
+
+// newParser returns the parser that reads the command line into c, see [cli.grammar]. exit
+// is called by --help.
+func newParser(c any, stdout, stderr io.Writer, exit func(int)) (*kong.Kong, error) {
 	return kong.New(c,
 		kong.Name("dbake"), kong.Description(description),
 		kong.Writers(stdout, stderr),
