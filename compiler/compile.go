@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/tonistiigi/go-csvvalue"
@@ -330,7 +331,7 @@ func (o *Options) noteLookup(name string) {
 }
 
 // interpolated finds variables in a compose file; two dollars stand for one.
-var interpolated = regexp.MustCompile(`\$\$|\$\{?([A-Za-z_][A-Za-z0-9_]*)`)
+var interpolated = pattern(`\$\$|\$\{?([A-Za-z_][A-Za-z0-9_]*)`)
 
 // variables returns the values of --var by name.
 func (o *Options) variables() (map[string]string, error) {
@@ -438,7 +439,7 @@ func (o *Options) evaluate(ctx context.Context, at *place, def *loaded, files []
 		return src.explainSyntax(err)
 	}
 	for _, f := range byFamily.compose {
-		for _, m := range interpolated.FindAllSubmatch(f.Data, -1) {
+		for _, m := range interpolated().FindAllSubmatch(f.Data, -1) {
 			if o.environment() != nil && len(m[1]) > 0 {
 				o.noteLookup(string(m[1]))
 			}
@@ -492,4 +493,10 @@ func (t *definition) setEpoch(epoch string) {
 		t.args = map[string]*string{}
 	}
 	t.args[envEpoch] = &epoch
+}
+
+// pattern compiles an expression when it is first asked for: few definitions need
+// one.
+func pattern(expr string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(expr) })
 }

@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -434,13 +433,13 @@ func (p *composePlaces) origins(service types.ServiceConfig, d *definition) map[
 
 var (
 	// composePath finds the path of a value in a message of compose-go.
-	composePath = regexp.MustCompile(`(?:services|secrets)(?:\.[A-Za-z0-9_.-]+)`)
+	composePath = pattern(`(?:services|secrets)(?:\.[A-Za-z0-9_.-]+)`)
 	// composeUnknown finds the key that such a message says is not allowed.
-	composeUnknown = regexp.MustCompile(`additional properties '([^']+)'`)
+	composeUnknown = pattern(`additional properties '([^']+)'`)
 	// composeService finds the name of a service in such a message.
-	composeService = regexp.MustCompile(`\bservice "([^"]+)"|Circular reference:\n  (\S+) in `)
+	composeService = pattern(`\bservice "([^"]+)"|Circular reference:\n  (\S+) in `)
 	// yamlLine finds the line in a message of the YAML parser.
-	yamlLine = regexp.MustCompile(`\b(?:line \d+: )?line (\d+)(?:, column (\d+))?`)
+	yamlLine = pattern(`\b(?:line \d+: )?line (\d+)(?:, column (\d+))?`)
 )
 
 // explainCompose adds to an error, which may be nil, the place in the files that
@@ -483,7 +482,7 @@ func explainCompose(ctx context.Context, err error, files []sourceFile, opt comp
 		return e
 	}
 	// A syntax error has its line, of the file it names or of the only one.
-	if m := yamlLine.FindStringSubmatch(text); m != nil {
+	if m := yamlLine().FindStringSubmatch(text); m != nil {
 		for _, f := range files {
 			if len(files) > 1 && !strings.Contains(text, f.Name) {
 				continue
@@ -525,14 +524,14 @@ func (p *composePlaces) ofError(err error, text string) (composePlace, bool) {
 		path = append(path, e.path...)
 	}
 	candidates := [][]string{path}
-	for _, match := range composePath.FindAllString(text, -1) {
+	for _, match := range composePath().FindAllString(text, -1) {
 		path := strings.Split(strings.Trim(match, ".:"), ".")
-		if unknown := composeUnknown.FindStringSubmatch(text); unknown != nil {
+		if unknown := composeUnknown().FindStringSubmatch(text); unknown != nil {
 			candidates = append(candidates, append(slices.Clone(path), unknown[1]))
 		}
 		candidates = append(candidates, path)
 	}
-	for _, match := range composeService.FindAllStringSubmatch(text, -1) {
+	for _, match := range composeService().FindAllStringSubmatch(text, -1) {
 		candidates = append(candidates, []string{"services", match[1] + match[2]})
 	}
 	for _, path := range candidates {

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 
 	"github.com/containerd/platforms"
@@ -330,7 +329,7 @@ func (o checkOptions) checkFile(dest string) error {
 
 // annotationType is the kind of object an annotation is for, and the platform it
 // is limited to.
-var annotationType = regexp.MustCompile(`^([a-z-]+)(?:\[([A-Za-z0-9_/-]+)\])?$`)
+var annotationType = pattern(`^([a-z-]+)(?:\[([A-Za-z0-9_/-]+)\])?$`)
 
 // checkAnnotations checks the form [TYPE[PLATFORM],...:]KEY=VALUE.
 func checkAnnotations(list []string) error {
@@ -347,7 +346,7 @@ func checkAnnotations(list []string) error {
 			continue
 		}
 		for kind := range strings.SplitSeq(kinds, ",") {
-			m := annotationType.FindStringSubmatch(kind)
+			m := annotationType().FindStringSubmatch(kind)
 			if m == nil {
 				return fmt.Errorf("invalid annotation type %q, expected type and optional platform in square brackets", kind)
 			}

@@ -177,7 +177,7 @@ func setProductSize(args []cty.Value) int {
 
 // formatVerb finds the verbs of a format, with their width, precision and the
 // number of their argument.
-var formatVerb = regexp.MustCompile(`%(?:%|[0#+ -]*([1-9][0-9]*)?(?:\.([0-9]*))?(?:\[([0-9]+)\])?[a-zA-Z])`)
+var formatVerb = pattern(`%(?:%|[0#+ -]*([1-9][0-9]*)?(?:\.([0-9]*))?(?:\[([0-9]+)\])?[a-zA-Z])`)
 
 func formatSize(format string, args []cty.Value) int {
 	sizes := make([]int, len(args))
@@ -186,7 +186,7 @@ func formatSize(format string, args []cty.Value) int {
 	}
 	size, next := len(format), 1
 	for len(format) > 0 && size <= maxValueSize {
-		at := formatVerb.FindStringSubmatchIndex(format)
+		at := formatVerb().FindStringSubmatchIndex(format)
 		if at == nil {
 			break
 		}

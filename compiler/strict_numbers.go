@@ -2,7 +2,6 @@ package compiler
 
 import (
 	"fmt"
-	"regexp"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
@@ -12,11 +11,11 @@ import (
 	"github.com/dbake/dbake/compiler/ir"
 )
 
-var decimal = regexp.MustCompile(`^-?[0-9]+\.[0-9]*0$`)
+var decimal = pattern(`^-?[0-9]+\.[0-9]*0$`)
 
 // losesZero reports whether a number is written with zeros at the end that are not
 // there any more once it is text, as those of version 3.10.
-func losesZero(number string) bool { return decimal.MatchString(number) }
+func losesZero(number string) bool { return decimal().MatchString(number) }
 
 // withoutZeros is what becomes of such a number.
 func withoutZeros(number string) string {

@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 
 	"google.golang.org/grpc/codes"
@@ -64,7 +65,7 @@ func (e *Rejected) Unwrap() error { return e.Err }
 
 // exitCode finds the exit code in the failure of a step; the second form is that of BuildKit
 // before v0.10, which is inside Docker 20.10.
-var exitCode = regexp.MustCompile(`(?:did not complete successfully|executor failed running \[(?s:.*)\]): exit code: (\d+)(: .*)?`)
+var exitCode = pattern(`(?:did not complete successfully|executor failed running \[(?s:.*)\]): exit code: (\d+)(: .*)?`)
 
 // sign is a piece of text by which a failure is known, in lower case.
 type sign struct{ text, reason string }
@@ -108,7 +109,7 @@ var (
 		{"oci runtime create failed", "its container runtime failed"},
 	}
 	// absentRuntime is the failure of a daemon that does not find its runtime.
-	absentRuntime = regexp.MustCompile(`exec: "(buildkit-)?(runc|crun)": executable file not found`)
+	absentRuntime = pattern(`exec: "(buildkit-)?(runc|crun)": executable file not found`)
 	// stepSigns make a failure of the runtime one of the step: the program that it
 	// names does not exist.
 	stepSigns = []string{"executable file not found in $path", ": no such file or directory: unknown", "exec format error", "permission denied: unknown"}
@@ -156,7 +157,7 @@ func Classify(err error, log []string) error {
 		return err
 	}
 	text := strings.ToLower(err.Error())
-	if m := exitCode.FindStringSubmatch(text); m != nil {
+	if m := exitCode().FindStringSubmatch(text); m != nil {
 		if strings.Contains(m[2], "cannot allocate memory") {
 			return &NodeSick{Reason: "not enough memory", Err: err}
 		}
@@ -191,14 +192,14 @@ func Classify(err error, log []string) error {
 const wayLines = 3
 
 // varying is what differs between two failures of one kind: numbers, also in base 16.
-var varying = regexp.MustCompile(`0x[0-9a-fA-F]+|\b[0-9a-fA-F]*[0-9][0-9a-fA-F]*|[0-9]+`)
+var varying = pattern(`0x[0-9a-fA-F]+|\b[0-9a-fA-F]*[0-9][0-9a-fA-F]*|[0-9]+`)
 
 // wayOf names the way in which a step failed that printed log. The order of the last lines
 // does not count: standard output and standard error come apart, either of them first.
 func wayOf(code string, log []string) string {
 	var last []string
 	for _, line := range slices.Backward(log) {
-		if line = strings.TrimSpace(varying.ReplaceAllString(line, "0")); line == "" {
+		if line = strings.TrimSpace(varying().ReplaceAllString(line, "0")); line == "" {
 			continue
 		}
 		if last = append(last, line); len(last) == wayLines {
@@ -212,7 +213,7 @@ func wayOf(code string, log []string) string {
 // find returns the reason of the first sign in text, "" when there is none.
 func find(signs []sign, text string) string {
 	switch {
-	case absentRuntime.MatchString(text):
+	case absentRuntime().MatchString(text):
 		return "it has no container runtime"
 	case containsAny(text, stepSigns):
 		return ""
@@ -294,7 +295,7 @@ func Unregistered(err error) bool { return strings.Contains(err.Error(), unregis
 func DigestMismatch(err error) bool { return strings.Contains(err.Error(), "digest mismatch") }
 
 // lostBlob finds the blob that a node could not fetch, or that was not what it should be.
-var lostBlob = regexp.MustCompile(`could not fetch content descriptor (sha256:[0-9a-f]{64})|unexpected commit digest sha256:[0-9a-f]{64}, expected (sha256:[0-9a-f]{64})|failed commit on ref "[^"]*(sha256:[0-9a-f]{64})"`)
+var lostBlob = pattern(`could not fetch content descriptor (sha256:[0-9a-f]{64})|unexpected commit digest sha256:[0-9a-f]{64}, expected (sha256:[0-9a-f]{64})|failed commit on ref "[^"]*(sha256:[0-9a-f]{64})"`)
 
 // LostBlob returns the blob whose loss err reports; ok is false when it reports
 // something else.
@@ -302,7 +303,7 @@ func LostBlob(err error) (blob string, ok bool) {
 	if err == nil {
 		return "", false
 	}
-	for _, found := range lostBlob.FindStringSubmatch(err.Error()) {
+	for _, found := range lostBlob().FindStringSubmatch(err.Error()) {
 		if strings.HasPrefix(found, "sha256:") && len(found) == len("sha256:")+64 {
 			return found, true
 		}
@@ -314,7 +315,7 @@ func LostBlob(err error) (blob string, ok bool) {
 // failed.
 func Plain(err error) error {
 	text := err.Error()
-	if short := wrapping.ReplaceAllString(text, ""); short != text {
+	if short := wrapping().ReplaceAllString(text, ""); short != text {
 		return &plainError{text: short, err: err}
 	}
 	return err
@@ -329,4 +330,10 @@ func (e *plainError) Error() string { return e.text }
 func (e *plainError) Unwrap() error { return e.err }
 
 // wrapping matches text that only reports that a solve failed.
-var wrapping = regexp.MustCompile(`failed to run Build function: |failed to solve: |rpc error: code = \w+ desc = `)
+var wrapping = pattern(`failed to run Build function: |failed to solve: |rpc error: code = \w+ desc = `)
+
+// pattern compiles an expression when it is first asked for: most runs end without a
+// failure.
+func pattern(expr string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(expr) })
+}

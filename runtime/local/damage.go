@@ -136,7 +136,11 @@ func storeDamage(root string) error {
 }
 
 // workerID is a name that a daemon gave its worker.
-var workerID = regexp.MustCompile(`^[0-9A-Za-z_.-]{1,128}$`)
+var workerID = regexp.MustCompile(`^[0-9A-Za-z_.-]+$`)
+
+// maxWorkerID is the length of the longest that is believed. As a part of the expression it
+// would take its time of every start.
+const maxWorkerID = 128
 
 // dropWorkerIDs removes the names of workers below root that no daemon gave: one that has
 // bytes of its own breaks every answer about the worker, and a new one costs nothing but
@@ -147,7 +151,7 @@ func dropWorkerIDs(root string) error {
 		return err
 	}
 	for _, path := range paths {
-		if id, err := localfile.Read(path, 1<<10); err != nil || !workerID.Match(id) {
+		if id, err := localfile.Read(path, 1<<10); err != nil || len(id) > maxWorkerID || !workerID.Match(id) {
 			if err := os.RemoveAll(path); err != nil {
 				return err
 			}

@@ -71,7 +71,7 @@ func HTML(w io.Writer, p *report.Report) error {
 	if len(p.Assumed) > 0 {
 		pg.Notes = append(pg.Notes, "Assumed, because nothing is known of them: "+strings.Join(p.Assumed, ", ")+".")
 	}
-	return planTemplate.Execute(w, pg)
+	return planTemplate().Execute(w, pg)
 }
 
 func figures(p *report.Report) []figure {

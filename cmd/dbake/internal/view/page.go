@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"html/template"
 	"strconv"
+	"sync"
 	"time"
 )
 
@@ -14,9 +15,11 @@ import (
 //go:embed page.html
 var pageParts string
 
-// pageTemplate returns the template of a page.
-func pageTemplate(name, text string) *template.Template {
-	return template.Must(template.Must(template.New(name).Parse(pageParts)).Parse(text))
+// pageTemplate returns the template of a page, which is parsed when it is first asked for.
+func pageTemplate(name, text string) func() *template.Template {
+	return sync.OnceValue(func() *template.Template {
+		return template.Must(template.Must(template.New(name).Parse(pageParts)).Parse(text))
+	})
 }
 
 type figure struct{ Name, Value, Note string }

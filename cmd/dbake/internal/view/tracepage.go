@@ -68,7 +68,7 @@ func RunPage(w io.Writer, r, then *runs.Run) error {
 		}
 	}
 	pg.tables(r, then)
-	return traceTemplate.Execute(w, pg)
+	return traceTemplate().Execute(w, pg)
 }
 
 // after returns a time of a run as a duration.
