@@ -50,7 +50,7 @@ func Curve(w io.Writer, c *report.Curve) error {
 		paragraph(w, "  ", fmt.Sprintf("more than %s would not end sooner", count(c.Enough, "node")))
 	}
 	if last.Assumed > 0 {
-		paragraph(w, "  ", fmt.Sprintf("assumed (~): nodes beyond the %d that there are, like those in turn, with nothing of this build", c.Given))
+		paragraph(w, "  ", fmt.Sprintf("assumed (~): nodes beyond the %d that exist, like these in turn, which hold nothing of this build", c.Given))
 	}
 	paragraph(w, "  ", "node-seconds: all nodes kept until the end; released: each let go when its part is done; for: what the next node adds to node-seconds")
 	return nil

@@ -186,7 +186,7 @@ func (t *text) say(at time.Time, node string, targets []string, line string) {
 	}}})
 }
 
-// send hands st to the display.
+// send passes st to the display.
 func (t *text) send(st *bkclient.SolveStatus) {
 	if len(st.Vertexes)+len(st.Statuses)+len(st.Logs)+len(st.Warnings) == 0 {
 		return

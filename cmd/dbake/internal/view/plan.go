@@ -248,7 +248,7 @@ func planTotals(w io.Writer, p *report.Report) {
 		paragraph(w, "  ", "the search was cut short by its time limit: another run may find another plan")
 	}
 	if p.Spent {
-		paragraph(w, "  ", "whether a shorter plan exists is not known: the budget of the search was used up (--plan-budget gives it more)")
+		paragraph(w, "  ", "a shorter plan may exist: the budget of the search was used up (--plan-budget gives it more)")
 	}
 	for _, n := range p.Nodes {
 		if text := n.Sharing(); text != "" {
@@ -294,7 +294,7 @@ func assumedSlots(p *report.Report) string {
 	if len(names) > 4 {
 		names = append(names[:3], fmt.Sprintf("and so on for %s", count(len(names)-3, "more node")))
 	}
-	return "assumed: " + strings.Join(names, ", ") + " (slots=N says it); what a node can do beyond that it is given all the same"
+	return "assumed: " + strings.Join(names, ", ") + " (slots=N declares it); a node that can do more is given more"
 }
 
 // duplicateNotes list the steps that several nodes execute, why, and the cost of not

@@ -77,7 +77,7 @@ func reasonsOf(w io.Writer, e runs.Explanation, steps []runs.Reasons) error {
 		paragraph(w, "", e.Reason)
 	}
 	if e.Unknown != "" {
-		_, err := fmt.Fprintf(w, "why is not known: %s\n", e.Unknown)
+		_, err := fmt.Fprintf(w, "the reasons are not known: %s\n", e.Unknown)
 		return err
 	}
 	if len(steps) == 0 {
@@ -156,9 +156,9 @@ func cause(c runs.Cause) string {
 	case runs.CauseAgain:
 		return "nothing of it changed, but what it stands on ran again: " + c.Name
 	case runs.CauseKnown:
-		return "the result was known all the same, from an earlier build or a cache"
+		return "the result was known from an earlier build or a cache"
 	case runs.CauseOther:
-		return "something changed that has no name"
+		return "something without a name changed"
 	}
 	name, ok := parts[c.Kind]
 	if !ok { // a setting is named by itself
