@@ -155,7 +155,7 @@ func TestRegistryCacheDamaged(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, first, again)
 	require.Len(t, warnings, 1)
-	require.Regexp(t, `^what is remembered of images: .*\.json is damaged$`, warnings[0])
+	require.Regexp(t, `^what is remembered about images: .*\.json is damaged$`, warnings[0])
 
 	// What was damaged is as new.
 	_, err = NewRegistryResolver(o).Resolve(t.Context(), req)

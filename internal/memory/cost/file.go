@@ -239,7 +239,7 @@ func isDatabase(path string) bool {
 	return false
 }
 
-// lockInterval is how often it is tried to get a lock.
+// lockInterval is the time between two tries to get a lock.
 const lockInterval = 10 * time.Millisecond
 
 // setAside moves a damaged file aside, unless it turns out to be in order when try is

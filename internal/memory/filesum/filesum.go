@@ -225,7 +225,7 @@ var errNotRegular = errors.New("not a regular file")
 
 // read returns the digest of a file and what the file was before it was read.
 func read(path string, buf []byte) (e entry, err error) {
-	// Not to wait for the writer of a pipe that has taken the place of a file.
+	// Do not wait for the writer of a pipe that has taken the place of a file.
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return entry{}, err

@@ -3,7 +3,7 @@
 //
 //   - what is remembered is a help, never needed: a file that is missing, or is no
 //     regular file, says nothing, and its reader treats damage as the same;
-//   - a file is replaced whole, readable by its user only. a file that several processes
+//   - a file is replaced whole, readable by its user only. A file that several processes
 //     add to is changed under a lock beside it, for which each waits [Wait] at most;
 //   - a file that was neither read nor written for [Keep] goes ([Prune]).
 //
@@ -31,9 +31,9 @@ const (
 	// Wait is how long to wait for a lock.
 	Wait = 5 * time.Second
 
-	// marked is how often a use is noted in the times of a file, at most.
+	// marked is the least time between two notes of a file's use in its times.
 	marked = 24 * time.Hour
-	// tried is how often a lock is tried.
+	// tried is the time between two tries to get a lock.
 	tried = 20 * time.Millisecond
 )
 

@@ -2,7 +2,7 @@
 //
 //	blobs/sha256/DIGEST  manifests, indexes and configs
 //	tags/DIGEST.json     what a reference meant, and when; DIGEST is that of the reference
-//	nodes/DIGEST.json    what a node said of a reference that only nodes could resolve
+//	nodes/DIGEST.json    what a node said about a reference that only nodes could resolve
 package imagefacts
 
 import (
@@ -40,7 +40,7 @@ func (s *Store) trouble(err error) {
 	if s.warn == nil {
 		return
 	}
-	s.warned.Do(func() { s.warn(fmt.Errorf("what is remembered of images: %w", err)) })
+	s.warned.Do(func() { s.warn(fmt.Errorf("what is remembered about images: %w", err)) })
 }
 
 // read returns a file, nil when there is none that can be read.

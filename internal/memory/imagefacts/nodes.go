@@ -8,7 +8,7 @@ import (
 	digest "github.com/opencontainers/go-digest"
 )
 
-// NodeEntry is what a node said of one reference that this machine could not resolve.
+// NodeEntry is what a node said about one reference that this machine could not resolve.
 type NodeEntry struct {
 	Ref    string        `json:"ref"`
 	Digest digest.Digest `json:"digest"`
@@ -18,7 +18,7 @@ type NodeEntry struct {
 
 func nodeName(ref string) string { return path.Join("nodes", digest.FromString(ref).Encoded()+".json") }
 
-// OnNode returns what a node last said of ref.
+// OnNode returns what a node last said about ref.
 func (s *Store) OnNode(ref string) (e NodeEntry, ok bool) {
 	if s.folder.Dir == "" {
 		return e, false
@@ -34,7 +34,7 @@ func (s *Store) OnNode(ref string) (e NodeEntry, ok bool) {
 	return e, true
 }
 
-// PutOnNode keeps what a node said of ref on a platform.
+// PutOnNode keeps what a node said about ref on a platform.
 func (s *Store) PutOnNode(ref string, is digest.Digest, platform string, config []byte) {
 	if s.folder.Dir == "" {
 		return

@@ -216,9 +216,9 @@ func (s Store) List() ([]string, error) {
 	return ids, nil
 }
 
-// Latest returns the newest run that a target had a part in, of a project if there is
-// one, and the one before of the same project; nil where there is none. An empty target
-// is any. Runs that cannot be read are as if they were not there.
+// Latest returns the newest run that a target had a part in, of a project if there is one, and
+// the one before of the same project; nil where there is none. An empty target is any. Runs
+// that cannot be read count as missing.
 func (s Store) Latest(project, target string) (now, before *Run, err error) {
 	ids, err := s.List()
 	if err != nil {

@@ -3,7 +3,7 @@
 //
 // A [Store] is one file for each project. What it holds of some inputs is sealed with a key
 // that is made of these inputs, and found by a digest of them: values that stand in both, as
-// build arguments do, can be read by nobody who does not have them. The seal also tells
+// build arguments do, can be read by nobody who does not have them. The seal also shows
 // damage, which counts as nothing remembered. What another program made is not used, as it
 // might make something else: a program is known by its version and its file.
 //

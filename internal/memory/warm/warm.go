@@ -32,8 +32,8 @@ const maxSteps = 50_000
 // than half of it.
 const maxFile = 64 << 20
 
-// Ledger is a directory of files. The zero Ledger remembers nothing. What cannot be
-// read is as if it were not there.
+// Ledger is a directory of files. The zero Ledger remembers nothing. A file that cannot be read
+// counts as missing.
 type Ledger struct {
 	Dir string
 	// Warn takes errors of reading; nil drops them.
@@ -305,7 +305,7 @@ func name(addr string) string {
 	return hex.EncodeToString(sum[:12]) + ".json"
 }
 
-// decode reads a file; a damaged one is as none.
+// decode reads a file; a damaged one counts as missing.
 func decode(data []byte, addr string) file {
 	var f file
 	if json.Unmarshal(data, &f) != nil || f.Addr != addr {
