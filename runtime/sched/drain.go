@@ -28,12 +28,12 @@ func drain(s *fates, e NodeDrain) {
 	n.drains = e.On
 	s.touch(n)
 	s.wake(n)
-	handOver(s, n)
+	evacuate(s, n)
 }
 
-// handOver gives what a node that drains has not begun to others, and has it send its
+// evacuate gives what a node that drains has not begun to others, and has it send its
 // results that they need.
-func handOver(s *fates, n *node) {
+func evacuate(s *fates, n *node) {
 	if !n.drains || n.state == lost || s.stopping {
 		return
 	}

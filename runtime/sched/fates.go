@@ -68,7 +68,7 @@ func (s *fates) submit(n *node, ids []UnitID, p *part) {
 		delay = s.backoff(ids)
 	}
 	s.touch(n)
-	tellRelics(s, n, ids)
+	reportRelics(s, n, ids)
 	s.emit(Submit{Partition: r.id, Node: n.id, Units: ids, Why: p.why, Delay: delay})
 }
 

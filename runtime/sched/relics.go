@@ -104,8 +104,8 @@ func relocate(s *fates) {
 	}
 }
 
-// tellRelics says, once, that what n is given may rest on results of its own.
-func tellRelics(s *fates, n *node, units []UnitID) {
+// reportRelics says, once, that what n is given may rest on results of its own.
+func reportRelics(s *fates, n *node, units []UnitID) {
 	list := s.relicsOf(n, units)
 	for _, v := range list {
 		n.relics.unset(v)

@@ -265,7 +265,7 @@ func (s *Scheduler) Step(ev Event) []Command {
 			if len(n.running) > 0 {
 				s.touch(n)
 			}
-			handOver(&s.fates, n)
+			evacuate(&s.fates, n)
 		}
 	}
 	s.settle()
