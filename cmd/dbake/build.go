@@ -178,7 +178,7 @@ func (c *buildCmd) build(ctx context.Context, a *app, call callFlag, r *round) (
 		return err
 	}
 	if r == nil {
-		if err := c.tellChanges(ctx, a, s.Changes().Comparison()); err != nil {
+		if err := c.showChanges(ctx, a, s.Changes().Comparison()); err != nil {
 			return err
 		}
 	}
@@ -241,8 +241,8 @@ func (c *buildCmd) hintFlaky(a *app, r *runtime.Result) {
 	}
 }
 
-// tellChanges lists the targets that have changed if --changed-since asks for it.
-func (c *buildCmd) tellChanges(ctx context.Context, a *app, changes *engine.Comparison) error {
+// showChanges lists the targets that have changed if --changed-since asks for it.
+func (c *buildCmd) showChanges(ctx context.Context, a *app, changes *engine.Comparison) error {
 	if changes == nil {
 		return nil
 	}

@@ -111,7 +111,7 @@ target "far" {
 	r := p.run(p.dir, append(append([]string{"plan", "--strategy", "round-robin", "--format", "json", "-o", "plan.json"}, p.on(2)...), p.flags...)...)
 	require.Zero(t, r.status, r.stderr)
 	saved := readPlan(t, filepath.Join(p.dir, "plan.json"))
-	taken := handOver(t, saved)
+	taken := transferShared(t, saved)
 	var b bytes.Buffer
 	require.NoError(t, saved.Write(&b))
 	require.NoError(t, os.WriteFile(filepath.Join(p.dir, "plan.json"), b.Bytes(), 0o644))
@@ -160,9 +160,9 @@ func tagsOf(t *testing.T, repo string) []string {
 	return tags
 }
 
-// handOver edits a plan: near is built on the first node and far on the second, which
+// transferShared edits a plan: near is built on the first node and far on the second, which
 // takes all steps that both need from the first. It returns how many those are.
-func handOver(t *testing.T, f *report.File) int {
+func transferShared(t *testing.T, f *report.File) int {
 	t.Helper()
 	require.Len(t, f.Nodes, 2)
 	first, second := &f.Nodes[0], &f.Nodes[1]

@@ -75,7 +75,7 @@ func (c *nodesCmd) mark(ctx context.Context, a *app) error {
 // warning.
 func (c *nodesCmd) inspect(ctx context.Context, a *app, request engine.Request) (list []engine.NodeState, err error) {
 	looking := a.engine()
-	looking.Report = untold{a.progress}
+	looking.Report = withoutWarnings{a.progress}
 	s := looking.Open(request)
 	defer func() { err = errors.Join(err, s.Close()) }()
 	if err := s.Through(ctx, engine.Choose); err != nil {
@@ -99,7 +99,7 @@ func (c *nodesCmd) inspect(ctx context.Context, a *app, request engine.Request) 
 	return again.Inspect(ctx, false)
 }
 
-// untold drops warnings: the table shows what they are about.
-type untold struct{ engine.Reporter }
+// withoutWarnings drops warnings: the table shows what they are about.
+type withoutWarnings struct{ engine.Reporter }
 
-func (untold) Warn(string) {}
+func (withoutWarnings) Warn(string) {}

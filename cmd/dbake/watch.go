@@ -109,15 +109,15 @@ func (r *round) begin(ctx context.Context, a *app, c *buildCmd, s *engine.Sessio
 	if err := r.reads(a, c, s); err != nil {
 		return err
 	}
-	r.tell(a, s)
+	r.announce(a, s)
 	return nil
 }
 
 // nothing reports whether a change touches nothing.
 func (r *round) nothing() bool { return r != nil && r.idle && r.since != nil }
 
-// tell announces the targets that a change touches.
-func (r *round) tell(a *app, s *engine.Session) {
+// announce shows the targets that a change touches.
+func (r *round) announce(a *app, s *engine.Session) {
 	c := s.Changes().Comparison()
 	r.idle = s.Images().Idle()
 	if c == nil {

@@ -284,6 +284,6 @@ func (s *standby) frontendOptions(ctx context.Context, f *facts, resolver *front
 	if s.engine.on(envNoAttestations) || f.ownStore() || f.caps != nil && !f.caps.Contains(pb.CapAttestations) {
 		opts.DefaultProvenance = ""
 	}
-	s.engine.tellVCS(ctx, &opts)
+	s.engine.passVCS(ctx, &opts)
 	return opts
 }

@@ -22,9 +22,9 @@ const (
 	envGitDirty  = "BUILDX_GIT_CHECK_DIRTY"
 )
 
-// tellVCS passes facts about the work trees of contexts to the frontend. Each is examined
+// passVCS passes facts about the work trees of contexts to the frontend. Each is examined
 // once.
-func (e *Engine) tellVCS(ctx context.Context, opts *frontend.Options) {
+func (e *Engine) passVCS(ctx context.Context, opts *frontend.Options) {
 	info, err := strconv.ParseBool(e.Env[envGitInfo])
 	opts.VCSProvenance = err != nil || info
 	labels, err := strconv.ParseBool(e.Env[envGitLabels])

@@ -31,7 +31,7 @@ func TestWorkTrees(t *testing.T) {
 	}
 	ask := func(dir string) (frontend.VCS, bool) {
 		var o frontend.Options
-		e.tellVCS(t.Context(), &o)
+		e.passVCS(t.Context(), &o)
 		return o.VCS(dir)
 	}
 	sub := filepath.Join(dir, "app")
@@ -64,15 +64,15 @@ func TestWorkTrees(t *testing.T) {
 	require.Equal(t, v.Revision+"-dirty", dirty.Revision)
 
 	var o frontend.Options
-	e.tellVCS(t.Context(), &o)
+	e.passVCS(t.Context(), &o)
 	require.True(t, o.VCSProvenance)
 	require.False(t, o.VCSLabels)
 	e.Env[envGitInfo], e.Env[envGitLabels] = "false", "full"
-	e.tellVCS(t.Context(), &o)
+	e.passVCS(t.Context(), &o)
 	require.False(t, o.VCSProvenance)
 	require.True(t, o.VCSLabels)
 	e.Env[envGitLabels] = "0"
 	o = frontend.Options{}
-	e.tellVCS(t.Context(), &o)
+	e.passVCS(t.Context(), &o)
 	require.Nil(t, o.VCS)
 }
