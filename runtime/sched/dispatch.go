@@ -42,6 +42,7 @@ func (s *queues) refresh() {
 		for _, n := range slices.Concat(s.idle, s.fresh) {
 			s.wake(n)
 		}
+		wakeDraining(s) // which are not among the idle
 	}
 }
 
