@@ -111,6 +111,11 @@
 // stolen or recalled, and a node with a free slot starts what it is executing. What it executes
 // is expected to take elsewhere what was predicted. Steps that are done in time end the doubt.
 //
+// Before that, a node is suspected whose step takes more than twice as long as expected, and
+// longer than predictions are usually off. On small clusters there is hardly ever more
+// evidence. A node that has nothing to start builds the unit too, as if the other lagged.
+// It also executes what a slow or late node was to send to it.
+//
 // # Steps with one result
 //
 // A vertex with Once belongs to the node that executes it, or holds it and builds on it. A unit

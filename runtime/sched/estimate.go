@@ -112,10 +112,11 @@ func (s *estimator) survey(n *node, units []UnitID, fresh bool) survey {
 		}
 		s.stamp[v] = s.epoch
 		s.list = append(s.list, v)
-		r.early = r.early || n.fetches.has(v) && !s.cached.has(v)
+		promised, pending := s.promise(n, v)
+		r.early = r.early || pending
 		t := s.cost(v) * slow / s.pace(n, v)
 		if fresh {
-			if e, ok := n.all.m[v]; ok {
+			if e, ok := n.all.m[v]; ok && promised == n.fetches.has(v) {
 				if e.way == byFetch {
 					t = float64(e.work)
 				}
@@ -130,7 +131,7 @@ func (s *estimator) survey(n *node, units []UnitID, fresh bool) survey {
 			t = s.comes(n, from, v)
 			r.fetch += t
 			in = nil // its layers come with it
-		} else if n.fetches.has(v) || s.cached.has(v) && (x < t || !may || s.cfg.Vertices[v].Once) {
+		} else if promised || s.cached.has(v) && (x < t || !may || s.cfg.Vertices[v].Once) {
 			t = x
 			r.fetch += x
 			in = in[:min(1, len(in))]
@@ -161,6 +162,12 @@ func (s *estimator) survey(n *node, units []UnitID, fresh bool) survey {
 		r.path = max(r.path, s.path[v])
 	}
 	return r
+}
+
+// promise reports whether v is sent to n, or was; pending is set while it is still to be sent.
+func (s *estimator) promise(n *node, v VertexID) (yes, pending bool) {
+	yes = n.fetches.has(v) && (s.cached.has(v) || n != s.unpromised)
+	return yes, yes && !s.cached.has(v)
 }
 
 // latest is an upper bound on the time until n has also done what the survey found,

@@ -63,12 +63,7 @@ func (s *speeds) weigh(n *node, d doubt, exp, got float64, measured, done bool) 
 	if exp == 0 || max(exp, got) < brief || !done && got < 2*exp {
 		return d // under way and not late: it may become so
 	}
-	variance := least
-	if !measured {
-		all := s.learned.tally
-		variance = max(least, (beforehand*spread+all.squares-n.tally.squares)/float64(beforehand+all.steps-n.tally.steps))
-	}
-	gain := (2*math.Log(got/exp) - slowed) * slowed / (2 * variance)
+	gain := (2*math.Log(got/exp) - slowed) * slowed / (2 * s.variance(n, measured))
 	if !done {
 		got *= overdue
 	}
@@ -77,6 +72,24 @@ func (s *speeds) weigh(n *node, d doubt, exp, got float64, measured, done bool) 
 	}
 	d.exp, d.got = d.exp+exp, d.got+got
 	return d
+}
+
+// variance returns that of the logarithm of how far predictions are off, as the nodes other than n
+// show.
+func (s *speeds) variance(n *node, measured bool) float64 {
+	if measured {
+		return least
+	}
+	all := s.learned.tally
+	return max(least, (beforehand*spread+all.squares-n.tally.squares)/float64(beforehand+all.steps-n.tally.steps))
+}
+
+// overruns reports whether a step under way on n takes more than twice as long as it was
+// expected to, and longer than predictions are usually off.
+func (s *speeds) overruns(n *node, r running) bool {
+	exp, measured := s.expectation(n, r.v)
+	usual := math.Exp(2 * math.Sqrt(s.variance(n, measured)))
+	return float64(s.now-r.since) > max(brief, exp*max(2, usual))
 }
 
 // inspect takes in that n did a step.
@@ -94,8 +107,11 @@ func (s *speeds) inspect(n *node, v VertexID, took time.Duration) {
 }
 
 // lag returns how many times slower n is than it should be, according to its steps that are
-// done and under way; 0 when that is in doubt.
+// done and under way; 0 when that is in doubt and n is not under suspicion.
 func (s *speeds) lag(n *node) float64 {
+	if n == s.suspect {
+		return max(1, s.doubts(n).times())
+	}
 	if n.lagSeen != s.seen {
 		n.lag, n.lagSeen = s.findLag(n), s.seen
 	}
@@ -106,12 +122,25 @@ func (s *speeds) findLag(n *node) float64 {
 	if len(s.nodes) == 1 {
 		return 0
 	}
+	if d := s.doubts(n); d.odds >= s.doubtless() {
+		return d.times()
+	}
+	return 0
+}
+
+// doubts returns the evidence that n has become slow, its steps under way included.
+func (s *speeds) doubts(n *node) doubt {
 	d := n.doubt
 	for _, r := range n.running {
 		exp, measured := s.expectation(n, r.v)
 		d = s.weigh(n, d, exp, float64(s.now-r.since), measured, false)
 	}
-	if d.odds < s.doubtless() {
+	return d
+}
+
+// times returns how many times slower the node is, if it is slow.
+func (d doubt) times() float64 {
+	if d.exp == 0 {
 		return 0
 	}
 	return d.got / d.exp

@@ -12,6 +12,9 @@ type speeds struct {
 	// lagsAny is set when some node lagged when seen was lagsSeen.
 	lagsAny  bool
 	lagsSeen int
+	// suspect is a node that is taken to lag while another one thinks of building its unit
+	// too, and unpromised one that is taken to be sent nothing more; nil = none.
+	suspect, unpromised *node
 }
 
 // learning holds the run's measurements, all nodes together.

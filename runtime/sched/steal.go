@@ -242,7 +242,7 @@ func (s *policy) assess(n, owner *node, all []UnitID, waiting arrivals) *loot {
 		if !s.stealable(n, units) || s.robs(n, owner, units) {
 			continue
 		}
-		r := s.survey(n, units, true)
+		r := s.surveyFrom(n, owner, units)
 		if !r.ok || r.early {
 			continue
 		}
@@ -324,6 +324,7 @@ func (s *thieves) move(n *node, l *loot) {
 	if l.r != nil {
 		why, l.p = Recalled, s.recall(l.r, n)
 	}
+	forgo(&s.fates, n, l.units)
 	spared := s.relief(l.owner, l.units) * l.owner.speed / n.speed
 	for _, u := range l.units {
 		s.unqueue(u)
@@ -400,7 +401,7 @@ func (s *thieves) speculate(n *node) bool {
 	if s.cfg.Options.NoHedge || !n.spare(0) {
 		return false
 	}
-	busy := len(n.parts) > 0
+	busy := len(n.ready)+len(n.parked) > 0
 	if busy && !s.anyLags() {
 		return false
 	}
@@ -456,10 +457,15 @@ func (s *policy) second(n, owner *node, m member) *loot {
 	if len(s.pick(n, units)) == 0 {
 		return nil
 	}
+	doubted := !s.lags(owner)
+	if doubted && len(n.ready) == 0 && s.late(owner, units) {
+		s.suspect = owner
+		defer func() { s.suspect = nil }()
+	}
 	there := s.survey(owner, units, false).path
-	r := s.survey(n, units, true)
+	r := s.surveyFrom(n, owner, units)
 	here, limit := s.latest(n, r), there
-	if !s.lags(owner) { // the step is late, or badly predicted
+	if doubted { // the step is late, or badly predicted
 		here += risk * r.unsure / s.part(n, float64(n.slots))
 		limit *= sooner
 	}
@@ -469,8 +475,53 @@ func (s *policy) second(n, owner *node, m member) *loot {
 	return &loot{units: units, owner: owner, here: here, there: there}
 }
 
+// late reports whether a step that n executes for the units overruns.
+func (s *policy) late(n *node, units []UnitID) bool {
+	s.survey(n, units, false)
+	return slices.ContainsFunc(n.running, func(r running) bool { return s.stamp[r.v] == s.epoch && s.overruns(n, r) })
+}
+
+// surveyFrom is survey for units that n would take from owner, or build too. When owner is
+// slow or late, n executes what is still to be sent to it.
+func (s *estimator) surveyFrom(n, owner *node, units []UnitID) survey {
+	r := s.survey(n, units, true)
+	if r.early && (s.lags(owner) || slices.ContainsFunc(owner.running, func(x running) bool { return s.overruns(owner, x) })) {
+		s.unpromised = n
+		r = s.survey(n, units, true)
+		s.unpromised = nil
+	}
+	return r
+}
+
+// forgo has n execute what is still to be sent to it and the units need.
+func forgo(s *fates, n *node, units []UnitID) {
+	some := false
+	s.mark()
+	s.stack = s.stack[:0]
+	for _, u := range units {
+		s.stack = append(s.stack, s.cfg.Units[u].Root)
+	}
+	for len(s.stack) > 0 {
+		v := s.stack[len(s.stack)-1]
+		s.stack = s.stack[:len(s.stack)-1]
+		if s.stamp[v] == s.epoch || n.held.has(v) || s.cached.has(v) || s.elsewhere(n, v) != nil {
+			continue
+		}
+		s.stamp[v] = s.epoch
+		if n.fetches.has(v) {
+			n.fetches.unset(v)
+			some = true
+		}
+		s.stack = append(s.stack, s.inputs[v]...)
+	}
+	if some {
+		s.reckon(n)
+	}
+}
+
 // double submits to n what its owner goes on building.
 func (s *thieves) double(n *node, l *loot) {
+	forgo(&s.fates, n, l.units)
 	for _, u := range l.units {
 		n.all.add(s.cfg.Units[u].Root)
 		s.units[u].moves++
