@@ -150,7 +150,7 @@ func (s *fleet) missing(n *node, units []UnitID) []VertexID {
 		case s.elsewhere(n, v) != nil:
 			c.found = append(c.found, v)
 			return false
-		case n.fetches.has(v):
+		case n.fetches.has(v) && !s.cfg.Vertices[v].Once: // or nobody sends it, and n executes it
 			c.stack = append(c.stack, s.inputs[v][:min(1, len(s.inputs[v]))]...)
 			return false
 		}

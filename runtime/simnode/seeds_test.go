@@ -57,11 +57,13 @@ func TestSeeds(t *testing.T) {
 //     to, and gRPC tried a call again for ever.
 //   - 5498: a node that drained was not looked at when a part came into the pool that only it
 //     may build, after the step had failed on the others.
+//   - 5514 and 20043: a node that executed what the plan had sent to it did not wait for all
+//     of the inputs, and two nodes executed a step with one result.
 func TestSeedsOfFaults(t *testing.T) {
 	var current atomic.Uint64
 	var all seen
 	defer watch(&current)()
-	for _, seed := range []uint64{1002, 5498} {
+	for _, seed := range []uint64{1002, 5498, 5514, 20043} {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) { trySeeds(t, seed, seed+1, &current, &all) })
 	}
 }
