@@ -210,7 +210,7 @@ func (n *node) encode(input func(node int) digest.Digest) ([]byte, digest.Digest
 	if err != nil {
 		return nil, "", fmt.Errorf("encode op %s: %w", opName(n.op), err)
 	}
-	return dt, digest.FromBytes(dt), nil
+	return dt, Digest(dt), nil
 }
 
 func newVertex(n *node, dgst digest.Digest, dt []byte) *Vertex {

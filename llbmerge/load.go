@@ -50,7 +50,7 @@ func decodeOps(def *pb.Definition) (*opList, error) {
 		if err != nil {
 			return nil, fmt.Errorf("decode op %d of %d: %w", i+1, len(def.Def), err)
 		}
-		o.list[i], o.names[i] = op, digest.FromBytes(dt)
+		o.list[i], o.names[i] = op, Digest(dt)
 		o.index[string(o.names[i])] = i
 	}
 	pointer, err := decode(def.Def[last])
@@ -170,7 +170,7 @@ func (b *builder) files(src *pb.Source) ([]*pb.SourceInfo, error) {
 		if err != nil {
 			return nil, fmt.Errorf("encode file %q of the source map: %w", info.Filename, err)
 		}
-		key := digest.FromBytes(dt)
+		key := Digest(dt)
 		if b.infos[key] == nil {
 			b.infos[key] = info
 		}

@@ -198,7 +198,7 @@ func (s *slicer) op(op *pb.Op, md *pb.OpMetadata) (digest.Digest, error) {
 	if err != nil {
 		return "", fmt.Errorf("encode op %s: %w", opName(op), err)
 	}
-	dgst := digest.FromBytes(dt)
+	dgst := Digest(dt)
 	s.def.Def = append(s.def.Def, dt)
 	s.def.Metadata[string(dgst)] = md
 	return dgst, nil

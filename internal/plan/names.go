@@ -6,9 +6,8 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/moby/buildkit/solver/pb"
 	digest "github.com/opencontainers/go-digest"
-	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/frontend"
@@ -80,14 +79,14 @@ func newNames(ctx context.Context, g *graph, units []*frontend.Unit, base string
 			result.WriteString(string(below.result) + "\n")
 			n.files = n.files || below.files
 		}
-		n.op = warm.OpID(digest.FromBytes(op))
+		n.op = warm.OpID(llbmerge.Digest(op))
 		n.result = warm.ResultID(n.op)
 		if n.files {
-			n.result = warm.ResultID(digest.FromString(string(n.op) + "\n" + n.read.key + "\n" + result.String()))
+			n.result = warm.ResultID(llbmerge.Digest([]byte(string(n.op) + "\n" + n.read.key + "\n" + result.String())))
 		}
 		if n.slot = slotOf(v, redact.Text(targets[v.Users[0]].Context.Text)); n.slot != "" {
-			n.place = warm.PlaceID(digest.FromString("place " + n.slot + " " + only(v.Users, targets)))
-			n.form = warm.FormID(digest.FromString("form " + string(n.place) + string(form)))
+			n.place = warm.PlaceID(llbmerge.Digest([]byte("place " + n.slot + " " + only(v.Users, targets))))
+			n.form = warm.FormID(llbmerge.Digest([]byte("form " + string(n.place) + string(form))))
 		}
 	}
 	return out, faults, nil
@@ -99,7 +98,31 @@ func formOf(v *llbmerge.Vertex) ([]byte, error) {
 	if l := v.Local; l != nil {
 		return fmt.Appendf(nil, "local %q %q %q", l.Name, l.IncludePatterns, l.ExcludePatterns), nil
 	}
-	return proto.MarshalOptions{Deterministic: true}.Marshal(&pb.Op{Op: v.Op.GetOp(), Platform: v.Op.GetPlatform()})
+	return withoutInputs(v)
+}
+
+// The numbers of the fields of an op that say what it does: those between its inputs and
+// its constraints.
+const (
+	firstWork = 2
+	lastWork  = 10
+)
+
+// withoutInputs encodes the op of a vertex without its inputs and constraints. They are cut
+// out of its bytes: to encode an op takes longer.
+func withoutInputs(v *llbmerge.Vertex) ([]byte, error) {
+	form := make([]byte, 0, len(v.Bytes))
+	for rest := v.Bytes; len(rest) > 0; {
+		number, _, size := protowire.ConsumeField(rest)
+		if size < 0 {
+			return nil, protowire.ParseError(size)
+		}
+		if firstWork <= number && number <= lastWork {
+			form = append(form, rest[:size]...)
+		}
+		rest = rest[size:]
+	}
+	return form, nil
 }
 
 // only returns the target that all the units belong to, "" when they are of several.
