@@ -169,6 +169,9 @@ func (j Job) Platforms() []string {
 // them all; a unit that no node can run is left for [Make] to refuse. The jobs of a
 // target follow each other and are named TARGET@PLATFORM,….
 func (b *Build) Divide(nodes []Node) *Build {
+	if !slices.ContainsFunc(b.Jobs, func(j Job) bool { return len(j.Units) > 1 }) {
+		return b
+	}
 	needs := map[string][]ocispecs.Platform{} // by unit
 	for _, v := range b.Graph.Vertices {
 		if v.Kind != llbmerge.KindExec || v.Platform == nil {
