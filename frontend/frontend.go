@@ -101,8 +101,10 @@ type Unit struct {
 
 	// Definition is the LLB, in topological order, its last op the terminal
 	// one. A result without any content, as that of a bare FROM scratch, has no
-	// ops.
+	// ops. It is nil where it is packed, as of units that are remembered: [Unit.LLB]
+	// returns it in any case.
 	Definition *pb.Definition
+	packed     *packed
 	// Config is the image config (exptypes.ExporterImageConfigKey); nil when a
 	// foreign frontend gave none.
 	Config []byte
@@ -222,6 +224,7 @@ type compilation struct {
 	vcsLock  sync.Mutex // held while VCS is asked
 	marked   markedUnits
 	caps     capSets
+	unpacker *unpacker
 	common   []byte // what all units are compiled from, for [inputs.encode]
 
 	llbCaps, gatewayCaps apicaps.CapSet
@@ -255,7 +258,7 @@ func newCompilation(p *ir.Project, o Options) (*compilation, error) {
 	if o.LLBCaps != nil {
 		c.llbCaps = *o.LLBCaps
 	}
-	c.common = commonInputs(c)
+	c.common, c.unpacker = commonInputs(c), &unpacker{caps: &c.caps}
 	return c, nil
 }
 
@@ -306,6 +309,9 @@ func (c *compilation) all(ctx context.Context, units []ir.Unit) ([]*Unit, error)
 			if err != nil {
 				out.err = &UnitError{Unit: u.ID, Err: err}
 				return
+			}
+			if unit.packed != nil {
+				unit.Definition = nil
 			}
 			out.unit = unit
 		})
@@ -369,7 +375,7 @@ func (c *compilation) compile(ctx context.Context, u ir.Unit, links map[string][
 		}
 		var made *origin
 		if unit, made, err = c.unit(ctx, in, rec, res); err == nil && remote == nil {
-			rec.keep(c.Units, unit, made, key)
+			unit.packed = rec.keep(c, unit, made, key)
 		}
 		return err
 	})

@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/moby/buildkit/client/llb"
+	"github.com/moby/buildkit/solver/pb"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/dbake/dbake/compiler/ir"
@@ -46,7 +47,10 @@ func (m *markedUnits) of(u *Unit) *markedUnit {
 func (m *markedUnits) state(ctx context.Context, c *compilation, u *Unit) (llb.State, error) {
 	x := m.of(u)
 	x.once.Do(func() {
-		def, err := rewrite(context.WithoutCancel(ctx), u.Definition, c.ids.mark, &c.caps)
+		def, err := u.LLB()
+		if err == nil {
+			def, err = rewrite(context.WithoutCancel(ctx), def, c.ids.mark, &c.caps)
+		}
 		if err == nil {
 			x.state, err = defState(def)
 		}
@@ -61,7 +65,10 @@ func (m *markedUnits) nameOf(u *Unit) ([sha256.Size]byte, error) {
 	x := m.of(u)
 	x.named.Do(func() {
 		h := sha256.New()
-		def := u.Definition
+		var def *pb.Definition
+		if def, x.wrong = u.LLB(); x.wrong != nil {
+			return
+		}
 		for _, dt := range def.GetDef() {
 			writeText(h, string(dt))
 		}

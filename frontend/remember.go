@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"hash"
 	"slices"
+	"sync"
 
 	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
@@ -49,7 +50,8 @@ type keptUnit struct {
 
 	// What follows the rest in its encoding.
 	config     []byte // nil is none
-	definition []byte
+	definition []byte // to be encoded
+	hasOps     bool   // was decoded with a definition
 }
 
 // keptWarning is a remark of the frontend.
@@ -229,10 +231,77 @@ func (in *inputs) encode(c *compilation) ([]byte, error) {
 	return h.Sum(nil), nil
 }
 
-// keep remembers a unit that was compiled without a node.
-func (r *recorder) keep(store *units.Store, u *Unit, made *origin, key []byte) {
+// packed is the definition of a unit, small: of a large project it is most of what compiled
+// units take of memory.
+type packed struct {
+	unit     units.Packed // a [keptUnit], encoded
+	unpacker *unpacker
+}
+
+// unpacker unpacks units. It is safe for concurrent use.
+type unpacker struct {
+	caps    *capSets
+	buffers sync.Pool // of *[]byte
+}
+
+// data calls use with the encoding of a unit, which use must not keep.
+func (u *unpacker) data(unit units.Packed, use func([]byte) error) error {
+	buf, ok := u.buffers.Get().(*[]byte)
+	if !ok {
+		buf = new([]byte)
+	}
+	defer u.buffers.Put(buf)
+	data, err := unit.Unpack(*buf)
+	if err != nil {
+		return err
+	}
+	*buf = data
+	return use(data)
+}
+
+// definition returns what is packed.
+func (p *packed) definition() (def *pb.Definition, err error) {
+	err = p.unpacker.data(p.unit, func(data []byte) error {
+		_, _, definition, err := divideKept(data)
+		if err != nil {
+			return err
+		}
+		def = &pb.Definition{}
+		return def.UnmarshalVT(definition) // which copies
+	})
+	if err != nil {
+		return nil, err
+	}
+	if def.Metadata == nil {
+		def.Metadata = map[string]*pb.OpMetadata{}
+	}
+	for _, md := range def.Metadata {
+		md.Caps = p.unpacker.caps.share(md.Caps)
+	}
+	return def, nil
+}
+
+// LLB returns the definition of u, which is not to be changed. It is decoded each time that
+// it is asked for, unless the field holds it.
+func (u *Unit) LLB() (*pb.Definition, error) {
+	if u.Definition != nil || u.packed == nil {
+		return u.Definition, nil
+	}
+	def, err := u.packed.definition()
+	if err != nil {
+		return nil, fmt.Errorf("definition of unit %s: %w", u.ID, err)
+	}
+	return def, nil
+}
+
+// IsEmpty reports whether the result of u has no content.
+func (u *Unit) IsEmpty() bool { return u.packed == nil && len(u.Definition.GetDef()) == 0 }
+
+// keep remembers a unit that was compiled without a node. It returns the definition packed,
+// nil where it is not.
+func (r *recorder) keep(c *compilation, u *Unit, made *origin, key []byte) *packed {
 	if key == nil || made.needs.moving || len(u.Attestations) > 0 || u.Frontend != "" {
-		return
+		return nil
 	}
 	k := &keptUnit{
 		Files: r.read, Images: r.asked,
@@ -246,23 +315,34 @@ func (r *recorder) keep(store *units.Store, u *Unit, made *origin, key []byte) {
 	}
 	var err error
 	if k.definition, err = u.Definition.MarshalVT(); err != nil {
-		return // it is compiled again
+		return nil // it is compiled again
 	}
-	if data, err := k.encode(); err == nil {
-		store.Put(key, data)
+	data, err := k.encode()
+	if err != nil {
+		return nil
 	}
+	unit := c.Units.Put(key, data)
+	if unit == nil || u.IsEmpty() {
+		return nil
+	}
+	return &packed{unit, c.unpacker}
 }
 
-// recallUnit returns a unit that is remembered, nil when it has to be compiled.
+// recallUnit returns a unit that is remembered, nil when it has to be compiled. Its definition
+// is packed.
 func (c *compilation) recallUnit(ctx context.Context, in *inputs, key []byte) *Unit {
 	if key == nil {
 		return nil
 	}
-	data, ok := c.Units.Get(key)
+	unit, ok := c.Units.Get(key)
 	if !ok {
 		return nil
 	}
-	k, err := decodeKept(data)
+	var k *keptUnit
+	err := c.unpacker.data(unit, func(data []byte) (err error) {
+		k, err = decodeKept(data)
+		return err
+	})
 	if err != nil || !k.holds(ctx, c, in) {
 		return nil
 	}
@@ -271,15 +351,10 @@ func (c *compilation) recallUnit(ctx context.Context, in *inputs, key []byte) *U
 	if len(k.Metadata) > 0 {
 		u.Metadata = k.Metadata
 	}
-	u.Definition = &pb.Definition{}
-	if err := u.Definition.UnmarshalVT(k.definition); err != nil {
-		return nil
-	}
-	if u.Definition.Metadata == nil {
-		u.Definition.Metadata = map[string]*pb.OpMetadata{}
-	}
-	for _, md := range u.Definition.Metadata {
-		md.Caps = c.caps.share(md.Caps)
+	if k.hasOps {
+		u.packed = &packed{unit, c.unpacker}
+	} else {
+		u.Definition = &pb.Definition{Metadata: map[string]*pb.OpMetadata{}}
 	}
 	made := &origin{
 		needs: &facts{
@@ -348,6 +423,20 @@ func (k *keptUnit) encode() ([]byte, error) {
 var errKept = errors.New("malformed unit")
 
 func decodeKept(data []byte) (*keptUnit, error) {
+	head, config, definition, err := divideKept(data)
+	if err != nil {
+		return nil, err
+	}
+	k := &keptUnit{}
+	if err := json.Unmarshal(head, k); err != nil {
+		return nil, err
+	}
+	k.config, k.hasOps = bytes.Clone(config), len(definition) > 0
+	return k, nil
+}
+
+// divideKept returns the parts of an encoded unit; config is nil where there is none.
+func divideKept(data []byte) (head, config, definition []byte, err error) {
 	part := func(less uint64) ([]byte, bool) {
 		n, used := binary.Uvarint(data)
 		if used <= 0 || n < less {
@@ -364,17 +453,12 @@ func decodeKept(data []byte) (*keptUnit, error) {
 	}
 	head, ok := part(0)
 	if !ok {
-		return nil, errKept
-	}
-	k := &keptUnit{}
-	if err := json.Unmarshal(head, k); err != nil {
-		return nil, err
+		return nil, nil, nil, errKept
 	}
 	if len(data) > 0 && data[0] == 0 {
 		data = data[1:]
-	} else if k.config, ok = part(1); !ok {
-		return nil, errKept
+	} else if config, ok = part(1); !ok {
+		return nil, nil, nil, errKept
 	}
-	k.config, k.definition = bytes.Clone(k.config), data
-	return k, nil
+	return head, config, data, nil
 }

@@ -96,7 +96,9 @@ func requireEqualUnits(t *testing.T, want, got []*Unit) {
 	for i := range want {
 		x, y := *want[i], *got[i]
 		for _, u := range []*Unit{&x, &y} {
-			u.Definition = u.Definition.CloneVT()
+			def, err := u.LLB()
+			require.NoError(t, err)
+			u.Definition, u.packed = def.CloneVT(), nil
 			for _, md := range u.Definition.Metadata {
 				if md.ProgressGroup != nil {
 					md.ProgressGroup.Id = ""
@@ -203,9 +205,16 @@ func TestMemoryIsSealed(t *testing.T) {
 	writeFiles(t, dir, rememberedFiles)
 	o := options()
 	o.Units = units.Open(memory, dir, time.Now())
-	_, err := Compile(t.Context(), rememberedProject(dir), o)
+	made, err := Compile(t.Context(), rememberedProject(dir), o)
 	require.NoError(t, err)
 	require.NoError(t, o.Units.Save())
+	for _, u := range made {
+		require.Nil(t, u.Definition, "it is packed")
+		require.False(t, u.IsEmpty())
+		def, err := u.LLB()
+		require.NoError(t, err)
+		require.NotEmpty(t, def.Def)
+	}
 	files, err := os.ReadDir(memory)
 	require.NoError(t, err)
 	require.Len(t, files, 1)

@@ -19,6 +19,9 @@ type Unit struct {
 	// Definition is as BuildKit marshals it. It is not changed, but the graph
 	// refers to its source maps; an empty one is a unit without vertices.
 	Definition *pb.Definition
+	// Load returns the definition where the field is nil. It is called once, so that of all
+	// definitions only one has to be there at a time.
+	Load func() (*pb.Definition, error)
 	// Locals holds the identity of the directory behind each local source of the
 	// definition. Sources of the same identity are the same directory, and the
 	// identity is the name of the source in the graph. Nil means that the names

@@ -80,6 +80,12 @@ func (o *opList) resolve(in *pb.Input) (int, error) {
 // load decodes a definition and keeps what its root needs.
 func (b *builder) load(u Unit) (*unitGraph, error) {
 	def := u.Definition
+	if def == nil && u.Load != nil {
+		var err error
+		if def, err = u.Load(); err != nil {
+			return nil, err
+		}
+	}
 	if len(def.GetDef()) == 0 {
 		return &unitGraph{root: -1}, nil
 	}

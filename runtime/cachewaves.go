@@ -165,7 +165,7 @@ func (w *waves) request(x cachepolicy.Export) (req daemon.ExportRequest, targets
 	req.CacheTo = []bkclient.CacheOptionsEntry{cacheentry.ForClient(x.Entry)}
 	for _, id := range x.Units {
 		unit := w.work.units[id]
-		if unit == nil || len(unit.Definition.GetDef()) == 0 {
+		if unit == nil || unit.IsEmpty() {
 			continue
 		}
 		img, err := w.work.image(unit, known)

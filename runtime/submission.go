@@ -211,7 +211,7 @@ func (p *submission) cut(w *work, known lookups, imports []ir.CacheEntry) error 
 func (p *submission) cutJob(w *work, u sched.UnitID, known lookups) (ids []string, err error) {
 	whole := false
 	for _, unit := range w.Jobs[u].Units {
-		if len(unit.Definition.GetDef()) == 0 {
+		if unit.IsEmpty() {
 			continue
 		}
 		id := string(unit.ID)

@@ -298,7 +298,7 @@ func (w *work) image(u *frontend.Unit, known lookups) (daemon.Content, error) {
 	if u.Frontend == "" {
 		img.Request = u.FrontendAttrs
 	}
-	if len(u.Definition.GetDef()) > 0 {
+	if !u.IsEmpty() {
 		// The merged graph's form of the unit: its digests are those that were
 		// evaluated.
 		def, err := w.Graph.Slice(string(u.ID))

@@ -45,8 +45,8 @@ func (p *preparation) prepare(ctx context.Context, project *ir.Project, opts fro
 		p.history = p.engine.memory.OpenHistory(p.request.History)
 	}
 	known := p.planMemory()
+	known.Compiled = func() { p.engine.memory.SaveUnits(opts.Units) }
 	build, faults, err := plan.PrepareWhole(ctx, project, opts, known)
-	p.engine.memory.SaveUnits(opts.Units)
 	if err != nil {
 		return err
 	}

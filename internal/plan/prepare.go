@@ -60,6 +60,9 @@ type Memory struct {
 	Files   *filesum.Cache
 	// List keeps a list of the files that each step reads, for [Compare].
 	List bool
+	// Compiled, unless it is nil, is called when all Dockerfiles are compiled: what only that
+	// needs can be given back.
+	Compiled func()
 }
 
 // Prepare compiles and merges the units of a project and predicts the cost of each step.
@@ -81,6 +84,9 @@ func Prepare(ctx context.Context, p *ir.Project, opts frontend.Options, known Me
 // The build is of the other targets, if there are any.
 func PrepareWhole(ctx context.Context, p *ir.Project, opts frontend.Options, known Memory) (*Build, []Fault, error) {
 	units, err := frontend.Compile(ctx, p, opts)
+	if known.Compiled != nil {
+		known.Compiled()
+	}
 	faults, err := compileFaults(p, err)
 	if err != nil {
 		return nil, nil, err
@@ -143,10 +149,10 @@ func (b *Build) withJobs(jobs []Job) *Build {
 func definitions(units []*frontend.Unit) []llbmerge.Unit {
 	var list []llbmerge.Unit
 	for _, u := range units {
-		if len(u.Definition.GetDef()) == 0 {
+		if u.IsEmpty() {
 			continue
 		}
-		m := llbmerge.Unit{ID: string(u.ID), Definition: u.Definition, Locals: map[string]string{}}
+		m := llbmerge.Unit{ID: string(u.ID), Load: u.LLB, Locals: map[string]string{}}
 		for name := range u.Locals {
 			m.Locals[name] = name
 		}

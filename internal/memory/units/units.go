@@ -93,8 +93,14 @@ func program() []byte {
 // on reports whether anything is kept.
 func (s *Store) on() bool { return s != nil && s.folder.Dir != "" && s.program != nil }
 
+// Packed is data in the form in which a store holds it, a third of its size.
+type Packed []byte
+
+// Unpack returns the data, in the place of buf where that is large enough.
+func (p Packed) Unpack(buf []byte) ([]byte, error) { return unpacker().DecodeAll(p, buf[:0]) }
+
 // Get returns what was made of some inputs.
-func (s *Store) Get(inputs []byte) (data []byte, ok bool) {
+func (s *Store) Get(inputs []byte) (made Packed, ok bool) {
 	if !s.on() {
 		return nil, false
 	}
@@ -110,26 +116,23 @@ func (s *Store) Get(inputs []byte) (data []byte, ok bool) {
 	if !ok {
 		return nil, false
 	}
-	packed, ok := key.open(e.sealed)
-	if !ok {
-		return nil, false
-	}
-	data, err := unpacker().DecodeAll(packed, nil)
-	return data, err == nil
+	return key.open(e.sealed)
 }
 
-// Put notes what was made of some inputs.
-func (s *Store) Put(inputs, data []byte) {
+// Put notes what was made of some inputs, and returns it packed; nil is not kept.
+func (s *Store) Put(inputs, data []byte) Packed {
 	if !s.on() || len(data) > s.limit/16 {
-		return
+		return nil
 	}
 	s.load.Do(s.read)
 	key := s.key(inputs)
-	sealed := key.seal(packer().EncodeAll(data, nil))
+	packed := packer().EncodeAll(data, nil)
+	sealed := key.seal(packed)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.entries[key.id()] = entry{s.day(), sealed}
 	s.dirty = true
+	return packed
 }
 
 // Save writes what is new, and forgets all: nothing is remembered by this store from then

@@ -22,6 +22,13 @@ func file(t *testing.T, dir string) string {
 	return files[0]
 }
 
+func unpack(t *testing.T, p Packed) string {
+	t.Helper()
+	data, err := p.Unpack(nil)
+	require.NoError(t, err)
+	return string(data)
+}
+
 func TestStore(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "units")
 	s := Open(dir, "/project", start)
@@ -30,7 +37,7 @@ func TestStore(t *testing.T) {
 	require.NoError(t, s.Save())
 	require.NoDirExists(t, dir, "nothing is written when nothing is new")
 	s.Put([]byte("in"), []byte("old"))
-	s.Put([]byte("in"), []byte("out of in"))
+	require.Equal(t, "out of in", unpack(t, s.Put([]byte("in"), []byte("out of in"))))
 	s.Put([]byte("other"), nil)
 	require.NoError(t, s.Save())
 	_, ok = s.Get([]byte("in"))
@@ -46,10 +53,10 @@ func TestStore(t *testing.T) {
 	s = Open(dir, "/project", start)
 	got, ok := s.Get([]byte("in"))
 	require.True(t, ok)
-	require.Equal(t, "out of in", string(got))
+	require.Equal(t, "out of in", unpack(t, got))
 	got, ok = s.Get([]byte("other"))
 	require.True(t, ok)
-	require.Empty(t, got)
+	require.Empty(t, unpack(t, got))
 	_, ok = s.Get([]byte("neither"))
 	require.False(t, ok)
 	_, ok = Open(dir, "/another", start).Get([]byte("in"))
@@ -60,7 +67,7 @@ func TestStore(t *testing.T) {
 	_, ok = other.Get([]byte("in"))
 	require.False(t, ok, "another program makes its own")
 	for _, none := range []*Store{nil, Open("", "/project", start)} {
-		none.Put([]byte("in"), []byte("out"))
+		require.Nil(t, none.Put([]byte("in"), []byte("out")))
 		_, ok = none.Get([]byte("in"))
 		require.False(t, ok)
 		require.NoError(t, none.Save())
@@ -82,7 +89,7 @@ func TestDamage(t *testing.T) {
 		s := Open(dir, "/project", start)
 		for i := range 3 {
 			if got, ok := s.Get(fmt.Appendf(nil, "in%d", i)); ok {
-				require.Equal(t, fmt.Sprintf("out%d", i), string(got))
+				require.Equal(t, fmt.Sprintf("out%d", i), unpack(t, got))
 				found++
 			}
 		}
@@ -113,7 +120,7 @@ func TestPacked(t *testing.T) {
 	require.Less(t, info.Size(), int64(len(data)/10))
 	got, ok := Open(dir, "/project", start).Get([]byte("in"))
 	require.True(t, ok)
-	require.Equal(t, data, got)
+	require.Equal(t, string(data), unpack(t, got))
 }
 
 // What was not used for long goes, first what is too much.
