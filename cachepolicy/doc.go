@@ -44,8 +44,8 @@
 //     keeps a vertex that copies from a directory, caches that come later are of no
 //     use behind it. And once such a vertex has ended, its key of the session finds
 //     it in the node's own cache, so that the import is not asked (solver/edge.go).
-//     A result that was sent late, behind a COPY that the node knows, is therefore
-//     built again; package runtime warns of it.
+//     Hence: an image stands in for a result that was sent late, behind a COPY that
+//     the node knows (package runtime/daemon).
 //   - An import that fails costs one line in the progress and the hits it would
 //     have given, nothing else.
 //   - An importer reads at most 1 MiB of manifest and of config

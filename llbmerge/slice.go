@@ -148,18 +148,6 @@ func (s *slicer) root(units []*unit) error {
 	if len(units) == 0 {
 		return nil // an empty definition is an empty result
 	}
-	caps := map[string]bool{string(pb.CapConstraints): true, string(pb.CapPlatform): true}
-	for _, md := range s.def.Metadata {
-		if md.IgnoreCache {
-			caps[string(pb.CapMetaIgnoreCache)] = true
-		}
-		if md.Description != nil {
-			caps[string(pb.CapMetaDescription)] = true
-		}
-		if md.ExportCache != nil {
-			caps[string(pb.CapMetaExportCache)] = true
-		}
-	}
 	result := s.result(units[0])
 	if len(units) > 1 {
 		join := &pb.PassthroughOp{Id: joinID}
@@ -182,8 +170,24 @@ func (s *slicer) root(units []*unit) error {
 		if err != nil {
 			return err
 		}
-		caps[string(pb.CapMetaDescription)] = true
 		result = &pb.Input{Digest: string(dgst)}
+	}
+	return s.end(result)
+}
+
+// end appends the op that names the result.
+func (s *slicer) end(result *pb.Input) error {
+	caps := map[string]bool{string(pb.CapConstraints): true, string(pb.CapPlatform): true}
+	for _, md := range s.def.Metadata {
+		if md.IgnoreCache {
+			caps[string(pb.CapMetaIgnoreCache)] = true
+		}
+		if md.Description != nil {
+			caps[string(pb.CapMetaDescription)] = true
+		}
+		if md.ExportCache != nil {
+			caps[string(pb.CapMetaExportCache)] = true
+		}
 	}
 	_, err := s.op(&pb.Op{Inputs: []*pb.Input{result}}, &pb.OpMetadata{Caps: caps})
 	return err

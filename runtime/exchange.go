@@ -16,6 +16,7 @@ import (
 	"github.com/containerd/containerd/v2/core/content"
 	bkclient "github.com/moby/buildkit/client"
 	bkerrdefs "github.com/moby/buildkit/solver/errdefs"
+	"github.com/moby/buildkit/solver/pb"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/dbake/dbake/cachepolicy"
@@ -122,6 +123,7 @@ func (x *exchange) stores() map[string]content.Store {
 	for i, s := range x.work.Steps {
 		if len(s.Sent) > 0 {
 			stores[cacheentry.StoreID(x.place(i))] = layout.Store(x.place(i))
+			stores["oci:"+imageStore(i)] = layout.Store(x.place(i))
 		}
 	}
 	return stores
@@ -175,22 +177,35 @@ func (x *exchange) find(vertices []sched.Vertex, v sched.VertexID) {
 }
 
 // importsFor returns the imports of a solve of jobs on a node: caches, which are those of the
-// jobs' clusters, and what was sent. Jobs that take a result from another node import only what
+// jobs' clusters, and what was sent; and what they take from other nodes. Jobs that take a result from another node import only what
 // was sent. Where both hold a step, BuildKit looks the steps behind it up in only one of them,
 // whichever that happens to be, and may miss the result (package cachepolicy, facts about
 // BuildKit).
-func (x *exchange) importsFor(n *nodeRun, jobs []plan.Job, caches []ir.CacheEntry) []ir.CacheEntry {
+func (x *exchange) importsFor(n *nodeRun, jobs []plan.Job, caches []ir.CacheEntry) (imports []ir.CacheEntry, takes []daemon.Take) {
 	sent := x.imports()
-	for step := range x.sent {
+	for _, step := range slices.Sorted(maps.Keys(x.sent)) {
 		if x.by[step] == n {
 			continue // it has the result already
 		}
 		v, _ := x.work.stepVertex(step)
 		if slices.ContainsFunc(jobs, func(j plan.Job) bool { return needs(j, v) }) {
-			return sent
+			takes = append(takes, x.take(step))
 		}
 	}
-	return slices.Concat(caches, sent)
+	if len(takes) > 0 {
+		return sent, takes
+	}
+	return slices.Concat(caches, sent), nil
+}
+
+// take describes a step that was sent to nodes that need it.
+func (x *exchange) take(step int) daemon.Take {
+	v, _ := x.work.stepVertex(step)
+	entry := x.sent[step]
+	return daemon.Take{
+		Step: v.Digest, Name: v.Step, Cache: entry, Below: x.work.readersBelow(v),
+		Image: func(ctx context.Context) (*pb.SourceOp, error) { return x.image(ctx, step, v, entry) },
+	}
 }
 
 // write makes a node write a step through c, as long as within lasts. It returns the import

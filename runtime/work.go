@@ -261,6 +261,31 @@ func (w *work) stepChain(v sched.VertexID) []sched.VertexID {
 	return list
 }
 
+// readersBelow returns the steps below v, and v, that read a directory of the client as another
+// input than their first.
+func (w *work) readersBelow(v *llbmerge.Vertex) []digest.Digest {
+	var list []digest.Digest
+	seen := map[digest.Digest]bool{}
+	var walk func(v *llbmerge.Vertex)
+	walk = func(v *llbmerge.Vertex) {
+		if seen[v.Digest] {
+			return
+		}
+		seen[v.Digest] = true
+		reads := false
+		for i, d := range v.Inputs {
+			in := w.Graph.Vertices[w.vertex[d]]
+			reads = reads || i > 0 && in.Kind == llbmerge.KindLocal
+			walk(in)
+		}
+		if reads {
+			list = append(list, v.Digest)
+		}
+	}
+	walk(v)
+	return list
+}
+
 // emulates returns how many times longer steps take on a node that joined late, by
 // platform that it emulates; nil for nodes that the plan knows.
 func (w *work) emulates(n sched.NodeID, native ocispecs.Platform) map[string]float64 {

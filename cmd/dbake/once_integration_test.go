@@ -156,3 +156,66 @@ func (o oneResult) check(said string) {
 	}
 	require.Len(t, all, len(base)+4, said)
 }
+
+// manyFile has a target that reads from several others, which stand on steps that copy from
+// the context: whichever nodes build them, a node learns of their results after it has looked
+// such steps up for something else.
+const manyFile = `
+variable "DBAKE_REGISTRY" { default = "" }
+group "default" { targets = ["tool", "gomod", "service", "devbox"] }
+target "base" {
+  dockerfile-inline = "FROM busybox\nRUN head -c 1000 /dev/urandom > /base # %[1]s"
+}
+target "tool" {
+  contexts = { base = "target:base" }
+  dockerfile-inline = "FROM base\nRUN sleep 1; head -c 1000 /dev/urandom > /tool"
+  output = ["type=cacheonly"]
+}
+target "libs" {
+  contexts = { tool = "target:tool" }
+  dockerfile-inline = "FROM tool\nWORKDIR /src\nCOPY go.mod .\nCOPY internal internal\nRUN sleep 1; head -c 1000 /dev/urandom > /libs"
+}
+target "gomod" {
+  contexts = { libs = "target:libs" }
+  dockerfile-inline = "FROM busybox\nCOPY --from=libs /src/go.mod /go.mod\nRUN head -c 1000 /dev/urandom > /gomod"
+  output = ["type=cacheonly"]
+}
+target "service" {
+  matrix = { n = ["1","2","3","4","5","6"] }
+  name = "service${n}"
+  contexts = { libs = "target:libs" }
+  dockerfile-inline = "FROM libs\nCOPY services/${n} services/${n}\nRUN --mount=type=bind,source=internal,target=/mnt sleep 1; cat services/${n}/main /mnt/main /dev/urandom | head -c 1000 > /service"
+  output = ["type=cacheonly"]
+}
+target "devbox" {
+  contexts = { s1 = "target:service1", s2 = "target:service2", s3 = "target:service3" }
+  dockerfile-inline = "FROM s1\nCOPY --from=s2 /service /s2\nCOPY --from=s3 /service /s3\nRUN head -c 1000 /dev/urandom > /devbox"
+  tags = ["${DBAKE_REGISTRY}/%[1]s/devbox:1"]
+  output = ["type=image,push=true"]
+}
+`
+
+// A target that reads from targets of several nodes uses their results, although its node
+// has looked the steps below them up for another target before.
+func TestOneResultOfMany(t *testing.T) {
+	w := newWorld(t, 3)
+	for _, through := range []string{"client", "registry"} {
+		for _, strategy := range []string{"rendezvous", "queue", "random"} {
+			t.Run(strategy+", through the "+through, func(t *testing.T) {
+				dir, name := t.TempDir(), "many-"+strategy+"-"+through
+				for _, f := range []string{"go.mod", "internal/main", "services/1/main", "services/2/main", "services/3/main", "services/4/main", "services/5/main", "services/6/main"} {
+					require.NoError(t, os.MkdirAll(filepath.Dir(filepath.Join(dir, f)), 0o755))
+					require.NoError(t, os.WriteFile(filepath.Join(dir, f), []byte(f+" of "+name+"\n"), 0o644))
+				}
+				write(t, dir, fmt.Sprintf(manyFile, name))
+				args := append([]string{"build", "--progress", "plain", "--history", "none", "--state-dir", w.state, "--strategy", strategy, "--var", "DBAKE_REGISTRY=" + w.registry}, w.on(3)...)
+				if through == "registry" {
+					args = append(args, "--cache-registry", w.registry+"/"+name+"/cache")
+				}
+				r := w.run(dir, args...)
+				require.Zero(t, r.status, r.stderr)
+				require.NotContains(t, r.stderr, " and again by ", r.stderr)
+			})
+		}
+	}
+}

@@ -83,12 +83,9 @@ func (p Part) read(ctx context.Context, reg Registry, chains *cacheimport.CacheC
 	if err != nil {
 		return err
 	}
-	var m ocispecs.Manifest
-	if err := json.Unmarshal(dt, &m); err != nil {
-		return fmt.Errorf("decode cache %s: %w", p.Ref, err)
-	}
-	if m.Config.MediaType != cacheimporttypes.CacheConfigMediaTypeV0 {
-		return fmt.Errorf("%s is not a cache: its config is %q", p.Ref, m.Config.MediaType)
+	m, err := Decode(dt)
+	if err != nil {
+		return fmt.Errorf("%s: %w", p.Ref, err)
 	}
 	layers := cacheimport.DescriptorProvider{}
 	for _, l := range m.Layers {
@@ -101,6 +98,18 @@ func (p Part) read(ctx context.Context, reg Registry, chains *cacheimport.CacheC
 		return fmt.Errorf("decode cache %s: %w", p.Ref, err)
 	}
 	return nil
+}
+
+// Decode decodes the manifest of a cache.
+func Decode(manifest []byte) (*ocispecs.Manifest, error) {
+	var m ocispecs.Manifest
+	if err := json.Unmarshal(manifest, &m); err != nil {
+		return nil, fmt.Errorf("decode a cache: %w", err)
+	}
+	if m.Config.MediaType != cacheimporttypes.CacheConfigMediaTypeV0 {
+		return nil, fmt.Errorf("not a cache: its config is %q", m.Config.MediaType)
+	}
+	return &m, nil
 }
 
 // Place is a set of caches: those of a repository with one prefix.

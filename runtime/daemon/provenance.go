@@ -109,7 +109,7 @@ func (s *solver) describe(ctx context.Context, c gateway.Client, img Content) (g
 	}
 	res, err := c.Solve(ctx, gateway.SolveRequest{
 		Frontend: "dockerfile.v0", FrontendOpt: attrs,
-		FrontendInputs: map[string]*pb.Definition{described: img.Definition, "dockerfile": dockerfile},
+		FrontendInputs: map[string]*pb.Definition{described: s.standIns.replace(img.Definition), "dockerfile": dockerfile},
 	})
 	if err != nil {
 		return nil, err

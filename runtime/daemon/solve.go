@@ -71,6 +71,7 @@ type solver struct {
 	retrySteps   bool // steps that fail are executed again
 	entitlements []string
 	silent       silentCaches
+	standIns     standIns
 	// asks returns the registries, each named by one of its refs, that do not answer the
 	// node in time; unheard is called when a cache is left out.
 	asks    func(ctx context.Context, refs map[string]string) []string
@@ -97,6 +98,8 @@ type Partition struct {
 	// would make its neighbours miss. Results that other nodes have sent come on top,
 	// before the first solve that needs them.
 	Imports []ir.CacheEntry
+	// Takes are its steps whose results other nodes have sent.
+	Takes []Take
 	// Anew says that a step of it has failed on the node before.
 	Anew bool
 }
@@ -113,6 +116,9 @@ func (s *solver) evaluateAll(ctx context.Context, ev *evaluation, p Partition) e
 	if p.Joined != nil && caps.Supports(pb.CapPassthroughOp) == nil {
 		defs = []*pb.Definition{p.Joined}
 	}
+	if defs, err = s.standIns.decide(ctx, c, p.Takes, defs, imports); err != nil {
+		return err
+	}
 	eg, ctx := errgroup.WithContext(ctx)
 	for _, def := range defs {
 		eg.Go(func() error {
@@ -124,7 +130,7 @@ func (s *solver) evaluateAll(ctx context.Context, ev *evaluation, p Partition) e
 			return err
 		})
 	}
-	return eg.Wait()
+	return s.standIns.blame(eg.Wait())
 }
 
 // ExportRequest is one output of one target.
@@ -310,7 +316,7 @@ func platformOf(img Content) ocispecs.Platform {
 // ref returns the lazy result of a definition. The node holds what it stands for, so
 // no cache is read for it.
 func (s *solver) ref(ctx context.Context, c gateway.Client, def *pb.Definition) (gateway.Reference, error) {
-	r, err := c.Solve(ctx, gateway.SolveRequest{Definition: def})
+	r, err := c.Solve(ctx, gateway.SolveRequest{Definition: s.standIns.replace(def)})
 	if err != nil {
 		return nil, err
 	}
@@ -369,7 +375,7 @@ func (s *solver) build(ctx context.Context, in *session.Session, opt bkclient.So
 	go func() {
 		defer close(drained)
 		for st := range status {
-			observe(st)
+			observe(s.standIns.restore(st))
 		}
 	}()
 	asked := s.tracing.enter(ctx, s.spec.Name, &opt)
@@ -383,7 +389,7 @@ func (s *solver) build(ctx context.Context, in *session.Session, opt bkclient.So
 		// is ours.
 		return nil, errors.Join(context.Cause(ctx), err)
 	}
-	return resp, err
+	return resp, s.standIns.blame(err)
 }
 
 // receives reports whether something of req comes to the client as files.

@@ -1,0 +1,122 @@
+package cachestore
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/containerd/containerd/v2/pkg/labels"
+	cacheimporttypes "github.com/moby/buildkit/cache/remotecache/v1/types"
+	digest "github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/specs-go"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Image is an image of what a cache holds. Its layers are those of the cache.
+type Image struct {
+	Config, Manifest         ocispecs.Descriptor
+	ConfigData, ManifestData []byte
+}
+
+// ImageOf returns an image of the last result in a cache that holds the results of one step and
+// of steps below it: of the record that no other needs. It fails when the cache has several.
+func ImageOf(m *ocispecs.Manifest, config []byte, p ocispecs.Platform) (*Image, error) {
+	var cc cacheimporttypes.CacheConfig
+	if err := json.Unmarshal(config, &cc); err != nil {
+		return nil, fmt.Errorf("decode a cache: %w", err)
+	}
+	chain, err := lastResult(cc)
+	if err != nil {
+		return nil, err
+	}
+	blobs := map[digest.Digest]ocispecs.Descriptor{}
+	for _, l := range m.Layers {
+		blobs[l.Digest] = l
+	}
+	img := ocispecs.Image{Platform: p, RootFS: ocispecs.RootFS{Type: "layers"}}
+	made := ocispecs.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispecs.MediaTypeImageManifest}
+	for _, d := range chain {
+		l, ok := blobs[d]
+		if !ok {
+			return nil, fmt.Errorf("layer %s is not in the manifest of the cache", d)
+		}
+		diff, err := digest.Parse(l.Annotations[uncompressed])
+		if err != nil {
+			return nil, fmt.Errorf("layer %s: the cache does not name its content: %w", d, err)
+		}
+		img.RootFS.DiffIDs = append(img.RootFS.DiffIDs, diff)
+		made.Layers = append(made.Layers, l)
+	}
+	out := &Image{}
+	if out.ConfigData, err = json.Marshal(img); err != nil {
+		return nil, fmt.Errorf("encode an image config: %w", err)
+	}
+	out.Config = ocispecs.Descriptor{MediaType: ocispecs.MediaTypeImageConfig, Digest: digest.FromBytes(out.ConfigData), Size: int64(len(out.ConfigData))}
+	made.Config = out.Config
+	if out.ManifestData, err = json.Marshal(made); err != nil {
+		return nil, fmt.Errorf("encode an image manifest: %w", err)
+	}
+	out.Manifest = ocispecs.Descriptor{MediaType: made.MediaType, Digest: digest.FromBytes(out.ManifestData), Size: int64(len(out.ManifestData))}
+	return out, nil
+}
+
+// uncompressed is the annotation of layers with the digest of their content.
+const uncompressed = labels.LabelUncompressed
+
+// lastResult returns the layers of the result that no other record needs, the lowest first.
+func lastResult(cc cacheimporttypes.CacheConfig) ([]digest.Digest, error) {
+	needed := map[int]bool{}
+	for _, r := range cc.Records {
+		for _, alternatives := range r.Inputs {
+			for _, in := range alternatives {
+				needed[in.LinkIndex] = true
+			}
+		}
+	}
+	var found []digest.Digest
+	for i, r := range cc.Records {
+		if needed[i] {
+			continue
+		}
+		chain, err := layersOf(cc, r)
+		switch {
+		case err != nil:
+			return nil, err
+		case len(chain) == 0:
+		case found == nil:
+			found = chain
+		case !slices.Equal(found, chain):
+			return nil, errors.New("the cache holds several last results")
+		}
+	}
+	if found == nil {
+		return nil, errors.New("the cache holds no layers of its last step")
+	}
+	return found, nil
+}
+
+// layersOf returns the layers of a record's first result; none when it has no result.
+func layersOf(cc cacheimporttypes.CacheConfig, r cacheimporttypes.CacheRecord) ([]digest.Digest, error) {
+	var list []int
+	switch {
+	case len(r.Results) > 0:
+		for i := r.Results[0].LayerIndex; i >= 0; i = cc.Layers[i].ParentIndex {
+			if i >= len(cc.Layers) || len(list) > len(cc.Layers) {
+				return nil, fmt.Errorf("the cache has no layer %d", i)
+			}
+			list = append(list, i)
+		}
+		slices.Reverse(list)
+	case len(r.ChainedResults) > 0:
+		list = r.ChainedResults[0].LayerIndexes
+	}
+	chain := make([]digest.Digest, len(list))
+	for i, l := range list {
+		if l < 0 || l >= len(cc.Layers) {
+			return nil, fmt.Errorf("the cache has no layer %d", l)
+		}
+		chain[i] = cc.Layers[l].Blob
+	}
+	return chain, nil
+}

@@ -1,0 +1,134 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	bkclient "github.com/moby/buildkit/client"
+	"github.com/moby/buildkit/client/llb"
+	gateway "github.com/moby/buildkit/frontend/gateway/client"
+	bkerrdefs "github.com/moby/buildkit/solver/errdefs"
+	"github.com/moby/buildkit/solver/pb"
+	digest "github.com/opencontainers/go-digest"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dbake/dbake/compiler/ir"
+	"github.com/dbake/dbake/llbmerge"
+)
+
+// standInGraph is a node that has looked a COPY up for one target, and is then given a
+// target that reads what another node made on top of it.
+type standInGraph struct {
+	copies, box *pb.Definition
+	step        map[string]digest.Digest
+}
+
+func newStandInGraph(t *testing.T) standInGraph {
+	libs := llb.Image("base").File(llb.Copy(llb.Local("src"), "/lib", "/lib"), llb.WithCustomName("copy lib"))
+	other := libs.Run(llb.Shlex("test"), llb.WithCustomName("test")).Root()
+	service := libs.Run(llb.Shlex("compile"), llb.WithCustomName("compile")).Root()
+	box := llb.Image("base").File(llb.Copy(service, "/bin", "/bin"), llb.WithCustomName("copy bin"))
+	var units []llbmerge.Unit
+	for id, st := range map[string]llb.State{"other": other, "box": box} {
+		def, err := st.Marshal(t.Context())
+		require.NoError(t, err)
+		units = append(units, llbmerge.Unit{ID: id, Definition: def.ToPB()})
+	}
+	g, err := llbmerge.Merge(units)
+	require.NoError(t, err)
+	s := standInGraph{step: map[string]digest.Digest{}}
+	for _, v := range g.Vertices {
+		s.step[v.Step] = v.Digest
+	}
+	s.copies, err = g.Slice("other")
+	require.NoError(t, err)
+	s.box, err = g.Slice("box")
+	require.NoError(t, err)
+	return s
+}
+
+func TestStandIns(t *testing.T) {
+	image := &pb.SourceOp{Identifier: "docker-image://step@" + digest.FromString("image").String()}
+	sent, old := registryCache("one.test/sent"), registryCache("one.test/old")
+	for name, tt := range map[string]struct {
+		before   bool            // the node has looked the COPY up
+		with     []ir.CacheEntry // when it did
+		made     error           // of the image
+		fails    bool            // the node cannot fetch it
+		replaces bool
+	}{
+		"looked up before":                {before: true, with: []ir.CacheEntry{old}, replaces: true},
+		"looked up with the result":       {before: true, with: []ir.CacheEntry{old, sent}},
+		"not looked up":                   {},
+		"no image can be made":            {before: true, made: errors.New("no layers")},
+		"the node cannot fetch the image": {before: true, fails: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			graph := newStandInGraph(t)
+			i, g := &standIns{}, &fakeGateway{}
+			if tt.before {
+				_, err := i.decide(t.Context(), g, nil, []*pb.Definition{graph.copies}, tt.with)
+				require.NoError(t, err)
+			}
+			if tt.fails {
+				g.fails = errors.New("no such host")
+				_, _ = g.Solve(t.Context(), gateway.SolveRequest{})
+			}
+			take := Take{
+				Step: graph.step["compile"], Name: "compile", Cache: sent, Below: []digest.Digest{graph.step["copy lib"]},
+				Image: func(context.Context) (*pb.SourceOp, error) { return image, tt.made },
+			}
+			got, err := i.decide(t.Context(), g, []Take{take}, []*pb.Definition{graph.box}, []ir.CacheEntry{old, sent})
+			require.NoError(t, err)
+			if !tt.replaces {
+				require.Equal(t, []*pb.Definition{graph.box}, got)
+				require.Equal(t, graph.box, i.replace(graph.box))
+				return
+			}
+			require.NotEqual(t, graph.box, got[0])
+			require.Equal(t, got[0], i.replace(graph.box), "what is written of it is what was solved")
+			require.Equal(t, graph.copies, i.replace(graph.copies))
+
+			// The node speaks of other vertices than everybody else.
+			var now, stand digest.Digest
+			for d, was := range i.original {
+				switch was {
+				case graph.step["copy bin"]:
+					now = d
+				case graph.step["compile"]:
+					stand = d
+				}
+			}
+			done := &bkclient.Vertex{Digest: stand, Name: "compile"}
+			done.Completed = new(time.Unix(1, 0))
+			st := i.restore(&bkclient.SolveStatus{
+				Vertexes: []*bkclient.Vertex{done, {Digest: now, Inputs: []digest.Digest{stand}}},
+				Logs:     []*bkclient.VertexLog{{Vertex: now}}, Statuses: []*bkclient.VertexStatus{{Vertex: stand}},
+			})
+			require.Equal(t, graph.step["compile"], st.Vertexes[0].Digest)
+			require.True(t, st.Vertexes[0].Cached, "it was not run here")
+			require.Equal(t, graph.step["copy bin"], st.Vertexes[1].Digest)
+			require.Equal(t, []digest.Digest{graph.step["compile"]}, st.Vertexes[1].Inputs)
+			require.Equal(t, graph.step["copy bin"], st.Logs[0].Vertex)
+			require.Equal(t, graph.step["compile"], st.Statuses[0].Vertex)
+			var ve *bkerrdefs.VertexError
+			require.ErrorAs(t, i.blame(bkerrdefs.WrapVertex(errors.New("broken"), now)), &ve)
+			require.Equal(t, graph.step["copy bin"].String(), ve.Digest)
+		})
+	}
+}
+
+// Who waits for another's decision hears that nobody wants his.
+func TestStandInsInterrupted(t *testing.T) {
+	i := &standIns{}
+	leave, err := i.enter(t.Context())
+	require.NoError(t, err)
+	defer leave()
+	stopped := errors.New("stopped")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(stopped)
+	_, err = i.decide(ctx, &fakeGateway{}, nil, nil, nil)
+	require.ErrorIs(t, err, stopped)
+}

@@ -1,0 +1,108 @@
+package runtime
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+
+	"github.com/containerd/platforms"
+	"github.com/moby/buildkit/solver/pb"
+	digest "github.com/opencontainers/go-digest"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/dbake/dbake/compiler/ir"
+	"github.com/dbake/dbake/internal/cachestore"
+	"github.com/dbake/dbake/internal/localfile"
+	"github.com/dbake/dbake/llbmerge"
+	"github.com/dbake/dbake/runtime/layout"
+	"github.com/dbake/dbake/runtime/registry"
+)
+
+// imageStore is the id of the layout that holds the image of a step's result.
+func imageStore(step int) string { return "dbake.step." + strconv.Itoa(step) }
+
+// mostCacheConfig is the largest list of records that is read: none is larger that a node can
+// read.
+const mostCacheConfig = 1 << 20
+
+// image makes an image of a step's result beside the cache in which it was sent, of the same
+// layers. A worker calls it.
+func (x *exchange) image(ctx context.Context, step int, v *llbmerge.Vertex, entry ir.CacheEntry) (*pb.SourceOp, error) {
+	p := platforms.DefaultSpec()
+	if v.Platform != nil {
+		p = platforms.Normalize(*v.Platform)
+	}
+	if entry.Type == ir.TypeLocal {
+		dir := layout.Store(x.place(step))
+		img, err := imageOf(p, func(desc ocispecs.Descriptor) ([]byte, error) { return readBlob(dir, desc.Digest) }, digest.Digest(entry.Attrs["digest"]))
+		if err != nil {
+			return nil, err
+		}
+		for _, b := range []struct {
+			desc ocispecs.Descriptor
+			data []byte
+		}{{img.Config, img.ConfigData}, {img.Manifest, img.ManifestData}} {
+			name, err := dir.Path(b.desc.Digest)
+			if err == nil {
+				err = localfile.Replace(name, b.data, 0o600)
+			}
+			if err != nil {
+				return nil, fmt.Errorf("write an image of %s: %w", v.Step, err)
+			}
+		}
+		return &pb.SourceOp{
+			Identifier: "oci-layout://dbake/step@" + img.Manifest.Digest.String(),
+			Attrs:      map[string]string{pb.AttrOCILayoutStoreID: imageStore(step)},
+		}, nil
+	}
+	c := registry.New(x.work.Registries)
+	defer c.Close()
+	ref := entry.Attrs["ref"]
+	manifest, desc, err := c.Manifest(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	img, err := imageOf(p, func(d ocispecs.Descriptor) ([]byte, error) {
+		if d.Digest == desc.Digest {
+			return manifest, nil
+		}
+		return c.Blob(ctx, ref, d, mostCacheConfig)
+	}, desc.Digest)
+	if err != nil {
+		return nil, err
+	}
+	name := x.store.Name + "@" + img.Manifest.Digest.String()
+	if err := c.Push(ctx, name, img.Config, img.ConfigData); err != nil {
+		return nil, err
+	}
+	if err := c.Push(ctx, name, img.Manifest, img.ManifestData); err != nil {
+		return nil, err
+	}
+	return &pb.SourceOp{Identifier: "docker-image://" + name}, nil
+}
+
+// imageOf reads a cache, by the digest of its manifest, and returns the image of its result.
+func imageOf(p ocispecs.Platform, read func(ocispecs.Descriptor) ([]byte, error), manifest digest.Digest) (*cachestore.Image, error) {
+	dt, err := read(ocispecs.Descriptor{Digest: manifest})
+	if err != nil {
+		return nil, err
+	}
+	m, err := cachestore.Decode(dt)
+	if err != nil {
+		return nil, err
+	}
+	config, err := read(m.Config)
+	if err != nil {
+		return nil, err
+	}
+	return cachestore.ImageOf(m, config, p)
+}
+
+func readBlob(dir layout.Store, d digest.Digest) ([]byte, error) {
+	name, err := dir.Path(d)
+	if err != nil {
+		return nil, err
+	}
+	return os.ReadFile(name)
+}
