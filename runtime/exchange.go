@@ -177,10 +177,10 @@ func (x *exchange) find(vertices []sched.Vertex, v sched.VertexID) {
 }
 
 // importsFor returns the imports of a solve of jobs on a node: caches, which are those of the
-// jobs' clusters, and what was sent; and what they take from other nodes. Jobs that take a result from another node import only what
-// was sent. Where both hold a step, BuildKit looks the steps behind it up in only one of them,
-// whichever that happens to be, and may miss the result (package cachepolicy, facts about
-// BuildKit).
+// jobs' clusters, and what was sent. It also returns what the jobs take from other nodes. If
+// they take something, they import only what was sent. Where both hold a step, BuildKit looks
+// the steps behind it up in only one of them, whichever that happens to be, and may miss the
+// result (package cachepolicy, facts about BuildKit).
 func (x *exchange) importsFor(n *nodeRun, jobs []plan.Job, caches []ir.CacheEntry) (imports []ir.CacheEntry, takes []daemon.Take) {
 	sent := x.imports()
 	for _, step := range slices.Sorted(maps.Keys(x.sent)) {
