@@ -207,7 +207,7 @@ func (s *queues) demand(list []VertexID) {
 		switch {
 		case o == nil, s.sends(o, s.once.planned[v]):
 			continue
-		case id == NoUnit || s.once.sends[v] == maxSends:
+		case id == NoUnit:
 			s.unsent(v)
 			continue
 		}
@@ -218,12 +218,32 @@ func (s *queues) demand(list []VertexID) {
 		if u.state != over {
 			continue // on its way
 		}
+		if s.once.sends[v] == maxSends {
+			s.unsent(v)
+			continue
+		}
 		s.turn(id, idle)
 		*u = unit{out: Outcome{Node: NoNode, Because: NoUnit, Vertex: NoVertex, Submits: u.out.Submits}}
 		s.once.sends[v]++
 		s.cfg.Units[id].Nodes = []NodeID{o.id}
 		s.enqueue(&o.lane, []UnitID{id}, true, &part{orphan: NoNode})
 		s.wake(o)
+	}
+}
+
+// forgive has the attempts to send v, or what stands on it, not count: v failed before there was
+// anything to send.
+func (s *queues) forgive(v VertexID) {
+	for above, id := range s.once.sender {
+		if id == NoUnit || s.once.sends[above] == 0 {
+			continue
+		}
+		s.walk([]UnitID{id}, func(x VertexID) bool {
+			if x == v {
+				s.once.sends[above] = 0
+			}
+			return s.once.sends[above] > 0
+		})
 	}
 }
 

@@ -55,7 +55,7 @@ func (s *fates) flaw(e UnitFailed, n *node) fault {
 	if !known {
 		t.fail(f, s.cfg.Options.RetrySteps, s.cfg.Vertices[e.Vertex].Flaky)
 		s.noteStop(n, e.Vertex)
-		s.once.sends[e.Vertex] = 0 // what waits for its result has waited for nothing
+		s.forgive(e.Vertex)
 	}
 	if t.over {
 		return final
