@@ -29,12 +29,6 @@ import (
 // findLimit bounds how long a node looks for what it lost: it fetches what it did not lose.
 const findLimit = 10 * time.Minute
 
-// ignoring returns the digest under which a node knows a vertex that ignores the cache, while
-// it knows the same vertex without that, too (solver/jobs.go, loadUnlocked).
-func ignoring(d digest.Digest) digest.Digest {
-	return digest.FromString(d.String() + "-ignorecache")
-}
-
 // lostResults are those that nodes could not read. They belong to the loop.
 type lostResults struct {
 	work     *work
@@ -222,7 +216,7 @@ func (l *lostResults) note(n *nodeRun, found []sched.VertexID) (fresh bool) {
 			l.gone[n] = map[digest.Digest]bool{}
 		}
 		l.gone[n][d] = true
-		l.aliases[ignoring(d)] = d
+		l.aliases[daemon.Ignoring(d)] = d
 		n.tracker.forget(d) // it is about to run
 	}
 	return fresh

@@ -211,7 +211,11 @@ func (s *solver) Evaluate(ctx context.Context, p Partition, observe func(*bkclie
 				return nil
 			default:
 			}
-			// The next build gets the results as they are while this one has them.
+			// The next build gets the results as they are while this one has them, but for
+			// those that rest on what is lost: with them it would get the failure.
+			if left := slices.DeleteFunc(slices.Clone(p.Single), ev.failures.hit); len(left) < len(p.Single) {
+				p.Joined, p.Single = nil, left
+			}
 			before = func() { exit(false) }
 		}
 	}

@@ -61,11 +61,13 @@ func TestSeeds(t *testing.T) {
 //     may build, after the step had failed on the others.
 //   - 5514 and 20043: a node that executed what the plan had sent to it did not wait for all
 //     of the inputs, and two nodes executed a step with one result.
+//   - 20230: what held results took the failure to read a lost layer along into the next build
+//     of its node, which could then never make the layer anew.
 func TestSeedsOfFaults(t *testing.T) {
 	var current atomic.Uint64
 	var all seen
 	defer watch(&current)()
-	for _, seed := range []uint64{1002, 1610, 5498, 5514, 20043} {
+	for _, seed := range []uint64{1002, 1610, 5498, 5514, 20043, 20230} {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) { trySeeds(t, seed, seed+1, &current, &all) })
 	}
 }
