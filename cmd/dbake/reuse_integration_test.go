@@ -297,7 +297,7 @@ func TestRegistryDoesNotSay(t *testing.T) {
 	})
 	again := y.build()
 	require.Len(t, again.only("done"), 2)
-	require.Equal(t, 1, strings.Count(again.stderr, "cannot be found out"), again.stderr)
+	require.Equal(t, 1, strings.Count(again.stderr, "cannot find out whether"), again.stderr)
 	y.misbehave(nil)
 	third := y.build()
 	require.Len(t, third.only("unchanged"), 2)
