@@ -132,6 +132,64 @@ func TestActionBuilds(t *testing.T) {
 	require.Contains(t, a.read("calls"), "history\nexport\n")
 }
 
+// engine stands in for docker: it notes its calls. A container whose name has FAILS in it
+// does not start, and BuildKit answers when it is asked for the second time.
+const engine = `#!/usr/bin/env bash
+echo "$@" >> "$RUNNER_TEMP/docker"
+case "$1" in
+  run) [[ -z ${FAILS:-} || $* != *$FAILS* ]] ;;
+  exec) [[ $(grep -c "^exec $2 " "$RUNNER_TEMP/docker") -ge 2 ]] ;;
+esac
+`
+
+// Nodes are started for a job, used beside those that are given, and removed, also those that
+// did not start.
+func TestActionStartsNodes(t *testing.T) {
+	a := newAction(t, "RELEASES="+release(t, sha).URL, "BUILDKIT_IMAGE=moby/buildkit:v1")
+	out, err := a.run("install")
+	require.NoError(t, err, "%s", out)
+	require.NoError(t, os.WriteFile(filepath.Join(a.temp, "dbake", "docker"), []byte(engine), 0o755))
+	out, err = a.run("start", "START_NODES=2")
+	require.NoError(t, err, "%s", out)
+	names := strings.Fields(a.read("dbake-nodes"))
+	require.Len(t, names, 2)
+	for _, name := range names {
+		require.Contains(t, a.read("docker"), "run --detach --privileged --name "+name+" moby/buildkit:v1\n")
+		require.Equal(t, 2, strings.Count(a.read("docker"), "exec "+name+" buildctl debug workers\n"))
+	}
+	out, err = a.run("build", "NODES=tcp://a:1")
+	require.NoError(t, err, "%s", out)
+	require.Contains(t, a.read("calls"), "--nodes\ntcp://a:1\n--nodes\ndocker-container://"+names[0]+"\n--nodes\ndocker-container://"+names[1]+"\n")
+	out, err = a.run("stop")
+	require.NoError(t, err, "%s", out)
+	for _, name := range names {
+		require.Contains(t, a.read("docker"), "rm --force --volumes "+name+"\n")
+	}
+	require.NoFileExists(t, filepath.Join(a.temp, "dbake-nodes"))
+
+	out, err = a.run("start", "START_NODES=3", "FAILS=node2")
+	require.Error(t, err)
+	require.Contains(t, out, "::error::dbake: node 2 could not be started from moby/buildkit:v1")
+	started := strings.Fields(a.read("dbake-nodes"))
+	require.Len(t, started, 2)
+	out, err = a.run("stop")
+	require.NoError(t, err, "%s", out)
+	require.Contains(t, a.read("docker"), "rm --force --volumes "+started[1]+"\n")
+
+	out, err = a.run("start", "START_NODES=many")
+	require.Error(t, err)
+	require.Contains(t, out, `start-nodes is "many", and not a number`)
+}
+
+// Nodes that are started are of the BuildKit that dbake is built with.
+func TestActionBuildKit(t *testing.T) {
+	out, err := exec.Command("go", "list", "-m", "-f", "{{.Version}}", "github.com/moby/buildkit").Output()
+	require.NoError(t, err)
+	data, err := os.ReadFile("action.yml")
+	require.NoError(t, err)
+	require.Contains(t, string(data), "moby/buildkit:"+strings.TrimSpace(string(out))+`"`)
+}
+
 // Every input of action.yml reaches the script, or a step's condition.
 func TestActionInputs(t *testing.T) {
 	data, err := os.ReadFile("action.yml")

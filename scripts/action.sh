@@ -1,10 +1,13 @@
 #!/usr/bin/env bash
-# The steps of action.yml: install puts a released dbake on the path, build runs it with
-# the action's inputs, which are variables here. RELEASES is where releases are.
+# The steps of action.yml: install puts a released dbake on the path, start starts nodes in
+# containers, build runs dbake with the action's inputs, which are variables here, and stop
+# removes the containers. RELEASES is where releases are.
 set -euo pipefail
 
 releases=${RELEASES:-https://github.com/dbake/dbake/releases}
 history=$RUNNER_TEMP/dbake-history.jsonl
+containers=$RUNNER_TEMP/dbake-nodes # their names, one on each line
+ready=60                            # seconds that a node may take until it answers
 fail() { echo "::error::dbake: $*"; exit 1; }
 
 install() {
@@ -34,12 +37,47 @@ checksum() { if command -v sha256sum >/dev/null; then sha256sum -c --quiet; else
 # lines prints the lines of a value that are not empty, without the white space around.
 lines() { sed -e 's/^[[:space:]]*//' -e 's/[[:space:]]*$//' -e '/^$/d' <<< "$1"; }
 
+start() {
+  local i name count=${START_NODES:-0}
+  [[ $count =~ ^[0-9]{1,2}$ ]] || fail "start-nodes is \"$count\", and not a number up to 99"
+  command -v docker >/dev/null || fail "start-nodes needs docker on the runner"
+  for ((i = 1; i <= 10#$count; i++)); do
+    name=dbake-node$i-$RANDOM$RANDOM
+    echo "$name" >> "$containers" # first, so that stop knows it whatever happens
+    docker run --detach --privileged --name "$name" "$BUILDKIT_IMAGE" >/dev/null || fail "node $i could not be started from $BUILDKIT_IMAGE"
+  done
+  while read -r name; do answers "$name"; done < <(names)
+}
+
+# answers waits until the BuildKit in a container does.
+answers() {
+  local end=$((SECONDS + ready))
+  until docker exec "$1" buildctl debug workers >/dev/null 2>&1; do
+    if ((SECONDS >= end)); then
+      docker logs --tail 20 "$1" || true
+      fail "$1 did not answer within $ready s"
+    fi
+    sleep 0.5
+  done </dev/null
+}
+
+names() { if [[ -f $containers ]]; then cat "$containers"; fi; }
+
+stop() {
+  local name
+  while read -r name; do
+    docker rm --force --volumes "$name" >/dev/null </dev/null || echo "::warning::dbake: the container $name was not removed"
+  done < <(names)
+  rm -f "$containers"
+}
+
 build() {
   local args=() line metadata=$RUNNER_TEMP/dbake-metadata.json status=0
   while read -r line; do args+=(--file "$line"); done < <(lines "${FILES:-}")
   while read -r line; do args+=(--set "$line"); done < <(lines "${SET:-}")
   while read -r line; do args+=(--allow "$line"); done < <(lines "${ALLOW:-}")
   for line in ${NODES:-}; do args+=(--nodes "$line"); done
+  while read -r line; do args+=(--nodes "docker-container://$line"); done < <(names)
   [[ -z ${BUILDER:-} ]] || args+=(--builder "$BUILDER")
   [[ -z ${CACHE_REGISTRY:-} ]] || args+=(--cache-registry "$CACHE_REGISTRY")
   [[ ${PUSH:-false} != true ]] || args+=(--push)
@@ -58,6 +96,6 @@ build() {
 }
 
 case ${1:-} in
-  install | build) "$1" ;;
-  *) echo "usage: action.sh install|build" >&2; exit 2 ;;
+  install | start | build | stop) "$1" ;;
+  *) echo "usage: action.sh install|start|build|stop" >&2; exit 2 ;;
 esac
