@@ -372,12 +372,16 @@ func (c *chaos) sub(id PartitionID) *submission {
 
 func (c *chaos) liveOn(u UnitID, n NodeID) bool {
 	for _, s := range c.subs {
-		if i := slices.Index(s.Units, u); i >= 0 && s.Node == n && s.units[i] <= chaosExporting {
+		if i := slices.Index(s.Units, u); i >= 0 && s.Node == n && s.units[i] <= chaosExporting && !s.superseded() {
 			return true
 		}
 	}
 	return false
 }
+
+// superseded reports whether s was cancelled, as its units were finished elsewhere, and has not
+// ended. If what was finished is lost meanwhile, the units are submitted anew.
+func (s *submission) superseded() bool { return s.cancel }
 
 func (c *chaos) command(ev Event, cmd Command) error {
 	switch cmd := cmd.(type) {
@@ -412,7 +416,7 @@ func (c *chaos) command(ev Event, cmd Command) error {
 				return fmt.Errorf("u%d runs there already", u)
 			}
 			for _, s := range c.subs {
-				if j := slices.Index(s.Units, u); j >= 0 && s.units[j] <= chaosExporting && cmd.Why != Hedged {
+				if j := slices.Index(s.Units, u); j >= 0 && s.units[j] <= chaosExporting && cmd.Why != Hedged && !s.superseded() {
 					return fmt.Errorf("u%d runs already", u)
 				}
 			}
