@@ -92,6 +92,8 @@ type survey struct {
 	// early is set when a transfer to the node is still pending: a unit that does not wait
 	// for it executes the step.
 	early bool
+	// bare is set when nothing more is to be sent to the node: it executes the steps.
+	bare bool
 }
 
 // survey follows the units down to what n holds. With fresh set, steps that n does

@@ -72,6 +72,7 @@ type loot struct {
 	pos         int64   // in the queue of the owner
 	here, there float64 // nanoseconds from now
 	exec        float64
+	bare        bool // the thief executes what was still to be sent to it
 }
 
 // arrival is a unit of a node's queue that waits for what another node sends.
@@ -258,7 +259,7 @@ func (s *policy) assess(n, owner *node, all []UnitID, waiting arrivals) *loot {
 		if here > there*(1-margin) || s.relief(owner, units) <= again {
 			continue
 		}
-		return &loot{units: slices.Clone(units), owner: owner, here: here, there: there, exec: r.exec + r.fetch}
+		return &loot{units: slices.Clone(units), owner: owner, here: here, there: there, exec: r.exec + r.fetch, bare: r.bare}
 	}
 	return nil
 }
@@ -324,7 +325,9 @@ func (s *thieves) move(n *node, l *loot) {
 	if l.r != nil {
 		why, l.p = Recalled, s.recall(l.r, n)
 	}
-	forgo(&s.fates, n, l.units)
+	if l.bare {
+		forgo(&s.fates, n, l.units)
+	}
 	spared := s.relief(l.owner, l.units) * l.owner.speed / n.speed
 	for _, u := range l.units {
 		s.unqueue(u)
@@ -472,7 +475,7 @@ func (s *policy) second(n, owner *node, m member) *loot {
 	if !r.ok || r.early || here >= limit {
 		return nil
 	}
-	return &loot{units: units, owner: owner, here: here, there: there}
+	return &loot{units: units, owner: owner, here: here, there: there, bare: r.bare}
 }
 
 // late reports whether a step that n executes for the units overruns.
@@ -485,17 +488,44 @@ func (s *policy) late(n *node, units []UnitID) bool {
 // slow or late, n executes what is still to be sent to it.
 func (s *estimator) surveyFrom(n, owner *node, units []UnitID) survey {
 	r := s.survey(n, units, true)
-	if r.early && (s.lags(owner) || slices.ContainsFunc(owner.running, func(x running) bool { return s.overruns(owner, x) })) {
+	if r.early && (s.lags(owner) || slices.ContainsFunc(owner.running, func(x running) bool { return s.overruns(owner, x) })) && s.bears(n, units) {
 		s.unpromised = n
 		r = s.survey(n, units, true)
 		s.unpromised = nil
+		r.bare = true
 	}
 	return r
 }
 
+// bears reports whether n may execute what is still to be sent to it and the units need: below
+// that is no step that only another node may execute.
+func (s *estimator) bears(n *node, units []UnitID) bool {
+	list := s.promises(n, units)
+	for _, v := range list {
+		n.fetches.unset(v)
+	}
+	free := len(s.missing(n, units)) == 0
+	for _, v := range list {
+		n.fetches.set(v)
+	}
+	return free
+}
+
 // forgo has n execute what is still to be sent to it and the units need.
 func forgo(s *fates, n *node, units []UnitID) {
-	some := false
+	list := s.promises(n, units)
+	for _, v := range list {
+		n.fetches.unset(v)
+	}
+	if len(list) > 0 {
+		s.reckon(n)
+	}
+}
+
+// promises returns what is still to be sent to n and the units need, but for steps that only
+// another node may execute.
+func (s *estimator) promises(n *node, units []UnitID) []VertexID {
+	var list []VertexID
 	s.mark()
 	s.stack = s.stack[:0]
 	for _, u := range units {
@@ -509,19 +539,18 @@ func forgo(s *fates, n *node, units []UnitID) {
 		}
 		s.stamp[v] = s.epoch
 		if n.fetches.has(v) {
-			n.fetches.unset(v)
-			some = true
+			list = append(list, v)
 		}
 		s.stack = append(s.stack, s.inputs[v]...)
 	}
-	if some {
-		s.reckon(n)
-	}
+	return list
 }
 
 // double submits to n what its owner goes on building.
 func (s *thieves) double(n *node, l *loot) {
-	forgo(&s.fates, n, l.units)
+	if l.bare {
+		forgo(&s.fates, n, l.units)
+	}
 	for _, u := range l.units {
 		n.all.add(s.cfg.Units[u].Root)
 		s.units[u].moves++
