@@ -70,19 +70,7 @@ func (s *policy) jobsLeft() int {
 	return s.cfg.Options.Jobs - s.inflight
 }
 
-// forgetStray forgets the steps that run on nodes to which nothing is submitted. The status of a
-// submission may show the start of a step after its end, and then never the step's own end: the
-// node would count as busy from then on.
-func (s *queues) forgetStray() {
-	for _, n := range s.nodes {
-		for len(n.runs) == 0 && len(n.running) > 0 {
-			s.noteStop(n, n.running[0].v)
-		}
-	}
-}
-
 func (s *Scheduler) dispatch() {
-	s.forgetStray()
 	for len(s.hungry) > 0 && s.jobsLeft() > 0 {
 		n := heap.Pop(&s.hungry).(*node)
 		n.isHungry = false

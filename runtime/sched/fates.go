@@ -124,6 +124,7 @@ type ending struct {
 func (s *fates) close(r *run, e ending) []*part {
 	delete(s.runs, r.id)
 	r.n.runs = slices.DeleteFunc(r.n.runs, func(x *run) bool { return x == r })
+	s.forgetStray(r.n)
 	several := r.live > 1
 	units := map[fate][]UnitID{}
 	for i := range r.units {

@@ -408,6 +408,7 @@ func (s *Scheduler) vertexStarted(e VertexStarted) {
 		}
 		s.noteBegun(n, e.Vertex)
 		s.learned.start(e.Vertex, n.id, s.now)
+		s.forgetStray(n)
 		s.wake(n)
 	}
 }
@@ -471,6 +472,15 @@ func (s *queues) noteStop(n *node, v VertexID) {
 		n.running = slices.Delete(n.running, i, i+1)
 		s.seen++
 		s.learned.stop(v, n.id)
+	}
+}
+
+// forgetStray forgets the steps that run on n while nothing is submitted to it. The status of a
+// submission may show the start of a step after its end, and then never the step's own end: n
+// would count as busy from then on.
+func (s *queues) forgetStray(n *node) {
+	for len(n.runs) == 0 && len(n.running) > 0 {
+		s.noteStop(n, n.running[0].v)
 	}
 }
 
