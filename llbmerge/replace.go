@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 
 	"github.com/moby/buildkit/solver/pb"
 	digest "github.com/opencontainers/go-digest"
@@ -22,18 +23,14 @@ type Replacement struct {
 // without what nothing else needs. Names and places of vertices stay. Nil is returned when
 // def has none of the vertices. Each must have its result as its first output.
 func Replace(def *pb.Definition, sources map[digest.Digest]*pb.SourceOp) (*Replacement, error) {
-	any := false
-	for d := range sources {
-		_, ok := def.GetMetadata()[d.String()]
-		any = any || ok
-	}
-	if !any {
+	has := func(d digest.Digest) bool { _, ok := def.GetMetadata()[d.String()]; return ok }
+	if !slices.ContainsFunc(slices.Collect(maps.Keys(sources)), has) {
 		return nil, nil
 	}
 	ops := make(map[digest.Digest][]byte, len(def.Def))
 	var root digest.Digest
 	for _, dt := range def.Def {
-		root = digest.FromBytes(dt)
+		root = Digest(dt)
 		ops[root] = dt
 	}
 	r := &replacer{
@@ -78,7 +75,7 @@ func (r *replacer) vertex(d digest.Digest) (digest.Digest, error) {
 	changed := false
 	if source := r.sources[d]; source != nil {
 		op = pb.Op{Op: &pb.Op_Source{Source: source}, Platform: op.Platform, Constraints: op.Constraints}
-		md = sourceMetadata(md)
+		md = &pb.OpMetadata{Description: md.GetDescription(), ProgressGroup: md.GetProgressGroup()}
 		changed = true
 	} else {
 		for _, in := range op.Inputs {
@@ -99,7 +96,7 @@ func (r *replacer) vertex(d digest.Digest) (digest.Digest, error) {
 		if dt, err = deterministic.Marshal(&op); err != nil {
 			return "", fmt.Errorf("encode op %s: %w", opName(&op), err)
 		}
-		now = digest.FromBytes(dt)
+		now = Digest(dt)
 		r.made.Original[now] = d
 	}
 	r.done[d] = now
@@ -112,15 +109,6 @@ func (r *replacer) vertex(d digest.Digest) (digest.Digest, error) {
 		def.Source.Locations[now.String()] = l
 	}
 	return now, nil
-}
-
-// sourceMetadata is the metadata of a source that stands in for a vertex.
-func sourceMetadata(md *pb.OpMetadata) *pb.OpMetadata {
-	own := &pb.OpMetadata{Description: maps.Clone(md.GetDescription()), Caps: map[string]bool{}}
-	if md != nil {
-		own.ProgressGroup = md.ProgressGroup
-	}
-	return own
 }
 
 // Fetch returns a definition with a source as its result, under a name, and its vertex.

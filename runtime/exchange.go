@@ -45,9 +45,9 @@ type exchange struct {
 	store    cachepolicy.Store
 	dir      string // of the caches at the client; "" when nothing is sent
 
-	// sent are the imports of what was written, by step, and by the nodes that wrote it.
+	// sent is what was written, by step, and by the nodes that wrote it.
 	// Invariant: a step in sent is in by.
-	sent map[int]ir.CacheEntry
+	sent map[int]daemon.Take
 	by   map[int]*nodeRun
 	// mark ends the tags of this run, to keep other runs from reading, replacing or deleting
 	// them. tags are those that nodes were asked to write; see untag.
@@ -66,7 +66,7 @@ func newExchange(w *work, t *reporter) (*exchange, error) {
 	in := w.Cache
 	x := &exchange{
 		work: w, reporter: t, store: in.Store, direct: in.Store.IsZero(),
-		sent: map[int]ir.CacheEntry{}, by: map[int]*nodeRun{}, found: map[sched.VertexID]bool{}, once: map[sched.VertexID]*nodeRun{},
+		sent: map[int]daemon.Take{}, by: map[int]*nodeRun{}, found: map[sched.VertexID]bool{}, once: map[sched.VertexID]*nodeRun{},
 		mark: newMark(), tags: map[string]bool{},
 	}
 	if !x.sends() {
@@ -101,7 +101,7 @@ func (x *exchange) close() error {
 func (x *exchange) imports() []ir.CacheEntry {
 	var list []ir.CacheEntry
 	for _, step := range slices.Sorted(maps.Keys(x.sent)) {
-		list = append(list, x.sent[step])
+		list = append(list, x.sent[step].Cache)
 	}
 	return list
 }
@@ -189,7 +189,7 @@ func (x *exchange) importsFor(n *nodeRun, jobs []plan.Job, caches []ir.CacheEntr
 		}
 		v, _ := x.work.stepVertex(step)
 		if slices.ContainsFunc(jobs, func(j plan.Job) bool { return needs(j, v) }) {
-			takes = append(takes, x.take(step))
+			takes = append(takes, x.sent[step])
 		}
 	}
 	if len(takes) > 0 {
@@ -198,10 +198,9 @@ func (x *exchange) importsFor(n *nodeRun, jobs []plan.Job, caches []ir.CacheEntr
 	return slices.Concat(caches, sent), nil
 }
 
-// take describes a step that was sent to nodes that need it.
-func (x *exchange) take(step int) daemon.Take {
+// take describes a step that was sent, in a cache, to nodes that need it.
+func (x *exchange) take(step int, entry ir.CacheEntry) daemon.Take {
 	v, _ := x.work.stepVertex(step)
-	entry := x.sent[step]
 	return daemon.Take{
 		Step: v.Digest, Name: v.Step, Cache: entry, Below: x.work.readersBelow(v),
 		Image: func(ctx context.Context) (*pb.SourceOp, error) { return x.image(ctx, step, v, entry) },
@@ -256,7 +255,7 @@ func (x *exchange) write(within context.Context, c *daemon.Connection, step int,
 func (x *exchange) noteMissed(n sched.NodeID, which func(ir.CacheEntry) bool) []sched.Event {
 	var events []sched.Event
 	for _, step := range slices.Sorted(maps.Keys(x.sent)) {
-		if !which(x.sent[step]) {
+		if !which(x.sent[step].Cache) {
 			continue
 		}
 		x.direct = true
@@ -298,7 +297,7 @@ func (x *exchange) noteSent(n *nodeRun, step int, sent *ir.CacheEntry) []sched.E
 		return nil
 	}
 	x.reporter.send(n, step, nil)
-	x.sent[step], x.by[step] = *sent, n
+	x.sent[step], x.by[step] = x.take(step, *sent), n
 	x.find(x.work.Sched.Vertices, sched.VertexID(x.work.Steps[step].Vertex))
 	var events []sched.Event
 	for _, v := range x.work.Steps[step].Sent {

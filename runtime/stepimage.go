@@ -3,9 +3,9 @@ package runtime
 import (
 	"context"
 	"fmt"
-	"os"
 	"strconv"
 
+	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/platforms"
 	"github.com/moby/buildkit/solver/pb"
 	digest "github.com/opencontainers/go-digest"
@@ -22,10 +22,6 @@ import (
 // imageStore is the id of the layout that holds the image of a step's result.
 func imageStore(step int) string { return "dbake.step." + strconv.Itoa(step) }
 
-// mostCacheConfig is the largest list of records that is read: none is larger that a node can
-// read.
-const mostCacheConfig = 1 << 20
-
 // image makes an image of a step's result beside the cache in which it was sent, of the same
 // layers. A worker calls it.
 func (x *exchange) image(ctx context.Context, step int, v *llbmerge.Vertex, entry ir.CacheEntry) (*pb.SourceOp, error) {
@@ -35,7 +31,13 @@ func (x *exchange) image(ctx context.Context, step int, v *llbmerge.Vertex, entr
 	}
 	if entry.Type == ir.TypeLocal {
 		dir := layout.Store(x.place(step))
-		img, err := imageOf(p, func(desc ocispecs.Descriptor) ([]byte, error) { return readBlob(dir, desc.Digest) }, digest.Digest(entry.Attrs["digest"]))
+		manifest, err := content.ReadBlob(ctx, dir, ocispecs.Descriptor{Digest: digest.Digest(entry.Attrs["digest"])})
+		if err != nil {
+			return nil, err
+		}
+		img, err := cachestore.ImageOf(manifest, func(desc ocispecs.Descriptor, _ int64) ([]byte, error) {
+			return content.ReadBlob(ctx, dir, desc)
+		}, p)
 		if err != nil {
 			return nil, err
 		}
@@ -59,16 +61,13 @@ func (x *exchange) image(ctx context.Context, step int, v *llbmerge.Vertex, entr
 	c := registry.New(x.work.Registries)
 	defer c.Close()
 	ref := entry.Attrs["ref"]
-	manifest, desc, err := c.Manifest(ctx, ref)
+	manifest, _, err := c.Manifest(ctx, ref)
 	if err != nil {
 		return nil, err
 	}
-	img, err := imageOf(p, func(d ocispecs.Descriptor) ([]byte, error) {
-		if d.Digest == desc.Digest {
-			return manifest, nil
-		}
-		return c.Blob(ctx, ref, d, mostCacheConfig)
-	}, desc.Digest)
+	img, err := cachestore.ImageOf(manifest, func(desc ocispecs.Descriptor, limit int64) ([]byte, error) {
+		return c.Blob(ctx, ref, desc, limit)
+	}, p)
 	if err != nil {
 		return nil, err
 	}
@@ -80,29 +79,4 @@ func (x *exchange) image(ctx context.Context, step int, v *llbmerge.Vertex, entr
 		return nil, err
 	}
 	return &pb.SourceOp{Identifier: "docker-image://" + name}, nil
-}
-
-// imageOf reads a cache, by the digest of its manifest, and returns the image of its result.
-func imageOf(p ocispecs.Platform, read func(ocispecs.Descriptor) ([]byte, error), manifest digest.Digest) (*cachestore.Image, error) {
-	dt, err := read(ocispecs.Descriptor{Digest: manifest})
-	if err != nil {
-		return nil, err
-	}
-	m, err := cachestore.Decode(dt)
-	if err != nil {
-		return nil, err
-	}
-	config, err := read(m.Config)
-	if err != nil {
-		return nil, err
-	}
-	return cachestore.ImageOf(m, config, p)
-}
-
-func readBlob(dir layout.Store, d digest.Digest) ([]byte, error) {
-	name, err := dir.Path(d)
-	if err != nil {
-		return nil, err
-	}
-	return os.ReadFile(name)
 }

@@ -157,10 +157,11 @@ func (o oneResult) check(said string) {
 	require.Len(t, all, len(base)+4, said)
 }
 
-// manyFile has a target that reads from several others, which stand on steps that copy from
+// manyFiles has a target that reads from several others, which stand on steps that copy from
 // the context: whichever nodes build them, a node learns of their results after it has looked
 // such steps up for something else.
-const manyFile = `
+const manyFiles = `
+-- docker-bake.hcl --
 variable "DBAKE_REGISTRY" { default = "" }
 group "default" { targets = ["tool", "gomod", "service", "devbox"] }
 target "base" {
@@ -193,6 +194,22 @@ target "devbox" {
   tags = ["${DBAKE_REGISTRY}/%[1]s/devbox:1"]
   output = ["type=image,push=true"]
 }
+-- go.mod --
+go.mod of %[1]s
+-- internal/main --
+internal/main of %[1]s
+-- services/1/main --
+services/1/main of %[1]s
+-- services/2/main --
+services/2/main of %[1]s
+-- services/3/main --
+services/3/main of %[1]s
+-- services/4/main --
+services/4/main of %[1]s
+-- services/5/main --
+services/5/main of %[1]s
+-- services/6/main --
+services/6/main of %[1]s
 `
 
 // A target that reads from targets of several nodes uses their results, although its node
@@ -202,12 +219,8 @@ func TestOneResultOfMany(t *testing.T) {
 	for _, through := range []string{"client", "registry"} {
 		for _, strategy := range []string{"rendezvous", "queue", "random"} {
 			t.Run(strategy+", through the "+through, func(t *testing.T) {
-				dir, name := t.TempDir(), "many-"+strategy+"-"+through
-				for _, f := range []string{"go.mod", "internal/main", "services/1/main", "services/2/main", "services/3/main", "services/4/main", "services/5/main", "services/6/main"} {
-					require.NoError(t, os.MkdirAll(filepath.Dir(filepath.Join(dir, f)), 0o755))
-					require.NoError(t, os.WriteFile(filepath.Join(dir, f), []byte(f+" of "+name+"\n"), 0o644))
-				}
-				write(t, dir, fmt.Sprintf(manyFile, name))
+				name := "many-" + strategy + "-" + through
+				dir := project(t, fmt.Sprintf(manyFiles, name))
 				args := append([]string{"build", "--progress", "plain", "--history", "none", "--state-dir", w.state, "--strategy", strategy, "--var", "DBAKE_REGISTRY=" + w.registry}, w.on(3)...)
 				if through == "registry" {
 					args = append(args, "--cache-registry", w.registry+"/"+name+"/cache")

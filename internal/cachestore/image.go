@@ -21,7 +21,16 @@ type Image struct {
 
 // ImageOf returns an image of the last result in a cache that holds the results of one step and
 // of steps below it: of the record that no other needs. It fails when the cache has several.
-func ImageOf(m *ocispecs.Manifest, config []byte, p ocispecs.Platform) (*Image, error) {
+// manifest is that of the cache; read returns a blob that it names, of limit bytes at most.
+func ImageOf(manifest []byte, read func(desc ocispecs.Descriptor, limit int64) ([]byte, error), p ocispecs.Platform) (*Image, error) {
+	m, err := decode(manifest)
+	if err != nil {
+		return nil, err
+	}
+	config, err := read(m.Config, importable)
+	if err != nil {
+		return nil, err
+	}
 	var cc cacheimporttypes.CacheConfig
 	if err := json.Unmarshal(config, &cc); err != nil {
 		return nil, fmt.Errorf("decode a cache: %w", err)
@@ -41,7 +50,7 @@ func ImageOf(m *ocispecs.Manifest, config []byte, p ocispecs.Platform) (*Image, 
 		if !ok {
 			return nil, fmt.Errorf("layer %s is not in the manifest of the cache", d)
 		}
-		diff, err := digest.Parse(l.Annotations[uncompressed])
+		diff, err := digest.Parse(l.Annotations[labels.LabelUncompressed])
 		if err != nil {
 			return nil, fmt.Errorf("layer %s: the cache does not name its content: %w", d, err)
 		}
@@ -52,17 +61,19 @@ func ImageOf(m *ocispecs.Manifest, config []byte, p ocispecs.Platform) (*Image, 
 	if out.ConfigData, err = json.Marshal(img); err != nil {
 		return nil, fmt.Errorf("encode an image config: %w", err)
 	}
-	out.Config = ocispecs.Descriptor{MediaType: ocispecs.MediaTypeImageConfig, Digest: digest.FromBytes(out.ConfigData), Size: int64(len(out.ConfigData))}
+	out.Config = describe(ocispecs.MediaTypeImageConfig, out.ConfigData)
 	made.Config = out.Config
 	if out.ManifestData, err = json.Marshal(made); err != nil {
 		return nil, fmt.Errorf("encode an image manifest: %w", err)
 	}
-	out.Manifest = ocispecs.Descriptor{MediaType: made.MediaType, Digest: digest.FromBytes(out.ManifestData), Size: int64(len(out.ManifestData))}
+	out.Manifest = describe(made.MediaType, out.ManifestData)
 	return out, nil
 }
 
-// uncompressed is the annotation of layers with the digest of their content.
-const uncompressed = labels.LabelUncompressed
+// describe returns the descriptor of a document.
+func describe(mediaType string, data []byte) ocispecs.Descriptor {
+	return ocispecs.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(data), Size: int64(len(data))}
+}
 
 // lastResult returns the layers of the result that no other record needs, the lowest first.
 func lastResult(cc cacheimporttypes.CacheConfig) ([]digest.Digest, error) {

@@ -20,7 +20,10 @@ func TestImageOf(t *testing.T) {
 		}
 	}
 	base, libs, service := layer("base"), layer("libs"), layer("service")
-	m := &ocispecs.Manifest{Layers: []ocispecs.Descriptor{service, libs, base}}
+	m := &ocispecs.Manifest{
+		Config: ocispecs.Descriptor{MediaType: cacheimporttypes.CacheConfigMediaTypeV0, Digest: digest.FromString("config")},
+		Layers: []ocispecs.Descriptor{service, libs, base},
+	}
 	links := func(of ...int) [][]cacheimporttypes.CacheInput {
 		var list []cacheimporttypes.CacheInput
 		for _, i := range of {
@@ -38,7 +41,13 @@ func TestImageOf(t *testing.T) {
 	image := func(records ...cacheimporttypes.CacheRecord) (*Image, error) {
 		dt, err := json.Marshal(cacheimporttypes.CacheConfig{Layers: layers, Records: records})
 		require.NoError(t, err)
-		return ImageOf(m, dt, p)
+		manifest, err := json.Marshal(m)
+		require.NoError(t, err)
+		return ImageOf(manifest, func(desc ocispecs.Descriptor, limit int64) ([]byte, error) {
+			require.Equal(t, m.Config, desc)
+			require.EqualValues(t, importable, limit)
+			return dt, nil
+		}, p)
 	}
 
 	img, err := image(

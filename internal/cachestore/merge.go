@@ -8,7 +8,6 @@ import (
 
 	cacheimport "github.com/moby/buildkit/cache/remotecache/v1"
 	"github.com/moby/buildkit/cache/remotecache/v1/types"
-	digest "github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -52,7 +51,7 @@ func Join(ctx context.Context, reg Registry, ref string, parts []Part, most int)
 	m := ocispecs.Manifest{
 		Versioned: specs.Versioned{SchemaVersion: 2},
 		MediaType: ocispecs.MediaTypeImageManifest,
-		Config:    ocispecs.Descriptor{MediaType: cacheimporttypes.CacheConfigMediaTypeV0, Digest: digest.FromBytes(dt), Size: int64(len(dt))},
+		Config:    describe(cacheimporttypes.CacheConfigMediaTypeV0, dt),
 	}
 	for _, l := range config.Layers {
 		pair, ok := layers[l.Blob]
@@ -67,7 +66,7 @@ func Join(ctx context.Context, reg Registry, ref string, parts []Part, most int)
 	if dt, err = json.Marshal(m); err != nil {
 		return none, fmt.Errorf("encode cache %s: %w", ref, err)
 	}
-	desc := ocispecs.Descriptor{MediaType: m.MediaType, Digest: digest.FromBytes(dt), Size: int64(len(dt))}
+	desc := describe(m.MediaType, dt)
 	return desc, reg.Push(ctx, ref, desc, dt)
 }
 
@@ -83,7 +82,7 @@ func (p Part) read(ctx context.Context, reg Registry, chains *cacheimport.CacheC
 	if err != nil {
 		return err
 	}
-	m, err := Decode(dt)
+	m, err := decode(dt)
 	if err != nil {
 		return fmt.Errorf("%s: %w", p.Ref, err)
 	}
@@ -100,8 +99,8 @@ func (p Part) read(ctx context.Context, reg Registry, chains *cacheimport.CacheC
 	return nil
 }
 
-// Decode decodes the manifest of a cache.
-func Decode(manifest []byte) (*ocispecs.Manifest, error) {
+// decode decodes the manifest of a cache.
+func decode(manifest []byte) (*ocispecs.Manifest, error) {
 	var m ocispecs.Manifest
 	if err := json.Unmarshal(manifest, &m); err != nil {
 		return nil, fmt.Errorf("decode a cache: %w", err)
