@@ -49,8 +49,8 @@ func (m *model) classes() []nodeClass {
 	for n, node := range m.p.Nodes {
 		key.Reset()
 		key.WriteString(strconv.FormatUint(math.Float64bits(node.Speed), 36))
-		for i := range m.run {
-			if hasBit(m.run[i], n) {
+		for i, platform := range m.classPlat {
+			if hasBit(m.run[platform], n) {
 				key.WriteString("," + strconv.Itoa(i))
 				if pace := m.paceOf(i, n); pace != node.Speed {
 					key.WriteString(":" + strconv.FormatUint(math.Float64bits(pace), 36))
@@ -162,14 +162,14 @@ func (b *bounder) path() float64 {
 		for _, u := range m.inputs(v) {
 			head[v] = max(head[v], head[u])
 		}
-		head[v] += m.exec(v, int(m.fastest[m.plat[v]]))
+		head[v] += m.exec(v, int(m.fastest[m.class[v]]))
 		most = max(most, head[v])
 	}
 	for i := len(b.list) - 1; i >= 0; i-- {
 		v := b.list[i]
 		for _, c := range m.consumers(v) {
 			if b.must[c] {
-				b.tail[v] = max(b.tail[v], m.exec(int(c), int(m.fastest[m.plat[c]]))+b.tail[c])
+				b.tail[v] = max(b.tail[v], m.exec(int(c), int(m.fastest[m.class[c]]))+b.tail[c])
 			}
 		}
 	}

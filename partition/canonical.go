@@ -48,7 +48,7 @@ func canonicalise(p Problem) canonical {
 	}
 	nodeKey := make([]string, len(p.Nodes))
 	for i, n := range p.Nodes {
-		nodeKey[i] = fmt.Sprint(sortCopy(n.Platforms), sortCopy(n.Warm), n.Emulates) // maps print in order
+		nodeKey[i] = fmt.Sprint(sortCopy(n.Platforms), sortCopy(n.Warm), n.Emulates, sortCopy(n.Filled)) // maps print in order
 	}
 	compare := func(a, b int) int {
 		x, y := p.Nodes[a], p.Nodes[b]

@@ -17,6 +17,14 @@
 // is part of every makespan that a strategy compares. heft and exact know it beforehand as
 // well, to look in the right places. Lower bounds do not count it.
 //
+// A vertex with [Vertex.Mounts] is faster where its cache mounts are filled. A node is taken to
+// have what it had at time 0 ([Node.Filled]) throughout: although the first vertex on it that
+// works with a mount fills that for those after it, all of them are counted as cold there.
+// Otherwise the time of a vertex would depend on what runs before it, and no set of vertices had
+// a cost of its own. That is safe: no vertex takes longer than it is counted, and no node is chosen
+// for a mount that it may not have filled by then. Lower bounds are those of plans as they are
+// counted.
+//
 // # Use
 //
 //	plan, err := strategy.Plan(ctx, problem, partition.Options{}) // from Lookup or Strategies

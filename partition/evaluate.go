@@ -72,7 +72,7 @@ func (s *simulator) schedule(node []int32) Schedule {
 		case Exec:
 			load.Executed++
 			load.Busy += Seconds(s.dur[i])
-			c := Seconds(m.cost[t.Vertex])
+			c := Seconds(m.work(int(t.Vertex), int(t.Node)))
 			out.Executed += c
 			if ran[t.Vertex] {
 				out.Duplicated += c

@@ -20,6 +20,9 @@ type Reason struct {
 	// Warm lists what the target needs and its node holds from the start, the most
 	// expensive first.
 	Warm []VertexID
+	// Filled lists what the node executes for the target with cache mounts that it has filled
+	// and some other node that could build the target has not, the most expensive first.
+	Filled []VertexID
 	// Alternatives has one entry for each node considered, the chosen one
 	// included: by makespan, then executed work, then node.
 	Alternatives []Alternative
@@ -36,6 +39,9 @@ const (
 	// BecauseWarm: the build would end no sooner elsewhere, and the node already
 	// holds part of the target.
 	BecauseWarm Because = "the node already holds part of it, and the build ends no sooner elsewhere"
+	// BecauseFilled: the build would end no sooner elsewhere, and the node has filled
+	// cache mounts of its vertices.
+	BecauseFilled Because = "the node has filled cache mounts of its steps, and the build ends no sooner elsewhere"
 	// BecauseShared: the build would end no sooner elsewhere, and the node builds
 	// part of the target for others anyway.
 	BecauseShared Because = "the node builds part of it for other targets anyway, and the build ends no sooner elsewhere"
@@ -85,6 +91,7 @@ func Explain(ctx context.Context, p Problem, a Assignment, t TargetID) (Reason, 
 	e.list = slices.Clone(newClosure(m).of(int(m.root[t])))
 	r := Reason{Target: t, Node: a.Node[t]}
 	r.Warm, r.Shared = e.holdings(int(r.Node))
+	r.Filled = e.withMounts(now, r.Node)
 	r.Alternatives = append(r.Alternatives, Alternative{
 		Node: r.Node, Makespan: now.Makespan, Done: now.Done[t], Fetches: fetches(now),
 	})
@@ -116,6 +123,8 @@ func because(r Reason, only bool, now Seconds) Because {
 		return BecauseSooner
 	case len(r.Warm) > 0:
 		return BecauseWarm
+	case len(r.Filled) > 0:
+		return BecauseFilled
 	case len(r.Shared) > 0:
 		return BecauseShared
 	}
@@ -156,10 +165,34 @@ func (e *explainer) holdings(n int) (warm, shared []VertexID) {
 			shared = append(shared, VertexID(v))
 		}
 	}
-	dearest := func(a, b VertexID) int { return cmp.Compare(m.cost[b], m.cost[a]) }
-	slices.SortStableFunc(warm, dearest)
-	slices.SortStableFunc(shared, dearest)
+	dearestFirst(&m, warm)
+	dearestFirst(&m, shared)
 	return warm, shared
+}
+
+func dearestFirst(m *model, list []VertexID) {
+	slices.SortStableFunc(list, func(a, b VertexID) int { return cmp.Compare(m.cost[b], m.cost[a]) })
+}
+
+// withMounts returns the vertices of the target that n executes with mounts which are cold on
+// some other node that is allowed.
+func (e *explainer) withMounts(now Schedule, n NodeID) []VertexID {
+	m := e.m
+	var list []VertexID
+	for _, t := range now.Tasks {
+		v := int(t.Vertex)
+		if t.Kind != Exec || t.Node != n || m.work(v, int(n)) > m.cost[v] || !slices.Contains(e.list, int32(v)) {
+			continue
+		}
+		for o := range m.nn {
+			if m.allows(e.t, o) && m.work(v, o) > m.cost[v] {
+				list = append(list, t.Vertex)
+				break
+			}
+		}
+	}
+	dearestFirst(m, list)
+	return list
 }
 
 // others returns the other nodes to consider.

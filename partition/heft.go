@@ -189,8 +189,8 @@ func (b *board) leastBusy(t int, add func(int)) {
 			speed float64
 			slots int32
 			sets  string
-			// emulates is what it runs slower.
-			emulates string
+			// slower names what it runs slower, or does not.
+			slower string
 		}
 		index := map[alike]int{}
 		for n := range m.nn {
@@ -206,7 +206,7 @@ func (b *board) leastBusy(t int, add func(int)) {
 			}
 			k := alike{speed: m.speed[n], slots: m.slots[n], sets: string(sets)}
 			if m.slow != nil {
-				k.emulates = fmt.Sprint(m.p.Nodes[n].Emulates) // maps print in order
+				k.slower = fmt.Sprint(m.p.Nodes[n].Emulates, sortCopy(m.p.Nodes[n].Filled)) // maps print in order
 			}
 			c, ok := index[k]
 			if !ok {

@@ -151,12 +151,17 @@ func TestExplain(t *testing.T) {
 }
 
 func TestInstanceRoundTrip(t *testing.T) {
-	for _, in := range instances(t, "*.json") {
+	mounts := schedfile.Instance{Name: "mounts", Problem: twoNodes()}
+	mounts.Problem.Vertices[1].Mounts, mounts.Problem.Vertices[1].Cold = []string{"go", "npm"}, 3
+	mounts.Problem.Nodes[1].Filled = []string{"go", "npm"}
+	for _, in := range append(instances(t, "*.json"), mounts) {
 		var b bytes.Buffer
 		require.NoError(t, schedfile.Write(&b, in))
 		again, err := schedfile.Read(&b)
 		require.NoError(t, err)
 		require.Equal(t, in.Name, again.Name)
+		require.Equal(t, in.Problem.Vertices[1].Mounts, again.Problem.Vertices[1].Mounts)
+		require.Equal(t, in.Problem.Nodes[1].Filled, again.Problem.Nodes[1].Filled)
 		x, err := partition.LowerBound(in.Problem)
 		require.NoError(t, err)
 		y, err := partition.LowerBound(again.Problem)

@@ -90,7 +90,7 @@ func plan(t *testing.T, name string, p Problem, o Options) Plan {
 
 func TestStrategiesObeyTheRules(t *testing.T) {
 	for seed := range uint64(60) {
-		_, p := drawProblem(0, seed, size{3, 12}, size{1, 4}, size{1, 8}, drawOnce, drawMachines, drawLate)
+		_, p := drawProblem(0, seed, size{3, 12}, size{1, 4}, size{1, 8}, drawOnce, drawMachines, drawLate, drawMounts)
 		if _, err := compile(p); err != nil {
 			require.ErrorIs(t, err, ErrUnplaceable, "seed %d", seed)
 			continue
@@ -139,6 +139,27 @@ func drawMachines(rng *rand.Rand, seed uint64, p Problem) {
 		x := &p.Nodes[n]
 		x.Machine = []string{"", "m1", "m2"}[rng.IntN(3)]
 		x.Shared = shared[x.Machine]
+	}
+}
+
+// drawMounts gives, in most problems, half of the vertices cache mounts, which some of the nodes
+// have filled.
+func drawMounts(rng *rand.Rand, seed uint64, p Problem) {
+	if seed%5 == 4 {
+		return
+	}
+	mounts := []string{"apt", "go", "npm"}
+	for v := range p.Vertices {
+		if x := &p.Vertices[v]; rng.IntN(2) == 0 {
+			x.Mounts, x.Cold = mounts[rng.IntN(3):], []float64{1, 1.5, 2, 7}[rng.IntN(4)]
+		}
+	}
+	for n := range p.Nodes {
+		for _, name := range mounts {
+			if p.Nodes[n].From == 0 && rng.IntN(2) == 0 {
+				p.Nodes[n].Filled = append(p.Nodes[n].Filled, name)
+			}
+		}
 	}
 }
 
@@ -271,6 +292,9 @@ func requireOrder(t *testing.T, p Problem, got Plan) {
 			if factor, ok := node.Emulates[v.Platform]; ok {
 				took *= Seconds(factor)
 			}
+			if slices.ContainsFunc(v.Mounts, func(name string) bool { return !slices.Contains(node.Filled, name) }) {
+				took *= Seconds(v.Cold)
+			}
 			require.InDelta(t, float64(took), float64(x.End-x.Start), 1e-9)
 			require.True(t, p.Vertices[x.Vertex].Platform == "" || slices.Contains(p.Nodes[x.Node].Platforms, p.Vertices[x.Vertex].Platform))
 			for _, u := range p.Vertices[x.Vertex].Inputs {
@@ -304,7 +328,7 @@ func requireOrder(t *testing.T, p Problem, got Plan) {
 func TestExactAgainstBruteForce(t *testing.T) {
 	proven := 0
 	for seed := range uint64(250) {
-		rng, p := drawProblem(1, seed, size{2, 5}, size{1, 3}, size{1, 4}, drawOnce, drawMachines)
+		rng, p := drawProblem(1, seed, size{2, 5}, size{1, 3}, size{1, 4}, drawOnce, drawMachines, drawMounts)
 		m, err := compile(p)
 		if err != nil {
 			continue
@@ -357,7 +381,7 @@ func bruteForce(m *model, rng *rand.Rand, tries int) float64 {
 
 func TestRelabelling(t *testing.T) {
 	for seed := range uint64(40) {
-		rng, p := drawProblem(2, seed, size{3, 10}, size{1, 4}, size{1, 6}, drawOnce, drawMachines)
+		rng, p := drawProblem(2, seed, size{3, 10}, size{1, 4}, size{1, 6}, drawOnce, drawMachines, drawMounts)
 		if _, err := compile(p); err != nil {
 			continue
 		}
@@ -402,6 +426,109 @@ func TestNativeNodesArePreferred(t *testing.T) {
 		require.Equal(t, []NodeID{0, 0, 0, 0}, few.Assignment.Node, s)
 		many := plan(t, s, foreign(12), Options{})
 		require.InDelta(t, 100, float64(many.Schedule.Makespan), 1e-9, s)
+	}
+}
+
+// A node that has filled a mount gets what works with it, until it has so much of that to do
+// that a cold start elsewhere ends sooner. Of nodes that end as soon, it is the one with less
+// to do.
+func TestFilledMountsArePreferred(t *testing.T) {
+	compiles := func(copies int, cold float64) Problem {
+		p := Problem{Network: Network{Bandwidth: 1}, Nodes: []Node{
+			{Name: "cold", Speed: 1, Slots: 1},
+			{Name: "filled", Speed: 1, Slots: 1, Filled: []string{"go", "npm"}},
+			{Name: "half", Speed: 1, Slots: 1, Filled: []string{"npm"}},
+		}}
+		for i := range copies {
+			p.Vertices = append(p.Vertices, Vertex{Name: fmt.Sprint("v", i), Cost: 10, Bytes: 1 << 40, Mounts: []string{"npm", "go"}, Cold: cold})
+			p.Targets = append(p.Targets, Target{Name: fmt.Sprint("t", i), Root: VertexID(i)})
+		}
+		return p
+	}
+	for _, s := range []string{"affinity", "exact", "heft"} {
+		few := plan(t, s, compiles(4, 5), Options{})
+		require.Equal(t, []NodeID{1, 1, 1, 1}, few.Assignment.Node, s)
+		require.EqualValues(t, 40, few.Schedule.Executed, s)
+		many := plan(t, s, compiles(14, 5), Options{})
+		require.EqualValues(t, 100, many.Schedule.Makespan, s)
+		require.Equal(t, 10, many.Schedule.Nodes[1].Targets, s)
+		require.EqualValues(t, 10*10+4*50, many.Schedule.Executed, s)
+		little := plan(t, s, compiles(3, 1.1), Options{})
+		require.InDelta(t, 11, float64(little.Schedule.Makespan), 1e-9, "%s: the mount does not pay", s)
+		require.Equal(t, 1, little.Schedule.Nodes[1].Targets, s)
+	}
+	// Something else takes long enough for a cold start to delay nothing.
+	p := compiles(1, 2)
+	p.Vertices = append(p.Vertices, Vertex{Name: "long", Cost: 40, Bytes: 1 << 40})
+	p.Targets = append(p.Targets, Target{Name: "long", Root: 1})
+	for _, s := range []string{"affinity", "exact"} {
+		got := plan(t, s, p, Options{})
+		require.EqualValues(t, 40, got.Schedule.Makespan, s)
+		require.EqualValues(t, 1, got.Assignment.Node[0], s)
+	}
+	why, err := Explain(t.Context(), p, Assignment{Node: []NodeID{1, 0}}, 0)
+	require.NoError(t, err)
+	require.Equal(t, []VertexID{0}, why.Filled)
+	require.Equal(t, BecauseFilled, why.Why)
+	why, err = Explain(t.Context(), p, Assignment{Node: []NodeID{0, 1}}, 0)
+	require.NoError(t, err)
+	require.Empty(t, why.Filled)
+}
+
+// Nodes that differ in what they have filled are not taken for each other: whichever is named
+// first, plans are the same.
+func TestFilledMountsTellNodesApart(t *testing.T) {
+	p := Problem{
+		Network: Network{Bandwidth: 1}, Vertices: []Vertex{{Name: "v", Cost: 10, Mounts: []string{"go"}, Cold: 2}},
+		Nodes: []Node{
+			{Name: "a", Speed: 1, Slots: 1, Filled: []string{"go", "npm"}}, {Name: "b", Speed: 1, Slots: 1}, {Name: "c", Speed: 1, Slots: 1, Filled: []string{"npm"}},
+		},
+		Targets: []Target{{Name: "t"}},
+	}
+	m, err := compile(p)
+	require.NoError(t, err)
+	require.False(t, m.twins(0, 1))
+	require.True(t, m.twins(1, 2), "the mount that only one of them has filled is not used")
+	require.Len(t, m.classes(), 2)
+	queue := plan(t, "queue", p, Options{}).Schedule.Makespan
+	slices.Reverse(p.Nodes)
+	require.Equal(t, queue, plan(t, "queue", p, Options{}).Schedule.Makespan)
+}
+
+// A cold mount and emulation both make a vertex slower.
+func TestColdMountsUnderEmulation(t *testing.T) {
+	p := Problem{
+		Network: Network{Bandwidth: 1}, Vertices: []Vertex{{Name: "v", Cost: 10, Platform: "arm64", Mounts: []string{"go"}, Cold: 3}},
+		Nodes:   []Node{{Name: "n", Speed: 2, Slots: 1, Platforms: []string{"arm64"}, Emulates: map[string]float64{"arm64": 4}}},
+		Targets: []Target{{Name: "t", Platforms: []string{"arm64"}}},
+	}
+	got := plan(t, "exact", p, Options{})
+	require.EqualValues(t, 60, got.Schedule.Makespan)
+	require.EqualValues(t, 60, got.Bound.Max)
+	p.Nodes[0].Filled = []string{"go"}
+	require.EqualValues(t, 20, plan(t, "exact", p, Options{}).Schedule.Makespan)
+}
+
+// Mounts have names, and cost something only where there are some.
+func TestMountsAreValidated(t *testing.T) {
+	for want, change := range map[string]func(*Problem){
+		"": func(*Problem) {},
+		`vertex v: mount "go" without a name or twice`:                                 func(p *Problem) { p.Vertices[0].Mounts = []string{"go", "go"} },
+		`vertex v: mount "" without a name or twice`:                                   func(p *Problem) { p.Vertices[0].Mounts = []string{""} },
+		"vertex v: it must not be faster with cold mounts, and have some to be slower": func(p *Problem) { p.Vertices[0].Cold = 0.5 },
+		"vertex w: it must not be faster with cold mounts, and have some to be slower": func(p *Problem) { p.Vertices = append(p.Vertices, Vertex{Name: "w", Cold: 2}) },
+		"node n: filled mount without a name":                                          func(p *Problem) { p.Nodes[0].Filled = []string{""} },
+		"node n: it must come at a time, and hold nothing at time 0 if that is later":  func(p *Problem) { p.Nodes[0].From = 1 },
+	} {
+		p := Problem{Network: Network{Bandwidth: 1}, Vertices: []Vertex{{Name: "v", Mounts: []string{"go"}, Cold: 2}}, Nodes: []Node{{Name: "n", Speed: 1, Slots: 1, Filled: []string{"go"}}}}
+		change(&p)
+		err := p.Validate()
+		if want == "" {
+			require.NoError(t, err)
+			continue
+		}
+		require.ErrorIs(t, err, ErrProblem)
+		require.ErrorContains(t, err, want)
 	}
 }
 

@@ -28,15 +28,22 @@ type model struct {
 	machine []int32
 	room    []int32   // per machine: how many vertices run at once
 	members [][]int32 // per machine: its nodes
-	slow    []float64 // per platform and node: what emulation costs; nil if nothing is emulated
+	// slow is how many times longer vertices of a class take on a node, and cold the part of
+	// cold mounts in it; per class and node, nil where it is 1 throughout.
+	slow, cold []float64
 
 	inOff, in     []int32 // inputs of v: in[inOff[v]:inOff[v+1]]
 	consOff, cons []int32
 
-	plat     []int32    // per vertex: index into run
-	run      [][]uint64 // nodes that may execute, by platform; run[0] = all
-	fastest  []int32    // per platform: the fastest node, most slots first among equals; -1 if none
-	allow    []int32    // per target: index into allowSet
+	plat []int32    // per vertex: index into run
+	run  [][]uint64 // nodes that may execute, by platform; run[0] = all
+	// A class are vertices that every node runs at the same pace. The first of them are those
+	// without mounts, by platform; the others have their platform in classPlat.
+	class     []int32 // per vertex: index into classPlat
+	classPlat []int32
+	fastest   []int32 // per class: the fastest node, most slots first among equals; -1 if none
+
+	allow    []int32 // per target: index into allowSet
 	allowSet [][]uint64
 
 	warm    []uint64 // nv*w
@@ -122,7 +129,7 @@ func compile(p Problem) (*model, error) {
 func (m *model) restrict() error {
 	var odd bool
 	for v := range m.nv {
-		odd = odd || m.fastest[m.plat[v]] < 0
+		odd = odd || m.fastest[m.class[v]] < 0
 	}
 	if odd {
 		hold := make([]uint64, m.nv*m.w) // nodes that can come to hold v
@@ -212,10 +219,11 @@ func (m *model) compilePlatforms() {
 		}
 		m.allow[t] = i
 	}
-	m.compileEmulation(index)
-	m.fastest = make([]int32, len(m.run))
-	for i, set := range m.run {
-		best := -1
+	sortClasses(m)
+	addEmulation(m, index)
+	m.fastest = make([]int32, len(m.classPlat))
+	for i, platform := range m.classPlat {
+		best, set := -1, m.run[platform]
 		for n := range m.nn {
 			if hasBit(set, n) && (best < 0 || m.paceOf(i, n) > m.paceOf(i, best) ||
 				m.paceOf(i, n) == m.paceOf(i, best) && m.slots[n] > m.slots[best]) {
@@ -260,8 +268,48 @@ func (m *model) machineOf(n int) int {
 	return int(m.machine[n])
 }
 
-// compileEmulation fills in slow; index numbers the platforms.
-func (m *model) compileEmulation(index map[string]int32) {
+// sortClasses sorts vertices by what they run on and by their mounts, and fills in what it
+// costs where those are cold.
+func sortClasses(m *model) {
+	m.class = slices.Clone(m.plat)
+	for i := range m.run {
+		m.classPlat = append(m.classPlat, int32(i))
+	}
+	index := map[string]int32{}
+	for i, v := range m.p.Vertices {
+		if v.Cold <= 1 {
+			continue
+		}
+		key := fmt.Sprintf("%d %v %q", m.plat[i], v.Cold, sortCopy(v.Mounts))
+		c, ok := index[key]
+		if !ok {
+			c = int32(len(m.classPlat))
+			index[key] = c
+			m.classPlat = append(m.classPlat, m.plat[i])
+			if m.cold == nil {
+				m.cold = slices.Repeat([]float64{1}, len(m.run)*m.nn)
+			}
+			for _, n := range m.p.Nodes {
+				m.cold = append(m.cold, n.Chill(v))
+			}
+		}
+		m.class[i] = c
+	}
+	m.slow = slices.Clone(m.cold)
+}
+
+// Chill is how many times longer v takes on n because of mounts that n has not filled.
+func (n Node) Chill(v Vertex) float64 {
+	for _, name := range v.Mounts {
+		if !slices.Contains(n.Filled, name) {
+			return v.Cold
+		}
+	}
+	return 1
+}
+
+// addEmulation adds the cost of emulation to slow; index numbers the platforms.
+func addEmulation(m *model, index map[string]int32) {
 	for n, node := range m.p.Nodes {
 		for name, factor := range node.Emulates {
 			i, ok := index[name]
@@ -269,27 +317,36 @@ func (m *model) compileEmulation(index map[string]int32) {
 				continue // no vertex needs it, or it costs nothing
 			}
 			if m.slow == nil {
-				m.slow = make([]float64, len(m.run)*m.nn)
-				for k := range m.slow {
-					m.slow[k] = 1
+				m.slow = slices.Repeat([]float64{1}, len(m.classPlat)*m.nn)
+			}
+			for c, platform := range m.classPlat {
+				if platform == i {
+					m.slow[c*m.nn+n] *= factor
 				}
 			}
-			m.slow[int(i)*m.nn+n] = factor
 		}
 	}
 }
 
-// paceOf returns the speed of a node at vertices of a platform.
-func (m *model) paceOf(platform, n int) float64 {
+// paceOf returns the speed of a node at vertices of a class.
+func (m *model) paceOf(class, n int) float64 {
 	if m.slow == nil {
 		return m.speed[n]
 	}
-	return m.speed[n] / m.slow[platform*m.nn+n]
+	return m.speed[n] / m.slow[class*m.nn+n]
 }
 
-// equalPace reports whether two nodes are as fast at every platform.
+// work is the cost of v on n at speed 1: more where a mount is cold.
+func (m *model) work(v, n int) float64 {
+	if m.cold == nil {
+		return m.cost[v]
+	}
+	return m.cost[v] * m.cold[int(m.class[v])*m.nn+n]
+}
+
+// equalPace reports whether two nodes are as fast at everything.
 func (m *model) equalPace(a, b int) bool {
-	for i := range m.run {
+	for i := range m.classPlat {
 		if m.paceOf(i, a) != m.paceOf(i, b) {
 			return false
 		}
@@ -350,7 +407,7 @@ func (m *model) runs(v, n int) bool             { return hasBit(m.run[m.plat[v]]
 func (m *model) allows(t, n int) bool           { return hasBit(m.allowSet[m.allow[t]], n) }
 func (m *model) allowedSet(t int) []uint64      { return m.allowSet[m.allow[t]] }
 func (m *model) isWarm(v, n int) bool           { return m.warm[v*m.w+n>>6]>>(n&63)&1 != 0 }
-func (m *model) pace(v, n int) float64          { return m.paceOf(int(m.plat[v]), n) }
+func (m *model) pace(v, n int) float64          { return m.paceOf(int(m.class[v]), n) }
 func (m *model) exec(v, n int) float64          { return m.cost[v] / m.pace(v, n) }
 func (m *model) most(n int) float64             { return m.speed[n] * float64(m.slots[n]) }
 func (m *model) set(s []uint64, v int) []uint64 { return s[v*m.w : (v+1)*m.w] }

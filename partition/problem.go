@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 )
 
@@ -53,6 +54,10 @@ type Vertex struct {
 	// what they fetch from. What is fetched only because the layers of something fetched
 	// stand on it travels with that, without a latency of its own.
 	Once bool
+	// Mounts name the cache mounts that the vertex works with, none twice. On a node that has
+	// not filled all of them it takes Cold times as long, >= 1; 0 where there are none.
+	Mounts []string
+	Cold   float64
 }
 
 // Node is one builder.
@@ -72,6 +77,9 @@ type Node struct {
 	Emulates map[string]float64
 	// Warm lists what the node holds at time 0.
 	Warm []VertexID
+	// Filled names the cache mounts that the node has filled at time 0. Those that are filled
+	// while the plan is carried out save nothing in it, see the documentation of the package.
+	Filled []string
 	// From is the time from which the node is there; before, it does nothing and holds
 	// nothing.
 	From Seconds
@@ -228,6 +236,22 @@ func (p Problem) checkVertices() error {
 			}
 			seen[u] = i + 1
 		}
+		if err := v.checkMounts(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkMounts checks that v is slower without its mounts, and only if it has any.
+func (v Vertex) checkMounts() error {
+	for i, name := range v.Mounts {
+		if name == "" || slices.Contains(v.Mounts[:i], name) {
+			return problemErrorf("vertex %s: mount %q without a name or twice", v.Name, name)
+		}
+	}
+	if len(v.Mounts) == 0 && v.Cold != 0 || len(v.Mounts) > 0 && (!isAmount(v.Cold) || v.Cold < 1) {
+		return problemErrorf("vertex %s: it must not be faster with cold mounts, and have some to be slower", v.Name)
 	}
 	return nil
 }
@@ -241,7 +265,10 @@ func (p Problem) checkNode(n Node) error {
 			return problemErrorf("node %s: emulation of %s must not be faster than the real thing", n.Name, name)
 		}
 	}
-	if !isAmount(float64(n.From)) || n.From > 0 && len(n.Warm) > 0 {
+	if slices.Contains(n.Filled, "") {
+		return problemErrorf("node %s: filled mount without a name", n.Name)
+	}
+	if !isAmount(float64(n.From)) || n.From > 0 && len(n.Warm)+len(n.Filled) > 0 {
 		return problemErrorf("node %s: it must come at a time, and hold nothing at time 0 if that is later", n.Name)
 	}
 	for _, v := range n.Warm {

@@ -12,7 +12,7 @@ import (
 // targets moved from where the last plan had them.
 type score struct {
 	makespan float64
-	effort   float64 // executed work at speed 1, and time on links
+	effort   float64 // executed work at speed 1, that of cold mounts included, and time on links
 	moved    int
 }
 
@@ -156,7 +156,7 @@ func (s *searcher) try(limit float64) (score, bool) {
 	out := score{}
 	for i, k := range sim.kind {
 		if k == Exec {
-			out.effort += m.cost[sim.vert[i]]
+			out.effort += m.work(int(sim.vert[i]), int(sim.where[i]))
 		} else {
 			out.effort += linkWeight * sim.dur[i]
 		}

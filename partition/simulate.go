@@ -253,7 +253,7 @@ func (s *simulator) pickSource(v int, need, pull, warm, run []uint64) int {
 			return best
 		}
 	}
-	if n := int(m.fastest[m.plat[v]]); n >= 0 {
+	if n := int(m.fastest[m.class[v]]); n >= 0 {
 		return n
 	}
 	return auto

@@ -403,6 +403,7 @@ func (c *Cluster) exec(m *machine, v partition.VertexID, really bool) time.Durat
 	if factor, ok := node.Emulates[c.p.Vertices[v].Platform]; ok {
 		cost *= partition.Seconds(factor)
 	}
+	cost *= partition.Seconds(node.Chill(c.p.Vertices[v]))
 	if really && c.world.Factor != nil {
 		cost *= partition.Seconds(c.world.Factor[v])
 	}

@@ -45,6 +45,8 @@ type nodeJSON struct {
 	// Emulates holds the platforms that it runs slower by a factor.
 	Emulates map[string]float64 `json:"emulates,omitempty"`
 	Warm     []string           `json:"warm"`
+	// Filled names the cache mounts that it has filled.
+	Filled []string `json:"filled,omitempty"`
 }
 
 type networkJSON struct {
@@ -60,6 +62,10 @@ type vertexJSON struct {
 	Inputs   []string `json:"inputs"`
 	Platform string   `json:"platform,omitempty"`
 	Once     bool     `json:"once,omitempty"`
+	// Mounts are the cache mounts that it works with. Where they are not filled, it takes Cold
+	// times as long.
+	Mounts []string `json:"mounts,omitempty"`
+	Cold   float64  `json:"cold,omitempty"`
 }
 
 type targetJSON struct {
@@ -70,8 +76,8 @@ type targetJSON struct {
 }
 
 // Read decodes one instance. Unknown keys are ignored; "after" of a target, a list
-// of targets that must be done first, and "once" of a vertex, which may have one result
-// only, are ours.
+// of targets that must be done first, "once" of a vertex, which may have one result
+// only, its "mounts" and "cold", and "filled" of a node are ours.
 func Read(r io.Reader) (Instance, error) {
 	var f instanceJSON
 	if err := json.NewDecoder(r).Decode(&f); err != nil {
@@ -134,6 +140,7 @@ func (d *decoder) addVertices(list []vertexJSON) error {
 		d.vertices[v.ID] = partition.VertexID(i)
 		d.problem.Vertices = append(d.problem.Vertices, partition.Vertex{
 			Name: v.ID, Cost: partition.Seconds(v.Cost), Bytes: int64(math.Round(v.Bytes)), Inputs: inputs, Platform: v.Platform, Once: v.Once,
+			Mounts: v.Mounts, Cold: v.Cold,
 		})
 	}
 	return nil
@@ -151,7 +158,7 @@ func (d *decoder) addNodes(list []nodeJSON) error {
 		}
 		seen[n.Name] = true
 		d.problem.Nodes = append(d.problem.Nodes, partition.Node{
-			Name: n.Name, Speed: n.Speed, Slots: n.Slots, Platforms: n.Platforms, Emulates: n.Emulates, Warm: warm,
+			Name: n.Name, Speed: n.Speed, Slots: n.Slots, Platforms: n.Platforms, Emulates: n.Emulates, Warm: warm, Filled: n.Filled,
 		})
 	}
 	return nil
@@ -207,11 +214,12 @@ func Write(w io.Writer, in Instance) error {
 	for _, v := range p.Vertices {
 		f.Vertices = append(f.Vertices, vertexJSON{
 			ID: v.Name, Cost: float64(v.Cost), Bytes: float64(v.Bytes), Inputs: names(v.Inputs), Platform: v.Platform, Once: v.Once,
+			Mounts: v.Mounts, Cold: v.Cold,
 		})
 	}
 	for _, n := range p.Nodes {
 		f.Nodes = append(f.Nodes, nodeJSON{
-			Name: n.Name, Speed: n.Speed, Slots: n.Slots, Platforms: n.Platforms, Emulates: n.Emulates, Warm: names(n.Warm),
+			Name: n.Name, Speed: n.Speed, Slots: n.Slots, Platforms: n.Platforms, Emulates: n.Emulates, Warm: names(n.Warm), Filled: n.Filled,
 		})
 	}
 	for _, t := range p.Targets {
