@@ -125,8 +125,10 @@
 // unit that needs it is built twice at once. When the owner is lost before it has sent the
 // vertex, this belongs to nobody, and the finished units that rest on it are built again with
 // those that need it ([Reopen]), if another node can. A node that comes back may have the lost
-// result. Once another node has executed the step, it is given nothing that rests on it, unless
-// there is no other node for that ([Differ]).
+// result. A node that was told to execute the step meanwhile, and has not begun, concedes it: what
+// it was told is taken back, and once it has confirmed that it executed nothing, the result that
+// exists is that of the run. Once another node has executed the step, the one that came back is
+// given nothing that rests on it, unless there is no other node for that ([Differ]).
 //
 // # Loss and failure
 //

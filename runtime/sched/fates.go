@@ -147,6 +147,7 @@ func (s *fates) close(r *run, e ending) []*part {
 		flawed := slices.ContainsFunc(units, func(u UnitID) bool { return s.units[u].confined })
 		ps = append(ps, &part{units: units, why: Rescued, pooled: r.pooled, delay: delay, flawed: flawed, orphan: r.n.id})
 	}
+	settleKept(s)
 	group(units[innocent], false)
 	group(units[again], !e.lost && !r.again)
 	for _, u := range units[alone] {
@@ -247,11 +248,13 @@ func (s *fates) place(p *part) {
 		return
 	}
 	if p.orphan != NoNode && p.orphan != n.id {
-		switch p.why = Rescued; {
+		switch from := s.nodes[p.orphan]; {
 		case p.flawed:
 			p.why = Retried
-		case s.nodes[p.orphan].drains && s.nodes[p.orphan].state != lost:
+		case (p.why == Recalled || from.drains) && from.state != lost:
 			p.why = Recalled
+		default:
+			p.why = Rescued
 		}
 		s.moves = append(s.moves, Move{At: s.now, Why: p.why, Units: slices.Clone(p.units), From: p.orphan, To: n.id, Here: here})
 	}

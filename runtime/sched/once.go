@@ -19,14 +19,15 @@ const maxSends = 3
 
 // results are the owners and senders of the steps that have one result.
 type results struct {
-	some    bool     // there are any
-	by      []NodeID // by vertex: the owner, valid as far as owner says so; NoNode = none
-	sender  []UnitID // by vertex: what sends it on demand, or NoUnit
-	planned []UnitID // by vertex: what sends it by the plan, or NoUnit
-	sends   []int    // by vertex: how often it was sent on demand
-	free    bits     // steps that could not be sent
-	reaches []bool   // by unit: there is one below it
-	waiting []*part  // that wait for one
+	some    bool                // there are any
+	by      []NodeID            // by vertex: the owner, valid as far as owner says so; NoNode = none
+	sender  []UnitID            // by vertex: what sends it on demand, or NoUnit
+	planned []UnitID            // by vertex: what sends it by the plan, or NoUnit
+	sends   []int               // by vertex: how often it was sent on demand
+	free    bits                // steps that could not be sent
+	keeper  map[VertexID]NodeID // who has results of steps that others are to concede to it
+	reaches []bool              // by unit: there is one below it
+	waiting []*part             // that wait for one
 
 	stamp []uint32
 	epoch uint32
@@ -38,7 +39,7 @@ func (s *Scheduler) newResults() results {
 	nv := len(s.cfg.Vertices)
 	c := results{
 		by: make([]NodeID, nv), sender: make([]UnitID, nv), planned: make([]UnitID, nv), sends: make([]int, nv), free: newBits(nv),
-		reaches: make([]bool, len(s.cfg.Units)), stamp: make([]uint32, nv),
+		keeper: map[VertexID]NodeID{}, reaches: make([]bool, len(s.cfg.Units)), stamp: make([]uint32, nv),
 	}
 	below := make([]bool, nv) // the vertex or one below it is such a step
 	for v := range s.cfg.Vertices {
@@ -147,7 +148,7 @@ func (s *fleet) missing(n *node, units []UnitID) []VertexID {
 		switch {
 		case n.held.has(v), s.cached.has(v):
 			return false
-		case s.elsewhere(n, v) != nil:
+		case s.elsewhere(n, v) != nil, s.kept(v):
 			c.found = append(c.found, v)
 			return false
 		case n.fetches.has(v) && !s.cfg.Vertices[v].Once: // or nobody sends it, and n executes it
@@ -205,7 +206,7 @@ func (s *queues) demand(list []VertexID) {
 	for _, v := range list {
 		id, o := s.once.sender[v], s.owner(v)
 		switch {
-		case o == nil, s.sends(o, s.once.planned[v]):
+		case o == nil, s.kept(v), s.sends(o, s.once.planned[v]):
 			continue
 		case id == NoUnit:
 			s.unsent(v)

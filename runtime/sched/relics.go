@@ -33,6 +33,7 @@ func findHeld(s *fates, n *node, list []VertexID) {
 	if len(list) == 0 || n.state == up {
 		return
 	}
+	var early []VertexID // others were told to execute them, and have not begun
 	for _, v := range list {
 		if !s.validVertex(v) {
 			continue
@@ -43,6 +44,9 @@ func findHeld(s *fates, n *node, list []VertexID) {
 					n.relics = newBits(len(s.cfg.Vertices))
 				}
 				n.relics.set(v)
+				if !s.cached.has(v) && !o.held.has(v) && !o.executes(v) {
+					early = append(early, v)
+				}
 				continue
 			}
 			s.once.by[v] = n.id
@@ -50,6 +54,7 @@ func findHeld(s *fates, n *node, list []VertexID) {
 		n.held.set(v)
 	}
 	s.reckon(n)
+	concede(s, n, early)
 }
 
 // relicsOf returns the steps below the units for which n may have results of its own, besides

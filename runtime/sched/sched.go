@@ -93,6 +93,7 @@ type run struct {
 	canceled bool
 	blamed   bool // a unit of it failed by name
 	again    bool // what made it end early was removed
+	conceded bool // canceled because another node holds what it needs
 	pooled   bool
 	// waits is set when nothing of it has begun: it may be recalled.
 	waits bool
@@ -357,6 +358,7 @@ func (s *Scheduler) nodeLost(e NodeLost) {
 		n.err = "node lost"
 	}
 	s.noteRelics(n)
+	dropKept(&s.fates, n)
 	// First everything is taken off the node, then it is given out again: what goes
 	// where depends on what the others already have.
 	var groups []*part
@@ -583,7 +585,9 @@ func (s *Scheduler) partitionEnded(e PartitionEnded) {
 	n := r.n
 	r.again = e.Again
 	for _, p := range slices.Backward(s.close(r, ending{reason: e.Err, retryable: e.Retryable})) { // each goes to the front
-		if p.why = Retried; s.allowsAll(p.units, n) && n.state == up && !p.pooled && !n.drains {
+		if p.why = Retried; r.conceded {
+			p.why = Recalled
+		} else if s.allowsAll(p.units, n) && n.state == up && !p.pooled && !n.drains {
 			s.enqueue(&n.lane, p.units, true, p)
 			s.wake(n)
 			continue

@@ -1,0 +1,74 @@
+package sched
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+)
+
+// When a node is lost, others are told at once to execute what it had executed. It may be back,
+// with its results, before they begin. Then they concede: what they were told is taken back, and
+// as soon as they confirm that nothing of it was executed, the result that exists is that of
+// the run. Until then nobody is given what needs the step.
+
+// concede has what needs a step of the list, which n holds, taken back from nodes that have not
+// begun any of it.
+func concede(s *fates, n *node, list []VertexID) {
+	list = slices.DeleteFunc(list, func(v VertexID) bool {
+		return slices.ContainsFunc(s.nodes, func(o *node) bool {
+			return slices.ContainsFunc(o.runs, func(r *run) bool {
+				return needsAny(s, r, []VertexID{v}) && !(r.waits || r.conceded)
+			})
+		})
+	})
+	for _, v := range list {
+		s.once.keeper[v] = n.id
+	}
+	for _, o := range s.nodes {
+		for _, r := range o.runs {
+			if r.conceded || !needsAny(s, r, list) {
+				continue
+			}
+			s.commit(r)
+			r.canceled, r.conceded = true, true
+			s.emit(CancelPartition{Partition: r.id, Reason: fmt.Sprintf("%s is back, and had executed it", n.name), Recalled: true})
+		}
+	}
+}
+
+// needsAny reports whether a submission would execute one of some steps.
+func needsAny(s *fates, r *run, list []VertexID) bool {
+	return slices.ContainsFunc(list, func(v VertexID) bool { return !s.cached.has(v) && s.needs(r, v) })
+}
+
+// settleKept decides about the steps that were to be conceded: a submission has ended.
+func settleKept(s *fates) {
+	if len(s.once.keeper) == 0 {
+		return
+	}
+	for _, v := range slices.Sorted(maps.Keys(s.once.keeper)) {
+		n, o := s.nodes[s.once.keeper[v]], s.owner(v)
+		if o != nil && !s.cached.has(v) && slices.ContainsFunc(o.runs, func(r *run) bool { return r.conceded && s.needs(r, v) }) {
+			continue // it has yet to confirm
+		}
+		delete(s.once.keeper, v)
+		if o == nil && !s.cached.has(v) && n.state == up {
+			n.relics.unset(v)
+			s.once.by[v] = n.id
+			s.hold(n, v)
+			s.wake(n)
+		}
+	}
+	s.reconsider()
+}
+
+// dropKept ends what others concede to n, which is lost.
+func dropKept(s *fates, n *node) {
+	maps.DeleteFunc(s.once.keeper, func(_ VertexID, by NodeID) bool { return by == n.id })
+}
+
+// kept reports whether it is open whose result v has.
+func (s *fleet) kept(v VertexID) bool {
+	_, ok := s.once.keeper[v]
+	return ok
+}
