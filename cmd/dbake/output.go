@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -21,7 +20,7 @@ import (
 // output runs write on standard output, when name is "" or "-", or on a file, which is
 // replaced whole or not at all. Tokens and passwords in URLs are left out.
 func (a *app) output(ctx context.Context, name string, write func(io.Writer) error) error {
-	var buf bytes.Buffer
+	var buf strings.Builder
 	if err := write(&buf); err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ package redact
 
 import (
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 )
@@ -46,19 +47,99 @@ func pattern(expr string) func() *regexp.Regexp {
 	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(expr) })
 }
 
+// rules hide what stands in one line. An expression reads a long text at some MB a second, a
+// plan of thousands of targets for seconds, so that each reads only lines with its words in.
+var rules = []struct {
+	// may reports whether there can be a match in a line; lower is the line in lower case.
+	may  func(line, lower string) bool
+	hide func(line string) string
+}{
+	{
+		may:  func(line, _ string) bool { return strings.Contains(line, "://") && strings.Contains(line, "@") },
+		hide: func(line string) string { return userinfo().ReplaceAllStringFunc(line, hideUser) },
+	},
+	{
+		may:  func(_, lower string) bool { return containsOne(lower, hostWords) },
+		hide: func(line string) string { return host().ReplaceAllStringFunc(line, hideHost) },
+	},
+	{
+		may:  func(line, lower string) bool { return strings.Contains(line, "@") && containsOne(lower, loginWords) },
+		hide: func(line string) string { return login().ReplaceAllString(line, "${1}"+Mark+":"+Mark+"${2}${3}") },
+	},
+	{
+		may:  func(line, _ string) bool { return strings.Contains(line, "@") && strings.Contains(line, addressWord) },
+		hide: func(line string) string { return address().ReplaceAllString(line, "${1}"+Mark+"${2}") },
+	},
+	{
+		may:  func(line, _ string) bool { return strings.Contains(line, "=") && strings.ContainsAny(line, "?&") },
+		hide: func(line string) string { return parameter().ReplaceAllString(line, "${1}"+Mark) },
+	},
+	{
+		may: func(line, lower string) bool {
+			return strings.Contains(line, "=") && containsOne(lower, attributeWords)
+		},
+		hide: func(line string) string { return attribute().ReplaceAllString(line, "${1}="+Mark) },
+	},
+	{
+		may:  func(_, lower string) bool { return strings.Contains(lower, "token=") },
+		hide: func(line string) string { return token().ReplaceAllStringFunc(line, hideToken) },
+	},
+}
+
+// The words without which an expression finds nothing.
+var (
+	hostWords      = []string{"unable to look up", "unable to connect", "strange hostname", "hostname ", "to host "}
+	loginWords     = []string{": permission denied", "'s password: "}
+	addressWord    = "]: errno="
+	attributeWords = []string{"token", "_key"}
+	memberWords    = []string{`"access_key_id"`, `"secret_access_key"`, `"session_token"`, `"account_key"`, `"token"`, `"ghtoken"`}
+)
+
 // Text returns s without secrets.
 func Text(s string) string {
 	if !suspect(s) {
 		return s
 	}
-	s = userinfo().ReplaceAllStringFunc(s, hideUser)
-	s = host().ReplaceAllStringFunc(s, hideHost)
-	s = login().ReplaceAllString(s, "${1}"+Mark+":"+Mark+"${2}${3}")
-	s = address().ReplaceAllString(s, "${1}"+Mark+"${2}")
-	s = parameter().ReplaceAllString(s, "${1}"+Mark)
-	s = attribute().ReplaceAllString(s, "${1}="+Mark)
-	s = token().ReplaceAllStringFunc(s, hideToken)
+	s = hideInLines(s)
+	if !containsOne(s, memberWords) {
+		return s
+	}
 	return member().ReplaceAllString(s, `${1}"`+Mark+`"`)
+}
+
+// hideInLines applies the rules to the lines of s.
+func hideInLines(s string) string {
+	var out strings.Builder
+	done := 0 // of s, in out
+	for from := 0; from < len(s); {
+		// The end of the line before belongs to this one: a token may come after it.
+		to := len(s)
+		if end := strings.IndexByte(s[from+1:], '\n'); end >= 0 {
+			to = from + 1 + end
+		}
+		line := s[from:to]
+		if hidden := hideInLine(line); hidden != line {
+			out.WriteString(s[done:from])
+			out.WriteString(hidden)
+			done = to
+		}
+		from = to
+	}
+	if done == 0 {
+		return s
+	}
+	out.WriteString(s[done:])
+	return out.String()
+}
+
+func hideInLine(line string) string {
+	lower := strings.ToLower(line)
+	for _, r := range rules {
+		if r.may(line, lower) {
+			line = r.hide(line)
+		}
+	}
+	return line
 }
 
 // suspect reports whether there can be anything to hide: most text is an answer of
@@ -68,12 +149,12 @@ func suspect(s string) bool {
 		return true
 	}
 	lower := strings.ToLower(s)
-	for _, word := range []string{"token", "_key", "unable to look up", "unable to connect", "strange hostname", "hostname ", "to host ", "]: errno=", ": permission denied", "'s password: "} {
-		if strings.Contains(lower, word) {
-			return true
-		}
-	}
-	return false
+	return containsOne(lower, attributeWords) || containsOne(lower, hostWords) || containsOne(lower, loginWords) || strings.Contains(lower, addressWord)
+}
+
+// containsOne reports whether one of the words stands in s.
+func containsOne(s string, words []string) bool {
+	return slices.ContainsFunc(words, func(word string) bool { return strings.Contains(s, word) })
 }
 
 // hideUser hides the user and the password of a URL. The user of ssh alone is no

@@ -1,6 +1,8 @@
 package redact
 
 import (
+	"math/rand/v2"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -58,5 +60,57 @@ func TestText(t *testing.T) {
 	} {
 		require.Equal(t, want, Text(in), in)
 		require.Equal(t, want, Text(want), "what is hidden stays so")
+	}
+}
+
+// withoutLines is Text as each expression means it, for the whole text.
+func withoutLines(s string) string {
+	s = userinfo().ReplaceAllStringFunc(s, hideUser)
+	s = host().ReplaceAllStringFunc(s, hideHost)
+	s = login().ReplaceAllString(s, "${1}"+Mark+":"+Mark+"${2}${3}")
+	s = address().ReplaceAllString(s, "${1}"+Mark+"${2}")
+	s = parameter().ReplaceAllString(s, "${1}"+Mark)
+	s = attribute().ReplaceAllString(s, "${1}="+Mark)
+	s = token().ReplaceAllStringFunc(s, hideToken)
+	return member().ReplaceAllString(s, `${1}"`+Mark+`"`)
+}
+
+// Whatever stands in which line, nothing is hidden that would not be in the whole text, and
+// nothing else is left.
+func TestLines(t *testing.T) {
+	words := []string{
+		"\n", "\n", " ", "\"", "'", ",", ":", "=", "@", "?", "&", "/", "\\n", "\r\n", "://", "a", "B", "x.y", "123", "\u017f", "\u212a",
+		"https://", "HTTPS://u:p@h", "git+ssh://u:p@h/", "ssh://git@h", "docker-image://x@sha256:00",
+		"unable to look up ", "Unable to connect to ", "strange hostname '", "' blocked", "could not resolve hostname ", "connect to host ", " port 22: ", " (port 1)", ": Name or service not known",
+		"u:p@h: Permission denied", "'s password: ", "t@h[0: ::1]: errno=", "?sig=", "&token=", "token=", "type=gha,", "type=s3,x,", "account_key=", "ACCESS_KEY_ID=", "ghtoken=",
+		`"token"`, `"account_key"`, `: "`, `\"`,
+	}
+	random := rand.New(rand.NewPCG(1, 2))
+	hidden := 0
+	for range 20_000 {
+		var b strings.Builder
+		for range 1 + random.IntN(12) {
+			b.WriteString(words[random.IntN(len(words))])
+		}
+		in := b.String()
+		want := in
+		if suspect(in) {
+			want = withoutLines(in)
+		}
+		require.Equal(t, want, Text(in), "%q", in)
+		if want != in {
+			hidden++
+		}
+	}
+	require.Greater(t, hidden, 4_000)
+}
+
+// A long text with little of interest, as a plan is.
+func BenchmarkText(b *testing.B) {
+	line := `    "image_key": "sha256:0123456789abcdef", "source": "docker-image://docker.io/library/golang@sha256:00",` + "\n"
+	text := strings.Repeat(line+strings.Repeat("      \"step\": \"RUN make\",\n", 20), 1_000)
+	b.SetBytes(int64(len(text)))
+	for b.Loop() {
+		Text(text)
 	}
 }
