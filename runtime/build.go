@@ -14,7 +14,7 @@ import (
 func Schedule(p *plan.Plan, opts sched.Options) sched.Config {
 	c := sched.Config{Options: opts}
 	for _, v := range p.Problem.Vertices {
-		sv := sched.Vertex{Cost: v.Cost.Duration(), Bytes: v.Bytes, Platform: v.Platform, Once: v.Once}
+		sv := sched.Vertex{Cost: v.Cost.Duration(), Bytes: v.Bytes, Platform: v.Platform, Once: v.Once, Mounts: v.Mounts, Cold: v.Cold}
 		for _, in := range v.Inputs {
 			sv.Inputs = append(sv.Inputs, sched.VertexID(in))
 		}
@@ -30,7 +30,7 @@ func Schedule(p *plan.Plan, opts sched.Options) sched.Config {
 	parts := p.Parts()
 	for i, n := range p.Problem.Nodes {
 		planned := p.Nodes[i]
-		node := sched.Node{Name: n.Name, Speed: planned.Speed, Tenants: planned.Tenants, Slots: parts[i], SlotsAssumed: planned.SlotsAssumed, Memory: planned.Memory, Platforms: n.Platforms, Emulates: n.Emulates, From: n.From.Duration(), Machine: planned.Machine, Shared: planned.Shared}
+		node := sched.Node{Name: n.Name, Speed: planned.Speed, Tenants: planned.Tenants, Slots: parts[i], SlotsAssumed: planned.SlotsAssumed, Memory: planned.Memory, Platforms: n.Platforms, Emulates: n.Emulates, Filled: n.Filled, From: n.From.Duration(), Machine: planned.Machine, Shared: planned.Shared}
 		for _, v := range n.Warm {
 			node.Warm = append(node.Warm, sched.VertexID(v))
 		}

@@ -59,7 +59,7 @@ func newRest(c *sched.Config, left sched.Outlook) *rest {
 
 func (r *rest) vertices(left sched.Outlook) {
 	for v, from := range r.config.Vertices {
-		one := partition.Vertex{Cost: partition.SecondsOf(left.Cost[v]), Bytes: from.Bytes, Platform: from.Platform, Once: from.Once}
+		one := partition.Vertex{Cost: partition.SecondsOf(left.Cost[v]), Bytes: from.Bytes, Platform: from.Platform, Once: from.Once, Mounts: from.Mounts, Cold: from.Cold}
 		for _, in := range from.Inputs {
 			one.Inputs = append(one.Inputs, partition.VertexID(in))
 		}
@@ -82,7 +82,7 @@ func (r *rest) addNodes(left sched.Outlook) {
 		if !left.Nodes[i] {
 			continue
 		}
-		n := partition.Node{Name: fmt.Sprint("node ", i), Speed: left.Speed[i], Slots: max(1, from.Slots), Platforms: slices.Clone(from.Platforms), Emulates: from.Emulates, Machine: from.Machine, Shared: from.Shared}
+		n := partition.Node{Name: fmt.Sprint("node ", i), Speed: left.Speed[i], Slots: max(1, from.Slots), Platforms: slices.Clone(from.Platforms), Emulates: from.Emulates, Filled: left.Filled[i], Machine: from.Machine, Shared: from.Shared}
 		if n.Machine != "" && from.SlotsAssumed {
 			n.Slots = n.Shared // the others leave it what they do not use
 		}

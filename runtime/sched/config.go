@@ -71,6 +71,10 @@ type Vertex struct {
 	Once bool
 	// Flaky is set when it has failed before, and succeeded with the same inputs.
 	Flaky bool
+	// Mounts name the cache mounts that it works with. On a node that has not filled all of
+	// them it takes Cold times as long, >= 1; 0 where there are none.
+	Mounts []string
+	Cold   float64
 }
 
 // Unit is a job, or a step that a node builds for others.
@@ -111,6 +115,7 @@ type Node struct {
 	// longer a step takes; >= 1.
 	Emulates map[string]float64
 	Warm     []VertexID // vertices it holds at the start
+	Filled   []string   // cache mounts it has filled at the start
 	// Fetches are vertices that are sent to it during the run: it is not expected
 	// to execute them.
 	Fetches []VertexID

@@ -39,7 +39,7 @@ func (b *byteChoices) Intn(n int) int {
 // randomConfig is a small problem with everything in it.
 func randomConfig(r choices) Config {
 	var cfg Config
-	platforms := []string{"amd64", "arm64"}
+	platforms, mounts := []string{"amd64", "arm64"}, []string{"go", "npm"}
 	nv := 1 + r.Intn(20)
 	for v := range nv {
 		x := Vertex{Cost: time.Duration(r.Intn(60)) * time.Second, Bytes: int64(r.Intn(1000))}
@@ -50,6 +50,9 @@ func randomConfig(r choices) Config {
 		}
 		if r.Intn(8) == 0 {
 			x.Platform = platforms[r.Intn(2)]
+		}
+		if r.Intn(4) == 0 {
+			x.Mounts, x.Cold = mounts[r.Intn(2):], float64(1+r.Intn(5))
 		}
 		cfg.Vertices = append(cfg.Vertices, x)
 	}
@@ -66,6 +69,7 @@ func randomConfig(r choices) Config {
 		if r.Intn(3) == 0 {
 			n.Emulates = map[string]float64{platforms[r.Intn(2)]: float64(1 + r.Intn(8))}
 		}
+		n.Filled = mounts[r.Intn(3):]
 		cfg.Nodes = append(cfg.Nodes, n)
 	}
 	cfg.Network = Network{Bandwidth: int64(r.Intn(1000)), Latency: time.Duration(r.Intn(3)) * time.Second, Cached: vertices(r.Intn(3))}

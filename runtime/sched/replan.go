@@ -1,6 +1,7 @@
 package sched
 
 import (
+	"maps"
 	"slices"
 	"time"
 )
@@ -22,6 +23,8 @@ type Outlook struct {
 	Speed []float64
 	// Holds are the vertices that each node holds, ascending.
 	Holds [][]VertexID
+	// Filled are the cache mounts that each node has filled, sorted.
+	Filled [][]string
 	// Cached are the vertices that the registry holds, ascending.
 	Cached []VertexID
 	// Cost is what each vertex takes at speed 1, as far as the run shows; of one that is
@@ -58,6 +61,7 @@ func outlook(s *queues) Outlook {
 		for _, r := range n.running {
 			o.Cost[r.v] = time.Duration(s.rest(r, s.exec(n, r.v)) * s.pace(n, r.v) / s.slowness(n))
 		}
+		o.Filled = append(o.Filled, slices.Sorted(maps.Keys(n.filled)))
 		o.Holds, o.Begun = append(o.Holds, holds), append(o.Begun, begun)
 		o.Speed = append(o.Speed, n.speed/max(s.slowness(n), float64(1+n.tenants)))
 		o.Nodes = append(o.Nodes, n.state == up && !n.drains)

@@ -37,7 +37,11 @@ type node struct {
 	assumed bool
 	// emulates holds the platforms at which it is slower, with the factor.
 	emulates map[string]float64
-	held     bits
+	// filled are the cache mounts that it has filled, cold the steps that take longer because of
+	// those that it has not; nil is none.
+	filled map[string]bool
+	cold   bits
+	held   bits
 	// fetches is what others are going to send it, or have sent.
 	fetches bits
 	// relics are the steps with one result that it executed before it was lost; nil is none.
@@ -160,6 +164,7 @@ func (s *Scheduler) addNodes() {
 		n.lane.n = n
 		n.held.setAll(c.Warm)
 		n.fetches.setAll(c.Fetches)
+		n.setFilled(c.Filled, s.cfg.Vertices)
 		n.all = demand{s: &s.estimator, n: n}
 		n.sub = demand{s: &s.estimator, n: n, track: true}
 		n.all.reset()
@@ -311,6 +316,7 @@ func (s *Scheduler) nodeUp(e NodeUp) {
 	}
 	if e.Empty {
 		n.relics = nil
+		n.setFilled(nil, s.cfg.Vertices)
 	}
 	findHeld(&s.fates, n, e.Holds)
 	if n.state != up {
@@ -426,6 +432,7 @@ func (s *Scheduler) vertexDone(e VertexDone) {
 	if !e.Cached && e.Took > 0 && !n.held.has(e.Vertex) {
 		s.learn(n, e.Vertex, e.Took)
 		s.noteBegun(n, e.Vertex)
+		s.fillMounts(n, e.Vertex)
 	}
 	s.hold(n, e.Vertex)
 	s.wake(n)

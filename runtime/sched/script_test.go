@@ -20,8 +20,8 @@ var update = flag.Bool("update", false, "rewrite golden files")
 // everything that happened because of them. A line that starts with # is a comment.
 //
 //	add-nodes N [speed=F] [slots=N] [assumed] [platforms=A,B]     nodes n1, n2, ...
-//	node NAME [speed=F] [slots=N] [assumed] [memory=N] [platforms=A,B] [warm=V,...]
-//	vertex NAME COST [in=V,...] [bytes=N] [memory=N] [platform=P] [once] [flaky]
+//	node NAME [speed=F] [slots=N] [assumed] [memory=N] [platforms=A,B] [warm=V,...] [filled=M,...]
+//	vertex NAME COST [in=V,...] [bytes=N] [memory=N] [platform=P] [once] [flaky] [mounts=M,... cold=F]
 //	unit NAME ROOT [after=U,...] [platforms=P,...] [nodes=N,...] [early] [on-demand] [gates=U,...] [shut]
 //	network [bandwidth=N] [latency=D] [cached=V,...]
 //	options [steal] [keep-going] [defer-output] [ahead=N] [jobs=N] [attempts=N] [retry-steps=N] [backoff=D]
@@ -187,14 +187,15 @@ func (sc *script) node(name string) NodeID {
 
 func (sc *script) command(w []string) {
 	kv, rest := args(w[1:], "steal", "keep-going", "retryable", "elsewhere", "reconnecting", "cached", "output", "assumed", "defer-output", "early", "once", "on-demand", "flaky", "shut", "empty")
-	speed := func() float64 {
-		if kv["speed"] == "" {
+	factor := func(name string) float64 {
+		if kv[name] == "" {
 			return 0
 		}
-		f, err := strconv.ParseFloat(kv["speed"], 64)
+		f, err := strconv.ParseFloat(kv[name], 64)
 		require.NoError(sc.t, err)
 		return f
 	}
+	speed := func() float64 { return factor("speed") }
 	switch w[0] {
 	case "add-nodes":
 		for range sc.number(rest[0]) {
@@ -206,12 +207,13 @@ func (sc *script) command(w []string) {
 	case "node":
 		sc.cfg.Nodes = append(sc.cfg.Nodes, Node{
 			Name: rest[0], Speed: speed(), Slots: sc.number(kv["slots"]), SlotsAssumed: kv["assumed"] != "", Memory: int64(sc.number(kv["memory"])),
-			Platforms: list(kv["platforms"]), Warm: sc.vertices(kv["warm"]), Fetches: sc.vertices(kv["fetches"]),
+			Platforms: list(kv["platforms"]), Warm: sc.vertices(kv["warm"]), Filled: list(kv["filled"]), Fetches: sc.vertices(kv["fetches"]),
 		})
 	case "vertex":
 		sc.cfg.Vertices = append(sc.cfg.Vertices, Vertex{
 			Cost: sc.duration(rest[1]), Bytes: int64(sc.number(kv["bytes"])), Memory: int64(sc.number(kv["memory"])),
 			Inputs: sc.vertices(kv["in"]), Platform: kv["platform"], Output: kv["output"] != "", Once: kv["once"] != "", Flaky: kv["flaky"] != "",
+			Mounts: list(kv["mounts"]), Cold: factor("cold"),
 		})
 		sc.verts = append(sc.verts, rest[0])
 	case "unit":

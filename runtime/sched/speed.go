@@ -140,14 +140,19 @@ const (
 	hearsay = 0.3
 )
 
-// pace is the speed of a node at a step: less than its speed where it emulates.
+// pace is the speed of a node at a step: less than its speed where it emulates, or has yet to
+// fill a cache mount.
 func (s *speeds) pace(n *node, v VertexID) float64 {
+	speed := n.speed
+	if n.cold != nil && n.cold.has(v) {
+		speed /= s.cfg.Vertices[v].Cold
+	}
 	if len(n.emulates) > 0 {
 		if factor, ok := n.emulates[s.cfg.Vertices[v].Platform]; ok {
-			return n.speed / factor
+			return speed / factor
 		}
 	}
-	return n.speed
+	return speed
 }
 
 // exec is the time of a step on a node, in nanoseconds.

@@ -49,6 +49,9 @@ func (c *checking) steps() {
 		if v.Cost < 0 || v.Bytes < 0 {
 			c.bad("vertex %d: negative cost or size", i)
 		}
+		if len(v.Mounts) == 0 && v.Cold != 0 || len(v.Mounts) > 0 && (!(v.Cold >= 1) || v.Cold > 1e9) {
+			c.bad("vertex %d: slower by a factor of %v with %d cold mounts", i, v.Cold, len(v.Mounts))
+		}
 	}
 }
 
