@@ -66,7 +66,7 @@ func BenchmarkRecall(b *testing.B) {
 }
 
 // services returns a project of n services.
-func services(b *testing.B, n int) *ir.Project {
+func services(b testing.TB, n int) *ir.Project {
 	dir := b.TempDir()
 	p := &ir.Project{Dir: dir}
 	var files strings.Builder

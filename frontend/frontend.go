@@ -258,7 +258,7 @@ func newCompilation(p *ir.Project, o Options) (*compilation, error) {
 	if o.LLBCaps != nil {
 		c.llbCaps = *o.LLBCaps
 	}
-	c.common, c.unpacker = commonInputs(c), &unpacker{caps: &c.caps}
+	c.common, c.unpacker = commonInputs(c), newUnpacker(&c.caps)
 	return c, nil
 }
 

@@ -20,6 +20,7 @@ import (
 	"github.com/moby/buildkit/util/apicaps"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/tonistiigi/fsutil/types"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/internal/memory/units"
@@ -240,8 +241,12 @@ type packed struct {
 
 // unpacker unpacks units. It is safe for concurrent use.
 type unpacker struct {
-	caps    *capSets
+	parts   parts
 	buffers sync.Pool // of *[]byte
+}
+
+func newUnpacker(caps *capSets) *unpacker {
+	return &unpacker{parts: parts{caps: caps, metadata: map[form]*pb.OpMetadata{}, places: map[form]*pb.Locations{}}}
 }
 
 // data calls use with the encoding of a unit, which use must not keep.
@@ -266,17 +271,11 @@ func (p *packed) definition() (def *pb.Definition, err error) {
 		if err != nil {
 			return err
 		}
-		def = &pb.Definition{}
-		return def.UnmarshalVT(definition) // which copies
+		def, err = p.unpacker.parts.decode(definition)
+		return err
 	})
 	if err != nil {
 		return nil, err
-	}
-	if def.Metadata == nil {
-		def.Metadata = map[string]*pb.OpMetadata{}
-	}
-	for _, md := range def.Metadata {
-		md.Caps = p.unpacker.caps.share(md.Caps)
 	}
 	return def, nil
 }
@@ -314,7 +313,7 @@ func (r *recorder) keep(c *compilation, u *Unit, made *origin, key []byte) *pack
 		k.Warnings = append(k.Warnings, keptWarning{w.message, w.opts})
 	}
 	var err error
-	if k.definition, err = u.Definition.MarshalVT(); err != nil {
+	if k.definition, err = (proto.MarshalOptions{Deterministic: true}).Marshal(u.Definition); err != nil {
 		return nil // it is compiled again
 	}
 	data, err := k.encode()

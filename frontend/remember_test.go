@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/moby/buildkit/solver/pb"
 	digest "github.com/opencontainers/go-digest"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
@@ -240,4 +241,43 @@ func FuzzDecodeKept(f *testing.F) {
 		_, err = decodeKept(again)
 		require.NoError(t, err)
 	})
+}
+
+// A definition is decoded as any other, and equal parts of two are one.
+func TestDecode(t *testing.T) {
+	p, o := services(t, 2), options()
+	list, err := Compile(t.Context(), p, o)
+	require.NoError(t, err)
+	parts := &newUnpacker(&capSets{}).parts
+	var defs []*pb.Definition
+	for _, u := range list {
+		data, err := (proto.MarshalOptions{Deterministic: true}).Marshal(u.Definition)
+		require.NoError(t, err)
+		def, err := parts.decode(data)
+		require.NoError(t, err)
+		require.True(t, proto.Equal(u.Definition, def))
+		require.NotNil(t, def.Source.Infos[0].Definition)
+		for i := 0; i < len(data); i += 7 {
+			data[i] ^= 0xff // damage is an error or another definition
+			_, _ = parts.decode(data)
+			data[i] ^= 0xff
+		}
+		clear(data) // nothing of it is kept
+		require.True(t, proto.Equal(u.Definition, def))
+		defs = append(defs, def)
+	}
+	for _, name := range []string{"FROM docker.io/library/golang", "RUN apk add git make"} {
+		var said []*pb.OpMetadata
+		var places []*pb.Locations
+		for _, def := range defs {
+			for d, md := range def.Metadata {
+				if strings.Contains(md.Description["llb.customname"], name) {
+					said, places = append(said, md), append(places, def.Source.Locations[d])
+				}
+			}
+		}
+		require.Len(t, said, 2, name)
+		require.Same(t, said[0], said[1])
+		require.Same(t, places[0], places[1])
+	}
 }

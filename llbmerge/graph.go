@@ -17,7 +17,7 @@ type Unit struct {
 	// ID is opaque and unique among the units of a graph.
 	ID string
 	// Definition is as BuildKit marshals it. It is not changed, but the graph
-	// refers to its source maps; an empty one is a unit without vertices.
+	// refers to its metadata and source maps; an empty one is a unit without vertices.
 	Definition *pb.Definition
 	// Load returns the definition where the field is nil. It is called once, so that of all
 	// definitions only one has to be there at a time.

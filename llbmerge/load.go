@@ -13,7 +13,7 @@ import (
 // node is an op of one unit. Its op is ours to change.
 type node struct {
 	op     *pb.Op
-	meta   *pb.OpMetadata // never nil
+	meta   *pb.OpMetadata // never nil, and not ours: others may share it
 	locs   []place
 	inputs []int        // nodes, one for each input of op
 	local  *localSource // nil for anything but a local source
@@ -139,7 +139,7 @@ func (b *builder) load(u Unit) (*unitGraph, error) {
 		if n.locs, err = places(def.Source, files, name); err != nil {
 			return nil, err
 		}
-		n.meta = ownMetadata(def.Metadata[name])
+		n.meta = metadataOf(def.Metadata[name])
 		state[top.op], position[top.op] = done, len(g.nodes)
 		g.nodes = append(g.nodes, n)
 		stack = stack[:len(stack)-1]

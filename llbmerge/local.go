@@ -155,6 +155,7 @@ func (n *node) finish() ([]byte, digest.Digest, error) {
 	l.FollowPaths = g.follow
 	caps := map[string]bool{}
 	maps.Copy(caps, n.meta.Caps)
+	n.meta = ownMetadata(n.meta)
 	n.meta.Caps = caps
 	delete(caps, string(pb.CapSourceLocalUnique))
 	delete(caps, string(pb.CapSourceLocalSessionID))

@@ -19,12 +19,21 @@ const (
 	groupPrefix = "dbake:"
 )
 
-// ownMetadata returns a copy of md, which may be nil, whose fields may be replaced. Its maps
+// metadataOf returns md, which may be nil, as the graph has it: it is md itself where nothing
+// is to be replaced, since many ops and units share it.
+func metadataOf(md *pb.OpMetadata) *pb.OpMetadata {
+	switch {
+	case md == nil:
+		return &pb.OpMetadata{}
+	case md.ProgressGroup == nil && (md.Description == nil || len(md.Description) > 0):
+		return md
+	}
+	return ownMetadata(md)
+}
+
+// ownMetadata returns a copy of md whose fields may be replaced. Its maps
 // are those of md: as copies for each op and unit they were the largest part of a graph.
 func ownMetadata(md *pb.OpMetadata) *pb.OpMetadata {
-	if md == nil {
-		return &pb.OpMetadata{}
-	}
 	if len(md.ProtoReflect().GetUnknown()) > 0 {
 		md = md.CloneVT()
 	} else {
