@@ -97,6 +97,9 @@ func decodeValue(v cty.Value, expr hcl.Expression, want cty.Type, dst any) hcl.D
 // convertValue is convert.Convert whose error, where several entries of an object
 // do not fit, is about the first of them by name: the library takes any.
 func convertValue(v cty.Value, want cty.Type) (cty.Value, error) {
+	if list, ok := listOfStrings(v); ok && want.Equals(list.Type()) {
+		return list, nil
+	}
 	out, err := convert.Convert(v, want)
 	if err == nil || !v.Type().IsObjectType() || !want.IsMapType() || !v.IsKnown() || v.IsNull() {
 		return out, err
@@ -107,6 +110,21 @@ func convertValue(v cty.Value, want cty.Type) (cty.Value, error) {
 		}
 	}
 	return out, err
+}
+
+// listOfStrings returns the list that v is, a tuple of strings. The library compares the type
+// of each with that of each other one, which takes half a second for a group of 5,000 targets.
+func listOfStrings(v cty.Value) (cty.Value, bool) {
+	if !v.Type().IsTupleType() || v.IsMarked() || v.IsNull() || !v.IsKnown() || v.LengthInt() == 0 {
+		return cty.NilVal, false
+	}
+	list := v.AsValueSlice()
+	for _, e := range list {
+		if e.Type() != cty.String {
+			return cty.NilVal, false
+		}
+	}
+	return cty.ListVal(list), true
 }
 
 func unsuitable(expr hcl.Expression, err error) hcl.Diagnostics {
