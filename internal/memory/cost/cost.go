@@ -51,7 +51,19 @@ type Sample struct {
 	// Inputs names what it was executed on: it is equal for executions that should have
 	// given the same result. "" is not known.
 	Inputs string
+	// Mounts says in which state its cache mounts were; "" when it has none, or that is not
+	// known.
+	Mounts Mounts
 }
+
+// Mounts is the state of the cache mounts of a step when it began.
+type Mounts string
+
+// The states of cache mounts.
+const (
+	Filled Mounts = "filled" // all of them, by an earlier step
+	Cold   Mounts = "cold"   // not all of them
+)
 
 // Failure is an execution of a step that ended with an exit code.
 type Failure struct {
@@ -74,9 +86,13 @@ const (
 type Prediction struct {
 	// Duration is the time on a node of speed 1; see [Store.Speed].
 	Duration time.Duration
-	Bytes    int64 // of the layer; 0 = unknown
-	Source   Source
-	Samples  int // executions it rests on; 0 for a plain guess
+	// Filled is the time where the cache mounts of the step are filled, when that is known to
+	// be noticeably less than Duration, which then is the time where they are cold; 0 otherwise:
+	// Duration serves for both.
+	Filled  time.Duration
+	Bytes   int64 // of the layer; 0 = unknown
+	Source  Source
+	Samples int // executions it rests on; 0 for a plain guess
 	// Spread is how far an execution typically lies from Duration, relative to it: 0.1
 	// is ten percent. 1 when there are too few samples.
 	Spread float64

@@ -22,6 +22,11 @@
 // Tukey, Exploratory Data Analysis, 1977, chapter 11), drawn towards the declared
 // speed by as much weight as priorSteps shared steps have.
 //
+// Samples of a step that works with cache mounts say in which state it found them. Where both
+// states were measured, a prediction has a time for each; they differ by at least a tenth, or the
+// difference is taken for noise. Samples of one state only serve for both, as do those of a
+// history that does not know the states. The speeds of nodes are compared within a state.
+//
 // # The file
 //
 // The history is one bbolt file. No process keeps it open: [Open] reads all of it

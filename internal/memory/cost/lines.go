@@ -48,6 +48,7 @@ type sampleLine struct {
 	CPU    time.Duration `json:"cpuNs,omitempty"`
 	Memory int64         `json:"memory,omitempty"`
 	Inputs string        `json:"inputs,omitempty"`
+	Mounts Mounts        `json:"mounts,omitempty"`
 }
 
 // machineLine is a line about a node. They stand behind those of the steps.

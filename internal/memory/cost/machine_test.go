@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -86,11 +87,16 @@ func TestUsageOfSamples(t *testing.T) {
 	require.Equal(t, r, read)
 
 	before := (&record{kind: Run, samples: []Sample{{Node: "a", Took: 1, When: time.Unix(0, 5).UTC()}}}).encode()
-	second := append([]byte{2}, before[1:len(before)-2]...) // without Inputs and failures
+	end := len(before)
+	third := append([]byte{3}, slices.Delete(slices.Clone(before[1:]), end-3, end-2)...) // without Mounts
+	read, err = decode(third)
+	require.NoError(t, err)
+	require.Equal(t, time.Duration(1), read.samples[0].Took)
+	second := append([]byte{2}, before[1:end-3]...) // and without Inputs and failures
 	read, err = decode(second)
 	require.NoError(t, err)
 	require.Equal(t, time.Duration(1), read.samples[0].Took)
-	before = append([]byte{1}, before[1:len(before)-4]...) // and without CPU and Memory
+	before = append([]byte{1}, before[1:end-5]...) // and without CPU and Memory
 	read, err = decode(before)
 	require.NoError(t, err)
 	require.Equal(t, time.Duration(1), read.samples[0].Took)

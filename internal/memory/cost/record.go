@@ -12,6 +12,8 @@ import (
 const (
 	// maxSamples is kept for each step, the latest.
 	maxSamples = 16
+	// leastSamples of them are kept in each state of cache mounts, however old they are.
+	leastSamples = 4
 	// maxSteps is kept in a history; those that ran longest ago are dropped first.
 	maxSteps = 20_000
 	// maxText bounds names in the history.
@@ -57,10 +59,24 @@ func (r *record) merge(other *record) {
 	all := slices.Concat(r.samples, other.samples)
 	slices.SortFunc(all, compareSamples)
 	all = slices.CompactFunc(all, func(a, b Sample) bool { return compareSamples(a, b) == 0 })
-	if len(all) > maxSamples {
-		all = all[len(all)-maxSamples:]
+	r.samples = latest(all)
+}
+
+// latest returns the samples to be kept of some in order.
+func latest(all []Sample) []Sample {
+	count := map[Mounts]int{}
+	for _, x := range all {
+		count[x.Mounts]++
 	}
-	r.samples = all
+	excess := len(all) - maxSamples
+	return slices.DeleteFunc(all, func(x Sample) bool {
+		drop := excess > 0 && (count[x.Mounts] > leastSamples || x.Mounts == "")
+		if drop {
+			excess--
+			count[x.Mounts]--
+		}
+		return drop
+	})
 }
 
 func (r *record) clone() *record {
@@ -79,6 +95,7 @@ func compareSamples(a, b Sample) int {
 		cmp.Compare(a.CPU, b.CPU),
 		cmp.Compare(a.Memory, b.Memory),
 		cmp.Compare(a.Inputs, b.Inputs),
+		cmp.Compare(a.Mounts, b.Mounts),
 	)
 }
 
@@ -110,6 +127,9 @@ func clean(x Sample) (Sample, bool) {
 		return x, false
 	}
 	x.Node, x.When, x.Inputs = clip(x.Node), instant(x.When), clip(x.Inputs)
+	if x.Mounts != Filled && x.Mounts != Cold {
+		x.Mounts = ""
+	}
 	return x, true
 }
 
@@ -130,9 +150,9 @@ func clip(s string) string { return s[:min(len(s), maxText)] }
 
 // The encoding of a record: its fields in order, integers as varints, strings with
 // their length before them. The first encoding had no CPU and Memory, the second no Inputs
-// and no failures.
+// and no failures, the third no Mounts.
 
-const encoding = 3
+const encoding = 4
 
 var errRecord = errors.New("malformed record")
 
@@ -157,6 +177,7 @@ func (r *record) encode() []byte {
 		b = binary.AppendVarint(b, int64(x.CPU))
 		b = binary.AppendVarint(b, x.Memory)
 		text(x.Inputs)
+		text(string(x.Mounts))
 	}
 	b = binary.AppendUvarint(b, uint64(len(r.failures)))
 	for _, f := range r.failures {
@@ -218,6 +239,9 @@ func decode(b []byte) (*record, error) {
 		}
 		if version > 2 {
 			x.Inputs = text()
+		}
+		if version > 3 {
+			x.Mounts = Mounts(text())
 		}
 		r.samples = append(r.samples, x)
 	}

@@ -53,11 +53,11 @@ func sharedSteps(steps map[string]*record) (names []string, shared [][]cell) {
 	index := map[string]int{}
 	var samples []Sample
 	var logs []float64
-	for _, key := range slices.Sorted(maps.Keys(steps)) {
+	for _, state := range statesOf(steps) {
 		samples = samples[:0]
 		several := false
-		for _, x := range steps[key].samples {
-			if x.Took >= shortest {
+		for _, x := range steps[state.key].samples {
+			if x.Took >= shortest && x.Mounts == state.mounts {
 				samples = append(samples, x)
 				several = several || x.Node != samples[0].Node
 			}
@@ -85,6 +85,25 @@ func sharedSteps(steps map[string]*record) (names []string, shared [][]cell) {
 		shared = append(shared, row)
 	}
 	return names, shared
+}
+
+// state is a step with its cache mounts in one state.
+type state struct {
+	key    string
+	mounts Mounts
+}
+
+// statesOf returns the states in which steps were measured, in order.
+func statesOf(steps map[string]*record) []state {
+	var list []state
+	for _, key := range slices.Sorted(maps.Keys(steps)) {
+		for _, m := range []Mounts{"", Cold, Filled} {
+			if slices.ContainsFunc(steps[key].samples, func(x Sample) bool { return x.Mounts == m }) {
+				list = append(list, state{key, m})
+			}
+		}
+	}
+	return list
 }
 
 // improve takes the cost of each step as the median of what its nodes say at their present

@@ -210,7 +210,31 @@ func (s *Store) Predict(step Step) Prediction {
 	return s.guess(step)
 }
 
+// noticeable is how many times longer a step takes with cold mounts, at least, for that to be
+// no noise.
+const noticeable = 1.1
+
+// predict returns the time of steps by their samples, apart for cold and filled cache mounts
+// where both were measured.
 func (s *Store) predict(src Source, samples []Sample, scale float64) Prediction {
+	p := s.predictAlike(src, samples, scale)
+	of := func(m Mounts) []Sample {
+		return slices.DeleteFunc(slices.Clone(samples), func(x Sample) bool { return x.Mounts != m })
+	}
+	cold, filled := of(Cold), of(Filled)
+	if len(cold) == 0 || len(filled) == 0 {
+		return p
+	}
+	slow, fast := s.predictAlike(src, cold, scale), s.predictAlike(src, filled, scale)
+	if slow.Duration < seconds(fast.Duration.Seconds()*noticeable) || fast.Duration <= 0 {
+		return p
+	}
+	p.Duration, p.Samples, p.Spread, p.Filled = slow.Duration, slow.Samples, slow.Spread, fast.Duration
+	return p
+}
+
+// predictAlike is predict for samples that are not told apart.
+func (s *Store) predictAlike(src Source, samples []Sample, scale float64) Prediction {
 	took, bytes, n := s.sum(samples)
 	med := median(took)
 	p := Prediction{

@@ -28,6 +28,9 @@ import (
 // maxSteps bounds the file of a node: the steps not seen for longest go first.
 const maxSteps = 50_000
 
+// maxMounts bounds the cache mounts of a node: those not filled for longest go first.
+const maxMounts = 1000
+
 // maxFile bounds what is read of a file in bytes: maxSteps steps with traces take less
 // than half of it.
 const maxFile = 64 << 20
@@ -56,6 +59,10 @@ type file struct {
 	Forms   map[FormID]int64   `json:"forms,omitempty"`
 	// Traces are those of the results that can be asked for.
 	Traces map[ResultID]Trace `json:"traces,omitempty"`
+	// Mounts are the cache mounts that steps have filled, with the time when one last did, and
+	// MountTraces the traces of those whose making was seen.
+	Mounts      map[MountID]int64 `json:"mounts,omitempty"`
+	MountTraces map[MountID]Trace `json:"mountTraces,omitempty"`
 }
 
 // The identities of a step.
@@ -69,6 +76,8 @@ type (
 	PlaceID digest.Digest
 	// FormID is what it does there, apart from its inputs.
 	FormID digest.Digest
+	// MountID is a cache mount as steps of one platform use it.
+	MountID digest.Digest
 )
 
 // Names are the identities by which a step is remembered. Result is never "". Op is ""
@@ -81,17 +90,18 @@ type Names struct {
 	Form   FormID
 }
 
-// Holdings are the steps whose results a node holds.
+// Holdings are the steps whose results a node holds, and the cache mounts that it has filled.
 type Holdings struct {
 	Results map[ResultID]bool
 	Ops     map[OpID]bool
 	Places  map[PlaceID]bool
 	Forms   map[FormID]bool
+	Mounts  map[MountID]bool
 }
 
 // NewHoldings returns the holdings of a node with the results of some steps.
 func NewHoldings(steps []Names) Holdings {
-	h := Holdings{map[ResultID]bool{}, map[OpID]bool{}, map[PlaceID]bool{}, map[FormID]bool{}}
+	h := Holdings{map[ResultID]bool{}, map[OpID]bool{}, map[PlaceID]bool{}, map[FormID]bool{}, map[MountID]bool{}}
 	for _, n := range steps {
 		note(h.Results, n.Result, true)
 		note(h.Ops, n.Op, true)
@@ -176,7 +186,7 @@ func (l Ledger) load(addr string) (f file, ok bool) {
 }
 
 func (f *file) holdings() Holdings {
-	return Holdings{keySet(f.Results), keySet(f.Ops), keySet(f.Places), keySet(f.Forms)}
+	return Holdings{keySet(f.Results), keySet(f.Ops), keySet(f.Places), keySet(f.Forms), keySet(f.Mounts)}
 }
 
 func keySet[K comparable](times map[K]int64) map[K]bool {
@@ -205,6 +215,11 @@ func (l Ledger) Check(addr, id string, records Records) (held Holdings, lost map
 	if len(lost) > 0 && len(lost) == len(f.Traces) {
 		return Holdings{}, keySet(f.Results)
 	}
+	for m, t := range f.MountTraces {
+		if _, found := records.Find(t); !found {
+			delete(held.Mounts, m)
+		}
+	}
 	return held, lost
 }
 
@@ -227,6 +242,40 @@ func (l Ledger) Add(addr, id string, steps []Names, traces map[ResultID]Trace, r
 	})
 	if err != nil {
 		return fmt.Errorf("remember what %s holds: %w", addr, err)
+	}
+	return nil
+}
+
+// Fill notes that steps on the node have filled these cache mounts. traces are what shows each
+// of them among the records of the node if one of these steps has made it; the first that is
+// found is kept. A mount that is not found was there before, or is believed to be there.
+func (l Ledger) Fill(addr, id string, mounts map[MountID][]Trace, records Records, now time.Time) error {
+	if l.Dir == "" || len(mounts) == 0 {
+		return nil
+	}
+	err := l.folder().Update(name(addr), func(old []byte) ([]byte, error) {
+		f := decode(old, addr)
+		if f.ID != id {
+			f = file{}
+		}
+		f.Addr, f.ID = addr, id
+		for m, traces := range mounts {
+			ensure(&f.Mounts)[m] = now.Unix()
+			if _, found := records.Find(f.MountTraces[m]); !found {
+				delete(f.MountTraces, m)
+			}
+			for _, t := range traces {
+				if _, found := records.Find(t); found {
+					ensure(&f.MountTraces)[m] = t
+					break
+				}
+			}
+		}
+		f.trim()
+		return json.Marshal(f)
+	})
+	if err != nil {
+		return fmt.Errorf("remember what %s has filled: %w", addr, err)
 	}
 	return nil
 }
@@ -280,19 +329,22 @@ func ensure[K comparable, V any](m *map[K]V) map[K]V {
 
 // trim drops the oldest names beyond the limit.
 func (f *file) trim() {
-	trim(f.Results)
-	trim(f.Ops)
-	trim(f.Places)
-	trim(f.Forms)
+	trim(f.Results, maxSteps)
+	trim(f.Ops, maxSteps)
+	trim(f.Places, maxSteps)
+	trim(f.Forms, maxSteps)
+	trim(f.Mounts, maxMounts)
+	maps.DeleteFunc(f.MountTraces, func(m MountID, _ Trace) bool { return f.Mounts[m] == 0 })
 	maps.DeleteFunc(f.Traces, func(d ResultID, _ Trace) bool { return f.Results[d] == 0 })
 }
 
-func trim[K comparable](times map[K]int64) {
-	if len(times) <= maxSteps {
+// trim keeps so many names, those that are the youngest.
+func trim[K comparable](times map[K]int64, most int) {
+	if len(times) <= most {
 		return
 	}
 	sorted := slices.Sorted(maps.Values(times))
-	oldest := sorted[len(sorted)-maxSteps]
+	oldest := sorted[len(sorted)-most]
 	maps.DeleteFunc(times, func(_ K, at int64) bool { return at < oldest })
 }
 

@@ -190,3 +190,51 @@ func TestSucceed(t *testing.T) {
 	require.NoError(t, l.Succeed("r/c:1", "other", "newer"))
 	require.Empty(t, l.Holds("r/c:1", "newer").Results)
 }
+
+// The cache mounts that a node has filled go with its root, with all its results, and with their
+// own records.
+func TestFilledMounts(t *testing.T) {
+	const addr, id = "tcp://x:1", "id1"
+	a, b, c := MountID("a"), MountID("b"), MountID("c")
+	traced := NewTrace("cached mount /go", t0, t0.Add(time.Second))
+	other := NewTrace("cached mount /other", t0, t0.Add(time.Second))
+	mount, step := Record{"cached mount /go", t0, 0}, Record{"RUN make", t0, 0}
+	fill := func(t *testing.T) Ledger {
+		l := Ledger{Dir: t.TempDir()}
+		records := NewRecords([]Record{mount, step})
+		make := result("make")
+		require.NoError(t, l.Add(addr, id, steps(make), map[ResultID]Trace{make: NewTrace("RUN make", t0, t0)}, records, t0))
+		require.NoError(t, l.Fill(addr, id, map[MountID][]Trace{a: {other, traced}, b: {other}}, records, t0))
+		require.NoError(t, l.Fill(addr, id, map[MountID][]Trace{a: nil, c: nil}, records, t0))
+		return l
+	}
+	all := map[MountID]bool{a: true, b: true, c: true}
+	for name, test := range map[string]struct {
+		id      string
+		records []Record
+		want    map[MountID]bool
+	}{
+		"all is there":        {id, []Record{mount, step}, all},
+		"its record is gone":  {id, []Record{step}, map[MountID]bool{b: true, c: true}},
+		"everything was lost": {id, []Record{mount}, nil},
+		"another root":        {"id2", []Record{mount, step}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			held, _ := fill(t).Check(addr, test.id, NewRecords(test.records))
+			require.Equal(t, test.want, held.Mounts)
+		})
+	}
+	l := fill(t)
+	require.Equal(t, all, l.Holds(addr, "").Mounts)
+	require.NoError(t, l.Fill(addr, "id2", map[MountID][]Trace{c: nil}, nil, t0))
+	require.Equal(t, map[MountID]bool{c: true}, l.Holds(addr, "id2").Mounts)
+
+	many := map[MountID][]Trace{}
+	for i := range maxMounts {
+		many[MountID(fmt.Sprint(i))] = nil
+	}
+	require.NoError(t, l.Fill(addr, "id2", many, nil, t0.Add(time.Hour)))
+	held := l.Holds(addr, "id2").Mounts
+	require.Len(t, held, maxMounts)
+	require.False(t, held[c])
+}
