@@ -69,7 +69,16 @@ type Alternative struct {
 const maxAlternatives = 32
 
 // String returns the reason as lines of text without the alternatives.
-func (r Reason) String() string { return string(r.Why) }
+func (r Reason) String() string {
+	if len(r.Filled) == 0 || r.Why == BecauseFilled || r.Why == BecauseOnly {
+		return string(r.Why)
+	}
+	steps := "one of its steps"
+	if len(r.Filled) > 1 {
+		steps = fmt.Sprintf("%d of its steps", len(r.Filled))
+	}
+	return fmt.Sprintf("%s; the node has filled cache mounts of %s", r.Why, steps)
+}
 
 // Explain compares the node of target t in a with the others that may build it: at
 // most 32, those that hold or build part of it first. The error wraps ErrProblem,

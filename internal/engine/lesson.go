@@ -43,6 +43,7 @@ func (l *lesson) remember(ctx context.Context, now time.Time) error {
 		step := used[m.Node][m.Vertex]
 		list[i].CPU, list[i].Memory = step.CPU, step.Memory
 	}
+	l.build.Names.SetMounts(list, l.mountsBefore(infos))
 	l.rememberMachines(infos, usage, list)
 	l.build.Record(l.history, list, l.capacity(infos), kept, now)
 	l.build.RecordFailures(l.history, l.mishaps(addr), now)
@@ -50,10 +51,32 @@ func (l *lesson) remember(ctx context.Context, now time.Time) error {
 	for i, n := range l.result.Nodes {
 		if n.Lost == nil && infos[i].ID != "" {
 			at := infos[i].Addr
-			errs = append(errs, l.memory.Nodes().Add(at, infos[i].ID, l.build.Names.Of(n.Held), l.build.Names.Traces(at, list), records[i], now))
+			errs = append(errs,
+				l.memory.Nodes().Add(at, infos[i].ID, l.build.Names.Of(n.Held), l.build.Names.Traces(at, list), records[i], now),
+				l.memory.Nodes().Fill(at, infos[i].ID, l.build.Names.Fills(at, list), records[i], now))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// mountsBefore returns the cache mounts that each node had filled before the run, by address. A node
+// whose id is not known is left out.
+func (l *lesson) mountsBefore(infos []daemon.NodeInfo) map[string]map[warm.MountID]bool {
+	all := map[string]map[warm.MountID]bool{}
+	for i := range l.result.Nodes {
+		if infos[i].ID == "" {
+			continue
+		}
+		before := l.memory.Nodes().Holds(infos[i].Addr, infos[i].ID).Mounts
+		all[infos[i].Addr] = map[warm.MountID]bool{}
+		for m := range before {
+			// What the plan found to be lost is still named.
+			if i >= len(l.plan.Nodes) || l.plan.Nodes[i].Holds.Mounts[m] {
+				all[infos[i].Addr][m] = true
+			}
+		}
+	}
+	return all
 }
 
 // mishaps returns the executions that failed. addr are the addresses of nodes by their names.

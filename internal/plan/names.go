@@ -40,8 +40,9 @@ type names struct {
 	slot  string // place for the history: the same for all targets of a Dockerfile
 	// files is set when op and result are not one: the vertex, or one below it, reads
 	// files.
-	files bool
-	read  content
+	files  bool
+	read   content
+	mounts []warm.MountID // those that can be filled
 }
 
 // newNames finds the names of all vertices of the units' graph. It returns, by target, why
@@ -73,6 +74,7 @@ func newNames(ctx context.Context, g *graph, units []*frontend.Unit, base string
 		op := append([]byte(nil), form...)
 		var result strings.Builder
 		n.files = n.read.key != ""
+		n.mounts = mountsOf(v, func(in int) warm.ResultID { return out.list[g.index[v.Inputs[in]]].result })
 		for k, in := range v.Inputs {
 			below := out.list[g.index[in]]
 			op = binary.AppendUvarint(append(op, below.op...), uint64(v.Op.GetInputs()[k].GetIndex()))

@@ -88,6 +88,7 @@ func (b *Build) problem(nodes []Node) (partition.Problem, error) {
 	}
 	sendable := b.graph.sendable(b.Units)
 	t.vertices(sendable, b.Freedom())
+	t.mounts()
 	results := make(map[warm.ResultID][]partition.VertexID, len(b.Graph.Vertices))
 	cacheable := b.graph.cacheable()
 	for i, v := range b.Graph.Vertices {
@@ -102,6 +103,7 @@ func (b *Build) problem(nodes []Node) (partition.Problem, error) {
 	for _, n := range nodes {
 		t.Nodes = append(t.Nodes, partition.Node{
 			Name: n.Name, Speed: n.sharedSpeed(), Slots: n.Slots, Machine: n.Machine, Shared: n.Shared, Platforms: n.offers(t.needs), Emulates: b.prices.slower(n, t.needs), Warm: t.warm(n, results), From: partition.SecondsOf(n.From),
+			Filled: t.mountsOn(n),
 		})
 	}
 	if err := t.targets(); err != nil {
@@ -117,6 +119,7 @@ type translation struct {
 	graph *graph
 	nodes []Node
 	needs map[string]ocispecs.Platform // by name as containerd compares platforms: what steps run on
+	used  map[string]bool              // cache mounts whose filling counts, by name
 }
 
 // vertices adds the vertices of the graph, and notes the platforms that steps run on.

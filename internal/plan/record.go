@@ -25,6 +25,8 @@ type Measurement struct {
 	// known.
 	CPU    time.Duration
 	Memory int64
+	// Mounts is the state in which a step found its cache mounts, see [Names.SetMounts].
+	Mounts cost.Mounts
 }
 
 // Capacity is the number of steps that a node can run at once: as many as it has slots, or,
@@ -103,7 +105,7 @@ func (p *prices) record(history *cost.Store, ms []Measurement, capacity map[stri
 			r, _ := kept[m.Node].Find(p.names.trace(v, m)) // 0 is not known
 			made.Bytes = max(0, r.Bytes)
 			if step.Kind == cost.Run {
-				made.Inputs = p.inputs(v)
+				made.Inputs, made.Mounts = p.inputs(v), m.Mounts
 			}
 		}
 		if m.CPU > 0 && step.Kind == cost.Run {

@@ -48,6 +48,17 @@ type JobStep struct {
 	Why   plan.Why // for those that have to be run for a reason of their own
 	// Others are the names of the jobs on the same node that need it, too.
 	Others []string
+	// Mounts are what cache mounts mean for a step that is run; nil where they make no
+	// difference.
+	Mounts *Mounts
+}
+
+// Mounts are the cache mounts of a step that some node has filled.
+type Mounts struct {
+	Places []string // where they are, in the step
+	Here   bool     // the job's node has filled them
+	// Filled and Cold are what the step takes at speed 1 where they are filled, and where not.
+	Filled, Cold time.Duration
 }
 
 // StepState is the treatment of a step on a node.
@@ -126,6 +137,22 @@ func (p *Report) Reasons(ctx context.Context) error {
 	return nil
 }
 
+// setMounts notes what the cache mounts of vertex v mean on a node, and the cost there.
+func (s *JobStep) setMounts(p *Report, v partition.VertexID, node int) {
+	from := p.Problem.Vertices[v]
+	if len(from.Mounts) == 0 {
+		return
+	}
+	here := p.Problem.Nodes[node].Chill(from) == 1
+	s.Mounts = &Mounts{
+		Places: plan.MountPlaces(p.build.Graph.Vertices[v]), Here: here,
+		Filled: from.Cost.Duration(), Cold: (from.Cost * partition.Seconds(from.Cold)).Duration(),
+	}
+	if s.Cost = s.Mounts.Cold; here {
+		s.Cost = s.Mounts.Filled
+	}
+}
+
 // jobSteps lists what job i consists of.
 func (p *Report) jobSteps(i int) []JobStep {
 	node := p.Jobs[i].Node
@@ -164,6 +191,7 @@ func (p *Report) jobSteps(i int) []JobStep {
 			}) {
 				s.Why = p.build.Why(int(v), node, p.Nodes)
 			}
+			s.setMounts(p, v, node)
 		case warm(v):
 			s.State = Held
 		case there(v):

@@ -248,6 +248,7 @@ func (p *Report) steps(b *plan.Build) {
 			p.Steps[i].result = r
 		}
 	}
+	p.costMounts()
 	for n, node := range p.Problem.Nodes {
 		for _, v := range node.Warm {
 			p.Steps[v].Held = append(p.Steps[v].Held, n)
@@ -282,6 +283,22 @@ func (p *Report) steps(b *plan.Build) {
 		}
 	}
 	p.outputs(b)
+}
+
+// costMounts gives steps that are executed with filled cache mounts only the time that they take
+// then.
+func (p *Report) costMounts() {
+	slowest := map[partition.VertexID]float64{}
+	for _, t := range p.Schedule.Tasks {
+		if v := p.Problem.Vertices[t.Vertex]; t.Kind == partition.Exec && len(v.Mounts) > 0 {
+			slowest[t.Vertex] = max(slowest[t.Vertex], p.Problem.Nodes[t.Node].Chill(v))
+		}
+	}
+	for v, factor := range slowest {
+		if factor == 1 {
+			p.Steps[v].Cost = p.Problem.Vertices[v].Cost.Duration()
+		}
+	}
 }
 
 // outputs adds the steps that stand for no vertex of the graph.

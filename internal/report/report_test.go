@@ -23,6 +23,7 @@ import (
 	"github.com/dbake/dbake/internal/memory/warm"
 	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/internal/plan/plantest"
+	"github.com/dbake/dbake/llbmerge"
 	"github.com/dbake/dbake/partition"
 )
 
@@ -489,4 +490,48 @@ func sortedParts(p *Report, node int) [][]int {
 	parts := slices.Clone(p.Shares[node].Partitions)
 	slices.SortFunc(parts, func(a, b []int) int { return int(p.Jobs[a[0]].Done - p.Jobs[b[0]].Done) })
 	return parts
+}
+
+// An explanation says what a cache mount means for a step on its node, and counts the time that it
+// takes there.
+func TestExplainMounts(t *testing.T) {
+	p := newProject(t, `
+-- docker-bake.hcl --
+target "default" {}
+-- Dockerfile --
+FROM scratch
+RUN --mount=type=cache,target=/go ["build"]
+`)
+	b := p.prepare()
+	run := slices.IndexFunc(b.Graph.Vertices, func(v *llbmerge.Vertex) bool { return v.Kind == llbmerge.KindExec })
+	var ms []plan.Measurement
+	for state, took := range map[cost.Mounts]time.Duration{cost.Cold: time.Minute, cost.Filled: 5 * time.Second} {
+		ms = append(ms, plan.Measurement{Node: "tcp://b:1", Vertex: b.Graph.Vertices[run].Digest, Start: time.Unix(1_700_000_000, 0), Took: took, Mounts: state})
+	}
+	for i := range ms {
+		b.Record(p.History, ms[i:i+1], nil, nil, time.Unix(1_700_000_000, 0))
+	}
+	b = p.prepare()
+	filled := holding("b", nil)
+	filled.Holds.Mounts = map[warm.MountID]bool{}
+	for m := range b.Names.Fills("tcp://b:1", ms) {
+		filled.Holds.Mounts[m] = true
+	}
+	explain := func(r *Report) (*Explanation, JobStep) {
+		e, err := r.Explain(context.Background(), "default")
+		require.NoError(t, err)
+		return e, e.Steps[slices.IndexFunc(e.Steps, func(s JobStep) bool { return s.Kind == "exec" })]
+	}
+	r := makePlan(t, b, "affinity", holding("a", nil), filled)
+	e, step := explain(r)
+	require.Equal(t, "b", e.Node)
+	require.Equal(t, string(partition.BecauseSooner)+"; the node has filled cache mounts of one of its steps", e.Why)
+	require.Equal(t, &Mounts{Places: []string{"/go"}, Here: true, Filled: 5 * time.Second, Cold: time.Minute}, step.Mounts)
+	require.Equal(t, 5*time.Second, step.Cost)
+	require.Equal(t, 5*time.Second, r.Steps[run].Cost)
+
+	r = makePlan(t, b, "affinity", holding("a", nil))
+	_, step = explain(r)
+	require.Nil(t, step.Mounts, "no node has filled it")
+	require.Equal(t, time.Minute, step.Cost)
 }

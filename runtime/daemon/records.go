@@ -29,11 +29,12 @@ func (p *Pool) Records(ctx context.Context) []warm.Records {
 	})
 }
 
-// records returns the results that the node keeps; not nil without an error.
+// records returns the results and the cache mounts that the node keeps; not nil without an
+// error.
 func (l *link) records(ctx context.Context) (warm.Records, error) {
 	ctx, cancel := context.WithTimeout(ctx, recordsTimeout)
 	defer cancel()
-	usage, err := l.client.DiskUsage(ctx, bkclient.WithFilter([]string{"type==" + string(bkclient.UsageRecordTypeRegular)}))
+	usage, err := l.client.DiskUsage(ctx, bkclient.WithFilter([]string{"type==" + string(bkclient.UsageRecordTypeRegular), "type==" + string(bkclient.UsageRecordTypeCacheMount)}))
 	if err != nil {
 		return nil, err
 	}

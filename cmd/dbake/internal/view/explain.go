@@ -56,6 +56,9 @@ func Explain(w io.Writer, p *report.Report, e *report.Explanation) error {
 		if text := uses(s.Step); text != "" {
 			notes = append(notes, fmt.Sprintf("step %d is known to use %s", s.Position, text))
 		}
+		if m := s.Mounts; m != nil {
+			notes = append(notes, fmt.Sprintf("step %d %s", s.Position, mounts(m, e.Node)))
+		}
 	}
 	for _, n := range p.Nodes {
 		if text := n.Sharing(); text != "" {
@@ -72,6 +75,19 @@ func Explain(w io.Writer, p *report.Report, e *report.Explanation) error {
 		paragraph(w, "  ", text)
 	}
 	return nil
+}
+
+// mounts says what cache mounts mean for a step on a node.
+func mounts(m *report.Mounts, node string) string {
+	noun := "cache mount"
+	if len(m.Places) > 1 {
+		noun += "s"
+	}
+	at := strings.Join(m.Places, ", ")
+	if m.Here {
+		return fmt.Sprintf("finds the %s %s filled on %s by an earlier run: it takes %s there, and %s on a node that has yet to fill it", noun, at, node, seconds(m.Filled), seconds(m.Cold))
+	}
+	return fmt.Sprintf("finds the %s %s cold on %s: it takes %s there, and %s on a node that has filled it", noun, at, node, seconds(m.Cold), seconds(m.Filled))
 }
 
 // capacity describes the assumed capacity of a node, and its source.

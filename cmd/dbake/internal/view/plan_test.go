@@ -178,8 +178,8 @@ func TestExplainTable(t *testing.T) {
 		Steps: []report.JobStep{
 			{Step: p.Steps[0], State: report.Covered},
 			{Step: p.Steps[1], Position: 1, State: report.Taken, From: "small", Others: []string{"docs"}},
-			{Step: p.Steps[5], Position: 2, State: report.Rebuilt, Why: plan.WhyCommand},
-			{Step: p.Steps[3], Position: 3, State: report.Rebuilt, Others: []string{"docs", "more"}},
+			{Step: p.Steps[5], Position: 2, State: report.Rebuilt, Why: plan.WhyCommand, Mounts: &report.Mounts{Places: []string{"/go"}, Here: true, Filled: 3 * second, Cold: 40 * second}},
+			{Step: p.Steps[3], Position: 3, State: report.Rebuilt, Others: []string{"docs", "more"}, Mounts: &report.Mounts{Places: []string{"/go", "/npm"}, Filled: 3 * second, Cold: 4 * second}},
 		},
 	}
 	requireFits(t, golden(t, "explain.table", func(w io.Writer) error { return Explain(w, p, e) }))
