@@ -538,7 +538,7 @@ func (c *chaos) idler(cmd Submit) *node {
 	}
 	here := c.work(n, cmd.Units, true)
 	for _, m := range c.s.nodes {
-		busy := len(m.runs) > 0 || len(m.parts) > 0 || m.state != up || c.s.lags(m) || len(c.cfg.Nodes[m.id].Fetches) > 0
+		busy := len(m.runs) > 0 || len(m.parts) > 0 || m.state != up || m.drains || c.s.lags(m) || len(c.cfg.Nodes[m.id].Fetches) > 0
 		allowed := !slices.ContainsFunc(cmd.Units, func(u UnitID) bool { return !c.s.cfg.allows(u, m.id) })
 		// What n does anyway, for another unit, is not taken from it.
 		if m != n && !busy && allowed && 2*c.work(m, cmd.Units, false) < here && c.s.relief(n, cmd.Units) > 0 {
