@@ -260,7 +260,7 @@ func (m statusMessage) take(r *run) []sched.Event {
 	n := m.node
 	events := append(r.takeUnread(n), r.exchange.noteImports(n, m.status)...)
 	r.unwritten.note(m.from, m.status)
-	r.lost.unalias(m.status)
+	m.status = r.lost.unalias(m.status)
 	fresh, changes := n.tracker.observe(m.status, m.from)
 	r.reporter.status(n, fresh)
 	n.follow(changes, m.status)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -254,27 +255,29 @@ func (l *lostResults) cacheWith(ctx context.Context, imports []ir.CacheEntry, bl
 	return ""
 }
 
-// unalias gives vertices of st that were made to ignore the cache the digests that the graph
-// has for them.
-func (l *lostResults) unalias(st *bkclient.SolveStatus) {
+// unalias returns st with the digests that the graph has for vertices which were made to ignore
+// the cache. The daemon reads st as well, so it stays as it is.
+func (l *lostResults) unalias(st *bkclient.SolveStatus) *bkclient.SolveStatus {
 	if len(l.aliases) == 0 {
-		return
+		return st
 	}
-	of := func(d *digest.Digest) {
-		if original, ok := l.aliases[*d]; ok {
-			*d = original
+	return &bkclient.SolveStatus{
+		Vertexes: rename(l.aliases, st.Vertexes, func(v *bkclient.Vertex) *digest.Digest { return &v.Digest }),
+		Statuses: rename(l.aliases, st.Statuses, func(s *bkclient.VertexStatus) *digest.Digest { return &s.Vertex }),
+		Logs:     rename(l.aliases, st.Logs, func(l *bkclient.VertexLog) *digest.Digest { return &l.Vertex }),
+		Warnings: rename(l.aliases, st.Warnings, func(w *bkclient.VertexWarning) *digest.Digest { return &w.Vertex }),
+	}
+}
+
+// rename returns list with copies of those elements whose digest is an alias.
+func rename[T any](aliases map[digest.Digest]digest.Digest, list []*T, digestOf func(*T) *digest.Digest) []*T {
+	list = slices.Clone(list)
+	for i, one := range list {
+		if original, ok := aliases[*digestOf(one)]; ok {
+			own := *one
+			*digestOf(&own) = original
+			list[i] = &own
 		}
 	}
-	for _, v := range st.Vertexes {
-		of(&v.Digest)
-	}
-	for _, s := range st.Statuses {
-		of(&s.Vertex)
-	}
-	for _, l := range st.Logs {
-		of(&l.Vertex)
-	}
-	for _, w := range st.Warnings {
-		of(&w.Vertex)
-	}
+	return list
 }

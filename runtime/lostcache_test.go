@@ -6,7 +6,9 @@ import (
 	"testing"
 	"testing/synctest"
 
+	bkclient "github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/solver/pb"
+	digest "github.com/opencontainers/go-digest"
 	"github.com/stretchr/testify/require"
 )
 
@@ -41,4 +43,22 @@ func TestLostAndThereAgain(t *testing.T) {
 			})
 		})
 	}
+}
+
+// The status that is given the graph's digests is another one: the daemon waits for what it says,
+// by the digests that the node uses.
+func TestUnaliasLeavesStatus(t *testing.T) {
+	graph, node := digest.FromString("graph"), digest.FromString("node")
+	l := &lostResults{aliases: map[digest.Digest]digest.Digest{node: graph}}
+	status := func(d digest.Digest) *bkclient.SolveStatus {
+		return &bkclient.SolveStatus{
+			Vertexes: []*bkclient.Vertex{{Digest: d, Name: "step"}, {Digest: "other"}},
+			Statuses: []*bkclient.VertexStatus{{Vertex: d}},
+			Logs:     []*bkclient.VertexLog{{Vertex: d}},
+			Warnings: []*bkclient.VertexWarning{{Vertex: d}},
+		}
+	}
+	st := status(node)
+	require.Equal(t, status(graph), l.unalias(st))
+	require.Equal(t, status(node), st)
 }
