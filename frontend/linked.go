@@ -54,6 +54,11 @@ func (m *markedUnits) state(ctx context.Context, c *compilation, u *Unit) (llb.S
 		if err == nil {
 			x.state, err = defState(def)
 		}
+		if err == nil {
+			// A state notes what it has marshalled of its Dockerfiles, without a lock. It
+			// does that now, before several compilations share it.
+			_, err = x.state.Marshal(context.WithoutCancel(ctx))
+		}
 		x.err = err
 	})
 	return x.state, x.err
