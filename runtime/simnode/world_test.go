@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -180,7 +181,7 @@ type world struct {
 
 // newWorld starts the nodes. Their registry may hold something already.
 func newWorld(seed uint64, r *simnode.Registry) *world {
-	w := &world{seed: seed, rng: rand.New(rand.NewPCG(seed, 2)), registry: r, hurt: map[string]bool{}}
+	w := &world{seed: seed, rng: rand.New(&lockedSource{source: rand.NewPCG(seed, 2)}), registry: r, hurt: map[string]bool{}}
 	n := 1 + w.rng.IntN(4)
 	w.slots = 1 + w.rng.IntN(4)
 	w.cached = w.rng.IntN(2) == 0
@@ -274,6 +275,18 @@ var faults = []fault{
 	}},
 	{"finds layers of the cache gone", true, func(w *world, _ *simnode.Node) { w.lose(0.3) }},
 	{"finds the registry busy", false, func(w *world, _ *simnode.Node) { w.registry.Refuse(1 + w.rng.IntN(4)) }},
+}
+
+// lockedSource is a source of random numbers for faults, which may happen at the same time.
+type lockedSource struct {
+	mu     sync.Mutex
+	source rand.Source
+}
+
+func (s *lockedSource) Uint64() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.source.Uint64()
 }
 
 // later does something to a node after a while. The seed says when, so it is drawn now.

@@ -17,6 +17,7 @@ import (
 	"github.com/charmbracelet/x/vt"
 	"github.com/creack/pty"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 // deadline bounds every wait.
@@ -24,7 +25,7 @@ const deadline = 20 * time.Second
 
 // Terminal is a terminal of a test.
 type Terminal struct {
-	// File is the side of the program. It is closed by Close.
+	// File is the side of the program. It is closed at the end of the test.
 	File   *os.File
 	master *os.File
 	read   chan struct{} // closed when nothing more can be read
@@ -39,10 +40,11 @@ type Terminal struct {
 // New opens a terminal of a size. It is closed at the end of the test.
 func New(t *testing.T, width, height int) *Terminal {
 	t.Helper()
-	master, file, err := pty.Open()
+	blocking, file, err := pty.Open()
 	require.NoError(t, err)
+	master := unblock(t, blocking)
 	p := &Terminal{File: file, master: master, read: make(chan struct{}), screen: vt.NewEmulator(width, height), changed: make(chan struct{})}
-	require.NoError(t, pty.Setsize(master, &pty.Winsize{Cols: uint16(width), Rows: uint16(height)}))
+	p.setSize(t, width, height)
 	answers := make(chan struct{})
 	go func() { // what a terminal answers to questions
 		defer close(answers)
@@ -51,10 +53,33 @@ func New(t *testing.T, width, height int) *Terminal {
 	go p.show()
 	t.Cleanup(func() {
 		p.Close()
+		_ = p.File.Close()                           // Run may have closed it
 		_ = p.screen.InputPipe().(io.Closer).Close() // ends the answers; Close of the screen would race with their reader
 		<-answers
 	})
 	return p
+}
+
+// unblock returns f as a file whose Close ends a Read. The library opens one whose Read ends
+// only when the program's side is closed everywhere, and the program may keep that.
+func unblock(t *testing.T, f *os.File) *os.File {
+	t.Helper()
+	defer f.Close()
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	require.NoError(t, err)
+	require.NoError(t, unix.SetNonblock(fd, true))
+	return os.NewFile(uintptr(fd), f.Name())
+}
+
+func (p *Terminal) setSize(t *testing.T, width, height int) {
+	t.Helper()
+	raw, err := p.master.SyscallConn() // Fd would make it block
+	require.NoError(t, err)
+	var failed error
+	require.NoError(t, raw.Control(func(fd uintptr) {
+		failed = unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, &unix.Winsize{Col: uint16(width), Row: uint16(height)})
+	}))
+	require.NoError(t, failed)
 }
 
 func (p *Terminal) show() {
@@ -97,8 +122,7 @@ func (p *Terminal) Run(t *testing.T, cmd *exec.Cmd) {
 
 // Close takes the terminal away: a program that has it for its own gets SIGHUP.
 func (p *Terminal) Close() {
-	_ = p.File.Close() // may be closed
-	_ = p.master.Close()
+	_ = p.master.Close() // may be closed
 	<-p.read
 }
 
@@ -123,7 +147,7 @@ func (p *Terminal) Resize(t *testing.T, width, height int) {
 	p.mu.Lock()
 	p.screen.Resize(width, height)
 	p.mu.Unlock()
-	require.NoError(t, pty.Setsize(p.master, &pty.Winsize{Cols: uint16(width), Rows: uint16(height)}))
+	p.setSize(t, width, height)
 	require.NoError(t, syscall.Kill(os.Getpid(), syscall.SIGWINCH))
 }
 
