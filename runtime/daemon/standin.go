@@ -73,6 +73,8 @@ const standInTimeout = 20 * time.Second
 // enter waits until nobody else decides; leave ends that. The error is that of ctx.
 func (i *standIns) enter(ctx context.Context) (leave func(), err error) {
 	i.once.Do(func() {
+		i.mu.Lock() // the status of a build may come before anybody decides
+		defer i.mu.Unlock()
 		i.turn = make(chan struct{}, 1)
 		i.solved, i.sources = map[string][]string{}, map[digest.Digest]*pb.SourceOp{}
 		i.fetched, i.original = map[digest.Digest]bool{}, map[digest.Digest]digest.Digest{}
