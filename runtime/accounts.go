@@ -179,6 +179,21 @@ func (a *accounts) fail(u sched.UnitID, n *nodeRun, f failure) {
 	}
 }
 
+// failOpen notes that the jobs which need a step, and are not done, have failed with its newest
+// failure.
+func (a *accounts) failOpen(v sched.VertexID) {
+	err := a.trials.errs[v]
+	if err == nil {
+		return
+	}
+	for _, j := range a.work.jobsWith(a.work.Graph.Vertices[v]) {
+		if !a.isDone(j) {
+			a.results[j].Err = err
+			err.Jobs = appendNew(err.Jobs, a.work.Jobs[j].Name)
+		}
+	}
+}
+
 // noteSick notes that jobs failed because of a node.
 func (a *accounts) noteSick(n *nodeRun, reason string, jobs []int) {
 	at := slices.IndexFunc(a.sick, func(s Sickness) bool { return s.Node == n.info.Name && s.Reason == reason })

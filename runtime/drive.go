@@ -378,15 +378,16 @@ func (m solvedMessage) take(r *run) []sched.Event {
 func (m solvedMessage) fail(r *run) []sched.Event {
 	p := m.p
 	if u := p.units[0]; r.work.onDemand(u) { // such a unit is submitted by itself
+		ev := sched.UnitFailed{At: r.reporter.since(), Partition: p.id, Unit: u, Vertex: sched.NoVertex, Err: fault.Plain(m.err).Error()}
 		var failed *fault.StepFailed
-		if !r.accounts.retries() || !errors.As(fault.Classify(m.err, nil), &failed) {
-			r.exchange.warnUnsent(p.node, u, m.err) // else it is executed again, and sent
+		if r.accounts.retries() && errors.As(fault.Classify(m.err, nil), &failed) {
+			// It is executed again, and sent. Nobody else may report this execution.
+			f := r.accounts.explain(p.node, m.err)
+			ev.Vertex, ev.Err, ev.Execution, ev.Way = f.vertex, f.err.Summary(), f.execution, f.way
+		} else {
+			r.exchange.warnUnsent(p.node, u, m.err)
 		}
-		text := fault.Plain(m.err).Error()
-		return []sched.Event{
-			sched.UnitFailed{At: r.reporter.since(), Partition: p.id, Unit: u, Vertex: sched.NoVertex, Err: text},
-			r.end(p, text, false),
-		}
+		return []sched.Event{ev, r.end(p, ev.Err, false)}
 	}
 	var events []sched.Event
 	f := r.accounts.explain(p.node, m.err)

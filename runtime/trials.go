@@ -130,13 +130,18 @@ func (t *trials) result(nodes nodeRuns) []*FailedStep {
 	return list
 }
 
-// noteTrial reports that a step is executed again, if ev has led to that.
+// noteTrial reports that a step is executed again, if ev has led to that, and notes what has
+// failed with it otherwise, if no job has reported that.
 func (r *run) noteTrial(ev sched.Event) {
 	e, ok := ev.(sched.UnitFailed)
 	if !ok || e.Execution == 0 {
 		return
 	}
-	if failures, over := r.sched.Trial(e.Vertex); failures > 0 && !over {
+	failures, over := r.sched.Trial(e.Vertex)
+	if over && r.work.onDemand(e.Unit) {
+		r.accounts.failOpen(e.Vertex)
+	}
+	if failures > 0 && !over {
 		r.reporter.retry(e.Vertex, r.accounts.trials.steps[e.Vertex], failures)
 	}
 }

@@ -120,6 +120,24 @@ func (s *graph) mark() {
 	}
 }
 
+// restsOn reports whether a unit needs v.
+func (s *graph) restsOn(id UnitID, v VertexID) bool {
+	s.mark()
+	s.stack = append(s.stack[:0], s.cfg.Units[id].Root)
+	for len(s.stack) > 0 {
+		x := s.stack[len(s.stack)-1]
+		s.stack = s.stack[:len(s.stack)-1]
+		if x == v {
+			return true
+		}
+		if x > v && s.stamp[x] != s.epoch { // inputs are earlier
+			s.stamp[x] = s.epoch
+			s.stack = append(s.stack, s.inputs[x]...)
+		}
+	}
+	return false
+}
+
 // transfer is the time to fetch a vertex, in nanoseconds.
 func (s *graph) transfer(v VertexID) float64 {
 	t := float64(s.cfg.Network.Latency)

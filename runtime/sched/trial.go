@@ -39,6 +39,8 @@ func (f failedRun) same(g failedRun) bool {
 //     if another node may build the unit. While that is open, the unit has not failed.
 //   - A unit that reports what it has reported before met the old failure again, and
 //     counts an attempt.
+//   - A unit on demand only sends the result, and is not tried again: those that wait for it
+//     execute the step. When that may not be, they have failed.
 func (s *fates) flaw(e UnitFailed, n *node) fault {
 	f := failedRun{e.Vertex, n.id, e.Execution, e.Way}
 	t := s.trials[e.Vertex]
@@ -57,11 +59,30 @@ func (s *fates) flaw(e UnitFailed, n *node) fault {
 		s.noteStop(n, e.Vertex)
 		s.forgive(e.Vertex)
 	}
+	if s.cfg.Units[e.Unit].OnDemand {
+		failWaiting(s, e, n, t)
+		return final
+	}
 	if t.over {
 		return final
 	}
 	s.confine(e.Unit, n, t)
 	return flawed
+}
+
+// failWaiting fails what would execute a step again that is not to be executed again, after the
+// attempt to send its result has failed on n. What is submitted reports that itself.
+func failWaiting(s *fates, e UnitFailed, n *node, t *trial) {
+	if !t.over || s.cached.has(e.Vertex) || slices.ContainsFunc(s.nodes, func(n *node) bool { return n.held.has(e.Vertex) }) {
+		return
+	}
+	for i := range s.units {
+		id := UnitID(i)
+		if u := &s.units[id]; u.state < submitted && !s.cfg.Units[id].OnDemand && s.restsOn(id, e.Vertex) && !s.stopping {
+			u.out.Vertex = e.Vertex
+			s.fail(id, n.id, e.Err)
+		}
+	}
 }
 
 // fail adds a failure that is news; limit is how often the step is executed again.

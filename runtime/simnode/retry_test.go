@@ -114,6 +114,10 @@ func TestRetrySteps(t *testing.T) {
 			} else {
 				require.NotEmpty(t, s.Failures, "seed %d: %s", seed, v.Step)
 				require.LessOrEqual(t, len(s.Failures), x[0], "seed %d: %s", seed, v.Step)
+				if len(o.result.Steals) == 0 {
+					// Also where only a result was to be sent.
+					require.Len(t, s.Failures, x[0], "seed %d: %s", seed, v.Step)
+				}
 				if x[1] == 0 {
 					require.LessOrEqual(t, len(s.Failures), limit+1, "seed %d: %s", seed, v.Step)
 				}
