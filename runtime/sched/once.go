@@ -204,9 +204,11 @@ func (s *queues) await(n *node, p *part) {
 // demand has results sent by the nodes that own them.
 func (s *queues) demand(list []VertexID) {
 	for _, v := range list {
-		id, o := s.once.sender[v], s.owner(v)
+		id, o, planned := s.once.sender[v], s.owner(v), s.once.planned[v]
 		switch {
-		case o == nil, s.kept(v), s.sends(o, s.once.planned[v]):
+		case o == nil, s.kept(v):
+			continue
+		case s.sends(o, planned) && s.inOrder(planned): // else it may come after what waits for it
 			continue
 		case id == NoUnit:
 			s.unsent(v)
