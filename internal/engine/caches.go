@@ -167,7 +167,7 @@ func (c *buildCaches) remember(ctx context.Context, m *memory.Memory, b *plan.Bu
 			errs = append(errs, m.Caches().Succeed(w.Ref, w.Base.String(), manifest.String()))
 		}
 		if manifest != "" {
-			errs = append(errs, m.Caches().Add(w.Ref, manifest.String(), b.Names.Of(w.Steps), nil, nil, now))
+			errs = append(errs, m.Caches().Add(w.Ref, manifest.String(), warm.Gain{Steps: b.Names.Of(w.Steps)}, nil, now))
 		}
 	}
 	return errors.Join(errs...)

@@ -51,9 +51,8 @@ func (l *lesson) remember(ctx context.Context, now time.Time) error {
 	for i, n := range l.result.Nodes {
 		if n.Lost == nil && infos[i].ID != "" {
 			at := infos[i].Addr
-			errs = append(errs,
-				l.memory.Nodes().Add(at, infos[i].ID, l.build.Names.Of(n.Held), l.build.Names.Traces(at, list), records[i], now),
-				l.memory.Nodes().Fill(at, infos[i].ID, l.build.Names.Fills(at, list), records[i], now))
+			gain := warm.Gain{Steps: l.build.Names.Of(n.Held), Traces: l.build.Names.Traces(at, list), Mounts: l.build.Names.Fills(at, list)}
+			errs = append(errs, l.memory.Nodes().Add(at, infos[i].ID, gain, records[i], now))
 		}
 	}
 	return errors.Join(errs...)
@@ -67,12 +66,16 @@ func (l *lesson) mountsBefore(infos []daemon.NodeInfo) map[string]map[warm.Mount
 		if infos[i].ID == "" {
 			continue
 		}
-		before := l.memory.Nodes().Holds(infos[i].Addr, infos[i].ID).Mounts
-		all[infos[i].Addr] = map[warm.MountID]bool{}
-		for m := range before {
+		mounts := map[warm.MountID]bool{}
+		all[infos[i].Addr] = mounts
+		planned := i < len(l.plan.Nodes)
+		if planned && len(l.plan.Nodes[i].Holds.Mounts) == 0 {
+			continue
+		}
+		for m := range l.memory.Nodes().Holds(infos[i].Addr, infos[i].ID).Mounts {
 			// What the plan found to be lost is still named.
-			if i >= len(l.plan.Nodes) || l.plan.Nodes[i].Holds.Mounts[m] {
-				all[infos[i].Addr][m] = true
+			if !planned || l.plan.Nodes[i].Holds.Mounts[m] {
+				mounts[m] = true
 			}
 		}
 	}

@@ -16,7 +16,7 @@ func TestPrune(t *testing.T) {
 	m := New(map[string]string{"XDG_CACHE_HOME": t.TempDir()}, warn)
 	now := time.Now()
 	add := func() {
-		require.NoError(t, m.Nodes().Add("tcp://a:1", "id", []warm.Names{{Result: "x"}}, nil, nil, now))
+		require.NoError(t, m.Nodes().Add("tcp://a:1", "id", warm.Gain{Steps: []warm.Names{{Result: "x"}}}, nil, now))
 	}
 	held := func() int { return len(m.Nodes().Holds("tcp://a:1", "id").Results) }
 	add()

@@ -223,81 +223,73 @@ func (l Ledger) Check(addr, id string, records Records) (held Holdings, lost map
 	return held, lost
 }
 
-// Add notes that the node holds these steps. traces are those of the steps that were
-// run; of these, and of earlier ones, those are kept that fit the records of the
-// node. Without records none is: whether they would be found is not known.
-func (l Ledger) Add(addr, id string, steps []Names, traces map[ResultID]Trace, records Records, now time.Time) error {
-	if l.Dir == "" || len(steps) == 0 {
-		return nil
-	}
-	err := l.folder().Update(name(addr), func(old []byte) ([]byte, error) {
-		f := decode(old, addr)
-		if f.ID != id {
-			f = file{}
-		}
-		f.Addr, f.ID = addr, id
-		f.add(steps, traces, records, now)
-		f.trim()
-		return json.Marshal(f)
-	})
-	if err != nil {
-		return fmt.Errorf("remember what %s holds: %w", addr, err)
-	}
-	return nil
+// Gain is what a run has added to what a node holds.
+type Gain struct {
+	// Steps are those whose results it holds, and Traces those of the steps that were run.
+	Steps  []Names
+	Traces map[ResultID]Trace
+	// Mounts are the cache mounts that steps have filled, with what shows each of them among
+	// the records of the node if one of these steps has made it.
+	Mounts map[MountID][]Trace
 }
 
-// Fill notes that steps on the node have filled these cache mounts. traces are what shows each
-// of them among the records of the node if one of these steps has made it; the first that is
-// found is kept. A mount that is not found was there before, or is believed to be there.
-func (l Ledger) Fill(addr, id string, mounts map[MountID][]Trace, records Records, now time.Time) error {
-	if l.Dir == "" || len(mounts) == 0 {
+// Add notes what the node has gained. Of its traces, and of earlier ones, those are kept that
+// fit the records of the node. Without records none is: whether they would be found is not
+// known. A mount that is not found was there before, or is believed to be there.
+func (l Ledger) Add(addr, id string, more Gain, records Records, now time.Time) error {
+	if len(more.Steps)+len(more.Mounts) == 0 {
 		return nil
 	}
-	err := l.folder().Update(name(addr), func(old []byte) ([]byte, error) {
-		f := decode(old, addr)
-		if f.ID != id {
-			f = file{}
+	return l.update(addr, id, func(f *file) {
+		if len(more.Steps) > 0 {
+			f.add(more.Steps, more.Traces, records, now)
 		}
-		f.Addr, f.ID = addr, id
-		for m, traces := range mounts {
-			ensure(&f.Mounts)[m] = now.Unix()
-			if _, found := records.Find(f.MountTraces[m]); !found {
-				delete(f.MountTraces, m)
-			}
-			for _, t := range traces {
-				if _, found := records.Find(t); found {
-					ensure(&f.MountTraces)[m] = t
-					break
-				}
-			}
-		}
+		f.fill(more.Mounts, records, now)
 		f.trim()
-		return json.Marshal(f)
 	})
-	if err != nil {
-		return fmt.Errorf("remember what %s has filled: %w", addr, err)
-	}
-	return nil
 }
 
 // Succeed notes that the node or cache with the id from has the id to now, and still holds
 // its results. Nothing is known of one with another id.
 func (l Ledger) Succeed(addr, from, to string) error {
+	return l.update(addr, from, func(f *file) { f.ID = to })
+}
+
+// update changes what is known of the node with an id; of one with another id that is nothing.
+func (l Ledger) update(addr, id string, change func(*file)) error {
 	if l.Dir == "" {
 		return nil
 	}
 	err := l.folder().Update(name(addr), func(old []byte) ([]byte, error) {
 		f := decode(old, addr)
-		if f.ID != from {
+		if f.ID != id {
 			f = file{}
 		}
-		f.Addr, f.ID = addr, to
+		f.Addr, f.ID = addr, id
+		change(&f)
 		return json.Marshal(f)
 	})
 	if err != nil {
 		return fmt.Errorf("remember what %s holds: %w", addr, err)
 	}
 	return nil
+}
+
+// fill notes that steps have filled cache mounts. Of the traces of a mount the first that is
+// found is kept.
+func (f *file) fill(mounts map[MountID][]Trace, records Records, now time.Time) {
+	for m, traces := range mounts {
+		ensure(&f.Mounts)[m] = now.Unix()
+		if _, found := records.Find(f.MountTraces[m]); !found {
+			delete(f.MountTraces, m)
+		}
+		for _, t := range traces {
+			if _, found := records.Find(t); found {
+				ensure(&f.MountTraces)[m] = t
+				break
+			}
+		}
+	}
 }
 
 // add notes steps and their traces.

@@ -28,9 +28,9 @@ var t0 = time.Unix(1_700_000_000, 0)
 func TestLedgerRemembersByAddressAndID(t *testing.T) {
 	l := Ledger{Dir: filepath.Join(t.TempDir(), "warm")}
 	a, b := result("a"), result("b")
-	require.NoError(t, l.Add("tcp://x:1", "id1", steps(a), nil, nil, t0))
-	require.NoError(t, l.Add("tcp://x:1", "id1", steps(b), nil, nil, t0))
-	require.NoError(t, l.Add("tcp://y:1", "id2", steps(b), nil, nil, t0))
+	require.NoError(t, l.Add("tcp://x:1", "id1", Gain{Steps: steps(a)}, nil, t0))
+	require.NoError(t, l.Add("tcp://x:1", "id1", Gain{Steps: steps(b)}, nil, t0))
+	require.NoError(t, l.Add("tcp://y:1", "id2", Gain{Steps: steps(b)}, nil, t0))
 
 	held := l.Holds("tcp://x:1", "id1")
 	require.Equal(t, map[ResultID]bool{a: true, b: true}, held.Results)
@@ -42,7 +42,7 @@ func TestLedgerRemembersByAddressAndID(t *testing.T) {
 	// A node with a new root has a new id, and nothing else.
 	held = l.Holds("tcp://x:1", "other")
 	require.Empty(t, held.Results)
-	require.NoError(t, l.Add("tcp://x:1", "other", steps(b), nil, nil, t0))
+	require.NoError(t, l.Add("tcp://x:1", "other", Gain{Steps: steps(b)}, nil, t0))
 	held = l.Holds("tcp://x:1", "other")
 	require.Equal(t, map[ResultID]bool{b: true}, held.Results)
 }
@@ -59,7 +59,7 @@ func TestResultsThatAreGoneAreNotBelieved(t *testing.T) {
 	}
 	makeA, makeB := Record{"RUN make", at(2), 1}, Record{"RUN make", at(5), 2}
 	// Of c the node keeps nothing that looks like it: that can never be asked for.
-	require.NoError(t, l.Add(addr, id, steps(a, b, c), traces, NewRecords([]Record{makeA, makeB}), t0))
+	require.NoError(t, l.Add(addr, id, Gain{Steps: steps(a, b, c), Traces: traces}, NewRecords([]Record{makeA, makeB}), t0))
 
 	check := func(records ...Record) (held Holdings, lost map[ResultID]bool) {
 		held, lost = l.Check(addr, id, NewRecords(records))
@@ -76,7 +76,7 @@ func TestResultsThatAreGoneAreNotBelieved(t *testing.T) {
 	require.Equal(t, map[ResultID]bool{a: true, b: true, c: true}, lost)
 
 	// b was answered from a cache, and the node keeps it under another text.
-	require.NoError(t, l.Add(addr, id, steps(b), nil, NewRecords([]Record{makeA}), t0))
+	require.NoError(t, l.Add(addr, id, Gain{Steps: steps(b)}, NewRecords([]Record{makeA}), t0))
 	held, lost = check(makeA)
 	require.Equal(t, map[ResultID]bool{a: true, b: true, c: true}, held.Results)
 	require.Empty(t, lost)
@@ -89,7 +89,7 @@ func TestResultsThatAreGoneAreNotBelieved(t *testing.T) {
 func TestWithoutAnAnswerNothingCanBeAskedFor(t *testing.T) {
 	l := Ledger{Dir: t.TempDir()}
 	a := result("a")
-	require.NoError(t, l.Add("x", "id", steps(a), map[ResultID]Trace{a: NewTrace("RUN", t0, t0)}, nil, t0))
+	require.NoError(t, l.Add("x", "id", Gain{Steps: steps(a), Traces: map[ResultID]Trace{a: NewTrace("RUN", t0, t0)}}, nil, t0))
 	held, lost := l.Check("x", "id", nil)
 	require.Equal(t, map[ResultID]bool{a: true}, held.Results)
 	require.Empty(t, lost)
@@ -97,7 +97,7 @@ func TestWithoutAnAnswerNothingCanBeAskedFor(t *testing.T) {
 
 func TestZeroLedgerRemembersNothing(t *testing.T) {
 	var l Ledger
-	require.NoError(t, l.Add("a", "id", steps(result("a")), nil, nil, t0))
+	require.NoError(t, l.Add("a", "id", Gain{Steps: steps(result("a"))}, nil, t0))
 	held := l.Holds("a", "id")
 	require.Empty(t, held.Results)
 }
@@ -107,7 +107,7 @@ func TestDamagedFileIsAsNone(t *testing.T) {
 	require.NoError(t, os.WriteFile(l.folder().Path(name("a")), []byte("{"), 0o644))
 	held := l.Holds("a", "")
 	require.Empty(t, held.Results)
-	require.NoError(t, l.Add("a", "id", steps(result("a")), nil, nil, t0))
+	require.NoError(t, l.Add("a", "id", Gain{Steps: steps(result("a"))}, nil, t0))
 	held = l.Holds("a", "id")
 	require.Len(t, held.Results, 1)
 }
@@ -129,7 +129,7 @@ func TestWhatIsInTheWayIsAWarning(t *testing.T) {
 	dir := t.TempDir()
 	var warned []error
 	l := Ledger{Dir: dir, Warn: func(err error) { warned = append(warned, err) }}
-	require.NoError(t, l.Add("a", "1", steps("x"), nil, nil, time.Unix(1, 0)))
+	require.NoError(t, l.Add("a", "1", Gain{Steps: steps("x")}, nil, time.Unix(1, 0)))
 	files, err := filepath.Glob(filepath.Join(dir, "*.json"))
 	require.NoError(t, err)
 	require.Len(t, files, 1)
@@ -138,7 +138,7 @@ func TestWhatIsInTheWayIsAWarning(t *testing.T) {
 	require.NoError(t, os.Remove(files[0]))
 	require.NoError(t, syscall.Mkfifo(files[0], 0o600))
 	require.Empty(t, l.Holds("a", "").Results)
-	require.NoError(t, l.Add("a", "1", steps("x"), nil, nil, time.Unix(1, 0)))
+	require.NoError(t, l.Add("a", "1", Gain{Steps: steps("x")}, nil, time.Unix(1, 0)))
 	require.True(t, l.Holds("a", "").Results["x"])
 	require.Empty(t, warned)
 
@@ -149,20 +149,20 @@ func TestWhatIsInTheWayIsAWarning(t *testing.T) {
 	require.Empty(t, held.Results)
 	require.Empty(t, lost)
 	require.Len(t, warned, 2)
-	require.Error(t, l.Add("a", "1", steps("x"), nil, nil, time.Unix(1, 0)))
+	require.Error(t, l.Add("a", "1", Gain{Steps: steps("x")}, nil, time.Unix(1, 0)))
 }
 
 func TestLockIsNotWaitedForLong(t *testing.T) {
 	dir := t.TempDir()
 	l := Ledger{Dir: dir, Wait: time.Millisecond}
-	require.NoError(t, l.Add("a", "1", steps("x"), nil, nil, time.Unix(1, 0)))
+	require.NoError(t, l.Add("a", "1", Gain{Steps: steps("x")}, nil, time.Unix(1, 0)))
 	locks, err := filepath.Glob(filepath.Join(dir, "*.lock"))
 	require.NoError(t, err)
 	require.Len(t, locks, 1)
 	other := flock.New(locks[0])
 	require.NoError(t, other.Lock())
 	defer func() { require.NoError(t, other.Unlock()) }()
-	require.ErrorContains(t, l.Add("a", "1", steps("y"), nil, nil, time.Unix(1, 0)), "another process keeps it locked")
+	require.ErrorContains(t, l.Add("a", "1", Gain{Steps: steps("y")}, nil, time.Unix(1, 0)), "another process keeps it locked")
 	require.True(t, l.Holds("a", "").Results["x"])
 }
 
@@ -170,7 +170,7 @@ func TestLockIsNotWaitedForLong(t *testing.T) {
 func TestKindsOfNamesStayApart(t *testing.T) {
 	l := Ledger{Dir: t.TempDir()}
 	same := digest.FromString("same")
-	require.NoError(t, l.Add("a", "1", []Names{{Result: ResultID(same)}, {Result: "r", Op: "o", Place: "p", Form: "f"}}, nil, nil, t0))
+	require.NoError(t, l.Add("a", "1", Gain{Steps: []Names{{Result: ResultID(same)}, {Result: "r", Op: "o", Place: "p", Form: "f"}}}, nil, t0))
 	want := NewHoldings([]Names{{Result: ResultID(same)}, {Result: "r", Op: "o", Place: "p", Form: "f"}})
 	require.Equal(t, want, l.Holds("a", "1"))
 	require.False(t, l.Holds("a", "1").Ops[OpID(same)])
@@ -180,9 +180,9 @@ func TestKindsOfNamesStayApart(t *testing.T) {
 func TestSucceed(t *testing.T) {
 	l := Ledger{Dir: t.TempDir()}
 	require.NoError(t, Ledger{}.Succeed("r/c:1", "old", "new"))
-	require.NoError(t, l.Add("r/c:1", "old", []Names{{Result: "a"}}, nil, nil, time.Unix(1, 0)))
+	require.NoError(t, l.Add("r/c:1", "old", Gain{Steps: []Names{{Result: "a"}}}, nil, time.Unix(1, 0)))
 	require.NoError(t, l.Succeed("r/c:1", "old", "new"))
-	require.NoError(t, l.Add("r/c:1", "new", []Names{{Result: "b"}}, nil, nil, time.Unix(2, 0)))
+	require.NoError(t, l.Add("r/c:1", "new", Gain{Steps: []Names{{Result: "b"}}}, nil, time.Unix(2, 0)))
 	require.Equal(t, map[ResultID]bool{"a": true, "b": true}, l.Holds("r/c:1", "new").Results)
 	require.Empty(t, l.Holds("r/c:1", "old").Results)
 
@@ -203,9 +203,9 @@ func TestFilledMounts(t *testing.T) {
 		l := Ledger{Dir: t.TempDir()}
 		records := NewRecords([]Record{mount, step})
 		make := result("make")
-		require.NoError(t, l.Add(addr, id, steps(make), map[ResultID]Trace{make: NewTrace("RUN make", t0, t0)}, records, t0))
-		require.NoError(t, l.Fill(addr, id, map[MountID][]Trace{a: {other, traced}, b: {other}}, records, t0))
-		require.NoError(t, l.Fill(addr, id, map[MountID][]Trace{a: nil, c: nil}, records, t0))
+		require.NoError(t, l.Add(addr, id, Gain{Steps: steps(make), Traces: map[ResultID]Trace{make: NewTrace("RUN make", t0, t0)}}, records, t0))
+		require.NoError(t, l.Add(addr, id, Gain{Mounts: map[MountID][]Trace{a: {other, traced}, b: {other}}}, records, t0))
+		require.NoError(t, l.Add(addr, id, Gain{Mounts: map[MountID][]Trace{a: nil, c: nil}}, records, t0))
 		return l
 	}
 	all := map[MountID]bool{a: true, b: true, c: true}
@@ -226,14 +226,14 @@ func TestFilledMounts(t *testing.T) {
 	}
 	l := fill(t)
 	require.Equal(t, all, l.Holds(addr, "").Mounts)
-	require.NoError(t, l.Fill(addr, "id2", map[MountID][]Trace{c: nil}, nil, t0))
+	require.NoError(t, l.Add(addr, "id2", Gain{Mounts: map[MountID][]Trace{c: nil}}, nil, t0))
 	require.Equal(t, map[MountID]bool{c: true}, l.Holds(addr, "id2").Mounts)
 
 	many := map[MountID][]Trace{}
 	for i := range maxMounts {
 		many[MountID(fmt.Sprint(i))] = nil
 	}
-	require.NoError(t, l.Fill(addr, "id2", many, nil, t0.Add(time.Hour)))
+	require.NoError(t, l.Add(addr, "id2", Gain{Mounts: many}, nil, t0.Add(time.Hour)))
 	held := l.Holds(addr, "id2").Mounts
 	require.Len(t, held, maxMounts)
 	require.False(t, held[c])
