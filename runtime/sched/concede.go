@@ -11,13 +11,13 @@ import (
 // as soon as they confirm that nothing of it was executed, the result that exists is that of
 // the run. Until then nobody is given what needs the step.
 
-// concede has what needs a step of the list, which n holds, taken back from nodes that have not
-// begun any of it.
+// concede has what needs a step of the list, which n holds and no cache does, taken back from
+// nodes that have not begun any of it.
 func concede(s *fates, n *node, list []VertexID) {
 	list = slices.DeleteFunc(list, func(v VertexID) bool {
 		return slices.ContainsFunc(s.nodes, func(o *node) bool {
 			return slices.ContainsFunc(o.runs, func(r *run) bool {
-				return needsAny(s, r, []VertexID{v}) && !(r.waits || r.conceded)
+				return !r.waits && !r.conceded && s.needs(r, v)
 			})
 		})
 	})
@@ -26,7 +26,7 @@ func concede(s *fates, n *node, list []VertexID) {
 	}
 	for _, o := range s.nodes {
 		for _, r := range o.runs {
-			if r.conceded || !needsAny(s, r, list) {
+			if r.conceded || !slices.ContainsFunc(list, func(v VertexID) bool { return s.needs(r, v) }) {
 				continue
 			}
 			s.commit(r)
@@ -34,11 +34,6 @@ func concede(s *fates, n *node, list []VertexID) {
 			s.emit(CancelPartition{Partition: r.id, Reason: fmt.Sprintf("%s is back, and had executed it", n.name), Recalled: true})
 		}
 	}
-}
-
-// needsAny reports whether a submission would execute one of some steps.
-func needsAny(s *fates, r *run, list []VertexID) bool {
-	return slices.ContainsFunc(list, func(v VertexID) bool { return !s.cached.has(v) && s.needs(r, v) })
 }
 
 // settleKept decides about the steps that were to be conceded: a submission has ended.
