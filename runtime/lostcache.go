@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -261,23 +260,10 @@ func (l *lostResults) unalias(st *bkclient.SolveStatus) *bkclient.SolveStatus {
 	if len(l.aliases) == 0 {
 		return st
 	}
-	return &bkclient.SolveStatus{
-		Vertexes: rename(l.aliases, st.Vertexes, func(v *bkclient.Vertex) *digest.Digest { return &v.Digest }),
-		Statuses: rename(l.aliases, st.Statuses, func(s *bkclient.VertexStatus) *digest.Digest { return &s.Vertex }),
-		Logs:     rename(l.aliases, st.Logs, func(l *bkclient.VertexLog) *digest.Digest { return &l.Vertex }),
-		Warnings: rename(l.aliases, st.Warnings, func(w *bkclient.VertexWarning) *digest.Digest { return &w.Vertex }),
-	}
-}
-
-// rename returns list with copies of those elements whose digest is an alias.
-func rename[T any](aliases map[digest.Digest]digest.Digest, list []*T, digestOf func(*T) *digest.Digest) []*T {
-	list = slices.Clone(list)
-	for i, one := range list {
-		if original, ok := aliases[*digestOf(one)]; ok {
-			own := *one
-			*digestOf(&own) = original
-			list[i] = &own
+	return daemon.RenameVertices(st, func(d digest.Digest) digest.Digest {
+		if original, ok := l.aliases[d]; ok {
+			return original
 		}
-	}
-	return list
+		return d
+	})
 }

@@ -206,33 +206,11 @@ func (i *standIns) restore(st *bkclient.SolveStatus) *bkclient.SolveStatus {
 		}
 		return d
 	}
-	out := &bkclient.SolveStatus{}
-	for _, v := range st.Vertexes {
-		x := *v
-		x.Digest = was(v.Digest)
-		x.Inputs = make([]digest.Digest, len(v.Inputs))
-		for k, d := range v.Inputs {
-			x.Inputs[k] = was(d)
+	out := RenameVertices(st, was)
+	for k, v := range out.Vertexes {
+		if i.fetched[v.Digest] && v.Digest != st.Vertexes[k].Digest && v.Completed != nil && v.Error == "" {
+			v.Cached = true
 		}
-		if i.fetched[x.Digest] && x.Digest != v.Digest && v.Completed != nil && v.Error == "" {
-			x.Cached = true
-		}
-		out.Vertexes = append(out.Vertexes, &x)
-	}
-	for _, s := range st.Statuses {
-		x := *s
-		x.Vertex = was(s.Vertex)
-		out.Statuses = append(out.Statuses, &x)
-	}
-	for _, l := range st.Logs {
-		x := *l
-		x.Vertex = was(l.Vertex)
-		out.Logs = append(out.Logs, &x)
-	}
-	for _, w := range st.Warnings {
-		x := *w
-		x.Vertex = was(w.Vertex)
-		out.Warnings = append(out.Warnings, &x)
 	}
 	return out
 }
