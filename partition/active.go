@@ -23,10 +23,14 @@ type active struct {
 	end   []float64 // -1 = not scheduled yet
 	waits []int32
 	free  [][]float64 // per resource: when each unit is free
-	start []float64
-	by    [][]int32 // per resource: its tasks
-	items []item
-	head  []float64
+	// cross is, per direction, when each of the links that all nodes share is free; empty where
+	// their own are the only limit. crossers are the tasks that need one.
+	cross    [2][]float64
+	crossers [2][]int32
+	start    []float64
+	by       [][]int32 // per resource: its tasks
+	items    []item
+	head     []float64
 }
 
 func newActive(e *branching, d *draft) *active {
@@ -48,6 +52,12 @@ func newActive(e *branching, d *draft) *active {
 		}
 		r := int(a.where[i])*3 + int(a.kind[i])
 		a.by[r] = append(a.by[r], int32(i))
+		if d := a.direction(r); d >= 0 {
+			a.crossers[d] = append(a.crossers[d], int32(i))
+		}
+	}
+	for d := range a.cross {
+		a.cross[d] = make([]float64, e.m.links)
 	}
 	for p := range e.m.nn {
 		a.free[3*p] = make([]float64, e.m.slots[p])
@@ -85,6 +95,17 @@ func (a *active) vacate() {
 			f[k] = a.e.m.from[r/3]
 		}
 	}
+	for d := range a.cross {
+		clear(a.cross[d])
+	}
+}
+
+// direction is an index into cross for the tasks of a resource, -1 if they need none of these.
+func (a *active) direction(r int) int {
+	if a.e.m.links == 0 {
+		return -1
+	}
+	return r%3 - 1
 }
 
 // step schedules one more task; left are not scheduled yet. It leaves the schedule
@@ -106,8 +127,12 @@ func (a *active) step(left int) bool {
 		}
 	}
 	r := int(a.where[pick])*3 + int(a.kind[pick])
+	tasks, d := a.by[r], a.direction(r)
+	if d >= 0 {
+		tasks = a.crossers[d]
+	}
 	var rivals []int32
-	for _, i := range a.by[r] {
+	for _, i := range tasks {
 		if a.end[i] < 0 && a.waits[i] == 0 && (a.head[i] < ends || int(i) == pick) {
 			rivals = append(rivals, i)
 		}
@@ -115,16 +140,17 @@ func (a *active) step(left int) bool {
 	slices.SortStableFunc(rivals, func(x, y int32) int { return cmp.Compare(a.level[y], a.level[x]) })
 	head := slices.Clone(a.head)
 	for _, i := range rivals {
-		// The unit that became free last before the start fits best.
-		unit := -1
-		for k, f := range a.free[r] {
-			if f <= head[i] && (unit < 0 || f > a.free[r][unit]) {
-				unit = k
-			}
-		}
-		was := a.free[r][unit]
+		own := a.free[int(a.where[i])*3+int(a.kind[i])]
+		unit := bestFit(own, head[i])
+		was := own[unit]
 		a.start[i], a.end[i] = head[i], head[i]+a.dur[i]
-		a.free[r][unit] = a.end[i]
+		own[unit] = a.end[i]
+		link, before := -1, 0.0
+		if d >= 0 {
+			link = bestFit(a.cross[d], head[i])
+			before = a.cross[d][link]
+			a.cross[d][link] = a.end[i]
+		}
 		for _, j := range a.succs[i] {
 			a.waits[j]--
 		}
@@ -134,13 +160,27 @@ func (a *active) step(left int) bool {
 		for _, j := range a.succs[i] {
 			a.waits[j]++
 		}
-		a.free[r][unit] = was
+		own[unit] = was
+		if d >= 0 {
+			a.cross[d][link] = before
+		}
 		a.end[i] = -1
 		if a.e.out {
 			return false
 		}
 	}
 	return false
+}
+
+// bestFit returns the unit that became free last before the start: it fits best.
+func bestFit(free []float64, start float64) int {
+	unit := -1
+	for k, f := range free {
+		if f <= start && (unit < 0 || f > free[unit]) {
+			unit = k
+		}
+	}
+	return unit
 }
 
 // hopeless sets the earliest start of every task left and bounds the rest.
@@ -151,7 +191,11 @@ func (a *active) hopeless(below float64) bool {
 		if a.end[i] >= 0 {
 			continue
 		}
-		h := slices.Min(a.free[int(a.where[i])*3+int(a.kind[i])])
+		r := int(a.where[i])*3 + int(a.kind[i])
+		h := slices.Min(a.free[r])
+		if d := a.direction(r); d >= 0 {
+			h = max(h, slices.Min(a.cross[d]))
+		}
 		for _, j := range a.preds[i] {
 			if a.end[j] >= 0 {
 				h = max(h, a.end[j])
@@ -165,18 +209,28 @@ func (a *active) hopeless(below float64) bool {
 		}
 	}
 	for r, tasks := range a.by {
-		if len(tasks) < 2 {
-			continue
+		if a.tooMuch(tasks, len(a.free[r]), below) {
+			return true
 		}
-		a.items = a.items[:0]
-		for _, i := range tasks {
-			if a.end[i] < 0 {
-				a.items = append(a.items, item{a.head[i], a.dur[i], a.level[i] - a.dur[i]})
-			}
-		}
-		if len(a.items) > 1 && setBound(a.items, float64(len(a.free[r])))*(1-1e-12) >= below {
+	}
+	for d, tasks := range a.crossers {
+		if a.tooMuch(tasks, len(a.cross[d]), below) {
 			return true
 		}
 	}
 	return false
+}
+
+// tooMuch reports whether those of the tasks that are left take so many units beyond a time.
+func (a *active) tooMuch(tasks []int32, units int, below float64) bool {
+	if len(tasks) < 2 {
+		return false
+	}
+	a.items = a.items[:0]
+	for _, i := range tasks {
+		if a.end[i] < 0 {
+			a.items = append(a.items, item{a.head[i], a.dur[i], a.level[i] - a.dur[i]})
+		}
+	}
+	return len(a.items) > 1 && setBound(a.items, float64(units))*(1-1e-12) >= below
 }

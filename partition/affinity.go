@@ -59,7 +59,11 @@ func (r *run) starts() []start {
 	if r.o.Previous != nil {
 		add(r.again())
 	}
-	for _, place := range []func(*run) *draft{heft, heftBySum, lpt, queue, single} {
+	places := []func(*run) *draft{heft, heftBySum, lpt, queue, single}
+	if r.m.links > 0 {
+		places = append(places, heftUnshared)
+	}
+	for _, place := range places {
 		if len(out) > 0 && r.ctx.Err() != nil {
 			break
 		}

@@ -25,6 +25,11 @@
 // for a mount that it may not have filled by then. Lower bounds are those of plans as they are
 // counted.
 //
+// With [Network.Links] the registry, or the client, carries so many transfers at once in each
+// direction, whatever nodes they are of, and the others wait in the order of their longest paths to
+// the end. In fact all go on, more slowly; the last of them then ends when it does in the plan.
+// Lower bounds do not count the limit.
+//
 // # Use
 //
 //	plan, err := strategy.Plan(ctx, problem, partition.Options{}) // from Lookup or Strategies

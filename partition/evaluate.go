@@ -12,7 +12,7 @@ import (
 // A node's slots and both directions of its link each take the ready task with
 // the longest path to the end first (ties: the vertex with the smaller id), except
 // that the vertices of Share.Order precede all others. Nodes of one machine take from
-// the same slots. Nothing waits while a unit is free, nothing is pre-empted.
+// the same slots, and transfers of all nodes from Network.Links. Nothing waits while a unit is free, nothing is pre-empted.
 // O((V + tasks) log tasks).
 func Evaluate(p Problem, a Assignment) (Schedule, error) {
 	m, err := compile(p)

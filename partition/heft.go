@@ -16,6 +16,15 @@ func heft(r *run) *draft { return heftOrder(r.m, r.m.byPath(), earliest) }
 // heftByFit is heft with slots that stand idle as little as possible.
 func heftByFit(r *run) *draft { return heftOrder(r.m, r.m.byPath(), snuggest) }
 
+// heftUnshared is heft as if each node had the registry to itself. Transfers are given links in the
+// order of targets, not of time, so that heft takes a registry that is busy later for one that is
+// busy now: with many nodes, it then fetches too little.
+func heftUnshared(r *run) *draft {
+	m := *r.m
+	m.links = 0
+	return heftOrder(&m, m.byPath(), earliest)
+}
+
 // heftBySum orders targets by all the work below them instead of the longest path.
 func heftBySum(r *run) *draft { return heftOrder(r.m, r.m.bySum(), earliest) }
 
@@ -100,17 +109,20 @@ type board struct {
 	slotFree [][]float64
 	roomFree [][]float64 // per machine that nodes share, as slotFree
 	down, up []float64
-	held     []map[int32]float64 // per node; absent = not held
-	where    [][]int32           // per vertex: nodes that executed it, in order
-	exported []float64           // per vertex: when it is in the registry; +Inf = never
-	end      []float64           // scratch of try, per vertex
-	mode     []uint8
-	need     []bool
-	apart    []bool // needed for more than the layers of a fetched one
-	slots    []float64
-	rooms    []float64
-	class    []int     // per node: its class
-	cheapest [][]int32 // per class: nodes by when their first slot is free, a heap
+	// downAll and upAll are when each of the links that all nodes share is free; empty where their
+	// own are the only limit. links is scratch of try.
+	downAll, upAll, links []float64
+	held                  []map[int32]float64 // per node; absent = not held
+	where                 [][]int32           // per vertex: nodes that executed it, in order
+	exported              []float64           // per vertex: when it is in the registry; +Inf = never
+	end                   []float64           // scratch of try, per vertex
+	mode                  []uint8
+	need                  []bool
+	apart                 []bool // needed for more than the layers of a fetched one
+	slots                 []float64
+	rooms                 []float64
+	class                 []int     // per node: its class
+	cheapest              [][]int32 // per class: nodes by when their first slot is free, a heap
 }
 
 const (
@@ -140,6 +152,7 @@ func newBoard(m *model, d *draft) *board {
 	for _, room := range m.room {
 		b.roomFree = append(b.roomFree, make([]float64, room))
 	}
+	b.downAll, b.upAll = make([]float64, m.links), make([]float64, m.links)
 	for v := range m.nv {
 		b.exported[v] = math.Inf(1)
 		if m.cached[v] {
@@ -273,6 +286,7 @@ func (b *board) try(list []int32, n int, commit bool) float64 {
 			copy(b.roomFree[g], b.rooms)
 		}
 		b.down[n] = down
+		copy(b.downAll, b.links)
 		for _, v := range list {
 			if b.need[v] && b.mode[v] == modePull {
 				b.held[n][v] = b.end[v]
@@ -307,7 +321,7 @@ func (b *board) choose(list []int32, n int) {
 			b.end[v] = ready + m.exec(int(v), n)
 		}
 		if at, _ := b.available(int(v), n); !math.IsInf(at, 1) {
-			if end := max(at, parent, b.down[n]) + m.xfer[v]; end < b.end[v] {
+			if end := max(at, parent, b.down[n], soonest(b.downAll)) + m.xfer[v]; end < b.end[v] {
 				b.end[v], b.mode[v] = end, modePull
 			}
 		}
@@ -333,6 +347,14 @@ func (b *board) demand(list []int32) {
 			}
 		}
 	}
+}
+
+// soonest is when the first of some units is free; 0 if there are none.
+func soonest(free []float64) float64 {
+	if len(free) == 0 {
+		return 0
+	}
+	return slices.Min(free)
 }
 
 // earliest returns the index of the first of what is free soonest.
@@ -369,6 +391,7 @@ func (b *board) occupy(list []int32, n int, commit bool) (down float64) {
 		b.rooms = append(b.rooms, b.roomFree[g]...)
 	}
 	down = b.down[n]
+	b.links = append(b.links[:0], b.downAll...)
 	for _, v := range list {
 		if !b.need[v] || b.mode[v] == modeHeld {
 			continue
@@ -384,11 +407,7 @@ func (b *board) occupy(list []int32, n int, commit bool) (down float64) {
 		}
 		if b.mode[v] == modePull {
 			at, from := b.available(int(v), n)
-			down = max(at, parent, down) + m.ship[v]
-			if b.apart[v] {
-				down += m.xfer[v] - m.ship[v]
-			}
-			b.end[v] = down
+			down = b.transfer(v, max(at, parent, down))
 			if commit {
 				b.fetch(int(v), n, from, at)
 			}
@@ -420,6 +439,25 @@ func (b *board) occupy(list []int32, n int, commit bool) (down float64) {
 	return down
 }
 
+// transfer gives v, which can be fetched from ready on, one of the links that nodes share and
+// returns when it has come.
+func (b *board) transfer(v int32, ready float64) float64 {
+	link := -1
+	if len(b.links) > 0 {
+		link = snuggest(b.links, ready)
+		ready = max(ready, b.links[link])
+	}
+	end := ready + b.m.ship[v]
+	if b.apart[v] {
+		end += b.m.xfer[v] - b.m.ship[v]
+	}
+	if link >= 0 {
+		b.links[link] = end
+	}
+	b.end[v] = end
+	return end
+}
+
 // elsewhere reports whether another node than n has v.
 func (b *board) elsewhere(v, n int) bool {
 	return slices.ContainsFunc(b.where[v], func(q int32) bool { return int(q) != n })
@@ -438,7 +476,7 @@ func (b *board) available(v, n int) (at float64, from int) {
 		if int(q) == n {
 			continue
 		}
-		if t := max(b.held[q][int32(v)], b.up[q]) + b.m.xfer[v]; t < at {
+		if t := max(b.held[q][int32(v)], b.up[q], soonest(b.upAll)) + b.m.xfer[v]; t < at {
 			at, from = t, int(q)
 		}
 	}
@@ -451,5 +489,8 @@ func (b *board) fetch(v, n, from int, at float64) {
 		b.d.src[v] = int32(from)
 		b.exported[v] = at
 		b.up[from] = at
+		if len(b.upAll) > 0 {
+			b.upAll[snuggest(b.upAll, at-b.m.xfer[v])] = at
+		}
 	}
 }

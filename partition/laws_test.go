@@ -73,6 +73,7 @@ func (s size) draw(rng *rand.Rand) int { return s.least + rng.IntN(s.many) }
 func drawProblem(law, seed uint64, vertices, nodes, targets size, more ...func(*rand.Rand, uint64, Problem)) (*rand.Rand, Problem) {
 	rng := rand.New(rand.NewPCG(seed, law))
 	p := randomProblem(rng, vertices.draw(rng), nodes.draw(rng), targets.draw(rng))
+	p.Network.Links = int(seed % 7 % 4) // mostly shared, and sometimes by fewer nodes than there are links
 	for _, draw := range more {
 		draw(rng, seed, p)
 	}
@@ -107,6 +108,7 @@ func TestStrategiesObeyTheRules(t *testing.T) {
 			requireOrder(t, p, got)
 			requireOnce(t, p, got)
 			requireSlots(t, p, got)
+			requireLinks(t, p, got)
 			requireThere(t, p, got)
 			require.Equal(t, got, plan(t, s.Name(), p, o), "seed %d %s: not deterministic", seed, s.Name())
 			makespan[s.Name()] = got.Schedule.Makespan
@@ -232,6 +234,31 @@ func requireSlots(t *testing.T, p Problem, got Plan) {
 				require.LessOrEqual(t, beside, node.Shared, "%s at %v", node.Machine, at.Start)
 			}
 		}
+	}
+}
+
+// requireLinks checks that no node carries more at once than it may, nor the registry for all.
+func requireLinks(t *testing.T, p Problem, got Plan) {
+	t.Helper()
+	links := p.Network.Links
+	if links == 0 {
+		links = len(p.Nodes)
+	}
+	for _, at := range got.Schedule.Tasks {
+		if at.Kind == Exec {
+			continue
+		}
+		here, all := 0, 0
+		for _, x := range got.Schedule.Tasks {
+			if x.Kind != at.Kind || at.Start < x.Start || x.End <= at.Start {
+				continue
+			}
+			if all++; x.Node == at.Node {
+				here++
+			}
+		}
+		require.LessOrEqual(t, here, 1, "node %d at %v", at.Node, at.Start)
+		require.LessOrEqual(t, all, links, "all at %v", at.Start)
 	}
 }
 

@@ -23,6 +23,9 @@ type model struct {
 	slots []int32
 	from  []float64 // when each node is there
 	late  []int32   // nodes that are not there at time 0, by when they come
+	// links is how many transfers there are at once in each direction; 0 where the links of the
+	// nodes are the only limit.
+	links int32
 	// machine is, per node, the machine whose limit it shares, an index into room and
 	// members; -1 where its own slots are the only limit. nil if that is so for all.
 	machine []int32
@@ -70,6 +73,9 @@ func compile(p Problem) (*model, error) {
 	}
 	slices.SortStableFunc(m.late, func(a, b int32) int { return cmp.Compare(m.from[a], m.from[b]) })
 	m.compileMachines()
+	if p.Network.Links < m.nn {
+		m.links = int32(p.Network.Links)
+	}
 	m.cost = make([]float64, m.nv)
 	m.xfer, m.ship = make([]float64, m.nv), make([]float64, m.nv)
 	m.cached = make([]bool, m.nv)

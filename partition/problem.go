@@ -85,13 +85,16 @@ type Node struct {
 	From Seconds
 }
 
-// Network is the one registry all nodes exchange results through. Each node has
+// Network is the one registry, or client, that all nodes exchange results through. Each node has
 // its own full-duplex link to it.
 type Network struct {
 	// Bandwidth of one link and direction, in bytes per second; > 0.
 	Bandwidth float64
 	// Latency is paid once per transfer and direction.
 	Latency Seconds
+	// Links is how many transfers, each at full Bandwidth, the registry or the client carries at
+	// once in each direction, for all nodes together; the others wait. 0 = no limit.
+	Links int
 	// Cached lists what the registry holds at time 0.
 	Cached []VertexID
 }
@@ -192,6 +195,9 @@ func (p Problem) Validate() error {
 	}
 	if !isAmount(p.Network.Bandwidth) || p.Network.Bandwidth == 0 || !isAmount(float64(p.Network.Latency)) {
 		return problemErrorf("network: bandwidth must be positive and latency not negative")
+	}
+	if p.Network.Links < 0 || p.Network.Links > math.MaxInt32 {
+		return problemErrorf("network: number of links out of range")
 	}
 	for _, v := range p.Network.Cached {
 		if !p.has(v) {

@@ -77,12 +77,14 @@ type simulator struct {
 	export []int32 // per vertex: its export task, -1
 	free   []int32 // per resource
 	room   []int32 // per machine: how many more tasks it runs
-	queue  [][]int32
-	freed  []int32 // per resource: the task that last released a unit
-	dirty  []int32
-	isDirt []bool
-	events []int32
-	played int // tasks started by the last play
+	// crossings are what Export and Pull tasks need beside their link; unused without model.links.
+	crossings [2]crossing
+	queue     [][]int32
+	freed     []int32 // per resource: the task that last released a unit
+	dirty     []int32
+	isDirt    []bool
+	events    []int32
+	played    int // tasks started by the last play
 
 	ahead            []float64 // per task: the longest path to its start
 	resHead, resTail []float64 // per resource, of mustExceed
@@ -608,7 +610,7 @@ func (s *simulator) mustExceed(limit float64) bool {
 			return true
 		}
 	}
-	return false
+	return overbooked(s, limit)
 }
 
 // play runs the tasks in virtual time and returns the makespan.
@@ -631,6 +633,7 @@ func (s *simulator) play(limit float64) float64 {
 	vacate(m, s.free)
 	late := m.late
 	s.room = append(s.room[:0], m.room...)
+	reopen(s)
 	for r := range s.queue {
 		s.queue[r] = s.queue[r][:0]
 	}
@@ -647,10 +650,7 @@ func (s *simulator) play(limit float64) float64 {
 			s.isDirt[r] = false
 			for u := s.next(r); u >= 0; u = s.next(r) {
 				i := s.popQueue(u)
-				s.free[u]--
-				if g := m.limitOf(u); g >= 0 {
-					s.room[g]--
-				}
+				occupy(s, u)
 				if now+s.level[i] > limit {
 					s.forget()
 					return math.Inf(1)
@@ -659,7 +659,7 @@ func (s *simulator) play(limit float64) float64 {
 				s.end[i] = now + s.dur[i]
 				s.played++
 				if s.trace && now > 0 && (s.last[i] < 0 || s.end[s.last[i]] < now) {
-					s.last[i] = s.freed[u]
+					s.last[i] = blocker(s, u, now)
 				}
 				s.pushEvent(i)
 			}
@@ -710,13 +710,24 @@ func comesNext(s *simulator, late []int32) bool {
 func admit(s *simulator, p int) {
 	s.free[3*p], s.free[3*p+1], s.free[3*p+2] = s.m.slots[p], 1, 1
 	for k := range 3 {
-		s.touch(int32(3*p + k))
+		r := int32(3*p + k)
+		s.touch(r)
+		if x := crossingOf(s, r); x != nil {
+			x.offer(s, r)
+		}
 	}
 }
 
 // next returns the resource whose next task starts now that r may have room: r itself,
-// or that of a node beside it on its machine, whichever task goes first; -1 if none.
+// or one that shares room with it, be it of a node beside it on its machine or another link,
+// whichever task goes first; -1 if none.
 func (s *simulator) next(r int32) int32 {
+	if x := crossingOf(s, r); x != nil {
+		if x.room == 0 || len(x.heap) == 0 {
+			return -1
+		}
+		return x.heap[0]
+	}
 	g := s.m.limitOf(r)
 	if g < 0 {
 		if s.free[r] > 0 && len(s.queue[r]) > 0 {
@@ -737,10 +748,27 @@ func (s *simulator) next(r int32) int32 {
 	return best
 }
 
+// occupy takes a unit of r, which next has returned.
+func occupy(s *simulator, r int32) {
+	s.free[r]--
+	if g := s.m.limitOf(r); g >= 0 {
+		s.room[g]--
+	}
+	if x := crossingOf(s, r); x != nil {
+		x.room--
+		x.leave(s)
+	}
+}
+
 // release gives back the unit of r that i had.
 func (s *simulator) release(r, i int32) {
 	s.free[r]++
 	s.freed[r] = i
+	if x := crossingOf(s, r); x != nil {
+		x.room++
+		x.freed = i
+		x.offer(s, r)
+	}
 	if g := s.m.limitOf(r); g >= 0 {
 		s.room[g]++
 		for _, n := range s.m.members[g] {
@@ -780,6 +808,9 @@ func (s *simulator) ready(i, because int32) {
 		c = up
 	}
 	s.queue[r] = q
+	if x := crossingOf(s, r); x != nil {
+		x.offer(s, r)
+	}
 }
 
 func (s *simulator) goesFirst(a, b int32) bool {

@@ -46,6 +46,7 @@ func Schedule(p *plan.Plan, opts sched.Options) sched.Config {
 	}
 	c.Network.Bandwidth = int64(p.Problem.Network.Bandwidth)
 	c.Network.Latency = p.Problem.Network.Latency.Duration()
+	c.Network.Links = p.Problem.Network.Links
 	if p.Pooled {
 		for i := range p.Problem.Targets {
 			c.Pool = append(c.Pool, sched.Partition{sched.UnitID(i)})

@@ -65,7 +65,7 @@ func (r *rest) vertices(left sched.Outlook) {
 		}
 		r.problem.Vertices = append(r.problem.Vertices, one)
 	}
-	r.problem.Network = partition.Network{Bandwidth: float64(r.config.Network.Bandwidth), Latency: partition.SecondsOf(r.config.Network.Latency)}
+	r.problem.Network = partition.Network{Bandwidth: float64(r.config.Network.Bandwidth), Latency: partition.SecondsOf(r.config.Network.Latency), Links: r.config.Network.Links}
 	for _, v := range left.Cached {
 		r.problem.Network.Cached = append(r.problem.Network.Cached, partition.VertexID(v))
 	}

@@ -22,6 +22,9 @@ type World struct {
 	Factor []float64
 	// Slow multiplies the time of every transfer; 0 = 1.
 	Slow float64
+	// Links is how many transfers are carried at full bandwidth in each direction, for all nodes
+	// together; more of them share it. 0 = no limit.
+	Links int
 	// Lost nodes go away for good at these times.
 	Lost []Loss
 	// Slowed nodes become slow for good at these times.
@@ -61,7 +64,7 @@ type Run struct {
 // A node runs the ready steps of its submissions in the order of the plan, as many
 // at once as it has slots. It fetches a step when the registry holds it at the time
 // of submission and that is sooner than executing it or planned. Transfers go one
-// at a time in each direction. Steps that the plan sends are units of their own,
+// at a time in each direction, and may share links with those of others. Steps that the plan sends are units of their own,
 // see plan.Exchange.
 type Cluster struct {
 	p      partition.Problem
@@ -84,6 +87,7 @@ type Cluster struct {
 	sent     [][]int              // by each of those
 	nodes    []*machine
 	registry map[partition.VertexID]bool
+	up, down carrier
 	planned  map[site]bool          // fetches of the plan
 	starts   map[site]time.Duration // planned starts
 	first    []time.Duration        // per vertex: its first planned start
@@ -158,6 +162,7 @@ func Execute(p partition.Problem, plan partition.Plan, world World, steal bool) 
 		registry: map[partition.VertexID]bool{}, planned: map[site]bool{}, starts: map[site]time.Duration{},
 		first: make([]time.Duration, len(p.Vertices)), ran: map[partition.VertexID]int{},
 	}
+	c.up, c.down = carrier{c: c, links: world.Links}, carrier{c: c, links: world.Links}
 	c.config = c.configure(sched.Options{Steal: steal, Ahead: 1})
 	s, err := sched.New(c.config)
 	if err != nil {
@@ -440,7 +445,7 @@ func (c *Cluster) advance(m *machine) {
 				continue
 			}
 			m.pulling = true
-			c.begin(m, v, w, c.transfer(v))
+			c.down.fetch(m, v, w)
 		} else {
 			if m.busy >= c.p.Nodes[m.id].Slots || !c.runs(m, v) {
 				continue
@@ -545,7 +550,7 @@ func (c *Cluster) send(m *machine) {
 	for _, v := range list {
 		took += c.transfer(v)
 	}
-	c.after(took, func() {
+	c.up.carry(m, took, func() {
 		m.pushing = false
 		if m.lost {
 			return
@@ -617,6 +622,7 @@ func (c *Cluster) cancel(id sched.PartitionID) {
 			if w.token != 0 {
 				if w.fetch {
 					m.pulling = false
+					c.down.drop(m)
 				} else {
 					m.busy--
 				}
@@ -633,5 +639,7 @@ func (c *Cluster) lose(n partition.NodeID) {
 	m.lost = true
 	m.parts, m.outgoing = nil, nil
 	m.want, m.list = map[partition.VertexID]*want{}, nil
+	c.up.drop(m)
+	c.down.drop(m)
 	c.tell(sched.NodeLost{At: c.now, Node: sched.NodeID(n), Err: "simulated loss"})
 }

@@ -35,6 +35,7 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags.Float64Var(&f.conditions.Lose, "lose", 0, "run and lose the busiest node after this `share` of the makespan")
 	flags.Float64Var(&f.conditions.Sag, "sag", 0, "run and let the busiest node fall to a fifth of its speed after this `share` of the makespan")
 	flags.Float64Var(&f.conditions.Slow, "slow", 0, "run with transfers that take this many `times` as long")
+	flags.IntVar(&f.links, "links", 0, "let the registry carry `N` transfers at full bandwidth at once in each direction, and compare plans that know of it with plans that do not; 0 = no limit")
 	flags.DurationVar(&f.late, "late", 0, "run with all nodes but the first coming this `time` after the start: with new plans then, and in place of no stealing with that alone; the perfect plan knows when they come")
 	flags.BoolVar(&f.conditions.Assumed, "assumed", false, "run with nodes whose slots the scheduler does not keep to")
 	flags.StringVar(&f.generate, "generate", "", "write random instances of all classes below `DIR` instead")
@@ -45,6 +46,8 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	f.conditions.Seed = f.options.Seed
 	f.run = f.run || f.conditions.Errors || f.conditions.Assumed || f.conditions.Lose > 0 || f.conditions.Sag > 0 || f.conditions.Slow > 0
 	switch {
+	case f.links < 0:
+		return errors.New("-links must not be negative")
 	case flags.NArg() > 0:
 		return fmt.Errorf("unexpected argument %q", flags.Arg(0))
 	case f.generate != "":
@@ -65,6 +68,7 @@ type settings struct {
 	count                   int
 	duplicates, bandwidths  string
 	late                    time.Duration
+	links                   int
 }
 
 func (f settings) compare(ctx context.Context, stdout, stderr io.Writer) error {
@@ -95,6 +99,9 @@ func (f settings) compare(ctx context.Context, stdout, stderr io.Writer) error {
 		if in.Problem, err = Bind(in.Problem, f.duplicates); err != nil {
 			return err
 		}
+		if f.links > 0 {
+			in.Problem.Network.Links = f.links
+		}
 		for _, s := range strategies {
 			if s.Name() == "exact" && len(strategies) > 1 && len(in.Problem.Targets) > smallTargets {
 				continue
@@ -102,6 +109,11 @@ func (f settings) compare(ctx context.Context, stdout, stderr io.Writer) error {
 			row, plan, err := Measure(ctx, in, s, f.options)
 			if err != nil {
 				return err
+			}
+			if in.Problem.Network.Links > 0 {
+				if row.Contest, err = f.contest(ctx, in, s, plan); err != nil {
+					return fmt.Errorf("%s: %w", in.Name, err)
+				}
 			}
 			if f.late > 0 {
 				out, ok, err := TryLate(ctx, in.Problem, f.late, s, f.options)
@@ -169,10 +181,12 @@ func (f settings) print(rows []Row, stdout, stderr io.Writer) error {
 		if f.run || f.late > 0 {
 			writeRuns(stdout, rows)
 		}
+		writeContests(stdout, rows)
 	} else {
 		for _, r := range rows {
 			WriteRow(stdout, r)
 		}
+		writeContests(stdout, rows)
 	}
 	if f.plot == "" && f.dir != "" {
 		f.plot = "gap.svg"

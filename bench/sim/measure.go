@@ -30,6 +30,8 @@ type Row struct {
 	Planning   float64 `json:"planning_s"`
 	// Ran is set when the plan was also run.
 	Ran *Outcome `json:"run,omitempty"`
+	// Contest is set when transfers share links.
+	Contest *Contest `json:"links,omitempty"`
 }
 
 // ReadInstance reads one file.

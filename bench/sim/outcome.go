@@ -78,7 +78,7 @@ func Try(p partition.Problem, plan partition.Plan, world World) (Outcome, error)
 
 // world is what the conditions make of a plan.
 func (c Conditions) world(p partition.Problem, plan partition.Plan, factor []float64) World {
-	w := World{Factor: factor, Slow: c.Slow, Assumed: c.Assumed}
+	w := World{Factor: factor, Slow: c.Slow, Links: p.Network.Links, Assumed: c.Assumed}
 	if c.Lose == 0 && c.Sag == 0 {
 		return w
 	}

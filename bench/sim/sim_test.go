@@ -2,6 +2,7 @@ package sim
 
 import (
 	"bytes"
+	"container/heap"
 	"context"
 	"fmt"
 	"math"
@@ -76,6 +77,58 @@ func TestRunsEndWithTheirPlans(t *testing.T) {
 			require.LessOrEqual(t, run.Makespan.Seconds(), 1.03*float64(plan.Schedule.Makespan), "%s, stealing: %t", in.Name, steal)
 		}
 	}
+}
+
+// Where transfers share a link, a run ends when the plan that knows it says, and the plan that does
+// not know it promises too much. How the link is shared, by turns or in parts, makes a difference
+// in between.
+func TestRunsShareLinks(t *testing.T) {
+	in, err := gen.New("monorepo", gen.Size{Targets: 40, Nodes: 8, Slots: 2}, 3)
+	require.NoError(t, err)
+	in.Problem.Network.Bandwidth = 10e6
+	ignorant := makePlan(t, in.Problem, 200_000)
+	knowing := in.Problem
+	knowing.Network.Links = 1
+	plan := makePlan(t, knowing, 200_000)
+	ran, err := Execute(knowing, plan, World{Links: 1}, false)
+	require.NoError(t, err)
+	blind, err := Execute(in.Problem, ignorant, World{Links: 1}, false)
+	require.NoError(t, err)
+	require.Less(t, ran.Makespan, blind.Makespan)
+	require.Greater(t, blind.Makespan.Seconds(), 1.2*float64(ignorant.Schedule.Makespan))
+	require.LessOrEqual(t, ran.Makespan.Seconds(), 1.2*float64(plan.Schedule.Makespan))
+	free, err := Execute(in.Problem, ignorant, World{}, false)
+	require.NoError(t, err)
+	ample, err := Execute(in.Problem, ignorant, World{Links: len(in.Problem.Nodes)}, false)
+	require.NoError(t, err)
+	require.Equal(t, free, ample)
+}
+
+// Transfers that share links end together where they are equal, and one that is dropped leaves the
+// others its part.
+func TestCarrier(t *testing.T) {
+	c := &Cluster{}
+	k := carrier{c: c, links: 1}
+	var ends []time.Duration
+	note := func() { ends = append(ends, c.now.Round(time.Microsecond)) }
+	run := func() {
+		for len(c.queue) > 0 {
+			next := heap.Pop(&c.queue).(happening)
+			c.now = next.at
+			next.do()
+		}
+	}
+	a, b := &machine{id: 1}, &machine{id: 2}
+	k.carry(a, 10*time.Second, note)
+	k.carry(b, 10*time.Second, note)
+	run()
+	require.Equal(t, []time.Duration{20 * time.Second, 20 * time.Second}, ends)
+	ends = nil
+	k.carry(a, 10*time.Second, note)
+	c.after(4*time.Second, func() { k.carry(b, 10*time.Second, note) })
+	c.after(8*time.Second, func() { k.drop(b) })
+	run()
+	require.Equal(t, []time.Duration{32 * time.Second}, ends)
 }
 
 // Whatever goes wrong, every target is built, and equal runs are equal.
@@ -156,6 +209,10 @@ func TestCommand(t *testing.T) {
 	s, err := partition.Evaluate(in.Problem, a)
 	require.NoError(t, err)
 	require.InDelta(t, makespan, float64(s.Makespan), 1e-6)
+	out.Reset()
+	require.NoError(t, Main(ctx, []string{"-instance", one[0], "-links", "1", "-run", "-budget", "20000"}, &out, &log))
+	require.Contains(t, out.String(), "in ignorance")
+	require.ErrorContains(t, Main(ctx, []string{"-instance", one[0], "-links", "-1"}, &out, &log), "-links")
 	require.ErrorContains(t, Main(ctx, nil, &out, &log), "-instance")
 	require.ErrorContains(t, Main(ctx, []string{"-instance", one[0], "-strategy", "no"}, &out, &log), "unknown strategy")
 }

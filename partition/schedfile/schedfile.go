@@ -53,6 +53,8 @@ type networkJSON struct {
 	Bandwidth float64  `json:"bandwidth_bytes_per_s"`
 	Latency   float64  `json:"latency_s"`
 	Cached    []string `json:"cached,omitempty"`
+	// Links is how many transfers there are at once in each direction, 0 = no limit.
+	Links int `json:"links,omitempty"`
 }
 
 type vertexJSON struct {
@@ -77,7 +79,7 @@ type targetJSON struct {
 
 // Read decodes one instance. Unknown keys are ignored; "after" of a target, a list
 // of targets that must be done first, "once" of a vertex, which may have one result
-// only, its "mounts" and "cold", and "filled" of a node are ours.
+// only, its "mounts" and "cold", "filled" of a node and "links" of the network are ours.
 func Read(r io.Reader) (Instance, error) {
 	var f instanceJSON
 	if err := json.NewDecoder(r).Decode(&f); err != nil {
@@ -166,7 +168,7 @@ func (d *decoder) addNodes(list []nodeJSON) error {
 
 func (d *decoder) setNetwork(n networkJSON) error {
 	cached, err := d.resolve("network", n.Cached)
-	d.problem.Network = partition.Network{Bandwidth: n.Bandwidth, Latency: partition.Seconds(n.Latency), Cached: cached}
+	d.problem.Network = partition.Network{Bandwidth: n.Bandwidth, Latency: partition.Seconds(n.Latency), Cached: cached, Links: n.Links}
 	return err
 }
 
@@ -208,7 +210,7 @@ func Write(w io.Writer, in Instance) error {
 	f := instanceJSON{
 		Format: Format, Name: in.Name, Class: in.Class,
 		Network: networkJSON{
-			Bandwidth: p.Network.Bandwidth, Latency: float64(p.Network.Latency), Cached: names(p.Network.Cached),
+			Bandwidth: p.Network.Bandwidth, Latency: float64(p.Network.Latency), Cached: names(p.Network.Cached), Links: p.Network.Links,
 		},
 	}
 	for _, v := range p.Vertices {

@@ -133,7 +133,10 @@ type Node struct {
 type Network struct {
 	Bandwidth int64         // bytes per second; 0 = unlimited
 	Latency   time.Duration // for each transfer
-	Cached    []VertexID    // vertices the registry holds at the start
+	// Links is how many transfers it carries at once in each direction: for those who plan anew; 0
+	// = no limit.
+	Links  int
+	Cached []VertexID // vertices the registry holds at the start
 }
 
 // Options are the rules of a run. The zero value is fail-fast, without stealing.
