@@ -84,7 +84,7 @@
 // with its place in the Dockerfile and its last output. The type of its cause (package
 // fault) decides what follows: StepFailed and Rejected are final, Unavailable is tried
 // again, and what a node could not do for want of space or the like, NodeSick, is tried on
-// another node, once; a node that fails all it is given is given up. With RetrySteps of
+// other nodes; a node that fails all it is given is given up. With RetrySteps of
 // runtime/sched a step that failed is executed again.
 //
 // # Several nodes for one target

@@ -97,8 +97,8 @@ type UnitFailed struct {
 	Retryable bool
 	// Again is set when the cause of the failure was removed: it does not count as an attempt.
 	Again bool
-	// Elsewhere is set when it may succeed on another node only. It is tried once on one; a
-	// second failure of this kind, or no other node, is final.
+	// Elsewhere is set when it may succeed on another node only. It counts as an attempt;
+	// when there is no other node, it is final.
 	Elsewhere bool
 	// Execution numbers the executions of Vertex that failed on the node, from 1, when
 	// the step ran and failed by itself: it may be executed again, see

@@ -28,36 +28,32 @@ const (
 //   - While another node works on the unit, that one decides.
 //   - Attempts that fail for what may pass are counted. The last of Options.MaxAttempts
 //     is final.
-//   - What failed because of its node is tried on another one, once.
+//   - What failed because of its node is tried on another one. It counts as an attempt.
 //   - A step that ran and failed is executed again as [Scheduler.flaw] says.
 //   - Anything else is final.
 func (s *fates) mayRetry(id UnitID, n *node, f fault) (yes bool, ending string) {
 	u := &s.units[id]
-	if f == passing {
+	if f == passing || f == misplaced {
 		u.tries++
 	}
 	switch {
 	case len(u.runs) > 0:
 		return true, ""
-	case f == misplaced:
-		return s.avoid(id, n), ""
 	case f == flawed:
 		return true, ""
-	case f == passing && u.tries < s.cfg.Options.MaxAttempts:
-		return true, ""
-	case f == passing:
+	case (f == passing || f == misplaced) && u.tries >= s.cfg.Options.MaxAttempts:
 		return false, fmt.Sprintf(" (%s)", attempts(u.tries))
+	case f == misplaced:
+		return s.avoid(id, n), ""
+	case f == passing:
+		return true, ""
 	}
 	return false, ""
 }
 
-// avoid keeps a unit from a node that failed it. It reports false when the unit has
-// avoided one before, or when no other node may build it.
+// avoid keeps a unit from a node that failed it. It reports false when no other node may
+// build it.
 func (s *fates) avoid(id UnitID, failed *node) bool {
-	u := &s.units[id]
-	if u.avoids {
-		return false
-	}
 	var others []NodeID
 	for _, n := range s.nodes {
 		if n != failed && n.state != lost && s.cfg.allows(id, n.id) {
@@ -67,7 +63,6 @@ func (s *fates) avoid(id UnitID, failed *node) bool {
 	if len(others) == 0 {
 		return false
 	}
-	u.avoids = true
 	s.cfg.Units[id].Nodes = others
 	return true
 }

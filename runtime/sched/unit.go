@@ -17,7 +17,6 @@ type unit struct {
 	out     Outcome // final when the unit is over
 	tries   int     // attempts that came to nothing, see mayRetry
 	moves   int     // how often it was given to another node; from maxMoves on it is not stolen
-	avoids  bool    // a node that failed it
 	flunked bool    // a step or an output of it failed somewhere: it is not built twice at once
 	// flaw is the execution that it failed with last. home are the nodes of the
 	// configuration while it is kept from some of them, confined says that it is.
