@@ -28,7 +28,13 @@ func drain(s *fates, e NodeDrain) {
 	n.drains = e.On
 	s.touch(n)
 	s.wake(n)
-	evacuate(s, n)
+	if e.On {
+		evacuate(s, n)
+		return
+	}
+	for _, o := range s.nodes {
+		evacuate(s, o) // there was nobody to give it to, perhaps
+	}
 }
 
 // evacuate gives what a node that drains has not begun to others, and has it send its
