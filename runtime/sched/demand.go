@@ -53,6 +53,11 @@ type need struct {
 	by PartitionID
 }
 
+// newDemand returns an empty demand of n.
+func (s *estimator) newDemand(n *node, track bool) demand {
+	return demand{s: s, n: n, track: track, m: map[VertexID]need{}}
+}
+
 // follows returns the inputs that a node needs first in order to come to hold v in this way.
 func (d *demand) follows(v VertexID, way uint8) []VertexID {
 	in := d.s.inputs[v]

@@ -58,9 +58,10 @@ func (s *fates) submit(n *node, ids []UnitID, p *part) {
 		r.units = append(r.units, member{id: id})
 		n.sub.add(s.cfg.Units[id].Root)
 	}
-	s.claim(n, ids)
 	s.runs[r.id] = r
 	n.runs = append(n.runs, r)
+	forgo(s, n, ids) // what is not there now comes too late
+	s.claim(n, ids)
 	n.live += len(ids)
 	s.inflight += len(ids)
 	var delay time.Duration

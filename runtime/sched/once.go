@@ -151,9 +151,6 @@ func (s *fleet) missing(n *node, units []UnitID) []VertexID {
 		case s.elsewhere(n, v) != nil, s.kept(v):
 			c.found = append(c.found, v)
 			return false
-		case n.fetches.has(v) && !s.cfg.Vertices[v].Once: // or nobody sends it, and n executes it
-			c.stack = append(c.stack, s.inputs[v][:min(1, len(s.inputs[v]))]...)
-			return false
 		}
 		return true
 	})
@@ -448,7 +445,7 @@ func (s *fates) reopen(units []UnitID, lost []VertexID, n *node) {
 	for _, id := range units {
 		s.turn(id, idle)
 		u := &s.units[id]
-		*u = unit{tries: u.tries, moves: u.moves, avoids: u.avoids, out: Outcome{Node: NoNode, Because: NoUnit, Vertex: NoVertex, Submits: u.out.Submits}}
+		*u = unit{tries: u.tries, moves: u.moves, out: Outcome{Node: NoNode, Because: NoUnit, Vertex: NoVertex, Submits: u.out.Submits}}
 	}
 	if len(lost) > 0 {
 		s.emit(Reopen{Node: n.id, Units: units, Lost: lost})

@@ -2,6 +2,7 @@ package sched
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -165,10 +166,7 @@ func (s *Scheduler) addNodes() {
 		n.held.setAll(c.Warm)
 		n.fetches.setAll(c.Fetches)
 		n.setFilled(c.Filled, s.cfg.Vertices)
-		n.all = demand{s: &s.estimator, n: n}
-		n.sub = demand{s: &s.estimator, n: n, track: true}
-		n.all.reset()
-		n.sub.reset()
+		n.all, n.sub = s.newDemand(n, false), s.newDemand(n, true)
 		key := strings.Join(slices.Sorted(slices.Values(c.Platforms)), " ")
 		k, ok := classes[key]
 		if !ok {
@@ -331,22 +329,29 @@ func (s *Scheduler) nodeUp(e NodeUp) {
 
 // reckon counts the work of n again, as its time has changed.
 func (s *fates) reckon(n *node) {
-	n.all.reset()
-	n.sub.reset()
+	// What n owns follows from what it is submitted, and so do the ways: the old demand stays
+	// until the new one is complete.
+	all, sub := s.newDemand(n, false), s.newDemand(n, true)
 	for _, p := range n.parts {
 		for _, u := range p.units {
-			n.all.add(s.cfg.Units[u].Root)
+			all.add(s.cfg.Units[u].Root)
 		}
 	}
 	for _, r := range n.runs {
-		n.sub.by = r.id
+		sub.by = r.id
 		for _, m := range r.units {
 			if m.st == building {
-				n.all.add(s.cfg.Units[m.id].Root)
-				n.sub.add(s.cfg.Units[m.id].Root)
+				all.add(s.cfg.Units[m.id].Root)
+				sub.add(s.cfg.Units[m.id].Root)
 			}
 		}
 	}
+	for _, v := range slices.Sorted(maps.Keys(n.watch)) {
+		if _, ok := sub.m[v]; !ok {
+			sub.gone = append(sub.gone, v) // what waits for it would wait in vain
+		}
+	}
+	n.all, n.sub = all, sub
 	s.touch(n)
 }
 
@@ -497,16 +502,23 @@ func (s *queues) forgetStray(n *node) {
 // the layers below, and nothing else that the step has read. A step that it has executed
 // after all is reported by itself.
 func (s *queues) holdAll(n *node, v VertexID) {
-	todo := []VertexID{v}
-	for len(todo) > 0 {
+	// First what, then that it is held: what n neither holds nor needs any more has no owner.
+	var list []VertexID
+	s.mark()
+	for todo := []VertexID{v}; len(todo) > 0; {
 		v := todo[len(todo)-1]
 		todo = todo[:len(todo)-1]
-		if n.held.has(v) {
+		if s.stamp[v] == s.epoch || n.held.has(v) {
 			continue
 		}
+		s.stamp[v] = s.epoch
+		list = append(list, v)
 		way, _ := s.way(n, v)
-		s.hold(n, v)
 		todo = append(todo, n.all.follows(v, way)...)
+	}
+	slices.Sort(list)
+	for _, v := range list {
+		s.hold(n, v)
 	}
 }
 

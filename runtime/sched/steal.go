@@ -499,17 +499,7 @@ func (s *estimator) surveyFrom(n, owner *node, units []UnitID) survey {
 
 // bears reports whether n may execute what is still to be sent to it and the units need: below
 // that is no step that only another node may execute.
-func (s *estimator) bears(n *node, units []UnitID) bool {
-	list := s.promises(n, units)
-	for _, v := range list {
-		n.fetches.unset(v)
-	}
-	free := len(s.missing(n, units)) == 0
-	for _, v := range list {
-		n.fetches.set(v)
-	}
-	return free
-}
+func (s *estimator) bears(n *node, units []UnitID) bool { return len(s.missing(n, units)) == 0 }
 
 // forgo has n execute what is still to be sent to it and the units need.
 func forgo(s *fates, n *node, units []UnitID) {
