@@ -161,7 +161,7 @@ func (w *waves) write(ctx context.Context, x cachepolicy.Export, early bool) {
 
 // request returns the export that writes x, and its targets.
 func (w *waves) request(x cachepolicy.Export) (req daemon.ExportRequest, targets []string, err error) {
-	known := w.lost.lookups(w.nodes[x.Node])
+	known := w.lost.lookups(w.nodes[x.Node]).present()
 	req.CacheTo = []bkclient.CacheOptionsEntry{cacheentry.ForClient(x.Entry)}
 	for _, id := range x.Units {
 		unit := w.work.units[id]

@@ -59,6 +59,9 @@ func (r *run) submit(cmd sched.Submit) []sched.Event {
 		return []sched.Event{r.end(p, err.Error(), false)}
 	}
 	p.slice.Anew = r.work.needAny(p.units, n.flawed)
+	if r.lost.any(n) {
+		p.slice.Joined = nil // what joins units that have failed together has failed, too
+	}
 	if cmd.Why != sched.Planned {
 		r.reporter.move(cmd, r.sched.Moves())
 	}
@@ -116,7 +119,7 @@ func (p *submission) evaluate(ws *workers) error {
 func (r *run) export(p *submission, u sched.UnitID) {
 	p.beginWrite(u)
 	r.activity.export(1)
-	known := r.lost.lookups(p.node)
+	known := r.lost.lookups(p.node).present()
 	m := exportedMessage{p: p, unit: u}
 	write := func() { m.written, m.err = r.exports.write(p, u, known) }
 	if step, ok := r.work.step(u); ok {
@@ -448,14 +451,15 @@ func (m exportedMessage) take(r *run) []sched.Event {
 }
 
 func (m exportedMessage) note(r *run) []sched.Event {
-	if m.again {
+	step, sends := r.work.step(m.unit)
+	if m.again || sends && m.passing && r.exchange.resends(step) {
 		r.accounts.warnOfRest(m.written.withheld.Discard())
 		return []sched.Event{sched.UnitFailed{
 			At: r.reporter.since(), Partition: m.p.id, Unit: m.unit, Vertex: sched.NoVertex, Err: fault.Plain(m.err).Error(), Retryable: true, Again: true,
 		}}
 	}
 	exported := sched.UnitExported{At: r.reporter.since(), Partition: m.p.id, Unit: m.unit}
-	if step, ok := r.work.step(m.unit); ok {
+	if sends {
 		if m.detour != nil && !m.cancelled {
 			r.exchange.detour(m.p.node, step, m.detour)
 		}

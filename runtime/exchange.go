@@ -34,6 +34,9 @@ import (
 // through the client.
 const sendLimit = 5 * time.Minute
 
+// mostResends is how often a step is sent again because of lost results.
+const mostResends = 3
+
 // exchange transfers results of steps between nodes. Each is written as a cache of its own,
 // to the cache registry or, where there is none or it fails, into a directory of the
 // client; from then on every solve of the run imports it, by its digest.
@@ -60,13 +63,15 @@ type exchange struct {
 	// all that the step stands on.
 	found map[sched.VertexID]bool
 	once  map[sched.VertexID]*nodeRun // the node that executed a step with one result
+	// resent counts how often steps were sent again because of lost results.
+	resent map[int]int
 }
 
 func newExchange(w *work, t *reporter) (*exchange, error) {
 	in := w.Cache
 	x := &exchange{
 		work: w, reporter: t, store: in.Store, direct: in.Store.IsZero(),
-		sent: map[int]daemon.Take{}, by: map[int]*nodeRun{}, found: map[sched.VertexID]bool{}, once: map[sched.VertexID]*nodeRun{},
+		sent: map[int]daemon.Take{}, by: map[int]*nodeRun{}, found: map[sched.VertexID]bool{}, once: map[sched.VertexID]*nodeRun{}, resent: map[int]int{},
 		mark: newMark(), tags: map[string]bool{},
 	}
 	if !x.sends() {
@@ -306,6 +311,13 @@ func (x *exchange) noteSent(n *nodeRun, step int, sent *ir.CacheEntry) []sched.E
 	return events
 }
 
+// resends reports whether a step is sent again after the node could not read what is below it,
+// which is built anew or is there again.
+func (x *exchange) resends(step int) bool {
+	x.resent[step]++
+	return x.resent[step] <= mostResends
+}
+
 // noteUnsent notes that a step could not be sent. That is not a failure of the run: a node
 // that needs it builds it.
 func (x *exchange) noteUnsent(n *nodeRun, step int, err error) []sched.Event {
@@ -341,7 +353,8 @@ func (x *exchange) noteSilent(n sched.NodeID, host string) []sched.Event {
 
 // send returns a function by which the node of p writes a step for the others: through the
 // registry, or through the client when the registry failed before or does not take it. detour
-// is why it does not. A worker calls the function.
+// is why it does not. What the node itself cannot read does not go through the client either. A
+// worker calls the function.
 func (x *exchange) send(p *submission, step int, known lookups, ws *workers) func() (sent *ir.CacheEntry, detour, err error) {
 	v, _ := x.work.stepVertex(step)
 	targets := x.work.targetsOf([]sched.UnitID{sched.UnitID(len(x.work.Jobs) + step)})
@@ -355,7 +368,7 @@ func (x *exchange) send(p *submission, step int, known lookups, ws *workers) fun
 	}
 	return func() (sent *ir.CacheEntry, detour, err error) {
 		sent, err = write(direct)
-		if err != nil && !direct && p.ctx.Err() == nil {
+		if _, lost := fault.LostBlob(err); err != nil && !lost && !direct && p.ctx.Err() == nil {
 			detour = err
 			sent, err = write(true)
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"time"
 
@@ -76,6 +77,14 @@ func (l *lostResults) lookups(n *nodeRun) lookups {
 	return known
 }
 
+// present returns the lookups without those of results that could not be read. What is asked for
+// with these is read and written, and never built: a node that has lost it says so.
+func (l lookups) present() lookups {
+	known := maps.Clone(l)
+	maps.DeleteFunc(known, func(_ string, look bool) bool { return !look })
+	return known
+}
+
 // in returns def with the lookups applied; it may change def.
 func (l lookups) in(def *pb.Definition) *pb.Definition {
 	for d, md := range def.GetMetadata() {
@@ -107,7 +116,7 @@ func (l *lostResults) search(p *submission, err error, units []sched.UnitID, the
 		return false
 	}
 	var chains [][]sched.VertexID
-	known := l.lookups(p.node)
+	known := l.lookups(p.node).present()
 	for _, root := range l.below(err, units) {
 		if c := l.work.stepChain(root); len(c) > 0 {
 			chains = append(chains, c)
@@ -177,6 +186,9 @@ func (m lostMessage) take(r *run) []sched.Event {
 		return nil
 	}
 	fresh := r.lost.note(p.node, m.found)
+	if fresh {
+		r.lost.noteStuck(p.node)
+	}
 	if p.state == unwanted {
 		return m.then.take(r)
 	}
@@ -212,14 +224,35 @@ func (l *lostResults) note(n *nodeRun, found []sched.VertexID) (fresh bool) {
 			continue
 		}
 		fresh = true
-		if l.gone[n] == nil {
-			l.gone[n] = map[digest.Digest]bool{}
-		}
-		l.gone[n][d] = true
-		l.aliases[daemon.Ignoring(d)] = d
+		l.ignore(n, d)
 		n.tracker.forget(d) // it is about to run
 	}
 	return fresh
+}
+
+// ignore has n build a step as if it ignored the cache.
+func (l *lostResults) ignore(n *nodeRun, d digest.Digest) {
+	if l.gone[n] == nil {
+		l.gone[n] = map[digest.Digest]bool{}
+	}
+	l.gone[n][d] = true
+	l.aliases[daemon.Ignoring(d)] = d
+}
+
+// any reports whether n could not read some result.
+func (l *lostResults) any(n *nodeRun) bool { return len(l.gone[n]) > 0 }
+
+// noteStuck has the steps that could not read what is lost ignore the cache, too. None of them
+// has a result. A node does not try a failed step again as long as any build there uses it, and
+// other work of the build in which it failed may take long; a step that ignores the cache is
+// another one to the node.
+func (l *lostResults) noteStuck(n *nodeRun) {
+	for _, v := range l.work.Graph.Vertices {
+		s := n.tracker.status(v.Digest)
+		if _, stuck := fault.LostBlob(errors.New(s.says)); stuck && v.Kind.IsStep() && !s.done {
+			l.ignore(n, v.Digest)
+		}
+	}
 }
 
 // warn names the cache that has lost something, once.
