@@ -63,11 +63,26 @@ func TestSeeds(t *testing.T) {
 //     of the inputs, and two nodes executed a step with one result.
 //   - 20230: what held results took the failure to read a lost layer along into the next build
 //     of its node, which could then never make the layer anew.
+//   - 32473: a node was taken to wait for what the plan has sent to it, but nobody sent it, and
+//     another node executed a step that it executed, too.
+//   - 32950 and 107820: a step that could not read a lost layer failed again after this had been
+//     built anew, as the build in which it had failed before went on. So did what joins units.
+//   - 101164: a unit that two sick nodes had failed was not tried on the two that were well.
+//   - 101304: a result counted as one that cannot be sent because of a lost layer, which was being
+//     built anew, and another node executed the step.
+//   - 102736 and 103530: a node that was asked for what it had lost, or to write it to a cache,
+//     executed the step, once more than was needed.
+//   - 107283: a node that executed what nobody sent to it did not own any longer what it executed
+//     for other units, and another node executed that, too.
+//   - 109207: a node that drained kept what it had not begun although another one, which had
+//     drained, was to stay after all.
+//   - 109359: what a unit stands on had no owner when the end of the unit was heard before those of
+//     its steps.
 func TestSeedsOfFaults(t *testing.T) {
 	var current atomic.Uint64
 	var all seen
 	defer watch(&current)()
-	for _, seed := range []uint64{1002, 1610, 5498, 5514, 20043, 20230} {
+	for _, seed := range []uint64{1002, 1610, 5498, 5514, 20043, 20230, 32473, 32950, 101164, 101304, 102736, 103530, 107283, 107820, 109207, 109359} {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) { trySeeds(t, seed, seed+1, &current, &all) })
 	}
 }
