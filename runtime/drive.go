@@ -124,7 +124,7 @@ func (r *run) export(p *submission, u sched.UnitID) {
 	write := func() { m.written, m.err = r.exports.write(p, u, known) }
 	if step, ok := r.work.step(u); ok {
 		send := r.exchange.send(p, step, known, r.workers)
-		write = func() { m.sent, m.detour, m.err = send() }
+		write = func() { m.sent, m.timing, m.detour, m.err = send() }
 	}
 	r.workers.start(func() {
 		write()
@@ -410,6 +410,7 @@ type exportedMessage struct {
 	unit    sched.UnitID
 	written written        // as far as it went
 	sent    *ir.CacheEntry // what a step was sent as
+	timing  timing         // of that
 	detour  error          // why it was not sent through the registry
 	err     error
 	// cancelled is set when the export ended because its submission was ended.
@@ -470,7 +471,7 @@ func (m exportedMessage) note(r *run) []sched.Event {
 			// That is not a failure: a node that needs it builds it.
 			return append(r.exchange.noteUnsent(m.p.node, step, m.err), exported)
 		}
-		return append(r.exchange.noteSent(m.p.node, step, m.sent), exported)
+		return append(r.exchange.noteSent(m.p.node, step, m.sent, m.timing), exported)
 	}
 	if m.err != nil {
 		if len(m.written.responses) > 0 {

@@ -65,6 +65,7 @@ type exchange struct {
 	once  map[sched.VertexID]*nodeRun // the node that executed a step with one result
 	// resent counts how often steps were sent again because of lost results.
 	resent map[int]int
+	done   []Transfer
 }
 
 func newExchange(w *work, t *reporter) (*exchange, error) {
@@ -295,13 +296,16 @@ func (x *exchange) warnRelics(n *nodeRun, steps []sched.VertexID) {
 	}
 }
 
-// noteSent makes the result of a step known to the solves that follow; sent is nil when no
-// node needs it.
-func (x *exchange) noteSent(n *nodeRun, step int, sent *ir.CacheEntry) []sched.Event {
+// noteSent makes the result of a step known to the solves that follow, and notes how long it took;
+// sent is nil when no node needs it.
+func (x *exchange) noteSent(n *nodeRun, step int, sent *ir.CacheEntry, t timing) []sched.Event {
 	if sent == nil {
 		return nil
 	}
 	x.reporter.send(n, step, nil)
+	x.done = append(x.done, Transfer{
+		Node: n.info.Name, Steps: x.work.Steps[step].Sent, Registry: cacheentry.Registry(*sent), Start: t.start, Took: t.took,
+	})
 	x.sent[step], x.by[step] = x.take(step, *sent), n
 	x.find(x.work.Sched.Vertices, sched.VertexID(x.work.Steps[step].Vertex))
 	var events []sched.Event
@@ -353,27 +357,35 @@ func (x *exchange) noteSilent(n sched.NodeID, host string) []sched.Event {
 
 // send returns a function by which the node of p writes a step for the others: through the
 // registry, or through the client when the registry failed before or does not take it. detour
-// is why it does not. What the node itself cannot read does not go through the client either. A
-// worker calls the function.
-func (x *exchange) send(p *submission, step int, known lookups, ws *workers) func() (sent *ir.CacheEntry, detour, err error) {
+// is why it does not, and t that of the way on which it went. What the node itself cannot read does
+// not go through the client either. A worker calls the function.
+func (x *exchange) send(p *submission, step int, known lookups, ws *workers) func() (sent *ir.CacheEntry, t timing, detour, err error) {
 	v, _ := x.work.stepVertex(step)
 	targets := x.work.targetsOf([]sched.UnitID{sched.UnitID(len(x.work.Jobs) + step)})
-	write := func(direct bool) (*ir.CacheEntry, error) {
+	write := func(direct bool) (*ir.CacheEntry, timing, error) {
 		observe := ws.observe(p.node, &solveSource{targets: targets, export: true, id: v.Digest.String()})
-		return x.write(p.ctx, p.conn, step, direct, known, observe)
+		start := time.Now()
+		sent, err := x.write(p.ctx, p.conn, step, direct, known, observe)
+		return sent, timing{start, time.Since(start)}, err
 	}
 	direct := x.direct
 	if !direct && len(x.work.Steps[step].Sent) > 0 {
 		x.tags[x.tag(v)] = true
 	}
-	return func() (sent *ir.CacheEntry, detour, err error) {
-		sent, err = write(direct)
+	return func() (sent *ir.CacheEntry, t timing, detour, err error) {
+		sent, t, err = write(direct)
 		if _, lost := fault.LostBlob(err); err != nil && !lost && !direct && p.ctx.Err() == nil {
 			detour = err
-			sent, err = write(true)
+			sent, t, err = write(true)
 		}
-		return sent, detour, err
+		return sent, t, detour, err
 	}
+}
+
+// timing is when something began, and how long it took.
+type timing struct {
+	start time.Time
+	took  time.Duration
 }
 
 // holds reports whether a vertex is among what was sent, or below it.

@@ -75,6 +75,11 @@ func TestExchange(t *testing.T) {
 				require.Equal(t, "n1", sent[0].Node)
 				require.Equal(t, []string{"a", "b"}, sent[0].Targets)
 				require.NoError(t, sent[0].Err)
+				require.Len(t, res.Transfers, 1)
+				require.Equal(t, "n1", res.Transfers[0].Node)
+				require.Equal(t, b.Steps[0].Sent, res.Transfers[0].Steps)
+				require.Equal(t, strings.TrimSuffix(repo.Name, "/cache"), res.Transfers[0].Registry)
+				require.NotZero(t, res.Transfers[0].Start)
 				if repo.IsZero() {
 					require.Contains(t, f.nodes[0].caches[0], os.TempDir())
 					require.Empty(t, f.tags.deleted)

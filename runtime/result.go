@@ -45,6 +45,8 @@ type Result struct {
 	Steals []Steal
 	// Measured are the times of the nodes' work, for the cost history, without CPU and Memory.
 	Measured []plan.Measurement
+	// Transfers are the results that nodes sent to others, in the order in which they had gone.
+	Transfers []Transfer
 	// Caches are those that were written to registries.
 	Caches []WrittenCache
 	// Sick are the nodes that failed jobs for reasons of their own.
@@ -57,6 +59,16 @@ type Result struct {
 	// Warnings are remarks on the run as a whole.
 	Warnings []string
 	Wall     time.Duration
+}
+
+// Transfer is a result that a node has sent to others.
+type Transfer struct {
+	Node  string
+	Steps []int // that were sent together, vertices of the graph
+	// Registry is the host of the registry that took it; "" is the client.
+	Registry string
+	Start    time.Time // by the clock of the client
+	Took     time.Duration
 }
 
 // Records returns the names of the builds that wrote the outputs, by node.

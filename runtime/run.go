@@ -210,6 +210,7 @@ func (r *run) run(ctx context.Context, connect connectFunc) (_ *Result, err erro
 	r.release()
 	r.reporter.finish()
 	res := r.result(finish)
+	res.Transfers = r.exchange.done
 	res.Warnings = append(res.Warnings, r.exchange.untag(ctx, r.exports.tags)...)
 	err = r.accounts.err(finish, r.nodes)
 	if ctx.Err() == nil {

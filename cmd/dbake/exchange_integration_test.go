@@ -130,6 +130,10 @@ target "far" {
 	require.Equal(t, near[:last], far[:last])
 	require.NotEqual(t, near[last], far[last])
 
+	explained := p.run(p.dir, append(append([]string{"plan", "--explain", "far"}, p.on(2)...), p.flags...)...)
+	require.Zero(t, explained.status, explained.stderr)
+	require.Regexp(t, `measured \d+×: results go from node to node through`, explained.stdout)
+
 	// What was transferred is the node's own from then on.
 	before := runSteps(t, p.addrs, "RUN")
 	r = p.run(p.dir, "build", "--no-steal", "--progress", "plain", "--state-dir", p.state, "plan.json")

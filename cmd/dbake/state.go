@@ -48,6 +48,7 @@ func (f stateFlags) list(a *app) ([]kept, error) {
 		{"images", "images", "what registries said of base images"},
 		{"facts", "facts", "what nodes were like when they were last used"},
 		{"arrivals", "arrivals", "when nodes came up after the start of a build"},
+		{"transfers", "transfers", "how long results took from node to node"},
 	} {
 		if path := own.Dir(m.path); path != "" {
 			list = append(list, kept{m.name, m.help, path, func(contextBinding) error { return removeAll(path) }})

@@ -211,6 +211,7 @@ func (s *Session) remember(ctx context.Context) error {
 	for _, err := range []error{
 		s.caches.remember(ctx, memory, x.build, x.result.Caches, time.Now()),
 		l.remember(ctx, time.Now()),
+		rememberTransfers(s), // whose sizes the history has learned by now
 		arrivalsOf(s.standby).remember(x.pool),
 	} {
 		if err != nil {

@@ -217,6 +217,7 @@ func (s *Session) divide(ctx context.Context) (err error) {
 	}
 	arrivalsOf(s.standby).muster(ctx, s.facts, s.build)
 	s.facts.lookAround(ctx, s.engine.Report.Note)
+	s.build = plan.Through(s.build, wayOf(s))
 	switch {
 	case r.Warm:
 		s.build, s.plan, err = s.caches.share(ctx, s.build, s.facts.nodes, r.WarmAll, s.prepared.planMemory())

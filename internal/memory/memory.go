@@ -3,8 +3,8 @@
 // registries hold (nodes/, caches/, package warm), the digests of files (files/, package
 // filesum), the LLB of Dockerfiles (units/, package units) and registries' answers about
 // images (images/, package imagefacts). Packages above keep there the facts that Dockerfiles
-// were compiled for (facts/), when nodes came up (arrivals/) and the pushed images
-// (pushed/).
+// were compiled for (facts/), when nodes came up (arrivals/), how long results took from node
+// to node (transfers/, package transfer) and the pushed images (pushed/).
 //
 // It is a help and never needed: any failure is only a warning. All of it but the history,
 // which is one database of bounded size, follows the rule of package folder.
@@ -126,7 +126,7 @@ func (m *Memory) Prune(now time.Time) {
 		return
 	}
 	errs := []error{err, base.Write(pruned, []byte(now.UTC().Format(time.RFC3339)))}
-	for _, name := range []string{"nodes", "caches", "files", "units", "images", "facts", "arrivals", "pushed", "runs"} {
+	for _, name := range []string{"nodes", "caches", "files", "units", "images", "facts", "arrivals", "transfers", "pushed", "runs"} {
 		errs = append(errs, folder.Prune(m.Dir(name), now))
 	}
 	if err := errors.Join(errs...); err != nil {

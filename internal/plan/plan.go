@@ -55,6 +55,8 @@ type Plan struct {
 	// makespan of a plan without such a rule, 0 where it is not known.
 	Duplicates Duplicates
 	Unbound    time.Duration
+	// Transfers is what it counts on for results that nodes send each other.
+	Transfers Transfers
 }
 
 // Make plans b on nodes. It needs no network. Unless opts say which plan was the
@@ -75,6 +77,7 @@ func Make(ctx context.Context, b *Build, nodes []Node, strategy partition.Strate
 		return nil, fmt.Errorf("divide %d targets among %d nodes: %w", len(b.Jobs), len(nodes), err)
 	}
 	p := FromSolution(problem, made, nodes)
+	p.Transfers = b.way.transfers()
 	p.onDemand(b)
 	return p, nil
 }

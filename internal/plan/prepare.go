@@ -43,6 +43,7 @@ type Build struct {
 	prices *prices
 	rule   rule
 	cached map[warm.ResultID]bool // in caches that every node can read
+	way    Way
 
 	remarked []*frontend.Unit // whose remarks count; nil is Units
 }

@@ -66,15 +66,6 @@ func (n Node) Sharing() string {
 	return fmt.Sprintf("%d other builds run on %s: steps count as taking %d times as long there", n.Tenants, n.Name, n.Tenants+1)
 }
 
-// What a transfer of a result costs, in each direction. A result goes through a
-// registry or through the client. To send it takes a solve of its own, of about a
-// second, and the layers are compressed on the way out, at what gzip does on one
-// core.
-const (
-	bandwidth = 40e6 // bytes per second
-	latency   = 1.0  // seconds
-)
-
 // unsendable is the size of results that cannot travel: every transfer costs more than
 // any rebuild.
 const unsendable = int64(1) << 50
@@ -83,7 +74,7 @@ const unsendable = int64(1) << 50
 // those beyond join the roots of jobs that have not exactly one, or write outputs.
 func (b *Build) problem(nodes []Node) (partition.Problem, error) {
 	t := &translation{
-		Problem: partition.Problem{Network: partition.Network{Bandwidth: bandwidth, Latency: latency}},
+		Problem: partition.Problem{Network: b.way.transfers().network()},
 		build:   b, graph: b.graph, nodes: nodes, needs: map[string]ocispecs.Platform{},
 	}
 	sendable := b.graph.sendable(b.Units)

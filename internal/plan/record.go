@@ -118,6 +118,20 @@ func (p *prices) record(history *cost.Store, ms []Measurement, capacity map[stri
 	}
 }
 
+// MeasuredBytes returns the size of what some vertices of b's graph have made together, by the
+// history; 0 when that of one of them was never measured.
+func MeasuredBytes(b *Build, vertices []int) int64 {
+	sum := int64(0)
+	for _, v := range vertices {
+		made := b.prices.history.Predict(b.prices.known[v])
+		if made.Source != cost.Measured {
+			return 0
+		}
+		sum += made.Bytes
+	}
+	return sum
+}
+
 // Mishap is an execution of a step that failed.
 type Mishap struct {
 	Node   string // its address

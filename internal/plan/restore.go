@@ -98,7 +98,7 @@ func restore(b *Build, nodes []Node, saved *Saved) (*Plan, error) {
 	for n, node := range nodes {
 		byName[node.Name] = n
 	}
-	p := &Plan{Strategy: saved.Strategy, Nodes: nodes, Problem: problem, Pooled: saved.Pooled}
+	p := &Plan{Strategy: saved.Strategy, Nodes: nodes, Problem: problem, Pooled: saved.Pooled, Transfers: b.way.transfers()}
 	if err := p.place(b, saved, byName); err != nil {
 		return nil, err
 	}

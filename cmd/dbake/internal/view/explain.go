@@ -68,6 +68,9 @@ func Explain(w io.Writer, p *report.Report, e *report.Explanation) error {
 			notes = append(notes, capacity(n))
 		}
 	}
+	if p.Transfers.Bandwidth > 0 && len(p.Nodes) > 1 {
+		notes = append(notes, p.Transfers.String())
+	}
 	if len(notes) > 0 {
 		fmt.Fprintln(w)
 	}
