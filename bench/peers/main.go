@@ -27,7 +27,7 @@ type settings struct {
 	projects, scenarios      string
 	strategies, contenders   string
 	csv, json, chart, logs   string
-	readme                   string
+	readme, with             string
 	quick                    bool
 }
 
@@ -36,6 +36,16 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) (err err
 	var s settings
 	if err := s.parse(args, stderr); err != nil {
 		return err
+	}
+	runs, err := earlier(s.with)
+	if err != nil {
+		return err
+	}
+	if s.rounds == 0 {
+		if len(runs) == 0 {
+			return errors.New("no rounds to measure, and none in files named by -with")
+		}
+		return s.write(stdout, runs)
 	}
 	m, err := s.measurement()
 	if err != nil {
@@ -54,8 +64,10 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) (err err
 		return err
 	}
 	defer func() { err = errors.Join(err, m.bases.registry.close()) }()
-	var runs []Run
+	commit, after := commitHere(), rounds(runs)
 	m.report = func(r Run) {
+		r.Commit = commit
+		r.Round += after[r.Project]
 		runs = append(runs, r)
 		fmt.Fprintf(stderr, "%s, %s, %s, round %d: %.1f s, %d steps\n", r.Project, r.Scenario, r.Contender, r.Round, r.Seconds, r.Steps)
 		if r.Error != "" {
@@ -86,6 +98,7 @@ func (s *settings) parse(args []string, stderr io.Writer) error {
 	flags.StringVar(&s.strategies, "strategy", partition.DefaultStrategy, "strategies `NAME,...` of dbake; the first is what all others are compared with")
 	flags.StringVar(&s.csv, "csv", "", "write every build to `FILE` as CSV")
 	flags.StringVar(&s.json, "json", "", "write every build to `FILE` as JSON, one object a line")
+	flags.StringVar(&s.with, "with", "", "count in the rounds of these `FILE`s, which -json wrote, so that a run can be made in parts; with -rounds 0 nothing is measured")
 	flags.StringVar(&s.chart, "chart", "", "draw the ratios in `FILE` (.svg or .png)")
 	flags.StringVar(&s.readme, "readme", "", "put the tables into `FILE`, between the lines that mark their place, with the command, the commit and the machine")
 	flags.StringVar(&s.logs, "logs", "", "keep what each build prints in a file in `DIR`, for dbake with the timings of its phases")
@@ -99,8 +112,8 @@ func (s *settings) parse(args []string, stderr io.Writer) error {
 	if s.cpus < 0 {
 		return errors.New("-cpus must not be negative")
 	}
-	if s.nodes < 1 || s.slots < 1 || s.rounds < 1 {
-		return errors.New("-nodes, -slots and -rounds must be at least 1")
+	if s.nodes < 1 || s.slots < 1 || s.rounds < 0 {
+		return errors.New("-nodes and -slots must be at least 1, and -rounds not negative")
 	}
 	if s.quick {
 		s.rounds = 1
@@ -190,6 +203,54 @@ func (s *settings) measurement() (*measurement, error) {
 		return nil, errors.New("no project or contender of that name")
 	}
 	return m, nil
+}
+
+// earlier returns the runs in files that -json wrote. Their rounds go on from file to file.
+func earlier(files string) ([]Run, error) {
+	var runs []Run
+	for name := range strings.SplitSeq(files, ",") {
+		if name == "" {
+			continue
+		}
+		f, err := os.Open(name)
+		if err != nil {
+			return nil, err
+		}
+		more, err := readJSON(f)
+		f.Close()
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		after := rounds(runs)
+		for _, r := range more {
+			r.Round += after[r.Project]
+			runs = append(runs, r)
+		}
+	}
+	return runs, nil
+}
+
+// rounds returns how many rounds there are of each project.
+func rounds(runs []Run) map[string]int {
+	last := map[string]int{}
+	for _, r := range runs {
+		last[r.Project] = max(last[r.Project], r.Round)
+	}
+	return last
+}
+
+func readJSON(r io.Reader) ([]Run, error) {
+	var runs []Run
+	for dec := json.NewDecoder(r); ; {
+		var run Run
+		switch err := dec.Decode(&run); {
+		case errors.Is(err, io.EOF):
+			return runs, nil
+		case err != nil:
+			return nil, err
+		}
+		runs = append(runs, run)
+	}
 }
 
 // write prints the tables and writes the files that were asked for.

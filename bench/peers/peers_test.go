@@ -2,6 +2,7 @@ package peers
 
 import (
 	"context"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -108,6 +109,39 @@ func TestFiles(t *testing.T) {
 	require.Contains(t, string(text), "dbake")
 }
 
+// A run can be made in parts: the rounds of each file follow those of the files before.
+func TestParts(t *testing.T) {
+	dir := t.TempDir()
+	file := func(name string, runs []Run) string {
+		name = filepath.Join(dir, name)
+		require.NoError(t, create(name, func(w io.Writer) error { return writeJSON(w, runs) }))
+		return name
+	}
+	first, second := example(), example()
+	for i := range second {
+		second[i].Commit = "def"
+	}
+	second = append(second, Run{Commit: "def", Project: "q", Scenario: cold, Contender: "dbake", Round: 1, Seconds: 1})
+	a, b := file("a.json", first), file("b.json", second)
+	runs, err := earlier(a + "," + b)
+	require.NoError(t, err)
+	require.Equal(t, first, runs[:len(first)])
+	require.Equal(t, map[string]int{"p": 4, "q": 1}, rounds(runs))
+	got := collect(runs, "p", cold, "queue", "dbake")
+	require.Equal(t, []float64{3, 2, 3, 2}, got.ratio)
+	var out strings.Builder
+	require.NoError(t, writeTables(&out, runs))
+	require.Contains(t, out.String(), "\nMedians of 1 to 4 rounds; ")
+
+	var stdout, stderr strings.Builder
+	require.NoError(t, Main(t.Context(), []string{"-rounds", "0", "-with", a}, &stdout, &stderr))
+	require.Contains(t, stdout.String(), "### p")
+	require.ErrorContains(t, Main(t.Context(), []string{"-rounds", "0"}, &stdout, &stderr), "no rounds to measure")
+	require.NoError(t, os.WriteFile(b, []byte("{"), 0o644))
+	require.ErrorContains(t, Main(t.Context(), []string{"-with", b}, &stdout, &stderr), b+": ")
+	require.ErrorContains(t, Main(t.Context(), []string{"-with", b + "x"}, &stdout, &stderr), b+"x: no such file")
+}
+
 // TestRuntime checks that the runtime of a node notes only starts and their ends.
 func TestRuntime(t *testing.T) {
 	dir := t.TempDir()
@@ -150,8 +184,11 @@ func TestReadme(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "README.md")
 	require.NoError(t, os.WriteFile(name, []byte("# Title\n\n"+beginMark+"\nstale\n"+endMark+"\n\nend\n"), 0o644))
 	runs := append(example(), Run{Project: "p", Scenario: oneFile, Contender: "dbake", Round: 2, Seconds: 4}, Run{Project: "p", Scenario: oneFile, Contender: "queue", Round: 2, Seconds: 1})
+	for i := range runs {
+		runs[i].Commit = "abc"
+	}
 	for range 2 {
-		require.NoError(t, writeReadme(name, runs, facts{command: "go run ./bench peers", commit: "abc", when: "2026-01-01"}))
+		require.NoError(t, writeReadme(name, runs, facts{command: "go run ./bench peers", when: "2026-01-01"}))
 	}
 	text, err := os.ReadFile(name)
 	require.NoError(t, err)

@@ -25,30 +25,37 @@ const (
 
 // facts are what a reader has to know of a run.
 type facts struct {
-	command, commit, when string
-	cpu, kernel, memory   string
-	buildx                string
+	command, when       string
+	cpu, kernel, memory string
+	buildx              string
 }
 
 // about returns the arguments of the command, and the buildx that it ran.
 func (s *settings) about() (args []string, buildx string) { return os.Args[1:], s.buildx }
 
-// machine finds out about the machine and the commit. What cannot be found out is left
+// first returns the first line that a command prints; "" when it fails.
+func first(name string, args ...string) string {
+	out, err := exec.Command(name, args...).Output()
+	if err != nil {
+		return ""
+	}
+	line, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
+	return line
+}
+
+// commitHere returns the commit of the sources, and says whether they were changed since.
+func commitHere() string {
+	commit := first("git", "rev-parse", "--short=12", "HEAD")
+	if commit != "" && first("git", "status", "--porcelain", "--untracked-files=no") != "" {
+		commit += " with changes"
+	}
+	return commit
+}
+
+// machine finds out about the machine. What cannot be found out is left
 // empty.
 func machine(args []string, buildx string) facts {
 	f := facts{command: "go run ./bench " + strings.Join(args, " "), when: time.Now().UTC().Format(time.DateOnly)}
-	first := func(name string, args ...string) string {
-		out, err := exec.Command(name, args...).Output()
-		if err != nil {
-			return ""
-		}
-		line, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
-		return line
-	}
-	f.commit = first("git", "rev-parse", "--short=12", "HEAD")
-	if f.commit != "" && first("git", "status", "--porcelain", "--untracked-files=no") != "" {
-		f.commit += " with changes"
-	}
 	f.kernel = first("uname", "-sr")
 	if buildx != "" {
 		f.buildx = first(buildx, "version")
@@ -86,7 +93,7 @@ func writeReadme(name string, runs []Run, f facts) error {
 	var b bytes.Buffer
 	b.Write(before)
 	b.WriteString(beginMark + "\n")
-	if err := errors.Join(writeFacts(&b, f), writeVerdict(&b, runs), writeTables(&b, runs)); err != nil {
+	if err := errors.Join(writeFacts(&b, runs, f), writeVerdict(&b, runs), writeTables(&b, runs)); err != nil {
 		return err
 	}
 	b.WriteString("\n" + endMark)
@@ -94,8 +101,13 @@ func writeReadme(name string, runs []Run, f facts) error {
 	return os.WriteFile(name, b.Bytes(), 0o644)
 }
 
-func writeFacts(w io.Writer, f facts) error {
-	_, err := fmt.Fprintf(w, "\n    %s\n\nCommit %s, %s, on %s, %s of memory, %s; %s.\n", f.command, f.commit, f.when, f.cpu, f.memory, f.kernel, f.buildx)
+func writeFacts(w io.Writer, runs []Run, f facts) error {
+	commits := order(runs, func(r Run) string { return r.Commit })
+	what := "Commit "
+	if len(commits) > 1 {
+		what = "Commits "
+	}
+	_, err := fmt.Fprintf(w, "\n    %s\n\n%s%s, %s, on %s, %s of memory, %s; %s.\n", f.command, what, strings.Join(commits, ", "), f.when, f.cpu, f.memory, f.kernel, f.buildx)
 	return err
 }
 

@@ -28,6 +28,8 @@ const slowness = 3
 
 // Run is one build. The file formats are made of it.
 type Run struct {
+	// Commit is that of the sources of dbake; "" when it is not known.
+	Commit    string  `json:"commit"`
 	Project   string  `json:"project"`
 	Scenario  string  `json:"scenario"`
 	Contender string  `json:"contender"`

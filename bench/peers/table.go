@@ -3,6 +3,7 @@ package peers
 import (
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 
 	"github.com/dbake/dbake/bench/real"
@@ -83,8 +84,12 @@ func writeTables(w io.Writer, runs []Run) error {
 			}
 		}
 	}
-	rounds := runs[len(runs)-1].Round
-	_, err := fmt.Fprintf(w, "\nMedians of %d rounds; ratio is the time against %s in the same round, above 1 is slower.\n", rounds, base)
+	most := slices.Sorted(maps.Values(rounds(runs)))
+	count := fmt.Sprint(most[0])
+	if last := most[len(most)-1]; last != most[0] {
+		count += fmt.Sprintf(" to %d", last)
+	}
+	_, err := fmt.Fprintf(w, "\nMedians of %s rounds; ratio is the time against %s in the same round, above 1 is slower.\n", count, base)
 	return err
 }
 
