@@ -65,5 +65,43 @@ func dropKept(s *fates, n *node) {
 // kept reports whether it is open whose result v has.
 func (s *fleet) kept(v VertexID) bool {
 	_, ok := s.once.keeper[v]
-	return ok
+	return ok || s.once.open[v] > 0
+}
+
+// leaveOpen notes the steps that a submission may have begun although nothing of it was heard
+// until it is taken back. Until it has ended, nobody is given what needs them: what the node has
+// begun is known then.
+func leaveOpen(s *fates, r *run) {
+	if !s.once.some {
+		return
+	}
+	var units []UnitID
+	for _, m := range r.units {
+		if m.st == building {
+			units = append(units, m.id)
+		}
+	}
+	s.walk(units, func(v VertexID) bool {
+		if r.n.held.has(v) || s.cached.has(v) || s.elsewhere(r.n, v) != nil {
+			return false
+		}
+		if s.cfg.Vertices[v].Once && !s.once.free.has(v) {
+			r.open = append(r.open, v)
+			s.once.open[v]++
+		}
+		return true
+	})
+}
+
+// settleOpen ends what leaveOpen has begun: the submission has ended.
+func settleOpen(s *fates, r *run) {
+	for _, v := range r.open {
+		if s.once.open[v]--; s.once.open[v] == 0 {
+			delete(s.once.open, v)
+		}
+	}
+	if len(r.open) > 0 {
+		r.open = nil
+		s.reconsider()
+	}
 }

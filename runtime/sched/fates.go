@@ -76,6 +76,7 @@ func (s *fates) submit(n *node, ids []UnitID, p *part) {
 // takeBack ends a submission, queues its unfinished units at its node, and returns that
 // part.
 func (s *fates) takeBack(r *run, reason string) *part {
+	leaveOpen(s, r)
 	p := &part{why: Planned, pooled: r.pooled, orphan: NoNode}
 	var units []UnitID
 	for i := range r.units {
@@ -124,6 +125,7 @@ type ending struct {
 // part for each fate, so that units that belong together stay together.
 func (s *fates) close(r *run, e ending) []*part {
 	delete(s.runs, r.id)
+	settleOpen(s, r)
 	r.n.runs = slices.DeleteFunc(r.n.runs, func(x *run) bool { return x == r })
 	s.forgetStray(r.n)
 	several := r.live > 1

@@ -26,6 +26,7 @@ type results struct {
 	sends   []int               // by vertex: how often it was sent on demand
 	free    bits                // steps that could not be sent
 	keeper  map[VertexID]NodeID // who has results of steps that others are to concede to it
+	open    map[VertexID]int    // how many submissions that were taken back, and may have begun it, have not ended
 	reaches []bool              // by unit: there is one below it
 	waiting []*part             // that wait for one
 
@@ -39,7 +40,7 @@ func (s *Scheduler) newResults() results {
 	nv := len(s.cfg.Vertices)
 	c := results{
 		by: make([]NodeID, nv), sender: make([]UnitID, nv), planned: make([]UnitID, nv), sends: make([]int, nv), free: newBits(nv),
-		keeper: map[VertexID]NodeID{}, reaches: make([]bool, len(s.cfg.Units)), stamp: make([]uint32, nv),
+		keeper: map[VertexID]NodeID{}, open: map[VertexID]int{}, reaches: make([]bool, len(s.cfg.Units)), stamp: make([]uint32, nv),
 	}
 	below := make([]bool, nv) // the vertex or one below it is such a step
 	for v := range s.cfg.Vertices {

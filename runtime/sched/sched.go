@@ -96,9 +96,10 @@ type run struct {
 	building int // units in that state
 	live     int // units that it is still at; at least building
 	canceled bool
-	blamed   bool // a unit of it failed by name
-	again    bool // what made it end early was removed
-	conceded bool // canceled because another node holds what it needs
+	blamed   bool       // a unit of it failed by name
+	again    bool       // what made it end early was removed
+	conceded bool       // canceled because another node holds what it needs
+	open     []VertexID // steps that it may have begun before it was taken back
 	pooled   bool
 	// waits is set when nothing of it has begun: it may be recalled.
 	waits bool
@@ -438,6 +439,9 @@ func (s *Scheduler) vertexDone(e VertexDone) {
 		s.learn(n, e.Vertex, e.Took)
 		s.noteBegun(n, e.Vertex)
 		s.fillMounts(n, e.Vertex)
+	}
+	if s.cfg.Vertices[e.Vertex].Once && !e.Cached && !s.cached.has(e.Vertex) && s.owner(e.Vertex) == nil {
+		s.once.by[e.Vertex] = n.id // it had begun before it was told not to
 	}
 	s.hold(n, e.Vertex)
 	s.wake(n)
