@@ -93,6 +93,29 @@ func TestExchange(t *testing.T) {
 	}
 }
 
+// A result that is much too late is built where it is needed, and the run does not wait for it.
+func TestExchangeIsTooLate(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir())
+	synctest.Test(t, func(t *testing.T) {
+		b := newExchangeBuild(t)
+		b.Sched.Options.Steal = true
+		b.Sched.Network.Latency = time.Second
+		b.Sched.Units[1].Nodes = []sched.NodeID{1} // else n1, which holds the result, takes it
+		b.Sched.Units[2].Early = true
+		b.Sched.Nodes[1].Fetches = []sched.VertexID{b.Sched.Units[2].Root}
+		f := newFleet(t, b)
+		f.nodes[0].cacheTakes = 24 * time.Hour
+		res, _, err := f.run(t.Context(), b)
+		require.NoError(t, err)
+		require.Equal(t, map[string]int{"shared": 1, "a first": 1, "a second": 1}, f.nodes[0].ran)
+		require.Equal(t, map[string]int{"shared": 1, "b first": 1, "b second": 1}, f.nodes[1].ran)
+		require.Empty(t, res.Warnings)
+		require.Empty(t, res.Transfers)
+		require.Less(t, res.Wall, 5*time.Minute, "in the time of the test's bubble")
+		require.Empty(t, temps(t))
+	})
+}
+
 // A result that cannot be transferred is built where it is needed.
 func TestExchangeFails(t *testing.T) {
 	t.Setenv("TMPDIR", t.TempDir())

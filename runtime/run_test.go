@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -251,6 +252,7 @@ type fakeNode struct {
 	// exportFails are the errors of an image's exports, one each.
 	exportFails map[string][]error
 	cacheFails  error
+	cacheTakes  time.Duration // 0 = 1 s
 	// unread are paths that cannot be read when directories are sent, by source.
 	unread map[string][]string
 	t      *testing.T
@@ -559,7 +561,7 @@ func (n *fakeNode) Export(ctx context.Context, req daemon.ExportRequest, _ func(
 
 func (n *fakeNode) ExportCache(ctx context.Context, req daemon.ExportRequest, _ func(*bkclient.SolveStatus)) (map[string]string, error) {
 	defer n.enter()()
-	if err := n.wait(ctx, time.Second); err != nil {
+	if err := n.wait(ctx, cmp.Or(n.cacheTakes, time.Second)); err != nil {
 		return nil, err
 	}
 	n.mu.Lock()

@@ -124,7 +124,7 @@ const (
 	Built                   // and exported
 	Failed
 	Skipped     // something it depends on failed
-	Unpublished // built, and not exported, since one of its gates failed
+	Unpublished // built, and not exported, since one of its gates failed or nobody waits for it any more
 )
 
 var stateNames = [...]string{"not started", "built", "failed", "skipped", "unpublished"}

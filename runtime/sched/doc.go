@@ -116,6 +116,9 @@
 // evidence. A node that has nothing to start builds the unit too, as if the other lagged.
 // It also executes what a slow or late node was to send to it.
 //
+// A transfer that is late is replaced in the same way (tardy.go): a node that waits for nothing else
+// executes what it was to be sent, when that is expected to end sooner.
+//
 // # Steps with one result
 //
 // A vertex with Once belongs to the node that executes it, or holds it and builds on it. A unit

@@ -17,6 +17,7 @@ type fates struct {
 	moves    []Move      // in order of time
 	trials   map[VertexID]*trial
 	out      []Command // of the event that is being taken in, in order
+	sending  []sending // in the order in which they began
 }
 
 func (s *fates) emit(c Command) { s.out = append(s.out, c) }

@@ -46,6 +46,7 @@ func (s *fates) advance(r *run, i int, to memberState) {
 		return
 	}
 	m.st = to
+	noteSending(s, r, *m, from)
 	if from == building {
 		s.commit(r)
 		root := s.cfg.Units[m.id].Root

@@ -425,7 +425,7 @@ func (c *chaos) command(ev Event, cmd Command) error {
 				}
 			}
 			for _, d := range unit.After {
-				if !c.there(d) {
+				if !c.there(d) && !c.waived(u, d) {
 					return fmt.Errorf("u%d comes after u%d", u, d)
 				}
 			}
@@ -601,6 +601,13 @@ func (c *chaos) there(u UnitID) bool {
 	})
 }
 
+// waived reports whether a unit waits no longer for what it is sent too late. Only what may have more
+// than one result is executed instead.
+func (c *chaos) waived(u, d UnitID) bool {
+	root := c.cfg.Units[d].Root
+	return c.cfg.Units[d].Early && !slices.Contains(c.s.deps[u], d) && (!c.cfg.Vertices[root].Once || c.s.once.free.has(root))
+}
+
 // inFlight counts live units. Those that the scheduler has given up in a
 // submission without a word, because they are finished elsewhere, count for
 // nothing.
@@ -608,7 +615,7 @@ func (c *chaos) inFlight() int {
 	n := 0
 	for _, s := range c.subs {
 		for i, u := range s.Units {
-			if s.units[i] <= chaosExporting && s.units[i] != chaosDeferred && !c.built[u] && !c.released[u] {
+			if s.units[i] <= chaosExporting && s.units[i] != chaosDeferred && !c.built[u] && !c.released[u] && !(c.cfg.Units[u].Early && c.s.isOver(u)) {
 				n++
 			}
 		}
@@ -621,6 +628,9 @@ func (c *chaos) checkFinish() error {
 		u := UnitID(i)
 		if c.cfg.Units[u].OnDemand {
 			continue
+		}
+		if o.State == Unpublished && c.cfg.Units[u].Early && !c.released[u] && o.Reason != "" {
+			continue // it was sent too late
 		}
 		if (o.State == Built) != c.built[u] {
 			return fmt.Errorf("u%d: %s, exported %v", u, o.State, c.built[u])

@@ -290,7 +290,7 @@ func (s *Scheduler) settle() {
 			continue
 		}
 		s.retouch()
-		if !s.steal() && !closeGates(&s.fates) {
+		if !s.steal() && !closeGates(&s.fates) && !overtake(&s.fates) {
 			break
 		}
 	}
