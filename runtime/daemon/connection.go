@@ -115,8 +115,11 @@ func (s *solver) Silent(ctx context.Context, probes map[string]string) []string 
 // LeaveOut implements Witness.
 func (s *solver) LeaveOut(server string) { s.silent.add(server) }
 
-// Drains implements Witness.
+// Drains implements Witness. What the node said a moment ago counts.
 func (s *solver) Drains(ctx context.Context) (bool, error) {
+	if age, ok := s.link.workers.age(); ok && age < workersFresh {
+		ctx = s.link.workers.recall(ctx)
+	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	workers, err := s.link.client.ListWorkers(ctx)

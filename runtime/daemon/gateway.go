@@ -183,7 +183,7 @@ func (l *link) callGateway(ctx context.Context, attach []session.Attachable, not
 		}
 	}()
 	var cause error
-	_, err = l.client.Build(both, bkclient.SolveOpt{SharedSession: own, SessionPreInitialized: true, Internal: true}, product,
+	_, err = l.client.Build(l.workers.recall(both), bkclient.SolveOpt{SharedSession: own, SessionPreInitialized: true, Internal: true}, product,
 		func(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
 			cause = fn(ctx, c)
 			return gateway.NewResult(), cause

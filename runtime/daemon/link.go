@@ -37,6 +37,8 @@ type link struct {
 	client *bkclient.Client
 	info   NodeInfo // set before the link is used
 	tag    string   // of the run that it is for, see tenants.go; "" = none; set before the link is used
+	// workers is what the daemon said of its workers.
+	workers workersTold
 	// ctx ends with the link; its cause says why.
 	ctx  context.Context
 	fail context.CancelCauseFunc
@@ -119,7 +121,8 @@ func openLink(ctx context.Context, s nodeset.Spec, timeout time.Duration, silent
 			return l.wire, nil
 		}),
 		// The connection is there; a proxy for web traffic has no part in it.
-		bkclient.WithGRPCDialOption(grpc.WithNoProxy()))
+		bkclient.WithGRPCDialOption(grpc.WithNoProxy()),
+		bkclient.WithGRPCDialOption(grpc.WithChainUnaryInterceptor(l.workers.intercept)))
 	if err != nil {
 		l.fail(err)
 		return nil, errors.Join(err, conn.Close())

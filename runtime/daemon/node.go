@@ -327,8 +327,11 @@ func (l *link) probe(ctx context.Context, s nodeset.Spec) (NodeInfo, error) {
 			return info, err
 		}
 	}
-	// Daemons before 0.11 do not implement Info; its absence is no failure.
-	if said, err := l.client.Info(ctx); err == nil {
+	// An engine's worker has a version of its own.
+	if v := workers[0].BuildkitVersion.Version; v != "" && s.Engine == nil {
+		info.Version = v
+	} else if said, err := l.client.Info(ctx); err == nil {
+		// Daemons before 0.11 do not implement Info; its absence is no failure.
 		info.Version = said.BuildkitVersion.Version
 	}
 	l.info = info

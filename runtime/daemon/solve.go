@@ -382,7 +382,7 @@ func (s *solver) build(ctx context.Context, in *session.Session, opt bkclient.So
 	if s.tracing != nil {
 		f = trace(asked, f)
 	}
-	resp, err := s.client.Build(asked, opt, product, f, status)
+	resp, err := s.client.Build(s.link.workers.recall(asked), opt, product, f, status)
 	<-drained
 	if err != nil && ctx.Err() != nil {
 		// The daemon reports a cancelled solve in its own words; the reason
