@@ -11,6 +11,7 @@ import (
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/dbake/dbake/internal/memory/warm"
+	"github.com/dbake/dbake/internal/pause"
 	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/runtime/daemon"
 	"github.com/dbake/dbake/runtime/sched"
@@ -29,6 +30,9 @@ const (
 	mostBreaks  = 2
 	mostLosses  = 5
 	steadyAfter = time.Minute
+	// probeAfter is how long a node is connected before it tries the registries that caches are
+	// read from: most have been read by then, and the run may be over. Nothing waits for a trial.
+	probeAfter = time.Second
 )
 
 // connectFunc returns a connection to a node as soon as there is one. It fails when ctx ends
@@ -70,9 +74,9 @@ type attendant struct {
 	connect connectFunc
 	timeout time.Duration // how long the node may be silent
 
-	// probes are the sources to ask for, by server. They show which servers of caches answer the
-	// node.
-	probes map[string]string
+	// read and other are the sources to ask for, by server. They show which servers of caches
+	// answer the node: those that caches are read from, and the others.
+	read, other map[string]string
 
 	absent  error         // why it did not answer before the run; nil once it is there
 	due     time.Duration // when the plan expects it, if it does, since the start of the run
@@ -168,11 +172,9 @@ func (a *attendant) attend(ctx context.Context, connect connectFunc) {
 		if c == nil {
 			return
 		}
-		if c.Witness != nil && len(a.probes) > 0 {
-			for _, server := range c.Witness.Silent(ctx, a.probes) {
-				c.Witness.LeaveOut(server)
-				a.workers.report(silentMessage{node: a.node, host: server})
-			}
+		if c.Witness != nil {
+			a.workers.start(func() { a.probe(ctx, c, 0, a.other) })
+			a.workers.start(func() { a.probe(ctx, c, probeAfter, a.read) })
 		}
 		since := time.Now()
 		a.absent = nil
@@ -191,6 +193,21 @@ func (a *attendant) attend(ctx context.Context, connect connectFunc) {
 		if a.losses >= mostLosses {
 			a.workers.report(nodeLost{node: a.node, err: fmt.Errorf("the connection broke %d times, last: %w", a.losses, a.why)})
 			return
+		}
+	}
+}
+
+// probe has the node try servers of caches after a while, and leave out those that do not
+// answer.
+func (a *attendant) probe(ctx context.Context, c *daemon.Connection, after time.Duration, probes map[string]string) {
+	both, cancel := c.Within(ctx)
+	defer cancel()
+	if len(probes) == 0 || pause.For(both, after) != nil {
+		return
+	}
+	for _, server := range c.Witness.Silent(both, probes) {
+		if c.Witness.LeaveOut(server) {
+			a.workers.report(silentMessage{node: a.node, host: server})
 		}
 	}
 }

@@ -106,17 +106,19 @@ func (c *caches) importsOf(jobs []plan.Job) []ir.CacheEntry {
 	return entries
 }
 
-// probes returns a probe for each host of the run's caches that can be tried. The key is the
-// host, as cacheentry.Server names it.
-func (c *caches) probes(jobs []plan.Job) map[string]string {
-	probes := map[string]string{}
-	add := func(e ir.CacheEntry) {
-		if host, probe := cacheentry.Server(e), cacheentry.Probe(e); probe != "" && probes[host] == "" {
-			probes[host] = probe
+// probes returns a probe for each host of the run's caches that can be tried: those that caches
+// are read from, and the others. The key is the host, as cacheentry.Server names it.
+func (c *caches) probes(jobs []plan.Job) (read, other map[string]string) {
+	read, other = map[string]string{}, map[string]string{}
+	for _, im := range c.imports {
+		if host, probe := cacheentry.Server(im.Entry), cacheentry.Probe(im.Entry); probe != "" && read[host] == "" {
+			read[host] = probe
 		}
 	}
-	for _, im := range c.imports {
-		add(im.Entry)
+	add := func(e ir.CacheEntry) {
+		if host, probe := cacheentry.Server(e), cacheentry.Probe(e); probe != "" && read[host] == "" && other[host] == "" {
+			other[host] = probe
+		}
 	}
 	for _, j := range jobs {
 		for _, u := range j.Units {
@@ -130,7 +132,7 @@ func (c *caches) probes(jobs []plan.Job) map[string]string {
 			add(store.Entry(store.Name + ":" + store.Prefix))
 		}
 	}
-	return probes
+	return read, other
 }
 
 // silentMessage reports that a registry of caches does not answer a node.

@@ -148,10 +148,11 @@ func newRun(b *Build, nodes []daemon.NodeInfo, observe func(Event)) (*run, error
 	if r.caches, warnings, err = decideCaches(b); err != nil {
 		return nil, err
 	}
+	read, other := r.caches.probes(w.Jobs)
 	for i, info := range nodes {
 		n := newNodeRun(i, info, newTracker(w.isStep, w.isShared))
 		r.nodes = append(r.nodes, n)
-		r.attendants = append(r.attendants, &attendant{node: n, workers: r.workers, timeout: daemon.DefaultNodeTimeout, probes: r.caches.probes(w.Jobs), marked: b.Drained})
+		r.attendants = append(r.attendants, &attendant{node: n, workers: r.workers, timeout: daemon.DefaultNodeTimeout, read: read, other: other, marked: b.Drained})
 	}
 	r.reporter = newReporter(w, r.nodes, observe)
 	r.activity = &activity{watch: b.Watch, nodes: r.nodes}

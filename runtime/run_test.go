@@ -273,19 +273,27 @@ type fakeNode struct {
 	ran         map[string]int // by command
 	exported    []string
 	caches      []string
+	// tries are the registries of caches that do not answer it; nil is none.
+	tries func(ctx context.Context, probes map[string]string) []string
 	// unreadable says how many of a chain of results it can read; nil is all.
 	unreadable func(chain []*pb.Definition) int
 	unsaid     []*bkclient.SolveStatus
 }
 
-// witness is what a fake can be asked: every registry answers it.
+// witness is what a fake can be asked.
 type witness struct{ node *fakeNode }
 
-func (witness) Silent(context.Context, map[string]string) []string { return nil }
-func (witness) LeaveOut(string)                                    {}
-func (witness) Drains(context.Context) (bool, error)               { return false, nil }
-func (witness) Records(context.Context) (warm.Records, error)      { return nil, nil }
-func (witness) Tenants(context.Context) (int, error)               { return 0, nil }
+func (witness) LeaveOut(string) bool                          { return true }
+func (witness) Drains(context.Context) (bool, error)          { return false, nil }
+func (witness) Records(context.Context) (warm.Records, error) { return nil, nil }
+func (witness) Tenants(context.Context) (int, error)          { return 0, nil }
+
+func (w witness) Silent(ctx context.Context, probes map[string]string) []string {
+	if w.node.tries == nil {
+		return nil
+	}
+	return w.node.tries(ctx, probes)
+}
 
 func (w witness) Unreadable(_ context.Context, chain []*pb.Definition, _ []ir.CacheEntry) int {
 	if w.node.unreadable == nil {

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -71,6 +73,48 @@ func nodeEvents(events []Event) []string {
 		}
 	}
 	return list
+}
+
+// TestCacheRegistriesAreTriedBesideTheRun has nothing wait for the trial of the registries of
+// caches. Those that are read are tried later, and not at all when the run is over by then.
+func TestCacheRegistriesAreTriedBesideTheRun(t *testing.T) {
+	for name, tt := range map[string]struct {
+		held  bool // the results are there
+		read  bool // there are caches to read
+		tried []time.Duration
+	}{
+		"written":          {tried: []time.Duration{0}},
+		"written, short":   {held: true, tried: []time.Duration{0}},
+		"read, too":        {read: true, tried: []time.Duration{probeAfter}},
+		"read, too, short": {held: true, read: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBuild(t, 1, "a", "b")
+				withCaches(t, b)
+				if !tt.read { // the registry says that it has none
+					b.Cache.Known = map[string][]string{b.Cache.Repo.Name: nil}
+				}
+				f := newFleet(t, b)
+				if tt.held {
+					for _, v := range b.Graph.Vertices {
+						f.nodes[0].held[v.Digest] = true
+					}
+				}
+				start, tried := time.Now(), []time.Duration(nil)
+				f.nodes[0].tries = func(ctx context.Context, probes map[string]string) []string {
+					tried = append(tried, time.Since(start))
+					require.NoError(t, pause.For(ctx, 10*time.Millisecond))
+					return slices.Collect(maps.Keys(probes))
+				}
+				res, _, err := f.run(t.Context(), b)
+				require.NoError(t, err)
+				require.Equal(t, all(Done, "a", "b"), states(res))
+				require.Equal(t, tt.tried, tried)
+				require.Equal(t, tt.tried != nil, slices.Contains(res.Warnings, "registry example.com did not answer within 10s: the caches in it are not used"), res.Warnings)
+			})
+		})
+	}
 }
 
 // TestSilentNode has one of two nodes fall silent at every moment of a run: while

@@ -48,7 +48,10 @@ type asker struct {
 func (w *asker) Silent(ctx context.Context, probes map[string]string) []string {
 	return w.silent(ctx, probes)
 }
-func (w *asker) LeaveOut(server string) { w.leaveOut(server) }
+func (w *asker) LeaveOut(server string) bool {
+	w.leaveOut(server)
+	return true
+}
 
 func TestAttentive(t *testing.T) {
 	push := ExportRequest{Entry: &bkclient.ExportEntry{Type: bkclient.ExporterImage, Attrs: map[string]string{"push": "true", "name": "r.test/a,r.test/b:1"}}}

@@ -25,17 +25,28 @@ import (
 // A daemon reads the caches that a solve imports without a deadline, and looks a step up in
 // them in the one goroutine that schedules all its builds. A registry that accepts connections
 // and says nothing would stop the node, also for others, until its connections end
-// (solver/llbsolver/bridge.go, newLazyCacheManager). So each node tries each registry, and each
-// other service that holds caches, before the first solve, and leaves the silent ones out. Each
-// cache is read before it is imported, see [solver.read].
+// (solver/llbsolver/bridge.go, newLazyCacheManager). So each cache is read before it is imported,
+// see [solver.read], and each node tries each registry, and each other service that holds caches,
+// soon after it is connected, and leaves the silent ones out.
 
 // ReachTimeout bounds how long a registry may take to answer a node.
 const ReachTimeout = 10 * time.Second
 
 // silentCaches are the servers of caches that do not answer the node.
 type silentCaches struct {
-	mu   sync.Mutex
-	list []string // as cacheentry.Server names it; guarded by mu
+	mu      sync.Mutex
+	list    []string      // as cacheentry.Server names it; guarded by mu
+	changed chan struct{} // closed when list grows, nil when nobody waits; guarded by mu
+}
+
+// grows returns a channel that is closed when another server is found to be silent.
+func (c *silentCaches) grows() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.changed == nil {
+		c.changed = make(chan struct{})
+	}
+	return c.changed
 }
 
 // has reports whether where does not answer.
@@ -53,6 +64,10 @@ func (c *silentCaches) add(where string) bool {
 		return false
 	}
 	c.list = append(c.list, where)
+	if c.changed != nil {
+		close(c.changed)
+		c.changed = nil
+	}
 	return true
 }
 

@@ -25,8 +25,9 @@ import (
 
 const (
 	// readTimeout is how long reading a cache may take before its registry is asked whether it is
-	// there, and how long until the next question.
-	readTimeout = 10 * time.Second
+	// there, and how long until the next question. It gives the trial of all registries that
+	// begins with the run the time to end.
+	readTimeout = 12 * time.Second
 	// longestRead is how long a cache may be read in all.
 	longestRead = time.Minute
 )
@@ -169,6 +170,7 @@ func (s *solver) read(ctx context.Context, ev *evaluation, entries []ir.CacheEnt
 func (s *solver) awaitRead(ctx context.Context, x *reading) error {
 	giveUp := time.Now().Add(longestRead)
 	for {
+		grows := s.silent.grows()
 		if len(s.heard([]ir.CacheEntry{x.entry})) == 0 {
 			return nil
 		}
@@ -177,6 +179,9 @@ func (s *solver) awaitRead(ctx context.Context, x *reading) error {
 		case <-x.done:
 			t.Stop()
 			return nil
+		case <-grows:
+			t.Stop()
+			continue
 		case <-ctx.Done():
 			t.Stop()
 			return context.Cause(ctx)

@@ -58,12 +58,12 @@ func TestReadCaches(t *testing.T) {
 		"mute": {
 			entries: []ir.CacheEntry{one, other}, mute: "one.test",
 			read: map[time.Duration][]string{time.Second: {"other.test/cache:2"}},
-			took: 10 * time.Second, want: []ir.CacheEntry{other}, unheard: []string{"one.test"},
+			took: readTimeout, want: []ir.CacheEntry{other}, unheard: []string{"one.test"},
 		},
 		"one of two services": {
 			entries: []ir.CacheEntry{gha, one, gha2},
 			read:    map[time.Duration][]string{time.Second: {"one.test/cache", "gha:17"}},
-			took:    10 * time.Second, want: []ir.CacheEntry{one}, unheard: []string{"for caches of type gha"},
+			took:    readTimeout, want: []ir.CacheEntry{one}, unheard: []string{"for caches of type gha"},
 		},
 		"two services": {
 			entries: []ir.CacheEntry{gha, gha2},
@@ -106,6 +106,24 @@ func TestReadCaches(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestReadCachesOfSilentRegistry ends as soon as a trial beside it finds the registry silent.
+func TestReadCachesOfSilentRegistry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &solver{}
+		ev := &evaluation{client: &fakeGateway{}}
+		one, other := registryCache("one.test/cache"), registryCache("other.test/cache")
+		time.AfterFunc(time.Second, func() { ev.readings.observe(readStatus("other.test/cache")) })
+		time.AfterFunc(2*time.Second, func() { require.True(t, s.LeaveOut("third.test")) })
+		time.AfterFunc(3*time.Second, func() { require.True(t, s.LeaveOut("one.test")) })
+		start := time.Now()
+		got, err := s.read(t.Context(), ev, []ir.CacheEntry{one, other})
+		require.NoError(t, err)
+		require.Equal(t, []ir.CacheEntry{other}, got)
+		require.Equal(t, 3*time.Second, time.Since(start))
+		require.False(t, s.LeaveOut("one.test"))
+	})
 }
 
 // TestReadCachesInterrupted ends at once, also for others that wait for the same cache.

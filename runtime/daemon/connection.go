@@ -49,8 +49,9 @@ type Witness interface {
 	// Silent returns the servers that do not answer the node in time. probes are the
 	// sources that it asks for, by server.
 	Silent(ctx context.Context, probes map[string]string) []string
-	// LeaveOut has the node read no caches from a server any more, and write none there.
-	LeaveOut(server string)
+	// LeaveOut has the node read no caches from a server any more, and write none there. It
+	// reports whether that is new.
+	LeaveOut(server string) bool
 	// Drains reports whether the node says that it is to go.
 	Drains(ctx context.Context) (bool, error)
 	// Records returns the results that the node keeps.
@@ -113,7 +114,7 @@ func (s *solver) Silent(ctx context.Context, probes map[string]string) []string 
 }
 
 // LeaveOut implements Witness.
-func (s *solver) LeaveOut(server string) { s.silent.add(server) }
+func (s *solver) LeaveOut(server string) bool { return s.silent.add(server) }
 
 // Drains implements Witness. What the node said a moment ago counts.
 func (s *solver) Drains(ctx context.Context) (bool, error) {
