@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	controlapi "github.com/moby/buildkit/api/services/control"
@@ -121,6 +123,8 @@ type answeringNode struct {
 	controlapi.UnimplementedControlServer
 	platform *pb.Platform
 	lacks    []apicaps.CapID
+	version  string       // "" = it does not say
+	begun    atomic.Int64 // builds
 
 	mu   sync.Mutex
 	ends map[string]chan struct{} // of solves, by ref; guarded by mu
@@ -136,7 +140,9 @@ func (d *answeringNode) end(ref string) chan struct{} {
 }
 
 func (d *answeringNode) ListWorkers(context.Context, *controlapi.ListWorkersRequest) (*controlapi.ListWorkersResponse, error) {
-	return &controlapi.ListWorkersResponse{Record: []*apitypes.WorkerRecord{{ID: "worker", Platforms: []*pb.Platform{d.platform}}}}, nil
+	return &controlapi.ListWorkersResponse{Record: []*apitypes.WorkerRecord{{
+		ID: "worker", Platforms: []*pb.Platform{d.platform}, BuildkitVersion: &apitypes.BuildkitVersion{Version: d.version},
+	}}}, nil
 }
 
 func (d *answeringNode) DiskUsage(context.Context, *controlapi.DiskUsageRequest) (*controlapi.DiskUsageResponse, error) {
@@ -175,6 +181,7 @@ func (d bridge) Solve(context.Context, *gwpb.SolveRequest) (*gwpb.SolveResponse,
 }
 
 func (d bridge) Ping(context.Context, *gwpb.PingRequest) (*gwpb.PongResponse, error) {
+	d.begun.Add(1)
 	var caps []*apicapspb.APICap
 	for _, c := range pb.Caps.All() {
 		if !slices.Contains(d.lacks, apicaps.CapID(c.ID)) {
@@ -248,4 +255,31 @@ RUN end
 	got, failed := planOf(t, a, built)
 	require.Empty(t, failed)
 	require.Equal(t, digest.FromBytes(b.Bytes()), got)
+}
+
+// A node whose capabilities are known is not asked for them again, until it is another one or
+// has another version. One that does not know its version is asked each time.
+func TestCapsAreAskedOnce(t *testing.T) {
+	node := &answeringNode{platform: &pb.Platform{OS: "linux", Architecture: "amd64"}, lacks: []apicaps.CapID{pb.CapMergeOp}, version: "v1"}
+	addr := node.start(t)
+	a := &app{stdin: strings.NewReader(""), stdout: io.Discard, stderr: io.Discard, dir: t.TempDir()}
+	a.env = map[string]string{"HOME": t.TempDir()}
+	require.NoError(t, os.WriteFile(filepath.Join(a.dir, "file"), nil, 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(a.dir, "Dockerfile"), []byte("FROM scratch\nCOPY --link file /\nCOPY --link file /b\n"), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(a.dir, "docker-bake.hcl"), []byte("target \"default\" {}\n"), 0o600))
+	_, built := requests(t, a, "--nodes", "one="+addr)
+	plan := func() string {
+		before := node.begun.Load()
+		d, failed := planOf(t, a, built)
+		require.Empty(t, failed)
+		return fmt.Sprint(node.begun.Load()-before, d)
+	}
+	first, _ := strings.CutPrefix(plan(), "1")
+	require.Equal(t, "0"+first, plan(), "the plan is the same")
+	node.version = "v2"
+	require.Equal(t, "1"+first, plan())
+	require.Equal(t, "0"+first, plan())
+	node.version = "v0.0.0+unknown"
+	require.Equal(t, "1"+first, plan())
+	require.Equal(t, "1"+first, plan())
 }

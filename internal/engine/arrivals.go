@@ -141,7 +141,7 @@ func (a arrivals) muster(ctx context.Context, f *facts, b *plan.Build) {
 	if len(came) > 0 {
 		records := f.pool.Records(ctx)
 		for i, info := range came {
-			f.note(info)
+			f.note(info, records[len(f.nodes)+i])
 			more = append(more, plannerNode(info, records[len(f.nodes)+i], a.engine.memory.Nodes()))
 			a.engine.Report.Note(fmt.Sprintf("node %s has come and takes part", info.Name))
 		}

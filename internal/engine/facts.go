@@ -9,6 +9,7 @@ import (
 	"github.com/moby/buildkit/solver/pb"
 	"github.com/moby/buildkit/util/apicaps"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/frontend"
@@ -39,6 +40,8 @@ type facts struct {
 	hostGateway string
 	// pool is that of the nodes when they were started for the build.
 	pool *daemon.Pool
+	// kept are the results that nodes reported then, by the ids of the nodes.
+	kept map[string]warm.Records
 }
 
 // gather collects facts about the nodes for a project, and starts them if the reach allows
@@ -113,13 +116,29 @@ func (s *standby) ask(ctx context.Context) (*facts, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &facts{pool: pool}
-	if f.caps, err = pool.LLBCaps(ctx); err != nil {
+	f := &facts{pool: pool, kept: map[string]warm.Records{}}
+	var records []warm.Records
+	var asking errgroup.Group
+	asking.Go(func() error {
+		records = pool.Records(ctx)
+		return nil
+	})
+	// They are asked for what they support only if they are others than the last time, or of
+	// another version.
+	if kept, ok := readFacts(s); ok {
+		f.caps = kept.capsOf(pool.Nodes())
+	}
+	if f.caps != nil {
+		pool.SetCaps(f.caps)
+	} else {
+		f.caps, err = pool.LLBCaps(ctx)
+	}
+	_ = asking.Wait() // unknown is no failure
+	if err != nil {
 		return nil, err
 	}
-	records := pool.Records(ctx)
 	for i, info := range pool.Nodes() {
-		f.note(info)
+		f.note(info, records[i])
 		f.nodes = append(f.nodes, plannerNode(info, records[i], s.engine.memory.Nodes()))
 	}
 	f.platform = buildPlatform(f.nodes[0])
@@ -159,7 +178,7 @@ func (s *standby) guess(ctx context.Context, offline bool) (*facts, error) {
 		rests := n.mayRest(spec)
 		switch err := answers[i].Err; {
 		case !offline && err == nil:
-			f.note(answers[i].Info)
+			f.note(answers[i].Info, nil)
 			node := plannerNode(answers[i].Info, answers[i].Records, s.engine.memory.Nodes())
 			node.Tenants = answers[i].Tenants
 			f.nodes = append(f.nodes, node)
@@ -208,8 +227,12 @@ func commonGateway(nodes []daemon.NodeInfo) string {
 	return nodes[0].HostGateway
 }
 
-// note remembers the special properties of a node.
-func (f *facts) note(info daemon.NodeInfo) {
+// note remembers the special properties of a node, and the results that it keeps; nil when it
+// did not say.
+func (f *facts) note(info daemon.NodeInfo, records warm.Records) {
+	if records != nil && f.kept != nil {
+		f.kept[info.ID] = records
+	}
 	if info.Drains {
 		f.draining = append(f.draining, info.Name)
 	}

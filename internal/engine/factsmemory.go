@@ -15,6 +15,7 @@ import (
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/dbake/dbake/internal/memory/folder"
+	"github.com/dbake/dbake/runtime/daemon"
 )
 
 // maxFacts bounds the file that facts are kept in.
@@ -25,8 +26,10 @@ const maxFacts = 1 << 20
 type keptFacts struct {
 	Addrs    []string          `json:"addrs"`
 	Platform ocispecs.Platform `json:"platform"`
-	// Caps are the ids of the LLB capabilities that all nodes have.
-	Caps []string `json:"caps"`
+	// Caps are the ids of the LLB capabilities that all nodes have. Asked identifies the question:
+	// these nodes in their versions, and the capabilities that were known; "" when it cannot.
+	Caps  []string `json:"caps"`
+	Asked string   `json:"asked,omitempty"`
 	// OwnStore are the names of the Docker engines that keep images in a store of their
 	// own.
 	OwnStore []string `json:"own_store,omitempty"`
@@ -55,7 +58,11 @@ func (s *standby) keepFacts(f *facts) {
 	if dir.Dir == "" {
 		return
 	}
-	data, err := json.Marshal(keptFacts{Addrs: addrs, Platform: f.platform, Caps: capIDs(f.caps), OwnStore: f.withOwnStore, HostGateway: f.hostGateway})
+	kept := keptFacts{Addrs: addrs, Platform: f.platform, Caps: capIDs(f.caps), OwnStore: f.withOwnStore, HostGateway: f.hostGateway}
+	if f.pool != nil {
+		kept.Asked = capsQuestion(f.pool.Nodes())
+	}
+	data, err := json.Marshal(kept)
 	if err == nil {
 		if old, readErr := dir.Read(name); readErr == nil && string(old) == string(data) {
 			return
@@ -67,25 +74,54 @@ func (s *standby) keepFacts(f *facts) {
 	}
 }
 
-// recallFacts fills in the last known facts of nodes that are not asked.
-func (s *standby) recallFacts(f *facts) bool {
+// readFacts returns the facts that were kept of the nodes of s; false when there are none.
+func readFacts(s *standby) (kept keptFacts, ok bool) {
 	dir, name, addrs := s.factsFile()
 	if dir.Dir == "" {
-		return false
+		return kept, false
 	}
 	data, err := dir.Read(name)
 	if err == nil && data == nil {
-		return false
+		return kept, false
 	}
-	var kept keptFacts
 	if err == nil {
 		err = json.Unmarshal(data, &kept)
 	}
 	if err != nil {
 		s.engine.memory.Forgets(fmt.Errorf("read what nodes are: %w", err))
-		return false
+		return kept, false
 	}
-	if !slices.Equal(kept.Addrs, addrs) || kept.Platform.OS == "" {
+	return kept, slices.Equal(kept.Addrs, addrs) && kept.Platform.OS != ""
+}
+
+// capsQuestion identifies what nodes were asked about their capabilities: a daemon of the same
+// version gives the same answer. It is "" when the version of one of them is not known, as with
+// a daemon that was built without one.
+func capsQuestion(nodes []daemon.NodeInfo) string {
+	lines := capIDs(nil)
+	for _, n := range nodes {
+		if n.ID == "" || n.Version == "" || strings.Contains(n.Version, "unknown") {
+			return ""
+		}
+		lines = append(lines, fmt.Sprintf("%s %s %s %t", n.ID, n.Version, n.EngineID, n.OwnStore))
+	}
+	sum := sha256.Sum256([]byte(strings.Join(lines, "\n")))
+	return hex.EncodeToString(sum[:])
+}
+
+// capsOf returns the capabilities that nodes had when they were last asked; nil when they have
+// to be asked again.
+func (k *keptFacts) capsOf(nodes []daemon.NodeInfo) *apicaps.CapSet {
+	if k.Asked == "" || k.Asked != capsQuestion(nodes) {
+		return nil
+	}
+	return capSet(k.Caps)
+}
+
+// recallFacts fills in the last known facts of nodes that are not asked.
+func (s *standby) recallFacts(f *facts) bool {
+	kept, ok := readFacts(s)
+	if !ok {
 		return false
 	}
 	f.platform, f.caps, f.withOwnStore, f.hostGateway = kept.Platform, capSet(kept.Caps), kept.OwnStore, kept.HostGateway

@@ -31,7 +31,7 @@ type lesson struct {
 // remember notes the costs of the run's steps and where their results are.
 func (l *lesson) remember(ctx context.Context, now time.Time) error {
 	// infos are the nodes, records what each keeps now, usage what it reports of builds.
-	infos, records, usage := l.facts.pool.All(), l.facts.pool.Records(ctx), l.usage(ctx)
+	infos, records, usage := l.facts.pool.All(), l.records(ctx), l.usage(ctx)
 	addr, kept := map[string]string{}, map[string]warm.Records{}
 	used := map[string]map[digest.Digest]daemon.StepUsage{} // by address
 	for i, n := range l.result.Nodes {
@@ -56,6 +56,24 @@ func (l *lesson) remember(ctx context.Context, now time.Time) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// records returns what each node keeps now. One that has run no step is not asked again: what
+// it keeps of earlier runs it kept when this one began.
+func (l *lesson) records(ctx context.Context) []warm.Records {
+	ran := map[string]bool{} // by address
+	for _, m := range l.result.Measured {
+		ran[m.Node] = ran[m.Node] || m.Vertex != ""
+	}
+	list := l.facts.pool.RecordsOf(ctx, func(info daemon.NodeInfo) bool {
+		return ran[info.Addr] || l.facts.kept[info.ID] == nil
+	})
+	for i, info := range l.facts.pool.All() {
+		if i < len(list) && !ran[info.Addr] && list[i] == nil {
+			list[i] = l.facts.kept[info.ID]
+		}
+	}
+	return list
 }
 
 // mountsBefore returns the cache mounts that each node had filled before the run, by address. A node

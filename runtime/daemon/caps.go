@@ -48,10 +48,16 @@ func (p *Pool) LLBCaps(ctx context.Context) (*apicaps.CapSet, error) {
 		return nil, errors.Join(lost...)
 	}
 	common := commonCaps(sets)
-	p.mu.Lock()
-	p.caps = &common
-	p.mu.Unlock()
+	p.SetCaps(&common)
 	return &common, nil
+}
+
+// SetCaps says which capabilities all nodes that are planned for have, where that is known
+// without asking them.
+func (p *Pool) SetCaps(set *apicaps.CapSet) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.caps = set
 }
 
 // caps asks the daemon for its capabilities.

@@ -23,7 +23,15 @@ const (
 // Records asks every node for the results it keeps, in the order of All. They are nil for a
 // node that does not answer in time.
 func (p *Pool) Records(ctx context.Context) []warm.Records {
+	return p.RecordsOf(ctx, func(NodeInfo) bool { return true })
+}
+
+// RecordsOf is Records for some of the nodes. Those of the others are nil.
+func (p *Pool) RecordsOf(ctx context.Context, wanted func(NodeInfo) bool) []warm.Records {
 	return answers(p, func(l *link) warm.Records {
+		if !wanted(l.info) {
+			return nil
+		}
 		records, _ := l.records(ctx) // unknown is no failure
 		return records
 	})
