@@ -28,6 +28,24 @@ type lesson struct {
 	result  *runtime.Result
 }
 
+// learn keeps what a run has shown of nodes and caches.
+func learn(ctx context.Context, s *Session) []error {
+	memory, x := s.engine.memory, &s.run
+	if x.work == nil {
+		return nil
+	}
+	l := &lesson{
+		memory: memory, history: s.prepared.history, lasting: s.request.History != cost.InMemory,
+		facts: s.facts, build: x.build, plan: x.plan, result: x.result,
+	}
+	return []error{
+		s.caches.remember(ctx, memory, x.build, x.result.Caches, time.Now()),
+		l.remember(ctx, time.Now()),
+		rememberTransfers(s), // whose sizes the history has learned by now
+		arrivalsOf(s.standby).remember(x.pool),
+	}
+}
+
 // remember notes the costs of the run's steps and where their results are.
 func (l *lesson) remember(ctx context.Context, now time.Time) error {
 	// infos are the nodes, records what each keeps now, usage what it reports of builds.

@@ -9,10 +9,10 @@ import (
 	"time"
 
 	digest "github.com/opencontainers/go-digest"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/internal/entitlement"
-	"github.com/dbake/dbake/internal/memory/cost"
 	"github.com/dbake/dbake/internal/memory/warm"
 	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/runtime"
@@ -198,22 +198,15 @@ func (s *Session) remember(ctx context.Context) error {
 			memory.Forgets(err)
 		}
 	}
-	if err := s.images.remember(ctx, x.result, s.prepared.resolver, time.Now()); err != nil {
-		memory.Forgets(err)
-	}
-	if x.work == nil {
+	var named error
+	var naming errgroup.Group
+	naming.Go(func() error { // it asks registries, the rest asks nodes
+		named = s.images.remember(ctx, x.result, s.prepared.resolver, time.Now())
 		return nil
-	}
-	l := &lesson{
-		memory: memory, history: s.prepared.history, lasting: s.request.History != cost.InMemory,
-		facts: s.facts, build: x.build, plan: x.plan, result: x.result,
-	}
-	for _, err := range []error{
-		s.caches.remember(ctx, memory, x.build, x.result.Caches, time.Now()),
-		l.remember(ctx, time.Now()),
-		rememberTransfers(s), // whose sizes the history has learned by now
-		arrivalsOf(s.standby).remember(x.pool),
-	} {
+	})
+	errs := learn(ctx, s)
+	_ = naming.Wait() // it reports through named
+	for _, err := range append([]error{named}, errs...) {
 		if err != nil {
 			memory.Forgets(err)
 		}
