@@ -69,6 +69,11 @@ func (a *accounts) submit(u sched.UnitID, n *nodeRun, at time.Duration) {
 	a.given[u] = append(a.given[u], given{n.id, at})
 }
 
+// begun reports whether one of units is a job that a node was given before.
+func (a *accounts) begun(units []sched.UnitID) bool {
+	return slices.ContainsFunc(units, func(u sched.UnitID) bool { return len(a.given[u]) > 0 })
+}
+
 // keep notes what was written for a job, which need not be all of its outputs.
 func (a *accounts) keep(u sched.UnitID, w written) {
 	a.drop(u)

@@ -20,6 +20,7 @@ import (
 type caches struct {
 	input   cachepolicy.Input
 	imports []cachepolicy.Import
+	idle    []bool                        // by import: the nodes keep all that it could hold for the plan
 	byUnit  map[ir.UnitID][]ir.CacheEntry // to be written with the outputs of the unit's job
 	shared  bool                          // caches are written while nodes build, and when all is built
 	stores  map[string]content.Store      // of imports in directories
@@ -76,6 +77,7 @@ func decideCaches(b *Build) (c *caches, warnings []string, err error) {
 	for _, w := range p.Warnings {
 		warnings = append(warnings, w.Text)
 	}
+	c.findIdle(b.Kept)
 	for _, e := range p.TargetExports {
 		if e.Entry, err = cacheentry.LocalExport(e.Entry, b.Dir); err != nil {
 			return nil, nil, fmt.Errorf("target %s: %w", e.Target, err)
@@ -87,10 +89,28 @@ func decideCaches(b *Build) (c *caches, warnings []string, err error) {
 	return c, warnings, nil
 }
 
+// findIdle finds the imports that are of no use as long as all goes as planned: the results of
+// all units that read them are known to be where the units are planned. The units of a cluster
+// read an import all, or none of them does.
+func (c *caches) findIdle(kept map[ir.UnitID]bool) {
+	c.idle = make([]bool, len(c.imports))
+	for i, im := range c.imports {
+		c.idle[i] = true
+		for u := range c.input.Nodes {
+			if im.Reads([]ir.UnitID{u}) && !kept[u] {
+				c.idle[i] = false
+				break
+			}
+		}
+	}
+}
+
 // importsOf returns the imports of a solve of jobs. Each solve reads the manifests of all
 // its imports again, so it gets those of its own clusters only: other caches are of no use
-// to it.
-func (c *caches) importsOf(jobs []plan.Job) []ir.CacheEntry {
+// to it, nor is any where all is as planned and the nodes keep all results. Jobs that come to
+// another node later do without what they share with those: such results are not looked up
+// again there.
+func (c *caches) importsOf(jobs []plan.Job, planned bool) []ir.CacheEntry {
 	var units []ir.UnitID
 	for _, j := range jobs {
 		for _, u := range j.Units {
@@ -98,8 +118,8 @@ func (c *caches) importsOf(jobs []plan.Job) []ir.CacheEntry {
 		}
 	}
 	var entries []ir.CacheEntry
-	for _, im := range c.imports {
-		if im.Reads(units) {
+	for i, im := range c.imports {
+		if im.Reads(units) && !(planned && c.idle[i]) {
 			entries = append(entries, im.Entry)
 		}
 	}

@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	bkclient "github.com/moby/buildkit/client"
 	digest "github.com/opencontainers/go-digest"
 	"github.com/stretchr/testify/require"
 
+	"github.com/dbake/dbake/cachepolicy"
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/frontend"
 	"github.com/dbake/dbake/internal/plan"
@@ -162,6 +165,76 @@ func TestSpareCaches(t *testing.T) {
 			if tt.why != "" {
 				require.Equal(t, []string{"the cache cannot be written: " + tt.why}, warned.of("a"))
 			}
+		})
+	}
+}
+
+// A cache is read by the solves of units that need it. Nobody reads it as long as all goes as
+// planned, if the nodes keep all results of all these units.
+func TestImportsOfKeptResults(t *testing.T) {
+	entry := func(ref string) ir.CacheEntry {
+		return ir.CacheEntry{Type: ir.TypeRegistry, Attrs: map[string]string{"ref": ref}}
+	}
+	job := func(u ir.UnitID) plan.Job { return plan.Job{Name: string(u), Units: []*frontend.Unit{{ID: u}}} }
+	for name, tt := range map[string]struct {
+		kept      []ir.UnitID
+		jobs      []plan.Job
+		unplanned bool
+		want      []ir.CacheEntry
+	}{
+		"nothing is kept":              {jobs: []plan.Job{job("a")}, want: []ir.CacheEntry{entry("ab"), entry("all")}},
+		"of one":                       {kept: []ir.UnitID{"a"}, jobs: []plan.Job{job("a")}, want: []ir.CacheEntry{entry("ab"), entry("all")}},
+		"of a cluster":                 {kept: []ir.UnitID{"a", "b"}, jobs: []plan.Job{job("a")}, want: []ir.CacheEntry{entry("all")}},
+		"of a cluster, with another":   {kept: []ir.UnitID{"a", "b"}, jobs: []plan.Job{job("a"), job("c")}, want: []ir.CacheEntry{entry("c"), entry("all")}},
+		"of all":                       {kept: []ir.UnitID{"a", "b", "c"}, jobs: []plan.Job{job("a"), job("c")}},
+		"of all, and not as planned":   {kept: []ir.UnitID{"a", "b", "c"}, jobs: []plan.Job{job("c")}, unplanned: true, want: []ir.CacheEntry{entry("c"), entry("all")}},
+		"of what is not built as well": {kept: []ir.UnitID{"a", "b", "c", "d"}, jobs: []plan.Job{job("a")}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := &caches{
+				input: cachepolicy.Input{Nodes: map[ir.UnitID]int{"a": 0, "b": 1, "c": 0}},
+				imports: []cachepolicy.Import{
+					{Entry: entry("ab"), Units: []ir.UnitID{"a", "b"}}, {Entry: entry("c"), Units: []ir.UnitID{"c", "d"}}, {Entry: entry("all")},
+				},
+			}
+			kept := map[ir.UnitID]bool{}
+			for _, u := range tt.kept {
+				kept[u] = true
+			}
+			c.findIdle(kept)
+			require.Equal(t, tt.want, c.importsOf(tt.jobs, !tt.unplanned))
+		})
+	}
+}
+
+// What comes to another node than planned reads the caches, although all nodes keep all
+// results.
+func TestCachesAreReadAfterALoss(t *testing.T) {
+	for name, lost := range map[string]bool{"as planned": false, "lost": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBuild(t, 2, "a", "b")
+				withCaches(t, b)
+				b.Kept = map[ir.UnitID]bool{}
+				for _, j := range b.Jobs {
+					b.Kept[j.Units[0].ID] = true
+				}
+				f := newFleet(t, b)
+				if lost {
+					time.AfterFunc(500*time.Millisecond, func() { close(f.nodes[1].dead) })
+				}
+				res, _, err := f.run(t.Context(), b)
+				require.NoError(t, err)
+				require.Equal(t, all(Done, "a", "b"), states(res))
+				require.Equal(t, []int{0}, f.nodes[1].imports)
+				if !lost {
+					require.Equal(t, []int{0}, f.nodes[0].imports)
+					return
+				}
+				require.Len(t, f.nodes[0].imports, 2)
+				require.Zero(t, f.nodes[0].imports[0])
+				require.NotZero(t, f.nodes[0].imports[1])
+			})
 		})
 	}
 }

@@ -53,7 +53,8 @@ func (r *run) submit(cmd sched.Submit) []sched.Event {
 	n := r.nodes[cmd.Node]
 	p := r.submissions.add(cmd, n, r.work.targetsOf(cmd.Units), r.bases.of(n.id, cmd.Units))
 	jobs := r.work.jobsOf(p.units)
-	imports, takes := r.exchange.importsFor(n, jobs, r.caches.importsOf(jobs))
+	planned := cmd.Why == sched.Planned && !r.accounts.begun(p.units)
+	imports, takes := r.exchange.importsFor(n, jobs, r.caches.importsOf(jobs, planned))
 	p.slice.Takes = takes
 	if err := p.cut(r.work, r.lost.lookups(n), imports); err != nil {
 		return []sched.Event{r.end(p, err.Error(), false)}

@@ -50,6 +50,9 @@ type Build struct {
 	// CacheHolds are, by ref of a cache, the units for which it is known to hold the results of
 	// all steps. Like those of Cache, the units need not be among those that are built.
 	CacheHolds map[string]map[ir.UnitID]bool
+	// Kept are the units whose results are all known to be on the node that Sched plans them
+	// on.
+	Kept map[ir.UnitID]bool
 	// Bases is the repository through which base images are passed on; "" is none.
 	Bases string
 	// Credentials are added to caches where nodes use them.

@@ -272,6 +272,7 @@ type fakeNode struct {
 	active      map[digest.Digest]chan struct{}
 	ran         map[string]int // by command
 	exported    []string
+	imports     []int // by solve of a partition
 	caches      []string
 	// tries are the registries of caches that do not answer it; nil is none.
 	tries func(ctx context.Context, probes map[string]string) []string
@@ -419,6 +420,7 @@ func (n *fakeNode) End() {
 func (n *fakeNode) Evaluate(ctx context.Context, p daemon.Partition, observe func(*bkclient.SolveStatus), evaluated func(), release <-chan struct{}) error {
 	defer n.enter()()
 	n.mu.Lock()
+	n.imports = append(n.imports, len(p.Imports))
 	for _, e := range p.Imports {
 		d := importedDigest(e)
 		if d == "" {

@@ -4,6 +4,7 @@ package main
 
 import (
 	"regexp"
+	"slices"
 	"testing"
 
 	bkclient "github.com/moby/buildkit/client"
@@ -57,4 +58,42 @@ func TestPlansAskNodesWhatTheyHold(t *testing.T) {
 
 	require.NoError(t, c.Prune(t.Context(), nil, bkclient.PruneAll))
 	require.Regexp(t, `(?m)^.* kept .* all 1: no longer on the node$`, plan())
+}
+
+// TestKeptResultsNeedNoCache reads no cache of targets whose results are all on their nodes, and
+// that of the others.
+func TestKeptResultsNeedNoCache(t *testing.T) {
+	w := newWorld(t, 1)
+	dir := bakeDir(t, warmth)
+	read := regexp.MustCompile(`(?m)importing cache manifest from \S+/cache:dbake-([a-z]+)-`)
+	ran := regexp.MustCompile(`(?m)^ +n1 +2 +(\d+) `)
+	build := func() (steps string, caches []string) {
+		r := w.build(dir, 1, "--reuse", "never", "--progress", "plain", "--cache-registry", w.registry+"/cache")
+		require.Zero(t, r.status, r.stderr)
+		for _, m := range read.FindAllStringSubmatch(r.stderr, -1) {
+			if !slices.Contains(caches, m[1]) {
+				caches = append(caches, m[1])
+			}
+		}
+		m := ran.FindStringSubmatch(r.stderr)
+		require.NotNil(t, m, r.stderr)
+		return m[1], caches
+	}
+	steps, caches := build()
+	require.Equal(t, "3", steps)
+	require.Empty(t, caches, "there are none")
+	steps, caches = build()
+	require.Equal(t, "0", steps)
+	require.Empty(t, caches)
+
+	c, err := bkclient.New(t.Context(), w.addrs[0])
+	require.NoError(t, err)
+	defer c.Close()
+	require.NoError(t, c.Prune(t.Context(), nil, bkclient.PruneAll, bkclient.WithFilter([]string{"description~=more"})))
+	steps, caches = build()
+	require.Equal(t, "0", steps, "the cache has it")
+	require.Equal(t, []string{"pruned"}, caches)
+	steps, caches = build()
+	require.Equal(t, "0", steps)
+	require.Equal(t, []string{"pruned"}, caches, "the node does not say that it has what it took from a cache")
 }

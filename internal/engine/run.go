@@ -67,6 +67,7 @@ func (s *Session) order(ctx context.Context) (err error) {
 		},
 		Dir: x.project.Dir, Stdout: e.Stdout, Load: s.scope.load,
 		Cache: s.caches.Input, CacheHolds: s.caches.holds, Registries: s.caches.access,
+		Kept:        x.stock(),
 		Credentials: cacheentry.NewCredentials(ctx, x.project, e.Env),
 		Provenance:  r.Provenance,
 		Withhold:    r.Atomic,
@@ -99,6 +100,37 @@ func (s *Session) order(ctx context.Context) (err error) {
 	}
 	x.work.Entitlements, err = entitlement.Needs(s.build.Units)
 	return err
+}
+
+// stock returns the units whose steps all have results that were found on the node that the
+// plan gives the units to.
+func (x *execution) stock() map[ir.UnitID]bool {
+	kept := map[ir.UnitID]bool{}
+	if x.plan.Pooled {
+		return kept // any node may get any
+	}
+	on := map[ir.UnitID]int{}
+	for n, parts := range x.plan.Partitions {
+		for _, part := range parts {
+			for _, j := range part {
+				for _, u := range x.build.Jobs[j].Units {
+					on[u.ID], kept[u.ID] = n, true
+				}
+			}
+		}
+	}
+	for i, v := range x.build.Graph.Vertices {
+		if !v.Kind.IsStep() {
+			continue
+		}
+		for _, user := range v.Users {
+			u := ir.UnitID(user)
+			if kept[u] && (v.IgnoreCache || !x.plan.Nodes[on[u]].Holds.Proven[x.build.Names.Result(i)]) {
+				delete(kept, u)
+			}
+		}
+	}
+	return kept
 }
 
 // holdings returns the steps whose results a node keeps that has come, or come back: from

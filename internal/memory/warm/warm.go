@@ -97,11 +97,13 @@ type Holdings struct {
 	Places  map[PlaceID]bool
 	Forms   map[FormID]bool
 	Mounts  map[MountID]bool
+	// Proven are those of Results that were found among the records of the node.
+	Proven map[ResultID]bool
 }
 
 // NewHoldings returns the holdings of a node with the results of some steps.
 func NewHoldings(steps []Names) Holdings {
-	h := Holdings{map[ResultID]bool{}, map[OpID]bool{}, map[PlaceID]bool{}, map[FormID]bool{}, map[MountID]bool{}}
+	h := Holdings{Results: map[ResultID]bool{}, Ops: map[OpID]bool{}, Places: map[PlaceID]bool{}, Forms: map[FormID]bool{}, Mounts: map[MountID]bool{}}
 	for _, n := range steps {
 		note(h.Results, n.Result, true)
 		note(h.Ops, n.Op, true)
@@ -186,7 +188,7 @@ func (l Ledger) load(addr string) (f file, ok bool) {
 }
 
 func (f *file) holdings() Holdings {
-	return Holdings{keySet(f.Results), keySet(f.Ops), keySet(f.Places), keySet(f.Forms), keySet(f.Mounts)}
+	return Holdings{Results: keySet(f.Results), Ops: keySet(f.Ops), Places: keySet(f.Places), Forms: keySet(f.Forms), Mounts: keySet(f.Mounts)}
 }
 
 func keySet[K comparable](times map[K]int64) map[K]bool {
@@ -206,8 +208,13 @@ func (l Ledger) Check(addr, id string, records Records) (held Holdings, lost map
 		return Holdings{}, nil
 	}
 	held, lost = f.holdings(), map[ResultID]bool{}
+	held.Proven = map[ResultID]bool{}
 	for d, t := range f.Traces {
-		if _, found := records.Find(t); held.Results[d] && !found {
+		switch _, found := records.Find(t); {
+		case !held.Results[d]:
+		case found:
+			held.Proven[d] = true
+		default:
 			delete(held.Results, d)
 			lost[d] = true
 		}

@@ -67,12 +67,15 @@ func TestResultsThatAreGoneAreNotBelieved(t *testing.T) {
 	}
 	held, lost := check(makeB, makeA)
 	require.Equal(t, map[ResultID]bool{a: true, b: true, c: true}, held.Results)
+	require.Equal(t, map[ResultID]bool{a: true, b: true}, held.Proven)
 	require.Empty(t, lost)
 	held, lost = check(makeB)
 	require.Equal(t, map[ResultID]bool{b: true, c: true}, held.Results)
+	require.Equal(t, map[ResultID]bool{b: true}, held.Proven)
 	require.Equal(t, map[ResultID]bool{a: true}, lost)
 	held, lost = check(Record{"RUN make", at(9), 1})
 	require.Empty(t, held.Results, "all that can be asked for is gone, so the rest will be, too")
+	require.Empty(t, held.Proven)
 	require.Equal(t, map[ResultID]bool{a: true, b: true, c: true}, lost)
 
 	// b was answered from a cache, and the node keeps it under another text.
