@@ -169,6 +169,8 @@ type arena struct {
 	// logs is a directory for what builds print, each in a file of its own that begins
 	// with label; "" is none.
 	logs, label string
+	// phases are those of the last command that said where its time went, in seconds.
+	phases []Phase
 }
 
 // steps is the file in which nodes note the steps that they start.
@@ -271,6 +273,9 @@ func (a *arena) command(ctx context.Context, what, program string, args ...strin
 	cmd := a.cmd(ctx, program, args...)
 	cmd.Stdout, cmd.Stderr = &log, &log
 	err := cmd.Run()
+	if phases := parsePhases(log.String()); phases != nil {
+		a.phases = phases
+	}
 	if a.logs != "" && a.label != "" {
 		name := strings.Map(plainRune, a.label+"_"+what) + ".log"
 		if err := os.WriteFile(filepath.Join(a.logs, name), log.Bytes(), 0o644); err != nil {

@@ -29,6 +29,7 @@ type settings struct {
 	csv, json, chart, logs   string
 	readme, with             string
 	quick                    bool
+	phases                   bool
 }
 
 // Main is the peers command.
@@ -102,6 +103,7 @@ func (s *settings) parse(args []string, stderr io.Writer) error {
 	flags.StringVar(&s.chart, "chart", "", "draw the ratios in `FILE` (.svg or .png)")
 	flags.StringVar(&s.readme, "readme", "", "put the tables into `FILE`, between the lines that mark their place, with the command, the commit and the machine")
 	flags.StringVar(&s.logs, "logs", "", "keep what each build prints in a file in `DIR`, for dbake with the timings of its phases")
+	flags.BoolVar(&s.phases, "phases", false, "print where the time of dbake went, too")
 	flags.BoolVar(&s.quick, "quick", false, "one round of the small projects, without slow node and second cold build: under ten minutes")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -259,6 +261,9 @@ func (s *settings) write(stdout io.Writer, runs []Run) error {
 		return nil
 	}
 	errs := []error{writeTables(stdout, runs)}
+	if s.phases {
+		errs = append(errs, writePhases(stdout, runs))
+	}
 	if s.csv != "" {
 		errs = append(errs, create(s.csv, func(w io.Writer) error { return writeCSV(w, runs) }))
 	}

@@ -202,3 +202,25 @@ func TestReadme(t *testing.T) {
 	require.NoError(t, os.WriteFile(name, []byte("nothing"), 0o644))
 	require.ErrorContains(t, writeReadme(name, runs, facts{}), "are missing")
 }
+
+// The phases of a build are those that it printed last, and each has its median.
+func TestPhases(t *testing.T) {
+	const printed = "PHASE  said before\nlogs: x\n\nPHASE                TIME    PART  CPU\nread the definition  0.5s    5%    0.25s\nrun steps            9.125s  95%   1s\nall                  9.625s  100%  1.25s\nWARNING: x\n"
+	got := parsePhases(printed)
+	require.Equal(t, []Phase{{"read the definition", 0.5, 0.25}, {"run steps", 9.125, 1}, {"all", 9.625, 1.25}}, got)
+	require.Nil(t, parsePhases("PHASE"))
+	runs := []Run{
+		{Project: "p", Scenario: noChange, Contender: "dbake", Round: 1, Seconds: 1, Phases: got},
+		{Project: "p", Scenario: noChange, Contender: "dbake", Round: 2, Seconds: 1, Phases: []Phase{{"read the definition", 1.5, 0.75}}},
+		{Project: "p", Scenario: noChange, Contender: "bake", Round: 1, Seconds: 1},
+	}
+	var out strings.Builder
+	require.NoError(t, writePhases(&out, runs))
+	require.Equal(t, `
+| project | scenario | contender | phase | seconds | processor seconds |
+|---|---|---|---|---|---|
+| p | no change | dbake | read the definition | 1.000 | 0.500 |
+| p | no change | dbake | run steps | 9.125 | 1.000 |
+| p | no change | dbake | all | 9.625 | 1.250 |
+`, out.String())
+}

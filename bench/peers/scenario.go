@@ -48,8 +48,10 @@ type Run struct {
 	// Sent is the number of bytes from clients to nodes.
 	Sent int64 `json:"bytes_sent"`
 	// Layers is the number of distinct blobs pushed so far, caches apart.
-	Layers int    `json:"layers"`
-	Error  string `json:"error,omitempty"`
+	Layers int `json:"layers"`
+	// Phases are those that dbake divides its time into.
+	Phases []Phase `json:"phases,omitempty"`
+	Error  string  `json:"error,omitempty"`
 }
 
 // measurement is what the command was asked to do.
@@ -162,6 +164,7 @@ func (a *arena) measure(ctx context.Context, c contender, scenario string) (Run,
 	if a.project.bound != nil && (scenario == cold || scenario == learned) {
 		r.Bound = a.project.bound(slots).Seconds()
 	}
+	a.phases = nil
 	before, start := a.sentBytes(), time.Now()
 	err := c.build(ctx, a)
 	r.Seconds = time.Since(start).Seconds()
@@ -176,5 +179,6 @@ func (a *arena) measure(ctx context.Context, c contender, scenario string) (Run,
 	ran, err := a.takeExecution()
 	r.Steps, r.StepSeconds, r.Longest = ran.count, ran.took.Seconds(), ran.longest.Seconds()
 	r.Pulls = a.upstream.countPulls()
+	r.Phases = a.phases
 	return r, err
 }
