@@ -62,15 +62,27 @@ func dropKept(s *fates, n *node) {
 	maps.DeleteFunc(s.once.keeper, func(_ VertexID, by NodeID) bool { return by == n.id })
 }
 
-// kept reports whether it is open whose result v has.
+// kept reports whether others are to concede v.
 func (s *fleet) kept(v VertexID) bool {
 	_, ok := s.once.keeper[v]
-	return ok || s.once.open[v] > 0
+	return ok
+}
+
+// opening is a step that a node may have begun, for submissions that were taken back.
+type opening struct {
+	node NodeID
+	runs int // how many of those have not ended
+}
+
+// isOpen reports whether a node other than n may have begun v.
+func (s *fleet) isOpen(n *node, v VertexID) bool {
+	o := s.once.open[v]
+	return o.runs > 0 && o.node != n.id
 }
 
 // leaveOpen notes the steps that a submission may have begun although nothing of it was heard
-// until it is taken back. Until it has ended, nobody is given what needs them: what the node has
-// begun is known then.
+// until it is taken back. Until it has ended, no other node is given what needs them: what the
+// node has begun is known then.
 func leaveOpen(s *fates, r *run) {
 	if !s.once.some {
 		return
@@ -87,7 +99,7 @@ func leaveOpen(s *fates, r *run) {
 		}
 		if s.cfg.Vertices[v].Once && !s.once.free.has(v) {
 			r.open = append(r.open, v)
-			s.once.open[v]++
+			s.once.open[v] = opening{r.n.id, s.once.open[v].runs + 1}
 		}
 		return true
 	})
@@ -96,7 +108,9 @@ func leaveOpen(s *fates, r *run) {
 // settleOpen ends what leaveOpen has begun: the submission has ended.
 func settleOpen(s *fates, r *run) {
 	for _, v := range r.open {
-		if s.once.open[v]--; s.once.open[v] == 0 {
+		if o := s.once.open[v]; o.runs > 1 {
+			s.once.open[v] = opening{o.node, o.runs - 1}
+		} else {
 			delete(s.once.open, v)
 		}
 	}

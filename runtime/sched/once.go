@@ -19,16 +19,16 @@ const maxSends = 3
 
 // results are the owners and senders of the steps that have one result.
 type results struct {
-	some    bool                // there are any
-	by      []NodeID            // by vertex: the owner, valid as far as owner says so; NoNode = none
-	sender  []UnitID            // by vertex: what sends it on demand, or NoUnit
-	planned []UnitID            // by vertex: what sends it by the plan, or NoUnit
-	sends   []int               // by vertex: how often it was sent on demand
-	free    bits                // steps that could not be sent
-	keeper  map[VertexID]NodeID // who has results of steps that others are to concede to it
-	open    map[VertexID]int    // how many submissions that were taken back, and may have begun it, have not ended
-	reaches []bool              // by unit: there is one below it
-	waiting []*part             // that wait for one
+	some    bool                 // there are any
+	by      []NodeID             // by vertex: the owner, valid as far as owner says so; NoNode = none
+	sender  []UnitID             // by vertex: what sends it on demand, or NoUnit
+	planned []UnitID             // by vertex: what sends it by the plan, or NoUnit
+	sends   []int                // by vertex: how often it was sent on demand
+	free    bits                 // steps that could not be sent
+	keeper  map[VertexID]NodeID  // who has results of steps that others are to concede to it
+	open    map[VertexID]opening // steps that may have begun for what was taken back
+	reaches []bool               // by unit: there is one below it
+	waiting []*part              // that wait for one
 
 	stamp []uint32
 	epoch uint32
@@ -40,7 +40,7 @@ func (s *Scheduler) newResults() results {
 	nv := len(s.cfg.Vertices)
 	c := results{
 		by: make([]NodeID, nv), sender: make([]UnitID, nv), planned: make([]UnitID, nv), sends: make([]int, nv), free: newBits(nv),
-		keeper: map[VertexID]NodeID{}, open: map[VertexID]int{}, reaches: make([]bool, len(s.cfg.Units)), stamp: make([]uint32, nv),
+		keeper: map[VertexID]NodeID{}, open: map[VertexID]opening{}, reaches: make([]bool, len(s.cfg.Units)), stamp: make([]uint32, nv),
 	}
 	below := make([]bool, nv) // the vertex or one below it is such a step
 	for v := range s.cfg.Vertices {
@@ -149,7 +149,7 @@ func (s *fleet) missing(n *node, units []UnitID) []VertexID {
 		switch {
 		case n.held.has(v), s.cached.has(v):
 			return false
-		case s.elsewhere(n, v) != nil, s.kept(v):
+		case s.elsewhere(n, v) != nil, s.kept(v), s.isOpen(n, v):
 			c.found = append(c.found, v)
 			return false
 		}
