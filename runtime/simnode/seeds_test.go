@@ -76,13 +76,15 @@ func TestSeeds(t *testing.T) {
 //     for other units, and another node executed that, too.
 //   - 109207: a node that drained kept what it had not begun although another one, which had
 //     drained, was to stay after all.
+//   - 117970 and 120786: a copy began when its submission was taken back, and the thief was given
+//     it before that was heard.
 //   - 109359: what a unit stands on had no owner when the end of the unit was heard before those of
 //     its steps.
 func TestSeedsOfFaults(t *testing.T) {
 	var current atomic.Uint64
 	var all seen
 	defer watch(&current)()
-	for _, seed := range []uint64{1002, 1610, 5498, 5514, 20043, 20230, 32473, 32950, 101164, 101304, 102736, 103530, 107283, 107820, 109207, 109359} {
+	for _, seed := range []uint64{1002, 1610, 5498, 5514, 20043, 20230, 32473, 32950, 101164, 101304, 102736, 103530, 107283, 107820, 109207, 109359, 117970, 120786} {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) { trySeeds(t, seed, seed+1, &current, &all) })
 	}
 }
