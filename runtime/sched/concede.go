@@ -75,7 +75,7 @@ type opening struct {
 }
 
 // isOpen reports whether a node other than n may have begun v.
-func (s *fleet) isOpen(n *node, v VertexID) bool {
+func isOpen(s *fleet, n *node, v VertexID) bool {
 	o := s.once.open[v]
 	return o.runs > 0 && o.node != n.id
 }

@@ -149,7 +149,7 @@ func (s *fleet) missing(n *node, units []UnitID) []VertexID {
 		switch {
 		case n.held.has(v), s.cached.has(v):
 			return false
-		case s.elsewhere(n, v) != nil, s.kept(v), s.isOpen(n, v):
+		case s.elsewhere(n, v) != nil, s.kept(v), isOpen(s, n, v):
 			c.found = append(c.found, v)
 			return false
 		}
