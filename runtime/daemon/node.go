@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"strconv"
 	"sync"
 	"time"
 
 	"github.com/containerd/platforms"
+	controlapi "github.com/moby/buildkit/api/services/control"
 	"github.com/moby/buildkit/session"
 	"github.com/moby/buildkit/session/grpchijack"
 	"github.com/moby/buildkit/util/apicaps"
@@ -397,7 +399,7 @@ func (l *link) openSession(ctx context.Context, sharedKey string, attach []sessi
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		err := s.Run(ctx, grpchijack.Dialer(l.client.ControlClient()))
+		err := s.Run(ctx, sessionDialer(l.client.ControlClient()))
 		if ctx.Err() == nil {
 			l.fail(errors.Join(errors.New("the session ended"), err))
 		}
@@ -407,4 +409,32 @@ func (l *link) openSession(ctx context.Context, sharedKey string, attach []sessi
 		_ = s.Close() // it ends with its context
 		<-done
 	}, nil
+}
+
+// sessionDialer opens the connection of a session. To close it does not wait for a word of the
+// node, which a silent one does not give; by then the session has ended, and all that is left of
+// it on this side.
+func sessionDialer(api controlapi.ControlClient) session.Dialer {
+	dial := grpchijack.Dialer(api)
+	return func(ctx context.Context, proto string, meta map[string][]string) (net.Conn, error) {
+		ctx, cancel := context.WithCancel(ctx)
+		conn, err := dial(ctx, proto, meta)
+		if err != nil {
+			cancel()
+			return nil, err
+		}
+		return &sessionConn{Conn: conn, cancel: cancel}, nil
+	}
+}
+
+// sessionConn is the connection of a session.
+type sessionConn struct {
+	net.Conn
+	cancel context.CancelFunc // ends the stream under it
+}
+
+// Close implements net.Conn.
+func (c *sessionConn) Close() error {
+	c.cancel()
+	return c.Conn.Close()
 }
