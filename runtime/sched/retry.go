@@ -28,16 +28,20 @@ const (
 //   - While another node works on the unit, that one decides.
 //   - Attempts that fail for what may pass are counted. The last of Options.MaxAttempts
 //     is final.
-//   - What failed because of its node is tried on another one. It counts as an attempt.
+//   - What failed because of its node is tried on another one, if none is at it already. That
+//     counts as an attempt.
 //   - A step that ran and failed is executed again as [Scheduler.flaw] says.
 //   - Anything else is final.
 func (s *fates) mayRetry(id UnitID, n *node, f fault) (yes bool, ending string) {
 	u := &s.units[id]
-	if f == passing || f == misplaced {
+	if f == passing || f == misplaced && len(u.runs) == 0 {
 		u.tries++
 	}
 	switch {
 	case len(u.runs) > 0:
+		if f == misplaced {
+			s.avoid(id, n)
+		}
 		return true, ""
 	case f == flawed:
 		return true, ""

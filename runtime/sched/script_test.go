@@ -36,7 +36,7 @@ var update = flag.Bool("update", false, "rewrite golden files")
 //	unsent V                     missed V NODE
 //	built U [PART]               exported U [PART]
 //	done U                       built and exported
-//	fail U [vertex=V] [retryable] [execution=N way=W] [ERR...]
+//	fail U [PART] [vertex=V] [retryable] [execution=N way=W] [ERR...]
 //	end PART [retryable] [ERR...]
 //	cancel [REASON...]           tick
 //	status                       moves
@@ -322,9 +322,13 @@ func (sc *script) command(w []string) {
 		if kv["vertex"] != "" {
 			v = sc.vertex(kv["vertex"])
 		}
+		where, words := rest[:1], rest[1:]
+		if len(words) > 0 && isPartition(words[0]) {
+			where, words = rest[:2], words[1:]
+		}
 		sc.step(UnitFailed{
-			At: sc.now, Unit: sc.unit(rest[0]), Partition: sc.part(rest[:1]), Vertex: v,
-			Retryable: kv["retryable"] != "", Elsewhere: kv["elsewhere"] != "", Err: strings.Join(rest[1:], " "),
+			At: sc.now, Unit: sc.unit(rest[0]), Partition: sc.part(where), Vertex: v,
+			Retryable: kv["retryable"] != "", Elsewhere: kv["elsewhere"] != "", Err: strings.Join(words, " "),
 			Execution: sc.number(kv["execution"]), Way: kv["way"],
 		})
 	case "end":
@@ -357,6 +361,12 @@ func (sc *script) partition(s string) PartitionID {
 }
 
 // part returns the submission named in rest[1], or the last with the unit.
+// isPartition reports whether a word is the name of a partition.
+func isPartition(word string) bool {
+	_, err := strconv.Atoi(strings.TrimPrefix(word, "p"))
+	return strings.HasPrefix(word, "p") && err == nil
+}
+
 func (sc *script) part(rest []string) PartitionID {
 	if len(rest) > 1 {
 		return sc.partition(rest[1])
