@@ -360,13 +360,13 @@ func (sc *script) partition(s string) PartitionID {
 	return PartitionID(sc.number(strings.TrimPrefix(s, "p")))
 }
 
-// part returns the submission named in rest[1], or the last with the unit.
 // isPartition reports whether a word is the name of a partition.
 func isPartition(word string) bool {
 	_, err := strconv.Atoi(strings.TrimPrefix(word, "p"))
 	return strings.HasPrefix(word, "p") && err == nil
 }
 
+// part returns the submission named in rest[1], or the last with the unit.
 func (sc *script) part(rest []string) PartitionID {
 	if len(rest) > 1 {
 		return sc.partition(rest[1])
