@@ -56,13 +56,10 @@ func (r *run) submit(cmd sched.Submit) []sched.Event {
 	planned := cmd.Why == sched.Planned && !r.accounts.begun(p.units)
 	imports, takes := r.exchange.importsFor(n, jobs, r.caches.importsOf(jobs, planned))
 	p.slice.Takes = takes
-	if err := p.cut(r.work, r.lost.lookups(n), imports); err != nil {
+	if err := p.cut(r.work, r.lost.lookups(n), r.lost.count(n), imports); err != nil {
 		return []sched.Event{r.end(p, err.Error(), false)}
 	}
 	p.slice.Anew = r.work.needAny(p.units, n.flawed)
-	if r.lost.any(n) {
-		p.slice.Joined = nil // what joins units that have failed together has failed, too
-	}
 	if cmd.Why != sched.Planned {
 		r.reporter.move(cmd, r.sched.Moves())
 	}

@@ -284,9 +284,12 @@ func (x *exchange) noteExecution(n *nodeRun, v sched.VertexID) {
 		x.once[v] = n
 		return
 	}
-	if first != n {
-		x.reporter.warn(fmt.Sprintf("%s was built by %s and again by %s: images that stand on it differ", x.work.Graph.Vertices[v].Step, first.info.Name, n.info.Name))
+	step := x.work.Graph.Vertices[v].Step
+	if first == n { // what it had is lost, there or in a cache
+		x.reporter.warn(fmt.Sprintf("%s was built by %s, and again after its result was lost: images that stand on it may differ", step, n.info.Name))
+		return
 	}
+	x.reporter.warn(fmt.Sprintf("%s was built by %s and again by %s: images that stand on it differ", step, first.info.Name, n.info.Name))
 }
 
 // warnRelics warns that a node which came back may build on results of its own.

@@ -189,6 +189,8 @@ func (m lostMessage) take(r *run) []sched.Event {
 	if fresh {
 		r.lost.noteStuck(p.node)
 	}
+	// Found for another submission since this one was cut, it is built again for both.
+	fresh = fresh || len(m.found) > 0 && p.lost < r.lost.count(p.node)
 	if p.state == unwanted {
 		return m.then.take(r)
 	}
@@ -239,8 +241,8 @@ func (l *lostResults) ignore(n *nodeRun, d digest.Digest) {
 	l.aliases[daemon.Ignoring(d)] = d
 }
 
-// any reports whether n could not read some result.
-func (l *lostResults) any(n *nodeRun) bool { return len(l.gone[n]) > 0 }
+// count is how many results n could not read.
+func (l *lostResults) count(n *nodeRun) int { return len(l.gone[n]) }
 
 // noteStuck has the steps that could not read what is lost ignore the cache, too. None of them
 // has a result. A node does not try a failed step again as long as any build there uses it, and
@@ -249,8 +251,11 @@ func (l *lostResults) any(n *nodeRun) bool { return len(l.gone[n]) > 0 }
 func (l *lostResults) noteStuck(n *nodeRun) {
 	for _, v := range l.work.Graph.Vertices {
 		s := n.tracker.status(v.Digest)
-		if _, stuck := fault.LostBlob(errors.New(s.says)); stuck && v.Kind.IsStep() && !s.done {
+		if _, lost := fault.LostBlob(errors.New(s.says)); lost && v.Kind.IsStep() && s.stuck() {
 			l.ignore(n, v.Digest)
+			if s.done {
+				n.tracker.forget(v.Digest)
+			}
 		}
 	}
 }

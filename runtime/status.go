@@ -319,6 +319,15 @@ func (t *tracker) culprit(err error) (step digest.Digest, ok bool) {
 	return step, ok
 }
 
+// stuck reports whether it has no result, or failed after its last execution: the node may have
+// come back empty.
+func (s *vertexStatus) stuck() bool {
+	if !s.done || len(s.runs) == 0 || len(s.failures) == 0 {
+		return !s.done
+	}
+	return s.failures[len(s.failures)-1].completed.After(s.runs[len(s.runs)-1].completed)
+}
+
 // knows reports whether the execution that started then is known to have failed.
 func (s *vertexStatus) knows(started time.Time) bool {
 	return slices.ContainsFunc(s.failures, func(f execution) bool { return f.started.Equal(started) })

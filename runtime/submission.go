@@ -75,6 +75,8 @@ type submission struct {
 	cancel context.CancelCauseFunc
 	// unread is how many steps read files that its node was not sent, when it began.
 	unread int
+	// lost is how many results its node was known to have lost when it was cut.
+	lost int
 	// writing are the units that a worker writes something of. solved is the report of the
 	// solve's end. Invariant: it is there only while some worker writes.
 	writing map[sched.UnitID]bool
@@ -174,8 +176,8 @@ func (p *submission) endWrite(u sched.UnitID) *solvedMessage {
 
 // cut cuts the part of the graph that p needs, to be solved with imports, and notes the
 // roots by whose end its units are known to be built.
-func (p *submission) cut(w *work, known lookups, imports []ir.CacheEntry) error {
-	p.slice.Imports = imports
+func (p *submission) cut(w *work, known lookups, lost int, imports []ir.CacheEntry) error {
+	p.slice.Imports, p.lost = imports, lost
 	var ids []string
 	steps := false
 	for _, u := range p.units {
@@ -196,7 +198,7 @@ func (p *submission) cut(w *work, known lookups, imports []ir.CacheEntry) error 
 		}
 		ids = append(ids, cut...)
 	}
-	if len(ids) == 0 || steps {
+	if len(ids) == 0 || steps || lost > 0 { // what joined units that have failed together has failed, too
 		return nil
 	}
 	var err error

@@ -80,6 +80,10 @@ func TestSeeds(t *testing.T) {
 //     it before that was heard.
 //   - 109359: what a unit stands on had no owner when the end of the unit was heard before those of
 //     its steps.
+//   - 206670 (with those from 206650 on): what several submissions had lost together counted as
+//     failed attempts of all but one, a node that came back empty did not try again what could
+//     not read what was lost, and nobody said that a step was executed anew after others had
+//     built on its result.
 //   - 172239: a session that had ended by itself waited for a word of its node, which was silent.
 func TestSeedsOfFaults(t *testing.T) {
 	var current atomic.Uint64
