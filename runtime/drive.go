@@ -381,8 +381,9 @@ func (m solvedMessage) fail(r *run) []sched.Event {
 	if u := p.units[0]; r.work.onDemand(u) { // such a unit is submitted by itself
 		ev := sched.UnitFailed{At: r.reporter.since(), Partition: p.id, Unit: u, Vertex: sched.NoVertex, Err: fault.Plain(m.err).Error()}
 		var failed *fault.StepFailed
-		if r.accounts.retries() && errors.As(fault.Classify(m.err, nil), &failed) {
-			// It is executed again, and sent. Nobody else may report this execution.
+		if errors.As(fault.Classify(m.err, nil), &failed) {
+			// It is executed again, and sent, or fails what waits for it. Nobody else may report
+			// this execution.
 			f := r.accounts.explain(p.node, m.err)
 			ev.Vertex, ev.Err, ev.Execution, ev.Way = f.vertex, f.err.Summary(), f.execution, f.way
 		} else {

@@ -573,7 +573,7 @@ func (s *Scheduler) unitFailed(e UnitFailed) {
 	}
 	f := final
 	switch {
-	case e.Execution > 0 && s.cfg.Options.RetrySteps > 0 && s.validVertex(e.Vertex):
+	case e.Execution > 0 && s.validVertex(e.Vertex) && (s.cfg.Options.RetrySteps > 0 || s.cfg.Units[e.Unit].OnDemand):
 		f = s.flaw(e, r.n)
 	case e.Elsewhere:
 		f = misplaced

@@ -40,7 +40,7 @@ func (f failedRun) same(g failedRun) bool {
 //   - A unit that reports what it has reported before met the old failure again, and
 //     counts an attempt.
 //   - A unit on demand only sends the result, and is not tried again: those that wait for it
-//     execute the step. When that may not be, they have failed.
+//     execute the step. When that may not be, as without retries, they have failed.
 func (s *fates) flaw(e UnitFailed, n *node) fault {
 	f := failedRun{e.Vertex, n.id, e.Execution, e.Way}
 	t := s.trials[e.Vertex]

@@ -84,12 +84,14 @@ func TestSeeds(t *testing.T) {
 //     failed attempts of all but one, a node that came back empty did not try again what could
 //     not read what was lost, and nobody said that a step was executed anew after others had
 //     built on its result.
+//   - 408420: without retries, a step that had failed on one node was executed by all others, for
+//     units that had waited for its result.
 //   - 172239: a session that had ended by itself waited for a word of its node, which was silent.
 func TestSeedsOfFaults(t *testing.T) {
 	var current atomic.Uint64
 	var all seen
 	defer watch(&current)()
-	for _, seed := range []uint64{1002, 1610, 5498, 5514, 20043, 20230, 32473, 32950, 101164, 101304, 102736, 103530, 107283, 107820, 109207, 109359, 117970, 120786, 172239} {
+	for _, seed := range []uint64{1002, 1610, 5498, 5514, 20043, 20230, 32473, 32950, 101164, 101304, 102736, 103530, 107283, 107820, 109207, 109359, 117970, 120786, 172239, 408420} {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) { trySeeds(t, seed, seed+1, &current, &all) })
 	}
 }
