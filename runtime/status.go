@@ -322,10 +322,8 @@ func (t *tracker) culprit(err error) (step digest.Digest, ok bool) {
 // stuck reports whether it has no result, or failed after its last execution: the node may have
 // come back empty.
 func (s *vertexStatus) stuck() bool {
-	if !s.done || len(s.runs) == 0 || len(s.failures) == 0 {
-		return !s.done
-	}
-	return s.failures[len(s.failures)-1].completed.After(s.runs[len(s.runs)-1].completed)
+	return !s.done || len(s.runs) > 0 && len(s.failures) > 0 &&
+		s.failures[len(s.failures)-1].completed.After(s.runs[len(s.runs)-1].completed)
 }
 
 // knows reports whether the execution that started then is known to have failed.

@@ -87,13 +87,7 @@ func leaveOpen(s *fates, r *run) {
 	if !s.once.some {
 		return
 	}
-	var units []UnitID
-	for _, m := range r.units {
-		if m.st == building {
-			units = append(units, m.id)
-		}
-	}
-	s.walk(units, func(v VertexID) bool {
+	s.walk(r.toBuild(), func(v VertexID) bool {
 		if r.n.held.has(v) || s.cached.has(v) || s.elsewhere(r.n, v) != nil {
 			return false
 		}

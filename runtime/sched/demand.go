@@ -152,10 +152,3 @@ func (d *demand) hold(v VertexID) {
 	d.remove(v, e)
 	d.unwind()
 }
-
-func (d *demand) reset() {
-	d.m = make(map[VertexID]need)
-	d.load = [ways]int64{}
-	d.ready = 0
-	d.gone = d.gone[:0]
-}

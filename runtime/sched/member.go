@@ -88,6 +88,17 @@ func (s *fates) advance(r *run, i int, to memberState) {
 	s.wake(n)
 }
 
+// toBuild returns the units that are not built yet.
+func (r *run) toBuild() []UnitID {
+	var units []UnitID
+	for _, m := range r.units {
+		if m.st == building {
+			units = append(units, m.id)
+		}
+	}
+	return units
+}
+
 // writes reports whether the outputs of some member are being written.
 func (r *run) writes() bool {
 	return slices.ContainsFunc(r.units, func(m member) bool { return m.st == exporting })

@@ -92,6 +92,13 @@ func (s *fleet) owner(v VertexID) *node {
 	return nil
 }
 
+// own makes n, which executes v, its owner if nobody is and it has one result.
+func own(s *fleet, n *node, v VertexID) {
+	if s.cfg.Vertices[v].Once && !s.cached.has(v) && s.owner(v) == nil {
+		s.once.by[v] = n.id
+	}
+}
+
 // executes reports whether v is under way on n.
 func (n *node) executes(v VertexID) bool {
 	return slices.ContainsFunc(n.running, func(r running) bool { return r.v == v })
@@ -324,14 +331,8 @@ func (s *Scheduler) vertexMissed(e VertexMissed) {
 
 // needs reports whether a submission that has not built all of it needs v.
 func (s *fleet) needs(r *run, v VertexID) bool {
-	var units []UnitID
-	for _, m := range r.units {
-		if m.st == building {
-			units = append(units, m.id)
-		}
-	}
 	found := false
-	s.walk(units, func(x VertexID) bool {
+	s.walk(r.toBuild(), func(x VertexID) bool {
 		found = found || x == v
 		return !found && !r.n.held.has(x)
 	})

@@ -386,8 +386,7 @@ func (s *Scheduler) nodeLost(e NodeLost) {
 	n.parts = nil
 	again, gone := s.lostResults(n) // before they are forgotten
 	n.held.clear()
-	n.all.reset()
-	n.sub.reset()
+	n.all, n.sub = s.newDemand(n, false), s.newDemand(n, true)
 	clear(n.watch)
 	for _, r := range n.running {
 		s.learned.stop(r.v, n.id)
@@ -417,9 +416,7 @@ func (s *Scheduler) vertexStarted(e VertexStarted) {
 	if !slices.ContainsFunc(n.running, func(r running) bool { return r.v == e.Vertex }) {
 		n.running = append(n.running, running{e.Vertex, s.now})
 		s.seen++
-		if s.cfg.Vertices[e.Vertex].Once && !s.cached.has(e.Vertex) && s.owner(e.Vertex) == nil {
-			s.once.by[e.Vertex] = n.id // it was thought to be held
-		}
+		own(&s.fleet, n, e.Vertex) // it was thought to be held
 		s.noteBegun(n, e.Vertex)
 		s.learned.start(e.Vertex, n.id, s.now)
 		s.forgetStray(n)
@@ -440,8 +437,8 @@ func (s *Scheduler) vertexDone(e VertexDone) {
 		s.noteBegun(n, e.Vertex)
 		s.fillMounts(n, e.Vertex)
 	}
-	if s.cfg.Vertices[e.Vertex].Once && !e.Cached && !s.cached.has(e.Vertex) && s.owner(e.Vertex) == nil {
-		s.once.by[e.Vertex] = n.id // it had begun before it was told not to
+	if !e.Cached {
+		own(&s.fleet, n, e.Vertex) // it had begun before it was told not to
 	}
 	s.hold(n, e.Vertex)
 	s.wake(n)

@@ -501,8 +501,8 @@ func (s *estimator) surveyFrom(n, owner *node, units []UnitID) survey {
 // that is no step that only another node may execute.
 func (s *estimator) bears(n *node, units []UnitID) bool { return len(s.missing(n, units)) == 0 }
 
-// forgo has n execute what is still to be sent to it and the units need.
-func forgo(s *fates, n *node, units []UnitID) {
+// forgo has n execute what is still to be sent to it and the units need, and returns that.
+func forgo(s *fates, n *node, units []UnitID) []VertexID {
 	list := s.promises(n, units)
 	for _, v := range list {
 		n.fetches.unset(v)
@@ -510,6 +510,7 @@ func forgo(s *fates, n *node, units []UnitID) {
 	if len(list) > 0 {
 		s.reckon(n)
 	}
+	return list
 }
 
 // promises returns what is still to be sent to n and the units need, but for steps that only
@@ -538,9 +539,6 @@ func (s *estimator) promises(n *node, units []UnitID) []VertexID {
 
 // double submits to n what its owner goes on building.
 func (s *thieves) double(n *node, l *loot) {
-	if l.bare {
-		forgo(&s.fates, n, l.units)
-	}
 	for _, u := range l.units {
 		n.all.add(s.cfg.Units[u].Root)
 		s.units[u].moves++

@@ -1,6 +1,9 @@
 package sched
 
-import "slices"
+import (
+	"maps"
+	"slices"
+)
 
 // A result that is being sent for much longer than was expected is not waited for without end. A
 // node that has nothing else to do executes what it was to be sent, when it would be done sooner,
@@ -39,7 +42,7 @@ func overtake(s *fates) bool {
 	}
 	late := lateSendings(s)
 	some := false
-	for _, d := range ids(late) {
+	for _, d := range slices.Sorted(maps.Keys(late)) {
 		for _, u := range s.rdeps[d] {
 			p := s.units[u].part
 			if p == nil || p.lane.n == nil {
@@ -67,16 +70,6 @@ func lateSendings(s *fates) map[UnitID]float64 {
 		}
 	}
 	return late
-}
-
-// ids returns the units in late, in order.
-func ids(late map[UnitID]float64) []UnitID {
-	var list []UnitID
-	for id := range late {
-		list = append(list, id)
-	}
-	slices.Sort(list)
-	return list
 }
 
 // sendTime is how long all that n sends is expected to take, in nanoseconds.
@@ -119,8 +112,7 @@ func outrun(s *fates, n *node, u UnitID, late map[UnitID]float64) bool {
 
 // waive has n execute what it is sent too late for u, and all its units wait no longer for that.
 func waive(s *fates, n *node, u UnitID, late map[UnitID]float64) {
-	sent := s.promises(n, []UnitID{u})
-	forgo(s, n, []UnitID{u})
+	sent := forgo(s, n, []UnitID{u})
 	for _, p := range n.parts {
 		for _, id := range p.units {
 			before := len(s.deps[id])
