@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"text/tabwriter"
 	"time"
 
@@ -51,13 +52,16 @@ func (k *carrier) fetch(m *machine, v partition.VertexID, w *want) {
 // drop ends what is under way for m, which nobody waits for any more.
 func (k *carrier) drop(m *machine) {
 	k.count()
-	for i, x := range k.under {
-		if x.m == m {
-			k.under = append(k.under[:i], k.under[i+1:]...)
-			k.expect()
-			return
-		}
+	if k.remove(func(x *carriage) bool { return x.m == m }) {
+		k.expect()
 	}
+}
+
+// remove takes what matches out of what is under way, and reports whether there was any.
+func (k *carrier) remove(match func(*carriage) bool) bool {
+	before := len(k.under)
+	k.under = slices.DeleteFunc(k.under, match)
+	return len(k.under) < before
 }
 
 func (k *carrier) rate() float64 {
@@ -91,12 +95,7 @@ func (k *carrier) expect() {
 			return // something has begun or ended since
 		}
 		k.count()
-		for i, x := range k.under {
-			if x == next {
-				k.under = append(k.under[:i], k.under[i+1:]...)
-				break
-			}
-		}
+		k.remove(func(x *carriage) bool { return x == next })
 		k.expect()
 		next.done()
 	})

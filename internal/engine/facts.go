@@ -4,12 +4,12 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
 
 	"github.com/containerd/platforms"
 	"github.com/moby/buildkit/solver/pb"
 	"github.com/moby/buildkit/util/apicaps"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/dbake/dbake/compiler/ir"
 	"github.com/dbake/dbake/frontend"
@@ -118,11 +118,8 @@ func (s *standby) ask(ctx context.Context) (*facts, error) {
 	}
 	f := &facts{pool: pool, kept: map[string]warm.Records{}}
 	var records []warm.Records
-	var asking errgroup.Group
-	asking.Go(func() error {
-		records = pool.Records(ctx)
-		return nil
-	})
+	var asking sync.WaitGroup
+	asking.Go(func() { records = pool.Records(ctx) })
 	// They are asked for what they support only if they are others than the last time, or of
 	// another version.
 	if kept, ok := readFacts(s); ok {
@@ -133,7 +130,7 @@ func (s *standby) ask(ctx context.Context) (*facts, error) {
 	} else {
 		f.caps, err = pool.LLBCaps(ctx)
 	}
-	_ = asking.Wait() // unknown is no failure
+	asking.Wait()
 	if err != nil {
 		return nil, err
 	}

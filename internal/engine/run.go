@@ -230,15 +230,12 @@ func (s *Session) remember(ctx context.Context) error {
 			memory.Forgets(err)
 		}
 	}
-	var named error
 	var naming errgroup.Group
 	naming.Go(func() error { // it asks registries, the rest asks nodes
-		named = s.images.remember(ctx, x.result, s.prepared.resolver, time.Now())
-		return nil
+		return s.images.remember(ctx, x.result, s.prepared.resolver, time.Now())
 	})
 	errs := learn(ctx, s)
-	_ = naming.Wait() // it reports through named
-	for _, err := range append([]error{named}, errs...) {
+	for _, err := range append([]error{naming.Wait()}, errs...) {
 		if err != nil {
 			memory.Forgets(err)
 		}
