@@ -86,6 +86,7 @@ func TestUnwrittenCaches(t *testing.T) {
 	x.note(&solveSource{job: "c"}, exporting(""))
 	x.note(&solveSource{targets: []string{"d"}}, exporting("of the shared cache"))
 	x.note(nil, exporting("of nobody"))
+	x.note(&solveSource{job: "d", output: 2}, exporting("failed to solve: Canceled: context canceled"))
 	x.note(&solveSource{job: "d", output: 1}, &bkclient.SolveStatus{Vertexes: []*bkclient.Vertex{{Name: "exporting to GitHub Actions Cache", Error: "refused"}}})
 	var warnings []string
 	a.warnUnwritten(x, func(text string) { warnings = append(warnings, text) })

@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -74,7 +75,8 @@ type outputOf struct {
 	number int
 }
 
-// note keeps why caches could not be written, according to the status of a solve.
+// note keeps why caches could not be written, according to the status of a solve. An export
+// that was ended has not failed: who ends one reports why.
 func (x unwritten) note(from *solveSource, st *bkclient.SolveStatus) {
 	if from == nil || from.job == "" {
 		return
@@ -85,7 +87,7 @@ func (x unwritten) note(from *solveSource, st *bkclient.SolveStatus) {
 		kept = unwrittenCaches{from: from}
 	}
 	for _, v := range st.Vertexes {
-		if where, ok := cacheTarget(v.Name); ok && v.Error != "" {
+		if where, ok := cacheTarget(v.Name); ok && v.Error != "" && !strings.HasSuffix(v.Error, context.Canceled.Error()) {
 			kept.faults = appendNew(kept.faults, fmt.Sprintf("the cache cannot be written to %s: %s", where, v.Error))
 		}
 	}

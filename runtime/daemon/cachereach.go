@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -71,6 +72,25 @@ func (c *silentCaches) add(where string) bool {
 	return true
 }
 
+// await waits until the server of a spare cache is known to be silent, and reports whether one
+// is. grows is that of the servers known before.
+func (c *silentCaches) await(ctx context.Context, caches []bkclient.CacheOptionsEntry, spare func(ir.CacheEntry) bool, grows <-chan struct{}) bool {
+	for {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-grows:
+		}
+		grows = c.grows()
+		for _, e := range caches {
+			entry := ir.CacheEntry{Type: e.Type, Attrs: e.Attrs}
+			if spare(entry) && c.has(cacheentry.Server(entry)) {
+				return true
+			}
+		}
+	}
+}
+
 // leaveOut keeps the solves and exports of the node away from a silent server.
 func (s *solver) leaveOut(where string) {
 	if s.silent.add(where) {
@@ -88,7 +108,7 @@ func (s *solver) heard(entries []ir.CacheEntry) []ir.CacheEntry {
 func (s *solver) writable(entries []bkclient.CacheOptionsEntry) ([]bkclient.CacheOptionsEntry, error) {
 	if s.link != nil && s.link.info.OwnStore {
 		var err error
-		if entries, err = s.withoutCaches(entries); err != nil {
+		if entries, err = withoutCaches(entries); err != nil {
 			return nil, err
 		}
 	}
@@ -105,6 +125,37 @@ func (s *solver) writable(entries []bkclient.CacheOptionsEntry) ([]bkclient.Cach
 		}
 	}
 	return kept, nil
+}
+
+// errUnheard ends an export to a cache whose server turns out to be silent.
+var errUnheard = errors.New("a server of caches is silent")
+
+// withHeard calls export with those of the caches that can be written. When the server of one that
+// is spare is found to be silent meanwhile, the export is ended, and called again without that
+// cache if its errors do not count. One that is required may only be slow: it gets more time, see
+// [attentive].
+func (s *solver) withHeard(ctx context.Context, entries []bkclient.CacheOptionsEntry, spare func(ir.CacheEntry) bool, export func(context.Context, []bkclient.CacheOptionsEntry) (map[string]string, error)) (map[string]string, error) {
+	for {
+		grows := s.silent.grows()
+		caches, err := s.writable(entries)
+		if err != nil {
+			return nil, err
+		}
+		exporting, end := context.WithCancelCause(ctx)
+		watched := make(chan struct{})
+		go func() {
+			defer close(watched)
+			if s.silent.await(exporting, caches, spare, grows) {
+				end(errUnheard)
+			}
+		}()
+		resp, err := export(exporting, caches)
+		end(nil)
+		<-watched
+		if err == nil || ctx.Err() != nil || !errors.Is(context.Cause(exporting), errUnheard) {
+			return resp, err
+		}
+	}
 }
 
 // silent returns the registries and services, as cacheentry.Server names them, that do not answer

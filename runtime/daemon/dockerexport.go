@@ -147,7 +147,7 @@ func (s *solver) saveFromEngine(ctx context.Context, names []string, open func(m
 
 // withoutCaches returns an error when entries are caches that an engine with a store
 // of its own cannot write, and whose errors count. It keeps those that it can.
-func (s *solver) withoutCaches(entries []bkclient.CacheOptionsEntry) ([]bkclient.CacheOptionsEntry, error) {
+func withoutCaches(entries []bkclient.CacheOptionsEntry) ([]bkclient.CacheOptionsEntry, error) {
 	var kept []bkclient.CacheOptionsEntry
 	for _, e := range entries {
 		if e.Type == ir.TypeInline {

@@ -163,11 +163,7 @@ func (s *solver) Export(ctx context.Context, req ExportRequest, observe func(*bk
 
 // exportPlain has the node do an export.
 func (s *solver) exportPlain(ctx context.Context, req ExportRequest, observe func(*bkclient.SolveStatus)) (map[string]string, error) {
-	caches, err := s.writable(req.CacheTo)
-	if err != nil {
-		return nil, err
-	}
-	opt := bkclient.SolveOpt{Ref: s.newRef(), CacheExports: caches, FrontendAttrs: maps.Clone(req.Frontend)}
+	opt := bkclient.SolveOpt{FrontendAttrs: maps.Clone(req.Frontend)}
 	if req.Entry != nil {
 		entry := *req.Entry
 		if s.link.info.EngineID != "" && entry.Type == bkclient.ExporterImage {
@@ -175,8 +171,11 @@ func (s *solver) exportPlain(ctx context.Context, req ExportRequest, observe fun
 		}
 		opt.Exports = []bkclient.ExportEntry{entry}
 	}
-	resp, err := s.exporting(ctx, req, opt, observe, func(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
-		return s.result(ctx, c, req)
+	resp, err := s.withHeard(ctx, req.CacheTo, ir.CacheEntry.MayFail, func(ctx context.Context, caches []bkclient.CacheOptionsEntry) (map[string]string, error) {
+		opt.Ref, opt.CacheExports = s.newRef(), caches
+		return s.exporting(ctx, req, opt, observe, func(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
+			return s.result(ctx, c, req)
+		})
 	})
 	if err != nil {
 		return nil, err
@@ -252,28 +251,28 @@ func (req *ExportRequest) storeDirs() []string {
 
 // ExportCache implements Daemon.
 func (s *solver) ExportCache(ctx context.Context, req ExportRequest, observe func(*bkclient.SolveStatus)) (map[string]string, error) {
-	if _, err := s.writable(req.CacheTo); err != nil {
-		return nil, err
-	}
-	return s.exporting(ctx, req, bkclient.SolveOpt{CacheExports: req.CacheTo}, observe, func(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
-		res := gateway.NewResult()
-		// The daemon wants a platform for each of several results, and takes any
-		// name for it.
-		named := exptypes.Platforms{}
-		for i, img := range req.Contents {
-			ref, err := s.ref(ctx, c, img.Definition)
-			if err != nil {
-				return nil, err
+	spare := func(ir.CacheEntry) bool { return true }
+	return s.withHeard(ctx, req.CacheTo, spare, func(ctx context.Context, caches []bkclient.CacheOptionsEntry) (map[string]string, error) {
+		return s.exporting(ctx, req, bkclient.SolveOpt{CacheExports: caches}, observe, func(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
+			res := gateway.NewResult()
+			// The daemon wants a platform for each of several results, and takes any
+			// name for it.
+			named := exptypes.Platforms{}
+			for i, img := range req.Contents {
+				ref, err := s.ref(ctx, c, img.Definition)
+				if err != nil {
+					return nil, err
+				}
+				res.AddRef(key(i), ref)
+				named.Platforms = append(named.Platforms, exptypes.Platform{ID: key(i), Platform: platformOf(img)})
 			}
-			res.AddRef(key(i), ref)
-			named.Platforms = append(named.Platforms, exptypes.Platform{ID: key(i), Platform: platformOf(img)})
-		}
-		dt, err := json.Marshal(named)
-		if err != nil {
-			return nil, fmt.Errorf("encode platforms: %w", err)
-		}
-		res.AddMeta(exptypes.ExporterPlatformsKey, dt)
-		return res, nil
+			dt, err := json.Marshal(named)
+			if err != nil {
+				return nil, fmt.Errorf("encode platforms: %w", err)
+			}
+			res.AddMeta(exptypes.ExporterPlatformsKey, dt)
+			return res, nil
+		})
 	})
 }
 
