@@ -271,6 +271,10 @@ func (m statusMessage) take(r *run) []sched.Event {
 		if !ok {
 			continue
 		}
+		if c.repeated {
+			r.exchange.noteRepetition(n, v)
+			continue
+		}
 		if !c.cached {
 			events = append(events, r.noteSources(n, v)...)
 		}

@@ -284,12 +284,18 @@ func (x *exchange) noteExecution(n *nodeRun, v sched.VertexID) {
 		x.once[v] = n
 		return
 	}
-	step := x.work.Graph.Vertices[v].Step
 	if first == n { // what it had is lost, there or in a cache
-		x.reporter.warn(fmt.Sprintf("%s was built by %s, and again after its result was lost: images that stand on it may differ", step, n.info.Name))
+		x.noteRepetition(n, v)
 		return
 	}
-	x.reporter.warn(fmt.Sprintf("%s was built by %s and again by %s: images that stand on it differ", step, first.info.Name, n.info.Name))
+	x.reporter.warn(fmt.Sprintf("%s was built by %s and again by %s: images that stand on it differ", x.work.Graph.Vertices[v].Step, first.info.Name, n.info.Name))
+}
+
+// noteRepetition warns that a node has executed a step with one result although it had that.
+func (x *exchange) noteRepetition(n *nodeRun, v sched.VertexID) {
+	if x.work.Sched.Vertices[v].Once {
+		x.reporter.warn(fmt.Sprintf("%s was built by %s, and again after its result was lost: images that stand on it may differ", x.work.Graph.Vertices[v].Step, n.info.Name))
+	}
 }
 
 // warnRelics warns that a node which came back may build on results of its own.

@@ -136,11 +136,12 @@ func (l *lostResults) search(p *submission, err error, units []sched.UnitID, the
 		return false
 	}
 	m := lostMessage{p: p, then: then, blob: blob, err: err}
+	observe := l.workers.observe(p.node, &solveSource{targets: p.targets, search: true})
 	l.workers.start(func() {
 		ctx, cancel := context.WithTimeout(p.conn.Ended, findLimit) // the solve's own context ends with its failure
 		defer cancel()
 		for i, c := range chains {
-			from := p.conn.Witness.Unreadable(ctx, defs[i], p.slice.Imports)
+			from := p.conn.Witness.Unreadable(ctx, defs[i], p.slice.Imports, observe)
 			m.found = append(m.found, c[from:]...)
 		}
 		m.cache = l.cacheWith(ctx, p.slice.Imports, blob)

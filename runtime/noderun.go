@@ -188,7 +188,7 @@ func (n *nodeRun) letGo() {
 func (n *nodeRun) follow(changes []change, st *bkclient.SolveStatus) {
 	for _, c := range changes {
 		switch {
-		case c.done:
+		case c.done, c.repeated:
 			delete(n.running, c.vertex)
 		case n.conn != nil:
 			n.running[c.vertex] = true

@@ -296,7 +296,7 @@ func (w witness) Silent(ctx context.Context, probes map[string]string) []string 
 	return w.node.tries(ctx, probes)
 }
 
-func (w witness) Unreadable(_ context.Context, chain []*pb.Definition, _ []ir.CacheEntry) int {
+func (w witness) Unreadable(_ context.Context, chain []*pb.Definition, _ []ir.CacheEntry, _ func(*bkclient.SolveStatus)) int {
 	if w.node.unreadable == nil {
 		return len(chain)
 	}

@@ -36,6 +36,9 @@ type solveSource struct {
 	// export is set for solves of results that are there already. They repeat the
 	// steps that an evaluation ran as if those were cached.
 	export bool
+	// search is set for a search for lost results. Only what it executes counts: what it finds may
+	// be about to be lost.
+	search bool
 	// id distinguishes an export from all others of its node; output is which of several
 	// outputs of the job it is, from 1, or 0 when there is one.
 	id     string
@@ -84,6 +87,7 @@ type vertexStatus struct {
 	job      string    // whose outputs it writes
 	targets  []string  // of the solve that reported it first
 	logged   time.Time // of the newest output taken in
+	printed  time.Time // of the newest output, taken in or not
 	tail     outputTail
 }
 
@@ -98,12 +102,14 @@ func (e execution) overlaps(f execution) bool {
 	return e.started.Equal(f.started) || e.started.Before(f.completed) && f.started.Before(e.completed)
 }
 
-// change is news of a vertex: it began to run, or its result is there.
+// change is news of a vertex: it began to run, or its result is there. repeated says that the
+// result was there before, and was lost without a word.
 type change struct {
-	vertex digest.Digest
-	done   bool
-	took   time.Duration
-	cached bool
+	vertex   digest.Digest
+	done     bool
+	repeated bool
+	took     time.Duration
+	cached   bool
 }
 
 func newTracker(isStep, isShared func(digest.Digest) bool) *tracker {
@@ -117,9 +123,10 @@ func (t *tracker) observe(st *bkclient.SolveStatus, from *solveSource) (*bkclien
 	fresh := &bkclient.SolveStatus{Warnings: st.Warnings}
 	var changes []change
 	t.noteLayers(st.Statuses)
+	t.noteOutput(st.Logs)
 	for _, v := range st.Vertexes {
 		s := t.at(v.Digest)
-		if from.export && s.shown || t.note(v, s) {
+		if from.search && !t.executed(v, s) || from.export && s.shown && !s.printedIn(v) || t.note(v, s) {
 			continue
 		}
 		if s.targets == nil {
@@ -140,22 +147,30 @@ func (t *tracker) observe(st *bkclient.SolveStatus, from *solveSource) (*bkclien
 		fresh.Vertexes = append(fresh.Vertexes, v)
 	}
 	for _, vs := range st.Statuses {
-		if !from.export || !t.at(vs.Vertex).shown {
+		if !from.search && (!from.export || !t.at(vs.Vertex).shown) {
 			fresh.Statuses = append(fresh.Statuses, vs)
 		}
 	}
-	for _, l := range st.Logs {
-		// Every stream has a vertex's output in order and from its start.
-		if s := t.at(l.Vertex); l.Timestamp.After(s.logged) && !l.Timestamp.Before(s.since) {
-			s.logged = l.Timestamp
-			if s.ended && l.Timestamp.After(s.failures[len(s.failures)-1].completed) {
-				s.renew() // what an execution printed may come after its end is known
-			}
-			s.tail.add(l.Stream, string(l.Data))
-			fresh.Logs = append(fresh.Logs, l)
-		}
-	}
+	fresh.Logs = t.output(st.Logs)
 	return fresh, changes
+}
+
+// output takes output in, and returns what is new. Every stream has a vertex's output in order
+// and from its start.
+func (t *tracker) output(logs []*bkclient.VertexLog) (fresh []*bkclient.VertexLog) {
+	for _, l := range logs {
+		s := t.at(l.Vertex)
+		if !l.Timestamp.After(s.logged) || l.Timestamp.Before(s.since) {
+			continue
+		}
+		s.logged = l.Timestamp
+		if s.ended && l.Timestamp.After(s.failures[len(s.failures)-1].completed) {
+			s.renew() // what an execution printed may come after its end is known
+		}
+		s.tail.add(l.Stream, string(l.Data))
+		fresh = append(fresh, l)
+	}
+	return fresh
 }
 
 // note notes the times of v. past is true when v reports a result that is lost.
@@ -166,6 +181,27 @@ func (t *tracker) note(v *bkclient.Vertex, s *vertexStatus) (past bool) {
 		}
 	}
 	return s.lost && (v.Cached || v.Started != nil && v.Started.Before(s.since))
+}
+
+// executed reports whether v is a step that the node has executed, and not only fetched.
+func (t *tracker) executed(v *bkclient.Vertex, s *vertexStatus) bool {
+	return t.isStep(v.Digest) && v.Started != nil && v.Completed != nil && !v.Cached && v.Error == "" &&
+		!s.fetched(execution{*v.Started, *v.Completed})
+}
+
+// printedIn reports whether v is an execution that printed something: it is no fetch.
+func (s *vertexStatus) printedIn(v *bkclient.Vertex) bool {
+	return v.Started != nil && v.Completed != nil && !v.Cached && v.Error == "" &&
+		!s.printed.Before(*v.Started) && !s.printed.After(*v.Completed)
+}
+
+// noteOutput notes when something was printed.
+func (t *tracker) noteOutput(logs []*bkclient.VertexLog) {
+	for _, l := range logs {
+		if s := t.at(l.Vertex); l.Timestamp.After(s.printed) {
+			s.printed = l.Timestamp
+		}
+	}
 }
 
 // noteLayers notes the layers that are fetched or unpacked. The time for these was not spent on
@@ -269,7 +305,7 @@ func (t *tracker) vertex(v *bkclient.Vertex, s *vertexStatus, changes *[]change)
 			return false
 		}
 		s.cached = true
-	case s.cached && s.done && t.isStep(v.Digest):
+	case s.cached && s.done && t.isStep(v.Digest) && !s.printedIn(v):
 		// Its layers were fetched or unpacked, because something that did run
 		// wanted them; the step itself did not run.
 		return true
@@ -283,6 +319,10 @@ func (t *tracker) vertex(v *bkclient.Vertex, s *vertexStatus, changes *[]change)
 		s.runs = append(s.runs, run)
 		if !t.isStep(v.Digest) {
 			return true
+		}
+		if s.done {
+			s.cached = false
+			*changes = append(*changes, change{vertex: v.Digest, repeated: true})
 		}
 	}
 	if !s.done {

@@ -71,7 +71,7 @@ func TestTracker(t *testing.T) {
 
 	// It really runs again.
 	_, changes = observe(vertex(step, at(5), at(6)), false)
-	require.Empty(t, changes, "its result was there already")
+	require.Equal(t, []change{{vertex: step, repeated: true}}, changes, "its result was there already")
 	require.Len(t, tr.vertices[step].runs, 2)
 
 	// The end of a source's first phase says nothing about its result.
@@ -210,6 +210,56 @@ func TestTrackerLost(t *testing.T) {
 			require.Equal(t, []change{{vertex: step}, {vertex: step, done: true, took: 2 * time.Second}}, changes)
 			require.Len(t, tr.status(step).runs, 1)
 			require.False(t, tr.status(step).cached)
+		})
+	}
+}
+
+// A search for lost results, or an export, may execute what has been lost since. What they only
+// find or fetch changes nothing.
+func TestTrackerExecutedElsewhere(t *testing.T) {
+	prints := func(st *bkclient.SolveStatus, s float64) *bkclient.SolveStatus {
+		st.Logs = []*bkclient.VertexLog{{Vertex: step, Data: []byte("hello\n"), Timestamp: *at(s)}}
+		return st
+	}
+	fetched := vertex(step, at(10), at(12))
+	fetched.Statuses = []*bkclient.VertexStatus{{ID: "sha256:1", Vertex: step, Timestamp: *at(11)}}
+	failed := vertex(step, at(10), at(12))
+	failed.Vertexes[0].Error = "gone"
+	search, export := &solveSource{search: true}, &solveSource{export: true}
+	found := vertex(step, at(0), at(0))
+	found.Vertexes[0].Cached = true
+	first := []change{{vertex: step, done: true, took: 2 * time.Second}}
+	again := []change{{vertex: step, repeated: true}}
+	for name, tt := range map[string]struct {
+		before *bkclient.SolveStatus
+		from   *solveSource
+		st     *bkclient.SolveStatus
+		want   []change
+	}{
+		"a search executes":             {from: search, st: vertex(step, at(10), at(12)), want: first},
+		"a search executes again":       {before: vertex(step, at(0), at(1)), from: search, st: vertex(step, at(10), at(12)), want: again},
+		"a search finds":                {from: search, st: found},
+		"a search begins":               {from: search, st: vertex(step, at(10), nil)},
+		"a search fetches":              {from: search, st: fetched},
+		"a search fails":                {from: search, st: failed},
+		"an export fetches what it had": {before: vertex(step, at(0), at(1)), from: export, st: fetched},
+		"an export repeats":             {before: vertex(step, at(0), at(1)), from: export, st: vertex(step, at(0), at(1))},
+		"an export executes again":      {before: vertex(step, at(0), at(1)), from: export, st: prints(vertex(step, at(10), at(12)), 11), want: again},
+		"it had been found":             {before: found, from: export, st: prints(vertex(step, at(10), at(12)), 11), want: again},
+		"it had printed":                {before: prints(vertex(step, at(0), at(1)), 0.5), from: export, st: vertex(step, at(10), at(12))},
+		"an export is said nothing of":  {before: found, from: export, st: vertex(step, at(10), at(12))},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tr := newTracker(yes, yes)
+			runs := 0
+			if tt.before != nil {
+				tr.observe(tt.before, &solveSource{})
+				runs = len(tr.status(step).runs)
+			}
+			_, changes := tr.observe(tt.st, tt.from)
+			require.Equal(t, tt.want, changes)
+			require.Len(t, tr.status(step).runs, runs+len(tt.want))
+			require.Equal(t, tt.before == found && tt.want == nil, tr.status(step).cached)
 		})
 	}
 }

@@ -534,7 +534,7 @@ func (c *conformer) losesBlob() {
 	require.True(c, ok, "%v", err)
 	require.Equal(c, blob, found)
 	chain := []*pb.Definition{below, above}
-	require.Equal(c, 0, s.Unreadable(c.Context(), chain, []ir.CacheEntry{from}))
+	require.Equal(c, 0, s.Unreadable(c.Context(), chain, []ir.CacheEntry{from}, func(*bkclient.SolveStatus) {}))
 	s.End()
 	require.Contains(c, h.of(top(above)), "cached")
 	// A build that does not read the cache has none of it.
@@ -553,7 +553,7 @@ func (c *conformer) losesBlob() {
 	}
 	_, err = c.evaluate(c.connect(), again, from)
 	require.NoError(c, err)
-	require.Equal(c, 2, s.Unreadable(c.Context(), []*pb.Definition{c.plain(below), c.plain(above)}, nil))
+	require.Equal(c, 2, s.Unreadable(c.Context(), []*pb.Definition{c.plain(below), c.plain(above)}, nil, func(*bkclient.SolveStatus) {}))
 }
 
 // plain is a definition that looks every step up.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/platforms"
+	bkclient "github.com/moby/buildkit/client"
 	gateway "github.com/moby/buildkit/frontend/gateway/client"
 	"github.com/moby/buildkit/solver/pb"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
@@ -59,8 +60,9 @@ type Witness interface {
 	// Tenants returns how many others build on the node: runs of dbake, and other clients.
 	Tenants(ctx context.Context) (int, error)
 	// Unreadable returns the index in chain of the first result that the node cannot read,
-	// len(chain) when it can read all. Each result contains the one before.
-	Unreadable(ctx context.Context, chain []*pb.Definition, imports []ir.CacheEntry) int
+	// len(chain) when it can read all. Each result contains the one before. observe receives the
+	// status: the node executes what it does not hold.
+	Unreadable(ctx context.Context, chain []*pb.Definition, imports []ir.CacheEntry, observe func(*bkclient.SolveStatus)) int
 }
 
 // SessionOptions are what a session on a node offers to the node, and how it solves.
@@ -137,10 +139,11 @@ func (s *solver) Records(ctx context.Context) (warm.Records, error) { return s.l
 func (s *solver) Tenants(ctx context.Context) (int, error) { return s.link.tenants(ctx) }
 
 // Unreadable implements Witness.
-func (s *solver) Unreadable(ctx context.Context, chain []*pb.Definition, imports []ir.CacheEntry) int {
+func (s *solver) Unreadable(ctx context.Context, chain []*pb.Definition, imports []ir.CacheEntry, observe func(*bkclient.SolveStatus)) int {
 	first := len(chain)
 	from := cacheentry.ForGateway(s.heard(imports))
-	_ = s.link.gateway(ctx, s.services.attachables(nil), func(ctx context.Context, c gateway.Client) error {
+	w := fetchWait{observe: func(st *bkclient.SolveStatus) { observe(s.standIns.restore(st)) }}
+	_ = s.link.gatewayFollowed(ctx, s.services.attachables(nil), w, func(ctx context.Context, c gateway.Client) error {
 		first = searchLost(len(chain), func(i int) bool {
 			res, err := c.Solve(ctx, gateway.SolveRequest{Definition: chain[i], Evaluate: true, CacheImports: from})
 			if err == nil {

@@ -92,7 +92,7 @@ func (d *Definitions) ReadDefinition(ctx context.Context, url string, names []st
 		if err != nil {
 			return err
 		}
-		err = l.gatewayNoting(ctx, offer.attachables(nil), d.Notify, func(ctx context.Context, c gateway.Client) (err error) {
+		err = l.gatewayFollowed(ctx, offer.attachables(nil), fetchWait{note: d.Notify}, func(ctx context.Context, c gateway.Client) (err error) {
 			f, err = read(ctx, c, url, names, optional)
 			return err
 		})

@@ -24,8 +24,9 @@ const (
 // fetchWait follows what a node does before the build, such as fetching a definition or the
 // context of a Dockerfile.
 type fetchWait struct {
-	note   func(text string) // shows a line; nil shows none
-	giveUp context.CancelCauseFunc
+	note    func(text string)           // shows a line; nil shows none
+	observe func(*bkclient.SolveStatus) // takes the status, too; may be nil
+	giveUp  context.CancelCauseFunc
 
 	open map[digest.Digest]fetching
 	log  []fetchLine // the last lines that were printed
@@ -58,6 +59,9 @@ func (w *fetchWait) follow(status <-chan *bkclient.SolveStatus) {
 			}
 			heard = time.Now()
 			w.take(st)
+			if w.observe != nil {
+				w.observe(st)
+			}
 		case <-shown.C:
 			f, ok := w.oldest()
 			if !ok {

@@ -49,7 +49,7 @@ func (g *Gateway) Build(ctx context.Context, s frontend.Session, fn func(context
 		if err != nil {
 			return err
 		}
-		return l.gatewayNoting(ctx, offer.attachables(nil), g.Notify, func(ctx context.Context, c gateway.Client) error {
+		return l.gatewayFollowed(ctx, offer.attachables(nil), fetchWait{note: g.Notify}, func(ctx context.Context, c gateway.Client) error {
 			return fn(ctx, namedClient{c, name})
 		})
 	})
@@ -121,13 +121,13 @@ func (e *GatewayError) Unwrap() error { return e.Err }
 // gateway calls fn with the client of a build whose session offers attach. A call
 // that does not end soon after ctx breaks the link.
 func (l *link) gateway(ctx context.Context, attach []session.Attachable, fn func(context.Context, gateway.Client) error) error {
-	return l.gatewayNoting(ctx, attach, nil, fn)
+	return l.gatewayFollowed(ctx, attach, fetchWait{}, fn)
 }
 
-// gatewayNoting is gateway that also notes, every now and then, what the node is doing.
-func (l *link) gatewayNoting(ctx context.Context, attach []session.Attachable, note func(text string), fn func(context.Context, gateway.Client) error) error {
+// gatewayFollowed is gateway that has w follow what the node is doing.
+func (l *link) gatewayFollowed(ctx context.Context, attach []session.Attachable, w fetchWait, fn func(context.Context, gateway.Client) error) error {
 	return beginAgain(ctx, fn, func(fn func(context.Context, gateway.Client) error) error {
-		return l.callGateway(ctx, attach, note, fn)
+		return l.callGateway(ctx, attach, w, fn)
 	})
 }
 
@@ -160,7 +160,7 @@ func beginAgain(ctx context.Context, fn func(context.Context, gateway.Client) er
 }
 
 // callGateway calls fn at most once.
-func (l *link) callGateway(ctx context.Context, attach []session.Attachable, note func(text string), fn func(context.Context, gateway.Client) error) error {
+func (l *link) callGateway(ctx context.Context, attach []session.Attachable, w fetchWait, fn func(context.Context, gateway.Client) error) error {
 	defer l.hurry(ctx)()
 	both, stop := l.within(ctx)
 	defer stop()
@@ -173,7 +173,7 @@ func (l *link) callGateway(ctx context.Context, attach []session.Attachable, not
 	defer leave()
 	both, giveUp := context.WithCancelCause(both)
 	defer giveUp(nil)
-	w := fetchWait{note: note, giveUp: giveUp}
+	w.giveUp = giveUp
 	status := make(chan *bkclient.SolveStatus)
 	drained := make(chan struct{})
 	go func() {
