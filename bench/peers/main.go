@@ -65,10 +65,11 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) (err err
 		return err
 	}
 	defer func() { err = errors.Join(err, m.bases.registry.close()) }()
-	commit, after := commitHere(), rounds(runs)
+	commit := commitHere()
+	m.before = rounds(runs)
 	m.report = func(r Run) {
 		r.Commit = commit
-		r.Round += after[r.Project]
+		r.Round += m.before[r.Project]
 		runs = append(runs, r)
 		fmt.Fprintf(stderr, "%s, %s, %s, round %d: %.1f s, %d steps\n", r.Project, r.Scenario, r.Contender, r.Round, r.Seconds, r.Steps)
 		if r.Error != "" {

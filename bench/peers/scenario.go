@@ -61,6 +61,7 @@ type measurement struct {
 	slots      int
 	cpus       float64 // of each node; 0 is no limit
 	rounds     int
+	before     map[string]int // rounds measured earlier, by project
 	programs   programs
 	contenders []contender
 	projects   []project
@@ -75,7 +76,7 @@ func (m *measurement) measure(ctx context.Context) error {
 	for _, p := range m.projects {
 		for round := range m.rounds {
 			for i := range m.contenders {
-				c := m.contenders[(i+round)%len(m.contenders)]
+				c := m.contenders[(i+round+m.before[p.name])%len(m.contenders)]
 				if err := m.contend(ctx, p, c, round+1); err != nil {
 					return fmt.Errorf("%s, %s, round %d: %w", p.name, c.name, round+1, err)
 				}
