@@ -3,6 +3,7 @@ package runtime
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -25,18 +26,23 @@ const (
 
 // Replan plans what is left of a run of c for the nodes that are there now. Steps with one
 // result are sent when they are asked for, and others are built where they are needed. The
-// plan begins at now.
-func Replan(ctx context.Context, c *sched.Config, left sched.Outlook, now time.Duration, strategy partition.Strategy) (sched.NewPlan, error) {
+// plan begins at now. steps are those that it executes or sends, by nodes and times of the run.
+func Replan(ctx context.Context, c *sched.Config, left sched.Outlook, now time.Duration, strategy partition.Strategy) (p sched.NewPlan, steps []partition.Task, err error) {
 	r := newRest(c, left)
 	made, err := strategy.Plan(ctx, r.problem, partition.Options{Budget: replanBudget})
 	if err != nil {
-		return sched.NewPlan{}, fmt.Errorf("plan what is left: %w", err)
+		return p, nil, fmt.Errorf("plan what is left: %w", err)
 	}
 	nodes := make([]plan.Node, len(r.nodes))
 	for i, n := range r.problem.Nodes {
 		nodes[i] = plan.Node{Name: n.Name, Speed: n.Speed, Slots: n.Slots, SlotsAssumed: c.Nodes[r.nodes[i]].SlotsAssumed, Machine: n.Machine, Shared: n.Shared}
 	}
-	return r.newPlan(Schedule(plan.FromSolution(r.problem, made, nodes), sched.Options{}), now), nil
+	for _, t := range made.Schedule.Tasks {
+		t.Node, t.Start, t.End = partition.NodeID(r.nodes[t.Node]), t.Start+partition.SecondsOf(now), t.End+partition.SecondsOf(now)
+		steps = append(steps, t)
+	}
+	solved := plan.FromSolution(r.problem, made, nodes)
+	return r.newPlan(Schedule(solved, sched.Options{}), solved.Exchange.Steps, now), steps, nil
 }
 
 // rest is what is left of a run, as a problem.
@@ -52,6 +58,7 @@ func newRest(c *sched.Config, left sched.Outlook) *rest {
 	r := &rest{config: c, free: map[sched.UnitID]bool{}}
 	r.vertices(left)
 	r.addNodes(left)
+	r.pin(left)
 	r.addTargets(left)
 	r.problem = plan.WithoutTransfers(r.problem, func(v partition.VertexID) bool { return r.problem.Vertices[v].Once })
 	return r
@@ -94,6 +101,62 @@ func (r *rest) addNodes(left sched.Outlook) {
 		}
 		r.nodes, r.problem.Nodes = append(r.nodes, sched.NodeID(i)), append(r.problem.Nodes, n)
 	}
+}
+
+// pin says where steps may be executed that a node has begun, or is to execute for all: elsewhere
+// the first take their whole time, and the others are not executed at all.
+func (r *rest) pin(left sched.Outlook) {
+	begun := map[sched.VertexID][]sched.UnderWay{}
+	for _, x := range left.UnderWay {
+		begun[x.Vertex] = append(begun[x.Vertex], x)
+	}
+	for i := range r.problem.Vertices {
+		v := sched.VertexID(i)
+		owner, some := left.Owner[v]
+		if !some && begun[v] == nil || some && !slices.Contains(r.nodes, owner) {
+			continue
+		}
+		takes := make([]time.Duration, len(r.nodes)) // on each node, 0 where it is not executed
+		least := max(left.Cost[v], 1)
+		for k, n := range r.nodes {
+			if some && owner != n {
+				continue
+			}
+			takes[k] = max(left.Cost[v], 1)
+			for _, x := range begun[v] {
+				if x.Node == n {
+					takes[k] = max(x.Left, 1)
+					least = min(least, takes[k])
+				}
+			}
+		}
+		r.only(partition.VertexID(v), takes, least)
+	}
+}
+
+// only has a vertex executed in the time that it takes on each node, 0 where it is not. least is
+// the least of these times.
+func (r *rest) only(v partition.VertexID, takes []time.Duration, least time.Duration) {
+	x, name := &r.problem.Vertices[v], fmt.Sprint("step ", v)
+	for k := range r.nodes {
+		n := &r.problem.Nodes[k]
+		if takes[k] == 0 || x.Platform != "" && !slices.Contains(n.Platforms, x.Platform) {
+			continue
+		}
+		n.Platforms = append(n.Platforms, name)
+		factor := float64(takes[k]) / float64(least)
+		if f, ok := n.Emulates[x.Platform]; ok {
+			factor *= f
+		}
+		if factor > 1 {
+			n.Emulates = maps.Clone(n.Emulates)
+			if n.Emulates == nil {
+				n.Emulates = map[string]float64{}
+			}
+			n.Emulates[name] = factor
+		}
+	}
+	x.Cost, x.Platform = partition.SecondsOf(least), name
 }
 
 // addTargets adds the units: those that have begun have to stay where they are.
@@ -153,17 +216,32 @@ func (r *rest) fits(platforms []string) bool {
 }
 
 // newPlan translates a schedule of the problem.
-func (r *rest) newPlan(s sched.Config, now time.Duration) sched.NewPlan {
+func (r *rest) newPlan(s sched.Config, steps []plan.Intermediate, now time.Duration) sched.NewPlan {
 	p := sched.NewPlan{Plan: make([][]sched.Partition, len(r.config.Nodes)), Begin: slices.Clone(r.config.Begin), Slots: make([]int, len(r.config.Nodes))}
 	for k, n := range s.Nodes {
 		p.Slots[r.nodes[k]] = n.Slots
+	}
+	senders := map[sched.VertexID]sched.UnitID{}
+	for u, unit := range r.config.Units {
+		if unit.OnDemand {
+			senders[unit.Root] = sched.UnitID(u)
+		}
 	}
 	for k, list := range s.Plan {
 		for _, part := range list {
 			var units sched.Partition
 			for _, t := range part {
-				if int(t) < len(r.units) && r.free[r.units[t]] {
-					units = append(units, r.units[t])
+				if int(t) < len(r.units) {
+					if r.free[r.units[t]] {
+						units = append(units, r.units[t])
+					}
+					continue
+				}
+				if u, ok := senders[s.Units[t].Root]; ok && len(steps[int(t)-len(r.units)].Sent) > 0 {
+					units = append(units, u)
+					if int(u) < len(p.Begin) {
+						p.Begin[u] = sched.Begin{At: now + s.Begin[t].At, Step: s.Begin[t].Step}
+					}
 				}
 			}
 			p.Plan[r.nodes[k]] = append(p.Plan[r.nodes[k]], units)
@@ -229,7 +307,7 @@ func (p *replans) plan(ctx context.Context, r *run) {
 	p.workers.start(func() {
 		ctx, cancel := context.WithTimeout(ctx, replanTimeout)
 		defer cancel()
-		made, err := Replan(ctx, &p.config, left, now, strategy)
+		made, _, err := Replan(ctx, &p.config, left, now, strategy)
 		p.workers.report(replanMessage{plan: made, err: err})
 	})
 }

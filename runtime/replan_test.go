@@ -29,7 +29,7 @@ func TestReplanOnASharedMachine(t *testing.T) {
 	}
 	strategy, err := partition.Lookup(partition.DefaultStrategy)
 	require.NoError(t, err)
-	p, err := Replan(context.Background(), &c, left, 0, strategy)
+	p, _, err := Replan(context.Background(), &c, left, 0, strategy)
 	require.NoError(t, err)
 	given := 0
 	for _, part := range p.Plan[2] {
@@ -66,7 +66,62 @@ func TestReplanPrefersFilledMounts(t *testing.T) {
 	left.Queued, left.Begun = []sched.UnitID{0, 1}, make([][]sched.UnitID, 2)
 	strategy, err := partition.Lookup(partition.DefaultStrategy)
 	require.NoError(t, err)
-	p, err := Replan(t.Context(), &c, left, 0, strategy)
+	p, _, err := Replan(t.Context(), &c, left, 0, strategy)
 	require.NoError(t, err)
 	require.Equal(t, [][]sched.Partition{{{1}}, {{0}}}, p.Plan)
+}
+
+// What a node has begun takes the rest of its time there and the whole elsewhere, and a step with
+// one result is executed where it belongs. Another such step, which nobody has begun, is sent by
+// the node that is to execute it.
+func TestReplanKeepsWhatIsUnderWay(t *testing.T) {
+	const base, tool, first = 0, 1, 2
+	c := sched.Config{
+		Vertices: []sched.Vertex{
+			base: {Cost: 40 * time.Second, Once: true, Bytes: 1}, tool: {Cost: 40 * time.Second},
+			first: {Cost: 50 * time.Second, Inputs: []sched.VertexID{base, tool}}, {Cost: 50 * time.Second, Inputs: []sched.VertexID{base, tool}},
+		},
+		Units: []sched.Unit{{Name: "a", Root: first}, {Name: "b", Root: first + 1}, {Name: "base", Root: base, Early: true, OnDemand: true}},
+		Nodes: []sched.Node{{Name: "one"}, {Name: "two"}}, Network: sched.Network{Bandwidth: 1 << 20},
+	}
+	outlook := func() sched.Outlook {
+		left := sched.Outlook{Nodes: []bool{true, true}, Speed: []float64{1, 1}, Holds: make([][]sched.VertexID, 2), Filled: make([][]string, 2), Begun: make([][]sched.UnitID, 2), Queued: []sched.UnitID{0, 1}}
+		for _, v := range c.Vertices {
+			left.Cost = append(left.Cost, v.Cost)
+		}
+		return left
+	}
+	strategy, err := partition.Lookup(partition.DefaultStrategy)
+	require.NoError(t, err)
+	execs := func(left sched.Outlook) (p sched.NewPlan, list map[[2]int]time.Duration) {
+		p, steps, err := Replan(t.Context(), &c, left, time.Minute, strategy)
+		require.NoError(t, err)
+		list = map[[2]int]time.Duration{}
+		for _, s := range steps {
+			require.GreaterOrEqual(t, s.Start.Duration(), time.Minute, "times of the run")
+			if s.Kind == partition.Exec {
+				list[[2]int{int(s.Node), int(s.Vertex)}] = (s.End - s.Start).Duration().Round(time.Second)
+			}
+		}
+		return p, list
+	}
+
+	left := outlook()
+	left.Owner = map[sched.VertexID]sched.NodeID{base: 1}
+	left.UnderWay = []sched.UnderWay{{Node: 1, Vertex: base, Left: 30 * time.Second}, {Node: 0, Vertex: tool, Left: 20 * time.Second}}
+	_, list := execs(left)
+	require.Equal(t, 30*time.Second, list[[2]int{1, base}])
+	require.NotContains(t, list, [2]int{0, base})
+	require.Equal(t, 20*time.Second, list[[2]int{0, tool}])
+	if took, ok := list[[2]int{1, tool}]; ok {
+		require.Equal(t, 40*time.Second, took)
+	}
+
+	p, list := execs(outlook())
+	sender := 0
+	if _, ok := list[[2]int{1, base}]; ok {
+		sender = 1
+	}
+	require.Contains(t, p.Plan[sender], sched.Partition{2}, "%v", p.Plan)
+	require.NotContains(t, p.Plan[1-sender], sched.Partition{2}, "%v", p.Plan)
 }

@@ -253,9 +253,18 @@ func (c *Cluster) replan() error {
 	if len(left.Queued) == 0 {
 		return nil
 	}
-	p, err := runtime.Replan(context.Background(), &c.config, left, c.now, c.world.Replan)
+	p, steps, err := runtime.Replan(context.Background(), &c.config, left, c.now, c.world.Replan)
 	if err != nil {
 		return fmt.Errorf("simulate: %w", err)
+	}
+	for _, t := range steps {
+		if t.Kind != partition.Export {
+			here := site{t.Node, t.Vertex}
+			c.starts[here], c.planned[here] = t.Start.Duration(), t.Kind == partition.Pull
+		}
+	}
+	for _, m := range c.nodes {
+		c.arrange(m)
 	}
 	p.At = c.now
 	c.tell(p)
@@ -303,6 +312,7 @@ func (c *Cluster) configure(options sched.Options) sched.Config {
 		nodes[n] = plan.Node{Name: node.Name, Speed: node.Speed, Slots: node.Slots, SlotsAssumed: c.world.Assumed}
 	}
 	p := plan.FromSolution(c.p, c.plan, nodes)
+	addOnDemand(&p.Exchange, c.p)
 	config := runtime.Schedule(p, options)
 	for _, u := range config.Units {
 		c.roots = append(c.roots, partition.VertexID(u.Root))
@@ -325,6 +335,25 @@ func (c *Cluster) configure(options sched.Options) sched.Config {
 		}
 	}
 	return config
+}
+
+// addOnDemand adds the steps that a node sends when another one turns out to need them, as the
+// plan of a build has them: those with one result, each with those that its layers stand on.
+func addOnDemand(x *plan.Exchange, p partition.Problem) {
+	for v, vertex := range p.Vertices {
+		if !vertex.Once || len(p.Nodes) < 2 {
+			continue
+		}
+		step := plan.Intermediate{Vertex: v, Node: -1}
+		for u := v; p.Vertices[u].Once; u = int(p.Vertices[u].Inputs[0]) {
+			step.Sent = append(step.Sent, u)
+			if len(p.Vertices[u].Inputs) == 0 {
+				break
+			}
+		}
+		slices.Reverse(step.Sent)
+		x.Steps, x.After, x.Begin = append(x.Steps, step), append(x.After, nil), append(x.Begin, plan.Begin{Step: v})
+	}
 }
 
 func (c *Cluster) carryOut(cmd sched.Command) {
@@ -368,7 +397,7 @@ func (c *Cluster) need(m *machine, v partition.VertexID) {
 	if c.registry[v] {
 		here := site{m.id, v}
 		_, planned := c.starts[here]
-		w.fetch = c.planned[here] || !c.runs(m, v) || !planned && c.transfer(v) < c.exec(m, v, false)
+		w.fetch = c.planned[here] || !c.runs(m, v) || c.p.Vertices[v].Once || !planned && c.transfer(v) < c.exec(m, v, false)
 	}
 	m.want[v] = w
 	for k, u := range c.p.Vertices[v].Inputs {

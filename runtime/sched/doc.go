@@ -92,7 +92,8 @@
 //
 // [NodeUp] says what a node holds that was not there, or was lost. Its driver may then plan
 // anew ([Scheduler.Outlook], [NewPlan]): what waits in queues is given to nodes as the new
-// plan says, and what was submitted stays. What the plan did not foresee is left to thieves.
+// plan says, and what was submitted stays. The new plan also says which node executes a step
+// with one result that nobody has begun, and when. What it did not foresee is left to thieves.
 //
 // # Nodes that are to go
 //

@@ -84,8 +84,11 @@ func risksOnce(s *fates, r *run) bool {
 // mayLeave reports whether a unit that waits on n, which drains, can be built elsewhere.
 func mayLeave(s *fates, n *node, u UnitID) bool {
 	unit := &s.cfg.Units[u]
-	if unit.OnDemand || unit.Early && s.owner(unit.Root) == n {
-		return false // it sends what n holds
+	if unit.OnDemand {
+		return !n.isAt(unit.Root) // else n sends what it has
+	}
+	if unit.Early && s.owner(unit.Root) == n {
+		return false
 	}
 	return slices.ContainsFunc(s.nodes, func(o *node) bool {
 		return replaces(o, n) && s.suits(u, o) &&

@@ -22,7 +22,7 @@ type results struct {
 	some    bool                 // there are any
 	by      []NodeID             // by vertex: the owner, valid as far as owner says so; NoNode = none
 	sender  []UnitID             // by vertex: what sends it on demand, or NoUnit
-	planned []UnitID             // by vertex: what sends it by the plan, or NoUnit
+	planned []UnitID             // by vertex: what sends it by the plan or a new one, or NoUnit
 	sends   []int                // by vertex: how often it was sent on demand
 	free    bits                 // steps that could not be sent
 	keeper  map[VertexID]NodeID  // who has results of steps that others are to concede to it
@@ -84,7 +84,7 @@ func (s *fleet) owner(v VertexID) *node {
 	}
 	n := s.nodes[id]
 	if n.state != lost {
-		if _, wanted := n.sub.m[v]; wanted || n.held.has(v) || n.executes(v) {
+		if n.isAt(v) || isPlanned(s, n, v) {
 			return n
 		}
 	}
@@ -102,6 +102,18 @@ func own(s *fleet, n *node, v VertexID) {
 // executes reports whether v is under way on n.
 func (n *node) executes(v VertexID) bool {
 	return slices.ContainsFunc(n.running, func(r running) bool { return r.v == v })
+}
+
+// isAt reports whether n holds v, executes it, or was submitted something that needs it.
+func (n *node) isAt(v VertexID) bool {
+	_, wanted := n.sub.m[v]
+	return wanted || n.held.has(v) || n.executes(v)
+}
+
+// isPlanned reports whether a new plan has n execute v and send it, see planSending.
+func isPlanned(s *fleet, n *node, v VertexID) bool {
+	id := s.once.planned[v]
+	return s.sends(n, id) && s.cfg.Units[id].OnDemand
 }
 
 // elsewhere returns the node from which n has to take v, nil when n may execute it or
@@ -191,7 +203,7 @@ func (s *queues) await(n *node, p *part) {
 		if len(missing) == 0 || !s.inOrder(id) {
 			continue
 		}
-		if s.cfg.Units[id].OnDemand {
+		if u := s.cfg.Units[id]; u.OnDemand && (!isPlanned(&s.fleet, n, u.Root) || slices.Contains(missing, u.Root)) {
 			s.retire(id) // it is sent by somebody else now
 			continue
 		}
@@ -267,14 +279,14 @@ func (s *fleet) sends(n *node, id UnitID) bool {
 	return slices.ContainsFunc(u.runs, func(x ref) bool { return x.r.n == n })
 }
 
-// pickWanted returns a ready part of n that other nodes wait for, nil when there is none. The
-// part has no step to run that n does not run anyhow, and takes no slot.
+// pickWanted returns a ready part of n that sends what other nodes wait for, nil when there is
+// none. The part has no step to run that n does not run anyhow, and takes no slot.
 func (s *queues) pickWanted(n *node) *part {
 	if !s.once.some || n.state != up {
 		return nil
 	}
 	for _, p := range n.ready {
-		if s.cfg.Units[p.units[0]].OnDemand {
+		if u := s.cfg.Units[p.units[0]]; u.OnDemand && n.isAt(u.Root) {
 			return p
 		}
 	}

@@ -27,18 +27,31 @@ type Outlook struct {
 	Filled [][]string
 	// Cached are the vertices that the registry holds, ascending.
 	Cached []VertexID
-	// Cost is what each vertex takes at speed 1, as far as the run shows; of one that is
-	// under way, what is left of it.
+	// Cost is what each vertex takes at speed 1, as far as the run shows.
 	Cost []time.Duration
+	// Owner is the node whose result of a step with one result counts, where there is one.
+	Owner map[VertexID]NodeID
+	// UnderWay are the steps that are being executed.
+	UnderWay []UnderWay
+}
+
+// UnderWay is a step that a node is executing.
+type UnderWay struct {
+	Node   NodeID
+	Vertex VertexID
+	Left   time.Duration // of it, at speed 1
 }
 
 // Outlook returns what is left of the run.
 func (s *Scheduler) Outlook() Outlook { return outlook(&s.queues) }
 
 func outlook(s *queues) Outlook {
-	o := Outlook{Cost: make([]time.Duration, len(s.cfg.Vertices))}
+	o := Outlook{Cost: make([]time.Duration, len(s.cfg.Vertices)), Owner: map[VertexID]NodeID{}}
 	for v := range o.Cost {
 		o.Cost[v] = time.Duration(s.cost(VertexID(v)))
+		if n := s.owner(VertexID(v)); n != nil && !s.cached.has(VertexID(v)) && !s.once.free.has(VertexID(v)) {
+			o.Owner[VertexID(v)] = n.id
+		}
 		if s.cached.has(VertexID(v)) {
 			o.Cached = append(o.Cached, VertexID(v))
 		}
@@ -59,7 +72,7 @@ func outlook(s *queues) Outlook {
 			}
 		}
 		for _, r := range n.running {
-			o.Cost[r.v] = time.Duration(s.rest(r, s.exec(n, r.v)) * s.pace(n, r.v) / s.slowness(n))
+			o.UnderWay = append(o.UnderWay, UnderWay{n.id, r.v, time.Duration(s.rest(r, s.exec(n, r.v)) * s.pace(n, r.v) / s.slowness(n))})
 		}
 		o.Filled = append(o.Filled, slices.Sorted(maps.Keys(n.filled)))
 		o.Holds, o.Begun = append(o.Holds, holds), append(o.Begun, begun)
@@ -83,7 +96,8 @@ func (s *fleet) movable(id UnitID) bool {
 // NewPlan gives what has not been submitted to nodes as a new plan does.
 type NewPlan struct {
 	At time.Duration
-	// Plan holds, for each node, its partitions in order. What it does not name stays.
+	// Plan holds, for each node, its partitions in order. What it does not name stays. A unit on
+	// demand in it has the node execute its root in that place, and send it.
 	Plan [][]Partition
 	// Begin is when the plan begins each unit, by UnitID, as in Config; nil when it does not
 	// say.
@@ -119,7 +133,14 @@ func replan(s *fates, e NewPlan) {
 			comes := map[*node][]UnitID{}
 			var owners []*node
 			for _, u := range p {
-				if int(u) < 0 || int(u) >= len(s.units) || !s.movable(u) || !s.suits(u, n) {
+				if int(u) < 0 || int(u) >= len(s.units) {
+					continue
+				}
+				if s.cfg.Units[u].OnDemand {
+					planSending(s, n, u)
+					continue
+				}
+				if !s.movable(u) || !s.suits(u, n) {
 					continue
 				}
 				owner := s.units[u].part.lane.n
@@ -140,6 +161,21 @@ func replan(s *fates, e NewPlan) {
 		}
 		s.wake(n)
 	}
+}
+
+// planSending has n execute a step with one result in the place that the new plan gives it, and
+// send it, unless another node is at that. What needs the step on other nodes waits for it.
+func planSending(s *fates, n *node, id UnitID) {
+	v := s.cfg.Units[id].Root
+	o := s.owner(v)
+	if !s.isOver(id) || s.cached.has(v) || s.once.free.has(v) || s.kept(v) || isOpen(&s.fleet, n, v) || o != nil && o != n {
+		return
+	}
+	s.turn(id, idle)
+	s.units[id] = unit{out: Outcome{Node: NoNode, Because: NoUnit, Vertex: NoVertex, Submits: s.units[id].out.Submits}}
+	s.cfg.Units[id].Nodes = []NodeID{n.id}
+	s.once.by[v], s.once.planned[v] = n.id, id
+	s.enqueue(&n.lane, []UnitID{id}, false, &part{orphan: NoNode})
 }
 
 // requeue puts units that wait in the queue of a node at the end of that of n.
