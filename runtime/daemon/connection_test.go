@@ -16,6 +16,8 @@ func TestLost(t *testing.T) {
 		"failed to push x/a:1: failed to copy: httpReadSeeker: failed open: could not fetch content descriptor " + one + " (application/vnd.oci.image.layer.v1.tar+gzip) from remote: not found": one,
 		`failed commit on ref "layer-` + one + `": unexpected commit digest ` + two + `, expected ` + one + `: failed precondition`:                                                              one,
 		`failed commit on ref "layer-` + two + `": "layer-` + two + `" failed size validation: 1 != 2: failed precondition`:                                                                      two,
+		"could not fetch content descriptor " + one + " (application/vnd.oci.image.layer.v1.tar+gzip) from remote: Canceled: grpc: the client connection is closing: context canceled":           "",
+		"could not fetch content descriptor " + one + " (application/vnd.oci.image.layer.v1.tar+gzip) from remote: context canceled":                                                             "",
 		"failed to push x/a:1: unexpected status from POST request: 401 Unauthorized":                                                                                                            "",
 		"process \"/bin/sh -c false\" did not complete successfully: exit code: 1":                                                                                                               "",
 	} {

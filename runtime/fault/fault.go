@@ -172,7 +172,7 @@ func Classify(err error, log []string) error {
 	if containsAny(text, clientSigns) {
 		return &Rejected{err}
 	}
-	if transport(err) || containsAny(text, passingSigns) || awaySigns(text) {
+	if transport(err) || containsAny(text, passingSigns) || awaySigns(text) || brokenOff().MatchString(text) {
 		return &Unavailable{err}
 	}
 	if reason := find(sickSigns, text); reason != "" {
@@ -297,10 +297,14 @@ func DigestMismatch(err error) bool { return strings.Contains(err.Error(), "dige
 // lostBlob finds the blob that a node could not fetch, or that was not what it should be.
 var lostBlob = pattern(`could not fetch content descriptor (sha256:[0-9a-f]{64})|unexpected commit digest sha256:[0-9a-f]{64}, expected (sha256:[0-9a-f]{64})|failed commit on ref "[^"]*(sha256:[0-9a-f]{64})"`)
 
+// brokenOff is a fetch that ended with the build that had begun it, although others waited for
+// it. Nothing is lost.
+var brokenOff = pattern(`(?i)could not fetch content descriptor sha256:[0-9a-f]{64}.*(the client connection is closing|context canceled)`)
+
 // LostBlob returns the blob whose loss err reports; ok is false when it reports
 // something else.
 func LostBlob(err error) (blob string, ok bool) {
-	if err == nil {
+	if err == nil || brokenOff().MatchString(err.Error()) {
 		return "", false
 	}
 	for _, found := range lostBlob().FindStringSubmatch(err.Error()) {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -50,6 +51,7 @@ func TestClassify(t *testing.T) {
 		{err: status.Error(codes.Unavailable, "gone"), want: "unavailable"},
 		{err: fmt.Errorf("solve: %w", status.Error(codes.Unavailable, "gone")), want: "unavailable"},
 		{err: errors.New("rpc error: code = Unavailable desc = gone"), want: "unavailable"},
+		{err: errors.New("could not fetch content descriptor sha256:" + strings.Repeat("1", 64) + " (application/vnd.oci.image.layer.v1.tar+gzip) from remote: Canceled: grpc: the client connection is closing: context canceled"), want: "unavailable"},
 		{err: &net.OpError{Op: "dial", Err: errors.New("refused")}, want: "unavailable"},
 		{err: errors.New("failed to push r.example/app:1: unexpected status from PUT request to https://r.example/v2/app/manifests/1: 502 Bad Gateway"), want: "unavailable"},
 		{err: errors.New(`failed to do request: Head "https://r.example/v2/app/manifests/1": dial tcp 10.0.0.1:443: i/o timeout`), want: "unavailable"},
