@@ -729,6 +729,11 @@ func (c *chaos) random(steps int) error {
 	case k == 7:
 		switch c.r.Intn(40) {
 		case 7, 8:
+			for _, u := range c.s.Outlook().Queued {
+				if c.s.units[u].part.lane.n == nil {
+					return fmt.Errorf("u%d is in no queue of a node", u)
+				}
+			}
 			return c.step(c.newPlan())
 		case 6:
 			return c.step(NodeShared{At: c.now, Node: n, Tenants: c.r.Intn(4) - 1})

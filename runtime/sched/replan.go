@@ -80,7 +80,7 @@ func outlook(s *queues) Outlook {
 		o.Nodes = append(o.Nodes, n.state == up && !n.drains)
 	}
 	for id := range s.units {
-		if s.movable(UnitID(id)) {
+		if !s.stopping && s.movable(UnitID(id)) {
 			o.Queued = append(o.Queued, UnitID(id))
 		}
 	}

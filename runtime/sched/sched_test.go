@@ -121,3 +121,20 @@ func TestReplanSlots(t *testing.T) {
 		require.Equal(t, want, s.nodes[i].slots, "node %d", i)
 	}
 }
+
+// Nothing is left to plan for a run that is being stopped, whatever its nodes do.
+func TestOutlookOfAStoppedRun(t *testing.T) {
+	s, err := New(Config{
+		Nodes:    []Node{{}, {}},
+		Vertices: []Vertex{{}, {}, {}}, Units: []Unit{{Root: 0}, {Root: 1}, {Root: 2}}, Plan: [][]Partition{{{0}, {1}}, {{2}}},
+	})
+	require.NoError(t, err)
+	for i := range 2 {
+		s.Step(NodeUp{Node: NodeID(i)})
+		s.Step(VertexStarted{Node: NodeID(i), Vertex: VertexID(2 * i)})
+	}
+	require.Equal(t, []UnitID{1}, s.Outlook().Queued)
+	s.Step(Cancel{})
+	s.Step(NodeLost{Node: 0})
+	require.Empty(t, s.Outlook().Queued)
+}
