@@ -52,6 +52,8 @@ type exchange struct {
 	// Invariant: a step in sent is in by.
 	sent map[int]daemon.Take
 	by   map[int]*nodeRun
+	// whole are the steps that are sent with each, itself included: see parts.
+	whole map[int][]sched.VertexID
 	// mark ends the tags of this run, to keep other runs from reading, replacing or deleting
 	// them. tags are those that nodes were asked to write; see untag.
 	mark string
@@ -72,7 +74,7 @@ func newExchange(w *work, t *reporter) (*exchange, error) {
 	in := w.Cache
 	x := &exchange{
 		work: w, reporter: t, store: in.Store, direct: in.Store.IsZero(),
-		sent: map[int]daemon.Take{}, by: map[int]*nodeRun{}, found: map[sched.VertexID]bool{}, once: map[sched.VertexID]*nodeRun{}, resent: map[int]int{},
+		sent: map[int]daemon.Take{}, by: map[int]*nodeRun{}, whole: map[int][]sched.VertexID{}, found: map[sched.VertexID]bool{}, once: map[sched.VertexID]*nodeRun{}, resent: map[int]int{},
 		mark: newMark(), tags: map[string]bool{},
 	}
 	if !x.sends() {
@@ -213,10 +215,24 @@ func (x *exchange) take(step int, entry ir.CacheEntry) daemon.Take {
 	}
 }
 
-// write makes a node write a step through c, as long as within lasts. It returns the import
-// of the result, nil when the step is not for others.
-func (x *exchange) write(within context.Context, c *daemon.Connection, step int, direct bool, known lookups, observe func(*bkclient.SolveStatus)) (*ir.CacheEntry, error) {
-	if len(x.work.Steps[step].Sent) == 0 {
+// parts returns the steps whose results n sends with a step. Where it found the step itself, it may
+// have nothing of what is below: what has one result, and belongs to another node then, is left
+// out, since n would execute it.
+func (x *exchange) parts(n *nodeRun, step int) []sched.VertexID {
+	var list []sched.VertexID
+	for _, i := range x.work.Steps[step].Sent {
+		v := sched.VertexID(i)
+		if i == x.work.Steps[step].Vertex || !x.work.Sched.Vertices[v].Once || n.tracker.status(x.work.Graph.Vertices[v].Digest).done {
+			list = append(list, v)
+		}
+	}
+	return list
+}
+
+// write makes a node write a step and its parts through c, as long as within lasts. It returns
+// the import of the result, nil when the step is not for others.
+func (x *exchange) write(within context.Context, c *daemon.Connection, step int, parts []sched.VertexID, direct bool, known lookups, observe func(*bkclient.SolveStatus)) (*ir.CacheEntry, error) {
+	if len(parts) == 0 {
 		return nil, nil
 	}
 	ctx := within
@@ -226,10 +242,10 @@ func (x *exchange) write(within context.Context, c *daemon.Connection, step int,
 		defer cancel()
 	}
 	var req daemon.ExportRequest
-	for _, i := range x.work.Steps[step].Sent {
+	for _, i := range parts {
 		// A step below the last has no result in its cache unless its layers are blobs,
 		// so those that others may want by themselves are sent as well.
-		if i != x.work.Steps[step].Vertex && !x.work.Sched.Vertices[i].Once {
+		if int(i) != x.work.Steps[step].Vertex && !x.work.Sched.Vertices[i].Once {
 			continue
 		}
 		v := x.work.Graph.Vertices[i]
@@ -266,8 +282,8 @@ func (x *exchange) noteMissed(n sched.NodeID, which func(ir.CacheEntry) bool) []
 		}
 		x.direct = true
 		delete(x.sent, step)
-		for _, v := range x.work.Steps[step].Sent {
-			events = append(events, sched.VertexMissed{At: x.reporter.since(), Node: n, Vertex: sched.VertexID(v)})
+		for _, v := range x.whole[step] {
+			events = append(events, sched.VertexMissed{At: x.reporter.since(), Node: n, Vertex: v})
 		}
 	}
 	return events
@@ -318,8 +334,8 @@ func (x *exchange) noteSent(n *nodeRun, step int, sent *ir.CacheEntry, t timing)
 	x.sent[step], x.by[step] = x.take(step, *sent), n
 	x.find(x.work.Sched.Vertices, sched.VertexID(x.work.Steps[step].Vertex))
 	var events []sched.Event
-	for _, v := range x.work.Steps[step].Sent {
-		events = append(events, sched.VertexCached{At: x.reporter.since(), Vertex: sched.VertexID(v)})
+	for _, v := range x.whole[step] {
+		events = append(events, sched.VertexCached{At: x.reporter.since(), Vertex: v})
 	}
 	return events
 }
@@ -338,8 +354,8 @@ func (x *exchange) noteUnsent(n *nodeRun, step int, err error) []sched.Event {
 	x.reporter.send(n, step, fault.Plain(err))
 	x.reporter.warn(fmt.Sprintf("node %s: %s could not be transferred: %v; nodes that need it build it again, and images that stand on it may differ", n.info.Name, v.Step, fault.Plain(err)))
 	var events []sched.Event
-	for _, v := range x.work.Steps[step].Sent {
-		events = append(events, sched.VertexUnsent{At: x.reporter.since(), Vertex: sched.VertexID(v)})
+	for _, v := range x.whole[step] {
+		events = append(events, sched.VertexUnsent{At: x.reporter.since(), Vertex: v})
 	}
 	return events
 }
@@ -371,10 +387,12 @@ func (x *exchange) noteSilent(n sched.NodeID, host string) []sched.Event {
 func (x *exchange) send(p *submission, step int, known lookups, ws *workers) func() (sent *ir.CacheEntry, t timing, detour, err error) {
 	v, _ := x.work.stepVertex(step)
 	targets := x.work.targetsOf([]sched.UnitID{sched.UnitID(len(x.work.Jobs) + step)})
+	parts := x.parts(p.node, step)
+	x.whole[step] = parts
 	write := func(direct bool) (*ir.CacheEntry, timing, error) {
 		observe := ws.observe(p.node, &solveSource{targets: targets, export: true, id: v.Digest.String()})
 		start := time.Now()
-		sent, err := x.write(p.ctx, p.conn, step, direct, known, observe)
+		sent, err := x.write(p.ctx, p.conn, step, parts, direct, known, observe)
 		return sent, timing{start, time.Since(start)}, err
 	}
 	direct := x.direct

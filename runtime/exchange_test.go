@@ -14,6 +14,7 @@ import (
 
 	"github.com/dbake/dbake/cachepolicy"
 	"github.com/dbake/dbake/internal/plan"
+	"github.com/dbake/dbake/runtime/daemon"
 	"github.com/dbake/dbake/runtime/registry"
 	"github.com/dbake/dbake/runtime/sched"
 )
@@ -234,6 +235,37 @@ func TestUntag(t *testing.T) {
 					require.Contains(t, said, tt.warns)
 				}
 			})
+		})
+	}
+}
+
+// A node sends what its layers stand on with a step, but not a step with one result that it never
+// looked up: it would execute that, although another node has.
+func TestPartsThatAreSent(t *testing.T) {
+	for name, tt := range map[string]struct{ once, done, sent bool }{
+		"executed or found": {once: true, done: true, sent: true},
+		"not looked up":     {once: true},
+		"of several":        {sent: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBuild(t, 2, "a", "b")
+			top := int(b.Sched.Units[0].Root)
+			below := int(b.Sched.Vertices[top].Inputs[0])
+			b.Steps = []plan.Intermediate{{Vertex: top, Node: 0, Sent: []int{below, top}}}
+			b.Sched.Vertices[top].Once, b.Sched.Vertices[below].Once = true, tt.once
+			w := newWork(b)
+			n := newNodeRun(0, daemon.NodeInfo{}, newTracker(w.isStep, w.isShared))
+			x, err := newExchange(w, nil)
+			require.NoError(t, err)
+			t.Cleanup(func() { require.NoError(t, x.close()) })
+			if tt.done {
+				n.tracker.observe(vertex(b.Graph.Vertices[below].Digest, at(0), at(1)), &solveSource{})
+			}
+			want := []sched.VertexID{sched.VertexID(top)}
+			if tt.sent {
+				want = []sched.VertexID{sched.VertexID(below), sched.VertexID(top)}
+			}
+			require.Equal(t, want, x.parts(n, 0))
 		})
 	}
 }

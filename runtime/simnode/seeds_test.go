@@ -86,17 +86,19 @@ func TestSeeds(t *testing.T) {
 //     built on its result.
 //   - 408420: without retries, a step that had failed on one node was executed by all others, for
 //     units that had waited for its result.
+//   - 2170: a node that had found a step executed those below it, which were to be sent with it.
 //   - 8403: a fetch that ended with the build which had begun it was taken for a lost layer.
 //   - 120894, 204312, 208146: a step that a node executed while it looked for what it had lost, or
 //     while it wrote a cache, was not counted.
 //   - 350980: a node executed a step again, since it had lost the result while it was away, and
 //     kept others that stood on the first: images differed, and nobody said so.
+//   - 13593: dbake panicked when a node was lost while a run was stopped and another had come.
 //   - 172239: a session that had ended by itself waited for a word of its node, which was silent.
 func TestSeedsOfFaults(t *testing.T) {
 	var current atomic.Uint64
 	var all seen
 	defer watch(&current)()
-	for _, seed := range []uint64{1002, 1610, 5498, 5514, 8403, 20043, 20230, 32473, 32950, 101164, 101304, 102736, 103530, 107283, 107820, 109207, 109359, 117970, 120786, 120894, 172239, 204312, 208146, 350980, 408420} {
+	for _, seed := range []uint64{1002, 1610, 2170, 5498, 5514, 8403, 13593, 20043, 20230, 32473, 32950, 101164, 101304, 102736, 103530, 107283, 107820, 109207, 109359, 117970, 120786, 120894, 172239, 204312, 208146, 350980, 408420} {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) { trySeeds(t, seed, seed+1, &current, &all) })
 	}
 }
