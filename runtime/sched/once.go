@@ -223,7 +223,7 @@ func (s *queues) demand(list []VertexID) {
 	for _, v := range list {
 		id, o, planned := s.once.sender[v], s.owner(v), s.once.planned[v]
 		switch {
-		case o == nil, s.kept(v):
+		case o == nil, s.kept(v), s.once.free.has(v): // the last is waited for only until it is known who has begun it
 			continue
 		case s.sends(o, planned) && s.inOrder(planned): // else it may come after what waits for it
 			continue
@@ -305,6 +305,9 @@ func (s *queues) retire(id UnitID) {
 
 // unsent lets each node that needs v build it.
 func (s *queues) unsent(v VertexID) {
+	if s.once.free.has(v) {
+		return
+	}
 	s.once.free.set(v)
 	s.reconsider()
 }
@@ -330,6 +333,7 @@ func (s *Scheduler) vertexMissed(e VertexMissed) {
 	s.cached.unset(e.Vertex)
 	if o := s.owner(e.Vertex); o == nil || o == n {
 		s.unsent(e.Vertex) // what n does is all there is
+		s.reconsider()
 		return
 	}
 	for _, r := range slices.Clone(n.runs) {

@@ -138,3 +138,27 @@ func TestOutlookOfAStoppedRun(t *testing.T) {
 	s.Step(NodeLost{Node: 0})
 	require.Empty(t, s.Outlook().Queued)
 }
+
+// A step that could not be sent is waited for only until it is known whether the node that was
+// told to execute it, and is no longer, has begun it. Nobody asks for it meanwhile: that changes
+// nothing, and went on for ever.
+func TestUnsendableStepThatMayHaveBegun(t *testing.T) {
+	s, err := New(Config{
+		Nodes:    []Node{{}, {}},
+		Vertices: []Vertex{{Once: true}, {Inputs: []VertexID{0}}}, Units: []Unit{{Root: 1}, {Root: 0, Early: true, OnDemand: true}}, Plan: [][]Partition{nil, {{0}}},
+	})
+	require.NoError(t, err)
+	s.nodes[0].held.set(0)
+	s.once.by[0], s.once.open[0], s.once.sends[0] = 0, opening{node: 0, runs: 1}, maxSends
+	s.unsent(0)
+	for i := range 2 {
+		s.Step(NodeUp{Node: NodeID(i)})
+	}
+	p := s.units[0].part
+	s.markDirty(p)
+	s.refresh()
+	require.Same(t, p, s.units[0].part, "it waits")
+	delete(s.once.open, 0)
+	s.reconsider()
+	require.IsType(t, Submit{}, s.Step(Tick{})[0])
+}
