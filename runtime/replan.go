@@ -25,7 +25,7 @@ const (
 )
 
 // Replan plans what is left of a run of c for the nodes that are there now. Steps with one
-// result are sent when they are asked for, and others are built where they are needed. The
+// result are executed by one node and sent by it, and others are built where they are needed. The
 // plan begins at now. steps are those that it executes or sends, by nodes and times of the run.
 func Replan(ctx context.Context, c *sched.Config, left sched.Outlook, now time.Duration, strategy partition.Strategy) (p sched.NewPlan, steps []partition.Task, err error) {
 	r := newRest(c, left)
@@ -117,7 +117,6 @@ func (r *rest) pin(left sched.Outlook) {
 			continue
 		}
 		takes := make([]time.Duration, len(r.nodes)) // on each node, 0 where it is not executed
-		least := max(left.Cost[v], 1)
 		for k, n := range r.nodes {
 			if some && owner != n {
 				continue
@@ -126,17 +125,21 @@ func (r *rest) pin(left sched.Outlook) {
 			for _, x := range begun[v] {
 				if x.Node == n {
 					takes[k] = max(x.Left, 1)
-					least = min(least, takes[k])
 				}
 			}
 		}
-		r.only(partition.VertexID(v), takes, least)
+		r.only(partition.VertexID(v), takes)
 	}
 }
 
-// only has a vertex executed in the time that it takes on each node, 0 where it is not. least is
-// the least of these times.
-func (r *rest) only(v partition.VertexID, takes []time.Duration, least time.Duration) {
+// only has a vertex executed in the time that it takes on each node, 0 where it is not.
+func (r *rest) only(v partition.VertexID, takes []time.Duration) {
+	least := time.Duration(0)
+	for _, took := range takes {
+		if took > 0 && (least == 0 || took < least) {
+			least = took
+		}
+	}
 	x, name := &r.problem.Vertices[v], fmt.Sprint("step ", v)
 	for k := range r.nodes {
 		n := &r.problem.Nodes[k]

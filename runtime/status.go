@@ -185,14 +185,23 @@ func (t *tracker) note(v *bkclient.Vertex, s *vertexStatus) (past bool) {
 
 // executed reports whether v is a step that the node has executed, and not only fetched.
 func (t *tracker) executed(v *bkclient.Vertex, s *vertexStatus) bool {
-	return t.isStep(v.Digest) && v.Started != nil && v.Completed != nil && !v.Cached && v.Error == "" &&
-		!s.fetched(execution{*v.Started, *v.Completed})
+	e, ok := executionOf(v)
+	return ok && t.isStep(v.Digest) && !s.fetched(e)
+}
+
+// executionOf returns what v reports when that went well and is not that a result was found. It
+// may have been a fetch.
+func executionOf(v *bkclient.Vertex) (e execution, ok bool) {
+	if v.Started == nil || v.Completed == nil || v.Cached || v.Error != "" {
+		return execution{}, false
+	}
+	return execution{*v.Started, *v.Completed}, true
 }
 
 // printedIn reports whether v is an execution that printed something: it is no fetch.
 func (s *vertexStatus) printedIn(v *bkclient.Vertex) bool {
-	return v.Started != nil && v.Completed != nil && !v.Cached && v.Error == "" &&
-		!s.printed.Before(*v.Started) && !s.printed.After(*v.Completed)
+	e, ok := executionOf(v)
+	return ok && !s.printed.Before(e.started) && !s.printed.After(e.completed)
 }
 
 // noteOutput notes when something was printed.

@@ -312,7 +312,7 @@ func (c *Cluster) configure(options sched.Options) sched.Config {
 		nodes[n] = plan.Node{Name: node.Name, Speed: node.Speed, Slots: node.Slots, SlotsAssumed: c.world.Assumed}
 	}
 	p := plan.FromSolution(c.p, c.plan, nodes)
-	addOnDemand(&p.Exchange, c.p)
+	p.Exchange.AddOnDemand(onDemand(c.p))
 	config := runtime.Schedule(p, options)
 	for _, u := range config.Units {
 		c.roots = append(c.roots, partition.VertexID(u.Root))
@@ -337,9 +337,9 @@ func (c *Cluster) configure(options sched.Options) sched.Config {
 	return config
 }
 
-// addOnDemand adds the steps that a node sends when another one turns out to need them, as the
+// onDemand returns the steps that a node sends when another one turns out to need them, as the
 // plan of a build has them: those with one result, each with those that its layers stand on.
-func addOnDemand(x *plan.Exchange, p partition.Problem) {
+func onDemand(p partition.Problem) (steps []plan.Intermediate) {
 	for v, vertex := range p.Vertices {
 		if !vertex.Once || len(p.Nodes) < 2 {
 			continue
@@ -352,8 +352,9 @@ func addOnDemand(x *plan.Exchange, p partition.Problem) {
 			}
 		}
 		slices.Reverse(step.Sent)
-		x.Steps, x.After, x.Begin = append(x.Steps, step), append(x.After, nil), append(x.Begin, plan.Begin{Step: v})
+		steps = append(steps, step)
 	}
+	return steps
 }
 
 func (c *Cluster) carryOut(cmd sched.Command) {

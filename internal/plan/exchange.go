@@ -90,8 +90,8 @@ func NewExchange(p partition.Problem, a partition.Assignment, s partition.Schedu
 	return b.Exchange
 }
 
-// addOnDemand adds the steps that are sent on demand.
-func (x *Exchange) addOnDemand(steps []Intermediate) {
+// AddOnDemand adds the steps that are sent on demand.
+func (x *Exchange) AddOnDemand(steps []Intermediate) {
 	for _, s := range steps {
 		x.Steps = append(x.Steps, s)
 		x.After = append(x.After, nil)

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -39,12 +40,14 @@ func TestExportsToSilentServers(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := &solver{unheard: func(string) {}}
-				go func() {
+				var finder sync.WaitGroup
+				defer finder.Wait()
+				finder.Go(func() {
 					time.Sleep(found / 2)
 					s.leaveOut("elsewhere.test")
 					time.Sleep(found / 2)
 					s.leaveOut("mute.test")
-				}()
+				})
 				start := time.Now()
 				var tries [][]bkclient.CacheOptionsEntry
 				_, err := s.withHeard(t.Context(), tt.caches, tt.spare, func(ctx context.Context, caches []bkclient.CacheOptionsEntry) (map[string]string, error) {
@@ -61,7 +64,6 @@ func TestExportsToSilentServers(t *testing.T) {
 				} else {
 					require.NoError(t, err)
 				}
-				time.Sleep(found)
 			})
 		})
 	}

@@ -242,13 +242,18 @@ func (s *queues) demand(list []VertexID) {
 			s.unsent(v)
 			continue
 		}
-		s.turn(id, idle)
-		*u = unit{out: Outcome{Node: NoNode, Because: NoUnit, Vertex: NoVertex, Submits: u.out.Submits}}
 		s.once.sends[v]++
-		s.cfg.Units[id].Nodes = []NodeID{o.id}
-		s.enqueue(&o.lane, []UnitID{id}, true, &part{orphan: NoNode})
+		queueSending(s, o, id, true)
 		s.wake(o)
 	}
+}
+
+// queueSending puts a unit on demand, which is over, into the queue of n.
+func queueSending(s *queues, n *node, id UnitID, atFront bool) {
+	s.turn(id, idle)
+	s.units[id] = unit{out: Outcome{Node: NoNode, Because: NoUnit, Vertex: NoVertex, Submits: s.units[id].out.Submits}}
+	s.cfg.Units[id].Nodes = []NodeID{n.id}
+	s.enqueue(&n.lane, []UnitID{id}, atFront, &part{orphan: NoNode})
 }
 
 // forgive has the attempts to send v, or what stands on it, not count: v failed before there was

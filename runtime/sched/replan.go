@@ -171,11 +171,8 @@ func planSending(s *fates, n *node, id UnitID) {
 	if !s.isOver(id) || s.cached.has(v) || s.once.free.has(v) || s.kept(v) || isOpen(&s.fleet, n, v) || o != nil && o != n {
 		return
 	}
-	s.turn(id, idle)
-	s.units[id] = unit{out: Outcome{Node: NoNode, Because: NoUnit, Vertex: NoVertex, Submits: s.units[id].out.Submits}}
-	s.cfg.Units[id].Nodes = []NodeID{n.id}
 	s.once.by[v], s.once.planned[v] = n.id, id
-	s.enqueue(&n.lane, []UnitID{id}, false, &part{orphan: NoNode})
+	queueSending(&s.queues, n, id, false)
 }
 
 // requeue puts units that wait in the queue of a node at the end of that of n.
