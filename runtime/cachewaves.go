@@ -12,6 +12,7 @@ import (
 
 	"github.com/dbake/dbake/cachepolicy"
 	"github.com/dbake/dbake/compiler/ir"
+	"github.com/dbake/dbake/internal/cachestore"
 	"github.com/dbake/dbake/runtime/cacheentry"
 	"github.com/dbake/dbake/runtime/daemon"
 	"github.com/dbake/dbake/runtime/fault"
@@ -194,8 +195,8 @@ func (w *waves) builtOn(finish sched.Finish) map[ir.UnitID]int {
 
 // finish writes what is left of the shared caches, all at once, and joins the parts. A cache
 // that cannot be written is only a warning, since everything that was asked for is built,
-// unless the user requires the cache.
-func (w *waves) finish(ctx context.Context, finish sched.Finish) error {
+// unless the user requires the cache. images stood in for results that were sent.
+func (w *waves) finish(ctx context.Context, finish sched.Finish, images []*cachestore.Image) error {
 	w.wait(&w.workers.waves)
 	if finish.Reason != "" || !w.caches.shared {
 		return nil
@@ -216,7 +217,7 @@ func (w *waves) finish(ctx context.Context, finish sched.Finish) error {
 	})
 	joins = append(w.writer.Joins(), joins...)
 	var again []cachepolicy.Join
-	for _, j := range w.join(ctx, joins) {
+	for _, j := range w.join(ctx, joins, images) {
 		if x := w.writer.Again(j, nodes); x != nil {
 			w.writeAll(ctx, x)
 			again = append(again, j)
@@ -225,7 +226,7 @@ func (w *waves) finish(ctx context.Context, finish sched.Finish) error {
 	if len(again) > 0 {
 		w.join(ctx, slices.DeleteFunc(w.writer.Joins(), func(j cachepolicy.Join) bool {
 			return !slices.ContainsFunc(again, func(a cachepolicy.Join) bool { return a.Cluster == j.Cluster })
-		}))
+		}), images)
 	}
 	var errs []error
 	for _, f := range w.failures {

@@ -64,7 +64,9 @@ type exchange struct {
 	// found are the steps that were sent, and all below them. Invariant: it holds, with a step,
 	// all that the step stands on.
 	found map[sched.VertexID]bool
-	once  map[sched.VertexID]*nodeRun // the node that executed a step with one result
+	// images are those that workers made of results.
+	images stepImages
+	once   map[sched.VertexID]*nodeRun // the node that executed a step with one result
 	// resent counts how often steps were sent again because of lost results.
 	resent map[int]int
 	done   []Transfer

@@ -20,8 +20,8 @@ const mostJoins = 8
 
 // join joins the parts of clusters. If this machine cannot join them, the parts remain and
 // are read side by side. It returns the joins whose base has become too large to be joined
-// to.
-func (w *waves) join(ctx context.Context, joins []cachepolicy.Join) (outgrown []cachepolicy.Join) {
+// to. images stood in for results that were sent.
+func (w *waves) join(ctx context.Context, joins []cachepolicy.Join, images []*cachestore.Image) (outgrown []cachepolicy.Join) {
 	if len(joins) == 0 {
 		return nil
 	}
@@ -56,7 +56,7 @@ func (w *waves) join(ctx context.Context, joins []cachepolicy.Join) (outgrown []
 					}
 					parts = append(parts, part)
 				}
-				made[i], errs[i] = cachestore.Join(ctx, c, j.Ref, parts, most)
+				made[i], errs[i] = cachestore.Join(ctx, c, j.Ref, parts, images, most)
 				return nil
 			})
 		}

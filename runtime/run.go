@@ -208,7 +208,7 @@ func (r *run) run(ctx context.Context, connect connectFunc) (_ *Result, err erro
 	if finish.Reason != "" {
 		stopWriting()
 	}
-	cacheErr := r.waves.finish(writing, finish)
+	cacheErr := r.waves.finish(writing, finish, r.exchange.images.list())
 	r.activity.end()
 	r.activity.pace()
 	r.release()

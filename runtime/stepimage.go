@@ -3,7 +3,9 @@ package runtime
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
+	"sync"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/platforms"
@@ -21,6 +23,25 @@ import (
 
 // imageStore is the id of the layout that holds the image of a step's result.
 func imageStore(step int) string { return "dbake.step." + strconv.Itoa(step) }
+
+// stepImages collects images of steps' results. The zero value is ready for use, and safe for
+// concurrent use.
+type stepImages struct {
+	mu   sync.Mutex
+	made []*cachestore.Image // guarded by mu
+}
+
+func (s *stepImages) add(img *cachestore.Image) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.made = append(s.made, img)
+}
+
+func (s *stepImages) list() []*cachestore.Image {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.made)
+}
 
 // image makes an image of a step's result beside the cache in which it was sent, of the same
 // layers. A worker calls it.
@@ -41,6 +62,7 @@ func (x *exchange) image(ctx context.Context, step int, v *llbmerge.Vertex, entr
 		if err != nil {
 			return nil, err
 		}
+		x.images.add(img)
 		for _, b := range []struct {
 			desc ocispecs.Descriptor
 			data []byte
@@ -71,6 +93,7 @@ func (x *exchange) image(ctx context.Context, step int, v *llbmerge.Vertex, entr
 	if err != nil {
 		return nil, err
 	}
+	x.images.add(img)
 	name := x.store.Name + "@" + img.Manifest.Digest.String()
 	if err := c.Push(ctx, name, img.Config, img.ConfigData); err != nil {
 		return nil, err

@@ -228,6 +228,14 @@ func TestOneResultOfMany(t *testing.T) {
 				r := w.run(dir, args...)
 				require.Zero(t, r.status, r.stderr)
 				require.NotContains(t, r.stderr, " and again by ", r.stderr)
+				if through == "client" {
+					return
+				}
+				// Whatever stood in for a result, caches hold what stands on it.
+				before := runSteps(t, w.addrs, "")
+				r = w.run(dir, append(args, "--reuse", "never")...)
+				require.Zero(t, r.status, r.stderr)
+				require.Equal(t, before, runSteps(t, w.addrs, ""), "a second build runs no step\n%s", r.stderr)
 			})
 		}
 	}

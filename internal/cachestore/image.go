@@ -9,6 +9,7 @@ import (
 	"github.com/containerd/containerd/v2/pkg/labels"
 	cacheimporttypes "github.com/moby/buildkit/cache/remotecache/v1/types"
 	digest "github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/identity"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -17,6 +18,9 @@ import (
 type Image struct {
 	Config, Manifest         ocispecs.Descriptor
 	ConfigData, ManifestData []byte
+
+	platform ocispecs.Platform
+	content  digest.Digest // the chain id of its layers
 }
 
 // ImageOf returns an image of the last result in a cache that holds the results of one step and
@@ -50,14 +54,14 @@ func ImageOf(manifest []byte, read func(desc ocispecs.Descriptor, limit int64) (
 		if !ok {
 			return nil, fmt.Errorf("layer %s is not in the manifest of the cache", d)
 		}
-		diff, err := digest.Parse(l.Annotations[labels.LabelUncompressed])
+		diff, err := contentOf(l)
 		if err != nil {
-			return nil, fmt.Errorf("layer %s: the cache does not name its content: %w", d, err)
+			return nil, err
 		}
 		img.RootFS.DiffIDs = append(img.RootFS.DiffIDs, diff)
 		made.Layers = append(made.Layers, l)
 	}
-	out := &Image{}
+	out := &Image{platform: p, content: identity.ChainID(img.RootFS.DiffIDs)}
 	if out.ConfigData, err = json.Marshal(img); err != nil {
 		return nil, fmt.Errorf("encode an image config: %w", err)
 	}
@@ -68,6 +72,15 @@ func ImageOf(manifest []byte, read func(desc ocispecs.Descriptor, limit int64) (
 	}
 	out.Manifest = describe(made.MediaType, out.ManifestData)
 	return out, nil
+}
+
+// contentOf returns the digest of a layer of a cache as it is without compression.
+func contentOf(l ocispecs.Descriptor) (digest.Digest, error) {
+	diff, err := digest.Parse(l.Annotations[labels.LabelUncompressed])
+	if err != nil {
+		return "", fmt.Errorf("layer %s: the cache does not name its content: %w", l.Digest, err)
+	}
+	return diff, nil
 }
 
 // describe returns the descriptor of a document.
@@ -90,14 +103,14 @@ func lastResult(cc cacheimporttypes.CacheConfig) ([]digest.Digest, error) {
 		if needed[i] {
 			continue
 		}
-		chain, err := layersOf(cc, r)
+		chains, err := resultsOf(cc, r)
 		switch {
 		case err != nil:
 			return nil, err
-		case len(chain) == 0:
+		case len(chains) == 0 || len(chains[0]) == 0:
 		case found == nil:
-			found = chain
-		case !slices.Equal(found, chain):
+			found = chains[0]
+		case !slices.Equal(found, chains[0]):
 			return nil, errors.New("the cache holds several last results")
 		}
 	}
@@ -107,27 +120,31 @@ func lastResult(cc cacheimporttypes.CacheConfig) ([]digest.Digest, error) {
 	return found, nil
 }
 
-// layersOf returns the layers of a record's first result; none when it has no result.
-func layersOf(cc cacheimporttypes.CacheConfig, r cacheimporttypes.CacheRecord) ([]digest.Digest, error) {
-	var list []int
-	switch {
-	case len(r.Results) > 0:
-		for i := r.Results[0].LayerIndex; i >= 0; i = cc.Layers[i].ParentIndex {
+// resultsOf returns the layers of each result of a record, the lowest layer first.
+func resultsOf(cc cacheimporttypes.CacheConfig, r cacheimporttypes.CacheRecord) ([][]digest.Digest, error) {
+	var lists [][]int
+	for _, res := range r.Results {
+		var list []int
+		for i := res.LayerIndex; i >= 0; i = cc.Layers[i].ParentIndex {
 			if i >= len(cc.Layers) || len(list) > len(cc.Layers) {
 				return nil, fmt.Errorf("the cache has no layer %d", i)
 			}
 			list = append(list, i)
 		}
 		slices.Reverse(list)
-	case len(r.ChainedResults) > 0:
-		list = r.ChainedResults[0].LayerIndexes
+		lists = append(lists, list)
 	}
-	chain := make([]digest.Digest, len(list))
-	for i, l := range list {
-		if l < 0 || l >= len(cc.Layers) {
-			return nil, fmt.Errorf("the cache has no layer %d", l)
+	for _, res := range r.ChainedResults {
+		lists = append(lists, res.LayerIndexes)
+	}
+	chains := make([][]digest.Digest, len(lists))
+	for k, list := range lists {
+		for _, l := range list {
+			if l < 0 || l >= len(cc.Layers) {
+				return nil, fmt.Errorf("the cache has no layer %d", l)
+			}
+			chains[k] = append(chains[k], cc.Layers[l].Blob)
 		}
-		chain[i] = cc.Layers[l].Blob
 	}
-	return chain, nil
+	return chains, nil
 }

@@ -26,10 +26,11 @@ type Part struct {
 }
 
 // Join makes the cache ref of several in the same repository. Their layers stay where they
-// are; only the list of records is rewritten. It returns the manifest. None is made, and
+// are; only the list of records is rewritten. What stands on one of images is found behind
+// the step that the image was made of, too. It returns the manifest. None is made, and
 // none returned, when a node could not read so long a list, or when it would have more than
 // most records; 0 = any number.
-func Join(ctx context.Context, reg Registry, ref string, parts []Part, most int) (ocispecs.Descriptor, error) {
+func Join(ctx context.Context, reg Registry, ref string, parts []Part, images []*Image, most int) (ocispecs.Descriptor, error) {
 	none := ocispecs.Descriptor{}
 	chains := cacheimport.NewCacheChains()
 	for _, p := range parts {
@@ -39,6 +40,9 @@ func Join(ctx context.Context, reg Registry, ref string, parts []Part, most int)
 	}
 	config, layers, err := chains.Marshal(ctx)
 	if err != nil {
+		return none, fmt.Errorf("join caches: %w", err)
+	}
+	if err := linkStandIns(config, layers, images); err != nil {
 		return none, fmt.Errorf("join caches: %w", err)
 	}
 	dt, err := json.Marshal(config)
@@ -195,7 +199,7 @@ func mergeParts(ctx context.Context, reg Registry, repo, tag string, parts []sou
 		m.From = append(m.From, p.from)
 		all = append(all, Part{Ref: repo + "@" + p.entry.Digest.String(), Manifest: p.entry.descriptor()})
 	}
-	desc, err := Join(ctx, reg, repo+":"+tag, all, 0)
+	desc, err := Join(ctx, reg, repo+":"+tag, all, nil, 0)
 	if m.Whole = desc.Digest != ""; err != nil || m.Whole {
 		return m, err
 	}

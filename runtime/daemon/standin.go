@@ -47,7 +47,8 @@ func (t Take) in(def *pb.Definition) bool {
 // what is sent to a node after it has looked up a COPY below it would be built again. Then
 // an image of the result takes the place of the step in all that the node is given. What is
 // copied from it is known by its content, so that caches hold the same as without; what runs
-// on it is in the next build's caches only once that has built it again.
+// on it is cached behind the image, and whoever joins the caches of nodes links it to the
+// step as well (cachestore.Join).
 //
 // The zero value is ready for use, and safe for concurrent use.
 type standIns struct {
