@@ -59,7 +59,7 @@ func (r *run) submit(cmd sched.Submit) []sched.Event {
 	if err := p.cut(r.work, r.lost.lookups(n), r.lost.count(n), imports); err != nil {
 		return []sched.Event{r.end(p, err.Error(), false)}
 	}
-	p.slice.Anew = r.work.needAny(p.units, n.flawed)
+	p.slice.Anew = r.work.needAny(p.units, n.flawed) || r.work.needAny(p.units, r.lost.failures(n))
 	if cmd.Why != sched.Planned {
 		r.reporter.move(cmd, r.sched.Moves())
 	}
@@ -344,7 +344,7 @@ type solvedMessage struct {
 	err       error
 	cancelled error // why the solve was ended early; nil when it was not
 	searched  bool  // the node was searched for lost results
-	passing   bool  // what was lost is there again
+	passing   bool  // what was lost was there again too often
 }
 
 func (m solvedMessage) take(r *run) []sched.Event {
@@ -420,8 +420,8 @@ type exportedMessage struct {
 	cancelled bool
 	deferred  bool // it was taken before, and waited for the node
 	searched  bool // the node was searched for lost results
-	again     bool // lost results were found, and are built again
-	passing   bool // what was lost is there again
+	again     bool // what was lost is built again, or is there again
+	passing   bool // that has been too often
 }
 
 func (m exportedMessage) take(r *run) []sched.Event {
@@ -456,7 +456,7 @@ func (m exportedMessage) take(r *run) []sched.Event {
 
 func (m exportedMessage) note(r *run) []sched.Event {
 	step, sends := r.work.step(m.unit)
-	if m.again || sends && m.passing && r.exchange.resends(step) {
+	if m.again {
 		r.accounts.warnOfRest(m.written.withheld.Discard())
 		return []sched.Event{sched.UnitFailed{
 			At: r.reporter.since(), Partition: m.p.id, Unit: m.unit, Vertex: sched.NoVertex, Err: fault.Plain(m.err).Error(), Retryable: true, Again: true,

@@ -34,9 +34,6 @@ import (
 // through the client.
 const sendLimit = 5 * time.Minute
 
-// mostResends is how often a step is sent again because of lost results.
-const mostResends = 3
-
 // exchange transfers results of steps between nodes. Each is written as a cache of its own,
 // to the cache registry or, where there is none or it fails, into a directory of the
 // client; from then on every solve of the run imports it, by its digest.
@@ -67,8 +64,6 @@ type exchange struct {
 	// images are those that workers made of results.
 	images stepImages
 	once   map[sched.VertexID]*nodeRun // the node that executed a step with one result
-	// resent counts how often steps were sent again because of lost results.
-	resent map[int]int
 	done   []Transfer
 }
 
@@ -76,7 +71,7 @@ func newExchange(w *work, t *reporter) (*exchange, error) {
 	in := w.Cache
 	x := &exchange{
 		work: w, reporter: t, store: in.Store, direct: in.Store.IsZero(),
-		sent: map[int]daemon.Take{}, by: map[int]*nodeRun{}, whole: map[int][]sched.VertexID{}, found: map[sched.VertexID]bool{}, once: map[sched.VertexID]*nodeRun{}, resent: map[int]int{},
+		sent: map[int]daemon.Take{}, by: map[int]*nodeRun{}, whole: map[int][]sched.VertexID{}, found: map[sched.VertexID]bool{}, once: map[sched.VertexID]*nodeRun{},
 		mark: newMark(), tags: map[string]bool{},
 	}
 	if !x.sends() {
@@ -340,13 +335,6 @@ func (x *exchange) noteSent(n *nodeRun, step int, sent *ir.CacheEntry, t timing)
 		events = append(events, sched.VertexCached{At: x.reporter.since(), Vertex: v})
 	}
 	return events
-}
-
-// resends reports whether a step is sent again after the node could not read what is below it,
-// which is built anew or is there again.
-func (x *exchange) resends(step int) bool {
-	x.resent[step]++
-	return x.resent[step] <= mostResends
 }
 
 // noteUnsent notes that a step could not be sent. That is not a failure of the run: a node

@@ -30,22 +30,32 @@ import (
 // findLimit bounds how long a node looks for what it lost: it fetches what it did not lose.
 const findLimit = 10 * time.Minute
 
+// mostRepeats is how often a unit is submitted again after a failure to read what is there again,
+// or is being built anew. What a cache has lost is no fault of a node, so these are no failed
+// attempts; those that follow are.
+const mostRepeats = 3
+
 // lostResults are those that nodes could not read. They belong to the loop.
 type lostResults struct {
 	work     *work
 	exchange *exchange
 	reporter *reporter
 	workers  *workers
-	// gone are the steps whose results a node could not read. Invariant: for each,
-	// aliases has the digest under which nodes know it when it ignores the cache.
-	gone    map[*nodeRun]map[digest.Digest]bool
+	// gone are the steps whose results a node could not read, each with how many failures there
+	// were before it ignored the cache; less than none when it has failed since, and what is known
+	// of it was forgotten. Invariant: for each, aliases has the digest under which nodes know it
+	// when it ignores the cache.
+	gone    map[*nodeRun]map[digest.Digest]int
 	aliases map[digest.Digest]digest.Digest
+	// repeats counts how often units were submitted again although nothing was found lost.
+	repeats map[sched.UnitID]int
 }
 
 func newLostResults(w *work, x *exchange, t *reporter, ws *workers) *lostResults {
 	return &lostResults{
 		work: w, exchange: x, reporter: t, workers: ws,
-		gone: map[*nodeRun]map[digest.Digest]bool{}, aliases: map[digest.Digest]digest.Digest{},
+		gone: map[*nodeRun]map[digest.Digest]int{}, aliases: map[digest.Digest]digest.Digest{},
+		repeats: map[sched.UnitID]int{},
 	}
 }
 
@@ -100,8 +110,10 @@ func (l lookups) in(def *pb.Definition) *pb.Definition {
 // lostMessage reports the results of p that a node cannot read.
 type lostMessage struct {
 	p     *submission
-	then  message // what is taken when nothing was found
+	units []sched.UnitID // that have failed
+	then  message        // what is taken when nothing was found
 	found []sched.VertexID
+	built map[digest.Digest]bool // what had been lost and was built again when the search began
 	blob  string
 	cache string // that named the blob
 	err   error
@@ -135,7 +147,7 @@ func (l *lostResults) search(p *submission, err error, units []sched.UnitID, the
 	if len(chains) == 0 {
 		return false
 	}
-	m := lostMessage{p: p, then: then, blob: blob, err: err}
+	m := lostMessage{p: p, units: units, then: then, built: l.remade(p.node), blob: blob, err: err}
 	observe := l.workers.observe(p.node, &solveSource{targets: p.targets, search: true})
 	l.workers.start(func() {
 		ctx, cancel := context.WithTimeout(p.conn.Ended, findLimit) // the solve's own context ends with its failure
@@ -186,18 +198,17 @@ func (m lostMessage) take(r *run) []sched.Event {
 	if p.state == ended {
 		return nil
 	}
-	fresh := r.lost.note(p.node, m.found)
-	if fresh {
-		r.lost.noteStuck(p.node)
-	}
-	// Found for another submission since this one was cut, it is built again for both.
-	fresh = fresh || len(m.found) > 0 && p.lost < r.lost.count(p.node)
+	fresh := r.lost.note(p.node, m.found, m.built)
+	r.lost.noteStuck(p.node)
 	if p.state == unwanted {
 		return m.then.take(r)
 	}
-	if !fresh {
-		// Another submission has found it before, or what was gone is there again, since
-		// another node has written it: a failure that may pass.
+	// Found for another submission since this one was cut, it is built again for both, or is
+	// built already.
+	fresh = fresh || p.lost < r.lost.count(p.node)
+	if !fresh && !r.lost.mayRepeat(m.units) {
+		// It was found before, or what was gone is there again, since another node has
+		// written it, and that goes on: a failure that may pass.
 		switch then := m.then.(type) {
 		case solvedMessage:
 			then.passing = true
@@ -207,7 +218,9 @@ func (m lostMessage) take(r *run) []sched.Event {
 			return then.take(r)
 		}
 	}
-	r.lost.warn(p.node, m)
+	if fresh {
+		r.lost.warn(p.node, m)
+	}
 	if export, ok := m.then.(exportedMessage); ok {
 		export.again = true
 		return export.take(r)
@@ -218,28 +231,51 @@ func (m lostMessage) take(r *run) []sched.Event {
 	return []sched.Event{end}
 }
 
-// note notes that a node cannot read the results of some steps, and reports whether that is
-// news.
-func (l *lostResults) note(n *nodeRun, found []sched.VertexID) (fresh bool) {
+// note notes that a node cannot read the results of some steps, and reports whether one of these
+// was never lost before. Those in built are lost once more, and built once more.
+func (l *lostResults) note(n *nodeRun, found []sched.VertexID, built map[digest.Digest]bool) (fresh bool) {
 	for _, v := range found {
 		d := l.work.Graph.Vertices[v].Digest
-		if l.gone[n][d] {
+		if _, known := l.gone[n][d]; known && !built[d] {
 			continue
+		} else if !known {
+			fresh = true
 		}
-		fresh = true
-		l.ignore(n, d)
 		n.tracker.forget(d) // it is about to run
+		l.ignore(n, d)
 	}
 	return fresh
+}
+
+// remade returns the results that a node could not read and has built again.
+func (l *lostResults) remade(n *nodeRun) map[digest.Digest]bool {
+	list := map[digest.Digest]bool{}
+	for d := range l.gone[n] {
+		if n.tracker.status(d).done {
+			list[d] = true
+		}
+	}
+	return list
 }
 
 // ignore has n build a step as if it ignored the cache.
 func (l *lostResults) ignore(n *nodeRun, d digest.Digest) {
 	if l.gone[n] == nil {
-		l.gone[n] = map[digest.Digest]bool{}
+		l.gone[n] = map[digest.Digest]int{}
 	}
-	l.gone[n][d] = true
+	l.gone[n][d] = n.tracker.failures(d)
 	l.aliases[daemon.Ignoring(d)] = d
+}
+
+// mayRepeat notes that units are to be submitted again although nothing was found lost. It
+// reports false when that has been too often.
+func (l *lostResults) mayRepeat(units []sched.UnitID) bool {
+	yes := true
+	for _, u := range units {
+		l.repeats[u]++
+		yes = yes && l.repeats[u] <= mostRepeats
+	}
+	return yes
 }
 
 // count is how many results n could not read.
@@ -252,13 +288,33 @@ func (l *lostResults) count(n *nodeRun) int { return len(l.gone[n]) }
 func (l *lostResults) noteStuck(n *nodeRun) {
 	for _, v := range l.work.Graph.Vertices {
 		s := n.tracker.status(v.Digest)
-		if _, lost := fault.LostBlob(errors.New(s.says)); lost && v.Kind.IsStep() && s.stuck() {
-			l.ignore(n, v.Digest)
-			if s.done {
-				n.tracker.forget(v.Digest)
-			}
+		_, known := l.gone[n][v.Digest]
+		if !v.Kind.IsStep() || !s.unread() || known && !s.done {
+			continue
+		}
+		if s.done {
+			n.tracker.forget(v.Digest)
+		}
+		l.ignore(n, v.Digest)
+		if known {
+			l.gone[n][v.Digest] = -1
 		}
 	}
+}
+
+// failures are the steps that ignore the cache on n and could not read what is lost all the same:
+// there is no other step that they could be made. They are tried again once the builds have
+// ended in which they failed.
+func (l *lostResults) failures(n *nodeRun) []sched.VertexID {
+	var list []sched.VertexID
+	for i, v := range l.work.Graph.Vertices {
+		before, known := l.gone[n][v.Digest]
+		s := n.tracker.status(v.Digest)
+		if known && (before < 0 && !s.done || len(s.failures) > before && s.unread()) {
+			list = append(list, sched.VertexID(i))
+		}
+	}
+	return list
 }
 
 // warn names the cache that has lost something, once.

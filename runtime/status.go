@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"cmp"
+	"errors"
 	"slices"
 	"strconv"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"github.com/dbake/dbake/internal/plan"
 	"github.com/dbake/dbake/llbmerge"
 	"github.com/dbake/dbake/runtime/daemon"
+	"github.com/dbake/dbake/runtime/fault"
 )
 
 const (
@@ -373,6 +375,12 @@ func (t *tracker) culprit(err error) (step digest.Digest, ok bool) {
 func (s *vertexStatus) stuck() bool {
 	return !s.done || len(s.runs) > 0 && len(s.failures) > 0 &&
 		s.failures[len(s.failures)-1].completed.After(s.runs[len(s.runs)-1].completed)
+}
+
+// unread reports whether it is stuck as it could not read what is lost.
+func (s *vertexStatus) unread() bool {
+	_, lost := fault.LostBlob(errors.New(s.says))
+	return lost && s.stuck()
 }
 
 // knows reports whether the execution that started then is known to have failed.

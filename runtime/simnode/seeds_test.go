@@ -84,6 +84,9 @@ func TestSeeds(t *testing.T) {
 //     failed attempts of all but one, a node that came back empty did not try again what could
 //     not read what was lost, and nobody said that a step was executed anew after others had
 //     built on its result.
+//   - 39236 (with those from 39230 on): a step that ignored the cache could not read a lost layer
+//     either, its failure was found again while a build that knew it went on, and each time
+//     counted as a failed attempt.
 //   - 408420: without retries, a step that had failed on one node was executed by all others, for
 //     units that had waited for its result.
 //   - 2170: a node that had found a step executed those below it, which were to be sent with it.
