@@ -184,7 +184,7 @@ func (s *Scheduler) fill(n *node) {
 			p = s.next(n)
 		}
 		if p != nil {
-			if p = s.startable(n, p); p == nil {
+			if p = startable(&s.fates, n, p); p == nil {
 				return
 			}
 			if wait := s.crowds(n, p); len(wait) > 0 {

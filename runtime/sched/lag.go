@@ -160,14 +160,14 @@ func (s *speeds) anyLags() bool {
 // startable returns the first part that n should start, beginning with p. When n lags, that is
 // one that no other node would finish sooner. It is nil when all are better left to the others,
 // which take them when they have a slot free.
-func (s *policy) startable(n *node, p *part) *part {
-	if !s.lags(n) || !s.awaits(n, p) {
+func startable(s *fates, n *node, p *part) *part {
+	if !s.lags(n) || !awaits(s, n, p) {
 		return p
 	}
 	rest := slices.Clone(n.ready)
 	slices.SortFunc(rest, comparePos)
 	for _, q := range rest {
-		if q != p && !s.awaits(n, q) {
+		if q != p && !awaits(s, n, q) {
 			return q
 		}
 	}
@@ -178,12 +178,14 @@ func (s *policy) startable(n *node, p *part) *part {
 }
 
 // awaits reports whether p should wait for a node that finishes it sooner than n does, although
-// that node first does all that it was given before.
-func (s *policy) awaits(n *node, p *part) bool {
+// that node first does all that it was given before. p is ready, so n would execute now what was
+// to be sent to it and is not there: what waits for that is not ready.
+func awaits(s *fates, n *node, p *part) bool {
 	if p.lane.n != nil && !s.cfg.Options.Steal {
 		return false // nobody would take it
 	}
 	units := slices.Clone(s.pick(n, p.units))
+	forgo(s, n, units)
 	here := s.survey(n, units, false).path
 	for _, m := range s.nodes {
 		if m == n || m.state != up || m.drains || s.remaining(m) >= here || !s.suitsAll(units, m) || s.lags(m) {
