@@ -128,7 +128,7 @@ func (t *tracker) observe(st *bkclient.SolveStatus, from *solveSource) (*bkclien
 	t.noteOutput(st.Logs)
 	for _, v := range st.Vertexes {
 		s := t.at(v.Digest)
-		if from.search && !t.executed(v, s) || from.export && s.shown && !s.printedIn(v) || t.note(v, s) {
+		if from.search && !t.executed(v, s) || from.export && s.shown && !t.adds(v, s) || t.note(v, s) {
 			continue
 		}
 		if s.targets == nil {
@@ -204,6 +204,12 @@ func executionOf(v *bkclient.Vertex) (e execution, ok bool) {
 func (s *vertexStatus) printedIn(v *bkclient.Vertex) bool {
 	e, ok := executionOf(v)
 	return ok && !s.printed.Before(e.started) && !s.printed.After(e.completed)
+}
+
+// adds reports whether v, which an export reports of a step that was shown before, is an execution
+// for the export. The step may be below a result that was found, and have no result of its own.
+func (t *tracker) adds(v *bkclient.Vertex, s *vertexStatus) bool {
+	return s.printedIn(v) || !s.done && t.executed(v, s)
 }
 
 // noteOutput notes when something was printed.

@@ -236,18 +236,21 @@ func TestTrackerExecutedElsewhere(t *testing.T) {
 		st     *bkclient.SolveStatus
 		want   []change
 	}{
-		"a search executes":             {from: search, st: vertex(step, at(10), at(12)), want: first},
-		"a search executes again":       {before: vertex(step, at(0), at(1)), from: search, st: vertex(step, at(10), at(12)), want: again},
-		"a search finds":                {from: search, st: found},
-		"a search begins":               {from: search, st: vertex(step, at(10), nil)},
-		"a search fetches":              {from: search, st: fetched},
-		"a search fails":                {from: search, st: failed},
-		"an export fetches what it had": {before: vertex(step, at(0), at(1)), from: export, st: fetched},
-		"an export repeats":             {before: vertex(step, at(0), at(1)), from: export, st: vertex(step, at(0), at(1))},
-		"an export executes again":      {before: vertex(step, at(0), at(1)), from: export, st: prints(vertex(step, at(10), at(12)), 11), want: again},
-		"it had been found":             {before: found, from: export, st: prints(vertex(step, at(10), at(12)), 11), want: again},
-		"it had printed":                {before: prints(vertex(step, at(0), at(1)), 0.5), from: export, st: vertex(step, at(10), at(12))},
-		"an export is said nothing of":  {before: found, from: export, st: vertex(step, at(10), at(12))},
+		"a search executes":                 {from: search, st: vertex(step, at(10), at(12)), want: first},
+		"a search executes again":           {before: vertex(step, at(0), at(1)), from: search, st: vertex(step, at(10), at(12)), want: again},
+		"a search finds":                    {from: search, st: found},
+		"a search begins":                   {from: search, st: vertex(step, at(10), nil)},
+		"a search fetches":                  {from: search, st: fetched},
+		"a search fails":                    {from: search, st: failed},
+		"an export fetches what it had":     {before: vertex(step, at(0), at(1)), from: export, st: fetched},
+		"an export repeats":                 {before: vertex(step, at(0), at(1)), from: export, st: vertex(step, at(0), at(1))},
+		"an export executes again":          {before: vertex(step, at(0), at(1)), from: export, st: prints(vertex(step, at(10), at(12)), 11), want: again},
+		"it had been found":                 {before: found, from: export, st: prints(vertex(step, at(10), at(12)), 11), want: again},
+		"it had printed":                    {before: prints(vertex(step, at(0), at(1)), 0.5), from: export, st: vertex(step, at(10), at(12))},
+		"an export executes what was named": {before: vertex(step, nil, nil), from: export, st: vertex(step, at(10), at(12)), want: first},
+		"an export fetches what was named":  {before: vertex(step, nil, nil), from: export, st: fetched},
+		"an export finds what was named":    {before: vertex(step, nil, nil), from: export, st: found},
+		"an export is said nothing of":      {before: found, from: export, st: vertex(step, at(10), at(12))},
 	} {
 		t.Run(name, func(t *testing.T) {
 			tr := newTracker(yes, yes)

@@ -84,6 +84,8 @@ func TestSeeds(t *testing.T) {
 //     failed attempts of all but one, a node that came back empty did not try again what could
 //     not read what was lost, and nobody said that a step was executed anew after others had
 //     built on its result.
+//   - 19770 (with those from 19765 on): a step below one that was found had no result when this was
+//     exported. It was executed, printed nothing, and was not counted.
 //   - 39236 (with those from 39230 on): a step that ignored the cache could not read a lost layer
 //     either, its failure was found again while a build that knew it went on, and each time
 //     counted as a failed attempt.
