@@ -67,13 +67,13 @@ type Run struct {
 // at a time in each direction, and may share links with those of others. Steps that the plan sends are units of their own,
 // see plan.Exchange.
 type Cluster struct {
-	p      partition.Problem
-	plan   partition.Plan
-	world  World
-	sched  *sched.Scheduler
-	config sched.Config
-	came   bool          // what is left is to be planned anew, as nodes have come
-	last   time.Duration // when the last one came
+	p       partition.Problem
+	plan    partition.Plan
+	world   World
+	sched   *sched.Scheduler
+	config  sched.Config
+	came    bool // what is left is to be planned anew, as nodes have come
+	arrived int  // how many nodes have come late
 
 	now    time.Duration
 	queue  happenings
@@ -181,8 +181,9 @@ func Execute(p partition.Problem, plan partition.Plan, world World, steal bool) 
 		}
 		c.after(world.From[n], func() {
 			c.tell(sched.NodeUp{At: c.now, Node: sched.NodeID(n)})
-			if c.last = c.now; world.Replan != nil {
-				c.after(runtime.Gathering, func() { c.came = c.now == c.last+runtime.Gathering })
+			c.arrived++
+			if last := c.arrived; world.Replan != nil {
+				c.after(runtime.Gathering, func() { c.came = last == c.arrived }) // one plan for all that come together
 			}
 		})
 	}
