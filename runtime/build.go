@@ -72,7 +72,7 @@ func Schedule(p *plan.Plan, opts sched.Options) sched.Config {
 
 // stepUnit is the unit of a step that nodes build for each other.
 func stepUnit(p *plan.Plan, s plan.Intermediate) sched.Unit {
-	return sched.Unit{Name: p.Problem.Vertices[s.Vertex].Name, Root: sched.VertexID(s.Vertex), Early: true, OnDemand: s.Node < 0}
+	return sched.Unit{Name: p.Problem.Vertices[s.Vertex].Name, Root: sched.VertexID(s.Vertex), Early: true, OnDemand: s.Node < 0, Stage: s.Node < 0 && len(s.Sent) == 0}
 }
 
 // addSteps adds the steps that nodes build for each other, and orders everything by its

@@ -224,12 +224,7 @@ func (r *rest) newPlan(s sched.Config, steps []plan.Intermediate, now time.Durat
 	for k, n := range s.Nodes {
 		p.Slots[r.nodes[k]] = n.Slots
 	}
-	senders := map[sched.VertexID]sched.UnitID{}
-	for u, unit := range r.config.Units {
-		if unit.OnDemand {
-			senders[unit.Root] = sched.UnitID(u)
-		}
-	}
+	helpers := r.helpers()
 	for k, list := range s.Plan {
 		for _, part := range list {
 			var units sched.Partition
@@ -240,7 +235,7 @@ func (r *rest) newPlan(s sched.Config, steps []plan.Intermediate, now time.Durat
 					}
 					continue
 				}
-				if u, ok := senders[s.Units[t].Root]; ok && len(steps[int(t)-len(r.units)].Sent) > 0 {
+				for _, u := range r.help(helpers, s.Units[t].Root, len(steps[int(t)-len(r.units)].Sent) > 0) {
 					units = append(units, u)
 					if int(u) < len(p.Begin) {
 						p.Begin[u] = sched.Begin{At: now + s.Begin[t].At, Step: s.Begin[t].Step}
@@ -256,6 +251,45 @@ func (r *rest) newPlan(s sched.Config, steps []plan.Intermediate, now time.Durat
 		}
 	}
 	return p
+}
+
+// helper is a step that a node builds for others: to send it, or before what stands on it there.
+type helper struct {
+	root  sched.VertexID
+	sends bool
+}
+
+// helpers returns the units that a new plan may have nodes build beyond the targets.
+func (r *rest) helpers() map[helper]sched.UnitID {
+	known := map[helper]sched.UnitID{}
+	for u, unit := range r.config.Units {
+		if unit.OnDemand {
+			known[helper{unit.Root, !unit.Stage}] = sched.UnitID(u)
+		}
+	}
+	return known
+}
+
+// help returns the units that stand for a step of the new plan beyond the targets. Short steps have
+// none to be built early: what is below them is built then.
+func (r *rest) help(known map[helper]sched.UnitID, v sched.VertexID, sends bool) (list []sched.UnitID) {
+	if u, ok := known[helper{v, sends}]; ok || sends {
+		if ok {
+			list = append(list, u)
+		}
+		return list
+	}
+	if r.config.Vertices[v].Cost.Seconds() >= plan.WorthStage {
+		return nil
+	}
+	for _, in := range r.config.Vertices[v].Inputs {
+		for _, u := range r.help(known, in, false) {
+			if !slices.Contains(list, u) {
+				list = append(list, u)
+			}
+		}
+	}
+	return list
 }
 
 // replans makes a plan of what is left when a node has come that the plan knew nothing of.

@@ -313,7 +313,7 @@ func (c *Cluster) configure(options sched.Options) sched.Config {
 		nodes[n] = plan.Node{Name: node.Name, Speed: node.Speed, Slots: node.Slots, SlotsAssumed: c.world.Assumed}
 	}
 	p := plan.FromSolution(c.p, c.plan, nodes)
-	p.Exchange.AddOnDemand(onDemand(c.p))
+	p.Exchange.AddOnDemand(slices.Concat(onDemand(c.p), plan.Stages(c.p)))
 	config := runtime.Schedule(p, options)
 	for _, u := range config.Units {
 		c.roots = append(c.roots, partition.VertexID(u.Root))

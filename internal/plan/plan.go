@@ -242,7 +242,7 @@ func (p *Plan) follow() {
 // rule of b for steps that several nodes may execute.
 func (p *Plan) onDemand(b *Build) {
 	p.Duplicates = b.rule.duplicates
-	p.Exchange.AddOnDemand(b.graph.onDemand(p.Problem))
+	p.Exchange.AddOnDemand(slices.Concat(b.graph.onDemand(p.Problem), Stages(p.Problem)))
 }
 
 // Fetches returns the sources of the results that node n takes from others, by vertex: a

@@ -97,6 +97,9 @@ type Unit struct {
 	// only when one waits for it, where the result is. It is in no partition, nothing depends on
 	// it, and its failure fails nothing.
 	OnDemand bool
+	// Stage marks a unit on demand that sends nothing. A new plan has a node build its root before
+	// what stands on it, which waits for results of other nodes.
+	Stage bool
 }
 
 // Node is one daemon.

@@ -196,6 +196,9 @@ func (s *Scheduler) fill(n *node) {
 		case p == nil:
 			s.idles(n)
 			return
+		case isNeedless(&s.queues, n, p.units[0]):
+			s.retire(p.units[0])
+			continue
 		case s.once.some && len(s.pick(n, p.units)) == 0:
 			// Another node has begun since what it was ready to begin.
 			n.unready(p)

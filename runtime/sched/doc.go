@@ -93,7 +93,9 @@
 // [NodeUp] says what a node holds that was not there, or was lost. Its driver may then plan
 // anew ([Scheduler.Outlook], [NewPlan]): what waits in queues is given to nodes as the new
 // plan says, and what was submitted stays. The new plan also says which node executes a step
-// with one result that nobody has begun, and when. What it did not foresee is left to thieves.
+// with one result that nobody has begun, and when, and which steps a node builds before what stands
+// on them, as that waits for results of others ([Unit.Stage]). What it did not foresee is left to
+// thieves.
 //
 // # Nodes that are to go
 //

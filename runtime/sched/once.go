@@ -55,7 +55,9 @@ func (s *Scheduler) newResults() results {
 		c.reaches[id] = below[u.Root]
 		switch {
 		case u.OnDemand:
-			c.sender[u.Root] = UnitID(id)
+			if !u.Stage {
+				c.sender[u.Root] = UnitID(id)
+			}
 			s.turn(UnitID(id), over)
 		case u.Early:
 			c.planned[u.Root] = UnitID(id)
@@ -203,8 +205,9 @@ func (s *queues) await(n *node, p *part) {
 		if len(missing) == 0 || !s.inOrder(id) {
 			continue
 		}
-		if u := s.cfg.Units[id]; u.OnDemand && (!isPlanned(&s.fleet, n, u.Root) || slices.Contains(missing, u.Root)) {
-			s.retire(id) // it is sent by somebody else now
+		u := &s.cfg.Units[id]
+		if u.OnDemand && slices.Contains(missing, u.Root) || u.OnDemand && !u.Stage && !isPlanned(&s.fleet, n, u.Root) || isNeedless(s, n, id) {
+			s.retire(id) // it is sent by somebody else now, or needed no more
 			continue
 		}
 		list = append(list, missing...)
@@ -291,7 +294,7 @@ func (s *queues) pickWanted(n *node) *part {
 		return nil
 	}
 	for _, p := range n.ready {
-		if u := s.cfg.Units[p.units[0]]; u.OnDemand && n.isAt(u.Root) {
+		if u := s.cfg.Units[p.units[0]]; u.OnDemand && !u.Stage && n.isAt(u.Root) {
 			return p
 		}
 	}

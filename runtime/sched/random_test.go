@@ -134,6 +134,9 @@ func randomConfig(r choices) Config {
 		if cfg.Vertices[v].Once = r.Intn(4) == 0; cfg.Vertices[v].Once && r.Intn(8) > 0 {
 			cfg.Units = append(cfg.Units, Unit{Name: fmt.Sprintf("send v%d", v), Root: VertexID(v), Early: true, OnDemand: true})
 		}
+		if r.Intn(3) == 0 {
+			cfg.Units = append(cfg.Units, Unit{Name: fmt.Sprintf("stage v%d", v), Root: VertexID(v), Early: true, OnDemand: true, Stage: true})
+		}
 	}
 	if r.Intn(2) == 0 {
 		for range cfg.Units {
@@ -865,7 +868,7 @@ func (c *chaos) advance(s *submission, quiet bool) error {
 		return errors.New("exported twice")
 	}
 	c.built[u] = true
-	if unit := c.cfg.Units[u]; unit.OnDemand {
+	if unit := c.cfg.Units[u]; unit.OnDemand && !unit.Stage {
 		var err error
 		switch c.r.Intn(8) {
 		case 0: // without a word

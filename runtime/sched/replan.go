@@ -136,6 +136,10 @@ func replan(s *fates, e NewPlan) {
 				if int(u) < 0 || int(u) >= len(s.units) {
 					continue
 				}
+				if s.cfg.Units[u].Stage {
+					planStage(s, n, u)
+					continue
+				}
 				if s.cfg.Units[u].OnDemand {
 					planSending(s, n, u)
 					continue
@@ -173,6 +177,25 @@ func planSending(s *fates, n *node, id UnitID) {
 	}
 	s.once.by[v], s.once.planned[v] = n.id, id
 	queueSending(&s.queues, n, id, false)
+}
+
+// planStage has n build a step in the place that the new plan gives it, unless a node is at that
+// for an earlier plan. What stands on the step may wait for results of other nodes, and the step
+// would wait with it.
+func planStage(s *fates, n *node, id UnitID) {
+	if s.units[id].part != nil {
+		s.retire(id) // the new plan counts
+	}
+	if s.isOver(id) && s.cfg.executes(s.cfg.Vertices[s.cfg.Units[id].Root].Platform, n.id) {
+		queueSending(&s.queues, n, id, false)
+	}
+}
+
+// isNeedless reports whether a unit in the queue of n is a stage that n need not build, or builds
+// anyhow: what stands on it was stolen, or submitted.
+func isNeedless(s *queues, n *node, id UnitID) bool {
+	u := &s.cfg.Units[id]
+	return u.Stage && (n.isAt(u.Root) || n.all.m[u.Root].refs < 2)
 }
 
 // requeue puts units that wait in the queue of a node at the end of that of n.

@@ -22,7 +22,7 @@ var update = flag.Bool("update", false, "rewrite golden files")
 //	add-nodes N [speed=F] [slots=N] [assumed] [platforms=A,B]     nodes n1, n2, ...
 //	node NAME [speed=F] [slots=N] [assumed] [memory=N] [platforms=A,B] [warm=V,...] [filled=M,...]
 //	vertex NAME COST [in=V,...] [bytes=N] [memory=N] [platform=P] [once] [flaky] [mounts=M,... cold=F]
-//	unit NAME ROOT [after=U,...] [platforms=P,...] [nodes=N,...] [early] [on-demand] [gates=U,...] [shut]
+//	unit NAME ROOT [after=U,...] [platforms=P,...] [nodes=N,...] [early] [on-demand] [stage] [gates=U,...] [shut]
 //	network [bandwidth=N] [latency=D] [cached=V,...]
 //	options [steal] [keep-going] [defer-output] [ahead=N] [jobs=N] [attempts=N] [retry-steps=N] [backoff=D]
 //	plan NODE U,U U ...                                 a partition per word
@@ -186,7 +186,7 @@ func (sc *script) node(name string) NodeID {
 }
 
 func (sc *script) command(w []string) {
-	kv, rest := args(w[1:], "steal", "keep-going", "retryable", "elsewhere", "reconnecting", "cached", "output", "assumed", "defer-output", "early", "once", "on-demand", "flaky", "shut", "empty")
+	kv, rest := args(w[1:], "steal", "keep-going", "retryable", "elsewhere", "reconnecting", "cached", "output", "assumed", "defer-output", "early", "once", "on-demand", "stage", "flaky", "shut", "empty")
 	factor := func(name string) float64 {
 		if kv[name] == "" {
 			return 0
@@ -220,7 +220,7 @@ func (sc *script) command(w []string) {
 		u := Unit{
 			Name: rest[0], Root: sc.vertex(rest[1]), Platforms: list(kv["platforms"]),
 			After: sc.units(kv["after"]),
-			Early: kv["early"] != "", OnDemand: kv["on-demand"] != "",
+			Early: kv["early"] != "", OnDemand: kv["on-demand"] != "", Stage: kv["stage"] != "",
 			Shut: kv["shut"] != "",
 		}
 		if sc.gates == nil {
