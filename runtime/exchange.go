@@ -266,7 +266,13 @@ func (x *exchange) write(within context.Context, c *daemon.Connection, step int,
 		return nil, err
 	}
 	e, err := x.importEntry(step, resp, direct)
-	return &e, err
+	if err != nil {
+		return nil, err
+	}
+	// If this fails, others may not find a step that stands on an image, and execute it again.
+	// They warn of that.
+	e, _ = x.link(ctx, step, e)
+	return &e, nil
 }
 
 // noteMissed returns what follows when a node fails to read one of the imports for which which

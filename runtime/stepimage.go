@@ -3,6 +3,7 @@ package runtime
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"sync"
@@ -34,7 +35,9 @@ type stepImages struct {
 func (s *stepImages) add(img *cachestore.Image) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.made = append(s.made, img)
+	if !slices.ContainsFunc(s.made, func(i *cachestore.Image) bool { return i.Manifest.Digest == img.Manifest.Digest }) {
+		s.made = append(s.made, img)
+	}
 }
 
 func (s *stepImages) list() []*cachestore.Image {
@@ -50,56 +53,116 @@ func (x *exchange) image(ctx context.Context, step int, v *llbmerge.Vertex, entr
 	if v.Platform != nil {
 		p = platforms.Normalize(*v.Platform)
 	}
-	if entry.Type == ir.TypeLocal {
-		dir := layout.Store(x.place(step))
-		manifest, err := content.ReadBlob(ctx, dir, ocispecs.Descriptor{Digest: digest.Digest(entry.Attrs["digest"])})
-		if err != nil {
-			return nil, err
-		}
-		img, err := cachestore.ImageOf(manifest, func(desc ocispecs.Descriptor, _ int64) ([]byte, error) {
-			return content.ReadBlob(ctx, dir, desc)
-		}, p)
-		if err != nil {
-			return nil, err
-		}
-		x.images.add(img)
-		for _, b := range []struct {
-			desc ocispecs.Descriptor
-			data []byte
-		}{{img.Config, img.ConfigData}, {img.Manifest, img.ManifestData}} {
-			name, err := dir.Path(b.desc.Digest)
-			if err == nil {
-				err = localfile.Replace(name, b.data, 0o600)
-			}
-			if err != nil {
-				return nil, fmt.Errorf("write an image of %s: %w", v.Step, err)
-			}
-		}
-		return &pb.SourceOp{
-			Identifier: "oci-layout://dbake/step@" + img.Manifest.Digest.String(),
-			Attrs:      map[string]string{pb.AttrOCILayoutStoreID: imageStore(step)},
-		}, nil
-	}
-	c := registry.New(x.work.Registries)
-	defer c.Close()
-	ref := entry.Attrs["ref"]
-	manifest, _, err := c.Manifest(ctx, ref)
+	place := x.placeOf(step, entry)
+	defer place.close()
+	manifest, read, err := place.open(ctx)
 	if err != nil {
 		return nil, err
 	}
-	img, err := cachestore.ImageOf(manifest, func(desc ocispecs.Descriptor, limit int64) ([]byte, error) {
-		return c.Blob(ctx, ref, desc, limit)
-	}, p)
+	img, err := cachestore.ImageOf(manifest, read, p)
 	if err != nil {
 		return nil, err
 	}
+	ref, err := place.put(ctx, img.Documents)
+	if err != nil {
+		return nil, fmt.Errorf("write an image of %s: %w", v.Step, err)
+	}
+	img.Repo = place.repo
 	x.images.add(img)
-	name := x.store.Name + "@" + img.Manifest.Digest.String()
-	if err := c.Push(ctx, name, img.Config, img.ConfigData); err != nil {
-		return nil, err
+	if entry.Type != ir.TypeLocal {
+		return &pb.SourceOp{Identifier: "docker-image://" + ref}, nil
 	}
-	if err := c.Push(ctx, name, img.Manifest, img.ManifestData); err != nil {
-		return nil, err
+	return &pb.SourceOp{
+		Identifier: "oci-layout://dbake/step@" + img.Manifest.Digest.String(),
+		Attrs:      map[string]string{pb.AttrOCILayoutStoreID: imageStore(step)},
+	}, nil
+}
+
+// link has what was written in entry be found behind steps that images stand in for, and
+// returns the cache in which it is. A worker calls it.
+func (x *exchange) link(ctx context.Context, step int, entry ir.CacheEntry) (ir.CacheEntry, error) {
+	images := x.images.list()
+	if len(images) == 0 {
+		return entry, nil
 	}
-	return &pb.SourceOp{Identifier: "docker-image://" + name}, nil
+	place := x.placeOf(step, entry)
+	defer place.close()
+	manifest, read, err := place.open(ctx)
+	if err != nil {
+		return entry, err
+	}
+	d, err := cachestore.Link(ctx, manifest, read, place.repo, images)
+	if err != nil || d == nil {
+		return entry, err
+	}
+	ref, err := place.put(ctx, *d)
+	if err != nil {
+		return entry, err
+	}
+	entry.Attrs = maps.Clone(entry.Attrs)
+	if entry.Type == ir.TypeLocal {
+		entry.Attrs["digest"] = d.Manifest.Digest.String()
+	} else {
+		entry.Attrs["ref"] = ref
+	}
+	return entry, nil
+}
+
+// exchangePlace is where a result was written: a directory of the client, or a repository.
+type exchangePlace struct {
+	entry ir.CacheEntry
+	dir   layout.Store
+	reg   *registry.Client
+	repo  string
+}
+
+func (x *exchange) placeOf(step int, entry ir.CacheEntry) *exchangePlace {
+	if entry.Type == ir.TypeLocal {
+		return &exchangePlace{entry: entry, dir: layout.Store(x.place(step))}
+	}
+	return &exchangePlace{entry: entry, reg: registry.New(x.work.Registries), repo: x.store.Name}
+}
+
+func (p *exchangePlace) close() {
+	if p.reg != nil {
+		p.reg.Close()
+	}
+}
+
+// open returns the manifest of the cache, and a function that reads what it names.
+func (p *exchangePlace) open(ctx context.Context) (manifest []byte, read cachestore.ReadFunc, err error) {
+	if p.reg == nil {
+		read = func(desc ocispecs.Descriptor, _ int64) ([]byte, error) { return content.ReadBlob(ctx, p.dir, desc) }
+		manifest, err = read(ocispecs.Descriptor{Digest: digest.Digest(p.entry.Attrs["digest"])}, 0)
+		return manifest, read, err
+	}
+	ref := p.entry.Attrs["ref"]
+	manifest, _, err = p.reg.Manifest(ctx, ref)
+	return manifest, func(desc ocispecs.Descriptor, limit int64) ([]byte, error) {
+		return p.reg.Blob(ctx, ref, desc, limit)
+	}, err
+}
+
+// put writes documents beside the cache. In a repository it returns their reference.
+func (p *exchangePlace) put(ctx context.Context, d cachestore.Documents) (ref string, err error) {
+	if p.reg != nil {
+		ref = p.repo + "@" + d.Manifest.Digest.String()
+		if err := p.reg.Push(ctx, ref, d.Config, d.ConfigData); err != nil {
+			return "", err
+		}
+		return ref, p.reg.Push(ctx, ref, d.Manifest, d.ManifestData)
+	}
+	for _, b := range []struct {
+		desc ocispecs.Descriptor
+		data []byte
+	}{{d.Config, d.ConfigData}, {d.Manifest, d.ManifestData}} {
+		name, err := p.dir.Path(b.desc.Digest)
+		if err != nil {
+			return "", err
+		}
+		if err := localfile.Replace(name, b.data, 0o600); err != nil {
+			return "", err
+		}
+	}
+	return "", nil
 }

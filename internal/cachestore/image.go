@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/containerd/containerd/v2/pkg/labels"
+	cacheimport "github.com/moby/buildkit/cache/remotecache/v1"
 	cacheimporttypes "github.com/moby/buildkit/cache/remotecache/v1/types"
 	digest "github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/identity"
@@ -14,30 +15,67 @@ import (
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Image is an image of what a cache holds. Its layers are those of the cache.
-type Image struct {
+// Documents are a manifest and the config that it names.
+type Documents struct {
 	Config, Manifest         ocispecs.Descriptor
 	ConfigData, ManifestData []byte
+}
+
+// newDocuments encodes a config and completes the manifest m with it.
+func newDocuments(m ocispecs.Manifest, mediaType string, config any) (Documents, error) {
+	var d Documents
+	var err error
+	if d.ConfigData, err = json.Marshal(config); err != nil {
+		return d, fmt.Errorf("encode a config: %w", err)
+	}
+	d.Config = describe(mediaType, d.ConfigData)
+	m.Versioned, m.MediaType, m.Config = specs.Versioned{SchemaVersion: 2}, ocispecs.MediaTypeImageManifest, d.Config
+	if d.ManifestData, err = json.Marshal(m); err != nil {
+		return d, fmt.Errorf("encode a manifest: %w", err)
+	}
+	d.Manifest = describe(m.MediaType, d.ManifestData)
+	return d, nil
+}
+
+// Image is an image of what a cache holds. Its layers are those of the cache.
+type Image struct {
+	Documents
+	// Repo is the repository of the cache that it was made of; "" when that is in a directory.
+	Repo string
 
 	platform ocispecs.Platform
-	content  digest.Digest // the chain id of its layers
+	content  digest.Digest                  // the chain id of its layers
+	cache    cacheimporttypes.CacheConfig   // the records of the cache that it was made of
+	layers   cacheimport.DescriptorProvider // the layers of that cache
+}
+
+// ReadFunc returns a blob of a repository or directory, of limit bytes at most.
+type ReadFunc func(desc ocispecs.Descriptor, limit int64) ([]byte, error)
+
+// decodeCache decodes a cache: its manifest, and the records that this names.
+func decodeCache(manifest []byte, read ReadFunc) (*ocispecs.Manifest, cacheimporttypes.CacheConfig, error) {
+	var cc cacheimporttypes.CacheConfig
+	m, err := decode(manifest)
+	if err != nil {
+		return nil, cc, err
+	}
+	config, err := read(m.Config, importable)
+	if err != nil {
+		return nil, cc, err
+	}
+	if err := json.Unmarshal(config, &cc); err != nil {
+		return nil, cc, fmt.Errorf("decode a cache: %w", err)
+	}
+	return m, cc, nil
 }
 
 // ImageOf returns an image of the last result in a cache that holds the results of one step and
 // of steps below it: of the record that no other needs. It fails when the cache has several.
-// manifest is that of the cache; read returns a blob that it names, of limit bytes at most.
-func ImageOf(manifest []byte, read func(desc ocispecs.Descriptor, limit int64) ([]byte, error), p ocispecs.Platform) (*Image, error) {
-	m, err := decode(manifest)
+// manifest is that of the cache.
+func ImageOf(manifest []byte, read ReadFunc, p ocispecs.Platform) (*Image, error) {
+	m, cc, err := decodeCache(manifest, read)
 	if err != nil {
 		return nil, err
-	}
-	config, err := read(m.Config, importable)
-	if err != nil {
-		return nil, err
-	}
-	var cc cacheimporttypes.CacheConfig
-	if err := json.Unmarshal(config, &cc); err != nil {
-		return nil, fmt.Errorf("decode a cache: %w", err)
 	}
 	chain, err := lastResult(cc)
 	if err != nil {
@@ -48,7 +86,7 @@ func ImageOf(manifest []byte, read func(desc ocispecs.Descriptor, limit int64) (
 		blobs[l.Digest] = l
 	}
 	img := ocispecs.Image{Platform: p, RootFS: ocispecs.RootFS{Type: "layers"}}
-	made := ocispecs.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispecs.MediaTypeImageManifest}
+	var made ocispecs.Manifest
 	for _, d := range chain {
 		l, ok := blobs[d]
 		if !ok {
@@ -61,17 +99,9 @@ func ImageOf(manifest []byte, read func(desc ocispecs.Descriptor, limit int64) (
 		img.RootFS.DiffIDs = append(img.RootFS.DiffIDs, diff)
 		made.Layers = append(made.Layers, l)
 	}
-	out := &Image{platform: p, content: identity.ChainID(img.RootFS.DiffIDs)}
-	if out.ConfigData, err = json.Marshal(img); err != nil {
-		return nil, fmt.Errorf("encode an image config: %w", err)
-	}
-	out.Config = describe(ocispecs.MediaTypeImageConfig, out.ConfigData)
-	made.Config = out.Config
-	if out.ManifestData, err = json.Marshal(made); err != nil {
-		return nil, fmt.Errorf("encode an image manifest: %w", err)
-	}
-	out.Manifest = describe(made.MediaType, out.ManifestData)
-	return out, nil
+	out := &Image{platform: p, content: identity.ChainID(img.RootFS.DiffIDs), cache: cc, layers: layersIn(m)}
+	out.Documents, err = newDocuments(made, ocispecs.MediaTypeImageConfig, img)
+	return out, err
 }
 
 // contentOf returns the digest of a layer of a cache as it is without compression.

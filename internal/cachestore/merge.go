@@ -8,7 +8,6 @@ import (
 
 	cacheimport "github.com/moby/buildkit/cache/remotecache/v1"
 	"github.com/moby/buildkit/cache/remotecache/v1/types"
-	"github.com/opencontainers/image-spec/specs-go"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/dbake/dbake/runtime/registry"
@@ -38,40 +37,34 @@ func Join(ctx context.Context, reg Registry, ref string, parts []Part, images []
 			return none, err
 		}
 	}
-	config, layers, err := chains.Marshal(ctx)
+	config, layers, _, err := link(ctx, chains, ref[:strings.LastIndexByte(ref, ':')], images)
 	if err != nil {
 		return none, fmt.Errorf("join caches: %w", err)
 	}
-	if err := linkStandIns(config, layers, images); err != nil {
+	d, err := encode(config, layers)
+	if err != nil {
 		return none, fmt.Errorf("join caches: %w", err)
 	}
-	dt, err := json.Marshal(config)
-	if err != nil {
-		return none, fmt.Errorf("encode cache %s: %w", ref, err)
-	}
-	if len(dt) > importable || most > 0 && len(config.Records) > most {
+	if d.Config.Size > importable || most > 0 && len(config.Records) > most {
 		return none, nil
 	}
-	m := ocispecs.Manifest{
-		Versioned: specs.Versioned{SchemaVersion: 2},
-		MediaType: ocispecs.MediaTypeImageManifest,
-		Config:    describe(cacheimporttypes.CacheConfigMediaTypeV0, dt),
+	if err := reg.Push(ctx, ref, d.Config, d.ConfigData); err != nil {
+		return none, err
 	}
+	return d.Manifest, reg.Push(ctx, ref, d.Manifest, d.ManifestData)
+}
+
+// encode returns the documents of a cache.
+func encode(config *cacheimporttypes.CacheConfig, layers cacheimport.DescriptorProvider) (Documents, error) {
+	var m ocispecs.Manifest
 	for _, l := range config.Layers {
 		pair, ok := layers[l.Blob]
 		if !ok {
-			return none, fmt.Errorf("join caches: layer %s is in no part", l.Blob)
+			return Documents{}, fmt.Errorf("layer %s is in no part", l.Blob)
 		}
 		m.Layers = append(m.Layers, pair.Descriptor)
 	}
-	if err := reg.Push(ctx, ref, m.Config, dt); err != nil {
-		return none, err
-	}
-	if dt, err = json.Marshal(m); err != nil {
-		return none, fmt.Errorf("encode cache %s: %w", ref, err)
-	}
-	desc := describe(m.MediaType, dt)
-	return desc, reg.Push(ctx, ref, desc, dt)
+	return newDocuments(m, cacheimporttypes.CacheConfigMediaTypeV0, config)
 }
 
 // read adds the records of a cache to chains.
@@ -90,17 +83,22 @@ func (p Part) read(ctx context.Context, reg Registry, chains *cacheimport.CacheC
 	if err != nil {
 		return fmt.Errorf("%s: %w", p.Ref, err)
 	}
+	if dt, err = reg.Blob(ctx, p.Ref, m.Config, importable); err != nil {
+		return err
+	}
+	if err := cacheimport.Parse(dt, layersIn(m), chains); err != nil {
+		return fmt.Errorf("decode cache %s: %w", p.Ref, err)
+	}
+	return nil
+}
+
+// layersIn returns the layers of a cache by their digests.
+func layersIn(m *ocispecs.Manifest) cacheimport.DescriptorProvider {
 	layers := cacheimport.DescriptorProvider{}
 	for _, l := range m.Layers {
 		layers[l.Digest] = cacheimport.DescriptorProviderPair{Descriptor: l}
 	}
-	if dt, err = reg.Blob(ctx, p.Ref, m.Config, importable); err != nil {
-		return err
-	}
-	if err := cacheimport.Parse(dt, layers, chains); err != nil {
-		return fmt.Errorf("decode cache %s: %w", p.Ref, err)
-	}
-	return nil
+	return layers
 }
 
 // decode decodes the manifest of a cache.

@@ -1,7 +1,9 @@
 package cachestore
 
 import (
+	"context"
 	"encoding/json"
+	"fmt"
 	"slices"
 
 	cacheimport "github.com/moby/buildkit/cache/remotecache/v1"
@@ -14,8 +16,8 @@ import (
 // BuildKit makes it of the manifest and the platform
 // (source/containerimage/pull.go, solver/llbsolver/ops/source.go and solver/cachemanager.go,
 // in v0.34).
-func (i *Image) record() (digest.Digest, error) {
-	dt, err := json.Marshal(struct {
+func (i *Image) record() digest.Digest {
+	dt, _ := json.Marshal(struct { // strings only
 		Digest     digest.Digest
 		OS         string
 		Arch       string
@@ -23,24 +25,78 @@ func (i *Image) record() (digest.Digest, error) {
 		OSVersion  string   `json:",omitempty"`
 		OSFeatures []string `json:",omitempty"`
 	}{i.Manifest.Digest, i.platform.OS, i.platform.Architecture, i.platform.Variant, i.platform.OSVersion, i.platform.OSFeatures})
-	if err != nil {
-		return "", err
-	}
 	source := digest.FromString("buildkit.source.v0:" + digest.FromBytes(dt).String())
-	return digest.FromString(source.String() + "@0"), nil
+	return digest.FromString(source.String() + "@0")
 }
 
-// linkStandIns lets what stands on an image in cc be found behind the step that the image
-// was made of. Both have the same layers.
-func linkStandIns(cc *cacheimporttypes.CacheConfig, layers cacheimport.DescriptorProvider, images []*Image) error {
-	if len(images) == 0 {
-		return nil
+// Link has what stands on images be found, in a cache, behind the steps that these were made
+// of, too. manifest is that of the cache, and repo its repository; "" when it is in a directory.
+// It returns nil when nothing there stands on them.
+func Link(ctx context.Context, manifest []byte, read ReadFunc, repo string, images []*Image) (*Documents, error) {
+	m, cc, err := decodeCache(manifest, read)
+	if err != nil {
+		return nil, err
 	}
+	chains := cacheimport.NewCacheChains()
+	if err := cacheimport.ParseConfig(cc, layersIn(m), chains); err != nil {
+		return nil, fmt.Errorf("decode a cache: %w", err)
+	}
+	config, layers, any, err := link(ctx, chains, repo, images)
+	if err != nil || !any {
+		return nil, err
+	}
+	d, err := encode(config, layers)
+	return &d, err
+}
+
+// link encodes chains, with what stands on images linked to the steps that these were made of;
+// any reports whether something does. These steps come from the caches of the images, with
+// results as far as their layers are in repo, or in chains.
+func link(ctx context.Context, chains *cacheimport.CacheChains, repo string, images []*Image) (_ *cacheimporttypes.CacheConfig, _ cacheimport.DescriptorProvider, any bool, _ error) {
+	config, layers, err := chains.Marshal(ctx)
+	if err != nil || len(images) == 0 {
+		return config, layers, false, err
+	}
+	sources := sourcesIn(config)
+	for _, img := range images {
+		if _, ok := sources[img.record()]; !ok {
+			continue
+		}
+		any = true
+		known := layers
+		if repo != "" && img.Repo == repo {
+			known = img.layers
+		}
+		if err := cacheimport.ParseConfig(img.cache, known, chains); err != nil {
+			return nil, nil, false, fmt.Errorf("decode the cache of an image: %w", err)
+		}
+	}
+	if !any {
+		return config, layers, false, nil
+	}
+	if config, layers, err = chains.Marshal(ctx); err != nil {
+		return nil, nil, false, err
+	}
+	return config, layers, true, linkStandIns(config, layers, images)
+}
+
+// sourcesIn returns the records without inputs, by their digests.
+func sourcesIn(cc *cacheimporttypes.CacheConfig) map[digest.Digest]int {
 	sources := map[digest.Digest]int{}
-	steps := map[digest.Digest][]int{} // by the chain ids of their layers
 	for i, r := range cc.Records {
 		if len(r.Inputs) == 0 {
 			sources[r.Digest] = i
+		}
+	}
+	return sources
+}
+
+// linkStandIns gives what has one of images as an input the step with the same layers as an
+// alternative.
+func linkStandIns(cc *cacheimporttypes.CacheConfig, layers cacheimport.DescriptorProvider, images []*Image) error {
+	steps := map[digest.Digest][]int{} // by the chain ids of their layers
+	for i, r := range cc.Records {
+		if len(r.Inputs) == 0 {
 			continue
 		}
 		chains, err := resultsOf(*cc, r)
@@ -53,12 +109,9 @@ func linkStandIns(cc *cacheimporttypes.CacheConfig, layers cacheimport.Descripto
 			}
 		}
 	}
+	sources := sourcesIn(cc)
 	for _, img := range images {
-		d, err := img.record()
-		if err != nil {
-			return err
-		}
-		source, ok := sources[d]
+		source, ok := sources[img.record()]
 		if !ok {
 			continue
 		}
