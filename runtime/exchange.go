@@ -49,6 +49,9 @@ type exchange struct {
 	// Invariant: a step in sent is in by.
 	sent map[int]daemon.Take
 	by   map[int]*nodeRun
+	// given are the steps that nodes read in caches of their own. A node goes on reading what
+	// it has read before.
+	given map[*nodeRun]map[int]bool
 	// whole are the steps that are sent with each, itself included: see parts.
 	whole map[int][]sched.VertexID
 	// mark ends the tags of this run, to keep other runs from reading, replacing or deleting
@@ -71,7 +74,7 @@ func newExchange(w *work, t *reporter) (*exchange, error) {
 	in := w.Cache
 	x := &exchange{
 		work: w, reporter: t, store: in.Store, direct: in.Store.IsZero(),
-		sent: map[int]daemon.Take{}, by: map[int]*nodeRun{}, whole: map[int][]sched.VertexID{}, found: map[sched.VertexID]bool{}, once: map[sched.VertexID]*nodeRun{},
+		sent: map[int]daemon.Take{}, by: map[int]*nodeRun{}, given: map[*nodeRun]map[int]bool{}, whole: map[int][]sched.VertexID{}, found: map[sched.VertexID]bool{}, once: map[sched.VertexID]*nodeRun{},
 		mark: newMark(), tags: map[string]bool{},
 	}
 	if !x.sends() {
@@ -100,15 +103,6 @@ func (x *exchange) close() error {
 		return nil
 	}
 	return os.RemoveAll(x.dir)
-}
-
-// imports returns the imports of the steps that were sent, in the order of the steps.
-func (x *exchange) imports() []ir.CacheEntry {
-	var list []ir.CacheEntry
-	for _, step := range slices.Sorted(maps.Keys(x.sent)) {
-		list = append(list, x.sent[step].Cache)
-	}
-	return list
 }
 
 // registry returns an entry in the registry that results are sent through; zero for none.
@@ -182,32 +176,63 @@ func (x *exchange) find(vertices []sched.Vertex, v sched.VertexID) {
 }
 
 // importsFor returns the imports of a solve of jobs on a node: caches, which are those of the
-// jobs' clusters, and what was sent. It also returns what the jobs take from other nodes. If
-// they take something, they import only what was sent. Where both hold a step, BuildKit looks
-// the steps behind it up in only one of them, whichever that happens to be, and may miss the
-// result (package cachepolicy, facts about BuildKit).
+// jobs' clusters, and what was sent that the node needs, now or before. It also returns that. If
+// the jobs take something, they import only what was sent. Where two caches hold a step, BuildKit
+// looks the steps behind it up in only one of them, whichever that happens to be, and may miss the
+// result (package cachepolicy, facts about BuildKit). So a result that was sent with another, too,
+// is read there.
 func (x *exchange) importsFor(n *nodeRun, jobs []plan.Job, caches []ir.CacheEntry) (imports []ir.CacheEntry, takes []daemon.Take) {
-	sent := x.imports()
+	needed := slices.DeleteFunc(slices.Sorted(maps.Keys(x.sent)), func(step int) bool {
+		return x.by[step] == n || !slices.ContainsFunc(x.whole[step], func(v sched.VertexID) bool {
+			return slices.ContainsFunc(jobs, func(j plan.Job) bool { return needs(j, x.work.Graph.Vertices[v]) })
+		})
+	})
+	if x.given[n] == nil {
+		x.given[n] = map[int]bool{}
+	}
+	given := x.given[n]
+	holder := func(step int, among []int) int {
+		return slices.IndexFunc(among, func(other int) bool {
+			return other != step && slices.Contains(x.whole[other], sched.VertexID(x.work.Steps[step].Vertex))
+		})
+	}
+	for _, step := range needed {
+		if holder(step, needed) < 0 {
+			given[step] = true
+		}
+	}
+	in := map[int]int{} // steps by those with which they were sent
+	for _, step := range needed {
+		list := slices.Sorted(maps.Keys(given))
+		if k := holder(step, list); !given[step] && k >= 0 {
+			in[step] = list[k]
+		} else {
+			given[step] = true
+		}
+	}
 	for _, step := range slices.Sorted(maps.Keys(x.sent)) {
-		if x.by[step] == n {
-			continue // it has the result already
+		take := x.sent[step]
+		if with, ok := in[step]; ok {
+			take.Cache = x.sent[with].Cache
+		} else if given[step] {
+			imports = append(imports, take.Cache)
+		} else {
+			continue
 		}
-		v, _ := x.work.stepVertex(step)
-		if slices.ContainsFunc(jobs, func(j plan.Job) bool { return needs(j, v) }) {
-			takes = append(takes, x.sent[step])
-		}
+		takes = append(takes, take)
 	}
-	if len(takes) > 0 {
-		return sent, takes
+	if len(needed) > 0 {
+		return imports, takes
 	}
-	return slices.Concat(caches, sent), nil
+	return slices.Concat(caches, imports), takes
 }
 
 // take describes a step that was sent, in a cache, to nodes that need it.
 func (x *exchange) take(step int, entry ir.CacheEntry) daemon.Take {
 	v, _ := x.work.stepVertex(step)
+	below, readers := x.work.below(v)
 	return daemon.Take{
-		Step: v.Digest, Name: v.Step, Cache: entry, Below: x.work.readersBelow(v),
+		Step: v.Digest, Name: v.Step, Cache: entry, Below: below, Readers: readers,
 		Image: func(ctx context.Context) (*pb.SourceOp, error) { return x.image(ctx, step, v, entry) },
 	}
 }

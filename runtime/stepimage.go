@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/platforms"
@@ -21,6 +22,9 @@ import (
 	"github.com/dbake/dbake/runtime/layout"
 	"github.com/dbake/dbake/runtime/registry"
 )
+
+// linkLimit bounds how long it may take to link a result. Others wait for it meanwhile.
+const linkLimit = 20 * time.Second
 
 // imageStore is the id of the layout that holds the image of a step's result.
 func imageStore(step int) string { return "dbake.step." + strconv.Itoa(step) }
@@ -85,6 +89,8 @@ func (x *exchange) link(ctx context.Context, step int, entry ir.CacheEntry) (ir.
 	if len(images) == 0 {
 		return entry, nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, linkLimit)
+	defer cancel()
 	place := x.placeOf(step, entry)
 	defer place.close()
 	manifest, read, err := place.open(ctx)

@@ -261,29 +261,27 @@ func (w *work) stepChain(v sched.VertexID) []sched.VertexID {
 	return list
 }
 
-// readersBelow returns the steps below v, and v, that read a directory of the client as another
-// input than their first.
-func (w *work) readersBelow(v *llbmerge.Vertex) []digest.Digest {
-	var list []digest.Digest
-	seen := map[digest.Digest]bool{}
+// below returns the vertices below v, and of v and these, those that read directories of the
+// client as another input than their first.
+func (w *work) below(v *llbmerge.Vertex) (all map[digest.Digest]bool, readers []digest.Digest) {
+	all = map[digest.Digest]bool{}
 	var walk func(v *llbmerge.Vertex)
 	walk = func(v *llbmerge.Vertex) {
-		if seen[v.Digest] {
-			return
-		}
-		seen[v.Digest] = true
 		reads := false
 		for i, d := range v.Inputs {
 			in := w.Graph.Vertices[w.vertex[d]]
 			reads = reads || i > 0 && in.Kind == llbmerge.KindLocal
-			walk(in)
+			if !all[d] {
+				all[d] = true
+				walk(in)
+			}
 		}
 		if reads {
-			list = append(list, v.Digest)
+			readers = append(readers, v.Digest)
 		}
 	}
 	walk(v)
-	return list
+	return all, readers
 }
 
 // emulates returns how many times longer steps take on a node that joined late, by

@@ -240,3 +240,66 @@ func TestOneResultOfMany(t *testing.T) {
 		}
 	}
 }
+
+// ladderFile has targets that start from each other: each of five rungs from the one before, and
+// two leaves from each.
+const ladderFile = `
+-- docker-bake.hcl --
+variable "DBAKE_REGISTRY" { default = "" }
+group "default" { targets = ["rung", "leaf"] }
+target "rung" {
+  matrix = { n = [1, 2, 3, 4, 5] }
+  name = "rung${n}"
+  contexts = n == 1 ? { parent = "docker-image://busybox" } : { parent = "target:rung${n - 1}" }
+  dockerfile-inline = "FROM parent\nCOPY files/rung${n} /\nRUN sleep 1; head -c 1000 /dev/urandom > /of${n}"
+  tags = ["${DBAKE_REGISTRY}/%[1]s/rung${n}:1"]
+  output = ["type=image,push=true"]
+}
+target "leaf" {
+  matrix = { n = [1, 2, 3, 4, 5], side = ["a", "b"] }
+  name = "leaf${n}${side}"
+  contexts = { parent = "target:rung${n}" }
+  dockerfile-inline = "FROM parent\nCOPY files/leaf${n}${side} /\nRUN sleep 1; head -c 1000 /dev/urandom > /leaf"
+  tags = ["${DBAKE_REGISTRY}/%[1]s/leaf${n}${side}:1"]
+  output = ["type=image,push=true"]
+}
+`
+
+// Of targets that start from each other, each step is executed once, whatever nodes build them.
+func TestOneResultOfLadder(t *testing.T) {
+	w := newWorld(t, 4)
+	for _, through := range []string{"client", "registry"} {
+		t.Run("through the "+through, func(t *testing.T) {
+			name := "ladder-" + through
+			dir := project(t, fmt.Sprintf(ladderFile, name))
+			require.NoError(t, os.Mkdir(filepath.Join(dir, "files"), 0o755))
+			for n := range 5 {
+				for _, f := range []string{"rung%d", "leaf%da", "leaf%db"} {
+					f = fmt.Sprintf(f, n+1)
+					require.NoError(t, os.WriteFile(filepath.Join(dir, "files", f), []byte(name+f), 0o644))
+				}
+			}
+			args := []string{"build", "--progress", "plain", "--history", "none", "--state-dir", w.state, "--var", "DBAKE_REGISTRY=" + w.registry}
+			for i, addr := range w.addrs {
+				args = append(args, "--nodes", fmt.Sprintf("n%d=%s,slots=2", i+1, addr))
+			}
+			if through == "registry" {
+				args = append(args, "--cache-registry", w.registry+"/"+name+"/cache")
+			}
+			r := w.run(dir, args...)
+			require.Zero(t, r.status, r.stderr)
+			require.NotContains(t, r.stderr, " and again by ", r.stderr)
+			layers := func(target string) []string { return layersOf(t, w.registry+"/"+name+"/"+target+":1") }
+			for n := range 5 {
+				rung := layers(fmt.Sprintf("rung%d", n+1))
+				on := []string{fmt.Sprintf("leaf%da", n+1), fmt.Sprintf("leaf%db", n+1)}
+				if n < 4 {
+					on = append(on, fmt.Sprintf("rung%d", n+2))
+				}
+				for _, target := range on {
+					require.Equal(t, rung, layers(target)[:len(rung)], "%s does not stand on the image of rung%d\n%s", target, n+1, r.stderr)
+				}
+			}
+		})
+	}
+}

@@ -37,7 +37,7 @@ func Join(ctx context.Context, reg Registry, ref string, parts []Part, images []
 			return none, err
 		}
 	}
-	config, layers, _, err := link(ctx, chains, ref[:strings.LastIndexByte(ref, ':')], images)
+	config, layers, _, err := link(ctx, chains, repoOf(ref), images)
 	if err != nil {
 		return none, fmt.Errorf("join caches: %w", err)
 	}
@@ -52,6 +52,14 @@ func Join(ctx context.Context, reg Registry, ref string, parts []Part, images []
 		return none, err
 	}
 	return d.Manifest, reg.Push(ctx, ref, d.Manifest, d.ManifestData)
+}
+
+// repoOf returns the repository of a reference with a tag.
+func repoOf(ref string) string {
+	if i := strings.LastIndexByte(ref, ':'); i > strings.LastIndexByte(ref, '/') {
+		return ref[:i]
+	}
+	return ref
 }
 
 // encode returns the documents of a cache.

@@ -98,7 +98,7 @@ type Partition struct {
 	// would make its neighbours miss. Results that other nodes have sent come on top,
 	// before the first solve that needs them.
 	Imports []ir.CacheEntry
-	// Takes are its steps whose results other nodes have sent.
+	// Takes are steps whose results other nodes have sent: of it, or in its imports.
 	Takes []Take
 	// Anew says that a step of it has failed on the node before.
 	Anew bool
@@ -116,7 +116,7 @@ func (s *solver) evaluateAll(ctx context.Context, ev *evaluation, p Partition) e
 	if p.Joined != nil && caps.Supports(pb.CapPassthroughOp) == nil {
 		defs = []*pb.Definition{p.Joined}
 	}
-	if defs, err = s.standIns.decide(ctx, c, p.Takes, defs, imports); err != nil {
+	if defs, imports, err = s.standIns.decide(ctx, c, p.Takes, defs, imports); err != nil {
 		return err
 	}
 	eg, ctx := errgroup.WithContext(ctx)

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -24,17 +25,12 @@ type Take struct {
 	Name string // of the step
 	// Cache holds the result. It is among the imports of the partition.
 	Cache ir.CacheEntry
-	// Below are the steps below it that read directories of the client as another input than
-	// their first, as COPY does.
-	Below []digest.Digest
+	// Below are the vertices below it, and Readers it and those of them that read directories of the
+	// client as another input than their first, as COPY does.
+	Below   map[digest.Digest]bool
+	Readers []digest.Digest
 	// Image makes an image of the result, and returns it as a source. Any goroutine may call it.
 	Image func(ctx context.Context) (*pb.SourceOp, error)
-}
-
-// in reports whether a definition has the step.
-func (t Take) in(def *pb.Definition) bool {
-	_, ok := def.GetMetadata()[t.Step.String()]
-	return ok
 }
 
 // standIns are images that stand in, on one node, for steps whose results its build would
@@ -44,7 +40,8 @@ func (t Take) in(def *pb.Definition) bool {
 // holds the former. BuildKit looks a step up once in a build, in the caches that the build
 // knows by then. It finds what stands on that step in a later cache only if this holds every
 // key of every input but the first (solver/cachemanager.go, getIDFromDeps, in v0.34). So
-// what is sent to a node after it has looked up a COPY below it would be built again. Then
+// what is sent to a node after it has looked up a COPY below it would be built again; and so would
+// one of two results with the same COPY below them that are sent in two caches. Then
 // an image of the result takes the place of the step in all that the node is given. What is
 // copied from it is known by its content, so that caches hold the same as without; what runs
 // on it is cached behind the image, and whoever joins the caches of nodes links it to the
@@ -89,44 +86,136 @@ func (i *standIns) enter(ctx context.Context) (leave func(), err error) {
 }
 
 // decide decides which steps of defs, which are about to be solved with caches, are replaced,
-// and returns what is to be solved. A step that cannot be replaced is left as it is. The error is
-// that of ctx.
-func (i *standIns) decide(ctx context.Context, c gateway.Client, takes []Take, defs []*pb.Definition, caches []ir.CacheEntry) ([]*pb.Definition, error) {
+// and returns what is to be solved, and with which caches. A step that cannot be replaced is left as
+// it is. The error is that of ctx.
+func (i *standIns) decide(ctx context.Context, c gateway.Client, takes []Take, defs []*pb.Definition, caches []ir.CacheEntry) ([]*pb.Definition, []ir.CacheEntry, error) {
 	leave, err := i.enter(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer leave()
 
-	for _, t := range takes {
-		if i.decided(t.Step) || !slices.ContainsFunc(defs, t.in) {
+	list := i.replaceAll(defs)
+	for _, t := range fromTop(takes, defs) {
+		if i.decided(t.Step) || !slices.ContainsFunc(list, func(def *pb.Definition) bool { return i.needs(def, t.Step) }) {
 			continue
 		}
-		var source *pb.SourceOp
-		if i.hidden(t) {
-			source = i.fetch(ctx, c, t)
-		}
-		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
+		if i.misses(t, takes) && i.fetch(ctx, c, t) {
+			list = i.replaceAll(defs)
+			continue
 		}
 		i.mu.Lock()
-		i.sources[t.Step] = source
+		if i.sources[t.Step] = nil; ctx.Err() != nil {
+			delete(i.sources, t.Step) // it is tried again
+		}
 		i.mu.Unlock()
+		if ctx.Err() != nil {
+			return nil, nil, context.Cause(ctx)
+		}
 	}
+	caches = i.useful(takes, caches)
 	known := make([]string, len(caches))
 	for k, e := range caches {
 		known[k] = cacheentry.ID(e)
 	}
-	list := make([]*pb.Definition, len(defs))
-	for k, def := range defs {
-		list[k] = i.replace(def)
-		for d := range list[k].GetMetadata() {
-			if _, ok := i.solved[d]; !ok {
-				i.solved[d] = known
+	for _, def := range list {
+		for d := range def.GetMetadata() {
+			for _, d := range []string{d, i.before(digest.Digest(d)).String()} {
+				if _, ok := i.solved[d]; !ok {
+					i.solved[d] = known
+				}
 			}
 		}
 	}
-	return list, nil
+	return list, caches, nil
+}
+
+// needs reports whether a definition with stand-ins has the step, on whatever it stands.
+func (i *standIns) needs(def *pb.Definition, step digest.Digest) bool {
+	for d := range def.GetMetadata() {
+		if i.before(digest.Digest(d)) == step {
+			return true
+		}
+	}
+	return false
+}
+
+// before returns the digest that a vertex has without stand-ins.
+func (i *standIns) before(d digest.Digest) digest.Digest {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if was, ok := i.original[d]; ok {
+		return was
+	}
+	return d
+}
+
+// fromTop returns takes in an order in which none is below one that follows.
+func fromTop(takes []Take, defs []*pb.Definition) []Take {
+	if len(takes) < 2 {
+		return takes
+	}
+	place := map[digest.Digest]int{}
+	for _, def := range defs {
+		for k, dt := range def.Def {
+			d := digest.FromBytes(dt)
+			place[d] = max(place[d], k)
+		}
+	}
+	list := slices.Clone(takes)
+	slices.SortStableFunc(list, func(a, b Take) int { return cmp.Compare(place[b.Step], place[a.Step]) })
+	return list
+}
+
+// replaceAll returns defs with stand-ins.
+func (i *standIns) replaceAll(defs []*pb.Definition) []*pb.Definition {
+	list := make([]*pb.Definition, len(defs))
+	for k, def := range defs {
+		list[k] = i.replace(def)
+	}
+	return list
+}
+
+// misses reports whether the node might not find a result in the cache that it was sent in.
+func (i *standIns) misses(t Take, takes []Take) bool {
+	if _, ok := i.solved[t.Step.String()]; ok {
+		return false // too late
+	}
+	shared := func(d digest.Digest) bool { return slices.Contains(t.Readers, d) }
+	return i.hidden(t) || slices.ContainsFunc(takes, func(o Take) bool {
+		switch {
+		case o.Step == t.Step:
+			return false
+		case i.standsFor(o.Step) || i.hidden(o):
+			return t.Below[o.Step] // which has another key then
+		default:
+			// The node would look what is behind a shared COPY up in one of the two caches.
+			return cacheentry.ID(o.Cache) != cacheentry.ID(t.Cache) && slices.ContainsFunc(o.Readers, shared)
+		}
+	})
+}
+
+// useful returns caches without those of results that images stand in for.
+func (i *standIns) useful(takes []Take, caches []ir.CacheEntry) []ir.CacheEntry {
+	drop, keep := map[string]bool{}, map[string]bool{}
+	for _, t := range takes {
+		if i.standsFor(t.Step) {
+			drop[cacheentry.ID(t.Cache)] = true
+		} else {
+			keep[cacheentry.ID(t.Cache)] = true
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(caches), func(e ir.CacheEntry) bool {
+		id := cacheentry.ID(e)
+		return drop[id] && !keep[id]
+	})
+}
+
+// standsFor reports whether an image stands in for a step.
+func (i *standIns) standsFor(step digest.Digest) bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.sources[step] != nil
 }
 
 // decided reports whether it is known how the node is given a step.
@@ -137,37 +226,39 @@ func (i *standIns) decided(step digest.Digest) bool {
 	return ok
 }
 
-// hidden reports whether the node would not find a result in the cache that it was sent in.
+// hidden reports whether the node has looked a COPY below t up before it knew the cache.
 func (i *standIns) hidden(t Take) bool {
 	if _, ok := i.solved[t.Step.String()]; ok {
-		return false // too late
+		return false
 	}
-	return slices.ContainsFunc(t.Below, func(d digest.Digest) bool {
+	return slices.ContainsFunc(t.Readers, func(d digest.Digest) bool {
 		first, ok := i.solved[d.String()]
 		return ok && !slices.Contains(first, cacheentry.ID(t.Cache))
 	})
 }
 
-// fetch has the node fetch the image of a result; nil when it cannot.
-func (i *standIns) fetch(ctx context.Context, c gateway.Client, t Take) *pb.SourceOp {
+// fetch has the node fetch the image of a result, which then stands in for the step. It returns
+// false when the node cannot.
+func (i *standIns) fetch(ctx context.Context, c gateway.Client, t Take) bool {
 	making, cancel := context.WithTimeout(ctx, standInTimeout)
 	defer cancel()
 	source, err := t.Image(making)
 	if err != nil {
-		return nil
+		return false
 	}
 	def, vertex, err := llbmerge.Fetch(source, t.Name)
 	if err != nil {
-		return nil
+		return false
 	}
 	i.mu.Lock()
 	i.original[vertex] = t.Step
 	i.fetched[t.Step] = true
+	// When the node reports the image as fetched, the step counts as built, and its target is
+	// exported at once, before Solve returns.
+	i.sources[t.Step] = source
 	i.mu.Unlock()
-	if _, err = c.Solve(ctx, gateway.SolveRequest{Evaluate: true, Definition: def}); err != nil {
-		return nil
-	}
-	return source
+	_, err = c.Solve(ctx, gateway.SolveRequest{Evaluate: true, Definition: def})
+	return err == nil
 }
 
 // replace returns def with stand-ins.

@@ -21,8 +21,8 @@ import (
 // standInGraph is a node that has looked a COPY up for one target, and is then given a
 // target that reads what another node made on top of it.
 type standInGraph struct {
-	copies, box *pb.Definition
-	step        map[string]digest.Digest
+	copies, box, top *pb.Definition
+	step             map[string]digest.Digest
 }
 
 func newStandInGraph(t *testing.T) standInGraph {
@@ -31,7 +31,8 @@ func newStandInGraph(t *testing.T) standInGraph {
 	service := libs.Run(llb.Shlex("compile"), llb.WithCustomName("compile")).Root()
 	box := llb.Image("base").File(llb.Copy(service, "/bin", "/bin"), llb.WithCustomName("copy bin"))
 	var units []llbmerge.Unit
-	for id, st := range map[string]llb.State{"other": other, "box": box} {
+	top := service.File(llb.Copy(llb.Local("src"), "/top", "/top"), llb.WithCustomName("copy top")).Run(llb.Shlex("link"), llb.WithCustomName("link")).Root()
+	for id, st := range map[string]llb.State{"other": other, "box": box, "top": top} {
 		def, err := st.Marshal(t.Context())
 		require.NoError(t, err)
 		units = append(units, llbmerge.Unit{ID: id, Definition: def.ToPB()})
@@ -45,6 +46,8 @@ func newStandInGraph(t *testing.T) standInGraph {
 	s.copies, err = g.Slice("other")
 	require.NoError(t, err)
 	s.box, err = g.Slice("box")
+	require.NoError(t, err)
+	s.top, err = g.Slice("top")
 	require.NoError(t, err)
 	return s
 }
@@ -69,7 +72,7 @@ func TestStandIns(t *testing.T) {
 			graph := newStandInGraph(t)
 			i, g := &standIns{}, &fakeGateway{}
 			if tt.before {
-				_, err := i.decide(t.Context(), g, nil, []*pb.Definition{graph.copies}, tt.with)
+				_, _, err := i.decide(t.Context(), g, nil, []*pb.Definition{graph.copies}, tt.with)
 				require.NoError(t, err)
 			}
 			if tt.fails {
@@ -77,10 +80,10 @@ func TestStandIns(t *testing.T) {
 				_, _ = g.Solve(t.Context(), gateway.SolveRequest{})
 			}
 			take := Take{
-				Step: graph.step["compile"], Name: "compile", Cache: sent, Below: []digest.Digest{graph.step["copy lib"]},
+				Step: graph.step["compile"], Name: "compile", Cache: sent, Readers: []digest.Digest{graph.step["copy lib"]},
 				Image: func(context.Context) (*pb.SourceOp, error) { return image, tt.made },
 			}
-			got, err := i.decide(t.Context(), g, []Take{take}, []*pb.Definition{graph.box}, []ir.CacheEntry{old, sent})
+			got, _, err := i.decide(t.Context(), g, []Take{take}, []*pb.Definition{graph.box}, []ir.CacheEntry{old, sent})
 			require.NoError(t, err)
 			if !tt.replaces {
 				require.Equal(t, []*pb.Definition{graph.box}, got)
@@ -120,6 +123,60 @@ func TestStandIns(t *testing.T) {
 	}
 }
 
+// Of results that are sent in several caches with one COPY below them, the node finds only one:
+// images stand in for the others, and for what may stand on those.
+func TestStandInsOfSeveralCaches(t *testing.T) {
+	graph := newStandInGraph(t)
+	lib, top := graph.step["copy lib"], graph.step["copy top"]
+	caches := map[string]ir.CacheEntry{}
+	var all []ir.CacheEntry
+	for _, name := range []string{"compile", "test", "link"} {
+		caches[name] = registryCache("one.test/" + name)
+		all = append(all, caches[name])
+	}
+	take := func(name string, cache string, readers ...digest.Digest) Take {
+		return Take{
+			Step: graph.step[name], Name: name, Cache: caches[cache], Readers: readers,
+			Below: map[digest.Digest]bool{lib: true, graph.step["compile"]: name == "link"},
+			Image: func(context.Context) (*pb.SourceOp, error) {
+				return &pb.SourceOp{Identifier: "docker-image://step@" + digest.FromString(name).String()}, nil
+			},
+		}
+	}
+	compile, test, link := take("compile", "compile", lib), take("test", "test", lib), take("link", "link", lib, top)
+	for name, tt := range map[string]struct {
+		takes    []Take
+		solves   [][]*pb.Definition
+		replaces []string
+		reads    []ir.CacheEntry // the last solve, of all
+	}{
+		"one alone":          {[]Take{compile}, [][]*pb.Definition{{graph.box}}, nil, all},
+		"side by side":       {[]Take{compile, test}, [][]*pb.Definition{{graph.box, graph.copies}}, []string{"compile"}, all[1:]},
+		"in one cache":       {[]Take{take("compile", "link", lib), link}, [][]*pb.Definition{{graph.top, graph.box}}, nil, all},
+		"one above":          {[]Take{compile, link}, [][]*pb.Definition{{graph.top}}, []string{"link"}, all[:2]},
+		"one above, later":   {[]Take{compile, link}, [][]*pb.Definition{{graph.box}, {graph.top}}, []string{"compile", "link"}, all[1:2]},
+		"not for this solve": {[]Take{compile, test}, [][]*pb.Definition{{graph.box}}, []string{"compile"}, all[1:]},
+	} {
+		t.Run(name, func(t *testing.T) {
+			i := &standIns{}
+			var reads []ir.CacheEntry
+			var err error
+			for _, defs := range tt.solves {
+				_, reads, err = i.decide(t.Context(), &fakeGateway{}, tt.takes, defs, all)
+				require.NoError(t, err)
+			}
+			var replaces []string
+			for _, name := range []string{"compile", "test", "link"} {
+				if i.standsFor(graph.step[name]) {
+					replaces = append(replaces, name)
+				}
+			}
+			require.Equal(t, tt.replaces, replaces)
+			require.Equal(t, tt.reads, reads)
+		})
+	}
+}
+
 // Who waits for another's decision hears that nobody wants his.
 func TestStandInsInterrupted(t *testing.T) {
 	i := &standIns{}
@@ -129,6 +186,6 @@ func TestStandInsInterrupted(t *testing.T) {
 	stopped := errors.New("stopped")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(stopped)
-	_, err = i.decide(ctx, &fakeGateway{}, nil, nil, nil)
+	_, _, err = i.decide(ctx, &fakeGateway{}, nil, nil, nil)
 	require.ErrorIs(t, err, stopped)
 }
