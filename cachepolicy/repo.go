@@ -125,9 +125,9 @@ func ParseRepo(ref string) (Repo, error) {
 	if registryAlone.MatchString(ref) {
 		ref += "/" + defaultPath
 	}
-	name, prefix := ref, DefaultPrefix
-	if i := strings.LastIndexByte(ref, ':'); i > strings.LastIndexByte(ref, '/') {
-		name, prefix = ref[:i], ref[i+1:]
+	name, prefix, ok := CutTag(ref)
+	if !ok {
+		prefix = DefaultPrefix
 	}
 	switch {
 	case ref == "":
@@ -144,6 +144,14 @@ func ParseRepo(ref string) (Repo, error) {
 		return Repo{}, fmt.Errorf("cache registry %q: %q cannot start a tag of at most %d letters, digits, '_', '.' and '-'", ref, prefix, maxPrefix)
 	}
 	return Repo{Name: name, Prefix: prefix}, nil
+}
+
+// CutTag returns the repository of a reference without a digest, and its tag if it has one.
+func CutTag(ref string) (repo, tag string, ok bool) {
+	if i := strings.LastIndexByte(ref, ':'); i > strings.LastIndexByte(ref, '/') {
+		return ref[:i], ref[i+1:], true
+	}
+	return ref, "", false
 }
 
 // IsZero reports whether there is no repository.

@@ -307,11 +307,10 @@ func (l *lostResults) noteStuck(n *nodeRun) {
 // ended in which they failed.
 func (l *lostResults) failures(n *nodeRun) []sched.VertexID {
 	var list []sched.VertexID
-	for i, v := range l.work.Graph.Vertices {
-		before, known := l.gone[n][v.Digest]
-		s := n.tracker.status(v.Digest)
-		if known && (before < 0 && !s.done || len(s.failures) > before && s.unread()) {
-			list = append(list, sched.VertexID(i))
+	for d, before := range l.gone[n] {
+		s := n.tracker.status(d)
+		if before < 0 && !s.done || len(s.failures) > before && s.unread() {
+			list = append(list, l.work.vertex[d])
 		}
 	}
 	return list

@@ -153,10 +153,7 @@ func (p *exchangePlace) open(ctx context.Context) (manifest []byte, read cachest
 func (p *exchangePlace) put(ctx context.Context, d cachestore.Documents) (ref string, err error) {
 	if p.reg != nil {
 		ref = p.repo + "@" + d.Manifest.Digest.String()
-		if err := p.reg.Push(ctx, ref, d.Config, d.ConfigData); err != nil {
-			return "", err
-		}
-		return ref, p.reg.Push(ctx, ref, d.Manifest, d.ManifestData)
+		return ref, d.Push(ctx, p.reg, ref)
 	}
 	for _, b := range []struct {
 		desc ocispecs.Descriptor

@@ -1,6 +1,7 @@
 package cachestore
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -35,6 +36,14 @@ func newDocuments(m ocispecs.Manifest, mediaType string, config any) (Documents,
 	}
 	d.Manifest = describe(m.MediaType, d.ManifestData)
 	return d, nil
+}
+
+// Push writes d to a registry: the manifest under ref, and the config beside it.
+func (d Documents) Push(ctx context.Context, reg Registry, ref string) error {
+	if err := reg.Push(ctx, ref, d.Config, d.ConfigData); err != nil {
+		return err
+	}
+	return reg.Push(ctx, ref, d.Manifest, d.ManifestData)
 }
 
 // Image is an image of what a cache holds. Its layers are those of the cache.
@@ -81,25 +90,22 @@ func ImageOf(manifest []byte, read ReadFunc, p ocispecs.Platform) (*Image, error
 	if err != nil {
 		return nil, err
 	}
-	blobs := map[digest.Digest]ocispecs.Descriptor{}
-	for _, l := range m.Layers {
-		blobs[l.Digest] = l
-	}
+	layers := layersIn(m)
 	img := ocispecs.Image{Platform: p, RootFS: ocispecs.RootFS{Type: "layers"}}
 	var made ocispecs.Manifest
 	for _, d := range chain {
-		l, ok := blobs[d]
+		l, ok := layers[d]
 		if !ok {
 			return nil, fmt.Errorf("layer %s is not in the manifest of the cache", d)
 		}
-		diff, err := contentOf(l)
+		diff, err := contentOf(l.Descriptor)
 		if err != nil {
 			return nil, err
 		}
 		img.RootFS.DiffIDs = append(img.RootFS.DiffIDs, diff)
-		made.Layers = append(made.Layers, l)
+		made.Layers = append(made.Layers, l.Descriptor)
 	}
-	out := &Image{platform: p, content: identity.ChainID(img.RootFS.DiffIDs), cache: cc, layers: layersIn(m)}
+	out := &Image{platform: p, content: identity.ChainID(img.RootFS.DiffIDs), cache: cc, layers: layers}
 	out.Documents, err = newDocuments(made, ocispecs.MediaTypeImageConfig, img)
 	return out, err
 }

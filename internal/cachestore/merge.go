@@ -10,6 +10,7 @@ import (
 	"github.com/moby/buildkit/cache/remotecache/v1/types"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/dbake/dbake/cachepolicy"
 	"github.com/dbake/dbake/runtime/registry"
 )
 
@@ -37,7 +38,8 @@ func Join(ctx context.Context, reg Registry, ref string, parts []Part, images []
 			return none, err
 		}
 	}
-	config, layers, _, err := link(ctx, chains, repoOf(ref), images)
+	repo, _, _ := cachepolicy.CutTag(ref)
+	config, layers, _, err := link(ctx, chains, repo, images)
 	if err != nil {
 		return none, fmt.Errorf("join caches: %w", err)
 	}
@@ -48,18 +50,7 @@ func Join(ctx context.Context, reg Registry, ref string, parts []Part, images []
 	if d.Config.Size > importable || most > 0 && len(config.Records) > most {
 		return none, nil
 	}
-	if err := reg.Push(ctx, ref, d.Config, d.ConfigData); err != nil {
-		return none, err
-	}
-	return d.Manifest, reg.Push(ctx, ref, d.Manifest, d.ManifestData)
-}
-
-// repoOf returns the repository of a reference with a tag.
-func repoOf(ref string) string {
-	if i := strings.LastIndexByte(ref, ':'); i > strings.LastIndexByte(ref, '/') {
-		return ref[:i]
-	}
-	return ref
+	return d.Manifest, d.Push(ctx, reg, ref)
 }
 
 // encode returns the documents of a cache.

@@ -25,8 +25,8 @@ type Take struct {
 	Name string // of the step
 	// Cache holds the result. It is among the imports of the partition.
 	Cache ir.CacheEntry
-	// Below are the vertices below it, and Readers it and those of them that read directories of the
-	// client as another input than their first, as COPY does.
+	// Below are the vertices below it. Readers are those of it and them that read directories of
+	// the client as another input than their first, as COPY does.
 	Below   map[digest.Digest]bool
 	Readers []digest.Digest
 	// Image makes an image of the result, and returns it as a source. Any goroutine may call it.
@@ -96,7 +96,7 @@ func (i *standIns) decide(ctx context.Context, c gateway.Client, takes []Take, d
 	defer leave()
 
 	list := i.replaceAll(defs)
-	for _, t := range fromTop(takes, defs) {
+	for _, t := range fromTop(takes) {
 		if i.decided(t.Step) || !slices.ContainsFunc(list, func(def *pb.Definition) bool { return i.needs(def, t.Step) }) {
 			continue
 		}
@@ -151,19 +151,9 @@ func (i *standIns) before(d digest.Digest) digest.Digest {
 }
 
 // fromTop returns takes in an order in which none is below one that follows.
-func fromTop(takes []Take, defs []*pb.Definition) []Take {
-	if len(takes) < 2 {
-		return takes
-	}
-	place := map[digest.Digest]int{}
-	for _, def := range defs {
-		for k, dt := range def.Def {
-			d := digest.FromBytes(dt)
-			place[d] = max(place[d], k)
-		}
-	}
+func fromTop(takes []Take) []Take {
 	list := slices.Clone(takes)
-	slices.SortStableFunc(list, func(a, b Take) int { return cmp.Compare(place[b.Step], place[a.Step]) })
+	slices.SortStableFunc(list, func(a, b Take) int { return cmp.Compare(len(b.Below), len(a.Below)) })
 	return list
 }
 

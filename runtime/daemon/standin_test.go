@@ -135,9 +135,12 @@ func TestStandInsOfSeveralCaches(t *testing.T) {
 		all = append(all, caches[name])
 	}
 	take := func(name string, cache string, readers ...digest.Digest) Take {
+		below := map[digest.Digest]bool{lib: true}
+		if name == "link" {
+			below[graph.step["compile"]], below[top] = true, true
+		}
 		return Take{
-			Step: graph.step[name], Name: name, Cache: caches[cache], Readers: readers,
-			Below: map[digest.Digest]bool{lib: true, graph.step["compile"]: name == "link"},
+			Step: graph.step[name], Name: name, Cache: caches[cache], Readers: readers, Below: below,
 			Image: func(context.Context) (*pb.SourceOp, error) {
 				return &pb.SourceOp{Identifier: "docker-image://step@" + digest.FromString(name).String()}, nil
 			},
